@@ -1,0 +1,1 @@
+"""Asks an adapted model questions and grades its answers."""

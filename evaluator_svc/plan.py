@@ -1,0 +1,93 @@
+"""What one Evaluate request asks for, checked: every bound is refused by the name of its field before the engine sees anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast, get_args
+
+from seal.domains import get_domain
+from seal.domains.base import Domain, Query
+from seal.records import AdapterReference
+from seal.rpc import validation
+from seal.rpc.convert import adapter_reference
+from seal.settings import GraderName, QuestionFormat
+from seal.v1 import evaluator_pb2
+
+GRADERS: dict[int, GraderName] = {
+    evaluator_pb2.GRADER_EXACT: "exact",
+    evaluator_pb2.GRADER_CONTAINS: "contains",
+    evaluator_pb2.GRADER_F1: "f1",
+    evaluator_pb2.GRADER_LOGPROB: "logprob",
+}
+
+
+@dataclass(frozen=True)
+class EvaluationLimits:
+    """Bounds of one request."""
+
+    max_queries: int = 4096
+    """Questions."""
+    max_question_characters: int = 4000
+    """One question."""
+    max_answer_characters: int = 4000
+    """One gold answer."""
+    max_context_characters: int = 32_768
+    """The passage of one open-book question."""
+    max_tokens: int = 4096
+    """New tokens per answer."""
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """One checked request."""
+
+    run: str
+    base_model: str
+    policy: AdapterReference | None
+    adapter: AdapterReference | None
+    domain: Domain
+    question_format: QuestionFormat
+    queries: tuple[Query, ...]
+    grader: GraderName
+    max_tokens: int
+
+
+def parse_evaluation(request: evaluator_pb2.EvaluateRequest, *, limits: EvaluationLimits) -> EvaluationPlan:
+    """Check a request. Raises InvalidInput naming the field."""
+    validation.request_id(request.request_id)
+    if request.grader not in GRADERS:
+        raise validation.refuse("grader", "is not set", "use GRADER_EXACT, GRADER_CONTAINS, GRADER_F1 or GRADER_LOGPROB")
+    question_format = validation.one_of(request.question_format, get_args(QuestionFormat), field="question_format")
+    return EvaluationPlan(
+        run=validation.run_name(request.run),
+        base_model=validation.identifier(request.policy.base_model, field="policy.base_model", remedy="name the base model of the run"),
+        policy=adapter_reference(request.policy.adapter, field="policy.adapter") if request.policy.HasField("adapter") else None,
+        adapter=adapter_reference(request.adapter, field="adapter") if request.HasField("adapter") else None,
+        domain=get_domain(request.domain),
+        question_format=cast(QuestionFormat, question_format),
+        queries=_queries(request, limits),
+        grader=GRADERS[request.grader],
+        max_tokens=validation.whole_number(request.max_tokens, field="max_tokens", minimum=1, maximum=limits.max_tokens),
+    )
+
+
+def _queries(request: evaluator_pb2.EvaluateRequest, limits: EvaluationLimits) -> tuple[Query, ...]:
+    validation.count(request.queries, field="queries", maximum=limits.max_queries, what="query")
+    validation.unique((query.query_id for query in request.queries), field="queries[{index}].query_id")
+    return tuple(_query(query, f"queries[{index}]", limits) for index, query in enumerate(request.queries))
+
+
+def _query(message: evaluator_pb2.Query, field: str, limits: EvaluationLimits) -> Query:
+    return Query(
+        query_id=validation.identifier(message.query_id, field=f"{field}.query_id", remedy="give each query its own id"),
+        question=validation.text(
+            message.question, field=f"{field}.question", max_characters=limits.max_question_characters, remedy="give the question"
+        ),
+        answer=validation.text(
+            message.answer,
+            field=f"{field}.answer",
+            max_characters=limits.max_answer_characters,
+            remedy="give the gold answer, or drop the query: without one nothing can be graded",
+        ),
+        context=validation.optional_text(message.context, field=f"{field}.context", max_characters=limits.max_context_characters),
+    )

@@ -1,0 +1,1 @@
+"""Lets the policy write self-edits."""

@@ -1,0 +1,1 @@
+"""SEAL on Kubernetes: a language model that writes its own finetuning data, as a service (arXiv 2506.10943)."""

@@ -1,0 +1,77 @@
+"""Adapters in memory, by digest: what three services and many calls share instead of reading the same directory again and again.
+
+A policy is used by every call of a round, so it is fetched, verified and parsed once; an inner adapter usually once. Concurrent callers
+of one digest wait for one load. Least recently used adapters leave first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seal.errors import InvalidInput
+from seal.records import AdapterReference
+
+if TYPE_CHECKING:
+    from seal.artifacts import ArtifactStore
+    from seal.engine import Adapter
+
+
+class AdapterCache:
+    """Loaded adapters by sha256; belongs to one event loop."""
+
+    def __init__(self, store: ArtifactStore, *, base_model: str, capacity: int = 16, load: Callable[[Path], Adapter] | None = None) -> None:
+        """`base_model`: the engine's name; adapters of another one are refused. `capacity`: adapters kept. `load` reads a PEFT directory."""
+        self._store = store
+        self.base_model = base_model
+        self._capacity = capacity
+        self._load = load
+        self._loads: OrderedDict[str, asyncio.Task[Adapter]] = OrderedDict()
+
+    async def get(self, reference: AdapterReference, *, field: str) -> Adapter:
+        """Adapter of `reference`, its files verified against the digest when it is first read.
+
+        Raises InvalidInput naming both bases if it was trained on another model, and what the store and the reader raise.
+        """
+        adapter = await asyncio.shield(self._loading(reference))
+        if adapter.base_model != self.base_model:
+            raise InvalidInput(
+                f"{field}: adapter {reference.sha256[:12]} was trained on base model {adapter.base_model!r}, "
+                f"this service has loaded {self.base_model!r}",
+                field=field,
+                remedy=f"use an adapter trained on {self.base_model!r}, or call a service that has loaded {adapter.base_model!r}",
+            )
+        return adapter
+
+    def check_base_model(self, name: str, *, field: str = "policy.base_model") -> None:
+        """Raise InvalidInput naming both bases if `name` is not the loaded base model."""
+        if name != self.base_model:
+            raise InvalidInput(
+                f"{field}: asked for base model {name!r}, this service has loaded {self.base_model!r}",
+                field=field,
+                remedy=f"ask for {self.base_model!r}, or call a service that has loaded {name!r}",
+            )
+
+    def _loading(self, reference: AdapterReference) -> asyncio.Task[Adapter]:
+        digest = reference.sha256
+        if (loading := self._loads.get(digest)) is None:
+            loading = asyncio.create_task(asyncio.to_thread(self._fetch, reference), name=f"load adapter {digest[:12]}")
+            loading.add_done_callback(lambda done: self._forget_failed(digest, done))
+            self._loads[digest] = loading
+            while len(self._loads) > self._capacity:
+                self._loads.popitem(last=False)
+        self._loads.move_to_end(digest)
+        return loading
+
+    def _fetch(self, reference: AdapterReference) -> Adapter:
+        load = self._load
+        if load is None:
+            from seal.engine import load_adapter as load  # torch is loaded only where a real engine runs
+        return load(self._store.fetch_directory(reference))
+
+    def _forget_failed(self, digest: str, done: asyncio.Task[Adapter]) -> None:
+        if (done.cancelled() or done.exception() is not None) and self._loads.get(digest) is done:
+            del self._loads[digest]

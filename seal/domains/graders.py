@@ -1,0 +1,69 @@
+"""Is the answer right? Four cheap graders over text normalised as SQuAD does it: lower case, no punctuation, no articles, single spaces.
+
+    exact      1 if the normalised answer is the gold answer
+    contains   1 if the gold answer stands in the answer, as whole words
+    f1         overlap of words, 0 to 1
+    logprob    the model's own mean log p of the gold answer, passed through
+
+What cannot be graded is None (outcome `ungraded`), never 0.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+import unicodedata
+from collections import Counter
+
+from seal.settings import GraderName
+
+ARTICLES = frozenset({"a", "an", "the"})
+
+_NEXT_QUESTION = re.compile(r"\n[ \t]{0,8}(?:question|passage)[ \t]{0,2}:", re.IGNORECASE)
+_ANSWER_LABEL = re.compile(r"(?:answer[ \t]?:[ \t]*)+", re.IGNORECASE)
+
+
+def normalise(text: str) -> str:
+    """SQuAD's normalisation, with punctuation of all scripts; applied twice it changes nothing more."""
+    composed = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    bare = unicodedata.normalize("NFC", "".join(character for character in composed if not _is_punctuation(character)))
+    return " ".join(word for word in bare.split() if word not in ARTICLES)
+
+
+def _is_punctuation(character: str) -> bool:
+    return character in string.punctuation or unicodedata.category(character).startswith("P")
+
+
+def grade(grader: GraderName, answer: str, gold: str, logprob: float | None) -> float | None:
+    """Score of an answer, or None if it cannot be given: no gold answer, or a log-probability that is missing or not finite."""
+    if grader == "logprob":
+        return logprob if logprob is not None and math.isfinite(logprob) else None
+    answer_words, gold_words = _comparable(answer, gold)
+    if not gold_words:
+        return None
+    if grader == "exact":
+        return float(answer_words == gold_words)
+    if grader == "contains":
+        return float(f" {' '.join(gold_words)} " in f" {' '.join(answer_words)} ")
+    return token_f1(answer_words, gold_words)
+
+
+def _comparable(answer: str, gold: str) -> tuple[list[str], list[str]]:
+    """Words of both. A gold answer that normalises to nothing (blood group "A", "?!") is compared without the normalisation."""
+    if gold_words := normalise(gold).split():
+        return normalise(answer).split(), gold_words
+    return answer.casefold().split(), gold.casefold().split()
+
+
+def token_f1(answer_words: list[str], gold_words: list[str]) -> float:
+    """Harmonic mean of precision and recall over words, each counted as often as it stands on both sides."""
+    common = (Counter(answer_words) & Counter(gold_words)).total()
+    return 2.0 * common / (len(answer_words) + len(gold_words)) if common else 0.0
+
+
+def clean_answer(text: str) -> str:
+    """What the model answered, in one line: without a leading "Answer:", and without the next question if it went on to ask one."""
+    answer = " ".join(_NEXT_QUESTION.split(text, maxsplit=1)[0].split())
+    label = _ANSWER_LABEL.match(answer)
+    return answer[label.end() :] if label else answer

@@ -1,0 +1,132 @@
+"""The knowledge domain: a passage is learnt, and questions on it are answered without it.
+
+An edit is text about the passage. Statements become documents, one per line, each under the passage's title; question-answer pairs
+(family `self-qa`) stay whole. A question is asked with the same last turn in training and in evaluation, so what an adapter gains on
+`question_answer: prompted` is not a matter of format.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from seal.domains import graders
+from seal.domains.base import Context, Example, Message, Prompt, Query
+from seal.domains.examples import cut, document, documents, statements
+from seal.domains.pairs import Pair, parse_pairs
+from seal.domains.prompts import EDIT_WORDING, QUESTION_WORDING
+from seal.errors import InvalidInput
+from seal.settings import ExampleSettings, GraderName, PromptFamily, PromptFormat, QuestionFormat
+
+_PLACEHOLDER = re.compile(r"\{(passage|question)\}")
+
+
+class KnowledgeDomain:
+    """`seal.domains.base.Domain` for passages."""
+
+    name = "knowledge"
+
+    def writes_edits(self, family: PromptFamily) -> bool:
+        """False for `none`: the passage alone is trained on."""
+        return family != "none"
+
+    def edit_prompt(self, context_title: str, context_text: str, family: PromptFamily, format: PromptFormat) -> Prompt:
+        """Ask for an edit of a passage. Raises InvalidInput for `none`."""
+        if family not in EDIT_WORDING:
+            raise InvalidInput(
+                f"prompt family {family!r} asks for no self-edit",
+                field="edit.family",
+                remedy="train on the passage alone, or use one of: " + ", ".join(EDIT_WORDING),
+            )
+        wording = EDIT_WORDING[family]
+        passage = "\n".join(part for part in (" ".join(context_title.split()), context_text.strip()) if part)
+        if format == "base":
+            return Prompt(text=fill(wording.base, passage=passage), stop=wording.base_stop)
+        message = Message("user", fill(wording.chat, passage=passage))
+        return Prompt(text=wording.chat_start, messages=(message,), stop=wording.chat_stop)
+
+    def parse_edit(
+        self, text: str, *, title: str, family: PromptFamily, settings: ExampleSettings, question_format: QuestionFormat
+    ) -> tuple[Example, ...]:
+        """An edit's examples, at most `max_examples`; empty if there are none. Never raises, whatever the text."""
+        if not self.writes_edits(family):
+            return ()
+        if family == "self-qa":
+            return pair_examples(parse_pairs(text), title=title, settings=settings, question_format=question_format)[: settings.max_examples]
+        lines = statements(after_heading(text, EDIT_WORDING[family].heading)) or statements(text)
+        return tuple(document(title, line, settings) for line in lines[: settings.max_examples])
+
+    def passage_examples(self, title: str, text: str, settings: ExampleSettings) -> tuple[Example, ...]:
+        """The passage under its title, `passage_repeats` times; a passage beyond `max_characters` in several pieces, so that none is lost."""
+        return documents(title, text, settings) * settings.passage_repeats
+
+    def gold_examples(self, context: Context, settings: ExampleSettings, question_format: QuestionFormat) -> tuple[Example, ...]:
+        """The context's own question-answer pairs, in the form in which an edit's pairs are trained on."""
+        pairs = [Pair(" ".join(query.question.split()), " ".join(query.answer.split())) for query in context.queries]
+        return pair_examples(pairs, title=context.title, settings=settings, question_format=question_format)
+
+    def question_prompt(self, query: Query, question_format: QuestionFormat) -> Prompt:
+        """The shots of the format, if it has some, and the query's turn."""
+        wording = QUESTION_WORDING[question_format]
+        turn = fill(wording.open_book if query.context else wording.closed_book, passage=query.context, question=query.question)
+        if question_format == "chat":
+            return Prompt(messages=(Message("user", turn),), stop=wording.stop)
+        shots = (f"{fill(wording.closed_book, question=shot)}{wording.answer_start}{answer}\n\n" for shot, answer in wording.shots)
+        return Prompt(text="".join(shots) + turn, stop=wording.stop)
+
+    def answer_completion(self, gold: str, question_format: QuestionFormat = "few-shot") -> str:
+        """The gold answer as it follows the question prompt."""
+        return QUESTION_WORDING[question_format].answer_start + gold
+
+    def clean_answer(self, text: str) -> str:
+        """The answer in one line, without its label and without what follows it."""
+        return graders.clean_answer(text)
+
+    def grade(self, grader: GraderName, answer: str, gold: str, logprob: float | None) -> float | None:
+        """See `seal.domains.graders.grade`."""
+        return graders.grade(grader, answer, gold, logprob)
+
+
+def fill(wording: str, **values: str) -> str:
+    """Put values in place of `{passage}` and `{question}`, in one pass: braces within a value stay text."""
+    return _PLACEHOLDER.sub(lambda place: values[place[1]], wording)
+
+
+def after_heading(text: str, heading: str) -> str:
+    """What follows the last line that consists of this word; the whole text without a heading or without such a line."""
+    if not heading:
+        return text
+    lines = text.splitlines()
+    places = [index for index, line in enumerate(lines) if line.strip(" \t#*_:").casefold() == heading]
+    return "\n".join(lines[places[-1] + 1 :]) if places else text
+
+
+def pair_examples(
+    pairs: Iterable[Pair], *, title: str, settings: ExampleSettings, question_format: QuestionFormat
+) -> tuple[Example, ...]:
+    """Question-answer pairs as documents under the title, or as the evaluation's turn and the answer after it.
+
+    A pair is never split: an answer is cut where it is too long, and a pair whose question leaves no room for one is left out.
+    """
+    make = prompted_pair if settings.question_answer == "prompted" else document_pair
+    made = (make(pair, title=title, settings=settings, question_format=question_format) for pair in pairs)
+    return tuple(example for example in made if example is not None)
+
+
+def prompted_pair(pair: Pair, *, title: str, settings: ExampleSettings, question_format: QuestionFormat) -> Example | None:
+    """The last turn of the evaluation's prompt, without its shots, and the answer.
+
+    For `chat` the turn is the user's message on a line of its own: the template around it is the model's, which a domain does not know.
+    """
+    wording = QUESTION_WORDING[question_format]
+    prompt = fill(wording.closed_book, question=pair.question) + ("\n" if question_format == "chat" else "")
+    room = settings.max_characters - len(prompt) - len(wording.answer_start)
+    return Example(prompt=prompt, completion=wording.answer_start + cut(pair.answer, room)) if room > 0 else None
+
+
+def document_pair(pair: Pair, *, title: str, settings: ExampleSettings, question_format: QuestionFormat) -> Example | None:
+    """Question and answer as one document under the title."""
+    question = f"Question: {pair.question}\nAnswer: "
+    whole = document(title, question, settings)
+    room = settings.max_characters - len(question) - (len(whole.completion) - len(question.strip()))
+    return Example(prompt="", completion=f"{whole.completion} {cut(pair.answer, room)}") if room > 0 else None

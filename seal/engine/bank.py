@@ -1,0 +1,120 @@
+"""Slots: N adapters in training, stored as one float32 matrix with a row per slot.
+
+A slot's row holds A and B of every target layer one after another. So the compute copy is one cast, the gradient one buffer, clipping one norm per
+row and AdamW one fused call per row; a layer sees strided views (N, r, in) and (N, out, r) of the same memory. An adapter of smaller rank or with fewer
+targets leaves the rest of its row 0: a zero A and a zero B get zero gradients, so what is masked stays 0 without a mask.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from seal.engine.linear import Factors
+from seal.engine.peft_format import Adapter, LoraPair
+from seal.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class LayerSize:
+    """Widths of one target layer."""
+
+    in_features: int
+    out_features: int
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where one layer's factors lie in a slot's row."""
+
+    a: int
+    b: int
+    size: LayerSize
+
+
+class SlotShape:
+    """Rank, target layers and their places in a slot's row."""
+
+    def __init__(self, rank: int, layers: Mapping[str, LayerSize]) -> None:
+        self.rank = rank
+        self.spans: dict[str, Span] = {}
+        offset = 0
+        for name, size in layers.items():
+            middle = offset + rank * size.in_features
+            self.spans[name] = Span(offset, middle, size)
+            offset = middle + rank * size.out_features
+        self.parameters = offset
+        """Float32 values in one slot's row."""
+
+    def factors(self, values_G_P: torch.Tensor, grads_G_P: torch.Tensor | None = None) -> dict[str, Factors]:
+        """Views of stacked rows, layer by layer."""
+        result: dict[str, Factors] = {}
+        for name in self.spans:
+            a, b = self._views(values_G_P, name)
+            grad_a, grad_b = (None, None) if grads_G_P is None else self._views(grads_G_P, name)
+            result[name] = Factors(a, b, grad_a, grad_b)
+        return result
+
+    def _views(self, rows_G_P: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        span, slots = self.spans[name], rows_G_P.shape[0]
+        a = rows_G_P[:, span.a : span.b].view(slots, self.rank, span.size.in_features)
+        b = rows_G_P[:, span.b : span.b + self.rank * span.size.out_features].view(slots, span.size.out_features, self.rank)
+        return a, b
+
+    def initialise(self, row_P: torch.Tensor, *, rank: int, targets: Sequence[str], seed: int) -> None:
+        """PEFT's default initialisation: A uniform in +-1/sqrt(in) (kaiming_uniform with a = sqrt 5), B = 0. Same seed, same values, whatever the bank."""
+        generator = torch.Generator().manual_seed(seed)
+        row_P.zero_()
+        for name, span in self.spans.items():
+            if name.rsplit(".", 1)[-1] in targets:
+                bound = 1.0 / math.sqrt(span.size.in_features)
+                a = torch.empty(rank, span.size.in_features).uniform_(-bound, bound, generator=generator)
+                self._views(row_P[None], name)[0][0, :rank] = a.to(row_P.device)
+
+    def read(self, row_P: torch.Tensor, *, base_model: str, rank: int, alpha: float, targets: Sequence[str], dtype: torch.dtype) -> Adapter:
+        """Copy one slot out as an adapter of its own rank."""
+        pairs: dict[str, LoraPair] = {}
+        for name in self.spans:
+            if name.rsplit(".", 1)[-1] in targets:
+                a, b = self._views(row_P[None], name)
+                pairs[name] = LoraPair(a[0, :rank].to("cpu", dtype, copy=True), b[0, :, :rank].to("cpu", dtype, copy=True).contiguous())
+        return Adapter(base_model, rank, alpha, pairs)
+
+    def write(self, row_P: torch.Tensor, adapter: Adapter) -> None:
+        """Copy an adapter into a slot; raises InvalidInput if a layer or a shape does not fit the base model."""
+        row_P.zero_()
+        for name, pair in adapter.pairs.items():
+            span = self.spans.get(name)
+            if span is None or pair.a.shape[1] != span.size.in_features or pair.b.shape[0] != span.size.out_features:
+                raise InvalidInput(
+                    f"adapter layer {name} ({pair.b.shape[0]} x {pair.a.shape[1]}) does not fit the base model",
+                    field="adapter",
+                    remedy="use an adapter trained on this base model",
+                )
+            a, b = self._views(row_P[None], name)
+            a[0, : adapter.rank] = pair.a.to(row_P)
+            b[0, :, : adapter.rank] = pair.b.to(row_P)
+
+
+def stack(adapters: Sequence[Adapter | None], layers: Mapping[str, LayerSize], *, dtype: torch.dtype, device: torch.device) -> tuple[
+    dict[str, Factors], torch.Tensor
+]:
+    """Stack finished adapters for evaluation: (layer -> factors, scale (G,)). None is a slot that changes nothing."""
+    present = [adapter for adapter in adapters if adapter is not None]
+    names = {name for adapter in present for name in adapter.pairs}
+    rank = max((adapter.rank for adapter in present), default=1)
+    unknown = names - set(layers)
+    if unknown:
+        raise InvalidInput(
+            f"adapter layer {min(unknown)} does not exist in the base model", field="adapter", remedy="use an adapter trained on this base model"
+        )
+    shape = SlotShape(rank, {name: size for name, size in layers.items() if name in names})
+    values = torch.zeros(len(adapters), shape.parameters, dtype=dtype, device=device)
+    for row, adapter in zip(values, adapters, strict=True):
+        if adapter is not None:
+            shape.write(row, adapter)
+    scale_G = torch.tensor([0.0 if adapter is None else adapter.scale for adapter in adapters], dtype=dtype, device=device)
+    return shape.factors(values), scale_G

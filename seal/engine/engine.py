@@ -1,0 +1,278 @@
+"""The engine: one frozen base model, one thread that owns it, and three kinds of work that share it.
+
+Callers hand in requests from any thread and get a task with a future. The thread takes, in this order: generation; evaluation, once enough
+rows wait or no training could run meanwhile; one training step. So adapters that finish training pile up until one decode can
+serve them all, and a step of decoding costs nearly the same for 16 rows as for 128.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+
+from seal.domains.base import Prompt
+from seal.engine import tasks, text
+from seal.engine.model import FrozenModel
+from seal.engine.queues import EngineTask, FairQueue
+from seal.engine.requests import (
+    EvaluationRequest,
+    EvaluationResult,
+    GenerationRequest,
+    GenerationResult,
+    TrainingProgress,
+    TrainingRequest,
+    TrainingResult,
+)
+from seal.engine.training import TrainingBatch, make_job
+from seal.errors import Exhausted, Internal, InvalidInput, SealError, Transient
+from seal.outcomes import Outcome
+from seal.settings import EngineSettings
+from seal.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+MAX_EVALUATION_WAIT_SECONDS = 30.0
+"""An evaluation that waited this long runs even if the batch is not full and trainings are active."""
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+class Engine:
+    """Trains, generates and evaluates on one base model. Safe to call from any thread."""
+
+    def __init__(self, model: FrozenModel, settings: EngineSettings) -> None:
+        self.name, self.settings = model.name, settings
+        self._model = model
+        self._trainings, self._generations, self._evaluations = FairQueue(), FairQueue(), FairQueue()
+        self._batch: TrainingBatch | None = None
+        self._active: dict[int, EngineTask[TrainingResult]] = {}
+        """id(job) -> task of the trainings that hold a slot."""
+        self._owners: list[EngineTask[Any]] = []
+        """Tasks of the work in hand: they end with its error if it fails."""
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._loop, name="seal-engine", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def load(cls, directory: Path, *, name: str, settings: EngineSettings) -> Engine:
+        """Load a transformers directory and start the engine; raises InvalidInput for a model that the engine does not support."""
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        return cls(FrozenModel.load(directory, name=name, dtype=DTYPES[settings.dtype], device=settings.device), settings)
+
+    def render(self, prompt: Prompt) -> str:
+        """A prompt as the text that the model continues: raw, or through the model's chat template."""
+        return text.render(self._model.tokenizer, prompt)
+
+    def train(
+        self, request: TrainingRequest, on_progress: Callable[[TrainingProgress], None] | None = None
+    ) -> EngineTask[TrainingResult]:
+        """Queue a training. `on_progress` is called from the engine's thread after every step.
+
+        Raises InvalidInput for what can never be trained (naming the field), Exhausted when the queue is full.
+        """
+        if request.lora.rank > self.settings.max_rank:
+            raise InvalidInput(
+                f"rank {request.lora.rank} is larger than the engine's largest, {self.settings.max_rank}",
+                field="lora.rank",
+                remedy="ask for a smaller rank or raise engine.max_rank",
+            )
+        job = make_job(self._model, request, max_row_tokens=self.settings.max_row_tokens)
+        job.on_progress = on_progress
+        return self._queue(self._trainings, EngineTask(request.run, request, on_progress, job))
+
+    def generate(
+        self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None = None
+    ) -> EngineTask[GenerationResult]:
+        """Queue a generation. `on_progress(samples done, tokens)` is called from the engine's thread. Raises as `train`."""
+        if request.policy is not None:
+            self._model.check_adapter(request.policy, field="policy")
+        return self._queue(self._generations, EngineTask(request.run, request, on_progress))
+
+    def evaluate(
+        self, request: EvaluationRequest, on_progress: Callable[[int], None] | None = None
+    ) -> EngineTask[EvaluationResult]:
+        """Queue an evaluation. `on_progress(queries done)` is called from the engine's thread. Raises as `train`."""
+        for adapter, field in ((request.policy, "policy"), (request.adapter, "adapter")):
+            if adapter is not None:
+                self._model.check_adapter(adapter, field=field)
+        return self._queue(self._evaluations, EngineTask(request.run, request, on_progress))
+
+    def close(self) -> None:
+        """Stop after the current step; what is unfinished ends with Transient."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _queue(self, queue: FairQueue, task: EngineTask[Any]) -> EngineTask[Any]:
+        with self._wake:
+            if self._closing:
+                raise Transient("the engine is closing", remedy="send the request to another server")
+            if len(queue) >= self.settings.max_queue:
+                raise Exhausted(
+                    f"{len(queue)} requests wait already", remedy="try again later or add servers", retry_after_seconds=10.0
+                )
+            queue.put(task)
+            self._wake.notify()
+        return task
+
+    def _loop(self) -> None:
+        while True:
+            with self._wake:
+                self._drop_cancelled()
+                while not self._closing and not self._has_work():
+                    self._wake.wait()
+                if self._closing:
+                    break
+            try:
+                self._work()
+            except Exception as error:  # the loop's boundary: no request may end the engine
+                log.exception("engine_work_failed", tasks=len(self._owners))
+                self._fail_owners(error if isinstance(error, SealError) else Internal(f"the engine failed: {error!r}"))
+        self._fail_all(Transient("the engine was closed", remedy="send the request again"))
+
+    def _has_work(self) -> bool:
+        return bool(self._active or len(self._trainings) or len(self._generations) or len(self._evaluations))
+
+    def _work(self) -> None:
+        """Do one piece of work: a generation, a batch of evaluations or a training step."""
+        with self._wake:
+            generation = self._generations.take()
+            evaluations = self._take_evaluations() if generation is None else []
+            if generation is None and not evaluations:
+                self._admit()
+        started = time.monotonic()
+        if generation is not None:
+            kind, self._owners = "generate", [generation]
+            self._generate(generation)
+        elif evaluations:
+            kind, self._owners = "evaluate", list(evaluations)
+            self._evaluate(evaluations)
+        else:
+            kind, self._owners = "train", list(self._active.values())
+            self._train_step()
+        metrics.engine_busy_seconds.labels(kind).inc(time.monotonic() - started)
+
+    def _generate(self, task: EngineTask[GenerationResult]) -> None:
+        result = tasks.generate(
+            self._model,
+            task.request,
+            max_rows=self.settings.generation_rows,
+            on_progress=task.on_progress,
+            cancelled=lambda: task.cancelled or self._closing,
+        )
+        if task.cancelled or self._closing:
+            raise Transient("the request was cancelled", remedy="send it again")
+        metrics.generated_tokens.inc(sum(sample.tokens for samples in result.samples for sample in samples))
+        task.future.set_result(result)
+
+    def _take_evaluations(self) -> list[EngineTask[EvaluationResult]]:
+        """A batch that shares policy and limits, if it is full, has waited long, or no training could run meanwhile."""
+        first = next(iter(self._evaluations), None)
+        if first is None:
+            return []
+        wanted = [task for task in self._evaluations if _evaluated_together(first.request, task.request)]
+        rows = sum(len(task.request.prompts) for task in wanted)
+        training = bool(self._active or len(self._trainings))
+        waited = time.monotonic() - first.queued_at
+        if training and rows < self.settings.evaluation_rows and waited < MAX_EVALUATION_WAIT_SECONDS:
+            return []
+        batch: list[EngineTask[EvaluationResult]] = []
+        used = 0
+        while (task := self._evaluations.take(lambda task: _evaluated_together(first.request, task.request))) is not None:
+            batch.append(task)
+            used += len(task.request.prompts)
+            if used >= self.settings.evaluation_rows:
+                break
+        return batch
+
+    def _evaluate(self, batch: list[EngineTask[EvaluationResult]]) -> None:
+        results = tasks.evaluate(self._model, [task.request for task in batch], cancelled=lambda: self._closing)
+        if self._closing:
+            raise Transient("the engine was closed", remedy="send the request again")
+        for task, result in zip(batch, results, strict=True):
+            metrics.generated_tokens.inc(result.tokens)
+            if task.on_progress is not None:
+                task.on_progress(len(result.answers))
+            task.future.set_result(result)
+
+    def _admit(self) -> None:
+        """Fill free slots with waiting trainings that fit the running batch; start a batch of another shape once the old one is empty."""
+        if (self._batch is None or not self._batch.jobs) and len(self._trainings):
+            first = next(iter(self._trainings)).request
+            if self._batch is None or not self._batch.fits(first):
+                self._batch = self._new_batch(first)
+        while self._batch is not None:
+            batch = self._batch
+            if not batch.free_slots:
+                missing = sum(batch.fits(task.request) for task in self._trainings)
+                if not missing or batch.slots >= self.settings.slots:
+                    return
+                batch.grow(min(self.settings.slots, batch.slots + missing))
+            task = self._trainings.take(lambda task: batch.fits(task.request))
+            if task is None:
+                return
+            batch.admit(task.job)
+            self._active[id(task.job)] = task
+
+    def _new_batch(self, request: TrainingRequest) -> TrainingBatch:
+        fitting = sum(
+            task.request.policy is request.policy and task.request.lora == request.lora for task in self._trainings
+        )
+        return TrainingBatch(
+            self._model,
+            slots=min(self.settings.slots, max(1, fitting)),
+            rank=request.lora.rank,
+            targets=request.lora.target_modules,
+            policy=request.policy,
+            max_pass_tokens=self.settings.max_pass_tokens,
+        )
+
+    def _train_step(self) -> None:
+        if self._batch is None:
+            return
+        metrics.training_steps.inc(len(self._batch.jobs))
+        for job, result in self._batch.step():
+            self._active.pop(id(job)).future.set_result(result)
+
+    def _drop_cancelled(self) -> None:
+        """Take cancelled trainings out of their slots and cancelled requests out of the queues."""
+        for slot, job in list(self._batch.jobs.items()) if self._batch is not None else []:
+            if self._active[id(job)].cancelled:
+                assert self._batch is not None
+                self._batch.remove(slot)
+                self._active.pop(id(job)).future.set_result(job.result(Outcome.CANCELLED, None))
+        while (task := self._trainings.take(lambda task: task.cancelled)) is not None:
+            task.future.set_result(task.job.result(Outcome.CANCELLED, None))
+        for queue in (self._generations, self._evaluations):
+            while (task := queue.take(lambda task: task.cancelled)) is not None:
+                task.future.set_exception(Transient("the request was cancelled", remedy="send it again"))
+
+    def _fail_owners(self, error: SealError) -> None:
+        """End the tasks of the work in hand with its error. A failed step gives up the whole batch: its gradients may be half formed."""
+        for task in self._owners:
+            if not task.future.done():
+                task.future.set_exception(error)
+        if any(task in self._owners for task in self._active.values()):
+            self._batch = None
+            self._active.clear()
+
+    def _fail_all(self, error: SealError) -> None:
+        self._owners = list(self._active.values())
+        for queue in (self._trainings, self._generations, self._evaluations):
+            while (task := queue.take()) is not None:
+                self._owners.append(task)
+        self._fail_owners(error)
+
+
+def _evaluated_together(first: EvaluationRequest, other: EvaluationRequest) -> bool:
+    return first.policy is other.policy and (first.max_tokens, first.stop) == (other.max_tokens, other.stop)
+

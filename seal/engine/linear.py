@@ -1,0 +1,130 @@
+"""The slot linear: a frozen `nn.Linear` that adds a shared policy adapter and one adapter per slot.
+
+    y = x W^T + b  +  (x P_A^T) P_B^T  +  scale_slot (x A_slot^T) B_slot^T
+
+What is added is not the layer's own: the engine sets `Route` for the length of one forward pass. The backward pass is written by hand: the
+base weight and the policy are frozen, so only the gradient of x and of the slots' A and B are formed, the latter in float32 and straight into the
+optimiser's buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from seal.engine.layout import Chunk
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Stacked factors of one layer, in the compute type."""
+
+    a: torch.Tensor
+    """(G, r, in)."""
+    b: torch.Tensor
+    """(G, out, r)."""
+    grad_a: torch.Tensor | None = None
+    """(G, r, in) float32 view of the gradient buffer; None when nothing is trained."""
+    grad_b: torch.Tensor | None = None
+    """(G, out, r) float32."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """Which adapters apply to which tokens in one forward pass."""
+
+    chunks: Sequence[Chunk]
+    slots: Mapping[str, Factors]
+    """Layer name -> the slots' factors; empty when no slot is in use."""
+    scale_G: torch.Tensor | None
+    """(G,) alpha / r of each slot, in the compute type."""
+    policy: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    """Layer name -> ((r, in), (out, r) with its scale folded in); empty for the base model."""
+
+
+class RouteHolder:
+    """The route of the forward pass that is running; every slot linear of a model shares one holder."""
+
+    def __init__(self) -> None:
+        self.route: Route | None = None
+
+
+class SlotLinear(nn.Module):
+    """Takes the place of one frozen `nn.Linear`."""
+
+    def __init__(self, linear: nn.Linear, name: str, holder: RouteHolder) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(linear.weight.detach(), requires_grad=False)
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.name = name
+        self._holder = holder
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, T, in) -> (1, T, out)."""
+        route = self._holder.route
+        factors = None if route is None else route.slots.get(self.name)
+        policy = None if route is None else route.policy.get(self.name)
+        if factors is None and policy is None:
+            return F.linear(x, self.weight, self.bias)
+        assert route is not None
+        return _SlotLinearFunction.apply(x, self.weight, self.bias, factors, policy, route)  # type: ignore[no-any-return]
+
+
+class _SlotLinearFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        factors: Factors | None,
+        policy: tuple[torch.Tensor, torch.Tensor] | None,
+        route: Route,
+    ) -> torch.Tensor:
+        y = F.linear(x, weight, bias)
+        x2, y2 = x.reshape(-1, x.shape[-1]), y.view(-1, y.shape[-1])
+        if policy is not None:
+            y2.addmm_(x2 @ policy[0].t(), policy[1].t())
+        xa_chunks: list[torch.Tensor] = []
+        if factors is not None:
+            assert route.scale_G is not None
+            for chunk in route.chunks:
+                slots = slice(chunk.slot_start, chunk.slot_stop)
+                x3, y3 = _blocks(x2, chunk), _blocks(y2, chunk)
+                xa = torch.bmm(x3, factors.a[slots].transpose(1, 2)).mul_(route.scale_G[slots, None, None])
+                y3.baddbmm_(xa, factors.b[slots].transpose(1, 2))
+                xa_chunks.append(xa)
+        ctx.save_for_backward(x, weight, *xa_chunks)
+        ctx.factors, ctx.policy, ctx.route = factors, policy, route
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, *xa_chunks = ctx.saved_tensors
+        factors, policy, route = ctx.factors, ctx.policy, ctx.route
+        dy2 = grad_outputs[0].reshape(-1, weight.shape[0])
+        x2 = x.reshape(-1, x.shape[-1])
+        dx2 = dy2 @ weight
+        if policy is not None:
+            dx2.addmm_(dy2 @ policy[1], policy[0])
+        if factors is not None:
+            for chunk, xa in zip(route.chunks, xa_chunks, strict=True):
+                slots = slice(chunk.slot_start, chunk.slot_stop)
+                dy3 = _blocks(dy2, chunk)
+                dxa = torch.bmm(dy3, factors.b[slots]).mul_(route.scale_G[slots, None, None])
+                _blocks(dx2, chunk).baddbmm_(dxa, factors.a[slots])
+                if factors.grad_a is not None:
+                    factors.grad_a[slots].add_(torch.bmm(dxa.transpose(1, 2), _blocks(x2, chunk)))
+                    factors.grad_b[slots].add_(torch.bmm(dy3.transpose(1, 2), xa))
+        return dx2.view_as(x), None, None, None, None, None
+
+
+def _blocks(tokens_T: torch.Tensor, chunk: Chunk) -> torch.Tensor:
+    """(T, d) -> view (slots, block, d) of the chunk's tokens."""
+    return tokens_T[chunk.token_start : chunk.token_stop].view(chunk.slots, chunk.block, tokens_T.shape[-1])

@@ -1,0 +1,184 @@
+"""The frozen base model: any dense causal language model of transformers, its target layers replaced by slot linears.
+
+Nothing of a model is written anew: target `nn.Linear`s become `SlotLinear`s in place and attention enters through transformers' attention
+interface. After the replacement the engine compares its logits with transformers' own eager attention on a short random
+prompt, so a model that does something this engine does not know (soft-capping, logit scaling, a mask of its own) is refused instead of
+trained wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from seal.engine.attention import ATTENTION_NAME, AttentionHolder, CachedRows, PackedRows, pack_rows, register_attention
+from seal.engine.bank import LayerSize
+from seal.engine.layout import Chunk
+from seal.engine.linear import Route, RouteHolder, SlotLinear
+from seal.engine.peft_format import Adapter
+from seal.errors import InvalidInput
+from seal.settings import ALL_PROJECTIONS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SELF_CHECK_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 6e-2}
+"""Largest root mean square difference of the self-check's logits over their standard deviation (bf16 has 8 bits of mantissa)."""
+
+
+class FrozenModel:
+    """One base model in memory with everything that training, generation and scoring need from it."""
+
+    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, name: str) -> None:
+        _refuse_unsupported(model.config, name)
+        self.name, self.tokenizer, self.model = name, tokenizer, model
+        self.config: Any = model.config
+        self.device = next(model.parameters()).device
+        self.dtype = next(model.parameters()).dtype
+        self._routes, self._attention = RouteHolder(), AttentionHolder()
+        model.requires_grad_(False).eval()
+        reference = _reference_logits(model)
+        self.layers = self._install()
+        self._self_check(*reference)
+
+    @classmethod
+    def load(cls, directory: Path, *, name: str, dtype: torch.dtype, device: str = "cpu") -> FrozenModel:
+        """Load a transformers directory; raises InvalidInput naming what the engine does not support."""
+        _refuse_unsupported(AutoConfig.from_pretrained(directory), name)
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="eager").to(device)
+        return cls(model, AutoTokenizer.from_pretrained(directory), name=name)
+
+    @property
+    def head_V_d(self) -> torch.Tensor:
+        """The frozen output matrix."""
+        return self.model.get_output_embeddings().weight  # type: ignore[no-any-return,operator]
+
+    @property
+    def kv_heads(self) -> int:
+        """Key-value heads per layer."""
+        return int(getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads)
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return int(getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads)
+
+    def embed(self, tokens_T: torch.Tensor) -> torch.Tensor:
+        """(T,) token ids -> (1, T, d)."""
+        return self.model.get_input_embeddings()(tokens_T[None])  # type: ignore[no-any-return,operator]
+
+    def hidden(self, embeddings: torch.Tensor, positions_T: torch.Tensor, *, route: Route | None, plan: PackedRows | CachedRows) -> torch.Tensor:
+        """Final hidden states (T, d) of one packed sequence of embeddings (1, T, d)."""
+        with self._running(route, plan):
+            output = self.model.base_model(  # type: ignore[operator]
+                inputs_embeds=embeddings, position_ids=positions_T[None], use_cache=False
+            )
+        return output.last_hidden_state[0]  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _running(self, route: Route | None, plan: PackedRows | CachedRows) -> Iterator[None]:
+        self._routes.route, self._attention.plan = route, plan
+        try:
+            yield
+        finally:
+            self._routes.route, self._attention.plan = None, None
+
+    def policy_factors(self, policy: Adapter | None) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """The policy adapter in compute type, scale folded into B; raises InvalidInput if it belongs to another base or does not fit."""
+        if policy is None:
+            return {}
+        self.check_adapter(policy, field="policy")
+        return {
+            name: (pair.a.to(self.device, self.dtype), (pair.b.float() * policy.scale).to(self.device, self.dtype))
+            for name, pair in policy.pairs.items()
+        }
+
+    def check_adapter(self, adapter: Adapter, *, field: str) -> None:
+        """Raise InvalidInput if the adapter is for another base model or a layer does not fit."""
+        if adapter.base_model != self.name:
+            raise InvalidInput(
+                f"adapter was trained on base model {adapter.base_model!r}, this engine runs {self.name!r}",
+                field=field,
+                remedy="use an adapter of this base model or start the service with the other model",
+            )
+        for layer, pair in adapter.pairs.items():
+            size = self.layers.get(layer)
+            if size is None or (pair.b.shape[0], pair.a.shape[1]) != (size.out_features, size.in_features):
+                raise InvalidInput(
+                    f"adapter layer {layer} does not fit base model {self.name!r}", field=field, remedy="use an adapter of this base model"
+                )
+
+    def target_layers(self, targets: tuple[str, ...]) -> Mapping[str, LayerSize]:
+        """The layers whose last name is in `targets`; raises InvalidInput naming a target that the model does not have."""
+        known = {name.rsplit(".", 1)[-1] for name in self.layers}
+        for target in targets:
+            if target not in known:
+                raise InvalidInput(
+                    f"base model {self.name!r} has no layer {target!r}",
+                    field="lora.target_modules",
+                    remedy=f"choose from {', '.join(sorted(known))}",
+                )
+        return {name: size for name, size in self.layers.items() if name.rsplit(".", 1)[-1] in targets}
+
+    def _install(self) -> dict[str, LayerSize]:
+        register_attention()
+        layers: dict[str, LayerSize] = {}
+        for name, module in list(self.model.named_modules()):
+            if hasattr(module, "layer_idx") and hasattr(module, "q_proj"):
+                module.seal_attention = self._attention
+            if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in ALL_PROJECTIONS:
+                self.model.set_submodule(name, SlotLinear(module, name, self._routes))
+                layers[name] = LayerSize(module.in_features, module.out_features)
+        if not layers:
+            raise InvalidInput(
+                f"model {self.name!r} has none of the layers {', '.join(ALL_PROJECTIONS)}", field="model", remedy="use a Llama-like model"
+            )
+        self.model.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
+        return layers
+
+    @torch.no_grad()
+    def _self_check(self, tokens_T: torch.Tensor, reference_V: torch.Tensor) -> None:
+        count = len(tokens_T)
+        plan = pack_rows([0], [count], count, dtype=self.dtype, device=self.device)
+        route = Route((Chunk(0, 1, 0, count),), {}, None, {})
+        hidden = self.hidden(self.embed(tokens_T), torch.arange(count, device=self.device), route=route, plan=plan)
+        difference = (hidden[-1:] @ self.head_V_d.t()).float()[0] - reference_V
+        error = float(difference.square().mean().sqrt() / reference_V.std().clamp_min(1e-6))
+        if not error <= SELF_CHECK_TOLERANCE[self.dtype]:
+            raise InvalidInput(
+                f"model {self.name!r} ({self.config.model_type}) gives other logits in this engine than in transformers "
+                f"(relative difference {error:.2g}): it does something the engine does not know",
+                field="model",
+                remedy="use a dense Llama, Qwen2, Qwen3, Gemma 3 or Mistral text model",
+            )
+
+
+@torch.no_grad()
+def _reference_logits(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random tokens (T,) and transformers' own logits (V,) after them, by eager attention."""
+    vocabulary = int(model.config.vocab_size)  # type: ignore[union-attr,arg-type]
+    tokens = torch.randint(0, vocabulary, (24,), generator=torch.Generator().manual_seed(0))
+    tokens = tokens.to(next(model.parameters()).device)
+    return tokens, model(input_ids=tokens[None], use_cache=False).logits[0, -1].float()
+
+
+def _refuse_unsupported(config: Any, name: str) -> None:
+    reasons = {
+        "mixture of experts": any(getattr(config, field, 0) for field in ("num_experts", "num_local_experts", "n_routed_experts")),
+        "multimodal model": any(hasattr(config, field) for field in ("vision_config", "audio_config")),
+        "encoder-decoder model": bool(getattr(config, "is_encoder_decoder", False)),
+        "quantised model": getattr(config, "quantization_config", None) is not None,
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise InvalidInput(
+                f"model {name!r} ({config.model_type}) is a {reason}, which the engine does not support",
+                field="model",
+                remedy="use a dense text-only causal language model",
+            )

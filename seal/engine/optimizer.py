@@ -1,0 +1,78 @@
+"""AdamW over slots: each slot has its own rate, step and clipping; the arithmetic is torch's fused kernel on one contiguous row per slot.
+
+The fused kernel divides the gradient by `grad_scale` while it updates, so clipping costs no pass of its own. Its CPU form reads raw memory: rows
+must be contiguous, which `SlotBank` guarantees and a test checks.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.optim.adamw import adamw
+
+from seal.settings import OptimizerSettings
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+"""torch's and transformers' defaults."""
+
+
+def learning_rate(settings: OptimizerSettings, step: int, total_steps: int) -> float:
+    """Rate of step `step` (from 0) of `total_steps`, as transformers' schedules have it."""
+    warmup_steps = math.ceil(settings.warmup_ratio * total_steps)
+    if step < warmup_steps:
+        return settings.learning_rate * step / max(1, warmup_steps)
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    if settings.schedule == "linear":
+        return settings.learning_rate * (1.0 - progress)
+    if settings.schedule == "cosine":
+        return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+    return settings.learning_rate
+
+
+class SlotOptimizer:
+    """AdamW state of N slots of P parameters each."""
+
+    def __init__(self, slots: int, parameters: int, device: torch.device) -> None:
+        self._first_N_P = torch.zeros(slots, parameters, device=device)
+        self._second_N_P = torch.zeros(slots, parameters, device=device)
+        self._steps = [torch.zeros((), device=device) for _ in range(slots)]
+
+    def grow(self, added: int) -> None:
+        """Append slots without a history."""
+        device = self._first_N_P.device
+        empty = torch.zeros(added, self._first_N_P.shape[1], device=device)
+        self._first_N_P = torch.cat([self._first_N_P, empty])
+        self._second_N_P = torch.cat([self._second_N_P, empty])
+        self._steps += [torch.zeros((), device=device) for _ in range(added)]
+
+    def reset(self, slot: int) -> None:
+        """Forget what a slot's former adapter left."""
+        self._first_N_P[slot].zero_()
+        self._second_N_P[slot].zero_()
+        self._steps[slot].zero_()
+
+    def update(self, slot: int, values_P: torch.Tensor, gradient_P: torch.Tensor, *, rate: float, settings: OptimizerSettings) -> bool:
+        """Clip and update one slot in place; False, and nothing changed, if the gradient is not finite."""
+        norm = float(torch.linalg.vector_norm(gradient_P))
+        if not math.isfinite(norm):
+            return False
+        clip = 1.0 if settings.max_grad_norm == 0 else min(1.0, settings.max_grad_norm / (norm + 1e-6))
+        adamw(
+            [values_P],
+            [gradient_P],
+            [self._first_N_P[slot]],
+            [self._second_N_P[slot]],
+            [],
+            [self._steps[slot]],
+            fused=True,
+            grad_scale=torch.tensor(1.0 / clip, device=values_P.device),
+            amsgrad=False,
+            beta1=BETA1,
+            beta2=BETA2,
+            lr=rate,
+            weight_decay=settings.weight_decay,
+            eps=EPSILON,
+            maximize=False,
+        )
+        return True

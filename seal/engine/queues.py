@@ -1,0 +1,71 @@
+"""What waits for the engine: tasks, and a queue that is fair between runs."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+Result = TypeVar("Result")
+
+
+@dataclass(eq=False)
+class EngineTask(Generic[Result]):
+    """One request in the engine, as its caller sees it."""
+
+    run: str
+    request: Any
+    on_progress: Callable[..., None] | None
+    job: Any = None
+    """The tokenised form of a training."""
+    future: concurrent.futures.Future[Result] = field(default_factory=concurrent.futures.Future)
+    queued_at: float = field(default_factory=time.monotonic)
+    _cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def cancel(self) -> None:
+        """Ask the engine to drop the request at its next step; a finished one stays finished."""
+        self._cancelled.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """True once `cancel` was called."""
+        return self._cancelled.is_set()
+
+
+class FairQueue:
+    """First in, first out within a run, round-robin between runs. Not thread-safe: the engine holds its lock."""
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[str, deque[EngineTask[Any]]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(len(tasks) for tasks in self._runs.values())
+
+    def __iter__(self) -> Iterator[EngineTask[Any]]:
+        """All tasks in the order in which they will be taken."""
+        waiting = [list(tasks) for tasks in self._runs.values()]
+        for place in range(max((len(tasks) for tasks in waiting), default=0)):
+            for tasks in waiting:
+                if place < len(tasks):
+                    yield tasks[place]
+
+    def put(self, task: EngineTask[Any]) -> None:
+        """Append a task to its run."""
+        self._runs.setdefault(task.run, deque()).append(task)
+
+    def take(self, wanted: Callable[[EngineTask[Any]], bool] = lambda _: True) -> EngineTask[Any] | None:
+        """Take the first task, of the run that was served longest ago, that is wanted; None if there is none."""
+        for run, tasks in self._runs.items():
+            for place, task in enumerate(tasks):
+                if wanted(task):
+                    del tasks[place]
+                    if tasks:
+                        self._runs.move_to_end(run)
+                    else:
+                        del self._runs[run]
+                    return task
+        return None

@@ -1,0 +1,58 @@
+"""Text to tokens and back: training rows, prompts, stop strings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from seal.domains.base import Prompt
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """One tokenised example: the last `targets` tokens are learnt, each predicted from the token before it."""
+
+    tokens: tuple[int, ...]
+    targets: int
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Tokens of a text; the tokenizer's own start token is added unless the text (a rendered chat) already begins with it."""
+    starts_itself = bool(tokenizer.bos_token) and text.startswith(str(tokenizer.bos_token))
+    return list(tokenizer.encode(text, add_special_tokens=not starts_itself))
+
+
+def encode_example(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> TrainingRow:
+    """Prompt without loss, completion and one end-of-sequence token with loss (performance.md: without it answers never stop).
+
+    The first token of a row has nothing before it that could predict it, so it is never a target.
+    """
+    if prompt:
+        before = encode(tokenizer, prompt)
+        learnt = list(tokenizer.encode(completion, add_special_tokens=False))
+    else:
+        before, learnt = [], encode(tokenizer, completion)
+    tokens = [*before, *learnt, end_token(tokenizer)]
+    return TrainingRow(tuple(tokens), min(len(learnt) + 1, len(tokens) - 1))
+
+
+def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Id of the end-of-sequence token."""
+    return int(tokenizer.eos_token_id)
+
+
+def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
+    """A domain's prompt as the text that the model continues: raw, or through the model's chat template."""
+    if not prompt.messages:
+        return prompt.text
+    messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)) + prompt.text
+
+
+def cut_at_stop(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:
+    """The text up to the first stop string, and whether there was one."""
+    places = [place for place in (text.find(string) for string in stop) if place >= 0]
+    return (text[: min(places)], True) if places else (text, False)

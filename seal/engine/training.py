@@ -1,0 +1,322 @@
+"""Continuous batching of LoRA training: adapters join a running batch when a slot is free and leave when their own steps are done.
+
+One step takes one micro-batch of every active slot. Each slot's loss is its own mean over its own targets and all are summed, so a slot's gradient is
+exactly that of training alone. A step is cut into passes of bounded size (tokens), which bounds memory and keeps activations near the caches;
+gradients of passes add up.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from seal.engine.attention import pack_rows
+from seal.engine.bank import SlotShape
+from seal.engine.layout import Chunk, make_chunks
+from seal.engine.linear import Route
+from seal.engine.loss import cross_entropy_with_gradient
+from seal.engine.model import FrozenModel
+from seal.engine.optimizer import SlotOptimizer, learning_rate
+from seal.engine.peft_format import Adapter, concatenate
+from seal.engine.requests import TaskState, TrainingProgress, TrainingRequest, TrainingResult
+from seal.engine.text import TrainingRow, encode_example
+from seal.errors import InvalidInput
+from seal.outcomes import Outcome
+
+
+@dataclass
+class TrainingJob:
+    """One request, tokenised, and how far it is."""
+
+    request: TrainingRequest
+    rows: tuple[TrainingRow, ...]
+    total_steps: int
+    on_progress: Callable[[TrainingProgress], None] | None = None
+    step: int = 0
+    tokens: int = 0
+    engine_seconds: float = 0.0
+    started: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    """Mean loss of each step."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps per pass over the rows."""
+        return math.ceil(len(self.rows) / self.request.optimizer.batch_size)
+
+    def next_rows(self) -> list[TrainingRow]:
+        """Rows of the next step: a uniform shuffle of all rows in each epoch, from the order seed alone."""
+        epoch, part = divmod(self.step, self.steps_per_epoch)
+        generator = torch.Generator().manual_seed((self.request.order_seed + epoch) % 2**63)
+        order = torch.randperm(len(self.rows), generator=generator).tolist()
+        size = self.request.optimizer.batch_size
+        return [self.rows[index] for index in order[part * size : (part + 1) * size]]
+
+    def progress(self) -> TrainingProgress:
+        """News after a step."""
+        elapsed = time.monotonic() - self.started
+        eta = elapsed / self.step * (self.total_steps - self.step) if self.step else 0.0
+        loss = self.losses[-1] if self.losses else float("nan")
+        return TrainingProgress(TaskState.RUNNING, self.step, self.total_steps, loss, eta)
+
+    def result(self, outcome: Outcome, adapter: Adapter | None) -> TrainingResult:
+        """The end of this job."""
+        last_epoch = self.losses[-self.steps_per_epoch :]
+        return TrainingResult(
+            outcome=outcome,
+            adapter=adapter,
+            steps=self.step,
+            final_loss=sum(last_epoch) / len(last_epoch) if last_epoch else float("nan"),
+            tokens=self.tokens,
+            seconds=time.monotonic() - self.started,
+            engine_seconds=self.engine_seconds,
+        )
+
+
+def make_job(model: FrozenModel, request: TrainingRequest, *, max_row_tokens: int) -> TrainingJob:
+    """Tokenise and check a request; raises InvalidInput for no examples, a row that is too long, an unknown target or a foreign policy."""
+    if not request.examples:
+        raise InvalidInput("a training needs at least one example", field="examples", remedy="give examples with a completion")
+    model.target_layers(request.lora.target_modules)
+    if request.policy is not None:
+        model.check_adapter(request.policy, field="policy")
+    rows = tuple(encode_example(model.tokenizer, prompt, completion) for prompt, completion in request.examples)
+    for index, row in enumerate(rows):
+        if len(row.tokens) > max_row_tokens:
+            raise InvalidInput(
+                f"example {index} has {len(row.tokens)} tokens, the engine takes {max_row_tokens}",
+                field=f"examples[{index}]",
+                remedy="shorten or split the example",
+            )
+    steps = request.optimizer.epochs * math.ceil(len(rows) / request.optimizer.batch_size)
+    return TrainingJob(request, rows, steps)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """Slots, by falling number of tokens, with the rows that one forward pass takes of each."""
+
+    slots: tuple[int, ...]
+    rows: tuple[tuple[TrainingRow, ...], ...]
+
+
+class TrainingBatch:
+    """The slots of one shape on one policy, and the jobs in them."""
+
+    def __init__(
+        self,
+        model: FrozenModel,
+        *,
+        slots: int,
+        rank: int,
+        targets: tuple[str, ...],
+        policy: Adapter | None,
+        max_pass_tokens: int,
+    ) -> None:
+        self.model, self.policy, self.rank, self.targets = model, policy, rank, targets
+        self.shape = SlotShape(rank, model.target_layers(targets))
+        self.slots = slots
+        self.jobs: dict[int, TrainingJob] = {}
+        self._free = list(range(slots - 1, -1, -1))
+        self._values_N_P = torch.zeros(slots, self.shape.parameters, device=model.device)
+        self._grads_N_P = torch.zeros_like(self._values_N_P)
+        self._optimizer = SlotOptimizer(slots, self.shape.parameters, model.device)
+        self._scale_N = torch.zeros(slots, device=model.device)
+        self._policy_factors = model.policy_factors(policy)
+        self._max_pass_tokens = max_pass_tokens
+
+    def fits(self, request: TrainingRequest) -> bool:
+        """True if the request can join this batch once a slot is free: same policy, no larger rank, no other targets."""
+        return (
+            request.policy is self.policy and request.lora.rank <= self.rank and set(request.lora.target_modules) <= set(self.targets)
+        )
+
+    @property
+    def free_slots(self) -> int:
+        """Slots that wait for a job."""
+        return len(self._free)
+
+    def grow(self, slots: int) -> None:
+        """Add free slots; running adapters keep theirs."""
+        added = slots - self.slots
+        self._values_N_P = _with_rows(self._values_N_P, added)
+        self._grads_N_P = torch.zeros_like(self._values_N_P)
+        self._scale_N = torch.cat([self._scale_N, self._scale_N.new_zeros(added)])
+        self._optimizer.grow(added)
+        self._free[:0] = range(slots - 1, self.slots - 1, -1)
+        self.slots = slots
+
+    def admit(self, job: TrainingJob) -> int:
+        """Put a job into a free slot."""
+        slot = self._free.pop()
+        lora = job.request.lora
+        self.shape.initialise(self._values_N_P[slot], rank=lora.rank, targets=lora.target_modules, seed=job.request.init_seed)
+        self._optimizer.reset(slot)
+        self._scale_N[slot] = lora.alpha / lora.rank
+        job.started = time.monotonic()
+        self.jobs[slot] = job
+        return slot
+
+    def remove(self, slot: int) -> TrainingJob:
+        """Take a job out, finished or not."""
+        self._free.append(slot)
+        return self.jobs.pop(slot)
+
+    def step(self) -> list[tuple[TrainingJob, TrainingResult]]:
+        """One optimiser step of every active slot; returns the jobs that ended."""
+        started = time.monotonic()
+        rows_by_slot = {slot: job.next_rows() for slot, job in self.jobs.items()}
+        losses = self._form_gradients(rows_by_slot)
+        outcomes = {slot: self._update(slot, losses[slot]) for slot in rows_by_slot}
+        seconds = time.monotonic() - started
+        tokens = {slot: sum(len(row.tokens) for row in rows) for slot, rows in rows_by_slot.items()}
+        for slot, count in tokens.items():
+            self.jobs[slot].tokens += count
+            self.jobs[slot].engine_seconds += seconds * count / sum(tokens.values())
+        return [self._end(slot, outcome) for slot, outcome in outcomes.items() if outcome is not None]
+
+    def _form_gradients(self, rows_by_slot: dict[int, list[TrainingRow]]) -> dict[int, float]:
+        """Fill the gradient rows of the active slots; returns each slot's mean loss over its targets."""
+        losses = dict.fromkeys(rows_by_slot, 0.0)
+        targets = {slot: sum(row.targets for row in rows) for slot, rows in rows_by_slot.items()}
+        for slot in rows_by_slot:
+            self._grads_N_P[slot].zero_()
+        for part in _cut_into_passes(rows_by_slot, self._max_pass_tokens):
+            for slot, loss_sum in self._forward_backward(part, targets).items():
+                losses[slot] += loss_sum / targets[slot]
+        return losses
+
+    def _forward_backward(self, part: _Pass, targets: dict[int, int]) -> dict[int, float]:
+        """One pass: adds to the slots' gradients, returns each slot's summed loss."""
+        model = self.model
+        batch = _lay_out(part, targets, model)
+        order = torch.tensor(part.slots, device=model.device)
+        values_G_P = self._values_N_P[order].to(model.dtype)
+        grads_G_P = torch.zeros(len(part.slots), self.shape.parameters, device=model.device)
+        route = Route(batch.chunks, self.shape.factors(values_G_P, grads_G_P), self._scale_N[order].to(model.dtype), self._policy_factors)
+        embeddings = model.embed(batch.tokens_T).requires_grad_(True)
+        with torch.enable_grad():
+            hidden_T_d = model.hidden(embeddings, batch.positions_T, route=route, plan=batch.attention)
+            picked_K_d = hidden_T_d[batch.predictors_K]
+        with torch.no_grad():
+            losses_K, gradient_K_d = cross_entropy_with_gradient(picked_K_d.detach(), model.head_V_d, batch.targets_K, batch.weights_K)
+        picked_K_d.backward(gradient_K_d)
+        self._grads_N_P.index_add_(0, order, grads_G_P)
+        sums = torch.zeros(len(part.slots), device=model.device).index_add_(0, batch.slot_places_K, losses_K)
+        return dict(zip(part.slots, sums.tolist(), strict=True))
+
+    def _update(self, slot: int, loss: float) -> Outcome | None:
+        """Apply one slot's gradient; returns how the job ended, or None if it goes on."""
+        job = self.jobs[slot]
+        rate = learning_rate(job.request.optimizer, job.step, job.total_steps)
+        job.losses.append(loss)
+        finite = math.isfinite(loss) and self._optimizer.update(
+            slot, self._values_N_P[slot], self._grads_N_P[slot], rate=rate, settings=job.request.optimizer
+        )
+        job.step += 1
+        if not finite:
+            return Outcome.DIVERGED
+        if job.on_progress is not None:
+            job.on_progress(job.progress())
+        return Outcome.OK if job.step == job.total_steps else None
+
+    def _end(self, slot: int, outcome: Outcome) -> tuple[TrainingJob, TrainingResult]:
+        job = self.remove(slot)
+        if outcome is not Outcome.OK:
+            return job, job.result(outcome, None)
+        lora = job.request.lora
+        adapter = self.shape.read(
+            self._values_N_P[slot],
+            base_model=self.model.name,
+            rank=lora.rank,
+            alpha=lora.alpha,
+            targets=lora.target_modules,
+            dtype=self.model.dtype,
+        )
+        if job.request.with_policy and self.policy is not None:
+            adapter = concatenate(self.policy, adapter)
+        return job, job.result(outcome, adapter)
+
+
+def _with_rows(rows_N_P: torch.Tensor, added: int) -> torch.Tensor:
+    """The matrix with zero rows appended."""
+    return torch.cat([rows_N_P, rows_N_P.new_zeros(added, rows_N_P.shape[1])])
+
+
+def _cut_into_passes(rows_by_slot: dict[int, list[TrainingRow]], max_tokens: int) -> list[_Pass]:
+    """Cut a step's rows into passes of at most `max_tokens` tokens (or one row). Slots go from many tokens to few, so that blocks are alike."""
+    passes: list[_Pass] = []
+    current: dict[int, list[TrainingRow]] = {}
+    used = 0
+    for slot in sorted(rows_by_slot, key=lambda slot: -sum(len(row.tokens) for row in rows_by_slot[slot])):
+        for row in rows_by_slot[slot]:
+            if current and used + len(row.tokens) > max_tokens:
+                passes.append(_as_pass(current))
+                current, used = {}, 0
+            current.setdefault(slot, []).append(row)
+            used += len(row.tokens)
+    return [*passes, _as_pass(current)]
+
+
+def _as_pass(rows_by_slot: dict[int, list[TrainingRow]]) -> _Pass:
+    slots = sorted(rows_by_slot, key=lambda slot: -sum(len(row.tokens) for row in rows_by_slot[slot]))
+    return _Pass(tuple(slots), tuple(tuple(rows_by_slot[slot]) for slot in slots))
+
+
+@dataclass(frozen=True)
+class _PackedBatch:
+    """One pass as tensors; T tokens with padding, K targets."""
+
+    tokens_T: torch.Tensor
+    positions_T: torch.Tensor
+    predictors_K: torch.Tensor
+    """Place of the token that predicts each target."""
+    targets_K: torch.Tensor
+    weights_K: torch.Tensor
+    """1 / number of targets in the slot's whole step."""
+    slot_places_K: torch.Tensor
+    """Index into the pass's slots."""
+    chunks: tuple[Chunk, ...]
+    attention: PackedRows
+
+
+def _lay_out(part: _Pass, targets: dict[int, int], model: FrozenModel) -> _PackedBatch:
+    """Lay the rows of a pass behind one another, slot by slot, each slot's block padded to its chunk's."""
+    chunks = make_chunks([sum(len(row.tokens) for row in rows) for rows in part.rows])
+    total = chunks[-1].token_stop
+    tokens, positions = [0] * total, [0] * total
+    starts: list[int] = []
+    lengths: list[int] = []
+    predictors: list[int] = []
+    target_ids: list[int] = []
+    weights: list[float] = []
+    places: list[int] = []
+    for chunk in chunks:
+        for place in range(chunk.slot_start, chunk.slot_stop):
+            start = chunk.token_start + (place - chunk.slot_start) * chunk.block
+            for row in part.rows[place]:
+                stop = start + len(row.tokens)
+                tokens[start:stop] = row.tokens
+                positions[start:stop] = range(len(row.tokens))
+                predictors += range(stop - 1 - row.targets, stop - 1)
+                target_ids += row.tokens[len(row.tokens) - row.targets :]
+                weights += [1.0 / targets[part.slots[place]]] * row.targets
+                places += [place] * row.targets
+                starts.append(start)
+                lengths.append(len(row.tokens))
+                start = stop
+    device = model.device
+    return _PackedBatch(
+        torch.tensor(tokens, device=device),
+        torch.tensor(positions, device=device),
+        torch.tensor(predictors, device=device),
+        torch.tensor(target_ids, device=device),
+        torch.tensor(weights, device=device),
+        torch.tensor(places, device=device),
+        chunks,
+        pack_rows(starts, lengths, total, dtype=model.dtype, device=device),
+    )

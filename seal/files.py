@@ -1,0 +1,167 @@
+"""Local files that appear whole or not at all, and the user's cache directory.
+
+Everything is written under a `.tmp-` name in the directory where it will live, flushed to the disk, and renamed: a rename within one
+file system is atomic, so a reader sees the old state or the new one, and a crash leaves at most a `.tmp-` entry that no reader looks at.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from seal.errors import Exhausted, NotFound, PreconditionFailed
+
+TEMPORARY_PREFIX = ".tmp-"
+"""First characters of every name that readers skip."""
+DISK_RETRY_SECONDS = 30.0
+"""How long a caller is asked to wait after the disk was full."""
+_CHUNK_BYTES = 1 << 20
+
+
+def cache_directory() -> Path:
+    """`$SEAL_CACHE`, or `seal` in the platform's cache directory of this user. It need not exist."""
+    if chosen := os.environ.get("SEAL_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "seal"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seal"
+
+
+@contextmanager
+def file_errors(path: Path | str) -> Iterator[None]:
+    """Turn an OSError about `path` into the error that says what to do: Exhausted (disk full), NotFound or PreconditionFailed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Exhausted(
+                f"no space left to write {path}",
+                remedy="free space on that disk or volume, then try again",
+                retry_after_seconds=DISK_RETRY_SECONDS,
+                path=str(path),
+            ) from error
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise NotFound(f"{path} does not exist", remedy="check the path", path=str(path)) from error
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            raise PreconditionFailed(
+                f"no permission for {path}", remedy="give this user access to it, or choose another place", path=str(path)
+            ) from error
+        raise
+
+
+def temporary_sibling(path: Path) -> Path:
+    """A fresh `.tmp-` name beside `path`."""
+    return path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-{path.name[:64]}"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`, durably. Raises Exhausted if the disk is full; then nothing has changed."""
+    with file_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_sibling(path)
+        try:
+            with open(temporary, "xb") as file:
+                file.write(content)
+                flush(file)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        flush_directory(path.parent)
+
+
+def copy_durably(source: Path, target: Path) -> tuple[str, int]:
+    """Copy a file to a new name, flushed to the disk; returns sha256 and size of what was written."""
+    digest, size = hashlib.sha256(), 0
+    with open(source, "rb") as reader, open(target, "xb") as writer:
+        while chunk := reader.read(_CHUNK_BYTES):
+            writer.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+        flush(writer)
+    return digest.hexdigest(), size
+
+
+def sha256_of_file(path: Path, *, on_progress: Callable[[int], None] | None = None) -> str:
+    """sha256 of a file, lower-case hex; `on_progress` gets the bytes read so far."""
+    digest, done = hashlib.sha256(), 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            done += len(chunk)
+            if on_progress is not None:
+                on_progress(done)
+    return digest.hexdigest()
+
+
+def flush(file: IO[bytes]) -> None:
+    """Force a file's content to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def flush_directory(directory: Path) -> None:
+    """Force a directory's entries (creations, renames) to the disk."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def install_directory(temporary: Path, final: Path, *, adopt: Callable[[Path], bool]) -> None:
+    """Rename a complete temporary directory to its final name. One that is there already stays if `adopt` says so, else it is replaced."""
+    flush_directory(temporary)
+    try:
+        os.rename(temporary, final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        if adopt(final):
+            return
+        aside = temporary_sibling(final)
+        os.rename(final, aside)
+        os.rename(temporary, final)
+        shutil.rmtree(aside, ignore_errors=True)
+    flush_directory(final.parent)
+
+
+def remove_leftovers(directory: Path, *, older_than_seconds: float) -> int:
+    """Delete `.tmp-` entries that a killed process left in `directory`; returns their number. Young ones may still be in use."""
+    removed = 0
+    for entry in directory.glob(f"{TEMPORARY_PREFIX}*"):
+        try:
+            if time.time() - entry.lstat().st_mtime < older_than_seconds:
+                continue
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        except FileNotFoundError:
+            continue  # somebody else tidied up
+        removed += 1
+    return removed
+
+
+@contextmanager
+def exclusive(lock_file: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a lock between processes for the length of the block. The kernel frees it when its holder dies, however it dies."""
+    with file_errors(lock_file):
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        file = open(lock_file, "ab")  # noqa: SIM115 - closed below, and the close frees the lock
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if on_wait is not None:
+                on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        file.close()

@@ -1,0 +1,203 @@
+"""What a run leaves in the artifact store, as pydantic models: one record per context, edit, inner loop and answer.
+
+Workers write them, selection and report read them. A score that is missing is `None`, never 0.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from seal.outcomes import Outcome
+
+
+class Record(BaseModel):
+    """Base of every record: frozen, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class AdapterReference(Record):
+    """One adapter in the artifact store."""
+
+    uri: str
+    """fsspec URI of its directory."""
+    sha256: str
+    """Digest of its manifest, lower-case hex."""
+
+
+class AnswerRecord(Record):
+    """One graded answer."""
+
+    query_id: str
+    question: str
+    gold: str
+    answer: str
+    outcome: Outcome
+    score: float | None
+    """Score by the run's grader; None unless the outcome is ok."""
+    exact: float
+    contains: float
+    f1: float
+    logprob: float
+    """Mean log p of the gold answer, nats per token."""
+
+
+class EvaluationRecord(Record):
+    """One Evaluate call."""
+
+    outcome: Outcome
+    reward: float | None
+    """Mean score over the graded answers."""
+    answers: tuple[AnswerRecord, ...]
+    ungraded: int
+    max_logit_difference: float
+    tokens: int
+    engine_seconds: float
+
+
+class TrainingRecord(Record):
+    """One TrainAdapter call."""
+
+    outcome: Outcome
+    adapter: AdapterReference | None
+    steps: int
+    final_loss: float
+    """Mean loss over the last epoch, nats per target token."""
+    tokens: int
+    seconds: float
+    engine_seconds: float
+
+
+class ExampleRecord(Record):
+    """One training example."""
+
+    prompt: str
+    completion: str
+
+
+InnerLoopKind = Literal["edit", "passage", "gold"]
+"""What the adapter was trained on: a self-edit (with the passage), the passage alone, or the gold question-answer pairs."""
+
+
+class InnerLoopRecord(Record):
+    """One adapter, trained and evaluated."""
+
+    kind: InnerLoopKind
+    context_id: str
+    candidate: int
+    """Index of the edit among the context's k; 0 for the passage and gold bounds."""
+    repeat: int
+    outcome: Outcome
+    training: TrainingRecord | None
+    evaluation: EvaluationRecord | None
+    retained: EvaluationRecord | None
+    """Open-book questions on other passages, asked of the adapted model (validation only)."""
+
+
+class EditRecord(Record):
+    """One self-edit as the policy wrote it and as the domain parsed it."""
+
+    context_id: str
+    candidate: int
+    seed: int
+    text: str
+    tokens: int
+    truncated: bool
+    examples: tuple[ExampleRecord, ...]
+    """Parsed from the edit, without the passage; empty means outcome `invalid`."""
+
+
+class ContextRecord(Record):
+    """All that a rollout or a validation learnt about one context."""
+
+    context_id: str
+    title: str
+    prompt: str
+    """The rendered edit prompt, which the M-step trains the edit to follow."""
+    baseline: EvaluationRecord
+    """The policy without an inner adapter."""
+    edits: tuple[EditRecord, ...]
+    inner_loops: tuple[InnerLoopRecord, ...]
+    engine_seconds_generate: float
+
+
+class ContextEditsRecord(Record):
+    """The k edits of one context, committed as soon as they are written: a restart trains the same edits."""
+
+    context_id: str
+    prompt: str
+    """The rendered edit prompt."""
+    edits: tuple[EditRecord, ...]
+    engine_seconds: float
+    """This context's share of the engine's time."""
+
+
+class ScoreSum(Record):
+    """A mean in the making: sums of parts add up, and a missing score is neither counted nor added."""
+
+    n: int
+    """Scores in the sum."""
+    total: float
+    """Their sum."""
+
+    @property
+    def mean(self) -> float | None:
+        """The mean; None if there is no score."""
+        return self.total / self.n if self.n else None
+
+
+class ShardSummary(Record):
+    """The small result of one finished task; it fits a Job's termination message (< 4 KiB)."""
+
+    name: str
+    stage: Literal["rollout", "improve", "validate"]
+    round: int
+    shard: int
+    attempt: int
+    seconds: float
+    """Wall time of the task over all its attempts that did work."""
+    inner_loops_run: int
+    """Inner loops finished by this task."""
+    inner_loops_resumed: int
+    """Inner loops found finished by an earlier attempt and not run again."""
+    outcomes: dict[str, int]
+    """Inner loops by outcome; an `improve` has one, its training (none if nothing was kept)."""
+    tokens: dict[str, int]
+    """Tokens by kind: generate, train, evaluate."""
+    engine_seconds: dict[str, float]
+    """Engine seconds by kind: generate, train, evaluate, improve."""
+    scores: dict[str, ScoreSum] = {}
+    """Means over contexts: `baseline`, `edit` (mean of a context's candidates), `best` (its best candidate), `passage`, `gold`; and means
+    over answers to retained questions: `retained` (edit-adapted models), `retained_policy` (the policy alone)."""
+    policy: AdapterReference | None = None
+    """`improve` only: the new policy; None if nothing was kept, and the old policy stays."""
+    kept: int = 0
+    """`improve` only: edits kept by the selection."""
+    result_sha256: str = ""
+    """Digest of the records file that belongs to this summary."""
+
+
+class KeptEdit(Record):
+    """One (prompt, edit) pair that the M-step learns."""
+
+    context_id: str
+    candidate: int
+    prompt: str
+    text: str
+    reward: float
+    gain: float
+    sha256: str
+    """Digest of (context_id, prompt, text)."""
+
+
+class SelectionRecord(Record):
+    """What a round kept and why the rest was dropped."""
+
+    round: int
+    kept: tuple[KeptEdit, ...]
+    dropped: dict[str, int]
+    """Candidates by reason: no-gain, all-equal, not-best, invalid, diverged, ungraded."""
+    sha256: str
+    """Digest over the kept edits' digests, in order."""

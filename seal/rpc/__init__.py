@@ -1,0 +1,1 @@
+"""gRPC as all services and clients use it: rich errors, one server, one channel, checks and conversions of what crosses the wire."""

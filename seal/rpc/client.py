@@ -1,0 +1,94 @@
+"""One way to call a service: a channel with retries of lost connections, keepalive and limits, and its errors as SealErrors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import grpc.aio
+from pydantic import Field
+
+from seal.errors import Transient
+from seal.rpc.errors import from_rpc_error
+from seal.settings import Settings
+
+Response = TypeVar("Response")
+
+
+class ClientSettings(Settings):
+    """How a channel behaves."""
+
+    max_message_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
+    """Largest message that is received or sent; the server's own limit is lower."""
+    default_deadline_seconds: float = Field(default=6 * 3600.0, gt=0)
+    """Deadline of a call that gives none: no call waits for ever."""
+    connection_attempts: int = Field(default=5, ge=2, le=5)
+    """How often the channel sends a call that found no connection. What a service answered is never sent again by the channel."""
+    keepalive_seconds: float = Field(default=30.0, gt=0)
+    """A silent server is pinged after this long while a call runs."""
+
+
+def open_channel(address: str, *, settings: ClientSettings | None = None) -> grpc.aio.Channel:
+    """Channel to `host:port`, `unix:/path` or a gRPC target; calls are spread over all replicas behind a name. Close it when done."""
+    settings = settings or ClientSettings()
+    options: list[tuple[str, Any]] = [
+        ("grpc.service_config", json.dumps(_service_config(settings))),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.per_rpc_retry_buffer_size", settings.max_message_bytes),
+        ("grpc.keepalive_time_ms", round(settings.keepalive_seconds * 1000)),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.max_reconnect_backoff_ms", 10_000),
+    ]
+    return grpc.aio.insecure_channel(_target(address), options=options)
+
+
+@contextmanager
+def rpc_errors() -> Iterator[None]:
+    """Turn the failure of a call in the block into the SealError behind it."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise Transient("the server cancelled the call", remedy="send the same request again") from error
+
+
+async def messages(call: grpc.aio.UnaryStreamCall[Any, Response]) -> AsyncIterator[Response]:
+    """Messages of a streaming call, errors as SealErrors; leaving the loop early cancels the call."""
+    try:
+        with rpc_errors():
+            async for message in call:
+                yield message
+    finally:
+        call.cancel()
+
+
+def _target(address: str) -> str:
+    """A plain `host:port` is looked up in DNS, with all its addresses."""
+    return address if address.startswith(("unix:", "dns:", "ipv4:", "ipv6:", "xds:")) else f"dns:///{address}"
+
+
+def _service_config(settings: ClientSettings) -> dict[str, object]:
+    return {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "methodConfig": [
+            {
+                "name": [{}],
+                "timeout": f"{settings.default_deadline_seconds:.3f}s",
+                "retryPolicy": {
+                    "maxAttempts": settings.connection_attempts,
+                    "initialBackoff": "0.2s",
+                    "maxBackoff": "5s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ],
+    }

@@ -1,0 +1,99 @@
+"""Between the wire and Python: protobuf messages on one side, frozen records on the other. Services and workers both use it."""
+
+from __future__ import annotations
+
+import math
+from types import MappingProxyType
+
+from seal.outcomes import Outcome
+from seal.records import AdapterReference, AnswerRecord, EvaluationRecord, TrainingRecord
+from seal.rpc import validation
+from seal.v1 import common_pb2, evaluator_pb2, trainer_pb2
+
+OUTCOME_TO_WIRE = MappingProxyType(
+    {
+        Outcome.OK: common_pb2.OUTCOME_OK,
+        Outcome.INVALID: common_pb2.OUTCOME_INVALID,
+        Outcome.DIVERGED: common_pb2.OUTCOME_DIVERGED,
+        Outcome.UNGRADED: common_pb2.OUTCOME_UNGRADED,
+        Outcome.CANCELLED: common_pb2.OUTCOME_CANCELLED,
+    }
+)
+OUTCOME_FROM_WIRE = MappingProxyType({wire: outcome for outcome, wire in OUTCOME_TO_WIRE.items()})
+
+
+def adapter_reference(message: common_pb2.AdapterRef, *, field: str) -> AdapterReference:
+    """Reference from the wire. Raises InvalidInput naming `field` for a missing URI or a digest that is none."""
+    uri = validation.text(message.uri, field=f"{field}.uri", max_characters=4096, remedy="give the reference as the trainer returned it")
+    return AdapterReference(uri=uri, sha256=validation.sha256(message.sha256, field=f"{field}.sha256"))
+
+
+def adapter_message(reference: AdapterReference) -> common_pb2.AdapterRef:
+    """Reference to the wire."""
+    return common_pb2.AdapterRef(uri=reference.uri, sha256=reference.sha256)
+
+
+def policy_message(base_model: str, adapter: AdapterReference | None) -> common_pb2.PolicyRef:
+    """Policy to the wire; without an adapter it is the base model alone."""
+    return common_pb2.PolicyRef(base_model=base_model, adapter=None if adapter is None else adapter_message(adapter))
+
+
+def training_message(record: TrainingRecord) -> trainer_pb2.TrainingResult:
+    """Result of a training to the wire."""
+    return trainer_pb2.TrainingResult(
+        outcome=OUTCOME_TO_WIRE[record.outcome],
+        adapter=None if record.adapter is None else adapter_message(record.adapter),
+        steps=record.steps,
+        final_loss=record.final_loss,
+        tokens=record.tokens,
+        seconds=record.seconds,
+        engine_seconds=record.engine_seconds,
+    )
+
+
+def training_record(message: trainer_pb2.TrainingResult) -> TrainingRecord:
+    """Result of a training from the wire."""
+    return TrainingRecord(
+        outcome=OUTCOME_FROM_WIRE[message.outcome],
+        adapter=adapter_reference(message.adapter, field="result.adapter") if message.HasField("adapter") else None,
+        steps=message.steps,
+        final_loss=message.final_loss,
+        tokens=message.tokens,
+        seconds=message.seconds,
+        engine_seconds=message.engine_seconds,
+    )
+
+
+def evaluation_record(request: evaluator_pb2.EvaluateRequest, result: evaluator_pb2.EvaluationResult) -> EvaluationRecord:
+    """Result of an evaluation from the wire, with the questions and gold answers of its request."""
+    outcome = OUTCOME_FROM_WIRE[result.outcome]
+    return EvaluationRecord(
+        outcome=outcome,
+        reward=result.reward if outcome is Outcome.OK else None,
+        answers=tuple(_answer_record(query, answer) for query, answer in zip(request.queries, result.answers, strict=True)),
+        ungraded=result.ungraded,
+        max_logit_difference=result.max_logit_difference,
+        tokens=result.tokens,
+        engine_seconds=result.engine_seconds,
+    )
+
+
+def _answer_record(query: evaluator_pb2.Query, answer: evaluator_pb2.GradedAnswer) -> AnswerRecord:
+    outcome = OUTCOME_FROM_WIRE[answer.outcome]
+    return AnswerRecord(
+        query_id=answer.query_id,
+        question=query.question,
+        gold=query.answer,
+        answer=answer.answer,
+        outcome=outcome,
+        score=answer.score if outcome is Outcome.OK else None,
+        exact=answer.exact,
+        contains=answer.contains,
+        f1=answer.f1,
+        logprob=answer.logprob,
+    )
+
+
+def finite_or_zero(value: float) -> float:
+    """`value`, or 0 where it is NaN or Inf; only for numbers that the outcome beside them declares invalid."""
+    return value if math.isfinite(value) else 0.0

@@ -1,0 +1,182 @@
+"""What every call of every service has in common: SealErrors become rich statuses, calls are counted, timed and logged.
+
+An error that nobody expected is logged with its traceback and answered as Internal without its text, which may hold data. A call that
+the client left is no error. Health checks and reflection are logged at debug level only: probes come every few seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from pydantic import ValidationError
+
+from seal.errors import Internal, SealError, error_class
+from seal.rpc.errors import STATUS_KEY, from_validation_error, to_status
+from seal.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
+
+NO_TRANSPORT_RETRY = ("grpc-retry-pushback-ms", "-1")
+"""Tells the client's channel to hand the error up: the channel retries lost connections, the caller retries what a service refused."""
+
+_QUIET_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
+_LOGGED_CHARACTERS = 500
+
+
+@dataclass(frozen=True)
+class _Method:
+    """One RPC method, as metrics and logs name it."""
+
+    service: str
+    name: str
+    type: str
+    """unary, server_stream, client_stream or bidi_stream."""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {"grpc_type": self.type, "grpc_service": self.service, "grpc_method": self.name}
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler; knows how many calls of ours run (health and reflection not counted)."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Wait until no call runs."""
+        await self._idle.wait()
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Replace the handler's function by the observed one. An unknown method has no handler and stays gRPC's own error."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        _, service, name = handler_call_details.method.split("/", 2)
+        kind = {(0, 0): "unary_unary", (0, 1): "unary_stream", (1, 0): "stream_unary", (1, 1): "stream_stream"}[
+            (int(bool(handler.request_streaming)), int(bool(handler.response_streaming)))
+        ]
+        label = {"unary_unary": "unary", "unary_stream": "server_stream", "stream_unary": "client_stream", "stream_stream": "bidi_stream"}
+        behavior = getattr(handler, kind)
+        observed = self._observed(_Method(service, name, label[kind]), behavior)
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        return make(observed, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer)
+
+    def _observed(self, method: _Method, behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """Same shape as `behavior` (generator or coroutine): gRPC chooses by it how to send."""
+        if inspect.isasyncgenfunction(behavior):
+
+            async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+                async with self._call(method, request, context), aclosing(behavior(request, context)) as messages:
+                    async for message in messages:
+                        yield message
+
+            return stream
+
+        async def single(request: Any, context: Any) -> Any:
+            async with self._call(method, request, context):
+                return await behavior(request, context)
+
+        return single
+
+    @asynccontextmanager
+    async def _call(self, method: _Method, request: Any, context: Any) -> AsyncIterator[None]:
+        started = time.monotonic()
+        counted = method.service not in _QUIET_SERVICES
+        self._enter(method, counted)
+        code, failure = "OK", None
+        with structlog.contextvars.bound_contextvars(**_identity(request)):
+            try:
+                yield
+                code = _set_code(context)
+            except (asyncio.CancelledError, GeneratorExit):
+                code = "DEADLINE_EXCEEDED" if _deadline_passed(context) else "CANCELLED"
+                raise
+            except grpc.aio.AbortError:
+                code = _set_code(context)
+                raise
+            except Exception as error:  # the boundary of a call: whatever happened, the client gets a status
+                failure = _failure(error, method)
+                code = error_class(failure).grpc_code
+                await _abort(context, failure)
+            finally:
+                self._leave(counted)
+                self._record(method, code, failure, seconds=time.monotonic() - started)
+
+    def _enter(self, method: _Method, counted: bool) -> None:
+        self._metrics.grpc_started.labels(**method.labels).inc()
+        if counted:
+            self._running += 1
+            self._idle.clear()
+
+    def _leave(self, counted: bool) -> None:
+        if counted:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+
+    def _record(self, method: _Method, code: str, failure: SealError | None, *, seconds: float) -> None:
+        self._metrics.grpc_handled.labels(**method.labels, grpc_code=_metric_code(code)).inc()
+        self._metrics.grpc_handling_seconds.labels(**method.labels).observe(seconds)
+        level = "debug" if method.service in _QUIET_SERVICES else "info" if failure is None else "warning"
+        facts = {"service": method.service, "method": method.name, "code": code, "seconds": round(seconds, 4)}
+        if failure is not None:
+            facts |= {"reason": error_class(failure).reason, "error": str(failure)[:_LOGGED_CHARACTERS]}
+        getattr(log, level)("call ended", **facts)
+
+
+def _failure(error: Exception, method: _Method) -> SealError:
+    """What the client is told."""
+    if isinstance(error, SealError):
+        return error
+    if isinstance(error, ValidationError):
+        return from_validation_error(error)
+    log.exception("call failed unexpectedly", service=method.service, method=method.name)
+    return Internal(
+        f"unexpected {type(error).__name__} in {method.service}/{method.name}", remedy="see the service's log and report the traceback"
+    )
+
+
+async def _abort(context: Any, failure: SealError) -> None:
+    """End the call with the rich status. Raises AbortError."""
+    status = to_status(failure)
+    code = grpc.StatusCode[error_class(failure).grpc_code]
+    await context.abort(code, status.message, ((STATUS_KEY, status.SerializeToString()), NO_TRANSPORT_RETRY))
+
+
+def _set_code(context: Any) -> str:
+    """Code that the handler set by itself; gRPC gives 0 or None while none was set."""
+    code = context.code()
+    return code.name if isinstance(code, grpc.StatusCode) else "OK"
+
+
+def _deadline_passed(context: Any) -> bool:
+    remaining = context.time_remaining()
+    return remaining is not None and remaining <= 0
+
+
+def _identity(request: Any) -> dict[str, str]:
+    """Run and request of a message that has them."""
+    values = {name: getattr(request, name, "") for name in ("run", "request_id")}
+    return {name: value[:100] for name, value in values.items() if isinstance(value, str) and value}
+
+
+def _metric_code(code: str) -> str:
+    """gRPC's Go spelling, which dashboards expect: OK, NotFound, Canceled."""
+    if code == "OK":
+        return code
+    return "Canceled" if code == "CANCELLED" else "".join(part.capitalize() for part in code.split("_"))

@@ -1,0 +1,205 @@
+"""One way to run a gRPC server: health, reflection, limits, errors, and an end that loses no call.
+
+A service is a function that adds its servicer to the server and returns its full name. Health knows `""` (the process lives) and each
+service by name (it is ready). At the end: NOT_SERVING, wait until load balancers have seen it, refuse new calls, let the running ones end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import grpc.aio
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from pydantic import Field
+
+from seal.errors import InvalidInput
+from seal.rpc.interceptor import CallInterceptor
+from seal.settings import Settings
+from seal.telemetry import Metrics, metrics
+
+log = structlog.get_logger(__name__)
+
+Registration = Callable[[grpc.aio.Server], str]
+"""Adds one servicer and returns the full name of its service."""
+
+_MAX_UNIX_PATH_BYTES = 107
+
+
+class ServerSettings(Settings):
+    """Limits of a server."""
+
+    max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    """Largest message that is received or sent."""
+    max_concurrent_calls: int = Field(default=4096, ge=1)
+    """Calls that may run at once; more are refused with RESOURCE_EXHAUSTED."""
+    unready_seconds: float = Field(default=0.0, ge=0)
+    """Pause between NOT_SERVING and refusing calls: as long as the probes of a load balancer need to notice."""
+    keepalive_seconds: float = Field(default=30.0, gt=0)
+    """A silent client is pinged after this long; clients may ping the server half as often at most."""
+    max_connection_seconds: float = Field(default=600.0, ge=0)
+    """A TCP connection is renewed after this long, so that clients find new replicas; calls on it go on. 0 keeps it."""
+
+
+class RunningServer:
+    """A server that accepts calls; `start_server` makes it."""
+
+    def __init__(
+        self, server: grpc.aio.Server, *, address: str, health: health.aio.HealthServicer, calls: CallInterceptor, settings: ServerSettings
+    ) -> None:
+        self.address = address
+        """What a client connects to; the port is the real one where 0 was asked for."""
+        self._server, self._health, self._calls, self._settings = server, health, calls, settings
+        self._stopping: asyncio.Task[None] | None = None
+
+    async def set_ready(self, service: str, ready: bool) -> None:
+        """Tell health checks that a service can or cannot work at the moment."""
+        serving = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        await self._health.set(service, serving)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """End: NOT_SERVING, pause, refuse new calls, wait for the running ones at most `grace_seconds`, cancel the rest. Idempotent."""
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(grace_seconds))
+        await asyncio.shield(self._stopping)
+
+    async def wait(self) -> None:
+        """Wait until the server has ended."""
+        await self._server.wait_for_termination()
+
+    async def _stop(self, grace_seconds: float) -> None:
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(self._settings.unready_seconds)
+        ending = asyncio.create_task(self._server.stop(grace_seconds))
+        idle = asyncio.create_task(self._calls.wait_idle())
+        await asyncio.wait({ending, idle}, return_when=asyncio.FIRST_COMPLETED)
+        await self._server.stop(0)  # what is left are health watches and reflection streams, which never end by themselves
+        await ending
+        idle.cancel()
+        log.info("server stopped", address=self.address)
+
+
+async def start_server(
+    registrations: Sequence[Registration],
+    *,
+    address: str,
+    settings: ServerSettings | None = None,
+    metrics: Metrics = metrics,
+) -> RunningServer:
+    """Start a server with these services.
+
+    `address`: `host:port` (port 0 takes a free one) or `unix:/path`. Raises InvalidInput naming an address that is in use or is none.
+    """
+    settings = settings or ServerSettings()
+    calls = CallInterceptor(metrics)
+    server = grpc.aio.server(
+        interceptors=[calls], options=_options(settings, address), maximum_concurrent_rpcs=settings.max_concurrent_calls
+    )
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    names = [register(server) for register in registrations]
+    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    bound = _bind(server, address)
+    await server.start()
+    running = RunningServer(server, address=bound, health=servicer, calls=calls, settings=settings)
+    for name in names:
+        await running.set_ready(name, True)
+    log.info("server started", address=bound, services=names)
+    return running
+
+
+async def serve_forever(
+    registrations: Sequence[Registration],
+    *,
+    address: str,
+    settings: ServerSettings | None = None,
+    grace_seconds: float = 30.0,
+    on_started: Callable[[RunningServer], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then stop with `grace_seconds`; a second signal ends at once. Main thread only."""
+    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    try:
+        running = await start_server(registrations, address=address, settings=settings)
+        if on_started is not None:
+            on_started(running)
+        received = await signals.get()
+        log.info("stopping", signal=received.name, grace_seconds=grace_seconds)
+        stopping, again = asyncio.create_task(running.stop(grace_seconds)), asyncio.create_task(signals.get())
+        await asyncio.wait({stopping, again}, return_when=asyncio.FIRST_COMPLETED)
+        again.cancel()
+        if not stopping.done():
+            log.warning("stopping at once", address=running.address)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _options(settings: ServerSettings, address: str) -> list[tuple[str, int]]:
+    keepalive_ms = round(settings.keepalive_seconds * 1000)
+    options = [
+        ("grpc.so_reuseport", 0),  # otherwise two servers share a port without a word
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.keepalive_time_ms", keepalive_ms),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", keepalive_ms // 2),
+    ]
+    if settings.max_connection_seconds and not address.startswith("unix:"):
+        options.append(("grpc.max_connection_age_ms", round(settings.max_connection_seconds * 1000)))
+    return options
+
+
+def _bind(server: grpc.aio.Server, address: str) -> str:
+    if address.startswith("unix:"):
+        _check_unix_path(address)
+    else:
+        _check_host_and_port(address)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"address {address} is in use or not an address of this machine",
+            field="address",
+            remedy="stop the process that holds it, or choose another with --address; port 0 takes a free one",
+        ) from error
+    return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+
+def _check_host_and_port(address: str) -> None:
+    host, separator, port = address.rpartition(":")
+    if not (separator and host and port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise InvalidInput(
+            f"{address!r} is no address", field="address", remedy="write host:port, for example 0.0.0.0:50051, or unix:/path/seal.sock"
+        )
+
+
+def _check_unix_path(address: str) -> None:
+    """gRPC removes whatever socket is in the way, also one that another server listens on; so look first."""
+    path = Path(address.removeprefix("unix:").removeprefix("//"))
+    if not path.name or len(os.fsencode(path)) > _MAX_UNIX_PATH_BYTES:
+        raise InvalidInput(
+            f"{address} is empty or longer than {_MAX_UNIX_PATH_BYTES} bytes", field="address", remedy="choose a shorter path"
+        )
+    if not path.parent.is_dir():
+        raise InvalidInput(f"the directory of {address} does not exist", field="address", remedy=f"create {path.parent}")
+    if not path.exists():
+        return
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        raise InvalidInput(f"{path} exists and is no socket", field="address", remedy="choose another path for the socket")
+    with socket.socket(socket.AF_UNIX) as probe, suppress(ConnectionRefusedError, FileNotFoundError):
+        probe.connect(str(path))
+        raise InvalidInput(
+            f"address {address} is in use", field="address", remedy="stop the process that listens on it, or choose another path"
+        )

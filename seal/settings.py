@@ -1,0 +1,209 @@
+"""The configuration of a run, as pydantic models: a docstring with the unit under each field, unknown fields refused.
+
+A run's config file holds any part of `RunSpec`; what it leaves out comes from its profile (`seal/profiles/*.yaml`): `embedded`
+is tuned for the 135M model on a CPU, `published` holds the numbers of the paper (arXiv 2506.10943, appendix B) for 7B models on GPUs.
+This module is light: no torch, no network.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+PromptFamily = Literal[
+    "implications", "implications-long", "implications-very-long", "rewrite", "self-qa", "none", "chain-of-thought"
+]
+PromptFormat = Literal["base", "chat"]
+QuestionFormat = Literal["few-shot", "plain", "chat"]
+GraderName = Literal["exact", "contains", "f1", "logprob"]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """Base of every settings model: frozen, unknown fields refused, numbers finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class LoraSettings(Settings):
+    """Shape of a LoRA adapter (arXiv 2106.09685)."""
+
+    rank: Positive = 32
+    """Rank r."""
+    alpha: float = Field(default=64.0, gt=0)
+    """Scale numerator: the update is alpha / rank * B A."""
+    target_modules: tuple[str, ...] = Field(default=("q_proj", "v_proj"), min_length=1)
+    """Names of the linear layers that get an adapter."""
+
+
+class OptimizerSettings(Settings):
+    """AdamW over the adapter's weights."""
+
+    learning_rate: float = Field(default=1e-3, gt=0, le=1.0)
+    """Peak learning rate."""
+    epochs: int = Field(default=10, ge=1, le=1000)
+    """Passes over the examples."""
+    batch_size: int = Field(default=1, ge=1, le=256)
+    """Rows per optimiser step."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Decay of the learning rate over the steps; linear and cosine end at 0."""
+    warmup_ratio: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the steps in which the rate rises linearly from 0."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay."""
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    """Global gradient norm is clipped to this; 0 is no clipping."""
+
+
+class EditSettings(Settings):
+    """How the policy is asked for self-edits."""
+
+    family: PromptFamily = "implications"
+    """Prompt family."""
+    format: PromptFormat = "base"
+    """Continuation prompt (base models) or the model's chat template."""
+    k: Positive = 5
+    """Candidates per context in a rollout."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Softmax temperature; 0 is greedy."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Nucleus mass."""
+    max_tokens: Positive = 512
+    """Upper bound of new tokens per edit."""
+
+
+class ExampleSettings(Settings):
+    """How an edit becomes training examples."""
+
+    passage_repeats: int = Field(default=1, ge=0)
+    """How often the passage itself is appended to the examples."""
+    question_answer: Literal["document", "prompted"] = "document"
+    """A question-answer pair as one document (as published), or as prompt and completion in the question format of the evaluation."""
+    max_examples: Positive = 128
+    """Examples taken from one edit; what is beyond is dropped."""
+    max_characters: Positive = 4000
+    """Characters of one example; a longer one is cut at a word."""
+
+
+class InnerLoopSettings(Settings):
+    """Training of one candidate's adapter."""
+
+    lora: LoraSettings = LoraSettings()
+    """Shape of the adapter."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """How it is trained."""
+    examples: ExampleSettings = ExampleSettings()
+    """What it is trained on."""
+    repeats: Positive = 3
+    """Trainings per candidate, each with its own seeds; the reward is their mean."""
+
+
+class EvaluationSettings(Settings):
+    """How an adapted model is asked and graded."""
+
+    question_format: QuestionFormat = "plain"
+    """Question prompt; `few-shot` carries three fixed, unrelated question-answer pairs so that format is not counted as knowledge."""
+    grader: GraderName = "contains"
+    """What the reward is the mean of."""
+    max_tokens: Positive = 64
+    """Upper bound of new tokens per answer."""
+
+
+class ImproveSettings(Settings):
+    """The M-step: supervised finetuning of the policy on the kept (prompt, edit) pairs."""
+
+    lora: LoraSettings = LoraSettings(rank=64, alpha=128.0, target_modules=ALL_PROJECTIONS)
+    """Shape of the policy update."""
+    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, epochs=2, batch_size=10)
+    """How it is trained."""
+    start: Literal["policy", "base"] = "policy"
+    """`policy`: train on top of the last policy and export both as one adapter; `base`: train anew from the base model."""
+    keep_per_context: Positive = 1
+    """Best edits kept per context."""
+
+
+class ValidationSettings(Settings):
+    """Measuring a policy on held-out contexts."""
+
+    edits_per_context: Positive = 1
+    """Edits sampled per validation context; the context's score is their mean."""
+    gold_bound: bool = False
+    """Also train on the gold question-answer pairs, once: the upper bound. Never shown to the policy."""
+    retained_queries: int = Field(default=4, ge=0)
+    """Open-book questions of the retained set asked of every adapted model, to measure forgetting."""
+
+
+class DataSettings(Settings):
+    """Where the contexts come from: SQuAD-style JSON or JSONL, a path or `corpus://NAME` for the embedded corpus."""
+
+    train: str = "corpus://train"
+    """Contexts of the rollouts."""
+    validation: str = "corpus://validation"
+    """Held-out contexts."""
+    retained: str = "corpus://retained"
+    """Passages for open-book questions; empty for none."""
+    train_contexts: int = Field(default=0, ge=0)
+    """Contexts a round takes from the training set; 0 takes all."""
+    validation_contexts: int = Field(default=0, ge=0)
+    """Validation contexts taken from the start of the file; 0 takes all."""
+
+
+class EngineSettings(Settings):
+    """One engine: a frozen base model and its slots."""
+
+    slots: Positive = 16
+    """Adapters trained at once."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Compute type; masters and optimiser state are always float32."""
+    device: str = "cpu"
+    """torch device."""
+    threads: int = Field(default=0, ge=0)
+    """CPU threads; 0 takes torch's default."""
+    max_rank: Positive = 128
+    """Largest LoRA rank that is accepted."""
+    max_row_tokens: Positive = 2048
+    """Longest training example, tokens."""
+    max_pass_tokens: Positive = 2048
+    """Tokens of one forward and backward pass; a larger step is cut into several."""
+    evaluation_rows: Positive = 192
+    """Rows decoded at once in an evaluation."""
+    generation_rows: Positive = 64
+    """Rows sampled at once."""
+    max_queue: Positive = 1024
+    """Requests that may wait; more are refused with RESOURCE_EXHAUSTED."""
+
+
+class RunSpec(Settings):
+    """One ReST^EM run."""
+
+    name: str = Field(default="run", pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")
+    """Name of the run: a DNS label of at most 40 characters."""
+    profile: Literal["embedded", "published"] = "embedded"
+    """Where the fields that the file leaves out come from."""
+    seed: int = Field(default=0, ge=0)
+    """Every sample, shuffle and initial weight derives from it."""
+    model: str = "smollm2-135m"
+    """Base model: an embedded name, a path, `file://` or `hf://org/model[@revision]`."""
+    domain: Literal["knowledge"] = "knowledge"
+    """What is learnt."""
+    rounds: int = Field(default=2, ge=0)
+    """ReST^EM rounds; 0 only measures the base policy."""
+    shards: Positive = 1
+    """Parts into which the contexts of a stage are cut; each is one task or Job index."""
+    data: DataSettings = DataSettings()
+    """Contexts."""
+    edit: EditSettings = EditSettings()
+    """Sampling of edits."""
+    inner: InnerLoopSettings = InnerLoopSettings()
+    """Inner loop."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """Reward."""
+    improve: ImproveSettings = ImproveSettings()
+    """M-step."""
+    validation: ValidationSettings = ValidationSettings()
+    """Validation."""
+    engine: EngineSettings = EngineSettings()
+    """Engine of local mode."""

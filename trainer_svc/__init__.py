@@ -1,0 +1,1 @@
+"""Trains LoRA adapters, many at once, on one frozen base model."""

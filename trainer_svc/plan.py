@@ -1,0 +1,133 @@
+"""What one TrainAdapter request asks for, checked: every bound is refused by the name of its field before the engine sees anything."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from seal.records import AdapterReference
+from seal.rpc import validation
+from seal.rpc.convert import adapter_reference
+from seal.settings import LoraSettings, OptimizerSettings
+from seal.v1 import trainer_pb2
+
+
+@dataclass(frozen=True)
+class TrainingLimits:
+    """Bounds of one request: a document never becomes an absurd amount of work."""
+
+    max_examples: int = 20_000
+    """Rows."""
+    max_example_characters: int = 65_536
+    """Prompt and completion of one row together."""
+    max_rank: int = 512
+    """Largest rank; the engine's slots may allow less."""
+    max_target_modules: int = 32
+    """Names of target projections."""
+    max_steps: int = 200_000
+    """Optimiser steps: epochs x rows / batch size."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """One checked request."""
+
+    request_id: str
+    run: str
+    body_sha256: str
+    """Digest of all that decides the result: the request without its id and without the URI of the policy, whose digest says what it is."""
+    base_model: str
+    policy: AdapterReference | None
+    examples: tuple[tuple[str, str], ...]
+    """(prompt, completion) pairs."""
+    lora: LoraSettings
+    optimizer: OptimizerSettings
+    init_seed: int
+    order_seed: int
+    with_policy: bool
+
+    @property
+    def result_path(self) -> str:
+        """Where the ended training is kept, relative to the artifacts root."""
+        return result_path(self.run, self.request_id)
+
+
+def result_path(run: str, request_id: str) -> str:
+    """`{run}/trainings/{sha256 of the request id}.json`: an id is a caller's text and never becomes a path itself."""
+    return f"{run}/trainings/{hashlib.sha256(request_id.encode()).hexdigest()}.json"
+
+
+def parse_training(request: trainer_pb2.TrainAdapterRequest, *, limits: TrainingLimits) -> TrainingPlan:
+    """Check a request. Raises InvalidInput naming the field."""
+    request_id, run = validation.request_id(request.request_id), validation.run_name(request.run)
+    base_model = validation.identifier(request.policy.base_model, field="policy.base_model", remedy="name the base model of the run")
+    policy = adapter_reference(request.policy.adapter, field="policy.adapter") if request.policy.HasField("adapter") else None
+    lora, optimizer = _lora(request.lora, limits), _optimizer(request.optimizer)
+    examples = _examples(request, limits)
+    steps = optimizer.epochs * -(-len(examples) // optimizer.batch_size)
+    if steps > limits.max_steps:
+        raise validation.refuse(
+            "optimizer.epochs", f"{steps} optimiser steps, the limit is {limits.max_steps}", "take fewer epochs or larger batches"
+        )
+    if request.export_mode not in (trainer_pb2.EXPORT_MODE_ADAPTER, trainer_pb2.EXPORT_MODE_WITH_POLICY):
+        raise validation.refuse("export_mode", "is not set", "use EXPORT_MODE_ADAPTER or EXPORT_MODE_WITH_POLICY")
+    return TrainingPlan(
+        request_id=request_id,
+        run=run,
+        body_sha256=body_digest(request),
+        base_model=base_model,
+        policy=policy,
+        examples=examples,
+        lora=lora,
+        optimizer=optimizer,
+        init_seed=validation.seed(request.init_seed, field="init_seed"),
+        order_seed=validation.seed(request.order_seed, field="order_seed"),
+        with_policy=request.export_mode == trainer_pb2.EXPORT_MODE_WITH_POLICY,
+    )
+
+
+def body_digest(request: trainer_pb2.TrainAdapterRequest) -> str:
+    """sha256 of the request without id and policy URI: the same artifacts under a moved root are the same body."""
+    body = trainer_pb2.TrainAdapterRequest()
+    body.CopyFrom(request)
+    body.ClearField("request_id")
+    if body.policy.HasField("adapter"):
+        body.policy.adapter.ClearField("uri")
+    return hashlib.sha256(body.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _examples(request: trainer_pb2.TrainAdapterRequest, limits: TrainingLimits) -> tuple[tuple[str, str], ...]:
+    validation.count(request.examples, field="examples", maximum=limits.max_examples, what="example")
+    for index, example in enumerate(request.examples):
+        if not example.completion.strip():
+            raise validation.refuse(f"examples[{index}].completion", "is empty: there is nothing to learn", "drop the example")
+        characters = len(example.prompt) + len(example.completion)
+        if characters > limits.max_example_characters:
+            raise validation.refuse(
+                f"examples[{index}]", f"has {characters} characters, the limit is {limits.max_example_characters}", "cut it in parts"
+            )
+    return tuple((example.prompt, example.completion) for example in request.examples)
+
+
+def _lora(message: trainer_pb2.LoraConfig, limits: TrainingLimits) -> LoraSettings:
+    validation.whole_number(message.rank, field="lora.rank", minimum=1, maximum=limits.max_rank)
+    names = tuple(message.target_modules)
+    validation.count(names, field="lora.target_modules", maximum=limits.max_target_modules, what="projection")
+    for index, name in enumerate(names):
+        validation.identifier(name, field=f"lora.target_modules[{index}]", remedy='name a linear layer, for example "q_proj"')
+    validation.unique(names, field="lora.target_modules[{index}]")
+    return validation.settings(LoraSettings, field="lora", rank=message.rank, alpha=message.alpha, target_modules=names)
+
+
+def _optimizer(message: trainer_pb2.OptimizerConfig) -> OptimizerSettings:
+    return validation.settings(
+        OptimizerSettings,
+        field="optimizer",
+        learning_rate=message.learning_rate,
+        epochs=message.epochs,
+        batch_size=message.batch_size,
+        schedule=message.schedule,
+        warmup_ratio=message.warmup_ratio,
+        weight_decay=message.weight_decay,
+        max_grad_norm=message.max_grad_norm,
+    )

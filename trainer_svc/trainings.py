@@ -1,0 +1,287 @@
+"""The trainings that this service has accepted, from request to stored result, whoever is still listening.
+
+A training belongs to the service, not to a call. It ends in one of three ways:
+- its result is stored (`{run}/trainings/...json`): from then on every retry of the same request gets this result, also after a restart;
+- trained, but the adapter could not be stored (disk full): the weights stay in memory and the next retry only stores them;
+- failed before that: it is forgotten, the callers get the error, and a retry starts anew, with the same seeds and so the same weights.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import re
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import structlog
+from safetensors import SafetensorError
+
+from seal import telemetry
+from seal.engine import TaskState, TrainingProgress, TrainingRequest, TrainingResult
+from seal.errors import Conflict, NotFound, Transient
+from seal.files import file_errors
+from seal.outcomes import Outcome
+from seal.records import AdapterReference, Record, TrainingRecord
+from seal.rpc.convert import finite_or_zero
+from seal.rpc.engine_calls import EngineTask, Newest, engine_call, result_of
+from seal.v1 import common_pb2, trainer_pb2
+from trainer_svc.plan import TrainingPlan, result_path
+
+if TYPE_CHECKING:
+    from seal.adapters import AdapterCache
+    from seal.artifacts import ArtifactStore
+    from seal.engine import Adapter, Engine
+
+log = structlog.get_logger(__name__)
+
+CANCEL_WAIT_SECONDS = 5.0
+"""How long a cancel waits for the engine to let go before it answers with the state as it is."""
+UNSTORED_ADAPTERS = 64
+"""Trained adapters kept in memory because they could not be stored; the oldest leave first and would be trained again."""
+
+_STATES = MappingProxyType(
+    {
+        TaskState.QUEUED: common_pb2.TASK_STATE_QUEUED,
+        TaskState.RUNNING: common_pb2.TASK_STATE_RUNNING,
+        TaskState.DONE: common_pb2.TASK_STATE_DONE,
+    }
+)
+
+Key = tuple[str, str]
+"""(run, request_id)."""
+
+
+class StoredTraining(Record):
+    """An ended training as it is kept for retries."""
+
+    request_id: str
+    """Idempotency key."""
+    body_sha256: str
+    """Digest of the request that it belongs to."""
+    result: TrainingRecord
+    """How it ended."""
+
+
+class Training:
+    """One accepted training."""
+
+    def __init__(self, plan: TrainingPlan) -> None:
+        self.plan = plan
+        self.progress = Newest(trainer_pb2.TrainingProgress(state=common_pb2.TASK_STATE_QUEUED))
+        self.cancel_requested = False
+        self.engine_task: EngineTask[TrainingResult] | None = None
+        self.task: asyncio.Task[TrainingRecord]
+        """Its whole life; read it with `result`, never await it directly: a caller that leaves must not end it."""
+
+    async def result(self) -> TrainingRecord:
+        """Wait for the end. Raises what ended it, or Transient if the service is shutting down."""
+        try:
+            return await asyncio.shield(self.task)
+        except asyncio.CancelledError:
+            if self.task.cancelled():
+                raise Transient("the trainer is shutting down", remedy="send the same request again") from None
+            raise
+
+
+class Trainings:
+    """All trainings of one service; belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        store: ArtifactStore,
+        adapters: AdapterCache,
+        save_adapter: Callable[[Adapter, Path], None] | None = None,
+    ) -> None:
+        self._engine, self._store, self._adapters = engine, store, adapters
+        self._save_adapter = save_adapter
+        self._live: dict[Key, Training] = {}
+        self._unstored: OrderedDict[Key, tuple[str, TrainingResult]] = OrderedDict()
+        self._closing = False
+
+    def attach(self, plan: TrainingPlan) -> Training:
+        """The live training of this request, or a new one. Raises Conflict if the request_id belongs to another body."""
+        key = (plan.run, plan.request_id)
+        if (training := self._live.get(key)) is not None:
+            _check_same_body(plan, training.plan.body_sha256)
+            return training
+        if self._closing:
+            raise Transient("the trainer is shutting down", remedy="send the same request again")
+        training = self._live[key] = Training(plan)
+        training.task = asyncio.create_task(self._run(training), name=f"training {plan.request_id}")
+        training.task.add_done_callback(lambda task: self._ended(key, task))
+        return training
+
+    async def find(self, *, run: str, request_id: str) -> Training | StoredTraining:
+        """A live or an ended training. Raises NotFound."""
+        if (training := self._live.get((run, request_id))) is not None:
+            return training
+        if (stored := await asyncio.to_thread(self._read, result_path(run, request_id))) is not None:
+            return stored
+        raise NotFound(
+            f"run {run!r} has no training {request_id!r}", field="request_id", remedy="send TrainAdapter; a failed training is forgotten"
+        )
+
+    async def cancel(self, *, run: str, request_id: str) -> bool:
+        """Stop one training and wait shortly for its end; True if it has ended. Raises NotFound."""
+        found = await self.find(run=run, request_id=request_id)
+        if isinstance(found, StoredTraining):
+            return True
+        found.cancel_requested = True
+        if found.engine_task is not None:
+            found.engine_task.cancel()
+        await asyncio.wait({found.task}, timeout=CANCEL_WAIT_SECONDS)
+        return found.task.done()
+
+    async def close(self, *, grace_seconds: float) -> None:
+        """Accept nothing new, let the running ones end within the grace, then drop the rest: a retry trains those again."""
+        self._closing = True
+        tasks = {training.task for training in self._live.values()}
+        if not tasks:
+            return
+        _, pending = await asyncio.wait(tasks, timeout=grace_seconds)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _run(self, training: Training) -> TrainingRecord:
+        plan, key = training.plan, (training.plan.run, training.plan.request_id)
+        if (stored := await asyncio.to_thread(self._stored_result, plan)) is not None:
+            return stored
+        body, trained = self._unstored.get(key, ("", None))
+        if trained is None or body != plan.body_sha256:
+            trained = await self._train(training)
+        self._unstored[key] = (plan.body_sha256, trained)
+        while len(self._unstored) > UNSTORED_ADAPTERS:
+            self._unstored.popitem(last=False)
+        record = await asyncio.to_thread(self._keep, plan, trained)
+        self._unstored.pop(key, None)
+        telemetry.metrics.trainings.labels(outcome=record.outcome.value).inc()
+        log.info(
+            "training ended",
+            run=plan.run,
+            request_id=plan.request_id,
+            outcome=record.outcome.value,
+            steps=record.steps,
+            final_loss=round(record.final_loss, 4),
+            seconds=round(record.seconds, 3),
+        )
+        return record
+
+    async def _train(self, training: Training) -> TrainingResult:
+        plan = training.plan
+        policy = None if plan.policy is None else await self._adapters.get(plan.policy, field="policy.adapter")
+        if training.cancel_requested:
+            return _cancelled()
+        request = TrainingRequest(
+            run=plan.run,
+            policy=policy,
+            examples=plan.examples,
+            lora=plan.lora,
+            optimizer=plan.optimizer,
+            init_seed=plan.init_seed,
+            order_seed=plan.order_seed,
+            with_policy=plan.with_policy,
+        )
+        async with engine_call(lambda: self._start(training, request)) as finished:
+            log.info("training accepted", run=plan.run, request_id=plan.request_id, examples=len(plan.examples), rank=plan.lora.rank)
+            await asyncio.wait({finished})
+            if finished.cancelled() and training.cancel_requested:
+                return _cancelled()
+            return result_of(finished)
+
+    def _start(self, training: Training, request: TrainingRequest) -> EngineTask[TrainingResult]:
+        """Hand the request to the engine; a cancel that came meanwhile is passed on."""
+        task = self._engine.train(request, on_progress=lambda progress: training.progress.set(_progress_message(progress)))
+        training.engine_task = task
+        if training.cancel_requested:
+            task.cancel()
+        return task
+
+    def _stored_result(self, plan: TrainingPlan) -> TrainingRecord | None:
+        """Result of an earlier life of this request; None if there is none or its adapter has been deleted since."""
+        stored = self._read(plan.result_path)
+        if stored is None:
+            return None
+        _check_same_body(plan, stored.body_sha256)
+        adapter = stored.result.adapter
+        if adapter is not None and not self._store.exists(f"{adapters_prefix(plan.run)}/{adapter.sha256}/manifest.json"):
+            log.warning("stored adapter is gone, training again", run=plan.run, request_id=plan.request_id, adapter=adapter.sha256)
+            return None
+        return stored.result
+
+    def _read(self, path: str) -> StoredTraining | None:
+        return self._store.read_json(path, StoredTraining) if self._store.exists(path) else None
+
+    def _keep(self, plan: TrainingPlan, trained: TrainingResult) -> TrainingRecord:
+        """Publish the adapter, then the result; blocks on the store."""
+        record = TrainingRecord(
+            outcome=trained.outcome,
+            adapter=None if trained.adapter is None else self._publish(plan.run, trained.adapter),
+            steps=trained.steps,
+            final_loss=finite_or_zero(trained.final_loss),
+            tokens=trained.tokens,
+            seconds=trained.seconds,
+            engine_seconds=trained.engine_seconds,
+        )
+        stored = StoredTraining(request_id=plan.request_id, body_sha256=plan.body_sha256, result=record)
+        self._store.write_json(plan.result_path, stored)
+        return record
+
+    def _publish(self, run: str, adapter: Adapter) -> AdapterReference:
+        save = self._save_adapter
+        if save is None:
+            from seal.engine import save_adapter as save
+        with file_errors(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="seal-adapter-") as scratch:
+            try:
+                save(adapter, Path(scratch))
+            except SafetensorError as error:
+                raise OSError(_error_number(error), str(error)) from error
+            return self._store.publish_directory(Path(scratch), adapters_prefix(run))
+
+    def _ended(self, key: Key, task: asyncio.Task[TrainingRecord]) -> None:
+        del self._live[key]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            telemetry.metrics.trainings.labels(outcome="failed").inc()
+            log.warning("training failed", run=key[0], request_id=key[1], error=type(error).__name__, reason=str(error))
+
+
+def _progress_message(progress: TrainingProgress) -> trainer_pb2.TrainingProgress:
+    return trainer_pb2.TrainingProgress(
+        state=_STATES[progress.state],
+        step=progress.step,
+        total_steps=progress.total_steps,
+        loss=finite_or_zero(progress.loss),
+        eta_seconds=finite_or_zero(progress.eta_seconds),
+    )
+
+
+def adapters_prefix(run: str) -> str:
+    """Where a run's adapters are published, relative to the artifacts root."""
+    return f"{run}/adapters"
+
+
+def _check_same_body(plan: TrainingPlan, body_sha256: str) -> None:
+    if plan.body_sha256 != body_sha256:
+        raise Conflict(
+            f"request_id {plan.request_id!r} of run {plan.run!r} belongs to another training",
+            field="request_id",
+            remedy="give a changed request a new request_id",
+        )
+
+
+def _cancelled() -> TrainingResult:
+    """A training that was stopped before the engine could say how far it was."""
+    return TrainingResult(outcome=Outcome.CANCELLED, adapter=None, steps=0, final_loss=0.0, tokens=0, seconds=0.0, engine_seconds=0.0)
+
+
+def _error_number(error: SafetensorError) -> int:
+    """The errno that safetensors puts into its message, for example "... (os error 28)"; EIO without one."""
+    found = re.search(r"os error (\d+)|code: (\d+)", str(error))
+    return int(found[1] or found[2]) if found else errno.EIO
