@@ -42,6 +42,7 @@ from controller_svc.worker_calls import (
     WorkerSettings,
 )
 from controller_svc.worker_progress import SILENT, Observer
+from controller_svc.worker_store import in_thread
 from seal.artifacts import ArtifactStore
 from seal.errors import Retryable, SealError, error_class
 from seal.settings import RunSpec
@@ -70,6 +71,7 @@ async def run_local(
         Conflict: the run exists and `resume` is not set, it was started with another spec, or another process runs it.
         InvalidInput: a data file is refused.
         SealError: the status cannot be saved.
+
     """
     store = ArtifactStore(str(root))
     with run_lock(store, spec.name):
@@ -77,7 +79,7 @@ async def run_local(
         async with ServiceClients(services, settings) as clients:
             run = _LocalRun(spec, store=store, clients=clients, settings=settings, budget=budget, observer=progress)
             status = await run.to_the_end(status)
-        await asyncio.to_thread(store.remove_leftovers, spec.name, older_than_seconds=0.0)
+        await in_thread(store.remove_leftovers, spec.name, older_than_seconds=0.0)
         return status
 
 
@@ -87,11 +89,12 @@ async def check_run(spec: RunSpec, *, root: str | Path, resume: bool = False) ->
     Raises:
         Conflict: the run exists and `resume` is not set, or it was started with another spec.
         InvalidInput: a data file is refused.
+
     """
     store = ArtifactStore(str(root))
     if await check_existing(store, spec, resume=resume):
         return await read_status(store, spec.name)
-    await asyncio.to_thread(load_data, spec)
+    await in_thread(load_data, spec)
     return None
 
 

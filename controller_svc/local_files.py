@@ -6,7 +6,6 @@ spec is refused, and a data file that changes in the meantime changes nothing.
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
@@ -17,11 +16,11 @@ from urllib.parse import unquote, urlsplit
 import structlog
 
 from controller_svc.core import Phase, RunStatus, new_status, reopen
-from controller_svc.worker_store import spec_path, status_path, write_contexts
+from controller_svc.worker_store import in_thread, spec_path, status_path, write_contexts
 from seal.artifacts import ArtifactStore
 from seal.datasets import load_contexts
 from seal.domains.base import Context
-from seal.errors import Conflict, InvalidInput
+from seal.errors import Conflict
 from seal.files import file_errors
 from seal.restem.leakage import check_leakage
 from seal.settings import RunSpec
@@ -37,6 +36,7 @@ async def open_run(store: ArtifactStore, spec: RunSpec, *, resume: bool) -> RunS
     Raises:
         Conflict: the run exists and `resume` is not set, or it exists with another spec.
         InvalidInput: a data file is refused, or a passage is on two sides.
+
     """
     if not await check_existing(store, spec, resume=resume):
         return await _create(store, spec)
@@ -52,6 +52,7 @@ async def check_existing(store: ArtifactStore, spec: RunSpec, *, resume: bool) -
 
     Raises:
         Conflict: it exists and `resume` is not set, or it exists with another spec.
+
     """
     saved = await read_spec(store, spec.name)
     if saved is None:
@@ -66,21 +67,21 @@ async def check_existing(store: ArtifactStore, spec: RunSpec, *, resume: bool) -
 
 async def read_spec(store: ArtifactStore, run: str) -> RunSpec | None:
     """The spec that a run is pinned to; None if there is no such run."""
-    if not await asyncio.to_thread(store.exists, spec_path(run)):
+    if not await in_thread(store.exists, spec_path(run)):
         return None
-    return await asyncio.to_thread(store.read_json, spec_path(run), RunSpec)
+    return await in_thread(store.read_json, spec_path(run), RunSpec)
 
 
 async def read_status(store: ArtifactStore, run: str) -> RunStatus | None:
     """The saved status of a run; None if there is none."""
-    if not await asyncio.to_thread(store.exists, status_path(run)):
+    if not await in_thread(store.exists, status_path(run)):
         return None
-    return await asyncio.to_thread(store.read_json, status_path(run), RunStatus)
+    return await in_thread(store.read_json, status_path(run), RunStatus)
 
 
 async def write_status(store: ArtifactStore, status: RunStatus) -> None:
     """Save the status."""
-    await asyncio.to_thread(store.write_json, status_path(status.run), status)
+    await in_thread(store.write_json, status_path(status.run), status)
 
 
 def check_same_spec(saved: RunSpec, given: RunSpec) -> None:
@@ -108,12 +109,12 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
 
 async def _create(store: ArtifactStore, spec: RunSpec) -> RunStatus:
     """Pin data and spec; the spec last, as it is what makes the run exist."""
-    contexts = await asyncio.to_thread(load_data, spec)
+    contexts = await in_thread(load_data, spec)
     for name, members in contexts.items():
         await write_contexts(store, spec.name, name, members)
     status = new_status(spec)
     await write_status(store, status)
-    await asyncio.to_thread(store.write_json, spec_path(spec.name), spec)
+    await in_thread(store.write_json, spec_path(spec.name), spec)
     log.info("run_created", run=spec.name, **{name: len(members) for name, members in contexts.items()})
     return status
 
@@ -122,7 +123,9 @@ def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
     """The contexts of a run by name.
 
     Raises:
-        InvalidInput: a bad row, an empty file, or a passage that is on more than one side.
+        InvalidInput: a bad row, an empty file, or a passage on both the training and the validation side.
+        NotFound: there is no such file.
+
     """
     data = spec.data
     contexts = {
@@ -130,11 +133,6 @@ def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
         "validation": load_contexts(data.validation, limit=data.validation_contexts),
         "retained": load_contexts(data.retained) if data.retained else (),
     }
-    needed = {"train": spec.rounds > 0, "validation": True, "retained": False}
-    for name, is_needed in needed.items():
-        if is_needed and not contexts[name]:
-            source = getattr(data, name)
-            raise InvalidInput(f"{source} holds no context", field=f"data.{name}", remedy="give a file with at least one passage")
     check_leakage(contexts["train"], contexts["validation"])
     return contexts
 
@@ -147,6 +145,7 @@ def run_lock(store: ArtifactStore, run: str) -> Iterator[None]:
 
     Raises:
         Conflict: another process holds it.
+
     """
     parts = urlsplit(store.root_uri)
     if parts.scheme != "file":

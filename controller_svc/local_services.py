@@ -59,6 +59,7 @@ async def local_services(
     Raises:
         InvalidInput: the model is not one.
         SealError: it cannot be downloaded.
+
     """
     resolve = partial(resolve_model, model, cache_dir=cache_dir, offline=offline, progress=on_download)
     resolved = await asyncio.to_thread(resolve)

@@ -70,6 +70,7 @@ async def run_task(
 
     Raises:
         SealError: transient ones (`seal.errors.Retryable`) after the retries of the single calls; nothing committed is lost.
+
     """
     files = ShardStore(store, run=spec.name, round=task.round, stage=task.stage, shard=task.shard)
     if (summary := await files.summary()) is not None:

@@ -20,9 +20,8 @@ from pydantic import Field
 
 from seal.errors import Internal, InvalidInput, Retryable, Transient
 from seal.records import EvaluationRecord, TrainingRecord
-from seal.rpc.client import open_channel
+from seal.rpc.client import open_channel, rpc_errors
 from seal.rpc.convert import evaluation_record, training_record
-from seal.rpc.errors import from_rpc_error
 from seal.settings import Settings
 from seal.v1 import (
     evaluator_pb2,
@@ -112,6 +111,7 @@ class ServiceClients:
 
         Raises:
             SealError: what the service answered, after the retries; Internal if it delivered other contexts or seeds.
+
         """
 
         async def once() -> tuple[generator_pb2.ContextEdits, ...]:
@@ -134,6 +134,7 @@ class ServiceClients:
 
         Raises:
             SealError: what the service answered, after the retries.
+
         """
 
         async def once() -> TrainingRecord:
@@ -153,6 +154,7 @@ class ServiceClients:
 
         Raises:
             SealError: what the service answered, after the retries.
+
         """
 
         async def once() -> EvaluationRecord:
@@ -178,16 +180,15 @@ class ServiceClients:
         """The messages of one call, its errors as SealErrors."""
         messages, silence = aiter(call), self._settings.silence_timeout_seconds
         try:
-            while True:
-                async with asyncio.timeout(silence):
-                    message = await anext(messages)
-                yield message
+            with rpc_errors():
+                while True:
+                    async with asyncio.timeout(silence):
+                        message = await anext(messages)
+                    yield message
         except StopAsyncIteration:
             return
         except TimeoutError:
             raise Transient(f"a stream said nothing for {silence:g} s", remedy="see the service's log") from None
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
         finally:
             call.cancel()
 

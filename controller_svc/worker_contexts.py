@@ -67,6 +67,7 @@ async def run_shard(bench: Bench, plan: ShardPlan) -> ShardResult:
 
     Raises:
         SealError: in an ExceptionGroup; what is committed stays, the rest is cancelled.
+
     """
     files = bench.files
     shard = _Shard(

@@ -23,7 +23,7 @@ from controller_svc.worker_store import (
 from seal.artifacts import ArtifactStore
 from seal.errors import Internal
 from seal.records import ContextRecord, SelectionRecord, ShardSummary, TrainingRecord
-from seal.restem.select import select
+from seal.restem.rollout import select_records
 from seal.settings import RunSpec
 
 log = structlog.get_logger(__name__)
@@ -37,11 +37,12 @@ async def improve(
     Raises:
         Internal: the rollout's records are not those of its summaries.
         SealError: from the trainer.
+
     """
     selection = await read_selection(store, spec.name, task.round)
     if selection is None:
         records = await rollout_records(store, spec, task.round)
-        selection = select(records, round=task.round, keep_per_context=spec.improve.keep_per_context)
+        selection = select_records(records, round=task.round, keep_per_context=spec.improve.keep_per_context)
         await write_selection(store, spec.name, selection)
     log.info("edits_selected", run=spec.name, round=task.round, kept=len(selection.kept), **selection.dropped)
     meter.plan(edits=0, trainings=1, queries=0, inner_loops=0)

@@ -59,7 +59,7 @@ class Requests:
         return derive_seed(self.spec.seed, "sample", str(self.stage), self.round, context_id, candidate)
 
     def generate(self, contexts: Sequence[Context], *, k: int) -> generator_pb2.GenerateEditsRequest:
-        """k edits for each of some contexts."""
+        """K edits for each of some contexts."""
         edit = self.spec.edit
         together = hashlib.sha256("\n".join(context.context_id for context in contexts).encode()).hexdigest()[:16]
         return generator_pb2.GenerateEditsRequest(

@@ -15,7 +15,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -38,6 +38,8 @@ CLOCK_INTERVAL_SECONDS = 2.0
 """Work of a killed attempt that is younger than this is missing from `ShardSummary.seconds`."""
 _SAFE_KEY = re.compile(r"^[a-z0-9][-_.a-z0-9]*$")
 
+P = ParamSpec("P")
+T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 
 
@@ -84,15 +86,25 @@ def selection_path(run: str, round: int) -> str:
     return f"{stage_path(run, round, Stage.IMPROVE)}/selection.json"
 
 
+async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """A blocking call in a thread. Cancelled, it waits for the thread first: nothing writes on after its task has ended."""
+    call_ends = asyncio.create_task(asyncio.to_thread(call, *args, **kwargs))
+    try:
+        return await asyncio.shield(call_ends)
+    except asyncio.CancelledError:
+        await asyncio.wait({call_ends})
+        raise
+
+
 async def write_contexts(store: ArtifactStore, run: str, name: str, contexts: Iterable[Context]) -> None:
     """Pin contexts to a run, one JSON object per line."""
     lines = b"".join(CONTEXTS.dump_json(context) + b"\n" for context in contexts)
-    await asyncio.to_thread(store.write_bytes, contexts_path(run, name), lines)
+    await in_thread(store.write_bytes, contexts_path(run, name), lines)
 
 
 async def read_contexts(store: ArtifactStore, run: str, name: str) -> tuple[Context, ...]:
     """The pinned contexts, in order."""
-    content = await asyncio.to_thread(store.read_bytes, contexts_path(run, name))
+    content = await in_thread(store.read_bytes, contexts_path(run, name))
     return tuple(CONTEXTS.validate_json(line) for line in content.splitlines())
 
 
@@ -103,13 +115,13 @@ async def read_selection(store: ArtifactStore, run: str, round: int) -> Selectio
 
 async def write_selection(store: ArtifactStore, run: str, selection: SelectionRecord) -> None:
     """Decide what a round keeps."""
-    await asyncio.to_thread(store.write_json, selection_path(run, selection.round), selection)
+    await in_thread(store.write_json, selection_path(run, selection.round), selection)
 
 
 async def _read_if_there(store: ArtifactStore, path: str, type: type[R]) -> R | None:
-    if not await asyncio.to_thread(store.exists, path):
+    if not await in_thread(store.exists, path):
         return None
-    return await asyncio.to_thread(store.read_json, path, type)
+    return await in_thread(store.read_json, path, type)
 
 
 class ShardStore:
@@ -121,7 +133,7 @@ class ShardStore:
 
     async def committed(self, folder: str, type: type[R]) -> dict[str, R]:
         """Records of a folder by key: what earlier attempts finished."""
-        return await asyncio.to_thread(self._read_folder, folder, type)
+        return await in_thread(self._read_folder, folder, type)
 
     def _read_folder(self, folder: str, type: type[R]) -> dict[str, R]:
         paths = sorted(path for path in self._store.list(f"{self.path}/{folder}") if path.endswith(".json"))
@@ -129,7 +141,7 @@ class ShardStore:
 
     async def commit(self, folder: str, key: str, record: R) -> R:
         """Write a record unless its key has one; either way return the one that counts."""
-        return await asyncio.to_thread(self._commit, f"{self.path}/{folder}/{key}.json", record)
+        return await in_thread(self._commit, f"{self.path}/{folder}/{key}.json", record)
 
     def _commit(self, path: str, record: R) -> R:
         if self._store.exists(path):
@@ -155,7 +167,7 @@ class ShardStore:
 
     async def write_retained(self, record: EvaluationRecord) -> None:
         """Commit it."""
-        await asyncio.to_thread(self._store.write_json, f"{self.path}/retained.json", record)
+        await in_thread(self._store.write_json, f"{self.path}/retained.json", record)
 
     async def summary(self) -> ShardSummary | None:
         """The shard's summary, if it is finished."""
@@ -163,17 +175,17 @@ class ShardStore:
 
     async def write_summary(self, summary: ShardSummary) -> None:
         """Say that the shard is finished; nothing follows."""
-        await asyncio.to_thread(self._store.write_json, f"{self.path}/summary.json", summary)
+        await in_thread(self._store.write_json, f"{self.path}/summary.json", summary)
 
     async def write_records(self, records: Sequence[ContextRecord]) -> str:
         """Write `records.jsonl`; its sha256."""
         lines = b"".join(record.model_dump_json().encode() + b"\n" for record in records)
-        await asyncio.to_thread(self._store.write_bytes, f"{self.path}/records.jsonl", lines)
+        await in_thread(self._store.write_bytes, f"{self.path}/records.jsonl", lines)
         return hashlib.sha256(lines).hexdigest()
 
     async def read_records(self) -> tuple[tuple[ContextRecord, ...], str]:
         """The records and their sha256."""
-        lines = await asyncio.to_thread(self._store.read_bytes, f"{self.path}/records.jsonl")
+        lines = await in_thread(self._store.read_bytes, f"{self.path}/records.jsonl")
         records = tuple(ContextRecord.model_validate_json(line) for line in lines.splitlines())
         return records, hashlib.sha256(lines).hexdigest()
 
@@ -200,4 +212,4 @@ class ShardClock:
         now = self._clock()
         if now - self._saved >= CLOCK_INTERVAL_SECONDS:
             self._saved = now
-            await asyncio.to_thread(self._store.write_json, self._path, ClockRecord(seconds=self.seconds))
+            await in_thread(self._store.write_json, self._path, ClockRecord(seconds=self.seconds))

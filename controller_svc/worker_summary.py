@@ -14,31 +14,20 @@ from seal.records import (
 )
 
 
-def mean_of(values: Iterable[float | None]) -> float | None:
-    """Mean of the values that are there; None if none is."""
-    there = [value for value in values if value is not None]
-    return sum(there) / len(there) if there else None
-
-
-def candidate_rewards(record: ContextRecord, kind: InnerLoopKind) -> dict[int, float]:
-    """Reward by candidate: the mean over its graded repeats. A candidate without one is absent."""
-    rewards: dict[int, list[float | None]] = {}
-    for loop in record.inner_loops:
-        if loop.kind == kind:
-            rewards.setdefault(loop.candidate, []).append(loop.evaluation.reward if loop.evaluation else None)
-    means = {candidate: mean_of(values) for candidate, values in sorted(rewards.items())}
-    return {candidate: mean for candidate, mean in means.items() if mean is not None}
+def bound_reward(record: ContextRecord, kind: InnerLoopKind) -> float | None:
+    """Reward of a context's bound: the mean over its graded repeats; None if there is none."""
+    return mean(loop.evaluation.reward for loop in record.inner_loops if loop.kind == kind and loop.evaluation)
 
 
 def shard_scores(records: Sequence[ContextRecord], retained: EvaluationRecord | None) -> dict[str, ScoreSum]:
     """`ShardSummary.scores` of a rollout or validation."""
-    edits = [candidate_rewards(record, "edit").values() for record in records]
+    edits = [present(candidate.reward for candidate in candidates_of(record)) for record in records]
     scores = {
         "baseline": _sum(record.baseline.reward for record in records),
-        "edit": _sum(mean_of(rewards) for rewards in edits),
+        "edit": _sum(mean(rewards) for rewards in edits),
         "best": _sum(max(rewards, default=None) for rewards in edits),
-        "passage": _sum(candidate_rewards(record, "passage").get(0) for record in records),
-        "gold": _sum(candidate_rewards(record, "gold").get(0) for record in records),
+        "passage": _sum(bound_reward(record, "passage") for record in records),
+        "gold": _sum(bound_reward(record, "gold") for record in records),
         "retained": _sum(answer.score for record in records for answer in _retained_answers(record)),
         "retained_policy": _sum(answer.score for answer in (retained.answers if retained else ())),
     }
@@ -51,7 +40,7 @@ def _retained_answers(record: ContextRecord) -> Iterable[AnswerRecord]:
 
 
 def _sum(values: Iterable[float | None]) -> ScoreSum:
-    there = [value for value in values if value is not None]
+    there = present(values)
     return ScoreSum(n=len(there), total=sum(there))
 
 

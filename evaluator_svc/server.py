@@ -28,7 +28,10 @@ def register(
     limits: EvaluationLimits | None = None,
     pace: Pace | None = None,
 ) -> str:
-    """Add EvaluatorService to `server`; returns its full name for the health service. Give `adapters` to share one cache between services."""
+    """Add EvaluatorService to `server`; returns its full name for the health service.
+
+    Give `adapters` to share one cache between services.
+    """
     adapters = adapters or AdapterCache(store, base_model=engine.name)
     service = EvaluatorService(engine=engine, adapters=adapters, limits=limits or EvaluationLimits(), pace=pace or Pace())
     evaluator_pb2_grpc.add_EvaluatorServiceServicer_to_server(service, server)

@@ -30,7 +30,7 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
     def __init__(self, *, engine: Engine, adapters: AdapterCache, limits: EvaluationLimits, pace: Pace) -> None:
         self._engine, self._adapters, self._limits, self._pace = engine, adapters, limits, pace
 
-    async def Evaluate(  # type: ignore[override]
+    async def Evaluate(
         self, request: evaluator_pb2.EvaluateRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[evaluator_pb2.EvaluateResponse]:
         """Stream progress, then the graded result. A cancelled call or a passed deadline stops the work; a retry does it again."""
@@ -75,7 +75,7 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         )
 
 
-def _progress(state: common_pb2.TaskState, done: int, plan: EvaluationPlan) -> evaluator_pb2.EvaluateProgress:
+def _progress(state: common_pb2.TaskState.ValueType, done: int, plan: EvaluationPlan) -> evaluator_pb2.EvaluateProgress:
     return evaluator_pb2.EvaluateProgress(state=state, queries_done=done, queries_total=len(plan.queries))
 
 

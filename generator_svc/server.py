@@ -28,7 +28,10 @@ def register(
     limits: GenerationLimits | None = None,
     pace: Pace | None = None,
 ) -> str:
-    """Add GeneratorService to `server`; returns its full name for the health service. Give `adapters` to share one cache between services."""
+    """Add GeneratorService to `server`; returns its full name for the health service.
+
+    Give `adapters` to share one cache between services.
+    """
     adapters = adapters or AdapterCache(store, base_model=engine.name)
     service = GeneratorService(engine=engine, adapters=adapters, limits=limits or GenerationLimits(), pace=pace or Pace())
     generator_pb2_grpc.add_GeneratorServiceServicer_to_server(service, server)

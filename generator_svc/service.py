@@ -33,7 +33,7 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
     def __init__(self, *, engine: Engine, adapters: AdapterCache, limits: GenerationLimits, pace: Pace) -> None:
         self._engine, self._adapters, self._limits, self._pace = engine, adapters, limits, pace
 
-    async def GenerateEdits(  # type: ignore[override]
+    async def GenerateEdits(
         self, request: generator_pb2.GenerateEditsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[generator_pb2.GenerateEditsResponse]:
         """Stream progress and finished contexts. A cancelled call or a passed deadline stops the work; a retry gives the same edits."""
@@ -61,7 +61,7 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
     ) -> AsyncGenerator[generator_pb2.GenerateEditsResponse, None]:
         """Sample one part: its progress, then its contexts."""
 
-        def progress_after(state: common_pb2.TaskState, edits: int, tokens: int) -> generator_pb2.GenerateProgress:
+        def progress_after(state: common_pb2.TaskState.ValueType, edits: int, tokens: int) -> generator_pb2.GenerateProgress:
             return generator_pb2.GenerateProgress(
                 state=state, edits_done=edits_before + edits, edits_total=plan.edits, tokens=tokens_before + tokens
             )

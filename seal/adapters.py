@@ -12,19 +12,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seal.engine import Adapter, load_adapter
 from seal.errors import InvalidInput
 from seal.records import AdapterReference
 
 if TYPE_CHECKING:
     from seal.artifacts import ArtifactStore
-    from seal.engine import Adapter
 
 
 class AdapterCache:
     """Loaded adapters by sha256; belongs to one event loop."""
 
-    def __init__(self, store: ArtifactStore, *, base_model: str, capacity: int = 16, load: Callable[[Path], Adapter] | None = None) -> None:
-        """`base_model`: the engine's name; adapters of another one are refused. `capacity`: adapters kept. `load` reads a PEFT directory."""
+    def __init__(
+        self, store: ArtifactStore, *, base_model: str, capacity: int = 16, load: Callable[[Path], Adapter] = load_adapter
+    ) -> None:
+        """`base_model`: the engine's name; adapters of another are refused. `capacity`: adapters kept. `load` reads a PEFT directory."""
         self._store = store
         self.base_model = base_model
         self._capacity = capacity
@@ -67,10 +69,7 @@ class AdapterCache:
         return loading
 
     def _fetch(self, reference: AdapterReference) -> Adapter:
-        load = self._load
-        if load is None:
-            from seal.engine import load_adapter as load  # torch is loaded only where a real engine runs
-        return load(self._store.fetch_directory(reference))
+        return self._load(self._store.fetch_directory(reference))
 
     def _forget_failed(self, digest: str, done: asyncio.Task[Adapter]) -> None:
         if (done.cancelled() or done.exception() is not None) and self._loads.get(digest) is done:

@@ -83,7 +83,7 @@ class ArtifactStore:
             ) from error
 
     def exists(self, path: str) -> bool:
-        """Is there a file of this name?"""
+        """Tell whether there is a file of this name."""
         return self._storage.exists(_checked(path))
 
     def list(self, prefix: str = "") -> tuple[str, ...]:

@@ -100,7 +100,7 @@ def _read_yaml(path: Path) -> Tree:
 
 def _parse_yaml(text: str, *, where: str) -> Tree:
     try:
-        tree = yaml.load(text, Loader=_UniqueKeyLoader)  # a subclass of SafeLoader
+        tree = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a subclass of SafeLoader
     except yaml.YAMLError as error:
         raise InvalidInput(f"{where} is no valid YAML: {_yaml_problem(error)}", remedy="correct that line") from error
     if tree is None:

@@ -30,6 +30,7 @@ class SealError(Exception):
         self.details = details
 
     def __str__(self) -> str:
+        """Message and remedy."""
         return f"{self.message}; {self.remedy}" if self.remedy else self.message
 
 

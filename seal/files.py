@@ -70,10 +70,10 @@ def write_atomically(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_sibling(path)
         try:
-            with open(temporary, "xb") as file:
+            with temporary.open("xb") as file:
                 file.write(content)
                 flush(file)
-            os.replace(temporary, path)
+            temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
         flush_directory(path.parent)
@@ -82,7 +82,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def copy_durably(source: Path, target: Path) -> tuple[str, int]:
     """Copy a file to a new name, flushed to the disk; returns sha256 and size of what was written."""
     digest, size = hashlib.sha256(), 0
-    with open(source, "rb") as reader, open(target, "xb") as writer:
+    with source.open("rb") as reader, target.open("xb") as writer:
         while chunk := reader.read(_CHUNK_BYTES):
             writer.write(chunk)
             digest.update(chunk)
@@ -94,7 +94,7 @@ def copy_durably(source: Path, target: Path) -> tuple[str, int]:
 def sha256_of_file(path: Path, *, on_progress: Callable[[int], None] | None = None) -> str:
     """sha256 of a file, lower-case hex; `on_progress` gets the bytes read so far."""
     digest, done = hashlib.sha256(), 0
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
             done += len(chunk)
@@ -122,15 +122,15 @@ def install_directory(temporary: Path, final: Path, *, adopt: Callable[[Path], b
     """Rename a complete temporary directory to its final name. One that is there already stays if `adopt` says so, else it is replaced."""
     flush_directory(temporary)
     try:
-        os.rename(temporary, final)
+        temporary.rename(final)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         if adopt(final):
             return
         aside = temporary_sibling(final)
-        os.rename(final, aside)
-        os.rename(temporary, final)
+        final.rename(aside)
+        temporary.rename(final)
         shutil.rmtree(aside, ignore_errors=True)
     flush_directory(final.parent)
 
@@ -154,7 +154,7 @@ def exclusive(lock_file: Path, *, on_wait: Callable[[], None] | None = None) -> 
     """Hold a lock between processes for the length of the block. The kernel frees it when its holder dies, however it dies."""
     with file_errors(lock_file):
         lock_file.parent.mkdir(parents=True, exist_ok=True)
-        file = open(lock_file, "ab")  # noqa: SIM115 - closed below, and the close frees the lock
+        file = lock_file.open("ab")  # closed below, and the close frees the lock
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

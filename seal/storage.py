@@ -46,7 +46,7 @@ class Storage(Protocol):
         """Create or replace, whole or not at all. Raises Exhausted if the disk is full."""
 
     def exists(self, path: str) -> bool:
-        """Is there a file of this name?"""
+        """Tell whether there is a file of this name."""
 
     def list(self, prefix: str) -> tuple[str, ...]:
         """Paths of all files beneath a prefix, sorted; empty if there is none."""
@@ -68,19 +68,24 @@ class LocalStorage:
         self._root = root
 
     def uri(self, path: str) -> str:
+        """Percent-encoded `file://` URI."""
         return (self._root / path).as_uri()
 
     def read(self, path: str) -> bytes:
+        """Content of a file below the root."""
         with file_errors(self.uri(path)):
             return self._locate(path).read_bytes()
 
     def write(self, path: str, content: bytes) -> None:
+        """Replace a file by rename."""
         write_atomically(self._locate(path), content)
 
     def exists(self, path: str) -> bool:
+        """Tell whether there is a file of this name."""
         return self._locate(path).is_file()
 
     def list(self, prefix: str) -> tuple[str, ...]:
+        """Walk the tree below a prefix, unfinished entries left out."""
         found: list[str] = []
         for directory, children, names in os.walk(self._locate(prefix)):
             children[:] = [child for child in children if not child.startswith(TEMPORARY_PREFIX)]
@@ -89,6 +94,7 @@ class LocalStorage:
         return tuple(sorted(found))
 
     def publish(self, source: Path, names: tuple[str, ...], prefix: str) -> str:
+        """Copy into a temporary directory, then rename it."""
         parent = self._locate(prefix)
         temporary = temporary_sibling(parent / "directory")
         with file_errors(parent):
@@ -96,7 +102,7 @@ class LocalStorage:
             try:
                 temporary.mkdir()
                 manifest = manifest_from({name: copy_durably(source / name, temporary / name) for name in names})
-                with open(temporary / MANIFEST_FILE, "xb") as file:
+                with (temporary / MANIFEST_FILE).open("xb") as file:
                     file.write(manifest.to_bytes())
                     flush(file)
                 install_directory(temporary, parent / manifest.sha256, adopt=lambda final: _is_intact(final, manifest))
@@ -105,12 +111,14 @@ class LocalStorage:
         return manifest.sha256
 
     def fetch(self, path: str, sha256: str) -> Path:
+        """Verify the published directory itself and return it."""
         directory = self._locate(path)
         content = _manifest_content(lambda: (directory / MANIFEST_FILE).read_bytes(), uri=self.uri(path), sha256=sha256)
         verify_directory(directory, parse_manifest(content, where=f"{self.uri(path)}/{MANIFEST_FILE}"), remedy=_REMEDY)
         return directory
 
     def remove_leftovers(self, prefix: str, *, older_than_seconds: float) -> int:
+        """Delete old `.tmp-` entries below a prefix."""
         removed = 0
         for directory, children, _ in os.walk(self._locate(prefix)):
             children[:] = [child for child in children if not child.startswith(TEMPORARY_PREFIX)]
@@ -141,24 +149,30 @@ class ObjectStorage:
         self._unreachable: tuple[type[Exception], ...] = (OSError, *_driver_errors(scheme))
 
     def uri(self, path: str) -> str:
+        """URI with the scheme of the store."""
         return f"{self._scheme}://{self._key(path)}".rstrip("/")
 
     def read(self, path: str) -> bytes:
+        """Content of an object."""
         with self._errors(path):
             return bytes(self._fs.cat_file(self._key(path)))
 
     def write(self, path: str, content: bytes) -> None:
+        """Put one object."""
         with self._errors(path):
             self._fs.pipe_file(self._key(path), content)
 
     def exists(self, path: str) -> bool:
+        """Tell whether there is an object of this name."""
         with self._errors(path):
             return bool(self._fs.isfile(self._key(path)))
 
     def list(self, prefix: str) -> tuple[str, ...]:
+        """List all objects below a prefix."""
         return tuple(sorted(self._sizes(prefix)))
 
     def publish(self, source: Path, names: tuple[str, ...], prefix: str) -> str:
+        """Put the files, then the manifest; nothing if all are there already."""
         manifest = manifest_of(source, names)
         path = f"{prefix}/{manifest.sha256}"
         expected = {f"{path}/{name}": entry.bytes for name, entry in manifest.files.items()}
@@ -171,6 +185,7 @@ class ObjectStorage:
         return manifest.sha256
 
     def fetch(self, path: str, sha256: str) -> Path:
+        """Download into the cache unless an intact copy is there; returns the copy."""
         local = self._cache / sha256
         content = _manifest_content(lambda: self.read(f"{path}/{MANIFEST_FILE}"), uri=self.uri(path), sha256=sha256)
         manifest = parse_manifest(content, where=f"{self.uri(path)}/{MANIFEST_FILE}")
@@ -182,7 +197,8 @@ class ObjectStorage:
         return local
 
     def remove_leftovers(self, prefix: str, *, older_than_seconds: float) -> int:
-        return 0  # puts appear whole, and a directory without a manifest is filled up by the next attempt at the same digest
+        """Nothing to do: puts appear whole, and a directory without a manifest is filled up by the next attempt at its digest."""
+        return 0
 
     def _check_sizes(self, path: str, manifest: Manifest) -> None:
         """Refuse a tampered directory before downloading it."""
@@ -254,7 +270,7 @@ def _manifest_content(read: Callable[[], bytes], *, uri: str, sha256: str) -> by
 
 
 def _is_intact(directory: Path, manifest: Manifest) -> bool:
-    """Does a local directory hold exactly this manifest and its files?"""
+    """Tell whether a local directory holds exactly this manifest and its files."""
     try:
         if (directory / MANIFEST_FILE).read_bytes() != manifest.to_bytes():
             return False

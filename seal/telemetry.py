@@ -128,7 +128,7 @@ class MetricsServer:
         self._stop()
 
 
-def start_metrics_server(port: int, *, host: str = "0.0.0.0", registry: CollectorRegistry | None = None) -> MetricsServer:
+def start_metrics_server(port: int, *, host: str = "0.0.0.0", registry: CollectorRegistry | None = None) -> MetricsServer:  # noqa: S104 - scraped from outside the pod
     """Serve the metrics over HTTP from a thread; port 0 takes a free one. Raises InvalidInput naming a port that is in use."""
     try:
         server, thread = start_http_server(port, addr=host, registry=registry or metrics.registry)

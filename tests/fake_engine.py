@@ -145,7 +145,7 @@ class FakeEngine:
             return
         try:
             task.future.set_result(work())
-        except Exception as error:  # noqa: BLE001  the engine's loop boundary
+        except Exception as error:  # the engine's loop boundary
             task.future.set_exception(error)
 
     def _work(self) -> None:

@@ -75,6 +75,7 @@ class Fakes:
         call = self.calls[(kind, request_id)]
         self.calls[(kind, request_id)] += 1
         self.requests[f"{kind} {request_id}"] = request
+        await context.send_initial_metadata(())  # as real services do: what follows is an answer, which the channel does not ask for again
         if (code := self.fail(kind, request_id, call)) is not None:
             await context.abort(code, f"{kind} {request_id} fails as the test wants it")
         if self.delay_seconds:

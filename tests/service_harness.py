@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -108,6 +109,15 @@ def evaluation_request(**changes: object) -> evaluator_pb2.EvaluateRequest:
         "max_tokens": 16,
     }
     return evaluator_pb2.EvaluateRequest(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait, at most 5 s, for something that another thread or process brings about."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("waited 5 s in vain")
 
 
 async def read_all(stream: AsyncIterable[Message]) -> list[Message]:

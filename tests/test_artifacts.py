@@ -79,7 +79,8 @@ def test_a_scheme_that_is_not_allowed_is_refused(uri: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["file://host/data", "file:///", "s3://", "file:///data/../etc", "file:///data/%2e%2e/etc", "file:///da%00ta", "s3://bucket/a?x=1"]
+    "uri",
+    ["file://host/data", "file:///", "s3://", "file:///data/../etc", "file:///data/%2e%2e/etc", "file:///da%00ta", "s3://bucket/a?x=1"],
 )
 def test_a_root_that_is_no_plain_directory_is_refused(uri: str) -> None:
     with pytest.raises(InvalidInput):
@@ -270,10 +271,10 @@ def test_a_root_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 
 def test_missing_permission_is_said(local: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(source: str, target: str) -> None:
+    def refuse(source: Path, target: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("seal.files.os.replace", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(PreconditionFailed, match=r"no permission for .*a\.json"):
         local.write_bytes("a.json", b"x")
     assert local.list() == ()
@@ -299,7 +300,7 @@ def test_an_interrupted_publish_leaves_nothing_visible(
 
     with monkeypatch.context() as patched:
         patched.setattr("seal.files.os.fsync", dying(os.fsync))
-        patched.setattr("seal.files.os.rename", dying(os.rename))
+        patched.setattr(Path, "rename", dying(Path.rename))
         patched.setattr("seal.storage.shutil.rmtree", lambda path, ignore_errors: None)
         with pytest.raises(KeyboardInterrupt):
             local.publish_directory(adapter, "adapters")

@@ -23,6 +23,7 @@ from service_harness import (
     read_all,
     refusal,
     serving,
+    until,
 )
 
 from evaluator_svc.server import register
@@ -145,7 +146,8 @@ async def test_an_adapter_for_another_base_is_refused_naming_both(start: Start, 
         error = await refusal(evaluator.evaluate(evaluation_request(**changes)))
     assert isinstance(error, InvalidInput)
     assert error.field == field
-    assert "llama-7b" in error.message and "tiny" in error.message
+    assert "llama-7b" in error.message
+    assert "tiny" in error.message
     assert evaluator.engine.evaluated == []
 
 
@@ -153,7 +155,8 @@ async def test_another_base_model_is_refused_naming_both(start: Start) -> None:
     async with start() as evaluator:
         error = await refusal(evaluator.evaluate(evaluation_request(policy=policy(base_model="llama-7b"))))
     assert (type(error), error.field) == (InvalidInput, "policy.base_model")
-    assert "llama-7b" in error.message and "tiny" in error.message
+    assert "llama-7b" in error.message
+    assert "tiny" in error.message
 
 
 async def test_an_adapter_that_is_not_in_the_store_is_not_found_and_found_once_it_is_there(start: Start, tmp_path: Path) -> None:
@@ -221,7 +224,8 @@ async def test_without_an_adapter_the_policy_alone_is_asked_and_no_proof_is_need
         result = await evaluator.result(evaluation_request(policy=policy(reference)))
     assert (result.outcome, result.max_logit_difference) == (common_pb2.OUTCOME_OK, 0.0)
     asked = evaluator.engine.evaluated[0]
-    assert asked.adapter is None and asked.policy is not None
+    assert asked.adapter is None
+    assert asked.policy is not None
 
 
 async def test_an_open_book_question_shows_its_passage_and_a_plain_one_does_not_show_the_gold_answer(start: Start) -> None:
@@ -230,7 +234,8 @@ async def test_an_open_book_question_shows_its_passage_and_a_plain_one_does_not_
             evaluation_request(queries=[_query("a", answer="Zyx"), _query("b", context="The Veldra is long.", answer="Zyx")])
         )
     closed, opened = evaluator.engine.evaluated[0].prompts
-    assert "The Veldra is long." in opened and "The Veldra is long." not in closed
+    assert "The Veldra is long." in opened
+    assert "The Veldra is long." not in closed
     assert "Zyx" not in closed + opened
     assert all("Zyx" in gold for gold in evaluator.engine.evaluated[0].golds)
 
@@ -250,7 +255,7 @@ async def test_a_cancelled_call_cancels_the_work_in_the_engine(start: Start) -> 
         call = evaluator.evaluate(evaluation_request())
         await anext(aiter(call))
         call.cancel()
-        await _until(lambda: evaluator.engine.cancelled_tasks == 1)
+        await until(lambda: evaluator.engine.cancelled_tasks == 1)
         evaluator.engine.gate.set()
         assert (await evaluator.result(evaluation_request())).outcome == common_pb2.OUTCOME_OK
     assert len(evaluator.engine.evaluated) == 1
@@ -262,7 +267,7 @@ async def test_a_passed_deadline_cancels_the_work_in_the_engine(start: Start) ->
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             async for _ in evaluator.stub.Evaluate(evaluation_request(), timeout=0.2):
                 pass
-        await _until(lambda: evaluator.engine.cancelled_tasks == 1)
+        await until(lambda: evaluator.engine.cancelled_tasks == 1)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
@@ -290,9 +295,3 @@ async def test_logs_hold_no_question_no_answer_and_no_passage(start: Start) -> N
             await refusal(evaluator.evaluate(evaluation_request(queries=[query, query])))
     assert any(line.get("request_id") == "evaluation-1" for line in logs)
     assert "secret" not in str(logs)
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)

@@ -26,6 +26,7 @@ from service_harness import (
     refusal,
     serving,
     training_request,
+    until,
 )
 
 import evaluator_svc.server
@@ -147,7 +148,7 @@ async def test_a_cancelled_call_cancels_the_work_in_the_engine(start: Start) -> 
         call = generator.generate(generation_request())
         await anext(aiter(call))
         call.cancel()
-        await _until(lambda: generator.engine.cancelled_tasks == 1)
+        await until(lambda: generator.engine.cancelled_tasks == 1)
     assert generator.engine.generated == []
 
 
@@ -198,7 +199,11 @@ async def test_the_engine_samples_no_more_rows_at_once_than_its_settings_say_and
 async def test_progress_rises_over_the_parts_to_the_total(start: Start) -> None:
     contexts = [_context(f"c{index}") for index in range(6)]
     async with start() as generator:
-        messages = await read_all(generator.generate(generation_request(contexts=contexts)))
+        generator.engine.gate.clear()
+        call = generator.generate(generation_request(contexts=contexts))
+        queued = await anext(aiter(call))
+        generator.engine.gate.set()
+        messages = [queued, *await read_all(call)]
     progress = [message.progress for message in messages if message.HasField("progress")]
     assert progress[0].state == common_pb2.TASK_STATE_QUEUED
     assert [news.edits_done for news in progress] == sorted(news.edits_done for news in progress)
@@ -261,9 +266,3 @@ async def test_all_three_services_register_on_one_server_and_share_engine_store_
         await trainings.close(grace_seconds=1.0)
     assert generated[-1].HasField("context_edits")
     assert evaluated[-1].result.reward == 1.0
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)

@@ -52,12 +52,12 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
         self.cancelled = asyncio.Event()
         self.streaming = asyncio.Event()
 
-    async def GetTraining(self, request, context):  # type: ignore[no-untyped-def,override]
+    async def GetTraining(self, request, context):  # type: ignore[no-untyped-def]
         self.calls += 1
         await asyncio.sleep(self.delay_seconds)
         return self.get()
 
-    async def TrainAdapter(self, request, context):  # type: ignore[no-untyped-def,override]
+    async def TrainAdapter(self, request, context):  # type: ignore[no-untyped-def]
         self.calls += 1
         try:
             for step in range(self.steps):
@@ -69,7 +69,7 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
             self.cancelled.set()
             raise
 
-    async def CancelTraining(self, request, context):  # type: ignore[no-untyped-def,override]
+    async def CancelTraining(self, request, context):  # type: ignore[no-untyped-def]
         await context.abort(grpc.StatusCode.CANCELLED, "not now")
 
     def register(self, server: grpc.aio.Server) -> str:
@@ -98,10 +98,10 @@ async def serving(
             await server.stop(0)
 
 
-async def get(channel: grpc.aio.Channel, **options: float) -> trainer_pb2.GetTrainingResponse:
+async def get(channel: grpc.aio.Channel, timeout: float | None = None) -> trainer_pb2.GetTrainingResponse:  # noqa: ASYNC109 - gRPC sends it
     with rpc_errors():
         request = trainer_pb2.GetTrainingRequest(request_id="r-1", run="demo")
-        return await trainer_pb2_grpc.TrainerServiceStub(channel).GetTraining(request, **options)
+        return await trainer_pb2_grpc.TrainerServiceStub(channel).GetTraining(request, timeout=timeout)
 
 
 # Errors
@@ -115,13 +115,9 @@ async def test_an_error_arrives_as_it_was_raised(kind: type[SealError], streamin
     raised = kind("lora.rank: 64 does not fit; slots hold 32", remedy="ask for ≤ 32", field="lora.rank", run="demo", **options)  # type: ignore[arg-type]
     trainer = Trainer(raising(raised))
     async with serving(trainer) as (_, channel):
+        stub = trainer_pb2_grpc.TrainerServiceStub(channel)
         with pytest.raises(kind) as caught:
-            if streaming:
-                call = trainer_pb2_grpc.TrainerServiceStub(channel).TrainAdapter(trainer_pb2.TrainAdapterRequest())
-                seen = [message.progress.step async for message in messages(call)]
-                assert seen == []
-            else:
-                await get(channel)
+            await (_steps(stub.TrainAdapter(trainer_pb2.TrainAdapterRequest())) if streaming else get(channel))
     arrived = caught.value
     assert type(arrived) is kind and str(arrived) == str(raised)
     assert (arrived.message, arrived.remedy, arrived.field) == (raised.message, raised.remedy, raised.field)
@@ -137,7 +133,7 @@ async def test_any_client_sees_code_words_and_standard_details() -> None:
             await trainer_pb2_grpc.TrainerServiceStub(channel).GetTraining(trainer_pb2.GetTrainingRequest())
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert caught.value.details() == "edit.k: 0 is too small; give at least 1"
-    status = status_pb2.Status.FromString(dict(caught.value.trailing_metadata())["grpc-status-details-bin"])
+    status = status_pb2.Status.FromString(caught.value.trailing_metadata()["grpc-status-details-bin"])
     info, violation = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     assert status.details[0].Unpack(info) and (info.domain, info.reason) == ("seal.dev", "InvalidInput")
     assert status.details[1].Unpack(violation) and violation.field_violations[0].field == "edit.k"
@@ -146,7 +142,7 @@ async def test_any_client_sees_code_words_and_standard_details() -> None:
 def test_the_longest_error_still_fits_into_the_headers() -> None:
     details = {f"detail_{index}": "d" * 10_000 for index in range(50)}
     status = to_status(InvalidInput("ü" * 100_000, remedy="r" * 100_000, field="f" * 100_000, **details))
-    assert len(status.SerializeToString()) * 4 / 3 + 3 * len(status.message.encode()) < 16 * 1024
+    assert len(status.SerializeToString()) * 4 / 3 + 3 * len(status.message.encode()) < 8000
     assert isinstance(from_status(status), InvalidInput)
 
 
@@ -154,7 +150,7 @@ def test_the_longest_error_still_fits_into_the_headers() -> None:
 async def test_the_longest_error_arrives() -> None:
     error = InvalidInput("ü" * 100_000, remedy="ü" * 100_000, field="f" * 1000, **{f"d{index}": "ü" * 1000 for index in range(20)})
     async with serving(Trainer(raising(error))) as (_, channel):
-        with pytest.raises(InvalidInput, match="ü{100}"):
+        with pytest.raises(InvalidInput, match=r"ü{100}"):
             await get(channel)
 
 
@@ -185,8 +181,8 @@ async def test_an_unknown_method_a_missed_deadline_and_a_dead_address_have_a_cla
         with pytest.raises(Transient, match="longer deadline"):
             await get(channel, timeout=0.05)
         with pytest.raises(InvalidInput, match="same version"), rpc_errors():
-            await channel.unary_unary("/seal.v1.TrainerService/NoSuch")(b"")
-    async with open_channel("127.0.0.1:1") as nowhere:
+            await channel.unary_unary("/seal.v1.TrainerService/NoSuch")(b"")  # type: ignore[arg-type]
+    async with open_channel("127.0.0.1:1", settings=ClientSettings(connection_attempts=2)) as nowhere:
         with pytest.raises(Transient, match="check that the service runs"):
             await get(nowhere, timeout=10)
 
@@ -303,7 +299,8 @@ async def test_a_socket_that_a_killed_server_left_is_taken_over(tmp_path: Path) 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
-    "address", ["localhost", "localhost:", ":50051", "host:http", "0.0.0.0:70000", "unix:", f"unix:/tmp/{'x' * 120}", "unix:/no/such/a.sock", ""]
+    "address",
+    ["localhost", "localhost:", ":50051", "host:http", "0.0.0.0:70000", "unix:", f"unix:/tmp/{'x' * 120}", "unix:/no/such/a.sock", ""],
 )
 async def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(InvalidInput) as caught:
@@ -323,7 +320,7 @@ async def test_a_plain_file_is_never_replaced_by_a_socket(tmp_path: Path) -> Non
 async def test_a_message_over_the_limit_is_refused_and_the_server_lives() -> None:
     async with serving(Trainer(), settings=ServerSettings(max_message_bytes=2048)) as (_, channel):
         stub = trainer_pb2_grpc.TrainerServiceStub(channel)
-        with pytest.raises(Exhausted, match="larger than max"), rpc_errors():
+        with pytest.raises(Exhausted, match=r"larger than max"), rpc_errors():
             await stub.GetTraining(trainer_pb2.GetTrainingRequest(request_id="x" * 5000))
         await get(channel)
 
@@ -371,7 +368,7 @@ async def test_a_stop_lets_running_calls_end_and_refuses_new_ones() -> None:
         await stopping
 
 
-async def _steps(call: grpc.aio.UnaryStreamCall[object, trainer_pb2.TrainAdapterResponse]) -> list[int]:
+async def _steps(call: grpc.aio.UnaryStreamCall[trainer_pb2.TrainAdapterRequest, trainer_pb2.TrainAdapterResponse]) -> list[int]:
     return [message.progress.step async for message in messages(call)]
 
 
@@ -406,15 +403,17 @@ def test_a_served_process_ends_cleanly_on_a_signal_and_at_once_on_the_second(tmp
     code = (
         "import asyncio, sys\n"
         "from seal.rpc.server import serve_forever, ServerSettings\n"
+        "from seal.telemetry import configure_logging\n"
+        "configure_logging()\n"
         "async def main():\n"
         f"    await serve_forever([], address='unix:{tmp_path}/s.sock', settings=ServerSettings(unready_seconds=float(sys.argv[1])),\n"
         "                        on_started=lambda running: print(running.address, flush=True))\n"
         "    print('ended', flush=True)\n"
         "asyncio.run(main())\n"
     )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": Path(__file__).parent.parent}
     for unready_seconds, signals in (("0", 1), ("60", 2)):
-        arguments = [sys.executable, "-c", code, unready_seconds]
-        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent) as process:
+        with subprocess.Popen([sys.executable, "-c", code, unready_seconds], **pipes) as process:  # type: ignore[call-overload]
             assert process.stdout is not None
             assert process.stdout.readline().startswith("unix:")
             for _ in range(signals):
@@ -442,6 +441,6 @@ async def test_a_call_sent_before_the_server_listens_finds_it(tmp_path: Path) ->
 async def test_a_call_without_a_deadline_gets_one() -> None:
     async with serving(Trainer(delay_seconds=5.0), client=ClientSettings(default_deadline_seconds=0.1)) as (_, channel):
         started = time.monotonic()
-        with pytest.raises(Transient, match="[Dd]eadline"):
+        with pytest.raises(Transient, match=r"[Dd]eadline"):
             await get(channel)
         assert time.monotonic() - started < 2

@@ -25,6 +25,7 @@ from service_harness import (
     refusal,
     serving,
     training_request,
+    until,
 )
 
 from seal.artifacts import ArtifactStore
@@ -151,7 +152,8 @@ async def test_another_base_model_is_refused_naming_both(start: Start) -> None:
         error = await refusal(trainer.train(training_request(policy=policy(base_model="llama-7b"))))
     assert isinstance(error, InvalidInput)
     assert error.field == "policy.base_model"
-    assert "llama-7b" in error.message and "tiny" in error.message
+    assert "llama-7b" in error.message
+    assert "tiny" in error.message
 
 
 async def test_a_policy_adapter_for_another_base_is_refused_naming_both(start: Start) -> None:
@@ -161,14 +163,15 @@ async def test_a_policy_adapter_for_another_base_is_refused_naming_both(start: S
         assert (await _missing(trainer)).field == "request_id"
     assert isinstance(error, InvalidInput)
     assert error.field == "policy.adapter"
-    assert "llama-7b" in error.message and "tiny" in error.message
+    assert "llama-7b" in error.message
+    assert "tiny" in error.message
 
 
 async def test_a_full_queue_says_when_to_come_back_and_the_retry_is_trained(start: Start) -> None:
     async with start() as trainer:
         trainer.engine.gate.clear()
         waiting = [trainer.train(training_request(request_id=f"waiting-{index}")) for index in range(4)]
-        await _until(lambda: trainer.engine.waiting == 4)
+        await until(lambda: trainer.engine.waiting == 4)
         error = await refusal(trainer.train(training_request(request_id="one-too-many")))
         assert isinstance(error, Exhausted)
         assert error.retry_after_seconds == 2.0
@@ -183,7 +186,7 @@ async def test_a_request_id_with_another_body_is_refused_while_running_after_the
     async with start() as trainer:
         trainer.engine.gate.clear()
         first = trainer.train(training_request())
-        await _until(lambda: trainer.engine.waiting == 1)
+        await until(lambda: trainer.engine.waiting == 1)
         errors = [await refusal(trainer.train(other))]
         trainer.engine.gate.set()
         await read_all(first)
@@ -219,7 +222,9 @@ async def test_disk_full_is_said_and_the_retry_stores_the_trained_adapter_withou
     async with start(store=store) as trainer:
         error = await refusal(trainer.train(training_request()))
         assert isinstance(error, Exhausted)
-        assert "space" in error.message and error.remedy and error.retry_after_seconds
+        assert "space" in error.message
+        assert error.remedy
+        assert error.retry_after_seconds
         assert isinstance(await _missing(trainer), NotFound)
         store.full = False
         result = await trainer.result(training_request())
@@ -313,8 +318,10 @@ async def test_a_stored_result_whose_adapter_was_deleted_is_trained_again_to_the
 async def test_cancel_stops_one_training_for_good_and_leaves_the_others(start: Start) -> None:
     async with start() as trainer:
         trainer.engine.gate.clear()
-        stopped, other = trainer.train(training_request()), trainer.train(training_request(request_id="other"))
-        await _until(lambda: trainer.engine.waiting == 2)
+        stopped = trainer.train(training_request())
+        await until(lambda: trainer.engine.waiting == 1)
+        other = trainer.train(training_request(request_id="other"))
+        await until(lambda: trainer.engine.waiting == 2)
         cancel = trainer_pb2.CancelTrainingRequest(request_id="training-1", run="run")
         state = (await trainer.stub.CancelTraining(cancel, timeout=DEADLINE_SECONDS)).state
         trainer.engine.gate.set()
@@ -331,12 +338,13 @@ async def test_a_training_cut_by_shutdown_is_retryable_and_nothing_is_stored_for
     async with start(grace_seconds=0.05) as trainer:
         trainer.engine.gate.clear()
         call = trainer.train(training_request())
-        await _until(lambda: trainer.engine.waiting == 1)
+        await until(lambda: trainer.engine.waiting == 1)
         closing = asyncio.create_task(trainer.trainings.close(grace_seconds=0.05))
         error = await refusal(call)
         await closing
         late = await refusal(trainer.train(training_request(request_id="late")))
-    assert isinstance(error, Transient) and isinstance(late, Transient)
+    assert isinstance(error, Transient)
+    assert isinstance(late, Transient)
     trainer.engine.gate.set()
     async with start() as trainer:
         assert (await trainer.result(training_request())).outcome == common_pb2.OUTCOME_OK
@@ -346,7 +354,7 @@ async def test_shutdown_lets_a_running_training_end_and_keeps_its_result(start: 
     async with start(grace_seconds=10.0) as trainer:
         trainer.engine.gate.clear()
         call = trainer.train(training_request())
-        await _until(lambda: trainer.engine.waiting == 1)
+        await until(lambda: trainer.engine.waiting == 1)
         call.cancel()
         asyncio.get_running_loop().call_later(0.1, trainer.engine.gate.set)
     async with start() as trainer:
@@ -370,7 +378,8 @@ async def test_trainings_on_one_policy_get_one_adapter_object_so_that_the_engine
         requests = [training_request(request_id=f"t{index}", policy=policy(reference)) for index in range(3)]
         await asyncio.gather(*(trainer.result(request) for request in requests))
     adapters = {id(request.policy) for request in trainer.engine.trained}
-    assert len(trainer.engine.trained) == 3 and len(adapters) == 1
+    assert len(trainer.engine.trained) == 3
+    assert len(adapters) == 1
 
 
 async def test_the_engine_gets_what_the_request_says(start: Start) -> None:
@@ -382,7 +391,8 @@ async def test_the_engine_gets_what_the_request_says(start: Start) -> None:
     assert (request.init_seed, request.order_seed, request.with_policy) == (7, 8, True)
     assert (request.lora.rank, request.lora.target_modules) == (4, ("q_proj", "v_proj"))
     assert (request.optimizer.epochs, request.optimizer.schedule) == (2, "linear")
-    assert request.policy is not None and request.policy.weights == (3.0,)  # type: ignore[attr-defined]
+    assert request.policy is not None
+    assert request.policy.weights == (3.0,)
 
 
 async def test_logs_name_the_request_and_hold_no_document_text(start: Start) -> None:
@@ -398,9 +408,3 @@ async def _missing(trainer: Trainer) -> SealError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await trainer.get()
     return from_rpc_error(caught.value)
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)

@@ -26,7 +26,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     def __init__(self, *, trainings: Trainings, adapters: AdapterCache, limits: TrainingLimits, pace: Pace) -> None:
         self._trainings, self._adapters, self._limits, self._pace = trainings, adapters, limits, pace
 
-    async def TrainAdapter(  # type: ignore[override]
+    async def TrainAdapter(
         self, request: trainer_pb2.TrainAdapterRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[trainer_pb2.TrainAdapterResponse]:
         """Start or join a training, stream its progress, end with its result. The client may leave: the training goes on."""
@@ -37,7 +37,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
             yield trainer_pb2.TrainAdapterResponse(progress=progress)
         yield trainer_pb2.TrainAdapterResponse(result=training_message(await training.result()))
 
-    async def GetTraining(  # type: ignore[override]
+    async def GetTraining(
         self, request: trainer_pb2.GetTrainingRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> trainer_pb2.GetTrainingResponse:
         """Last progress, and the result once it has ended."""
@@ -47,7 +47,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
             return trainer_pb2.GetTrainingResponse(progress=_ended(found.result), result=training_message(found.result))
         return trainer_pb2.GetTrainingResponse(progress=found.progress.value)
 
-    async def CancelTraining(  # type: ignore[override]
+    async def CancelTraining(
         self, request: trainer_pb2.CancelTrainingRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> trainer_pb2.CancelTrainingResponse:
         """Stop one training. Its outcome CANCELLED is final: a new attempt takes a new request_id."""

@@ -22,7 +22,7 @@ import structlog
 from safetensors import SafetensorError
 
 from seal import telemetry
-from seal.engine import TaskState, TrainingProgress, TrainingRequest, TrainingResult
+from seal.engine import Adapter, TaskState, TrainingProgress, TrainingRequest, TrainingResult, save_adapter
 from seal.errors import Conflict, NotFound, Transient
 from seal.files import file_errors
 from seal.outcomes import Outcome
@@ -35,7 +35,7 @@ from trainer_svc.plan import TrainingPlan, result_path
 if TYPE_CHECKING:
     from seal.adapters import AdapterCache
     from seal.artifacts import ArtifactStore
-    from seal.engine import Adapter, Engine
+    from seal.engine import Engine
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +97,7 @@ class Trainings:
         engine: Engine,
         store: ArtifactStore,
         adapters: AdapterCache,
-        save_adapter: Callable[[Adapter, Path], None] | None = None,
+        save_adapter: Callable[[Adapter, Path], None] = save_adapter,
     ) -> None:
         self._engine, self._store, self._adapters = engine, store, adapters
         self._save_adapter = save_adapter
@@ -235,12 +235,9 @@ class Trainings:
         return record
 
     def _publish(self, run: str, adapter: Adapter) -> AdapterReference:
-        save = self._save_adapter
-        if save is None:
-            from seal.engine import save_adapter as save
         with file_errors(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="seal-adapter-") as scratch:
             try:
-                save(adapter, Path(scratch))
+                self._save_adapter(adapter, Path(scratch))
             except SafetensorError as error:
                 raise OSError(_error_number(error), str(error)) from error
             return self._store.publish_directory(Path(scratch), adapters_prefix(run))

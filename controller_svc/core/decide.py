@@ -115,6 +115,7 @@ def policy_of(status: RunStatus, round: int) -> PolicyStatus:
 
     Raises:
         LookupError: the round has not had its M-step.
+
     """
     for policy in status.policies:
         if policy.round == round:

@@ -10,7 +10,7 @@ from seal.domains.graders import normalise
 from seal.settings import ExampleSettings
 
 _SEPARATOR = re.compile(r"-{3,}")
-_BULLETS = re.compile(r"(?:[>#*•·–+-]+\s+)+")
+_BULLETS = re.compile(r"(?:[>#*+\u2022\u00b7\u2013-]+\s+)+")
 _NUMBER = re.compile(r"\(?\d{1,2}[.)](?:\s+|$)")
 
 
@@ -36,7 +36,7 @@ def has_words(text: str) -> bool:
 
 def is_heading(line: str) -> bool:
     """True for a line that only announces what follows ("Implications:", "Here are five statements:")."""
-    return line.endswith((":", "："))
+    return line.endswith((":", "\uff1a"))
 
 
 def statements(text: str) -> list[str]:

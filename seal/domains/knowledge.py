@@ -8,11 +8,11 @@ An edit is text about the passage. Statements become documents, one per line, ea
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from seal.domains import graders
 from seal.domains.base import Context, Example, Message, Prompt, Query
-from seal.domains.examples import cut, document, documents, statements
+from seal.domains.examples import document, documents, statements, title_line
 from seal.domains.pairs import Pair, parse_pairs
 from seal.domains.prompts import EDIT_WORDING, QUESTION_WORDING
 from seal.errors import InvalidInput
@@ -52,12 +52,13 @@ class KnowledgeDomain:
         if not self.writes_edits(family):
             return ()
         if family == "self-qa":
-            return pair_examples(parse_pairs(text), title=title, settings=settings, question_format=question_format)[: settings.max_examples]
+            pairs = pair_examples(parse_pairs(text), title=title, settings=settings, question_format=question_format)
+            return pairs[: settings.max_examples]
         lines = statements(after_heading(text, EDIT_WORDING[family].heading)) or statements(text)
         return tuple(document(title, line, settings) for line in lines[: settings.max_examples])
 
     def passage_examples(self, title: str, text: str, settings: ExampleSettings) -> tuple[Example, ...]:
-        """The passage under its title, `passage_repeats` times; a passage beyond `max_characters` in several pieces, so that none is lost."""
+        """The passage under its title, `passage_repeats` times; one beyond `max_characters` in several pieces, so that nothing is lost."""
         return documents(title, text, settings) * settings.passage_repeats
 
     def gold_examples(self, context: Context, settings: ExampleSettings, question_format: QuestionFormat) -> tuple[Example, ...]:
@@ -68,11 +69,11 @@ class KnowledgeDomain:
     def question_prompt(self, query: Query, question_format: QuestionFormat) -> Prompt:
         """The shots of the format, if it has some, and the query's turn."""
         wording = QUESTION_WORDING[question_format]
-        turn = fill(wording.open_book if query.context else wording.closed_book, passage=query.context, question=query.question)
+        last = turn(query.question, question_format, passage=query.context)
         if question_format == "chat":
-            return Prompt(messages=(Message("user", turn),), stop=wording.stop)
-        shots = (f"{fill(wording.closed_book, question=shot)}{wording.answer_start}{answer}\n\n" for shot, answer in wording.shots)
-        return Prompt(text="".join(shots) + turn, stop=wording.stop)
+            return Prompt(messages=(Message("user", last),), stop=wording.stop)
+        shots = (f"{turn(question, question_format)}{wording.answer_start}{answer}\n\n" for question, answer in wording.shots)
+        return Prompt(text="".join(shots) + last, stop=wording.stop)
 
     def answer_completion(self, gold: str, question_format: QuestionFormat = "few-shot") -> str:
         """The gold answer as it follows the question prompt."""
@@ -101,32 +102,27 @@ def after_heading(text: str, heading: str) -> str:
     return "\n".join(lines[places[-1] + 1 :]) if places else text
 
 
-def pair_examples(
-    pairs: Iterable[Pair], *, title: str, settings: ExampleSettings, question_format: QuestionFormat
-) -> tuple[Example, ...]:
-    """Question-answer pairs as documents under the title, or as the evaluation's turn and the answer after it.
-
-    A pair is never split: an answer is cut where it is too long, and a pair whose question leaves no room for one is left out.
-    """
-    make = prompted_pair if settings.question_answer == "prompted" else document_pair
-    made = (make(pair, title=title, settings=settings, question_format=question_format) for pair in pairs)
-    return tuple(example for example in made if example is not None)
+def turn(question: str, question_format: QuestionFormat, *, passage: str = "") -> str:
+    """The last turn of a question prompt, the same in evaluation and training; open book with a passage."""
+    wording = QUESTION_WORDING[question_format]
+    one_line = " ".join(question.split())
+    return fill(wording.open_book if passage else wording.closed_book, passage=passage.strip(), question=one_line)
 
 
-def prompted_pair(pair: Pair, *, title: str, settings: ExampleSettings, question_format: QuestionFormat) -> Example | None:
-    """The last turn of the evaluation's prompt, without its shots, and the answer.
+def pair_examples(pairs: Iterable[Pair], *, title: str, settings: ExampleSettings, question_format: QuestionFormat) -> tuple[Example, ...]:
+    """Question-answer pairs as documents under the title, or as the evaluation's turn with the answer after it.
+
+    A pair is kept whole or left out: one that is longer than the bound would lose its answer.
 
     For `chat` the turn is the user's message on a line of its own: the template around it is the model's, which a domain does not know.
     """
-    wording = QUESTION_WORDING[question_format]
-    prompt = fill(wording.closed_book, question=pair.question) + ("\n" if question_format == "chat" else "")
-    room = settings.max_characters - len(prompt) - len(wording.answer_start)
-    return Example(prompt=prompt, completion=wording.answer_start + cut(pair.answer, room)) if room > 0 else None
-
-
-def document_pair(pair: Pair, *, title: str, settings: ExampleSettings, question_format: QuestionFormat) -> Example | None:
-    """Question and answer as one document under the title."""
-    question = f"Question: {pair.question}\nAnswer: "
-    whole = document(title, question, settings)
-    room = settings.max_characters - len(question) - (len(whole.completion) - len(question.strip()))
-    return Example(prompt="", completion=f"{whole.completion} {cut(pair.answer, room)}") if room > 0 else None
+    start = QUESTION_WORDING[question_format].answer_start
+    line_break = "\n" if question_format == "chat" else ""
+    heading = title_line(title, settings)
+    examples = (
+        Example(prompt=turn(pair.question, question_format) + line_break, completion=start + pair.answer)
+        if settings.question_answer == "prompted"
+        else Example(prompt="", completion=f"{heading}Question: {pair.question}\nAnswer: {pair.answer}")
+        for pair in pairs
+    )
+    return tuple(example for example in examples if len(example.prompt) + len(example.completion) <= settings.max_characters)

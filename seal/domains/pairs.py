@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from seal.domains.examples import has_words, is_heading, plain_line, segments
 from seal.domains.graders import normalise
 
-_QUESTION = re.compile(r"[*_]{0,3}(?:(?:question\s{0,2}\d{0,3}|q\d{0,3})\s?[*_]{0,3}[:：]|q\d{1,3}[.)])", re.IGNORECASE)
-_ANSWER = re.compile(r"[*_]{0,3}(?:(?:(?:answer|ans)\s{0,2}\d{0,3}|a\d{0,3})\s?[*_]{0,3}[:：]|a\d{1,3}[.)])", re.IGNORECASE)
-_LABEL_WITHIN_A_LINE = re.compile(
-    r" (?=[*_]{0,3}(?:Question|Answer)\s?\d{0,3}[*_]{0,3}:)|(?<=[?.!]) (?=[*_]{0,3}[QA]\d{0,3}[*_]{0,3}:)"
-)
-_QUESTION_MARKS = ("?", "？", "؟")
+_QUESTION = re.compile(r"[*_]{0,3}(?:(?:question\s{0,2}\d{0,3}|q\d{0,3})\s?[*_]{0,3}[:\uff1a]|q\d{1,3}[.)])", re.IGNORECASE)
+_ANSWER = re.compile(r"[*_]{0,3}(?:(?:(?:answer|ans)\s{0,2}\d{0,3}|a\d{0,3})\s?[*_]{0,3}[:\uff1a]|a\d{1,3}[.)])", re.IGNORECASE)
+_LABEL_WITHIN_A_LINE = re.compile(r" (?=[*_]{0,3}(?:Question|Answer)\s?\d{0,3}[*_]{0,3}:)|(?<=[?.!]) (?=[*_]{0,3}[QA]\d{0,3}[*_]{0,3}:)")
+MAX_QUESTION_CHARACTERS = 1000
+"""Lines are added to a question only up to here: prose without a label is no question."""
+
+_QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class _Reader:
             return
         if self.answer_labelled or self.question.endswith(_QUESTION_MARKS):
             self.answer = line
-        else:
+        elif len(self.question) < MAX_QUESTION_CHARACTERS:
             self.question = f"{self.question} {line}".strip()
 
     def is_ended_by(self, line: str) -> bool:

@@ -82,7 +82,9 @@ class CachedRows:
     Shapes: keys and values per layer (R, kv_heads, capacity, head_dim). The pass brings Q tokens for each of the R rows, packed row by row.
     """
 
-    def __init__(self, *, rows: int, capacity: int, layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, *, rows: int, capacity: int, layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         shape = (rows, kv_heads, capacity, head_dim)
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
@@ -144,14 +146,14 @@ def _attention_forward(
     softcap: float | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface: q (1, H, T, D), k and v (1, kv, T, D) -> (1, T, H, D)."""
+    """Transformers' attention interface: q (1, H, T, D), k and v (1, kv, T, D) -> (1, T, H, D)."""
     if softcap is not None:
         raise InvalidInput("attention with logit soft-capping is not supported", field="model", remedy="use a model without softcap")
     plan = module.seal_attention.plan  # type: ignore[union-attr]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     q, k, v = (tensor.transpose(1, 2)[0] for tensor in (query, key, value))
     if isinstance(plan, PackedRows):
-        return _PackedAttention.apply(q, k, v, plan, scale, sliding_window)[None], None
+        return _PackedAttention.apply(q, k, v, plan, scale, sliding_window)[None], None  # type: ignore[no-untyped-call]
     if isinstance(plan, CachedRows):
         return _cached_attention(q, k, v, plan, int(module.layer_idx), scale, sliding_window)[None], None  # type: ignore[arg-type]
     raise Internal("the engine's attention was entered without a plan")

@@ -1,8 +1,9 @@
 """Slots: N adapters in training, stored as one float32 matrix with a row per slot.
 
-A slot's row holds A and B of every target layer one after another. So the compute copy is one cast, the gradient one buffer, clipping one norm per
-row and AdamW one fused call per row; a layer sees strided views (N, r, in) and (N, out, r) of the same memory. An adapter of smaller rank or with fewer
-targets leaves the rest of its row 0: a zero A and a zero B get zero gradients, so what is masked stays 0 without a mask.
+A slot's row holds A and B of every target layer one after another. So the compute copy is one cast, the gradient one buffer, clipping one
+norm per row and AdamW one fused call per row; a layer sees strided views (N, r, in) and (N, out, r) of the same memory. An adapter of
+smaller rank or with fewer targets leaves the rest of its row 0: a zero A and a zero B get zero gradients, so what is masked stays 0
+without a mask.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class SlotShape:
         return a, b
 
     def initialise(self, row_P: torch.Tensor, *, rank: int, targets: Sequence[str], seed: int) -> None:
-        """PEFT's default initialisation: A uniform in +-1/sqrt(in) (kaiming_uniform with a = sqrt 5), B = 0. Same seed, same values, whatever the bank."""
+        """PEFT's default initialisation: A uniform in +-1/sqrt(in) (kaiming_uniform with a = sqrt 5), B = 0; from the seed alone."""
         generator = torch.Generator().manual_seed(seed)
         row_P.zero_()
         for name, span in self.spans.items():
@@ -99,9 +100,9 @@ class SlotShape:
             b[0, :, : adapter.rank] = pair.b.to(row_P)
 
 
-def stack(adapters: Sequence[Adapter | None], layers: Mapping[str, LayerSize], *, dtype: torch.dtype, device: torch.device) -> tuple[
-    dict[str, Factors], torch.Tensor
-]:
+def stack(
+    adapters: Sequence[Adapter | None], layers: Mapping[str, LayerSize], *, dtype: torch.dtype, device: torch.device
+) -> tuple[dict[str, Factors], torch.Tensor]:
     """Stack finished adapters for evaluation: (layer -> factors, scale (G,)). None is a slot that changes nothing."""
     present = [adapter for adapter in adapters if adapter is not None]
     names = {name for adapter in present for name in adapter.pairs}
@@ -109,7 +110,9 @@ def stack(adapters: Sequence[Adapter | None], layers: Mapping[str, LayerSize], *
     unknown = names - set(layers)
     if unknown:
         raise InvalidInput(
-            f"adapter layer {min(unknown)} does not exist in the base model", field="adapter", remedy="use an adapter trained on this base model"
+            f"adapter layer {min(unknown)} does not exist in the base model",
+            field="adapter",
+            remedy="use an adapter trained on this base model",
         )
     shape = SlotShape(rank, {name: size for name, size in layers.items() if name in names})
     values = torch.zeros(len(adapters), shape.parameters, dtype=dtype, device=device)

@@ -1,8 +1,8 @@
 """Batched generation and scoring over many adapters: every row has its own adapter, prompt, position and seed.
 
-Rows of one adapter form a *group*. What all prompts of a group share (the few-shot shots, the worked example) is prefilled once per group and
-its keys and values are copied to the group's rows; what all samples of a prompt share is prefilled once per prompt. Rows that are
-done leave the batch when fewer than three quarters are still writing. A row's random numbers come from its own seed alone.
+Rows of one adapter form a *group*. What all prompts of a group share (the few-shot shots, the worked example) is prefilled once per
+group and its keys and values are copied to the group's rows; what all samples of a prompt share is prefilled once per prompt. Rows that
+are done leave the batch when fewer than three quarters are still writing. A row's random numbers come from its own seed alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class AdapterGroups:
     """Adapters of a batch: group g's rows use `factors[:, g]`, all sit on one policy."""
 
     factors: dict[str, Factors]
-    scale_G: torch.Tensor | None
+    scale_G: torch.Tensor
     policy: dict[str, tuple[torch.Tensor, torch.Tensor]]
 
     def route(self, rows_per_group: Sequence[int], tokens_per_row: int) -> Route:
@@ -69,7 +69,7 @@ class Decoder:
         self.model, self.adapters, self.groups = model, adapters, groups
 
     def prefill(self, prompts: Sequence[Sequence[int]], groups: Sequence[int]) -> Rows:
-        """Fill a cache with prompts (token ids, at least one each), rows ordered by group; the groups' common prefixes are computed once."""
+        """Fill a cache with prompts (token ids, at least one each), rows ordered by group; a group's common prefix is computed once."""
         members = [[row for row, group in enumerate(groups) if group == wanted] for wanted in range(self.groups)]
         shared = [_common_prefix([prompts[row] for row in rows]) if len(rows) > 1 else 0 for rows in members]
         if not any(shared):
@@ -220,7 +220,7 @@ def _uniforms(seed: int, settings: DecodeSettings) -> list[float]:
 
 
 def choose_tokens(logits_R_V: torch.Tensor, writings: Sequence[Writing], settings: DecodeSettings) -> list[int]:
-    """Greedy, or nucleus sampling (Holtzman et al., arXiv 1904.09751) by inverting the cumulative probabilities at the row's own random number."""
+    """Greedy, or nucleus sampling (Holtzman et al., arXiv 1904.09751) by inverting each row's cumulative probabilities at its own number."""
     if settings.temperature == 0:
         return [int(token) for token in logits_R_V.argmax(-1)]
     places = [min(len(writing.tokens), settings.max_tokens - 1) for writing in writings]

@@ -71,9 +71,7 @@ class Engine:
         """A prompt as the text that the model continues: raw, or through the model's chat template."""
         return text.render(self._model.tokenizer, prompt)
 
-    def train(
-        self, request: TrainingRequest, on_progress: Callable[[TrainingProgress], None] | None = None
-    ) -> EngineTask[TrainingResult]:
+    def train(self, request: TrainingRequest, on_progress: Callable[[TrainingProgress], None] | None = None) -> EngineTask[TrainingResult]:
         """Queue a training. `on_progress` is called from the engine's thread after every step.
 
         Raises InvalidInput for what can never be trained (naming the field), Exhausted when the queue is full.
@@ -88,17 +86,13 @@ class Engine:
         job.on_progress = on_progress
         return self._queue(self._trainings, EngineTask(request.run, request, on_progress, job))
 
-    def generate(
-        self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None = None
-    ) -> EngineTask[GenerationResult]:
+    def generate(self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None = None) -> EngineTask[GenerationResult]:
         """Queue a generation. `on_progress(samples done, tokens)` is called from the engine's thread. Raises as `train`."""
         if request.policy is not None:
             self._model.check_adapter(request.policy, field="policy")
         return self._queue(self._generations, EngineTask(request.run, request, on_progress))
 
-    def evaluate(
-        self, request: EvaluationRequest, on_progress: Callable[[int], None] | None = None
-    ) -> EngineTask[EvaluationResult]:
+    def evaluate(self, request: EvaluationRequest, on_progress: Callable[[int], None] | None = None) -> EngineTask[EvaluationResult]:
         """Queue an evaluation. `on_progress(queries done)` is called from the engine's thread. Raises as `train`."""
         for adapter, field in ((request.policy, "policy"), (request.adapter, "adapter")):
             if adapter is not None:
@@ -117,9 +111,7 @@ class Engine:
             if self._closing:
                 raise Transient("the engine is closing", remedy="send the request to another server")
             if len(queue) >= self.settings.max_queue:
-                raise Exhausted(
-                    f"{len(queue)} requests wait already", remedy="try again later or add servers", retry_after_seconds=10.0
-                )
+                raise Exhausted(f"{len(queue)} requests wait already", remedy="try again later or add servers", retry_after_seconds=10.0)
             queue.put(task)
             self._wake.notify()
         return task
@@ -210,23 +202,22 @@ class Engine:
             first = next(iter(self._trainings)).request
             if self._batch is None or not self._batch.fits(first):
                 self._batch = self._new_batch(first)
-        while self._batch is not None:
-            batch = self._batch
-            if not batch.free_slots:
-                missing = sum(batch.fits(task.request) for task in self._trainings)
-                if not missing or batch.slots >= self.settings.slots:
-                    return
-                batch.grow(min(self.settings.slots, batch.slots + missing))
-            task = self._trainings.take(lambda task: batch.fits(task.request))
-            if task is None:
-                return
+        batch = self._batch
+        if batch is None:
+            return
+
+        def fits(task: EngineTask[Any]) -> bool:
+            return batch.fits(task.request)
+
+        missing = sum(map(fits, self._trainings)) - batch.free_slots
+        if missing > 0 and batch.slots < self.settings.slots:
+            batch.grow(min(self.settings.slots, batch.slots + missing))
+        while batch.free_slots and (task := self._trainings.take(fits)) is not None:
             batch.admit(task.job)
             self._active[id(task.job)] = task
 
     def _new_batch(self, request: TrainingRequest) -> TrainingBatch:
-        fitting = sum(
-            task.request.policy is request.policy and task.request.lora == request.lora for task in self._trainings
-        )
+        fitting = sum(task.request.policy is request.policy and task.request.lora == request.lora for task in self._trainings)
         return TrainingBatch(
             self._model,
             slots=min(self.settings.slots, max(1, fitting)),
@@ -245,11 +236,11 @@ class Engine:
 
     def _drop_cancelled(self) -> None:
         """Take cancelled trainings out of their slots and cancelled requests out of the queues."""
-        for slot, job in list(self._batch.jobs.items()) if self._batch is not None else []:
-            if self._active[id(job)].cancelled:
-                assert self._batch is not None
-                self._batch.remove(slot)
-                self._active.pop(id(job)).future.set_result(job.result(Outcome.CANCELLED, None))
+        if self._batch is not None:
+            for slot, job in list(self._batch.jobs.items()):
+                if self._active[id(job)].cancelled:
+                    self._batch.remove(slot)
+                    self._active.pop(id(job)).future.set_result(job.result(Outcome.CANCELLED, None))
         while (task := self._trainings.take(lambda task: task.cancelled)) is not None:
             task.future.set_result(task.job.result(Outcome.CANCELLED, None))
         for queue in (self._generations, self._evaluations):
@@ -275,4 +266,3 @@ class Engine:
 
 def _evaluated_together(first: EvaluationRequest, other: EvaluationRequest) -> bool:
     return first.policy is other.policy and (first.max_tokens, first.stop) == (other.max_tokens, other.stop)
-

@@ -2,9 +2,9 @@
 
     y = x W^T + b  +  (x P_A^T) P_B^T  +  scale_slot (x A_slot^T) B_slot^T
 
-What is added is not the layer's own: the engine sets `Route` for the length of one forward pass. The backward pass is written by hand: the
-base weight and the policy are frozen, so only the gradient of x and of the slots' A and B are formed, the latter in float32 and straight into the
-optimiser's buffer.
+What is added is not the layer's own: the engine sets `Route` for the length of one forward pass. The backward pass is written by
+hand: the base weight and the policy are frozen, so only the gradients of x and of the slots' A and B are formed, the latter in float32
+and straight into the optimiser's buffer.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Route:
     chunks: Sequence[Chunk]
     slots: Mapping[str, Factors]
     """Layer name -> the slots' factors; empty when no slot is in use."""
-    scale_G: torch.Tensor | None
+    scale_G: torch.Tensor
     """(G,) alpha / r of each slot, in the compute type."""
     policy: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     """Layer name -> ((r, in), (out, r) with its scale folded in); empty for the base model."""
@@ -68,12 +68,10 @@ class SlotLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(1, T, in) -> (1, T, out)."""
         route = self._holder.route
-        factors = None if route is None else route.slots.get(self.name)
-        policy = None if route is None else route.policy.get(self.name)
-        if factors is None and policy is None:
+        if route is None or not (self.name in route.slots or self.name in route.policy):
             return F.linear(x, self.weight, self.bias)
-        assert route is not None
-        return _SlotLinearFunction.apply(x, self.weight, self.bias, factors, policy, route)  # type: ignore[no-any-return]
+        arguments = (x, self.weight, self.bias, route.slots.get(self.name), route.policy.get(self.name), route)
+        return _SlotLinearFunction.apply(*arguments)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class _SlotLinearFunction(torch.autograd.Function):
@@ -93,7 +91,6 @@ class _SlotLinearFunction(torch.autograd.Function):
             y2.addmm_(x2 @ policy[0].t(), policy[1].t())
         xa_chunks: list[torch.Tensor] = []
         if factors is not None:
-            assert route.scale_G is not None
             for chunk in route.chunks:
                 slots = slice(chunk.slot_start, chunk.slot_stop)
                 x3, y3 = _blocks(x2, chunk), _blocks(y2, chunk)

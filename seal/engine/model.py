@@ -19,7 +19,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from seal.engine.attention import ATTENTION_NAME, AttentionHolder, CachedRows, PackedRows, pack_rows, register_attention
 from seal.engine.bank import LayerSize
-from seal.engine.layout import Chunk
 from seal.engine.linear import Route, RouteHolder, SlotLinear
 from seal.engine.peft_format import Adapter
 from seal.errors import InvalidInput
@@ -51,7 +50,8 @@ class FrozenModel:
     def load(cls, directory: Path, *, name: str, dtype: torch.dtype, device: str = "cpu") -> FrozenModel:
         """Load a transformers directory; raises InvalidInput naming what the engine does not support."""
         _refuse_unsupported(AutoConfig.from_pretrained(directory), name)
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="eager").to(device)
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="eager")
+        model.to(device)  # type: ignore[arg-type]
         return cls(model, AutoTokenizer.from_pretrained(directory), name=name)
 
     @property
@@ -73,7 +73,9 @@ class FrozenModel:
         """(T,) token ids -> (1, T, d)."""
         return self.model.get_input_embeddings()(tokens_T[None])  # type: ignore[no-any-return,operator]
 
-    def hidden(self, embeddings: torch.Tensor, positions_T: torch.Tensor, *, route: Route | None, plan: PackedRows | CachedRows) -> torch.Tensor:
+    def hidden(
+        self, embeddings: torch.Tensor, positions_T: torch.Tensor, *, route: Route | None, plan: PackedRows | CachedRows
+    ) -> torch.Tensor:
         """Final hidden states (T, d) of one packed sequence of embeddings (1, T, d)."""
         with self._running(route, plan):
             output = self.model.base_model(  # type: ignore[operator]
@@ -146,8 +148,7 @@ class FrozenModel:
     def _self_check(self, tokens_T: torch.Tensor, reference_V: torch.Tensor) -> None:
         count = len(tokens_T)
         plan = pack_rows([0], [count], count, dtype=self.dtype, device=self.device)
-        route = Route((Chunk(0, 1, 0, count),), {}, None, {})
-        hidden = self.hidden(self.embed(tokens_T), torch.arange(count, device=self.device), route=route, plan=plan)
+        hidden = self.hidden(self.embed(tokens_T), torch.arange(count, device=self.device), route=None, plan=plan)
         difference = (hidden[-1:] @ self.head_V_d.t()).float()[0] - reference_V
         error = float(difference.square().mean().sqrt() / reference_V.std().clamp_min(1e-6))
         if not error <= SELF_CHECK_TOLERANCE[self.dtype]:

@@ -1,7 +1,7 @@
 """AdamW over slots: each slot has its own rate, step and clipping; the arithmetic is torch's fused kernel on one contiguous row per slot.
 
-The fused kernel divides the gradient by `grad_scale` while it updates, so clipping costs no pass of its own. Its CPU form reads raw memory: rows
-must be contiguous, which `SlotBank` guarantees and a test checks.
+The fused kernel divides the gradient by `grad_scale` while it updates, so clipping costs no pass of its own. Its CPU form reads raw
+memory: rows must be contiguous, as rows of a matrix are; a test checks it.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Adapter:
 
     @property
     def scale(self) -> float:
-        """alpha / r."""
+        """The update's factor: alpha / r."""
         return self.alpha / self.rank
 
     @property

@@ -25,7 +25,7 @@ def generate(
     cancelled: Callable[[], bool] = NEVER,
 ) -> GenerationResult:
     """Sample every prompt's seeds, at most `max_rows` at once; a prompt's samples share its prefill."""
-    decoder = Decoder(model, AdapterGroups({}, None, model.policy_factors(request.policy)), 1)
+    decoder = Decoder(model, AdapterGroups({}, torch.empty(0), model.policy_factors(request.policy)), 1)
     settings = DecodeSettings(request.temperature, request.top_p, request.max_tokens, request.stop)
     prompts = [encode(model.tokenizer, prompt) for prompt in request.prompts]
     samples: list[tuple[Sample, ...]] = []
@@ -50,9 +50,7 @@ def generate(
     return GenerationResult(samples=tuple(samples), engine_seconds=tuple(seconds))
 
 
-def evaluate(
-    model: FrozenModel, requests: Sequence[EvaluationRequest], *, cancelled: Callable[[], bool] = NEVER
-) -> list[EvaluationResult]:
+def evaluate(model: FrozenModel, requests: Sequence[EvaluationRequest], *, cancelled: Callable[[], bool] = NEVER) -> list[EvaluationResult]:
     """Answer and score the queries of many adapters in one batch. All requests share policy, max_tokens and stop.
 
     Beside each request's rows, its first prompt runs once without the adapter: the proof that the adapter changes the logits.

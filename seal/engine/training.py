@@ -1,8 +1,8 @@
 """Continuous batching of LoRA training: adapters join a running batch when a slot is free and leave when their own steps are done.
 
-One step takes one micro-batch of every active slot. Each slot's loss is its own mean over its own targets and all are summed, so a slot's gradient is
-exactly that of training alone. A step is cut into passes of bounded size (tokens), which bounds memory and keeps activations near the caches;
-gradients of passes add up.
+One step takes one micro-batch of every active slot. Each slot's loss is its own mean over its own targets and all are summed, so a
+slot's gradient is exactly that of training alone. A step is cut into passes of bounded size (tokens), which bounds memory and keeps
+activations near the caches; gradients of passes add up.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from seal.engine.attention import pack_rows
+from seal.engine.attention import PackedRows, pack_rows
 from seal.engine.bank import SlotShape
 from seal.engine.layout import Chunk, make_chunks
 from seal.engine.linear import Route
@@ -131,9 +131,7 @@ class TrainingBatch:
 
     def fits(self, request: TrainingRequest) -> bool:
         """True if the request can join this batch once a slot is free: same policy, no larger rank, no other targets."""
-        return (
-            request.policy is self.policy and request.lora.rank <= self.rank and set(request.lora.target_modules) <= set(self.targets)
-        )
+        return request.policy is self.policy and request.lora.rank <= self.rank and set(request.lora.target_modules) <= set(self.targets)
 
     @property
     def free_slots(self) -> int:
@@ -204,7 +202,7 @@ class TrainingBatch:
             picked_K_d = hidden_T_d[batch.predictors_K]
         with torch.no_grad():
             losses_K, gradient_K_d = cross_entropy_with_gradient(picked_K_d.detach(), model.head_V_d, batch.targets_K, batch.weights_K)
-        picked_K_d.backward(gradient_K_d)
+        picked_K_d.backward(gradient_K_d)  # type: ignore[no-untyped-call]
         self._grads_N_P.index_add_(0, order, grads_G_P)
         sums = torch.zeros(len(part.slots), device=model.device).index_add_(0, batch.slot_places_K, losses_K)
         return dict(zip(part.slots, sums.tolist(), strict=True))
@@ -248,7 +246,7 @@ def _with_rows(rows_N_P: torch.Tensor, added: int) -> torch.Tensor:
 
 
 def _cut_into_passes(rows_by_slot: dict[int, list[TrainingRow]], max_tokens: int) -> list[_Pass]:
-    """Cut a step's rows into passes of at most `max_tokens` tokens (or one row). Slots go from many tokens to few, so that blocks are alike."""
+    """Cut a step's rows into passes of at most `max_tokens` tokens (or one row), slots with many tokens first, so that blocks are alike."""
     passes: list[_Pass] = []
     current: dict[int, list[TrainingRow]] = {}
     used = 0

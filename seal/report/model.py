@@ -47,13 +47,13 @@ class ScoreRow(Record):
     round: int
     """Round whose validation measured it."""
     metrics: dict[Metric, Estimate]
-    over_passage: dict[Metric, Estimate] = {}
+    over_passage: dict[Metric, Estimate]
     """Paired difference to the passage-only row, passage by passage; empty for that row itself."""
-    over_base: dict[Metric, Estimate] = {}
+    over_base: dict[Metric, Estimate]
     """Paired difference to the base row; empty for that row itself."""
     passages_missing: int
     """Validation passages without a single score in this row."""
-    outcomes: dict[str, int] = {}
+    outcomes: dict[str, int]
     """Inner loops by outcome; empty for the base row, which has none."""
     answers: int
     """Answers asked for."""
@@ -112,8 +112,8 @@ class EditShape(Record):
     """Different texts among the edits."""
     distinct_pairs_share: float | None
     """Different pairs of neighbouring words among all pairs (distinct-2)."""
-    overlap: float | None
-    """Mean share of words that two edits of one passage have in common (Jaccard); None with one edit per passage."""
+    diversity: float | None
+    """Mean distance of two edits of one passage: 1 - shared words / all words. None with one edit per passage."""
 
 
 class Bin(Record):
@@ -129,12 +129,12 @@ class Reliability(Record):
     """How far the reward of a candidate repeats itself when it is trained again with other seeds."""
 
     candidates: int
-    """Candidates with a reward in every repeat."""
+    """Candidates with a reward."""
     repeats: int
-    single: float | None
-    """Reliability of one training's reward (intraclass correlation); None if the rewards do not vary."""
-    mean: float | None
-    """Reliability of the mean over the repeats (Spearman-Brown)."""
+    single: float
+    """Share of the spread between a passage's candidates that one training's reward repeats (intraclass correlation)."""
+    averaged: float
+    """Of the mean over the repeats (Spearman-Brown)."""
 
 
 class RolloutReport(Record):
@@ -160,14 +160,18 @@ class RolloutReport(Record):
     """Reward of a passage's best candidate; biased upwards, being a maximum."""
     gain: Estimate
     """`reward` minus `baseline`, paired."""
-    share_better: float | None
-    """Share of graded candidates with gain > 0."""
+    better: int
+    """Candidates with gain > 0."""
+    equal: int
+    """Candidates with gain 0."""
+    worse: int
+    """Candidates with gain < 0."""
     rewards: tuple[Bin, ...]
     """Candidates by reward."""
     gains: tuple[Bin, ...]
     """Candidates by gain."""
     reliability: Reliability | None
-    """None with one repeat."""
+    """None with one repeat, or where it is undefined: no spread, or no passage with two candidates."""
 
 
 class StageReport(Record):
@@ -216,7 +220,7 @@ class EditEntry(Record):
     tokens: int
     truncated: bool
     outcome: str
-    """Of its first repeat that is not ok, else ok."""
+    """Ok if at least one repeat has a reward."""
     reward: float | None
     gain: float | None
     decision: Decision

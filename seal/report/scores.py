@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from seal.outcomes import Outcome
 from seal.records import AnswerRecord, ContextRecord, EvaluationRecord, InnerLoopKind, InnerLoopRecord
 from seal.report.model import METRICS, Metric
+from seal.restem.reward import mean
 
 ByPassage = dict[str, float]
 """A score per passage id; passages without one are absent."""
-
-
-def mean_of(values: Iterable[float | None]) -> float | None:
-    """Mean of the values that are there; None if none is."""
-    there = [value for value in values if value is not None]
-    return math.fsum(there) / len(there) if there else None
 
 
 def answer_score(answer: AnswerRecord, metric: Metric) -> float | None:
@@ -29,7 +24,7 @@ def answer_score(answer: AnswerRecord, metric: Metric) -> float | None:
 
 def evaluation_score(evaluation: EvaluationRecord | None, metric: Metric) -> float | None:
     """Mean grade of an evaluation's answers."""
-    return mean_of(answer_score(answer, metric) for answer in evaluation.answers) if evaluation else None
+    return mean(answer_score(answer, metric) for answer in evaluation.answers) if evaluation else None
 
 
 def loops_of(record: ContextRecord, kind: InnerLoopKind, candidate: int | None = None) -> tuple[InnerLoopRecord, ...]:
@@ -40,7 +35,7 @@ def loops_of(record: ContextRecord, kind: InnerLoopKind, candidate: int | None =
 def candidate_scores(record: ContextRecord, kind: InnerLoopKind, metric: Metric) -> dict[int, float]:
     """Score by candidate, the mean over its repeats; candidates without one are absent."""
     scores = {
-        candidate: mean_of(evaluation_score(loop.evaluation, metric) for loop in loops_of(record, kind, candidate))
+        candidate: mean(evaluation_score(loop.evaluation, metric) for loop in loops_of(record, kind, candidate))
         for candidate in sorted({loop.candidate for loop in loops_of(record, kind)})
     }
     return {candidate: score for candidate, score in scores.items() if score is not None}
@@ -54,16 +49,17 @@ def by_passage(records: Sequence[ContextRecord], score: Callable[[ContextRecord]
 
 def baseline_scores(records: Sequence[ContextRecord]) -> dict[Metric, ByPassage]:
     """The policy alone, by metric and passage."""
-    return {metric: by_passage(records, lambda record, m=metric: evaluation_score(record.baseline, m)) for metric in METRICS}
+
+    def scores(metric: Metric) -> ByPassage:
+        return by_passage(records, lambda record: evaluation_score(record.baseline, metric))
+
+    return {metric: scores(metric) for metric in METRICS}
 
 
 def adapted_scores(records: Sequence[ContextRecord], kind: InnerLoopKind) -> dict[Metric, ByPassage]:
     """Models adapted by one kind of inner loop, by metric and passage."""
-    return {
-        metric: by_passage(records, lambda record, m=metric: mean_of(candidate_scores(record, kind, m).values())) for metric in METRICS
-    }
 
+    def scores(metric: Metric) -> ByPassage:
+        return by_passage(records, lambda record: mean(candidate_scores(record, kind, metric).values()))
 
-def differences(left: Mapping[str, float], right: Mapping[str, float]) -> ByPassage:
-    """left - right on the passages that both have."""
-    return {context_id: left[context_id] - right[context_id] for context_id in left if context_id in right}
+    return {metric: scores(metric) for metric in METRICS}

@@ -19,14 +19,13 @@ from seal.errors import Transient
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")
-Result_co = TypeVar("Result_co", covariant=True)
 
 
-class EngineTask(Protocol[Result_co]):
+class EngineTask(Protocol[Result]):
     """What every request to the engine returns."""
 
     @property
-    def future(self) -> concurrent.futures.Future[Result_co]:
+    def future(self) -> concurrent.futures.Future[Result]:
         """Ends with the result, an error, or cancelled."""
 
     def cancel(self) -> object:

@@ -21,12 +21,13 @@ DOMAIN = "seal.dev"
 """Domain of our ErrorInfo."""
 STATUS_KEY = "grpc-status-details-bin"
 """Trailing metadata key of the rich status."""
-MAX_MESSAGE_CHARACTERS = 800
-MAX_REMEDY_CHARACTERS = 400
-MAX_DETAIL_CHARACTERS = 200
-MAX_DETAILS = 6
+MAX_MESSAGE_BYTES = 1200
+MAX_REMEDY_BYTES = 400
+MAX_DETAIL_BYTES = 120
+MAX_DETAILS = 4
 
 _SEPARATOR = "; "
+_ELLIPSIS = "..."
 _CLASSES = MappingProxyType({row.reason: kind for kind, row in ERROR_CLASSES.items()})
 _REMEDIES = MappingProxyType(
     {
@@ -44,17 +45,17 @@ _REMEDIES = MappingProxyType(
 def to_status(error: SealError) -> status_pb2.Status:
     """Rich status of an error."""
     row = error_class(error)
-    message, remedy = _cut(error.message, MAX_MESSAGE_CHARACTERS), _cut(error.remedy, MAX_REMEDY_CHARACTERS)
-    field = _cut(error.field, MAX_DETAIL_CHARACTERS)
+    message, remedy = _cut(error.message, MAX_MESSAGE_BYTES), _cut(error.remedy, MAX_REMEDY_BYTES)
+    field = _cut(error.field, MAX_DETAIL_BYTES)
     status = status_pb2.Status(
         code=grpc.StatusCode[row.grpc_code].value[0], message=f"{message}{_SEPARATOR}{remedy}" if remedy else message
     )
-    details = {name: _cut(value, MAX_DETAIL_CHARACTERS) for name, value in list(error.details.items())[:MAX_DETAILS]}
+    details = {name: _cut(value, MAX_DETAIL_BYTES) for name, value in list(error.details.items())[:MAX_DETAILS]}
     info = error_details_pb2.ErrorInfo(reason=row.reason, domain=DOMAIN, metadata=details)
     info.metadata.update({name: value for name, value in (("remedy", remedy), ("field", field)) if value})
     status.details.add().Pack(info)
     if field:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=_cut(message, MAX_DETAIL_CHARACTERS))
+        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=_cut(message, MAX_DETAIL_BYTES))
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     if error.retry_after_seconds is not None:
         delay = Duration()
@@ -104,9 +105,17 @@ def from_validation_error(error: ValidationError) -> InvalidInput:
 
 
 def _foreign(code: str, words: str) -> SealError:
-    message = _cut(words, MAX_MESSAGE_CHARACTERS) or f"the call ended with {code}"
+    message = _cut(words, MAX_MESSAGE_BYTES) or f"the call ended with {code}"
     return error_class_for_code(code)(message, remedy=_REMEDIES.get(code, ""))
 
 
 def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    """Text of at most `limit` bytes as an HTTP/2 header counts them: what is not plain ASCII is percent-encoded, three bytes for one."""
+    size, end, plain = 0, 0, text.encode("utf-8", "replace").decode()
+    for index, character in enumerate(plain[: limit + 1]):
+        size += 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())
+        if size <= limit - len(_ELLIPSIS):
+            end = index + 1
+        if size > limit:
+            return plain[:end] + _ELLIPSIS
+    return plain

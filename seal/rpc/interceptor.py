@@ -19,7 +19,7 @@ import grpc.aio
 import structlog
 from pydantic import ValidationError
 
-from seal.errors import Internal, SealError, error_class
+from seal.errors import Internal, SealError, Transient, error_class
 from seal.rpc.errors import STATUS_KEY, from_validation_error, to_status
 from seal.telemetry import Metrics
 
@@ -47,17 +47,25 @@ class _Method:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler; knows how many calls of ours run (health and reflection not counted)."""
+    """Wraps every handler and knows which calls run: those of the services, and those of health and reflection apart from them."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._watches: set[asyncio.Task[Any]] = set()
+        self._ending = False
 
     async def wait_idle(self) -> None:
-        """Wait until no call runs."""
+        """Wait until no call of a service runs."""
         await self._idle.wait()
+
+    def end_watches(self) -> None:
+        """End health and reflection streams, which would never end by themselves, with UNAVAILABLE."""
+        self._ending = True
+        for task in self._watches:
+            task.cancel()
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
@@ -96,38 +104,45 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _call(self, method: _Method, request: Any, context: Any) -> AsyncIterator[None]:
         started = time.monotonic()
-        counted = method.service not in _QUIET_SERVICES
-        self._enter(method, counted)
+        task = asyncio.current_task() if method.service in _QUIET_SERVICES else None
+        self._enter(method, task)
         code, failure = "OK", None
         with structlog.contextvars.bound_contextvars(**_identity(request)):
             try:
                 yield
                 code = _set_code(context)
             except (asyncio.CancelledError, GeneratorExit):
+                if task is not None and self._ending and task.uncancel() == 0:
+                    code = "UNAVAILABLE"
+                    await _abort(context, Transient("the server is stopping"))
                 code = "DEADLINE_EXCEEDED" if _deadline_passed(context) else "CANCELLED"
                 raise
             except grpc.aio.AbortError:
                 code = _set_code(context)
                 raise
-            except Exception as error:  # the boundary of a call: whatever happened, the client gets a status
+            except Exception as error:  # noqa: BLE001 - the boundary of a call: whatever happened, the client gets a status
                 failure = _failure(error, method)
                 code = error_class(failure).grpc_code
                 await _abort(context, failure)
             finally:
-                self._leave(counted)
+                self._leave(task)
                 self._record(method, code, failure, seconds=time.monotonic() - started)
 
-    def _enter(self, method: _Method, counted: bool) -> None:
+    def _enter(self, method: _Method, watch: asyncio.Task[Any] | None) -> None:
         self._metrics.grpc_started.labels(**method.labels).inc()
-        if counted:
+        if watch is not None:
+            self._watches.add(watch)
+        else:
             self._running += 1
             self._idle.clear()
 
-    def _leave(self, counted: bool) -> None:
-        if counted:
-            self._running -= 1
-            if not self._running:
-                self._idle.set()
+    def _leave(self, watch: asyncio.Task[Any] | None) -> None:
+        if watch is not None:
+            self._watches.discard(watch)
+            return
+        self._running -= 1
+        if not self._running:
+            self._idle.set()
 
     def _record(self, method: _Method, code: str, failure: SealError | None, *, seconds: float) -> None:
         self._metrics.grpc_handled.labels(**method.labels, grpc_code=_metric_code(code)).inc()
@@ -176,7 +191,7 @@ def _identity(request: Any) -> dict[str, str]:
 
 
 def _metric_code(code: str) -> str:
-    """gRPC's Go spelling, which dashboards expect: OK, NotFound, Canceled."""
+    """Spell a code as gRPC for Go does and dashboards expect: OK, NotFound, Canceled."""
     if code == "OK":
         return code
     return "Canceled" if code == "CANCELLED" else "".join(part.capitalize() for part in code.split("_"))

@@ -78,10 +78,10 @@ class RunningServer:
     async def _stop(self, grace_seconds: float) -> None:
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.unready_seconds)
-        ending = asyncio.create_task(self._server.stop(grace_seconds))
+        ending = asyncio.create_task(self._server.stop(grace_seconds))  # never call it twice at once: grpc.aio crashes the process
         idle = asyncio.create_task(self._calls.wait_idle())
         await asyncio.wait({ending, idle}, return_when=asyncio.FIRST_COMPLETED)
-        await self._server.stop(0)  # what is left are health watches and reflection streams, which never end by themselves
+        self._calls.end_watches()
         await ending
         idle.cancel()
         log.info("server stopped", address=self.address)
@@ -186,7 +186,7 @@ def _check_host_and_port(address: str) -> None:
 
 
 def _check_unix_path(address: str) -> None:
-    """gRPC removes whatever socket is in the way, also one that another server listens on; so look first."""
+    """Look what is in the way: gRPC would remove any socket, also one that another server listens on."""
     path = Path(address.removeprefix("unix:").removeprefix("//"))
     if not path.name or len(os.fsencode(path)) > _MAX_UNIX_PATH_BYTES:
         raise InvalidInput(

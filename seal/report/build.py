@@ -1,0 +1,91 @@
+"""`report.json` from what a run left behind, finished or not. Pure but for the reading: the same files give the same report."""
+
+from __future__ import annotations
+
+from seal.artifacts import ArtifactStore
+from seal.report.details import rollout_details, validation_details
+from seal.report.estimates import Estimator
+from seal.report.formats import plural
+from seal.report.model import Report, RolloutReport, ScoreRow
+from seal.report.rounds import rollout_report, stage_report
+from seal.report.rows import retained_rows, score_rows
+from seal.report.shapes import edit_shape
+from seal.report.source import RunFiles, read_run
+
+MAX_PASSAGES_IN_DETAIL = 60
+"""Passages per stage whose edits and answers are in the report; the rest is in the run's `records.jsonl`."""
+
+
+def build_report(store: ArtifactStore, run: str, *, max_passages: int = MAX_PASSAGES_IN_DETAIL) -> Report:
+    """The report of the run in `{store}/{run}`.
+
+    Raises:
+        NotFound: there is no such run.
+        Internal: a file of the run is damaged, naming it.
+    """
+    return report_of(read_run(store, run), max_passages=max_passages)
+
+
+def report_of(files: RunFiles, *, max_passages: int = MAX_PASSAGES_IN_DETAIL) -> Report:
+    """The report of a run that was read."""
+    estimator = Estimator(seed=files.spec.seed)
+    rows = score_rows(files, estimator)
+    rollouts = tuple(rollout_report(files, stage, estimator) for stage in files.named("rollout"))
+    first = files.stage("validate", 0)
+    return Report(
+        run=files.spec.name,
+        phase=files.status.phase,
+        failure=files.status.failure,
+        rounds_done=max((stage.round for stage in files.named("validate") if stage.complete), default=0),
+        started_seconds=files.status.started_seconds,
+        finished_seconds=files.status.finished_seconds,
+        spec=files.spec,
+        machine=files.machine,
+        interval=estimator.words,
+        validation_passages=len(first.records) if first else 0,
+        validation_questions=sum(len(record.baseline.answers) for record in first.records) if first else 0,
+        rows=rows,
+        retained=retained_rows(files, estimator),
+        rollouts=rollouts,
+        shapes=tuple(shape for stage in files.stages if (shape := edit_shape(stage))),
+        stages=tuple(stage_report(stage) for stage in files.stages),
+        notes=_notes(files, rows, rollouts),
+        validation_details=validation_details(files, limit=max_passages),
+        rollout_details=tuple(rollout_details(files, stage, limit=max_passages) for stage in files.named("rollout")),
+    )
+
+
+def _notes(files: RunFiles, rows: tuple[ScoreRow, ...], rollouts: tuple[RolloutReport, ...]) -> tuple[str, ...]:
+    """What a reader has to know before believing the numbers."""
+    notes = []
+    if files.status.failure:
+        notes.append(f"The run failed: {files.status.failure}")
+    elif files.status.phase != "Complete":
+        notes.append(f"The run is not finished (phase {files.status.phase}): the report shows the finished parts of it.")
+    notes += [
+        f"Stage {stage.name} of round {stage.round} is incomplete: {len(stage.summaries)} of {stage.shards} shards."
+        for stage in files.stages
+        if not stage.complete
+    ]
+    notes += [note for row in rows for note in _row_notes(row)]
+    for rollout in rollouts:
+        if rollout.selection_sha256 and not rollout.kept:
+            notes.append(f"Round {rollout.round} kept no edit: its policy is that of round {rollout.policy_round}.")
+        elif rollout.improved is False:
+            notes.append(f"The training of round {rollout.round} made no policy: that of round {rollout.policy_round} stays.")
+    return tuple(notes)
+
+
+def _row_notes(row: ScoreRow) -> list[str]:
+    notes = []
+    failed = {outcome: n for outcome, n in row.outcomes.items() if outcome != "ok"}
+    if failed:
+        listed = ", ".join(f"{n} {outcome}" for outcome, n in failed.items())
+        notes.append(f"{row.label.capitalize()}: {listed} of {sum(row.outcomes.values())} inner loops have no score and are left out.")
+    if row.answers_ungraded:
+        notes.append(f"{row.label.capitalize()}: {row.answers_ungraded} of {row.answers} answers are ungraded and left out.")
+    if row.passages_missing:
+        notes.append(
+            f"{row.label.capitalize()}: {plural(row.passages_missing, 'passage has', 'passages have')} no score at all; differences are over the others."
+        )
+    return notes

@@ -1,0 +1,107 @@
+"""Numbers as people read them, the same in the terminal and on the page. What is missing is a dash, never 0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from seal.report.model import Estimate, Metric
+
+MISSING = "–"
+MINUS = "−"
+NBSP = "\u00a0"
+"""Keeps a number and its unit on one line."""
+
+METRIC_NAMES: Mapping[Metric, str] = {
+    "contains": "accuracy (contains)",
+    "exact": "exact match",
+    "f1": "token F1",
+    "logprob": "log p",
+    "score": "reward",
+}
+GRADER_WORDS: Mapping[str, str] = {
+    "exact": "the answer is the gold answer, up to case, punctuation and articles (exact match)",
+    "contains": "the gold answer occurs in the answer as whole words (contains)",
+    "f1": "the overlap of words with the gold answer (token F1)",
+    "logprob": "the log-probability of the gold answer in nats per token (log p)",
+}
+"""What a grader measures, to go on from "is"."""
+
+
+def percent(value: float | None, *, signed: bool = False) -> str:
+    """0.1234 -> 12.3 %."""
+    return MISSING if value is None else f"{_number(100 * value, 1, signed)}{NBSP}%"
+
+
+def points(value: float | None) -> str:
+    """A difference of shares in percentage points: 0.1234 -> +12.3."""
+    return MISSING if value is None else _number(100 * value, 1, True)
+
+
+def plain(value: float | None, *, digits: int = 3, signed: bool = False) -> str:
+    """0.1234 -> 0.123."""
+    return MISSING if value is None else _number(value, digits, signed)
+
+
+def score(value: float | None, metric: Metric, grader: str, *, signed: bool = False) -> str:
+    """A score in the unit of its metric: shares of right answers in percent, F1 and log p as they are."""
+    name = grader if metric == "score" else metric
+    if name in ("contains", "exact"):
+        return points(value) if signed else percent(value)
+    return plain(value, digits=2 if name == "logprob" else 3, signed=signed)
+
+
+def interval(estimate: Estimate | None, metric: Metric, grader: str, *, signed: bool = False) -> str:
+    """[low, high] in the unit of the metric; empty where there is none."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return ""
+    low, high = (score(end, metric, grader, signed=signed).removesuffix(f"{NBSP}%") for end in (estimate.low, estimate.high))
+    return f"[{low}, {high}]"
+
+
+def with_interval(estimate: Estimate | None, metric: Metric, grader: str, *, signed: bool = False) -> str:
+    """12.3 % [8.0, 16.1], or +3.1 [-1.0, +7.2] for a difference."""
+    if estimate is None or estimate.mean is None:
+        return MISSING
+    return f"{score(estimate.mean, metric, grader, signed=signed)} {interval(estimate, metric, grader, signed=signed)}".rstrip()
+
+
+def duration(seconds: float | None) -> str:
+    """59 s, 3 min 05 s, 2 h 04 min."""
+    if seconds is None:
+        return MISSING
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}{NBSP}s"
+    if whole < 3600:
+        return f"{whole // 60}{NBSP}min{NBSP}{whole % 60:02d}{NBSP}s"
+    return f"{whole // 3600}{NBSP}h{NBSP}{whole % 3600 // 60:02d}{NBSP}min"
+
+
+def count(value: float) -> str:
+    """1234567 -> 1,234,567."""
+    return f"{value:,.0f}"
+
+
+def plural(n: int, one: str, many: str = "") -> str:
+    """1 passage, 2 passages."""
+    return f"{count(n)} {one if n == 1 else many or one + 's'}"
+
+
+def counts(values: Mapping[str, int]) -> str:
+    """3 kept, 5 no-gain; a dash for none."""
+    return ", ".join(f"{count(n)} {name}" for name, n in values.items() if n) or MISSING
+
+
+def listed(parts: list[str]) -> str:
+    """a, b and c."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+
+
+def _number(value: float, digits: int, signed: bool) -> str:
+    """With a real minus sign, and without the sign of a rounded zero."""
+    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    if not any(character in "123456789" for character in text):
+        text = text.lstrip("+-")
+    return text.replace("-", MINUS)

@@ -1,0 +1,1 @@
+"""ReST^EM as pure functions: what a round uses, which edits it keeps, and what its numbers are worth. No I/O, no torch."""

@@ -1,0 +1,166 @@
+"""Which edits the policy learns to write: the best of each context, if they helped at all.
+
+The reward is mostly noise (performance.md: one repeat has a reliability of 0.16), so the filter is careful: an edit without gain over
+the policy's own score is not kept even if it is the best, and a context whose edits all scored alike says nothing about which to write.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from seal.errors import InvalidInput
+from seal.outcomes import Outcome
+from seal.restem.reward import gain, mean
+
+SAME_SCORE = 1e-9
+"""Rewards this close are equal: means of the same answers may differ in the last bit."""
+
+
+class DropReason(StrEnum):
+    """Why a candidate was not kept."""
+
+    INVALID = "invalid"
+    """Its edit parsed to no training example."""
+    DIVERGED = "diverged"
+    """Its training met NaN or Inf."""
+    UNGRADED = "ungraded"
+    """It has no reward, or its context no baseline: no grade could be given."""
+    CANCELLED = "cancelled"
+    """The caller stopped it."""
+    ALL_EQUAL = "all-equal"
+    """All graded candidates of its context, two or more, have the same reward."""
+    NO_GAIN = "no-gain"
+    """Its reward is not above the context's baseline."""
+    NOT_BEST = "not-best"
+    """It helped, but others of its context rank before it."""
+
+
+_REASON_OF_OUTCOME = {
+    Outcome.INVALID: DropReason.INVALID,
+    Outcome.DIVERGED: DropReason.DIVERGED,
+    Outcome.UNGRADED: DropReason.UNGRADED,
+    Outcome.CANCELLED: DropReason.CANCELLED,
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One edit with what its inner loops gave."""
+
+    context_id: str
+    candidate: int
+    """Index among the context's k."""
+    prompt: str
+    """The rendered edit prompt."""
+    text: str
+    """The edit as the policy wrote it."""
+    outcome: Outcome
+    """Ok if at least one repeat has a reward."""
+    rewards: tuple[float | None, ...]
+    """One per repeat; None where it is missing."""
+    logprob: float | None
+    """Mean log p of the gold answers under the adapted model, nats per token."""
+    baseline: float | None
+    """The policy's own score on the context's queries."""
+
+    @property
+    def reward(self) -> float | None:
+        """Mean over the repeats; None if it has none."""
+        return mean(self.rewards) if self.outcome is Outcome.OK else None
+
+    @property
+    def gain(self) -> float | None:
+        """Reward above the baseline."""
+        return gain(self.reward, self.baseline)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A candidate that the policy learns."""
+
+    candidate: Candidate
+    reward: float
+    gain: float
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A candidate that it does not learn, and why."""
+
+    candidate: Candidate
+    reason: DropReason
+
+
+@dataclass(frozen=True)
+class Selection:
+    """All candidates of a round, divided. The order of the candidates that went in does not show."""
+
+    kept: tuple[Kept, ...]
+    """By context id, the best first."""
+    dropped: tuple[Dropped, ...]
+    """By context id and candidate."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Dropped candidates by reason; reasons that did not occur are left out."""
+        return dict(sorted(Counter(str(dropped.reason) for dropped in self.dropped).items()))
+
+
+def select(candidates: Iterable[Candidate], *, keep_per_context: int = 1) -> Selection:
+    """Keep the best edits of each context that gained something.
+
+    Ties are broken by log-probability, then by the shorter edit, then by the candidate's index.
+
+    Raises:
+        InvalidInput: `keep_per_context` below 1, or a candidate given twice (a reward counts once).
+    """
+    if keep_per_context < 1:
+        raise InvalidInput(f"{keep_per_context} edits cannot be kept", field="improve.keep_per_context", remedy="give 1 or more")
+    contexts: dict[str, dict[int, Candidate]] = {}
+    for candidate in candidates:
+        if candidate.candidate in contexts.setdefault(candidate.context_id, {}):
+            raise InvalidInput(
+                f"candidate {candidate.candidate} of context {candidate.context_id!r} is given twice", remedy="give each result once"
+            )
+        contexts[candidate.context_id][candidate.candidate] = candidate
+    kept: list[Kept] = []
+    dropped: list[Dropped] = []
+    for _, members in sorted(contexts.items()):
+        of_context = _select_context(members.values(), keep_per_context)
+        kept += of_context.kept
+        dropped += of_context.dropped
+    return Selection(tuple(kept), tuple(dropped))
+
+
+def _select_context(candidates: Iterable[Candidate], keep: int) -> Selection:
+    """One context: set apart what has no score, rank the rest, keep the best."""
+    graded: list[Kept] = []
+    dropped: list[Dropped] = []
+    for candidate in sorted(candidates, key=lambda candidate: candidate.candidate):
+        reward, gained = candidate.reward, candidate.gain
+        if reward is None or gained is None:
+            dropped.append(Dropped(candidate, _REASON_OF_OUTCOME.get(candidate.outcome, DropReason.UNGRADED)))
+        else:
+            graded.append(Kept(candidate, reward, gained))
+    all_equal = _all_equal(graded)
+    kept = [] if all_equal else sorted((one for one in graded if one.gain > SAME_SCORE), key=_rank)[:keep]
+    for one in graded:
+        if one not in kept:
+            low = DropReason.NO_GAIN if one.gain <= SAME_SCORE else DropReason.NOT_BEST
+            dropped.append(Dropped(one.candidate, DropReason.ALL_EQUAL if all_equal else low))
+    return Selection(tuple(kept), tuple(sorted(dropped, key=lambda one: one.candidate.candidate)))
+
+
+def _all_equal(graded: Sequence[Kept]) -> bool:
+    """True for two or more candidates with one and the same reward."""
+    rewards = [one.reward for one in graded]
+    return len(rewards) > 1 and max(rewards) - min(rewards) <= SAME_SCORE
+
+
+def _rank(one: Kept) -> tuple[float, float, int, int]:
+    """Sorts the best first."""
+    logprob = mean((one.candidate.logprob,))
+    return (-round(one.reward, 9), float("inf") if logprob is None else -logprob, len(one.candidate.text), one.candidate.candidate)
