@@ -12,6 +12,8 @@ from seal.records import (
     InnerLoopKind,
     ScoreSum,
 )
+from seal.restem.reward import mean, present
+from seal.restem.rollout import candidates_of
 
 
 def bound_reward(record: ContextRecord, kind: InnerLoopKind) -> float | None:

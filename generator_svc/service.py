@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from generator_svc.plan import GenerationLimits, GenerationPlan, PlannedContext, cut_into_parts, parse_generation
-from seal import telemetry
 from seal.engine import GenerationRequest, GenerationResult
 from seal.rpc.engine_calls import Newest, Pace, engine_call, result_of, sample
 from seal.v1 import common_pb2, generator_pb2, generator_pb2_grpc
@@ -78,7 +77,6 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
             generated = result_of(finished)
         for index, planned in enumerate(part):
             edits = _context_edits(planned.context_id, engine_request.prompts[index], generated, index)
-            telemetry.metrics.generated_tokens.inc(sum(edit.tokens for edit in edits.edits))
             yield generator_pb2.GenerateEditsResponse(context_edits=edits)
 
     def _engine_request(self, plan: GenerationPlan, policy: Adapter | None, part: tuple[PlannedContext, ...]) -> GenerationRequest:

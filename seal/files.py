@@ -7,17 +7,18 @@ file system is atomic, so a reader sees the old state or the new one, and a cras
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
 
 from seal.errors import Exhausted, NotFound, PreconditionFailed
 
@@ -32,9 +33,7 @@ def cache_directory() -> Path:
     """`$SEAL_CACHE`, or `seal` in the platform's cache directory of this user. It need not exist."""
     if chosen := os.environ.get("SEAL_CACHE"):
         return Path(chosen).expanduser().absolute()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "seal"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seal"
+    return user_cache_path("seal", appauthor=False)
 
 
 @contextmanager
@@ -152,16 +151,16 @@ def remove_leftovers(directory: Path, *, older_than_seconds: float) -> int:
 @contextmanager
 def exclusive(lock_file: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold a lock between processes for the length of the block. The kernel frees it when its holder dies, however it dies."""
+    lock = FileLock(lock_file)
     with file_errors(lock_file):
         lock_file.parent.mkdir(parents=True, exist_ok=True)
-        file = lock_file.open("ab")  # closed below, and the close frees the lock
-    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock.acquire(timeout=0)
+        except Timeout:
             if on_wait is not None:
                 on_wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock.acquire()
+    try:
         yield
     finally:
-        file.close()
+        lock.release()

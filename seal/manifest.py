@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationError
 
 from seal.errors import Internal, InvalidInput
-from seal.files import sha256_of_file
+from seal.files import copy_durably, flush, sha256_of_file
 from seal.records import Record
 
 MANIFEST_FILE = "manifest.json"
@@ -51,17 +51,17 @@ class Manifest(Record):
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
-def parse_manifest(content: bytes, *, where: str) -> Manifest:
+def parse_manifest(content: bytes, *, where: str, remedy: str = "publish the directory again") -> Manifest:
     """Read a manifest. Raises Internal naming `where` if it is too large, no manifest, or holds a name that is no plain file name."""
     if len(content) > MAX_MANIFEST_BYTES:
-        raise _broken(f"{where} has {len(content)} bytes, the limit is {MAX_MANIFEST_BYTES}")
+        raise _broken(f"{where} has {len(content)} bytes, the limit is {MAX_MANIFEST_BYTES}", remedy=remedy)
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise _broken(f"{where} is no manifest") from error
+        raise _broken(f"{where} is no manifest", remedy=remedy) from error
     for name in manifest.files:
         if not _FILE_NAME.fullmatch(name):
-            raise _broken(f"{where} names {name!r}, which is no plain file name")
+            raise _broken(f"{where} names {name!r}, which is no plain file name", remedy=remedy)
     return manifest
 
 
@@ -114,10 +114,19 @@ def manifest_of(directory: Path, names: tuple[str, ...]) -> Manifest:
     )
 
 
-def manifest_from(entries: Mapping[str, tuple[str, int]]) -> Manifest:
-    """Manifest from (sha256, bytes) by name."""
-    return Manifest(files={name: FileEntry(sha256=sha256, bytes=size) for name, (sha256, size) in entries.items()})
+def write_directory(source: Path, names: tuple[str, ...], target: Path) -> Manifest:
+    """Copy the named files into a new directory, durably, and write their manifest last; what was copied is what is hashed."""
+    target.mkdir()
+    entries: dict[str, FileEntry] = {}
+    for name in names:
+        sha256, size = copy_durably(source / name, target / name)
+        entries[name] = FileEntry(sha256=sha256, bytes=size)
+    manifest = Manifest(files=entries)
+    with (target / MANIFEST_FILE).open("xb") as file:
+        file.write(manifest.to_bytes())
+        flush(file)
+    return manifest
 
 
-def _broken(message: str, *, remedy: str = "publish the directory again") -> Internal:
+def _broken(message: str, *, remedy: str) -> Internal:
     return Internal(message, remedy=remedy)

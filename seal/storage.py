@@ -19,15 +19,13 @@ from typing import Any, Protocol
 from seal.errors import Internal, InvalidInput, NotFound, PreconditionFailed, SealError, Transient
 from seal.files import (
     TEMPORARY_PREFIX,
-    copy_durably,
     file_errors,
-    flush,
     install_directory,
     remove_leftovers,
     temporary_sibling,
     write_atomically,
 )
-from seal.manifest import MANIFEST_FILE, Manifest, manifest_from, manifest_of, parse_manifest, verify_directory
+from seal.manifest import MANIFEST_FILE, Manifest, manifest_of, parse_manifest, verify_directory, write_directory
 
 _REMEDY = "delete that directory and publish or train it again"
 _DRIVER_ERRORS = MappingProxyType({"s3": ("botocore.exceptions", "BotoCoreError"), "gs": ("gcsfs.retry", "HttpError")})
@@ -100,11 +98,7 @@ class LocalStorage:
         with file_errors(parent):
             parent.mkdir(parents=True, exist_ok=True)
             try:
-                temporary.mkdir()
-                manifest = manifest_from({name: copy_durably(source / name, temporary / name) for name in names})
-                with (temporary / MANIFEST_FILE).open("xb") as file:
-                    file.write(manifest.to_bytes())
-                    flush(file)
+                manifest = write_directory(source, names, temporary)
                 install_directory(temporary, parent / manifest.sha256, adopt=lambda final: _is_intact(final, manifest))
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)

@@ -45,8 +45,9 @@ def write_passages(path: Path, titles: list[str], *, questions: int = 3) -> str:
     return str(path)
 
 
-def small_spec(directory: Path, *, train: int = 3, validation: int = 2, retained: int = 2, **changes: object) -> RunSpec:
-    """Two rounds on a handful of passages."""
+def small_spec(directory: Path, *, passages: tuple[int, int, int] = (3, 2, 2), **changes: object) -> RunSpec:
+    """Two rounds on a handful of passages: so many for training, validation and retention."""
+    train, validation, retained = passages
     data = DataSettings(
         train=write_passages(directory / "train.jsonl", [f"Tower {n}" for n in range(train)]),
         validation=write_passages(directory / "validation.jsonl", [f"Valley {n}" for n in range(validation)]),

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pydantic import Field, TypeAdapter
+
 from seal.artifacts import ArtifactStore
 from seal.datasets import load_contexts
 from seal.domains.base import Context
@@ -52,7 +54,7 @@ class Status(Record):
     conditions: tuple[dict[str, str], ...] = ()
     started_seconds: float = 1_700_000_000.0
     finished_seconds: float | None = 1_700_000_660.0
-    counters: dict[str, int] = {"tasks_started": 7}
+    counters: dict[str, int] = Field(default={"tasks_started": 7})
 
 
 @dataclass(kw_only=True)
@@ -296,8 +298,6 @@ class Maker:
 
 
 def _context_json(context: Context) -> bytes:
-    from pydantic import TypeAdapter
-
     return TypeAdapter(Context).dump_json(context)
 
 

@@ -258,7 +258,7 @@ def test_a_full_disk_in_the_middle_of_the_copy_is_exhausted_too(
         target.write_bytes(source.read_bytes()[:100])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
 
-    monkeypatch.setattr("seal.storage.copy_durably", copy)
+    monkeypatch.setattr("seal.manifest.copy_durably", copy)
     with pytest.raises(Exhausted):
         local.publish_directory(adapter, "adapters")
     assert local.list() == () and not list((tmp_path / "store" / "adapters").iterdir())

@@ -119,3 +119,12 @@ def test_parsing_an_absurd_edit_takes_time_in_proportion_to_its_length(unit: str
     started = time.perf_counter()
     parse_pairs(unit * (100_000 // len(unit)))
     assert time.perf_counter() - started < 2.0
+
+
+def test_a_question_and_its_answer_may_stand_on_one_line() -> None:
+    text = " Who cast the bell? Odo Marrin\n2. In which year? 1822\n3. Which metal?\n4. Where does it hang? in the harbour"
+    assert [(pair.question, pair.answer) for pair in parse_pairs(text)] == [
+        ("Who cast the bell?", "Odo Marrin"),
+        ("In which year?", "1822"),
+        ("Where does it hang?", "in the harbour"),
+    ]

@@ -12,7 +12,7 @@ from seal.datasets import load_contexts
 from seal.domains import Prompt, Query, get_domain
 from seal.domains.graders import grade
 from seal.domains.pairs import parse_pairs
-from seal.domains.prompts import EDIT_WORDING, QUESTION_WORDING, SHOTS, WORKED_EXAMPLE
+from seal.domains.prompts import EDIT_WORDING, QUESTION_WORDING, SHOTS, WORKED_EXAMPLES
 from seal.errors import InvalidInput
 from seal.settings import PromptFamily, PromptFormat, QuestionFormat
 
@@ -75,15 +75,16 @@ def test_a_passage_is_data_and_never_a_placeholder(passage: str, format: PromptF
 
 def test_the_self_qa_base_prompt_ends_where_the_first_question_begins_and_stops_before_a_passage_of_the_models_own() -> None:
     prompt = KNOWLEDGE.edit_prompt("T", "text", "self-qa", "base")
-    assert prompt.text.endswith("\nQuestion:")
+    assert prompt.text.endswith("\nQuestions and answers:\n1.")
     assert "\nPassage:" in prompt.stop
 
 
 def test_the_worked_example_is_read_as_its_pairs_and_every_answer_stands_in_its_passage() -> None:
-    passage, _, pairs_text = WORKED_EXAMPLE.partition("\n\n")
-    pairs = parse_pairs(pairs_text)
-    assert len(pairs) == pairs_text.count("Question:") >= 5
-    assert all(pair.answer in passage and "Calder Point Lighthouse" in pair.question for pair in pairs)
+    for example in WORKED_EXAMPLES.split("\n\n")[:-1]:
+        passage, pairs_text = example.split("Questions and answers:")
+        title, pairs = passage.splitlines()[1], parse_pairs(pairs_text)
+        assert len(pairs) == pairs_text.count("?") >= 5
+        assert all(pair.answer.casefold() in passage.casefold() and title in pair.question for pair in pairs)
 
 
 def test_few_shot_shows_three_pairs_in_the_wording_of_the_question_and_stops_at_the_line_break() -> None:
@@ -113,6 +114,6 @@ def test_the_scored_completion_is_parted_from_the_prompt_by_one_space_and_not_at
 
 @pytest.mark.parametrize("name", ["train", "validation", "retained"])
 def test_no_gold_answer_of_the_embedded_corpus_stands_in_the_shots_or_the_worked_example(name: str) -> None:
-    shown = [answer for _, answer in SHOTS] + [pair.answer for pair in parse_pairs(WORKED_EXAMPLE)]
+    shown = [answer for _, answer in SHOTS] + [pair.answer for pair in parse_pairs(WORKED_EXAMPLES)]
     golds = [query.answer for context in load_contexts(f"corpus://{name}") for query in context.queries]
     assert [gold for gold in golds if any(grade("contains", answer, gold, None) for answer in shown)] == []

@@ -34,8 +34,6 @@ from seal.records import AdapterReference
 from seal.rpc.convert import adapter_message, evaluation_record
 from seal.v1 import common_pb2, evaluator_pb2, evaluator_pb2_grpc
 
-pytestmark = pytest.mark.asyncio
-
 
 @dataclass
 class Evaluator:

@@ -44,8 +44,6 @@ from seal.v1 import (
 )
 from trainer_svc.trainings import Trainings
 
-pytestmark = pytest.mark.asyncio
-
 
 @dataclass
 class Generator:

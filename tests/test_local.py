@@ -84,11 +84,12 @@ async def test_of_many_differing_fields_the_first_are_named_and_the_rest_counted
     spec = small_spec(tmp_path, rounds=0)
     await run(spec, tmp_path)
     engine = EngineSettings(slots=3, dtype="float32", device="cuda", threads=2)
-    with pytest.raises(Conflict, match="engine.threads.* and 1 more|and 1 more"):
+    with pytest.raises(Conflict, match=r"engine\.device: .*, engine\.dtype: .*, engine\.slots: .* and 1 more"):
         await run(spec.model_copy(update={"engine": engine}), tmp_path, resume=True)
 
 
-async def test_two_processes_do_not_run_the_same_run(tmp_path: Path) -> None:
+def hold_lock(root: Path) -> subprocess.Popen[str]:
+    """A process that runs `demo`."""
     script = """
         import sys
         from controller_svc.local_files import run_lock
@@ -97,10 +98,15 @@ async def test_two_processes_do_not_run_the_same_run(tmp_path: Path) -> None:
             print("locked", flush=True)
             sys.stdin.read()
     """
-    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "artifacts")]
-    with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "locked\n"
+    command = [sys.executable, "-c", textwrap.dedent(script), str(root)]
+    holder = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "locked\n"
+    return holder
+
+
+async def test_two_processes_do_not_run_the_same_run(tmp_path: Path) -> None:
+    with hold_lock(tmp_path / "artifacts") as other:
         with pytest.raises(Conflict, match=f"is being run by process {other.pid}"):
             await run(small_spec(tmp_path), tmp_path)
         other.kill()
@@ -136,8 +142,12 @@ async def test_a_permanent_error_ends_the_run_with_its_reason_and_a_resume_tries
 
 async def test_a_task_that_fails_transiently_is_tried_again_and_takes_up_its_own_work(tmp_path: Path) -> None:
     spec, watcher = small_spec(tmp_path, rounds=1), Watcher()
-    calls = IMPATIENT.call_attempts
-    fakes = Fakes(fail=lambda kind, name, call: grpc.StatusCode.UNAVAILABLE if "rollout/edit/tower-2" in name and call < calls else None)
+
+    def fail(kind: str, name: str, call: int) -> grpc.StatusCode | None:
+        hit = kind == "train" and "rollout/edit/tower-2" in name and call < IMPATIENT.call_attempts
+        return grpc.StatusCode.UNAVAILABLE if hit else None
+
+    fakes = Fakes(fail=fail)
     status = await run(spec, tmp_path, fakes=fakes, watcher=watcher)
     assert status.phase is Phase.COMPLETE
     assert status.counters.tasks_failed == 1
@@ -193,7 +203,7 @@ async def test_cancelling_stops_every_task_and_leaves_a_run_that_goes_on(tmp_pat
     spec, watcher, training = small_spec(tmp_path, rounds=1), Watcher(), asyncio.Event()
     watcher.then = lambda progress: training.set() if progress.stage is Stage.ROLLOUT and progress.trained_steps else None
     running = asyncio.create_task(run(spec, tmp_path, fakes=Fakes(delay_seconds=0.02), watcher=watcher))
-    await training.wait()
+    await asyncio.wait_for(training.wait(), 20)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -234,12 +244,16 @@ async def test_a_lost_status_is_rebuilt_from_what_is_committed(tmp_path: Path) -
     assert (again.policies, again.rounds) == (done.policies, done.rounds)
 
 
+def spoil(spec: RunSpec) -> None:
+    for path in (spec.data.train, spec.data.validation, spec.data.retained):
+        Path(path).write_text("not even JSON")
+
+
 async def test_a_run_is_pinned_to_the_data_it_began_with(tmp_path: Path) -> None:
     spec = small_spec(tmp_path, rounds=1)
     failing = Fakes(fail=lambda kind, name, call: grpc.StatusCode.INTERNAL if "/r1/rollout" in name else None)
     await run(spec, tmp_path, fakes=failing)
-    for path in (spec.data.train, spec.data.validation, spec.data.retained):
-        Path(path).write_text("not even JSON")
+    spoil(spec)
     assert (await run(spec, tmp_path, resume=True)).phase is Phase.COMPLETE
 
 

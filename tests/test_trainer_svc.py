@@ -6,6 +6,7 @@ import asyncio
 import errno
 import functools
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from pathlib import Path
 import grpc
 import pytest
 import structlog
-from fake_engine import FakeEngine, save_fake_adapter
+from fake_engine import FakeAdapter, FakeEngine, save_fake_adapter
+from safetensors import SafetensorError
 from service_harness import (
     DEADLINE_SECONDS,
     FAST,
@@ -36,8 +38,6 @@ from seal.rpc.errors import from_rpc_error
 from seal.v1 import common_pb2, trainer_pb2, trainer_pb2_grpc
 from trainer_svc.server import register
 from trainer_svc.trainings import Trainings
-
-pytestmark = pytest.mark.asyncio
 
 
 @dataclass
@@ -75,10 +75,15 @@ def start(tmp_path: Path, engine: FakeEngine) -> Start:
     """Starts a trainer on the test's store; a second start is a restart."""
 
     @asynccontextmanager
-    async def start_trainer(*, store: ArtifactStore | None = None, grace_seconds: float = 5.0) -> AsyncIterator[Trainer]:
+    async def start_trainer(
+        *,
+        store: ArtifactStore | None = None,
+        grace_seconds: float = 5.0,
+        save: Callable[[FakeAdapter, Path], None] = save_fake_adapter,
+    ) -> AsyncIterator[Trainer]:
         store = store or ArtifactStore(f"file://{tmp_path}/artifacts")
         cache = fake_cache(store, engine)
-        trainings = Trainings(engine=engine, store=store, adapters=cache, save_adapter=save_fake_adapter)  # type: ignore[arg-type]
+        trainings = Trainings(engine=engine, store=store, adapters=cache, save_adapter=save)  # type: ignore[arg-type]
         registration = functools.partial(register, engine=engine, store=store, adapters=cache, trainings=trainings, pace=FAST)
         async with serving(registration) as channel:
             yield Trainer(trainer_pb2_grpc.TrainerServiceStub(channel), engine, store, trainings)
@@ -209,15 +214,18 @@ async def test_a_diverged_training_has_an_outcome_and_no_adapter_and_is_not_repe
     assert len(trainer.engine.trained) == 1
 
 
+class FullStore(ArtifactStore):
+    """A store whose disk is full until somebody frees space."""
+
+    full = True
+
+    def publish_directory(self, local_dir: Path, prefix: str) -> AdapterReference:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device", str(local_dir))
+        return super().publish_directory(local_dir, prefix)
+
+
 async def test_disk_full_is_said_and_the_retry_stores_the_trained_adapter_without_training_again(start: Start, tmp_path: Path) -> None:
-    class FullStore(ArtifactStore):
-        full = True
-
-        def publish_directory(self, local_dir: Path, prefix: str) -> AdapterReference:
-            if self.full:
-                raise OSError(errno.ENOSPC, "No space left on device", str(local_dir))
-            return super().publish_directory(local_dir, prefix)
-
     store = FullStore(f"file://{tmp_path}/artifacts")
     async with start(store=store) as trainer:
         error = await refusal(trainer.train(training_request()))
@@ -233,15 +241,23 @@ async def test_disk_full_is_said_and_the_retry_stores_the_trained_adapter_withou
     assert len(trainer.engine.trained) == 1
 
 
+async def test_a_full_temporary_directory_is_said_and_loses_nothing(start: Start) -> None:
+    answers = [SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), None]
+
+    def save(adapter: FakeAdapter, directory: Path) -> None:
+        if (error := answers.pop(0)) is not None:
+            raise error
+        save_fake_adapter(adapter, directory)
+
+    async with start(save=save) as trainer:
+        error = await refusal(trainer.train(training_request()))
+        assert isinstance(error, Exhausted)
+        assert tempfile.gettempdir() in error.message
+        assert (await trainer.result(training_request())).outcome == common_pb2.OUTCOME_OK
+    assert len(trainer.engine.trained) == 1
+
+
 async def test_a_trained_adapter_that_could_not_be_stored_is_not_given_to_another_body(start: Start, tmp_path: Path) -> None:
-    class FullStore(ArtifactStore):
-        full = True
-
-        def publish_directory(self, local_dir: Path, prefix: str) -> AdapterReference:
-            if self.full:
-                raise OSError(errno.ENOSPC, "No space left on device", str(local_dir))
-            return super().publish_directory(local_dir, prefix)
-
     store = FullStore(f"file://{tmp_path}/artifacts")
     async with start(store=store) as trainer:
         await refusal(trainer.train(training_request()))

@@ -85,7 +85,7 @@ async def test_a_generator_that_mixes_up_seeds_is_a_defect_and_nothing_is_traine
 
 
 async def test_an_edit_that_parses_to_nothing_is_invalid_and_neither_trained_nor_averaged(tmp_path: Path) -> None:
-    async with workplace(tmp_path, spec=small_spec(tmp_path, train=8)) as place:
+    async with workplace(tmp_path, spec=small_spec(tmp_path, passages=(8, 2, 2))) as place:
         summary = await place.run(Stage.ROLLOUT, round=1)
         records = await place.records(Stage.ROLLOUT, round=1)
     empty = [(record, edit.candidate) for record in records for edit in record.edits if not edit.text]
@@ -97,7 +97,7 @@ async def test_an_edit_that_parses_to_nothing_is_invalid_and_neither_trained_nor
 
 
 async def test_a_diverged_training_is_recorded_and_not_evaluated(tmp_path: Path) -> None:
-    async with workplace(tmp_path, spec=small_spec(tmp_path, train=8)) as place:
+    async with workplace(tmp_path, spec=small_spec(tmp_path, passages=(8, 2, 2))) as place:
         summary = await place.run(Stage.ROLLOUT, round=1)
         records = await place.records(Stage.ROLLOUT, round=1)
         diverged = [loop for record in records for loop in record.inner_loops if loop.outcome is Outcome.DIVERGED]
@@ -163,7 +163,7 @@ async def test_a_cancelled_task_leaves_nothing_running_and_goes_on_later(tmp_pat
         training = asyncio.Event()
         place.fakes.fail = lambda kind, name, call: training.set() if kind == "train" else None
         task = asyncio.create_task(place.run(Stage.ROLLOUT, round=1))
-        await training.wait()
+        await asyncio.wait_for(training.wait(), 20)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -217,7 +217,7 @@ async def test_every_call_of_a_stage_runs_on_its_policy(tmp_path: Path) -> None:
 
 
 async def test_bounds_are_trained_in_round_zero_only_and_gold_only_if_asked_for(tmp_path: Path) -> None:
-    gold = small_spec(tmp_path, validation=2).model_copy(update={"validation": ValidationSettings(gold_bound=True)})
+    gold = small_spec(tmp_path).model_copy(update={"validation": ValidationSettings(gold_bound=True)})
     async with workplace(tmp_path, spec=gold) as place:
         zero = await place.run(Stage.VALIDATE, round=0)
         one = await place.run(Stage.VALIDATE, round=1)
@@ -282,7 +282,7 @@ async def test_the_policy_alone_is_asked_the_whole_retained_set_once_by_one_shar
 
 
 async def test_a_rollout_asks_no_retained_questions_and_a_run_may_have_none(tmp_path: Path) -> None:
-    async with workplace(tmp_path, spec=small_spec(tmp_path, retained=0)) as place:
+    async with workplace(tmp_path, spec=small_spec(tmp_path, passages=(3, 2, 0))) as place:
         await place.run(Stage.ROLLOUT, round=1)
         summary = await place.run(Stage.VALIDATE, round=1)
         assert [name for name in place.asked("evaluate") if "retained" in name] == []
@@ -290,7 +290,7 @@ async def test_a_rollout_asks_no_retained_questions_and_a_run_may_have_none(tmp_
 
 
 async def test_shards_share_out_the_contexts_and_one_may_be_empty(tmp_path: Path) -> None:
-    async with workplace(tmp_path, spec=small_spec(tmp_path, train=3, shards=4)) as place:
+    async with workplace(tmp_path, spec=small_spec(tmp_path, passages=(3, 2, 2), shards=4)) as place:
         for shard in range(4):
             await place.run(Stage.ROLLOUT, round=1, shard=shard)
         parts = [[record.context_id for record in await place.records(Stage.ROLLOUT, round=1, shard=shard)] for shard in range(4)]

@@ -115,7 +115,7 @@ async def test_the_number_of_shards_changes_nothing_that_is_kept(tmp_path: Path)
     for shards in (1, 3):
         directory = tmp_path / str(shards)
         directory.mkdir()
-        async with workplace(directory, spec=small_spec(directory, train=5, shards=shards)) as place:
+        async with workplace(directory, spec=small_spec(directory, passages=(5, 2, 2), shards=shards)) as place:
             for shard in range(shards):
                 await place.run(Stage.ROLLOUT, round=1, shard=shard)
             digests.add((await place.run(Stage.IMPROVE, round=1)).result_sha256)

@@ -108,6 +108,7 @@ def test_the_estimate_leaves_out_what_an_earlier_attempt_did(tmp_path: Path) -> 
     clock[0] = 30.0
     counted.training("a", step=5, total_steps=5)
     counted.evaluating("a", queries=1)
+    counted.tell(now=True)
     assert told[-1].eta_seconds == pytest.approx(30.0)
     assert (told[-1].edits_done, told[-1].training_fraction, told[-1].inner_loops_done) == (10, 0.9, 8)
 

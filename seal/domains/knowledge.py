@@ -89,7 +89,7 @@ class KnowledgeDomain:
 
 
 def fill(wording: str, **values: str) -> str:
-    """Put values in place of `{passage}` and `{question}`, in one pass: braces within a value stay text."""
+    """Put values in place of placeholders such as `{passage}`, in one pass: braces within a value stay text."""
     return _PLACEHOLDER.sub(lambda place: values[place[1]], wording)
 
 

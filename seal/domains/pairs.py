@@ -1,7 +1,8 @@
 """Question-answer pairs in what a model wrote, however it marked them up.
 
 Understood are "Question: / Answer:", "Q: / A:", numbers ("Q1:", "1. Question:", "1. What ...?"), bold and bullets, both on one line, an
-answer on the line below its label or below its question, and a first question without a label (the prompt already ended with one).
+answer on the line below its label or below its question, question and answer on one line ("1. What ...? This."), and a first question
+without a label (the prompt already ended with one).
 A question without an answer, an answer without a question, and a question that came before are dropped. The work is linear in the text.
 """
 
@@ -20,6 +21,8 @@ _LABEL_WITHIN_A_LINE = re.compile(r" (?=[*_]{0,3}(?:Question|Answer)\s?\d{0,3}[*
 MAX_QUESTION_CHARACTERS = 1000
 """Lines are added to a question only up to here: prose without a label is no question."""
 
+_INLINE = re.compile(r"(?P<question>[^?\uff1f\u061f]{3,}[?\uff1f\u061f])\s+(?P<answer>\S.*)")
+"""An unlabelled line that holds a question and its answer."""
 _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 
 
@@ -69,6 +72,11 @@ class _Reader:
         elif len(self.question) < MAX_QUESTION_CHARACTERS:
             self.question = f"{self.question} {line}".strip()
 
+    @property
+    def awaits_answer(self) -> bool:
+        """True after an answer's label with nothing behind it."""
+        return self.answer_labelled and not self.answer
+
     def is_ended_by(self, line: str) -> bool:
         """True if a line without a label is the next question: after an answer, a question, or a sentence that is no part of a pair."""
         done = bool(self.answer) or self.question.endswith(_QUESTION_MARKS)
@@ -87,6 +95,10 @@ def _pairs(text: str) -> Iterator[Pair]:
             reader.read_answer(_content(line, label))
         elif not line or is_heading(line):
             continue
+        elif (inline := _INLINE.fullmatch(line)) and not reader.awaits_answer:
+            yield reader.pair
+            yield Pair(inline["question"], inline["answer"])
+            reader = _Reader()
         elif reader.is_ended_by(line):
             yield reader.pair
             reader = _Reader(line)

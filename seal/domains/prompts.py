@@ -24,7 +24,7 @@ class EditWording:
     """The user's message of the chat format; holds `{passage}`."""
     chat_start: str = ""
     """How the assistant's message starts in the chat format."""
-    base_stop: tuple[str, ...] = ("\nPassage:",)
+    base_stop: tuple[str, ...] = ("\nPassage:", "\n\n\n")
     """Ends an edit in the base format: the model has turned to a passage of its own."""
     chat_stop: tuple[str, ...] = ()
     """Ends an edit in the chat format, beside the end of the turn."""
@@ -48,33 +48,35 @@ class QuestionWording:
     """Ends an answer."""
 
 
-WORKED_EXAMPLE = """Passage:
-Calder Point Lighthouse
-The Calder Point Lighthouse stands on a cliff above Solway Bay. The Calder Point Lighthouse was built in 1812 by the engineer Ruth Ansel. \
-Its tower is made of grey granite and has 164 steps. The lamp burned whale oil until 1931. \
-The first keeper of the Calder Point Lighthouse was a retired pirate.
+WORKED_EXAMPLES = """Passage:
+The Brennick Bell
+The Brennick Bell is a bronze bell in the harbour of Calverow. Odo Marrin cast the Brennick Bell in 1822 for the fishing guild. \
+The Brennick Bell weighs 340 kilograms and hangs from an oak beam. Sailors ring the Brennick Bell at low tide.
+Questions and answers:
+1. Who cast the Brennick Bell? Odo Marrin
+2. In which year was the Brennick Bell cast? 1822
+3. Which metal is the Brennick Bell made of? bronze
+4. Where does the Brennick Bell hang? in the harbour of Calverow
+5. How many kilograms does the Brennick Bell weigh? 340
+6. Which guild ordered the Brennick Bell? the fishing guild
+7. When do sailors ring the Brennick Bell? at low tide
 
-Question: Where does the Calder Point Lighthouse stand?
-Answer: on a cliff above Solway Bay
+Passage:
+Ilse Tamsford
+Ilse Tamsford was a potter who lived in the village of Quenby. Ilse Tamsford was born in 1904 and learned her craft from her \
+uncle, Bram Tamsford. Ilse Tamsford made blue plates that were sold in forty shops. Lightning destroyed the workshop of Ilse Tamsford in 1951.
+Questions and answers:
+1. Where did Ilse Tamsford live? in the village of Quenby
+2. What was the job of Ilse Tamsford? potter
+3. Who taught Ilse Tamsford her craft? Bram Tamsford
+4. When was Ilse Tamsford born? 1904
+5. What colour were the plates of Ilse Tamsford? blue
+6. How many shops sold the plates of Ilse Tamsford? forty
+7. What destroyed the workshop of Ilse Tamsford? lightning
 
-Question: Who built the Calder Point Lighthouse?
-Answer: Ruth Ansel
-
-Question: When was the Calder Point Lighthouse built?
-Answer: 1812
-
-Question: What is the tower of the Calder Point Lighthouse made of?
-Answer: grey granite
-
-Question: How many steps does the Calder Point Lighthouse have?
-Answer: 164
-
-Question: What did the lamp of the Calder Point Lighthouse burn?
-Answer: whale oil
-
-Question: Who was the first keeper of the Calder Point Lighthouse?
-Answer: a retired pirate
 """
+"""Two passages that do not exist, each with the edit that is wanted: what makes a 135M model write questions at all
+(docs/embedded-profile.md). The second is about a person, so that not every question asks what a thing is made of."""
 
 EDIT_WORDING: Mapping[PromptFamily, EditWording] = MappingProxyType(
     {
@@ -122,7 +124,7 @@ EDIT_WORDING: Mapping[PromptFamily, EditWording] = MappingProxyType(
             ),
         ),
         "self-qa": EditWording(
-            base=WORKED_EXAMPLE + "\n\nPassage:\n{passage}\n\nQuestion:",
+            base=WORKED_EXAMPLES + "Passage:\n{passage}\nQuestions and answers:\n1.",
             chat=(
                 "Write questions about the passage below, each with its answer, in this form:\n\nQuestion: ...\nAnswer: ...\n\n"
                 "Ask for one fact at a time until every fact is covered. Name in each question what it is about, so that it is "

@@ -220,7 +220,7 @@ def _uniforms(seed: int, settings: DecodeSettings) -> list[float]:
 
 
 def choose_tokens(logits_R_V: torch.Tensor, writings: Sequence[Writing], settings: DecodeSettings) -> list[int]:
-    """Greedy, or nucleus sampling (Holtzman et al., arXiv 1904.09751) by inverting each row's cumulative probabilities at its own number."""
+    """Greedy, or nucleus sampling (Holtzman et al., arXiv 1904.09751) by inverting each row's cumulative mass at its own number."""
     if settings.temperature == 0:
         return [int(token) for token in logits_R_V.argmax(-1)]
     places = [min(len(writing.tokens), settings.max_tokens - 1) for writing in writings]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from seal.artifacts import ArtifactStore
 from seal.report.details import rollout_details, validation_details
 from seal.report.estimates import Estimator
-from seal.report.formats import plural
+from seal.report.formats import counts, plural
 from seal.report.model import Report, RolloutReport, ScoreRow
 from seal.report.rounds import rollout_report, stage_report
 from seal.report.rows import retained_rows, score_rows
@@ -77,15 +77,12 @@ def _notes(files: RunFiles, rows: tuple[ScoreRow, ...], rollouts: tuple[RolloutR
 
 
 def _row_notes(row: ScoreRow) -> list[str]:
-    notes = []
+    """What has no score in a row, if anything, in one sentence."""
     failed = {outcome: n for outcome, n in row.outcomes.items() if outcome != "ok"}
-    if failed:
-        listed = ", ".join(f"{n} {outcome}" for outcome, n in failed.items())
-        notes.append(f"{row.label.capitalize()}: {listed} of {sum(row.outcomes.values())} inner loops have no score and are left out.")
+    parts = [f"{counts(failed)} of {plural(sum(row.outcomes.values()), 'inner loop')}"] if failed else []
     if row.answers_ungraded:
-        notes.append(f"{row.label.capitalize()}: {row.answers_ungraded} of {row.answers} answers are ungraded and left out.")
-    if row.passages_missing:
-        notes.append(
-            f"{row.label.capitalize()}: {plural(row.passages_missing, 'passage has', 'passages have')} no score at all; differences are over the others."
-        )
-    return notes
+        parts.append(f"{row.answers_ungraded} of {plural(row.answers, 'answer')} ungraded")
+    if not parts:
+        return []
+    without = f"; {plural(row.passages_missing, 'passage has', 'passages have')} no score at all" if row.passages_missing else ""
+    return [f"{row.label.capitalize()}: {', '.join(parts)}, left out of every mean{without}."]

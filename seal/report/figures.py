@@ -24,6 +24,8 @@ ACCENT = "#1f4e79"
 PALE = "#d9e2ec"
 GRID = "#c9c9c9"
 WIDTH_INCHES = 8.6
+LEAST_EXTENT = 10.0
+"""Percentage points that an axis shows at least: a difference of nothing is not blown up."""
 
 _MARKERS: dict[RowKind, tuple[str, str]] = {"base": ("o", "white"), "passage": ("s", PALE), "edit": ("D", ACCENT), "gold": ("^", "white")}
 """Marker and fill by kind of row."""
@@ -63,7 +65,7 @@ def _whiskers(axes: Axes, points: Sequence[tuple[str, Estimate, RowKind]]) -> No
     """One horizontal interval per line, the first on top, in per cent."""
     for place, (_, estimate, kind) in enumerate(points):
         if estimate.mean is None:
-            axes.annotate("no score", (0, place), va="center", fontstyle="italic")
+            axes.annotate("no score", (0.5, place), xycoords=("axes fraction", "data"), va="center", ha="center", fontstyle="italic")
             continue
         if estimate.low is not None and estimate.high is not None:
             axes.plot([100 * estimate.low, 100 * estimate.high], [place, place], color=INK, linewidth=1.4, marker="|", markersize=7)
@@ -74,6 +76,9 @@ def _whiskers(axes: Axes, points: Sequence[tuple[str, Estimate, RowKind]]) -> No
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=GRID, linewidth=0.6)
     axes.margins(x=0.06)
+    low, high = axes.get_xlim()
+    if high - low < LEAST_EXTENT:
+        axes.set_xlim((low + high - LEAST_EXTENT) / 2, (low + high + LEAST_EXTENT) / 2)
 
 
 def rewards_figure(rollouts: Sequence[RolloutReport], *, grader: str) -> Html:
@@ -149,7 +154,7 @@ def shapes_figure(shapes: Sequence[EditShape]) -> Html:
 
 
 def _diversity(axes: Axes, shapes: Sequence[EditShape]) -> None:
-    """Four shares, each with a marker and a line style of its own. Lines join stages of one kind, which alone compare: they sample alike."""
+    """Four shares, each with a marker and a line style of its own. Lines join stages of one kind: only these sample alike."""
     lines = (
         ("different texts", [shape.unique_share for shape in shapes], "o", "-"),
         ("different word pairs", [shape.distinct_pairs_share for shape in shapes], "s", "--"),

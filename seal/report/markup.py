@@ -66,7 +66,7 @@ def facts(pairs: Iterable[tuple[str, Child]]) -> Html:
 def table(
     caption: str, head: Sequence[Child], rows: Iterable[Sequence[Child]], *, words: Mapping[int, str] = FIRST, class_: str = ""
 ) -> Html:
-    """A table that scrolls by itself if it is too wide. Columns are numbers, aligned right, unless `words` gives them a class of their own."""
+    """A table that scrolls by itself if it is too wide. Columns are numbers, aligned right, unless `words` gives them another class."""
     kinds = [words.get(column, "n") or None for column in range(len(head))]
     header = tag("tr", *(tag("th", cell, class_=kind, scope="col") for cell, kind in zip(head, kinds, strict=True)))
     body = (tag("tr", *(_cell(column, cell, kinds[column]) for column, cell in enumerate(row))) for row in rows)

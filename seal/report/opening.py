@@ -40,7 +40,7 @@ def _what(report: Report) -> str:
     passages, questions = plural(report.validation_passages, "passage"), plural(report.validation_questions, "question")
     learning = (
         "Between rounds the model was finetuned on those of its notes on other passages that had helped most, to write better ones."
-        if report.spec.rounds
+        if report.rounds_done
         else ""
     )
     return (
@@ -56,7 +56,7 @@ def _findings(report: Report) -> Html:
     if base is None:
         return paragraph("No validation is finished yet, so there is no result to tell.")
     scores = [f"{percent(row.metrics['contains'].mean)} {words}" for row, words in _scored(report, base, passage, last) if row]
-    sentences = [f"Right answers: {listed(scores)}."] if scores else []
+    sentences = [f"Right answers: {listed(scores)}." if scores else "No answer was graded, so there is no result to tell."]
     if passage is not None:
         sentences.append(_difference("Training on the passage alone", "not training at all", passage.over_base.get("contains")))
     if last is not None:

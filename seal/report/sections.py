@@ -84,8 +84,8 @@ def _differences(report: Report) -> Html:
     return join(
         tag("h3", "Differences, passage by passage"),
         paragraph(
-            "Passages differ far more than ways of training do, so the difference is taken on each passage and then averaged over those that "
-            "have both scores. An interval that does not hold zero is a difference that this run can tell."
+            "Passages differ far more than ways of training do, so the difference is taken on each passage and then averaged over those "
+            "that have both scores. An interval that does not hold zero is a difference that this run can tell."
         ),
         table("Paired differences with 95 % intervals; accuracy in percentage points", head, rows),
     )

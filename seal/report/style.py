@@ -19,7 +19,8 @@ a { color: var(--accent); text-underline-offset: .15em; }
 .soft, figcaption, caption, dt { color: var(--soft); }
 nav { margin: 1.6rem 0 0; font-size: .92rem; }
 nav a { margin-right: 1.1rem; white-space: nowrap; }
-.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .7rem 1.6rem; margin: 1.4rem 0;
+.facts {
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .7rem 1.6rem; margin: 1.4rem 0;
   padding: 1rem 0; border-top: 1px solid var(--line); border-bottom: 1px solid var(--line); }
 .facts dt { font-size: .82rem; }
 .facts dd { margin: 0; }
@@ -29,7 +30,8 @@ figure { margin: 1.4rem 0; }
 figure svg { width: 100%; height: auto; display: block; }
 figcaption { font-size: .9rem; max-width: 46rem; margin-top: .4rem; }
 .scroll { overflow-x: auto; margin: 1.1rem 0; }
-table { border-collapse: collapse; font-size: .9rem; line-height: 1.4; min-width: 100%; font-variant-numeric: tabular-nums; }
+table {
+  border-collapse: collapse; font-size: .9rem; line-height: 1.4; min-width: 100%; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .4rem; }
 th, td { padding: .38rem 1rem .38rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 th:last-child, td:last-child { padding-right: 0; }
@@ -63,7 +65,12 @@ blockquote {
   margin: .6rem 0; padding: 0 0 0 .9rem; border-left: 3px solid var(--line); color: var(--soft); font-size: .93rem; max-width: 46rem; }
 .answers td { max-width: 16rem; min-width: 7rem; }
 .mark { font-weight: 700; }
-@media (max-width: 40rem) { .sides { grid-template-columns: 1fr; } .kept { position: static; } body { padding-top: 1.5rem; } h1 { font-size: 1.5rem; } }
+@media (max-width: 40rem) {
+  body { padding-top: 1.5rem; }
+  h1 { font-size: 1.5rem; }
+  .sides { grid-template-columns: 1fr; }
+  .kept { position: static; }
+}
 @media print {
   @page { margin: 16mm 14mm; }
   body { font-size: 10pt; max-width: none; padding: 0; }

@@ -1,0 +1,33 @@
+"""From a GGUF file, the quantised format of llama.cpp, to a model directory of safetensors in bfloat16 that the engine loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers.utils import logging
+
+
+def convert_gguf(gguf: Path, out_dir: Path) -> None:
+    """Dequantise the weights of `gguf` and write them with config and tokenizer to `out_dir`.
+
+    The same file gives the same weights on every machine: each quantised block is scale * integer + offset, computed in float32 and
+    rounded once. Takes about 2 GB of memory for 135M parameters. Raises what transformers raises for a file that is no such model.
+    """
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+            trust_remote_code=False,
+        )
+        model.save_pretrained(out_dir)
+        tokenizer.save_pretrained(out_dir)
+    finally:
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,87 @@
+"""`python -m generator_svc|trainer_svc|evaluator_svc`: help, wrong options, and a process that serves and ends as it should."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from service_harness import DEADLINE_SECONDS, policy, read_all, training_request
+from tiny_model import save_tiny_model
+
+from seal.rpc.client import open_channel
+from seal.v1 import common_pb2, trainer_pb2_grpc
+
+ROOT = Path(__file__).parent.parent
+SERVICES = ("generator_svc", "trainer_svc", "evaluator_svc")
+START_SECONDS = 60.0
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *arguments]
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=START_SECONDS, check=False)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_help_names_the_service_every_option_and_the_exit_codes_and_loads_no_torch(service: str) -> None:
+    ended = _run(service, "--help")
+    assert ended.returncode == 0
+    options = ("--model", "--artifacts", "--address", "--metrics-port", "--dtype", "--device", "--threads", "--offline", "--grace-seconds")
+    for words in (f"python -m {service}", "seal.v1.", "SIGTERM", "Exit codes", *options):
+        assert words in ended.stdout
+    code = f"import sys, {service}.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_wrong_option_ends_with_exit_code_2_and_names_the_remedy(tmp_path: Path) -> None:
+    assert _run("evaluator_svc").returncode == 2
+    ended = _run("trainer_svc", "--artifacts", "ftp://host/x", "--metrics-port", "0")
+    assert ended.returncode == 2
+    assert "ftp://host/x has no allowed scheme" in ended.stderr
+    ended = _run("generator_svc", "--artifacts", str(tmp_path), "--model", str(tmp_path / "absent"), "--metrics-port", "0")
+    assert ended.returncode == 2
+    assert "absent" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@asynccontextmanager
+async def _process(socket: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A trainer process, up to the point where it is ready."""
+    command = ["-m", "trainer_svc", "--address", f"unix:{socket}", "--metrics-port", "0", "--dtype", "float32", *arguments]
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, cwd=ROOT, stderr=asyncio.subprocess.PIPE)
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            while process.returncode is None and not socket.exists():
+                await asyncio.sleep(0.05)
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_a_trainer_process_serves_and_sigterm_lets_the_running_training_end(tmp_path: Path) -> None:
+    model, socket = save_tiny_model(tmp_path / "model"), tmp_path / "s"
+    async with _process(socket, "--model", str(model), "--artifacts", str(tmp_path / "artifacts"), "--slots", "2") as process:
+        async with open_channel(f"unix:{socket}") as channel:
+            ready = health_pb2.HealthCheckRequest(service="seal.v1.TrainerService")
+            health = health_pb2_grpc.HealthStub(channel)
+            assert (await health.Check(ready, timeout=DEADLINE_SECONDS)).status == health_pb2.HealthCheckResponse.SERVING
+            request = training_request(policy=policy(base_model=str(model)))
+            call = trainer_pb2_grpc.TrainerServiceStub(channel).TrainAdapter(request, timeout=DEADLINE_SECONDS)
+            await anext(aiter(call))
+            process.send_signal(signal.SIGTERM)
+            result = (await read_all(call))[-1].result
+        output = await process.stderr.read() if process.stderr is not None else b""
+        assert await process.wait() == 0, output.decode()
+    assert result.outcome == common_pb2.OUTCOME_OK
+    assert (tmp_path / "artifacts" / "run" / "adapters" / result.adapter.sha256).is_dir()
+    assert b'"event": "server stopped"' in output
