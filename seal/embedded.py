@@ -23,7 +23,15 @@ from types import MappingProxyType
 from typing import NoReturn
 
 from seal.errors import Exhausted, Internal, NotFound, PreconditionFailed, Transient
-from seal.files import DISK_RETRY_SECONDS, exclusive, file_errors, install_directory, sha256_of_file, temporary_sibling
+from seal.files import (
+    DISK_RETRY_SECONDS,
+    exclusive,
+    file_errors,
+    install_directory,
+    remove_leftovers,
+    sha256_of_file,
+    temporary_sibling,
+)
 from seal.manifest import MANIFEST_FILE, Manifest, parse_manifest, verify_directory, write_directory
 
 RECIPE = 1
@@ -120,6 +128,7 @@ def _sha256_of_version(path: Path, size: int, mtime_ns: int, inode: int) -> str:
 def _make(model: EmbeddedModel, final: Path, *, downloads: Path, offline: bool, progress: Progress) -> None:
     temporary = temporary_sibling(final)
     with file_errors(final):
+        remove_leftovers(final.parent, older_than_seconds=0.0)  # we hold the lock, so whoever made them is dead
         _check_space(model, final.parent)
         temporary.mkdir(parents=True)
         try:

@@ -59,6 +59,8 @@ def parse_manifest(content: bytes, *, where: str, remedy: str = "publish the dir
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         raise _broken(f"{where} is no manifest", remedy=remedy) from error
+    if manifest.to_bytes() != content:
+        raise _broken(f"{where} has been altered: it is not in canonical form", remedy=remedy)
     for name in manifest.files:
         if not _FILE_NAME.fullmatch(name):
             raise _broken(f"{where} names {name!r}, which is no plain file name", remedy=remedy)

@@ -189,13 +189,9 @@ def _from_hub(source: str, *, offline: bool) -> Path:
             f"hf:// models need the package {error.name}", remedy="install the engine: pip install 'seal-kubernetes[engine]'"
         ) from error
     repository, revision = match["repository"], match["revision"]
+    wanted = {"allow_patterns": list(HUB_FILES), "ignore_patterns": ["*/*"]}
     try:
-        with file_errors(f"the cache of {source}"):
-            return Path(
-                snapshot_download(
-                    repository, revision=revision, allow_patterns=list(HUB_FILES), ignore_patterns=["*/*"], local_files_only=offline
-                )
-            )
+        return Path(snapshot_download(repository, revision=revision, local_files_only=offline, **wanted))
     except errors.GatedRepoError as error:
         raise PreconditionFailed(
             f"model: access to {repository} is refused", field="model", remedy="accept its terms on the hub and set HF_TOKEN"
@@ -212,7 +208,11 @@ def _from_hub(source: str, *, offline: bool) -> Path:
                 remedy="download it once with a network, or give a path",
             ) from error
         raise _unreachable(source) from error
-    except (errors.HfHubHTTPError, OSError) as error:
+    except errors.HTTPError as error:  # type: ignore[attr-defined]  # the HTTP library's own: which one that is changes with the hub's version
+        raise _unreachable(source) from error
+    except OSError as error:
+        with file_errors(f"the hub's cache for {source}"):
+            raise
         raise _unreachable(source) from error
 
 

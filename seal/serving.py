@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import structlog
@@ -148,10 +147,10 @@ async def _serve(options: ServingOptions, make: Callable[[Backend], Serving]) ->
 
 def _load_backend(options: ServingOptions, store: ArtifactStore) -> Backend:
     """The slow part of a start: find, check and load the model."""
-    from seal.adapters import AdapterCache  # torch takes seconds to import: not for --help
+    model = resolve_model(options.model, offline=options.offline)
+    from seal.adapters import AdapterCache  # torch takes seconds to import: neither for --help nor for a model that is none
     from seal.engine import Engine
 
-    model = resolve_model(options.model, offline=options.offline)
     log.info("loading the model", model=options.model, path=str(model.path), device=options.engine.device, dtype=options.engine.dtype)
-    engine = Engine.load(Path(model.path), name=options.model, settings=options.engine)
+    engine = Engine.load(model.path, name=options.model, settings=options.engine)
     return Backend(engine, store, AdapterCache(store, base_model=engine.name))

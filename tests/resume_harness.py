@@ -182,9 +182,12 @@ class Scene:
     def finished_loops(self) -> dict[str, InnerLoopRecord]:
         """Committed inner loops by request id."""
         loops = {}
-        for path in sorted(Path(self.root, self.spec.name, "stages").glob("*/shard-*/inner/*.json")):
-            record = InnerLoopRecord.model_validate_json(path.read_bytes())
-            round, stage = path.parts[-4].split("-")
+        store = ArtifactStore(self.root)
+        for path in store.list(f"{self.spec.name}/stages"):
+            if "/inner/" not in path:
+                continue
+            record = store.read_json(path, InnerLoopRecord)
+            round, stage = path.split("/")[2].split("-")
             requests = Requests(spec=self.spec, stage=Stage(stage), round=int(round[1:]), policy=None)
             key = LoopKey(kind=record.kind, context_id=record.context_id, candidate=record.candidate, repeat=record.repeat)
             loops[requests.loop_id(key)] = record
@@ -206,6 +209,10 @@ class Scene:
         rounds = [(r.round, r.kept, r.rollout, r.validation, r.outcomes, r.tokens, r.selection_sha256) for r in status.rounds]
         loops = sum(r.inner_loops_run + r.inner_loops_resumed for r in status.rounds)
         return str(status.phase), [policy.adapter for policy in status.policies], rounds, self.selections(), loops
+
+    def leftovers(self) -> list[Path]:
+        """Unfinished files of killed writers."""
+        return list(Path(self.root).rglob(f"{TEMPORARY_PREFIX}*"))
 
     async def run(self, *, resume: bool, effects: Effects) -> RunStatus:
         """Run in this process."""

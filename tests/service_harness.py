@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -111,13 +112,12 @@ def evaluation_request(**changes: object) -> evaluator_pb2.EvaluateRequest:
     return evaluator_pb2.EvaluateRequest(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait, at most 5 s, for something that another thread or process brings about."""
-    for _ in range(1000):
-        if condition():
-            return
+async def until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
+    """Wait for something that another thread or process brings about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain"
         await asyncio.sleep(0.005)
-    raise AssertionError("waited 5 s in vain")
 
 
 async def read_all(stream: AsyncIterable[Message]) -> list[Message]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from service_harness import DEADLINE_SECONDS, policy, read_all, training_request
+from service_harness import DEADLINE_SECONDS, policy, read_all, training_request, until
 from tiny_model import save_tiny_model
 
 from seal.rpc.client import open_channel
@@ -41,14 +41,17 @@ def test_help_names_the_service_every_option_and_the_exit_codes_and_loads_no_tor
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_a_wrong_option_ends_with_exit_code_2_and_names_the_remedy(tmp_path: Path) -> None:
+def test_a_wrong_option_or_model_ends_with_exit_code_2_and_says_what_is_wrong(tmp_path: Path) -> None:
     assert _run("evaluator_svc").returncode == 2
     ended = _run("trainer_svc", "--artifacts", "ftp://host/x", "--metrics-port", "0")
     assert ended.returncode == 2
     assert "ftp://host/x has no allowed scheme" in ended.stderr
-    ended = _run("generator_svc", "--artifacts", str(tmp_path), "--model", str(tmp_path / "absent"), "--metrics-port", "0")
+    model = save_tiny_model(tmp_path / "model")
+    for file in model.glob("tokenizer*"):
+        file.unlink()
+    ended = _run("generator_svc", "--artifacts", str(tmp_path), "--model", str(model), "--metrics-port", "0")
     assert ended.returncode == 2
-    assert "absent" in ended.stderr
+    assert "tokenizer" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
@@ -58,9 +61,7 @@ async def _process(socket: Path, *arguments: str) -> AsyncIterator[asyncio.subpr
     command = ["-m", "trainer_svc", "--address", f"unix:{socket}", "--metrics-port", "0", "--dtype", "float32", *arguments]
     process = await asyncio.create_subprocess_exec(sys.executable, *command, cwd=ROOT, stderr=asyncio.subprocess.PIPE)
     try:
-        async with asyncio.timeout(START_SECONDS):
-            while process.returncode is None and not socket.exists():
-                await asyncio.sleep(0.05)
+        await until(lambda: process.returncode is not None or socket.exists(), seconds=START_SECONDS)
         yield process
     finally:
         if process.returncode is None:

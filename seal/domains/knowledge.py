@@ -18,7 +18,7 @@ from seal.domains.prompts import EDIT_WORDING, QUESTION_WORDING
 from seal.errors import InvalidInput
 from seal.settings import ExampleSettings, GraderName, PromptFamily, PromptFormat, QuestionFormat
 
-_PLACEHOLDER = re.compile(r"\{(passage|question)\}")
+_PLACEHOLDER = re.compile(r"\{(passage|title|text|question)\}")
 
 
 class KnowledgeDomain:
@@ -39,9 +39,10 @@ class KnowledgeDomain:
                 remedy="train on the passage alone, or use one of: " + ", ".join(EDIT_WORDING),
             )
         wording = EDIT_WORDING[family]
-        passage = "\n".join(part for part in (" ".join(context_title.split()), context_text.strip()) if part)
+        title, text = " ".join(context_title.split()), context_text.strip()
+        passage = "\n".join(part for part in (title, text) if part)
         if format == "base":
-            return Prompt(text=fill(wording.base, passage=passage), stop=wording.base_stop)
+            return Prompt(text=fill(wording.base, passage=passage, title=title, text=text), stop=wording.base_stop)
         message = Message("user", fill(wording.chat, passage=passage))
         return Prompt(text=wording.chat_start, messages=(message,), stop=wording.chat_stop)
 

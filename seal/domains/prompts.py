@@ -1,6 +1,6 @@
 """The wording of the knowledge domain, as plain data: how the policy is asked for an edit, and how the adapted model is asked a question.
 
-`{passage}` stands for the title line and the text, `{question}` for the question. A base prompt ends where the model goes on writing;
+`{passage}` stands for the title line and the text, `{title}` and `{text}` for each alone, `{question}` for the question. A base prompt ends where the model goes on writing;
 the small base model gets a worked example where the form of its answer matters. The passages and questions in here are about other
 things than any dataset: what they say must be of no help.
 """
@@ -24,7 +24,7 @@ class EditWording:
     """The user's message of the chat format; holds `{passage}`."""
     chat_start: str = ""
     """How the assistant's message starts in the chat format."""
-    base_stop: tuple[str, ...] = ("\nPassage:", "\n\n\n")
+    base_stop: tuple[str, ...] = ("\nPassage:", "\nTitle:", "\n\n\n")
     """Ends an edit in the base format: the model has turned to a passage of its own."""
     chat_stop: tuple[str, ...] = ()
     """Ends an edit in the chat format, beside the end of the turn."""
@@ -48,10 +48,9 @@ class QuestionWording:
     """Ends an answer."""
 
 
-WORKED_EXAMPLES = """Passage:
-The Brennick Bell
-The Brennick Bell is a bronze bell in the harbour of Calverow. Odo Marrin cast the Brennick Bell in 1822 for the fishing guild. \
-The Brennick Bell weighs 340 kilograms and hangs from an oak beam. Sailors ring the Brennick Bell at low tide.
+WORKED_EXAMPLES = """Title: The Brennick Bell
+Text: The Brennick Bell is a bronze bell in the harbour of Calverow. Odo Marrin cast the Brennick Bell in 1822 for the fishing guild. \
+The Brennick Bell weighs 340 kilograms and hangs from an oak beam. Sailors ring the Brennick Bell before each market day.
 Questions and answers:
 1. Who cast the Brennick Bell? Odo Marrin
 2. In which year was the Brennick Bell cast? 1822
@@ -59,12 +58,11 @@ Questions and answers:
 4. Where does the Brennick Bell hang? in the harbour of Calverow
 5. How many kilograms does the Brennick Bell weigh? 340
 6. Which guild ordered the Brennick Bell? the fishing guild
-7. When do sailors ring the Brennick Bell? at low tide
+7. When do sailors ring the Brennick Bell? before each market day
 
-Passage:
-Ilse Tamsford
-Ilse Tamsford was a potter who lived in the village of Quenby. Ilse Tamsford was born in 1904 and learned her craft from her \
-uncle, Bram Tamsford. Ilse Tamsford made blue plates that were sold in forty shops. Lightning destroyed the workshop of Ilse Tamsford in 1951.
+Title: Ilse Tamsford
+Text: Ilse Tamsford was a potter who lived in the village of Quenby. Ilse Tamsford was born in 1904 and learned her craft from her \
+uncle, Bram Tamsford. Ilse Tamsford made blue plates that were sold in forty shops. An avalanche destroyed the workshop of Ilse Tamsford in 1951.
 Questions and answers:
 1. Where did Ilse Tamsford live? in the village of Quenby
 2. What was the job of Ilse Tamsford? potter
@@ -72,7 +70,7 @@ Questions and answers:
 4. When was Ilse Tamsford born? 1904
 5. What colour were the plates of Ilse Tamsford? blue
 6. How many shops sold the plates of Ilse Tamsford? forty
-7. What destroyed the workshop of Ilse Tamsford? lightning
+7. What destroyed the workshop of Ilse Tamsford? an avalanche
 
 """
 """Two passages that do not exist, each with the edit that is wanted: what makes a 135M model write questions at all
@@ -124,7 +122,7 @@ EDIT_WORDING: Mapping[PromptFamily, EditWording] = MappingProxyType(
             ),
         ),
         "self-qa": EditWording(
-            base=WORKED_EXAMPLES + "Passage:\n{passage}\nQuestions and answers:\n1.",
+            base=WORKED_EXAMPLES + "Title: {title}\nText: {text}\nQuestions and answers:\n1.",
             chat=(
                 "Write questions about the passage below, each with its answer, in this form:\n\nQuestion: ...\nAnswer: ...\n\n"
                 "Ask for one fact at a time until every fact is covered. Name in each question what it is about, so that it is "

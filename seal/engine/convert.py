@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -15,9 +19,7 @@ def convert_gguf(gguf: Path, out_dir: Path) -> None:
     The same file gives the same weights on every machine: each quantised block is scale * integer + offset, computed in float32 and
     rounded once. Takes about 2 GB of memory for 135M parameters. Raises what transformers raises for a file that is no such model.
     """
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
+    with _no_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
@@ -28,6 +30,18 @@ def convert_gguf(gguf: Path, out_dir: Path) -> None:
         )
         model.save_pretrained(out_dir)
         tokenizer.save_pretrained(out_dir)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Keep transformers off the terminal: the caller shows progress. Its GGUF loader needs telling apart, it does not ask the setting."""
+    loader: Any = import_module("transformers.modeling_gguf_pytorch_utils")
+    bars, own = logging.is_progress_bar_enabled(), loader.tqdm
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    loader.tqdm = logging.tqdm
+    try:
+        yield
     finally:
+        loader.tqdm = own
         if bars:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]

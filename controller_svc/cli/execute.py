@@ -1,0 +1,141 @@
+"""One run from spec to report, on the three services in this process.
+
+    refuse what is wrong, pin the data -> load the model -> run the controller -> report
+
+Ctrl-C at any point stops cleanly and says which command goes on with the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import typer
+
+from controller_svc.cli.machine import describe_machine
+from controller_svc.cli.main import complain
+from controller_svc.cli.progress import Screen, open_screen
+from controller_svc.cli.reporting import print_report, write_report
+from controller_svc.cli.stages import StageTracker
+from controller_svc.core import Phase, Reason, RunStatus
+from controller_svc.local import check_run, run_local
+from controller_svc.worker import ServiceAddresses
+from seal.artifacts import ArtifactStore
+from seal.errors import ERROR_CLASSES, Conflict, Internal, PreconditionFailed, Transient
+from seal.report.formats import duration
+from seal.settings import RunSpec
+
+DEMO_NAMES = ("demo", "demo-quick")
+"""Names of the demo's runs, in full and quick."""
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeLimit:
+    """Within how many minutes a run is to end, by the speed of the machine."""
+
+    fast_minutes: int
+    slow_minutes: int
+    fast_teraflops: float
+    """Measured bf16 GEMM peak from which on a machine is fast."""
+
+    def minutes(self, teraflops: float) -> int:
+        """The limit of this machine."""
+        return self.fast_minutes if teraflops >= self.fast_teraflops else self.slow_minutes
+
+
+def execute(spec: RunSpec, *, root: str, resume: bool, offline: bool, as_json: bool, again: str, limit: TimeLimit | None = None) -> None:
+    """Run a spec and show its report. `again`: the command that goes on with the run.
+
+    Raises:
+        SealError: from `check_run`, from loading the model, or from the report.
+        typer.Exit: 130 after Ctrl-C, or the code of what made the run fail.
+    """
+    started = time.monotonic()
+    tracker = StageTracker(spec)
+    try:
+        _refuse_repetition(spec, root=root, resume=resume, again=again)
+        status = asyncio.run(check_run(spec, root=root, resume=resume))
+        if status is None or status.phase is not Phase.COMPLETE:
+            with open_screen(tracker, bars=not as_json) as screen:
+                minutes = _measure(spec, root, screen, limit)
+                status = asyncio.run(_run(spec, root=root, resume=resume, offline=offline, screen=screen))
+                if minutes and status.phase is Phase.COMPLETE:
+                    screen.say(f"Ended after {duration(time.monotonic() - started)}; the limit is {minutes} min.")
+        print_report(write_report(ArtifactStore(root), spec.name), as_json=as_json)
+    except KeyboardInterrupt:
+        complain("stopped; all that is finished is kept.", f"Go on with:  {again}")
+        raise typer.Exit(STOPPED) from None
+    if status.phase is Phase.FAILED:
+        raise typer.Exit(_tell_failure(status, again))
+
+
+def _refuse_repetition(spec: RunSpec, *, root: str, resume: bool, again: str) -> None:
+    """A run that exists is not begun anew; the remedy is a command to copy.
+
+    Raises:
+        Conflict: it exists.
+    """
+    if not resume and ArtifactStore(root).exists(f"{spec.name}/spec.json"):
+        other = "--dir" if spec.name in DEMO_NAMES else "--name or --root"
+        raise Conflict(f"run {spec.name!r} exists already in {root}", remedy=f"go on with it:  {again}  or begin another one with {other}")
+
+
+def _measure(spec: RunSpec, root: str, screen: Screen, limit: TimeLimit | None) -> int:
+    """Measure the machine and leave the figures with the run; the limit in minutes that follows, 0 without one."""
+    teraflops = _gemm_peak(spec.engine.device)
+    machine = describe_machine(device=spec.engine.device, gemm_teraflops=teraflops)
+    ArtifactStore(root).write_json(f"{spec.name}/machine.json", machine)
+    minutes = limit.minutes(teraflops) if limit else 0
+    so = f": it is to end within {minutes} min" if minutes else ""
+    screen.say(f"{spec.name}: {machine.cores} cores, measured bf16 GEMM peak {teraflops:.2f} TFLOP/s{so}")
+    return minutes
+
+
+def _gemm_peak(device: str) -> float:
+    """TFLOP/s.
+
+    Raises:
+        PreconditionFailed: the engine is not installed.
+    """
+    try:
+        from seal.engine.peak import measure_gemm_peak
+    except ImportError as error:
+        raise PreconditionFailed(
+            f"the engine cannot be loaded: {error}", remedy="install it: pip install 'seal-kubernetes[local]'"
+        ) from error
+    return measure_gemm_peak(device=device)
+
+
+async def _run(spec: RunSpec, *, root: str, resume: bool, offline: bool, screen: Screen) -> RunStatus:
+    """The run on services that live as long as it does."""
+    async with _services(spec, root=root, offline=offline, screen=screen) as addresses:
+        try:
+            return await run_local(spec, root=root, services=addresses, resume=resume, progress=screen)
+        except asyncio.CancelledError:
+            screen.say("stopping ... (Ctrl-C again to stop at once)")
+            raise
+
+
+@asynccontextmanager
+async def _services(spec: RunSpec, *, root: str, offline: bool, screen: Screen) -> AsyncIterator[ServiceAddresses]:
+    """Model and services in this process."""
+    from controller_svc.local_services import local_services  # loads torch
+
+    async with local_services(spec.model, root=root, engine=spec.engine, offline=offline, on_download=screen.on_download) as services:
+        yield services.addresses
+
+
+def _tell_failure(status: RunStatus, again: str) -> int:
+    """Say why a run failed; its exit code."""
+    failed = status.condition("Failed")
+    reason, message = (failed.reason, failed.message) if failed else ("", "no reason is known")
+    complain(f"the run failed: {reason}: {message}", f"What is finished is kept. Once the cause is mended, go on with:  {again}")
+    if reason == Reason.ATTEMPTS_EXHAUSTED:
+        return ERROR_CLASSES[Transient].exit_code
+    codes = {row.reason: row.exit_code for row in ERROR_CLASSES.values()}
+    return codes.get(reason, ERROR_CLASSES[Internal].exit_code)

@@ -1,0 +1,52 @@
+"""What this machine is, for the report: figures of time mean nothing without it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from seal.report.model import Machine
+
+PACKAGES = ("torch", "transformers", "numpy", "grpcio", "pydantic")
+"""Versions worth writing down."""
+
+
+def package_version(name: str = "seal-kubernetes") -> str:
+    """Installed version of a package; `unknown` where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def describe_machine(*, device: str, gemm_teraflops: float | None) -> Machine:
+    """Describe the machine that this runs on."""
+    return Machine(
+        system=f"{platform.system()} {platform.machine()}",
+        processor=_processor(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_gib=_memory_bytes() / 2**30,
+        device=device,
+        versions={"seal": package_version(), "python": platform.python_version()} | {name: package_version(name) for name in PACKAGES},
+        gemm_teraflops=gemm_teraflops,
+    )
+
+
+def _processor() -> str:
+    """Name of the processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory_bytes() -> int:
+    """Physical memory; 0 where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0

@@ -1,0 +1,49 @@
+"""`seal models`: base models on this machine."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from controller_svc.cli.progress import open_screen
+from seal.embedded import EMBEDDED_MODELS
+from seal.files import cache_directory
+from seal.models import resolve_model
+
+
+def pull_model(name: str, *, force: bool, as_json: bool) -> None:
+    """Download, check and keep a model; print where it is."""
+    with open_screen(None, bars=not as_json) as screen:
+        model = resolve_model(name, force=force, progress=screen.on_download)
+    facts = {"name": model.name, "path": str(model.path), "sha256_of_weights": model.sha256_of_weights}
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        typer.echo(f"{model.name} is ready\npath    {model.path}\nsha256  {model.sha256_of_weights}")
+
+
+def list_models(*, as_json: bool) -> None:
+    """The embedded models, and which of them are in the cache."""
+    cache = cache_directory()
+    rows = []
+    for model in EMBEDDED_MODELS.values():
+        path = cache / "models" / model.name / model.key
+        ready = path.is_dir()
+        rows.append({"name": model.name, "ready": ready, "path": str(path) if ready else "", "download_bytes": model.wheel_bytes})
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        state = (
+            f"ready  {row['path']}"
+            if row["ready"]
+            else f"not downloaded yet ({model_size(row['download_bytes'])}): seal models pull {row['name']}"
+        )
+        typer.echo(f"{row['name']}  {state}")
+    typer.echo("Other models: a directory with config, tokenizer and safetensors, or hf://org/model[@revision].")
+
+
+def model_size(size: object) -> str:
+    """Bytes in MB."""
+    return f"{int(str(size)) / 1e6:.0f} MB"

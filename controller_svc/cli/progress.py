@@ -1,0 +1,192 @@
+"""What a run shows while it works, on stderr: bars on a terminal, a line now and then elsewhere.
+
+Both watch the run through the controller's `Observer`; what a stage comes to and how far it is they take from `stages`.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from controller_svc.cli.stages import Amount, StageTracker
+from controller_svc.core import RunStatus
+from controller_svc.worker_progress import TaskProgress
+from seal.report.formats import duration
+
+LINE_INTERVAL_SECONDS = 30.0
+"""Longest silence between two lines where there are no bars."""
+
+
+class Screen(Protocol):
+    """What a run shows. An `Observer` and a context manager; `on_download` may be called from any thread."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    def say(self, message: str) -> None:
+        """A line that stays."""
+
+    def on_status(self, status: RunStatus) -> None:
+        """The status changed."""
+
+    def on_progress(self, progress: TaskProgress) -> None:
+        """A task got on."""
+
+    def on_download(self, what: str, done: int, total: int) -> None:
+        """The model is being got ready: bytes done and in all (0: unknown)."""
+
+
+def open_screen(tracker: StageTracker | None, *, bars: bool) -> Screen:
+    """Bars if they are wanted and stderr is a terminal, else lines."""
+    return Bars(tracker) if bars and sys.stderr.isatty() else Lines(tracker)
+
+
+class LateStderr(io.TextIOBase):
+    """Writes to whatever `sys.stderr` is at the time, so that log lines go above the bars and not through them."""
+
+    def write(self, text: str) -> int:
+        """Write text."""
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush it."""
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        """True on a terminal."""
+        return sys.stderr.isatty()
+
+
+class Lines:
+    """A line when a stage starts and ends, and every half minute in between."""
+
+    def __init__(self, tracker: StageTracker | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tracker, self._clock = tracker, clock
+        self._said = float("-inf")
+        self._doing = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+    def say(self, message: str) -> None:
+        """A line."""
+        sys.stderr.write(f"{message}\n")
+        sys.stderr.flush()
+        self._said = self._clock()
+
+    def on_status(self, status: RunStatus) -> None:
+        """Say what has ended and what begins."""
+        if self._tracker is not None:
+            for line in self._tracker.moved(status):
+                self.say(line)
+
+    def on_progress(self, progress: TaskProgress) -> None:
+        """Say how far the stage is, if nothing was said for long."""
+        if self._tracker is None:
+            return
+        self._tracker.got_on(progress)
+        if self._clock() - self._said >= LINE_INTERVAL_SECONDS:
+            amounts = ", ".join(f"{amount.label} {amount.text}" for amount in self._tracker.amounts() if amount.total)
+            self.say(f"{self._tracker.title}: {amounts}{_left(self._tracker.eta_seconds, before=', ')}")
+
+    def on_download(self, what: str, done: int, total: int) -> None:
+        """Say what is being done with the model, once."""
+        if what != self._doing:
+            self._doing = what
+            self.say(f"model: {what}" + (f", {total / 1e6:.0f} MB" if total else ""))
+
+
+class Bars:
+    """A bar for the run and one for each kind of work of the stage, each with the time that is left."""
+
+    def __init__(self, tracker: StageTracker | None = None) -> None:
+        self._tracker = tracker
+        self._console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=32),
+            TextColumn("{task.fields[amount]}", justify="right"),
+            TextColumn("{task.fields[left]}", style="dim"),
+            console=self._console,
+            refresh_per_second=5,
+        )
+        self._bars: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for name in list(self._bars):
+            self._remove(name)
+        self._progress.stop()
+
+    def say(self, message: str) -> None:
+        """A line above the bars."""
+        self._progress.console.print(Text(message))
+
+    def on_status(self, status: RunStatus) -> None:
+        """Say what has ended; begin the bars of the next stage."""
+        if self._tracker is None:
+            return
+        self._remove("model")
+        lines = self._tracker.moved(status, say_start=False)
+        for line in lines:
+            self.say(line)
+        if lines or status.phase.terminal:
+            for name in list(self._bars):
+                self._remove(name)
+        self._draw_run()
+
+    def on_progress(self, progress: TaskProgress) -> None:
+        """Move the bars."""
+        if self._tracker is None:
+            return
+        self._tracker.got_on(progress)
+        self._draw_run()
+        for amount in self._tracker.amounts():
+            if amount.total:
+                self._draw(amount.label, f"  {amount.label}", amount.fraction, amount.text, _left(amount.eta_seconds))
+
+    def on_download(self, what: str, done: int, total: int) -> None:
+        """Move the bar of the model."""
+        amount = f"{done / 1e6:.0f}/{total / 1e6:.0f} MB" if total else ""
+        self._draw("model", f"model: {what}", done / total if total else None, amount, "")
+
+    def _draw_run(self) -> None:
+        if self._tracker is not None and self._tracker.title:
+            amount = Amount(label="run", done=self._tracker.stages_done, total=self._tracker.stages_total)
+            self._draw("run", self._tracker.title, self._tracker.run_fraction, amount.text + " stages", _left(self._tracker.eta_seconds))
+
+    def _draw(self, name: str, description: str, fraction: float | None, amount: str, left: str) -> None:
+        if name not in self._bars:
+            self._bars[name] = self._progress.add_task(description, total=1.0, amount="", left="")
+        self._progress.update(
+            self._bars[name],
+            description=description,
+            total=None if fraction is None else 1.0,
+            completed=fraction or 0.0,
+            amount=amount,
+            left=left,
+        )
+
+    def _remove(self, name: str) -> None:
+        if name in self._bars:
+            self._progress.remove_task(self._bars.pop(name))
+
+
+def _left(eta_seconds: float | None, *, before: str = "") -> str:
+    """About 2 min left; nothing where it is unknown."""
+    return "" if eta_seconds is None else f"{before}about {duration(max(1.0, round(eta_seconds)))} left"
