@@ -189,9 +189,11 @@ def _from_hub(source: str, *, offline: bool) -> Path:
             f"hf:// models need the package {error.name}", remedy="install the engine: pip install 'seal-kubernetes[engine]'"
         ) from error
     repository, revision = match["repository"], match["revision"]
-    wanted = {"allow_patterns": list(HUB_FILES), "ignore_patterns": ["*/*"]}
+    files, not_files = list(HUB_FILES), ["*/*"]
     try:
-        return Path(snapshot_download(repository, revision=revision, local_files_only=offline, **wanted))
+        return Path(
+            snapshot_download(repository, revision=revision, allow_patterns=files, ignore_patterns=not_files, local_files_only=offline)
+        )
     except errors.GatedRepoError as error:
         raise PreconditionFailed(
             f"model: access to {repository} is refused", field="model", remedy="accept its terms on the hub and set HF_TOKEN"

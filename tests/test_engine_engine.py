@@ -146,6 +146,13 @@ def test_a_model_is_loaded_from_its_directory(tmp_path):
     engine.close()
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "abacus"])
+def test_a_device_that_is_not_there_is_refused_by_name(tmp_path, device):
+    with pytest.raises(InvalidInput, match=device) as caught:
+        Engine.load(tmp_path, name="tiny", settings=SETTINGS.model_copy(update={"device": device}))
+    assert caught.value.field == "engine.device"
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -16,6 +16,21 @@ DEFAULT_ROOT = "seal-runs"
 DEMO_LIMITS_MINUTES = {False: (15, 25), True: (4, 6)}
 """By --quick: minutes within which the demo is to end on 2 cores of at least 1 TFLOP/s, and on slower ones."""
 FAST_TERAFLOPS = 1.0
+DEMO_HELP = (
+    "Train a self-edit policy on a real small model, on this machine.\n\n"
+    "Downloads a 135M model once (93 MB), lets it write self-edits on fictional passages, trains an adapter on each, learns "
+    "from the best ones, and shows what that gained on passages it has not seen: a table here, and a report as a web page."
+)
+RUN_HELP = (
+    "Run ReST^EM on your own passages and questions.\n\n"
+    "Needs a config file; `rounds: 1` is one. Options here win over the file. Everything that is finished is kept at once: "
+    "a run that was stopped or killed goes on with --resume."
+)
+REPORT_HELP = (
+    "Make the report of a run again and show its result.\n\n"
+    "Writes report.html (one file, opens anywhere) and report.json into the run's directory. With --output json it prints "
+    "all of report.json."
+)
 
 app = typer.Typer(
     name="seal",
@@ -75,7 +90,7 @@ def configure(
     configure_logging(log_level.value, stream=cast(TextIO, LateStderr()))
 
 
-@app.command()
+@app.command(help=DEMO_HELP)
 def demo(
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer passages, one round: a few minutes instead of a quarter of an hour.")
@@ -87,11 +102,7 @@ def demo(
     output: OutputOption = Output.TABLE,
     offline: OfflineOption = False,
 ) -> None:
-    """Train a self-edit policy on a real small model, on this machine.
-
-    Downloads a 135M model once (93 MB), lets it write self-edits on fictional passages, trains an adapter on each, learns from the best
-    ones, and shows what that gained on passages it has not seen: a table here, and a report as a web page.
-    """
+    """Train a self-edit policy on a real small model, on this machine."""
     from importlib import resources
 
     from controller_svc.cli.execute import DEMO_NAMES, TimeLimit, execute
@@ -108,7 +119,7 @@ def demo(
     execute(spec, root=directory, resume=resume, offline=offline, as_json=output is Output.JSON, again=_resume_command(), limit=limit)
 
 
-@app.command()
+@app.command(help=RUN_HELP)
 def run(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Settings of the run; what it leaves out comes from its profile.")],
     dataset: Annotated[
@@ -118,7 +129,7 @@ def run(
         str | None, typer.Option(metavar="FILE", help="Passages to measure on; none of them may be in the dataset.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Base model: smollm2-135m, a directory, or hf://org/model[@revision].")
+        str | None, typer.Option(metavar="MODEL", help="Base model: smollm2-135m, a directory, or hf://org/model@revision.")
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the run, and of its directory in the root.")] = None,
     change: Annotated[
@@ -132,11 +143,7 @@ def run(
     output: OutputOption = Output.TABLE,
     offline: OfflineOption = False,
 ) -> None:
-    """Run ReST^EM on your own passages and questions.
-
-    Needs a config file; `rounds: 1` is one. Options here win over the file. Everything that is finished is kept at once: a run that was
-    stopped or killed goes on with --resume.
-    """
+    """Run ReST^EM on your own passages and questions."""
     from controller_svc.cli.execute import execute
     from seal.config import load_run_spec
 
@@ -145,15 +152,12 @@ def run(
     execute(spec, root=root, resume=resume, offline=offline, as_json=output is Output.JSON, again=_resume_command())
 
 
-@app.command()
+@app.command(help=REPORT_HELP)
 def report(
     directory: Annotated[str, typer.Argument(metavar="RUN_DIR", help="Directory or URI of a run, finished or not: it holds spec.json.")],
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Make the report of a run again and show its result.
-
-    Writes report.html (one file, opens anywhere) and report.json into the run's directory. With --output json it prints all of report.json.
-    """
+    """Make the report of a run again and show its result."""
     from controller_svc.cli.reporting import locate_run, print_report, write_report
 
     store, name = locate_run(directory)
@@ -162,7 +166,7 @@ def report(
 
 @models.command("pull")
 def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Embedded model (see `seal models list`), or hf://org/model[@revision].")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Embedded model (see `seal models list`), or hf://org/model@revision.")],
     force: Annotated[bool, typer.Option("--force", help="Make an embedded model anew, for example when its cache is damaged.")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:

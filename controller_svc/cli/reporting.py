@@ -16,6 +16,9 @@ DETAILS = {"validation_details", "rollout_details"}
 """Parts of a report with the texts of single passages: in report.json, not on the terminal."""
 
 
+NAME_A_RUN = "give the directory that `seal run` or `seal demo` named at its end"
+
+
 @dataclass(frozen=True, kw_only=True)
 class WrittenReport:
     """A report and its files."""
@@ -37,14 +40,12 @@ def locate_run(directory: str) -> tuple[ArtifactStore, str]:
     uri = plain if "://" in plain else Path(plain or "/").expanduser().absolute().as_uri()
     root, _, name = uri.rpartition("/")
     name = unquote(name) if uri.startswith("file://") else name
+    if root in ("", "file://"):
+        raise NotFound(f"{directory} holds no run", remedy=NAME_A_RUN)
     store = ArtifactStore(root)
     if not store.exists(f"{name}/spec.json"):
         runs = [path.split("/")[-2] for path in _specs_below(store, name)]
-        near = (
-            f"did you mean {directory.rstrip('/')}/{runs[0]}?"
-            if runs
-            else "give the directory that `seal run` or `seal demo` named at its end"
-        )
+        near = f"did you mean {directory.rstrip('/')}/{runs[0]}?" if runs else NAME_A_RUN
         raise NotFound(f"{directory} holds no run: there is no spec.json in it", remedy=near)
     return store, name
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from seal.report.formats import METRIC_NAMES, counts, duration, percent, plain, plural, score, with_interval
 from seal.report.model import Metric, Report, ScoreRow
 
-LEAST_WIDTH = 118
+LEAST_WIDTH = 124
 """Columns where the output is no terminal, so that no cell is folded."""
 
 
@@ -38,8 +38,7 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, wo
         return None
     table = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column, name in enumerate(head):
-        number = column >= words
-        table.add_column(name, justify="right" if number else "left", no_wrap=column == 0, vertical="bottom" if column == 0 else "top")
+        table.add_column(name, justify="right" if column >= words else "left", no_wrap=column == 0)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table
@@ -49,8 +48,8 @@ def _results(report: Report) -> Table | None:
     """Base, passage only, self-edits by round, gold."""
     grader = report.spec.evaluation.grader
     reward: Metric | None = None if grader == "contains" else "score"
-    head = ["trained on", "accuracy", "exact", "F1", "log p", "over passage only"]
-    head += [f"{METRIC_NAMES[grader]} over passage only"] if reward else []
+    head = ["trained on", "accuracy", "exact", "F1", "log p", "accuracy\nover passage only"]
+    head += [f"{METRIC_NAMES[grader]}\nover passage only"] if reward else []
     title = (
         f"Validation, {plural(report.validation_passages, 'passage')}, {plural(report.validation_questions, 'question')} [95 % interval]"
     )
@@ -90,11 +89,11 @@ def _rounds(report: Report) -> Table | None:
             str(rollout.kept) if rollout.selection_sha256 else "–",
             score(rollout.baseline.mean, "score", grader),
             score(rollout.reward.mean, "score", grader),
-            f"{rollout.better} / {rollout.equal} / {rollout.worse}",
+            f"{rollout.better}/{rollout.equal}/{rollout.worse}",
         ]
         for rollout in report.rollouts
     ]
-    head = ["rollout", "dropped", "candidates", "kept", "before", "mean reward", "better / equal / worse"]
+    head = ["rollout", "dropped", "edits", "kept", "before", "mean reward", "better/equal/worse"]
     return _table(f"Self-edits of the rollouts, reward: {METRIC_NAMES[grader]}", head, rows, words=2)
 
 

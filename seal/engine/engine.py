@@ -62,9 +62,17 @@ class Engine:
 
     @classmethod
     def load(cls, directory: Path, *, name: str, settings: EngineSettings) -> Engine:
-        """Load a transformers directory and start the engine; raises InvalidInput for a model that the engine does not support."""
+        """Load a transformers directory and start the engine; raises InvalidInput for an unsupported model or a device that is not there."""
         if settings.threads:
             torch.set_num_threads(settings.threads)
+        try:
+            torch.empty(1, device=settings.device)
+        except (RuntimeError, AssertionError) as error:
+            raise InvalidInput(
+                f"device {settings.device!r} cannot be used: {str(error).splitlines()[0]}",
+                field="engine.device",
+                remedy="use cpu, or a machine and a torch build with that device",
+            ) from error
         return cls(FrozenModel.load(directory, name=name, dtype=DTYPES[settings.dtype], device=settings.device), settings)
 
     def render(self, prompt: Prompt) -> str:
@@ -126,9 +134,11 @@ class Engine:
                     break
             try:
                 self._work()
+            except SealError as error:
+                self._fail_owners(error)
             except Exception as error:  # the loop's boundary: no request may end the engine
                 log.exception("engine_work_failed", tasks=len(self._owners))
-                self._fail_owners(error if isinstance(error, SealError) else Internal(f"the engine failed: {error!r}"))
+                self._fail_owners(Internal(f"the engine failed: {error!r}"))
         self._fail_all(Transient("the engine was closed", remedy="send the request again"))
 
     def _has_work(self) -> bool:
