@@ -19,6 +19,7 @@ from controller_svc.core import (
     AttemptBudget,
     Observed,
     RunStatus,
+    Stage,
     StartTask,
     TaskFailed,
     TaskResult,
@@ -46,6 +47,7 @@ from controller_svc.worker_store import in_thread
 from seal.artifacts import ArtifactStore
 from seal.errors import Retryable, SealError, error_class
 from seal.settings import RunSpec
+from seal.telemetry import metrics
 
 __all__ = ["check_run", "read_spec", "read_status", "run_local"]
 
@@ -164,11 +166,14 @@ class _LocalRun:
                 tell=self._observer.on_progress,
             )
         except SealError as error:
-            log.warning("task_failed", task=action.name, reason=error_class(error).reason, message=str(error))
+            log.warning("task failed", task=action.name, reason=error_class(error).reason, message=str(error))
             return failure(error)
         except Exception as error:
-            log.exception("task_crashed", task=action.name)
+            log.exception("task crashed", task=action.name)
             return TaskFailed(permanent=True, reason="Internal", message=f"{type(error).__name__}: {error}")
+        if action.stage is not Stage.IMPROVE:
+            for outcome, number in summary.outcomes.items():
+                metrics.inner_loops.labels(outcome=outcome).inc(number)
         return TaskSucceeded(summary=summary)
 
     async def _stop_all(self) -> None:
@@ -193,8 +198,8 @@ def _log_transition(before: RunStatus, after: RunStatus) -> None:
     """One line per change of phase or stage, and one per new attempt."""
     if (before.phase, before.round, before.stage) != (after.phase, after.round, after.stage):
         reasons = [condition.reason for condition in after.conditions if condition.status == "True"]
-        log.info("run_moved", run=after.run, phase=str(after.phase), round=after.round, stage=after.stage, reasons=reasons)
+        log.info("run moved", run=after.run, phase=str(after.phase), round=after.round, stage=after.stage, reasons=reasons)
     known = {task.name for task in before.tasks}
     for task in after.tasks:
         if task.attempt > 1 and task.name not in known:
-            log.warning("task_again", run=after.run, task=task.name, delay_seconds=task.delay_seconds, cause=task.message)
+            log.warning("task again", run=after.run, task=task.name, delay_seconds=task.delay_seconds, cause=task.message)

@@ -42,7 +42,7 @@ async def open_run(store: ArtifactStore, spec: RunSpec, *, resume: bool) -> RunS
         return await _create(store, spec)
     status = await read_status(store, spec.name) or new_status(spec)
     if status.phase is Phase.FAILED:
-        log.info("failed_run_resumed", run=spec.name)
+        log.info("failed run taken up again", run=spec.name)
         return reopen(spec, status)
     return status
 
@@ -115,7 +115,7 @@ async def _create(store: ArtifactStore, spec: RunSpec) -> RunStatus:
     status = new_status(spec)
     await write_status(store, status)
     await in_thread(store.write_json, spec_path(spec.name), spec)
-    log.info("run_created", run=spec.name, **{name: len(members) for name, members in contexts.items()})
+    log.info("run created", run=spec.name, **{name: len(members) for name, members in contexts.items()})
     return status
 
 
@@ -154,7 +154,7 @@ def run_lock(store: ArtifactStore, run: str) -> Iterator[None]:
     lock_file = Path(unquote(parts.path)) / run / ".lock"
     with file_errors(lock_file):
         lock_file.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(lock_file, "a+")  # noqa: SIM115 - closed below, and the close frees the lock
+        handle = lock_file.open("a+")
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

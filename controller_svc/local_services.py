@@ -50,11 +50,11 @@ async def local_services(
     engine: EngineSettings,
     cache_dir: Path | None = None,
     offline: bool = False,
-    on_download: Callable[..., None] | None = None,
+    on_download: Callable[[str, int, int], None] | None = None,
 ) -> AsyncIterator[LocalServices]:
     """Load the model, start the three services, and stop them at the end of the block.
 
-    `root` is the artifact store's URI or a directory, `on_download` the progress callback of `resolve_model`.
+    `root` is the artifact store's URI or a directory; `on_download` gets (what, bytes done, bytes in all), from another thread.
 
     Raises:
         InvalidInput: the model is not one.
@@ -64,7 +64,7 @@ async def local_services(
     resolve = partial(resolve_model, model, cache_dir=cache_dir, offline=offline, progress=on_download)
     resolved = await asyncio.to_thread(resolve)
     loaded = await asyncio.to_thread(partial(Engine.load, resolved.path, name=model, settings=engine))
-    log.info("engine_loaded", model=resolved.name, device=engine.device, slots=engine.slots)
+    log.info("engine loaded", model=resolved.name, device=engine.device, slots=engine.slots)
     try:
         async with serve_engine(loaded, root=root) as addresses:
             yield LocalServices(addresses=addresses, model=resolved, engine=loaded)

@@ -72,21 +72,22 @@ async def run_task(
         SealError: transient ones (`seal.errors.Retryable`) after the retries of the single calls; nothing committed is lost.
 
     """
-    files = ShardStore(store, run=spec.name, round=task.round, stage=task.stage, shard=task.shard)
-    if (summary := await files.summary()) is not None:
+    with structlog.contextvars.bound_contextvars(run=task.run, round=task.round, stage=str(task.stage), shard=task.shard):
+        files = ShardStore(store, run=spec.name, round=task.round, stage=task.stage, shard=task.shard)
+        if (summary := await files.summary()) is not None:
+            return summary
+        clock, meter = await files.clock(), Meter(task, tell)
+        log.info("task started", task=task.name)
+        if task.stage is Stage.IMPROVE:
+            summary = await improve(task, spec=spec, store=store, clients=clients, clock=clock, meter=meter)
+        else:
+            requests = Requests(spec=spec, stage=task.stage, round=task.round, policy=task.policy)
+            bench = Bench(requests=requests, clients=clients, files=files, clock=clock, meter=meter, settings=settings)
+            plan = await (rollout_plan(task, spec, store) if task.stage is Stage.ROLLOUT else validate_plan(task, spec, store))
+            summary = await _contexts_task(task, bench, plan)
+        await files.write_summary(summary)
+        log.info("task finished", task=task.name, inner_loops=summary.inner_loops_run, resumed=summary.inner_loops_resumed)
         return summary
-    clock, meter = await files.clock(), Meter(task, tell)
-    log.info("task_started", task=task.name, run=task.run, round=task.round, stage=str(task.stage))
-    if task.stage is Stage.IMPROVE:
-        summary = await improve(task, spec=spec, store=store, clients=clients, clock=clock, meter=meter)
-    else:
-        requests = Requests(spec=spec, stage=task.stage, round=task.round, policy=task.policy)
-        bench = Bench(requests=requests, clients=clients, files=files, clock=clock, meter=meter, settings=settings)
-        plan = await (rollout_plan(task, spec, store) if task.stage is Stage.ROLLOUT else validate_plan(task, spec, store))
-        summary = await _contexts_task(task, bench, plan)
-    await files.write_summary(summary)
-    log.info("task_finished", task=task.name, run=task.run, inner_loops=summary.inner_loops_run, resumed=summary.inner_loops_resumed)
-    return summary
 
 
 async def rollout_plan(task: StartTask, spec: RunSpec, store: ArtifactStore) -> ShardPlan:

@@ -44,7 +44,7 @@ async def improve(
         records = await rollout_records(store, spec, task.round)
         selection = select_records(records, round=task.round, keep_per_context=spec.improve.keep_per_context)
         await write_selection(store, spec.name, selection)
-    log.info("edits_selected", run=spec.name, round=task.round, kept=len(selection.kept), **selection.dropped)
+    log.info("edits selected", kept=len(selection.kept), dropped=dict(selection.dropped))
     meter.plan(edits=0, trainings=1, queries=0, inner_loops=0)
     training = await _train(task, spec, clients, meter, selection) if selection.kept else None
     meter.tell(now=True)
@@ -89,5 +89,5 @@ async def _train(task: StartTask, spec: RunSpec, clients: ServiceClients, meter:
     record = await clients.train(request, lambda step, total: meter.training(request.request_id, step=step, total_steps=total))
     meter.trained(request.request_id, steps=record.steps)
     if record.adapter is None:
-        log.warning("policy_not_improved", run=spec.name, round=task.round, outcome=str(record.outcome))
+        log.warning("policy not improved", outcome=str(record.outcome))
     return record

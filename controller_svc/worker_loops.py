@@ -181,7 +181,7 @@ async def _train(bench: Bench, key: LoopKey, examples: Sequence[Example]) -> Tra
     except InvalidInput as error:
         if key.kind != "edit" or not error.field.startswith("examples"):
             raise
-        log.warning("edit_refused", context=key.context_id, candidate=key.candidate, field=error.field, reason=error.message)
+        log.warning("edit refused", context=key.context_id, candidate=key.candidate, field=error.field, reason=error.message)
         return None
     bench.meter.trained(request.request_id, steps=record.steps)
     return record

@@ -93,6 +93,8 @@ async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         return await asyncio.shield(call_ends)
     except asyncio.CancelledError:
         await asyncio.wait({call_ends})
+        if not call_ends.cancelled():
+            call_ends.exception()  # seen: who cancels does not want to know
         raise
 
 

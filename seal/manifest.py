@@ -89,24 +89,24 @@ def check_file_names(directory: Path, *, allowed_suffixes: tuple[str, ...]) -> t
 
 
 def verify_directory(
-    directory: Path, manifest: Manifest, *, remedy: str, sha256: Callable[[Path], str] = sha256_of_file, ignore: tuple[str, ...] = ()
+    directory: Path, manifest: Manifest, *, remedy: str, sha256: Callable[[Path], str] = sha256_of_file, where: str | None = None
 ) -> None:
     """Check that a local directory holds exactly what its manifest says, content included.
 
     Raises Internal naming the first file that is missing, extra, a link, of another size or of another digest. `sha256`: how a file is
-    hashed, so that a caller may remember what it has hashed. `ignore`: further names that may be there.
+    hashed, so that a caller may remember what it has hashed. `where`: what errors call the directory, if it is a copy of another.
     """
-    expected = {*manifest.files, MANIFEST_FILE, *ignore}
-    for name in sorted({entry.name for entry in directory.iterdir()} - expected):
-        raise _broken(f"{directory / name} is not in the manifest", remedy=remedy)
+    shown = where or str(directory)
+    for name in sorted({entry.name for entry in directory.iterdir()} - {*manifest.files, MANIFEST_FILE}):
+        raise _broken(f"{shown}/{name} is not in the manifest", remedy=remedy)
     for name, entry in sorted(manifest.files.items()):
         path = directory / name
         if path.is_symlink() or not path.is_file():
-            raise _broken(f"{path} is missing or no plain file", remedy=remedy)
+            raise _broken(f"{shown}/{name} is missing or no plain file", remedy=remedy)
         if (size := path.stat().st_size) != entry.bytes:
-            raise _broken(f"{path} has {size} bytes, its manifest says {entry.bytes}", remedy=remedy)
+            raise _broken(f"{shown}/{name} has {size} bytes, its manifest says {entry.bytes}", remedy=remedy)
         if sha256(path) != entry.sha256:
-            raise _broken(f"{path} has been altered: its sha256 is not the one in the manifest", remedy=remedy)
+            raise _broken(f"{shown}/{name} has been altered: its sha256 is not the one in the manifest", remedy=remedy)
 
 
 def manifest_of(directory: Path, names: tuple[str, ...]) -> Manifest:

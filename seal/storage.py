@@ -213,7 +213,7 @@ class ObjectStorage:
                     self._fs.get_file(self._key(f"{path}/{name}"), str(temporary / name))
             with file_errors(local):
                 (temporary / MANIFEST_FILE).write_bytes(manifest.to_bytes())
-                verify_directory(temporary, manifest, remedy=_REMEDY)
+                verify_directory(temporary, manifest, remedy=_REMEDY, where=self.uri(path))
                 install_directory(temporary, local, adopt=lambda final: _is_intact(final, manifest))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -99,9 +99,7 @@ class Workplace:
     ) -> ShardSummary:
         """One task to its end."""
         task = start(self.spec, stage, round=round, shard=shard, policy=policy)
-        return await run_task(
-            task, spec=self.spec, store=self.store, clients=self.clients, settings=self.settings, tell=tell
-        )
+        return await run_task(task, spec=self.spec, store=self.store, clients=self.clients, settings=self.settings, tell=tell)
 
     async def records(self, stage: Stage, *, round: int, shard: int = 0) -> tuple[ContextRecord, ...]:
         """The records of a finished shard."""

@@ -84,7 +84,7 @@ class Fakes:
     def executed(self, kind: str, request_id: str) -> None:
         """Log an executed call, durably."""
         if self.log is not None:
-            with open(self.log, "a", encoding="utf-8") as handle:
+            with self.log.open("a", encoding="utf-8") as handle:
                 handle.write(f"{os.getpid()} {kind} {request_id}\n")
                 handle.flush()
                 os.fsync(handle.fileno())

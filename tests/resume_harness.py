@@ -33,6 +33,7 @@ from controller_svc.worker_calls import (
 from controller_svc.worker_requests import LoopKey, Requests
 from controller_svc.worker_store import selection_path, status_path
 from seal.artifacts import ArtifactStore
+from seal.files import TEMPORARY_PREFIX
 from seal.records import (
     EvaluationRecord,
     InnerLoopRecord,

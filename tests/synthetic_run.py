@@ -81,6 +81,8 @@ class Recipe:
     """Share of answers without a grade."""
     gain: float = 0.12
     """How much better an edit's answers are than those of the passage alone."""
+    perfect_before: bool = False
+    """The policy answers everything right before any training: no edit can gain."""
     hostile: bool = False
     """Texts that try to break out of the page."""
 
@@ -200,7 +202,7 @@ class Maker:
             context_id=context.context_id,
             title=context.title,
             prompt=f"Passage: {context.text}\n",
-            baseline=self.evaluate([context], 0.03 + 0.02 * policy),
+            baseline=self.evaluate([context], 1.0 if self.recipe.perfect_before else 0.03 + 0.02 * policy),
             edits=edits,
             inner_loops=tuple(loops),
             engine_seconds_generate=0.9,

@@ -169,6 +169,8 @@ def test_a_truncated_altered_missing_or_extra_file_is_refused_by_name(
     tamper(store, path, damage(store.read_bytes(path) if store.exists(path) else b""))
     with pytest.raises(Internal, match=message) as caught:
         store.fetch_directory(reference)
+    assert reference.sha256 in str(caught.value)
+    assert ".tmp-" not in str(caught.value)
     assert "publish or train it again" in str(caught.value)
 
 

@@ -23,6 +23,7 @@ from controller_svc.worker_store import status_path
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, InvalidInput
 from seal.settings import DataSettings, EditSettings, EngineSettings, RunSpec
+from seal.telemetry import metrics
 
 QUICK = AttemptBudget(attempts=3, base_seconds=0.01, max_seconds=0.02)
 
@@ -233,6 +234,21 @@ async def test_a_finished_run_is_resumed_without_a_call(tmp_path: Path) -> None:
     assert await run(spec, tmp_path, resume=True, fakes=fakes) == done
     assert fakes.calls == {}
     assert await check_run(spec, root=tmp_path / "artifacts", resume=True) == done
+
+
+async def test_inner_loops_are_counted_by_outcome_as_the_status_counts_them(tmp_path: Path) -> None:
+    def counted() -> dict[str, float]:
+        samples = next(iter(metrics.inner_loops.collect())).samples
+        return {sample.labels["outcome"]: sample.value for sample in samples if sample.name.endswith("_total")}
+
+    before = counted()
+    status = await run(small_spec(tmp_path, rounds=1), tmp_path)
+    totals: dict[str, float] = {}
+    for name, number in (item for entry in status.rounds for item in entry.outcomes.items()):
+        stage, outcome = name.split("/")
+        if stage != "improve":
+            totals[outcome] = totals.get(outcome, 0) + number
+    assert {outcome: value - before.get(outcome, 0) for outcome, value in counted().items() if value != before.get(outcome)} == totals
 
 
 async def test_a_lost_status_is_rebuilt_from_what_is_committed(tmp_path: Path) -> None:

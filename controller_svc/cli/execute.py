@@ -8,10 +8,13 @@ Ctrl-C at any point stops cleanly and says which command goes on with the run.
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import FrameType
 
 import typer
 
@@ -55,6 +58,7 @@ def execute(spec: RunSpec, *, root: str, resume: bool, offline: bool, as_json: b
         SealError: from `check_run`, from loading the model, or from the report.
         typer.Exit: 130 after Ctrl-C, or the code of what made the run fail.
     """
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries would run through ours
     started = time.monotonic()
     tracker = StageTracker(spec)
     try:
@@ -68,7 +72,8 @@ def execute(spec: RunSpec, *, root: str, resume: bool, offline: bool, as_json: b
                     screen.say(f"Ended after {duration(time.monotonic() - started)}; the limit is {minutes} min.")
         print_report(write_report(ArtifactStore(root), spec.name), as_json=as_json)
     except KeyboardInterrupt:
-        complain("stopped; all that is finished is kept.", f"Go on with:  {again}")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        complain("all that is finished is kept; go on with:", again, label="stopped")
         raise typer.Exit(STOPPED) from None
     if status.phase is Phase.FAILED:
         raise typer.Exit(_tell_failure(status, again))
@@ -100,7 +105,7 @@ def _gemm_peak(device: str) -> float:
     """TFLOP/s.
 
     Raises:
-        PreconditionFailed: the engine is not installed.
+        PreconditionFailed: the engine is not installed, or this machine has no such device.
     """
     try:
         from seal.engine.peak import measure_gemm_peak
@@ -108,17 +113,38 @@ def _gemm_peak(device: str) -> float:
         raise PreconditionFailed(
             f"the engine cannot be loaded: {error}", remedy="install it: pip install 'seal-kubernetes[local]'"
         ) from error
-    return measure_gemm_peak(device=device)
+    try:
+        return measure_gemm_peak(device=device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
+        message = f"device {device!r} cannot be used: {str(error).splitlines()[0]}"
+        raise PreconditionFailed(
+            message, field="engine.device", remedy="choose another one, for example --set engine.device=cpu"
+        ) from error
 
 
 async def _run(spec: RunSpec, *, root: str, resume: bool, offline: bool, screen: Screen) -> RunStatus:
     """The run on services that live as long as it does."""
-    async with _services(spec, root=root, offline=offline, screen=screen) as addresses:
-        try:
-            return await run_local(spec, root=root, services=addresses, resume=resume, progress=screen)
-        except asyncio.CancelledError:
-            screen.say("stopping ... (Ctrl-C again to stop at once)")
-            raise
+    try:
+        async with _services(spec, root=root, offline=offline, screen=screen) as addresses:
+            try:
+                return await run_local(spec, root=root, services=addresses, resume=resume, progress=screen)
+            except asyncio.CancelledError:
+                _stopping(screen)  # before the services are stopped, which may take a while
+                raise
+    except asyncio.CancelledError:
+        _stopping(screen)
+        raise
+
+
+def _stopping(screen: Screen) -> None:
+    """Say that Ctrl-C was heard; a second one ends the process, which loses nothing that is finished."""
+    if signal.getsignal(signal.SIGINT) is not _stop_at_once:
+        signal.signal(signal.SIGINT, _stop_at_once)
+        screen.say("stopping after the engine's current step ... (Ctrl-C again: at once)")
+
+
+def _stop_at_once(number: int, frame: FrameType | None) -> None:
+    os._exit(STOPPED)
 
 
 @asynccontextmanager
@@ -134,7 +160,7 @@ def _tell_failure(status: RunStatus, again: str) -> int:
     """Say why a run failed; its exit code."""
     failed = status.condition("Failed")
     reason, message = (failed.reason, failed.message) if failed else ("", "no reason is known")
-    complain(f"the run failed: {reason}: {message}", f"What is finished is kept. Once the cause is mended, go on with:  {again}")
+    complain(f"the run failed: {reason}: {message}", f"what is finished is kept; once the cause is mended, go on with:  {again}")
     if reason == Reason.ATTEMPTS_EXHAUSTED:
         return ERROR_CLASSES[Transient].exit_code
     codes = {row.reason: row.exit_code for row in ERROR_CLASSES.values()}

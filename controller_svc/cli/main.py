@@ -36,15 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(UNFORESEEN)
 
 
-def complain(message: str, remedy: str) -> None:
-    """An error on stderr: what is wrong, then what to do."""
+def complain(message: str, remedy: str, *, label: str = "error") -> None:
+    """On stderr: what is wrong, then what to do."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text("error: ", style="bold red").append(message, style="default"))
+    console.print(Text(f"{label}: ", style="bold red").append(message, style="not bold default"))
     if remedy:
-        console.print(Text("       ").append(remedy, style="default"))
+        console.print(Text(" " * (len(label) + 2) + remedy))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

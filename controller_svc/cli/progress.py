@@ -158,7 +158,13 @@ class Bars:
         self._draw_run()
         for amount in self._tracker.amounts():
             if amount.total:
-                self._draw(amount.label, f"  {amount.label}", amount.fraction, amount.text, _left(amount.eta_seconds))
+                self._draw(
+                    amount.label,
+                    f"  {amount.label}",
+                    amount.fraction,
+                    amount.text,
+                    "" if amount.fraction >= 1 else _left(amount.eta_seconds),
+                )
 
     def on_download(self, what: str, done: int, total: int) -> None:
         """Move the bar of the model."""

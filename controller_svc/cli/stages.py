@@ -140,7 +140,7 @@ class _Pace:
         first, since = self._start
         if self._still and fraction <= first:
             self._start = (fraction, now)
-            return 0.0 if fraction >= 1 else None
+            return None
         self._still = False
         done, elapsed = fraction - first, now - since
         return elapsed * (1 - fraction) / done if done > 0 and elapsed > 0 else None

@@ -1,6 +1,7 @@
 """The wording of the knowledge domain, as plain data: how the policy is asked for an edit, and how the adapted model is asked a question.
 
-`{passage}` stands for the title line and the text, `{title}` and `{text}` for each alone, `{question}` for the question. A base prompt ends where the model goes on writing;
+`{passage}` stands for the title line and the text, `{title}` and `{text}` for each alone, `{question}` for the question. A base prompt
+ends where the model goes on writing;
 the small base model gets a worked example where the form of its answer matters. The passages and questions in here are about other
 things than any dataset: what they say must be of no help.
 """
@@ -62,7 +63,8 @@ Questions and answers:
 
 Title: Ilse Tamsford
 Text: Ilse Tamsford was a potter who lived in the village of Quenby. Ilse Tamsford was born in 1904 and learned her craft from her \
-uncle, Bram Tamsford. Ilse Tamsford made blue plates that were sold in forty shops. An avalanche destroyed the workshop of Ilse Tamsford in 1951.
+uncle, Bram Tamsford. Ilse Tamsford made blue plates that were sold in forty shops. \
+An avalanche destroyed the workshop of Ilse Tamsford in 1951.
 Questions and answers:
 1. Where did Ilse Tamsford live? in the village of Quenby
 2. What was the job of Ilse Tamsford? potter

@@ -62,7 +62,7 @@ class Engine:
 
     @classmethod
     def load(cls, directory: Path, *, name: str, settings: EngineSettings) -> Engine:
-        """Load a transformers directory and start the engine; raises InvalidInput for an unsupported model or a device that is not there."""
+        """Load a transformers directory and start the engine; raises InvalidInput for an unsupported model or device."""
         if settings.threads:
             torch.set_num_threads(settings.threads)
         try:

@@ -12,6 +12,8 @@ from seal.report.rows import retained_rows, score_rows
 from seal.report.shapes import edit_shape
 from seal.report.source import RunFiles, read_run
 
+FEW_PASSAGES = 8
+"""Below so many passages, resampling them says too little about others."""
 MAX_PASSAGES_IN_DETAIL = 60
 """Passages per stage whose edits and answers are in the report; the rest is in the run's `records.jsonl`."""
 
@@ -67,6 +69,9 @@ def _notes(files: RunFiles, rows: tuple[ScoreRow, ...], rollouts: tuple[RolloutR
         for stage in files.stages
         if not stage.complete
     ]
+    fewest = min((row.metrics["contains"].n for row in rows if row.metrics["contains"].n), default=FEW_PASSAGES)
+    if fewest < FEW_PASSAGES:
+        notes.append(f"Some means are over {plural(fewest, 'passage')} only: an interval over so few is narrower than the truth.")
     notes += [note for row in rows for note in _row_notes(row)]
     for rollout in rollouts:
         if rollout.selection_sha256 and not rollout.kept:

@@ -104,29 +104,31 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _call(self, method: _Method, request: Any, context: Any) -> AsyncIterator[None]:
         started = time.monotonic()
-        task = asyncio.current_task() if method.service in _QUIET_SERVICES else None
-        self._enter(method, task)
-        code, failure = "OK", None
-        with structlog.contextvars.bound_contextvars(**_identity(request)):
-            try:
-                yield
-                code = _set_code(context)
-            except (asyncio.CancelledError, GeneratorExit):
-                if task is not None and self._ending and task.uncancel() == 0:
-                    code = "UNAVAILABLE"
-                    await _abort(context, Transient("the server is stopping"))
-                code = "DEADLINE_EXCEEDED" if _deadline_passed(context) else "CANCELLED"
-                raise
-            except grpc.aio.AbortError:
-                code = _set_code(context)
-                raise
-            except Exception as error:  # noqa: BLE001 - the boundary of a call: whatever happened, the client gets a status
-                failure = _failure(error, method)
-                code = error_class(failure).grpc_code
+        watch = asyncio.current_task() if method.service in _QUIET_SERVICES else None
+        self._enter(method, watch)
+        code = "OK"
+        failure: SealError | None = None
+        try:
+            with structlog.contextvars.bound_contextvars(**_identity(request)):
+                try:
+                    yield
+                    code = _set_code(context)
+                except (asyncio.CancelledError, GeneratorExit):
+                    code = "DEADLINE_EXCEEDED" if _deadline_passed(context) else "CANCELLED"
+                    if watch is None or not self._ending or watch.uncancel():
+                        raise
+                    failure = Transient("the server is stopping")
+                except grpc.aio.AbortError:
+                    code = _set_code(context)
+                    raise
+                except Exception as error:  # noqa: BLE001 - the boundary of a call: whatever happened, the client gets a status
+                    failure = _failure(error, method)
+                finally:
+                    self._record(method, code, failure, seconds=time.monotonic() - started)
+            if failure is not None:
                 await _abort(context, failure)
-            finally:
-                self._leave(task)
-                self._record(method, code, failure, seconds=time.monotonic() - started)
+        finally:
+            self._leave(watch)
 
     def _enter(self, method: _Method, watch: asyncio.Task[Any] | None) -> None:
         self._metrics.grpc_started.labels(**method.labels).inc()
@@ -145,12 +147,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._idle.set()
 
     def _record(self, method: _Method, code: str, failure: SealError | None, *, seconds: float) -> None:
-        self._metrics.grpc_handled.labels(**method.labels, grpc_code=_metric_code(code)).inc()
+        """Count and log the end of a call, before the client hears of a failure. A failure has its own code."""
+        facts: dict[str, object] = {"service": method.service, "method": method.name, "code": code, "seconds": round(seconds, 4)}
+        if failure is not None:
+            row = error_class(failure)
+            facts |= {"code": row.grpc_code, "reason": row.reason, "error": str(failure)[:_LOGGED_CHARACTERS]}
+        self._metrics.grpc_handled.labels(**method.labels, grpc_code=_metric_code(str(facts["code"]))).inc()
         self._metrics.grpc_handling_seconds.labels(**method.labels).observe(seconds)
         level = "debug" if method.service in _QUIET_SERVICES else "info" if failure is None else "warning"
-        facts = {"service": method.service, "method": method.name, "code": code, "seconds": round(seconds, 4)}
-        if failure is not None:
-            facts |= {"reason": error_class(failure).reason, "error": str(failure)[:_LOGGED_CHARACTERS]}
         getattr(log, level)("call ended", **facts)
 
 

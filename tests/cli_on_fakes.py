@@ -1,0 +1,37 @@
+"""The command `seal` on fake services: `python cli_on_fakes.py DELAY_SECONDS LOG ARGUMENTS...`. What is faked is what needs a model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fake_services import Fakes, serve_fakes
+
+import controller_svc.cli.execute as execute
+from controller_svc.cli import main
+from controller_svc.cli.progress import Screen
+from controller_svc.worker import ServiceAddresses
+from seal.settings import RunSpec
+
+PEAK_TERAFLOPS = 0.5
+
+
+def install(fakes: Fakes) -> None:
+    """Put fakes in the place of model, services and measurement."""
+
+    @asynccontextmanager
+    async def services(spec: RunSpec, *, root: str, offline: bool, screen: Screen) -> AsyncIterator[ServiceAddresses]:
+        screen.on_download("downloading", 30_000_000, 93_000_000)
+        async with serve_fakes(fakes) as addresses:
+            yield addresses
+
+    execute._services = services
+    execute._gemm_peak = lambda device: PEAK_TERAFLOPS
+
+
+if __name__ == "__main__":
+    install(Fakes(log=Path(sys.argv[2]), delay_seconds=float(sys.argv[1])))
+    sys.argv = ["seal", *sys.argv[3:]]
+    main()

@@ -1,0 +1,41 @@
+"""The real services on a real engine with a tiny random model, as `resume_harness` starts them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from controller_svc.local_services import local_services
+from controller_svc.worker_calls import ServiceAddresses
+from seal.settings import RunSpec
+from trainer_svc.trainings import Training, Trainings
+
+
+def log_trainings(log: Path) -> Callable[[], None]:
+    """Log every training that the trainer begins (not those whose stored result it only hands out); returns what undoes it."""
+    begin = Trainings._train
+
+    async def logged(self: Trainings, training: Training) -> object:
+        with log.open("a", encoding="utf-8") as handle:
+            handle.write(f"{os.getpid()} train {training.plan.request_id}\n")
+        return await begin(self, training)
+
+    Trainings._train = logged  # type: ignore[method-assign,assignment]
+
+    def undo() -> None:
+        Trainings._train = begin  # type: ignore[method-assign]
+
+    return undo
+
+
+@asynccontextmanager
+async def resume_services(spec: RunSpec, root: str, log: Path) -> AsyncIterator[ServiceAddresses]:
+    """Local mode's own services."""
+    undo = log_trainings(log)
+    try:
+        async with local_services(spec.model, root=root, engine=spec.engine) as services:
+            yield services.addresses
+    finally:
+        undo()

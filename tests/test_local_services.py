@@ -1,0 +1,75 @@
+"""Local mode from end to end on a real engine with a tiny random model: real adapters, real resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from controller_harness import IMPATIENT, small_spec
+from resume_harness import Crash, Effects, KillPoint, Scene, crash
+from tiny_model import save_tiny_model
+
+from controller_svc.core import Phase
+from controller_svc.local_services import local_services
+from seal.artifacts import ArtifactStore
+from seal.engine import load_adapter
+from seal.errors import InvalidInput
+from seal.settings import EngineSettings, RunSpec
+
+ENGINE = EngineSettings(slots=4, dtype="float32", max_rank=8, generation_rows=8, evaluation_rows=16, threads=1)
+SMALL_LORA = {"rank": 2, "alpha": 4.0, "target_modules": ("q_proj", "v_proj")}
+
+
+def tiny_spec(directory: Path) -> RunSpec:
+    """One round on a random model that is graded by log-probability, so that rewards differ though every answer is wrong."""
+    return small_spec(
+        directory,
+        passages=(2, 1, 1),
+        rounds=1,
+        model=str(save_tiny_model(directory / "model")),
+        engine=ENGINE,
+        edit={"k": 2, "max_tokens": 40},
+        inner={"repeats": 1, "lora": SMALL_LORA, "optimizer": {"epochs": 2, "learning_rate": 0.05}},
+        improve={"lora": SMALL_LORA, "optimizer": {"epochs": 1}},
+        evaluation={"grader": "logprob", "max_tokens": 4},
+        validation={"edits_per_context": 1, "retained_queries": 1},
+    )
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> RunSpec:
+    return tiny_spec(tmp_path_factory.mktemp("tiny"))
+
+
+def scene(directory: Path, spec: RunSpec) -> Scene:
+    directory.mkdir()
+    return Scene(spec=spec, directory=directory, services="engine_services:resume_services", settings=IMPATIENT)
+
+
+async def test_a_directory_that_is_no_model_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput):
+        async with local_services(str(tmp_path), root=tmp_path, engine=ENGINE):
+            raise AssertionError("no services without a model")
+
+
+async def test_a_run_on_a_real_engine_makes_a_policy_and_a_crash_in_the_middle_of_each_stage_changes_nothing(
+    tmp_path: Path, spec: RunSpec
+) -> None:
+    calm = scene(tmp_path / "calm", spec)
+    status = await calm.run(resume=False, effects=Effects())
+    assert status.phase is Phase.COMPLETE
+    assert status.rounds[1].kept > 0
+    policy = status.policies[1].adapter
+    assert policy is not None
+    assert load_adapter(ArtifactStore(calm.root).fetch_directory(policy)).base_model == spec.model
+    for name, part in (("rollout", "r1/rollout/edit"), ("m-step", "r1/improve"), ("validation", "r1/validate/edit")):
+        crashed = scene(tmp_path / name, spec)
+        with pytest.raises(Crash):
+            await crashed.run(resume=False, effects=Effects(point=KillPoint(nth=1, when="during", match=part), die=crash))
+        finished, executed = crashed.finished_loops(), len(crashed.executed())
+        await crashed.run(resume=True, effects=Effects())
+        assert crashed.selections()[1].sha256 == calm.selections()[1].sha256
+        again = crashed.status().policies[1].adapter
+        assert again is not None
+        assert again.sha256 == policy.sha256
+        assert {request for _, request in crashed.executed()[executed:]}.isdisjoint(finished)
