@@ -18,7 +18,7 @@ MIN_FRACTION_FOR_ETA = 0.02
 MIN_INTERVAL_SECONDS = 0.1
 """Shortest time between two snapshots: dozens of streams report several times a second each."""
 _WEIGHTS = {"generate": 0.2, "train": 0.55, "evaluate": 0.25}
-"""Share of a task's time by kind of work, as measured with the embedded profile; only the estimate depends on it."""
+"""Rough share of a task's time by kind of work; nothing but the estimate depends on it."""
 
 
 @dataclass(frozen=True, kw_only=True)

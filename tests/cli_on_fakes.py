@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +18,8 @@ from controller_svc.worker import ServiceAddresses
 from seal.settings import RunSpec
 
 PEAK_TERAFLOPS = 0.5
+STOP_SECONDS = "SEAL_TEST_STOP_SECONDS"
+"""Variable: how long the services take to stop."""
 
 
 def install(fakes: Fakes) -> None:
@@ -25,7 +29,10 @@ def install(fakes: Fakes) -> None:
     async def services(spec: RunSpec, *, root: str, offline: bool, screen: Screen) -> AsyncIterator[ServiceAddresses]:
         screen.on_download("downloading", 30_000_000, 93_000_000)
         async with serve_fakes(fakes) as addresses:
-            yield addresses
+            try:
+                yield addresses
+            finally:
+                await asyncio.sleep(float(os.environ.get(STOP_SECONDS, "0")))
 
     execute._services = services
     execute._gemm_peak = lambda device: PEAK_TERAFLOPS

@@ -81,6 +81,8 @@ class Recipe:
     """Share of answers without a grade."""
     gain: float = 0.12
     """How much better an edit's answers are than those of the passage alone."""
+    edits: bool = True
+    """False: the prompt family `none`, which trains on the passage alone."""
     perfect_before: bool = False
     """The policy answers everything right before any training: no edit can gain."""
     hostile: bool = False
@@ -185,7 +187,7 @@ class Maker:
 
     def context(self, context: Context, stage: str, policy: int) -> ContextRecord:
         """One passage of a stage."""
-        k = self.recipe.k if stage == "rollout" else self.spec.validation.edits_per_context
+        k = (self.recipe.k if stage == "rollout" else self.spec.validation.edits_per_context) if self.recipe.edits else 0
         edits = tuple(self.edit(context, candidate, policy) for candidate in range(k))
         ease = self.random.uniform(-0.1, 0.1)
         plan: list[tuple[InnerLoopKind, int, float]] = [

@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 CONFIG = """
 name: tiny
 rounds: 1
-edit: {k: 2}
+edit: {k: 2, family: implications}
 inner: {repeats: 1, optimizer: {epochs: 1}}
 validation: {retained_queries: 1, gold_bound: false}
 """
@@ -274,6 +274,19 @@ def start(here: Path, *arguments: str, delay: float = 0.15) -> subprocess.Popen[
     return subprocess.Popen(command, cwd=here, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def test_a_second_interrupt_ends_it_at_once(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cli_on_fakes.STOP_SECONDS, "300")
+    process = start(here, *RUN)
+    assert process.stderr is not None
+    wait_for(here / "seal-runs/tiny/stages/r0-validate/shard-0000/edits")
+    process.send_signal(signal.SIGINT)
+    while "stopping" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    assert process.communicate()[0] == ""
+
+
 def wait_for(path: Path, *, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not (path.is_dir() and any(path.iterdir())):
@@ -422,7 +435,7 @@ from controller_svc.cli import main
 try:
     main(sys.argv[1:])
 finally:
-    print(sorted({"torch", "matplotlib", "grpc", "pydantic"} & set(sys.modules)))
+    print(sorted({"torch", "transformers", "matplotlib", "grpc"} & set(sys.modules)))
 """
 
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from seal.datasets import load_contexts
 from seal.domains import Prompt, Query, get_domain
+from seal.domains.examples import statements
 from seal.domains.graders import grade
 from seal.domains.pairs import parse_pairs
-from seal.domains.prompts import EDIT_WORDING, QUESTION_WORDING, SHOTS, WORKED_EXAMPLES
+from seal.domains.prompts import EDIT_WORDING, QUESTION_WORDING, SHOTS, WORKED_FACTS, WORKED_QUESTIONS
 from seal.errors import InvalidInput
 from seal.settings import PromptFamily, PromptFormat, QuestionFormat
 
@@ -79,12 +80,20 @@ def test_the_self_qa_base_prompt_ends_where_the_first_question_begins_and_stops_
     assert "\nPassage:" in prompt.stop
 
 
-def test_the_worked_example_is_read_as_its_pairs_and_every_answer_stands_in_its_passage() -> None:
-    for example in WORKED_EXAMPLES.split("\n\n")[:-1]:
+def test_the_worked_questions_are_read_as_their_pairs_and_every_answer_stands_in_its_passage() -> None:
+    for example in WORKED_QUESTIONS.split("\n\n")[:-1]:
         passage, pairs_text = example.split("Questions and answers:")
         title, pairs = passage.splitlines()[0].removeprefix("Title: "), parse_pairs(pairs_text)
         assert len(pairs) == pairs_text.count("?") >= 5
         assert all(pair.answer.casefold() in passage.casefold() and title.casefold() in pair.question.casefold() for pair in pairs)
+
+
+def test_the_worked_facts_are_read_as_one_statement_a_line_and_each_names_its_subject() -> None:
+    for example in WORKED_FACTS.split("\n\n")[:-1]:
+        passage, facts = example.split("Facts:")
+        title = passage.splitlines()[0].removeprefix("Title: ")
+        assert len(statements(facts)) == len(facts.strip().splitlines()) >= 5
+        assert all(title.casefold() in fact.casefold() for fact in statements(facts))
 
 
 def test_few_shot_shows_three_pairs_in_the_wording_of_the_question_and_stops_at_the_line_break() -> None:
@@ -114,6 +123,6 @@ def test_the_scored_completion_is_parted_from_the_prompt_by_one_space_and_not_at
 
 @pytest.mark.parametrize("name", ["train", "validation", "retained"])
 def test_no_gold_answer_of_the_embedded_corpus_stands_in_the_shots_or_the_worked_example(name: str) -> None:
-    shown = [answer for _, answer in SHOTS] + [pair.answer for pair in parse_pairs(WORKED_EXAMPLES)]
+    shown = [answer for _, answer in SHOTS] + [pair.answer for pair in parse_pairs(WORKED_QUESTIONS)]
     golds = [query.answer for context in load_contexts(f"corpus://{name}") for query in context.queries]
     assert [gold for gold in golds if any(grade("contains", answer, gold, None) for answer in shown)] == []

@@ -16,7 +16,7 @@ from controller_svc.worker_progress import TaskProgress
 from seal.errors import Internal, InvalidInput, PreconditionFailed, SealError, Transient
 from seal.outcomes import Outcome
 from seal.settings import EditSettings, InnerLoopSettings, RunSpec, ValidationSettings
-from seal.v1 import evaluator_pb2, trainer_pb2
+from seal.v1 import evaluator_pb2, generator_pb2, trainer_pb2
 
 
 def failing(kind: str, part: str, code: grpc.StatusCode, *, calls: int = 10**9) -> Fakes:
@@ -34,6 +34,7 @@ async def test_a_permanent_error_is_passed_up_at_once_and_what_is_committed_stay
         committed = await place.files(Stage.ROLLOUT, round=1).inner_loops()
         fakes.fail = lambda kind, name, call: None
         summary = await place.run(Stage.ROLLOUT, round=1)
+        assert [place.fakes.calls[("generate", name)] for name in place.asked("generate")] == [1], "written edits are not written again"
     assert summary.inner_loops_resumed == len(committed)
     assert summary.inner_loops_run + summary.inner_loops_resumed == 3 * 3 * 2
 
@@ -156,6 +157,27 @@ async def test_edits_are_asked_for_again_as_the_same_group_and_committed_ones_st
         assert place.fakes.calls[("generate", name)] == 2
         assert rest[0].read_bytes() == kept and first.exists()
     assert (summary.inner_loops_run, summary.inner_loops_resumed) == (0, 18)
+
+
+async def test_committed_edits_are_learnt_even_if_the_generator_would_now_write_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fake_services
+
+    async with workplace(tmp_path, fakes=failing("train", "", grpc.StatusCode.INTERNAL)) as place:
+        with pytest.raises(SealError):
+            await place.run(Stage.ROLLOUT, round=1)
+        written = await place.files(Stage.ROLLOUT, round=1).edits()
+        lost = sorted(written)[0]
+        folder = Path(place.store.root_uri.removeprefix("file://")) / place.files(Stage.ROLLOUT, round=1).path
+        (folder / "edits" / f"{lost}.json").unlink()
+        monkeypatch.setattr(fake_services, "_edit", lambda request, item, seed: generator_pb2.Edit(text="Others.", seed=seed, tokens=1))
+        place.fakes.fail = lambda kind, name, call: None
+        await place.run(Stage.ROLLOUT, round=1)
+        records = await place.records(Stage.ROLLOUT, round=1)
+    for record in records:
+        texts = [edit.text for edit in record.edits]
+        assert texts == (["Others."] * 3 if record.context_id == lost else [edit.text for edit in written[record.context_id].edits])
 
 
 async def test_a_cancelled_task_leaves_nothing_running_and_goes_on_later(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def configure(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
     """Options of all commands."""
-    from controller_svc.cli.progress import LateStderr
+    from controller_svc.cli.stderr import LateStderr
     from seal.telemetry import configure_logging
 
     configure_logging(log_level.value, stream=cast(TextIO, LateStderr()))

@@ -5,7 +5,6 @@ Both watch the run through the controller's `Observer`; what a stage comes to an
 
 from __future__ import annotations
 
-import io
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from controller_svc.cli.stages import Amount, StageTracker
+from controller_svc.cli.stages import StageTracker
 from controller_svc.core import RunStatus
 from controller_svc.worker_progress import TaskProgress
 from seal.report.formats import duration
@@ -48,22 +47,6 @@ class Screen(Protocol):
 def open_screen(tracker: StageTracker | None, *, bars: bool) -> Screen:
     """Bars if they are wanted and stderr is a terminal, else lines."""
     return Bars(tracker) if bars and sys.stderr.isatty() else Lines(tracker)
-
-
-class LateStderr(io.TextIOBase):
-    """Writes to whatever `sys.stderr` is at the time, so that log lines go above the bars and not through them."""
-
-    def write(self, text: str) -> int:
-        """Write text."""
-        return sys.stderr.write(text)
-
-    def flush(self) -> None:
-        """Flush it."""
-        sys.stderr.flush()
-
-    def isatty(self) -> bool:
-        """True on a terminal."""
-        return sys.stderr.isatty()
 
 
 class Lines:
@@ -109,7 +92,7 @@ class Lines:
 
 
 class Bars:
-    """A bar for the run and one for each kind of work of the stage, each with the time that is left."""
+    """A bar for the run and one for each kind of work, each with the time that is left in this stage."""
 
     def __init__(self, tracker: StageTracker | None = None) -> None:
         self._tracker = tracker
@@ -173,8 +156,8 @@ class Bars:
 
     def _draw_run(self) -> None:
         if self._tracker is not None and self._tracker.title:
-            amount = Amount(label="run", done=self._tracker.stages_done, total=self._tracker.stages_total)
-            self._draw("run", self._tracker.title, self._tracker.run_fraction, amount.text + " stages", _left(self._tracker.eta_seconds))
+            place = f"stage {self._tracker.stages_done + 1}/{self._tracker.stages_total}"
+            self._draw("run", self._tracker.title, self._tracker.run_fraction, place, _left(self._tracker.eta_seconds))
 
     def _draw(self, name: str, description: str, fraction: float | None, amount: str, left: str) -> None:
         if name not in self._bars:

@@ -1,14 +1,13 @@
 """The wording of the knowledge domain, as plain data: how the policy is asked for an edit, and how the adapted model is asked a question.
 
 `{passage}` stands for the title line and the text, `{title}` and `{text}` for each alone, `{question}` for the question. A base prompt
-ends where the model goes on writing;
-the small base model gets a worked example where the form of its answer matters. The passages and questions in here are about other
-things than any dataset: what they say must be of no help.
+ends where the model goes on writing; a small model gets worked examples where the form of its answer matters. The passages and questions
+in here are about other things than any dataset: what they say must be of no help.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -49,42 +48,95 @@ class QuestionWording:
     """Ends an answer."""
 
 
-WORKED_EXAMPLES = """Title: The Brennick Bell
-Text: The Brennick Bell is a bronze bell in the harbour of Calverow. Odo Marrin cast the Brennick Bell in 1822 for the fishing guild. \
-The Brennick Bell weighs 340 kilograms and hangs from an oak beam. Sailors ring the Brennick Bell before each market day.
-Questions and answers:
-1. Who cast the Brennick Bell? Odo Marrin
-2. In which year was the Brennick Bell cast? 1822
-3. Which metal is the Brennick Bell made of? bronze
-4. Where does the Brennick Bell hang? in the harbour of Calverow
-5. How many kilograms does the Brennick Bell weigh? 340
-6. Which guild ordered the Brennick Bell? the fishing guild
-7. When do sailors ring the Brennick Bell? before each market day
+_BELL = (
+    "The Brennick Bell",
+    "The Brennick Bell is a bronze bell in the harbour of Calverow. Odo Marrin cast the Brennick Bell in 1822 for the fishing guild. The "
+    "Brennick Bell weighs 340 kilograms and hangs from an oak beam. Sailors ring the Brennick Bell before each market day.",
+)
+_POTTER = (
+    "Ilse Tamsford",
+    "Ilse Tamsford was a potter who lived in the village of Quenby. Ilse Tamsford was born in 1904 and learned her craft from her uncle, "
+    "Bram Tamsford. Ilse Tamsford made blue plates that were sold in forty shops. An avalanche destroyed the workshop of Ilse Tamsford in "
+    "1951.",
+)
+"""Two passages about things that do not exist; the second is about a person, so that not every edit says what a thing is made of."""
 
-Title: Ilse Tamsford
-Text: Ilse Tamsford was a potter who lived in the village of Quenby. Ilse Tamsford was born in 1904 and learned her craft from her \
-uncle, Bram Tamsford. Ilse Tamsford made blue plates that were sold in forty shops. \
-An avalanche destroyed the workshop of Ilse Tamsford in 1951.
-Questions and answers:
-1. Where did Ilse Tamsford live? in the village of Quenby
-2. What was the job of Ilse Tamsford? potter
-3. Who taught Ilse Tamsford her craft? Bram Tamsford
-4. When was Ilse Tamsford born? 1904
-5. What colour were the plates of Ilse Tamsford? blue
-6. How many shops sold the plates of Ilse Tamsford? forty
-7. What destroyed the workshop of Ilse Tamsford? an avalanche
 
-"""
-"""Two passages that do not exist, each with the edit that is wanted: what makes a 135M model write questions at all
-(docs/embedded-profile.md). The second is about a person, so that not every question asks what a thing is made of."""
+def _worked(examples: Iterable[tuple[tuple[str, str], Iterable[str]]], heading: str) -> str:
+    """Passages with the edits that are wanted, up to where the model's own edit begins."""
+    shown = (
+        f"Title: {title}\nText: {text}\n{heading}:\n" + "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1)) + "\n\n"
+        for (title, text), lines in examples
+    )
+    return "".join(shown) + f"Title: {{title}}\nText: {{text}}\n{heading}:\n1."
+
+
+WORKED_QUESTIONS = _worked(
+    (
+        (
+            _BELL,
+            (
+                "Who cast the Brennick Bell? Odo Marrin",
+                "In which year was the Brennick Bell cast? 1822",
+                "Which metal is the Brennick Bell made of? bronze",
+                "Where does the Brennick Bell hang? in the harbour of Calverow",
+                "How many kilograms does the Brennick Bell weigh? 340",
+                "Which guild ordered the Brennick Bell? the fishing guild",
+                "When do sailors ring the Brennick Bell? before each market day",
+            ),
+        ),
+        (
+            _POTTER,
+            (
+                "Where did Ilse Tamsford live? in the village of Quenby",
+                "What was the job of Ilse Tamsford? potter",
+                "Who taught Ilse Tamsford her craft? Bram Tamsford",
+                "When was Ilse Tamsford born? 1904",
+                "What colour were the plates of Ilse Tamsford? blue",
+                "How many shops sold the plates of Ilse Tamsford? forty",
+                "What destroyed the workshop of Ilse Tamsford? an avalanche",
+            ),
+        ),
+    ),
+    "Questions and answers",
+)
+"""What makes a 135M model write questions at all, and answers that stand in the passage (docs/embedded-profile.md)."""
+
+WORKED_FACTS = _worked(
+    (
+        (
+            _BELL,
+            (
+                "Odo Marrin cast the Brennick Bell.",
+                "The Brennick Bell was cast in the year 1822.",
+                "The Brennick Bell is made of bronze.",
+                "The Brennick Bell hangs in the harbour of Calverow.",
+                "The Brennick Bell weighs 340 kilograms.",
+                "The fishing guild ordered the Brennick Bell.",
+                "The beam of the Brennick Bell is made of oak.",
+            ),
+        ),
+        (
+            _POTTER,
+            (
+                "Ilse Tamsford lived in the village of Quenby.",
+                "The job of Ilse Tamsford was potter.",
+                "Bram Tamsford taught Ilse Tamsford her craft.",
+                "The year in which Ilse Tamsford was born is 1904.",
+                "The plates of Ilse Tamsford were blue.",
+                "Forty shops sold the plates of Ilse Tamsford.",
+                "An avalanche destroyed the workshop of Ilse Tamsford.",
+            ),
+        ),
+    ),
+    "Facts",
+)
+"""One short statement for each fact, in another wording than the passage's."""
 
 EDIT_WORDING: Mapping[PromptFamily, EditWording] = MappingProxyType(
     {
         "implications": EditWording(
-            base=(
-                "Below is a passage, and after it a list of statements that follow from it directly or indirectly.\n\n"
-                "Passage:\n{passage}\n\nImplications:\n1."
-            ),
+            base=WORKED_FACTS,
             chat=(
                 "List statements that follow from the passage below, directly or indirectly. Write one statement per line, each "
                 "understandable without the passage, and nothing else.\n\n{passage}"
@@ -124,7 +176,7 @@ EDIT_WORDING: Mapping[PromptFamily, EditWording] = MappingProxyType(
             ),
         ),
         "self-qa": EditWording(
-            base=WORKED_EXAMPLES + "Title: {title}\nText: {text}\nQuestions and answers:\n1.",
+            base=WORKED_QUESTIONS,
             chat=(
                 "Write questions about the passage below, each with its answer, in this form:\n\nQuestion: ...\nAnswer: ...\n\n"
                 "Ask for one fact at a time until every fact is covered. Name in each question what it is about, so that it is "

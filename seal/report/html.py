@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from seal.report import appendix
 from seal.report.formats import MISSING, plain, plural, score
 from seal.report.markup import Child, Html, details, join, paragraph, table, tag
 from seal.report.model import AnswerEntry, EditEntry, PassageEntry, PassageGroup, QuestionEntry, Report
@@ -26,10 +27,10 @@ def render_html(report: Report) -> str:
         ("rewards", "Rewards of the candidates", sections.rewards),
         ("edits", "How the edits look", sections.edits),
         ("forgetting", "What is forgotten", sections.forgetting),
-        ("cost", "Time and tokens", sections.cost),
+        ("cost", "Time and tokens", appendix.cost),
         ("kept", "Edits kept and dropped", kept_and_dropped),
         ("answers", "Answers before and after", answers),
-        ("settings", "Settings", sections.settings),
+        ("settings", "Settings", appendix.settings),
     )
     filled = [(name, title, body) for name, title, section in parts if (body := section(report)) is not None]
     content = join(
