@@ -140,7 +140,7 @@ def parse(bench: Bench, context: Context, text: str) -> tuple[Example, ...]:
     spec = bench.requests.spec
     return bench.domain.parse_edit(
         text,
-        title=context.title,
+        context=context,
         family=spec.edit.family,
         settings=spec.inner.examples,
         question_format=spec.evaluation.question_format,

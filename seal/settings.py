@@ -13,9 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
-PromptFamily = Literal[
-    "implications", "implications-long", "implications-very-long", "rewrite", "self-qa", "none", "chain-of-thought"
-]
+PromptFamily = Literal["implications", "implications-long", "implications-very-long", "rewrite", "self-qa", "none", "chain-of-thought"]
 PromptFormat = Literal["base", "chat"]
 QuestionFormat = Literal["few-shot", "plain", "chat"]
 GraderName = Literal["exact", "contains", "f1", "logprob"]
@@ -82,6 +80,9 @@ class ExampleSettings(Settings):
     """How often the passage itself is appended to the examples."""
     question_answer: Literal["document", "prompted"] = "document"
     """A question-answer pair as one document (as published), or as prompt and completion in the question format of the evaluation."""
+    grounded_answers: bool = False
+    """Drop a question-answer pair whose answer does not stand in the passage, or stands in its question: a check of what a small model
+    makes up."""
     max_examples: Positive = 128
     """Examples taken from one edit; what is beyond is dropped."""
     max_characters: Positive = 4000

@@ -34,13 +34,18 @@ BOUNDS = st.builds(
     ExampleSettings,
     passage_repeats=st.integers(0, 3),
     question_answer=st.sampled_from(["document", "prompted"]),
+    grounded_answers=st.booleans(),
     max_examples=st.integers(1, 5),
     max_characters=st.integers(1, 200),
 )
 
 
+def passage(title: str = "Veldra", text: str = "Veldra is a river. It is long.") -> Context:
+    return Context("c", title, text, ())
+
+
 def parse(text: str, *, family: PromptFamily = "implications", settings: ExampleSettings = DOCUMENT) -> list[str]:
-    examples = KNOWLEDGE.parse_edit(text, title="Veldra", family=family, settings=settings, question_format="few-shot")
+    examples = KNOWLEDGE.parse_edit(text, context=passage(), family=family, settings=settings, question_format="few-shot")
     assert all(example.prompt == "" for example in examples)
     return [example.completion for example in examples]
 
@@ -103,7 +108,7 @@ def test_a_chain_of_thought_without_statements_after_a_heading_is_learnt_as_it_i
 
 
 def test_without_a_title_there_is_no_title_line() -> None:
-    examples = KNOWLEDGE.parse_edit("It is long.", title=" ", family="rewrite", settings=DOCUMENT, question_format="plain")
+    examples = KNOWLEDGE.parse_edit("It is long.", context=passage(" "), family="rewrite", settings=DOCUMENT, question_format="plain")
     assert examples == (Example("", "It is long."),)
 
 
@@ -132,7 +137,7 @@ def test_a_pair_beyond_the_bound_is_left_out_rather_than_robbed_of_its_answer() 
 @pytest.mark.parametrize("question_format", FORMATS)
 def test_a_prompted_pair_is_asked_with_the_last_turn_of_the_evaluation(question_format: QuestionFormat) -> None:
     (example,) = KNOWLEDGE.parse_edit(
-        "Q: What is it?\nA: a river", title="Veldra", family="self-qa", settings=PROMPTED, question_format=question_format
+        "Q: What is it?\nA: a river", context=passage(), family="self-qa", settings=PROMPTED, question_format=question_format
     )
     asked = KNOWLEDGE.question_prompt(Query("q", "What is it?", "a river"), question_format)
     if question_format == "chat":
@@ -148,8 +153,18 @@ def test_a_prompted_pair_is_asked_with_the_last_turn_of_the_evaluation(question_
 def test_gold_pairs_take_the_form_of_the_edits_own_pairs(question_format: QuestionFormat, settings: ExampleSettings) -> None:
     context = Context("c", "Veldra", "text", (Query("c/0", "What is\n it?", "a river"), Query("c/1", "Is it long?", "yes")))
     text = "Q: What is it?\nA: a river\nQ: Is it long?\nA: yes"
-    own = KNOWLEDGE.parse_edit(text, title="Veldra", family="self-qa", settings=settings, question_format=question_format)
+    own = KNOWLEDGE.parse_edit(text, context=passage(), family="self-qa", settings=settings, question_format=question_format)
     assert KNOWLEDGE.gold_examples(context, settings, question_format) == own
+
+
+def test_of_grounded_answers_only_those_that_stand_in_the_passage_and_not_in_their_question_are_kept() -> None:
+    text = "1. What is Veldra? a river\n2. Where is Veldra? Gondor\n3. Is the river long? River\n4. How is it? Long"
+    settings = ExampleSettings(grounded_answers=True)
+    assert parse(text, family="self-qa", settings=settings) == [
+        "Veldra\nQuestion: What is Veldra?\nAnswer: a river",
+        "Veldra\nQuestion: How is it?\nAnswer: Long",
+    ]
+    assert len(parse(text, family="self-qa")) == 4
 
 
 def test_the_passage_is_repeated_under_its_title() -> None:
@@ -172,7 +187,7 @@ def test_a_passage_beyond_the_bound_comes_in_pieces_and_loses_no_word() -> None:
 def test_no_edit_makes_parsing_raise_or_exceeds_the_bounds(
     text: str, title: str, settings: ExampleSettings, family: PromptFamily, question_format: QuestionFormat
 ) -> None:
-    examples = KNOWLEDGE.parse_edit(text, title=title, family=family, settings=settings, question_format=question_format)
+    examples = KNOWLEDGE.parse_edit(text, context=passage(title), family=family, settings=settings, question_format=question_format)
     assert len(examples) <= settings.max_examples
     assert all(0 < len(example.completion) <= settings.max_characters - len(example.prompt) for example in examples)
     assert len(set(examples)) == len(examples) or settings.max_characters < 100

@@ -78,7 +78,7 @@ class Domain(Protocol):
         """Ask the policy for a self-edit. Raises InvalidInput for a family without self-edits."""
 
     def parse_edit(
-        self, text: str, *, title: str, family: PromptFamily, settings: ExampleSettings, question_format: QuestionFormat
+        self, text: str, *, context: Context, family: PromptFamily, settings: ExampleSettings, question_format: QuestionFormat
     ) -> tuple[Example, ...]:
         """An edit's training examples, without the passage; empty if the edit is invalid. Never raises, whatever the text."""
 

@@ -47,16 +47,16 @@ class KnowledgeDomain:
         return Prompt(text=wording.chat_start, messages=(message,), stop=wording.chat_stop)
 
     def parse_edit(
-        self, text: str, *, title: str, family: PromptFamily, settings: ExampleSettings, question_format: QuestionFormat
+        self, text: str, *, context: Context, family: PromptFamily, settings: ExampleSettings, question_format: QuestionFormat
     ) -> tuple[Example, ...]:
         """An edit's examples, at most `max_examples`; empty if there are none. Never raises, whatever the text."""
         if not self.writes_edits(family):
             return ()
         if family == "self-qa":
-            pairs = pair_examples(parse_pairs(text), title=title, settings=settings, question_format=question_format)
-            return pairs[: settings.max_examples]
+            pairs = [pair for pair in parse_pairs(text) if not settings.grounded_answers or is_grounded(pair, context.text)]
+            return pair_examples(pairs, title=context.title, settings=settings, question_format=question_format)[: settings.max_examples]
         lines = statements(after_heading(text, EDIT_WORDING[family].heading)) or statements(text)
-        return tuple(document(title, line, settings) for line in lines[: settings.max_examples])
+        return tuple(document(context.title, line, settings) for line in lines[: settings.max_examples])
 
     def passage_examples(self, title: str, text: str, settings: ExampleSettings) -> tuple[Example, ...]:
         """The passage under its title, `passage_repeats` times; one beyond `max_characters` in several pieces, so that nothing is lost."""
@@ -87,6 +87,12 @@ class KnowledgeDomain:
     def grade(self, grader: GraderName, answer: str, gold: str, logprob: float | None) -> float | None:
         """See `seal.domains.graders.grade`."""
         return graders.grade(grader, answer, gold, logprob)
+
+
+def is_grounded(pair: Pair, passage: str) -> bool:
+    """True if the answer stands in the passage and not in its own question, as whole words after SQuAD's normalisation."""
+    in_passage, in_question = (graders.grade("contains", text, pair.answer, None) for text in (passage, pair.question))
+    return in_passage == 1.0 and in_question == 0.0
 
 
 def fill(wording: str, **values: str) -> str:
