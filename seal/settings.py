@@ -168,7 +168,7 @@ class EngineSettings(Settings):
     max_row_tokens: Positive = 2048
     """Longest training example, tokens."""
     max_pass_tokens: Positive = 2048
-    """Tokens of one forward and backward pass; a larger step is cut into several."""
+    """Tokens of one forward and backward pass, within half a row; a larger step is cut into several."""
     evaluation_rows: Positive = 192
     """Rows decoded at once in an evaluation."""
     generation_rows: Positive = 64

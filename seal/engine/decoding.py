@@ -167,8 +167,8 @@ def decode(
     rows: Rows,
     seeds: Sequence[int],
     settings: DecodeSettings,
-    on_progress: Callable[[int, int], None] | None = None,
-    cancelled: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[int, int], None] | None,
+    cancelled: Callable[[], bool],
 ) -> list[Writing]:
     """Write one continuation per row; on_progress(rows done, tokens so far) is called after every step."""
     writings = [Writing(_uniforms(seed, settings)) for seed in seeds]

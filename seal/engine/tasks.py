@@ -13,7 +13,10 @@ from seal.engine.model import FrozenModel
 from seal.engine.requests import EvaluationRequest, EvaluationResult, GenerationRequest, GenerationResult, Sample
 from seal.engine.text import encode
 
-NEVER: Callable[[], bool] = lambda: False  # noqa: E731
+
+def never() -> bool:
+    """For work that nobody can cancel."""
+    return False
 
 
 def generate(
@@ -22,7 +25,7 @@ def generate(
     *,
     max_rows: int,
     on_progress: Callable[[int, int], None] | None = None,
-    cancelled: Callable[[], bool] = NEVER,
+    cancelled: Callable[[], bool] = never,
 ) -> GenerationResult:
     """Sample every prompt's seeds, at most `max_rows` at once; a prompt's samples share its prefill."""
     decoder = Decoder(model, AdapterGroups({}, torch.empty(0), model.policy_factors(request.policy)), 1)
@@ -50,7 +53,7 @@ def generate(
     return GenerationResult(samples=tuple(samples), engine_seconds=tuple(seconds))
 
 
-def evaluate(model: FrozenModel, requests: Sequence[EvaluationRequest], *, cancelled: Callable[[], bool] = NEVER) -> list[EvaluationResult]:
+def evaluate(model: FrozenModel, requests: Sequence[EvaluationRequest], *, cancelled: Callable[[], bool] = never) -> list[EvaluationResult]:
     """Answer and score the queries of many adapters in one batch. All requests share policy, max_tokens and stop.
 
     Beside each request's rows, its first prompt runs once without the adapter: the proof that the adapter changes the logits.

@@ -246,13 +246,18 @@ def _with_rows(rows_N_P: torch.Tensor, added: int) -> torch.Tensor:
 
 
 def _cut_into_passes(rows_by_slot: dict[int, list[TrainingRow]], max_tokens: int) -> list[_Pass]:
-    """Cut a step's rows into passes of at most `max_tokens` tokens (or one row), slots with many tokens first, so that blocks are alike."""
+    """Cut a step's rows into as few passes of about `max_tokens` tokens as it takes, of about equal size.
+
+    Slots with many tokens come first, so that the blocks of a pass are alike.
+    """
+    total = sum(len(row.tokens) for rows in rows_by_slot.values() for row in rows)
+    max_tokens = math.ceil(total / math.ceil(total / max_tokens))
     passes: list[_Pass] = []
     current: dict[int, list[TrainingRow]] = {}
     used = 0
     for slot in sorted(rows_by_slot, key=lambda slot: -sum(len(row.tokens) for row in rows_by_slot[slot])):
         for row in rows_by_slot[slot]:
-            if current and used + len(row.tokens) > max_tokens:
+            if current and used + len(row.tokens) / 2 > max_tokens:
                 passes.append(_as_pass(current))
                 current, used = {}, 0
             current.setdefault(slot, []).append(row)
