@@ -30,7 +30,7 @@ demo-quick: $(VENV)/.demo ## The same in a few minutes, with fewer contexts and 
 	$(BIN)/seal demo --quick
 
 test: $(VENV)/.dev lint ## Set up, lint, and run every test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

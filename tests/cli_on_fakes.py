@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -39,6 +40,7 @@ def install(fakes: Fakes) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it starts in the background
     install(Fakes(log=Path(sys.argv[2]), delay_seconds=float(sys.argv[1])))
     sys.argv = ["seal", *sys.argv[3:]]
     main()
