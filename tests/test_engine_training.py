@@ -21,8 +21,9 @@ from seal.errors import InvalidInput
 from seal.outcomes import Outcome
 from seal.settings import ALL_PROJECTIONS, LoraSettings, OptimizerSettings
 
-TOLERANCE = 1e-4
-"""P5: largest difference of any adapter's weights, relative to its largest weight."""
+TOLERANCE = 1e-3
+"""Largest difference of any factor's weights, relative to its largest weight. A tiny random model has gradients as small as AdamW's
+epsilon (1e-8), and its first steps turn the last bits of those into 1e-4 of a weight; a row in the wrong slot makes 1e-1 and more."""
 TEXTS = (
     ("Question: who?\nAnswer:", " the cat"),
     ("", "The quick brown fox jumps over the lazy dog."),
