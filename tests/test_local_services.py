@@ -73,3 +73,25 @@ async def test_a_run_on_a_real_engine_makes_a_policy_and_a_crash_in_the_middle_o
         assert again is not None
         assert again.sha256 == policy.sha256
         assert {request for _, request in crashed.executed()[executed:]}.isdisjoint(finished)
+
+
+@pytest.fixture(scope="module")
+def calm_process(tmp_path_factory: pytest.TempPathFactory, spec: RunSpec) -> Scene:
+    """A run that nothing disturbs, in a process of its own."""
+    calm = scene(tmp_path_factory.mktemp("calm") / "scene", spec)
+    assert calm.run_child(resume=False) == 0
+    return calm
+
+
+@pytest.mark.parametrize("part", ["r1/rollout/edit", "r1/improve", "r1/validate/edit"])
+def test_a_process_killed_with_its_real_engine_resumes_to_the_same_digests(
+    calm_process: Scene, tmp_path: Path, spec: RunSpec, part: str
+) -> None:
+    killed = scene(tmp_path / "killed", spec)
+    assert killed.run_child(resume=False, point=KillPoint(nth=1, when="during", match=part)) == -9
+    finished, executed = killed.finished_loops(), len(killed.executed())
+    assert killed.run_child(resume=True) == 0
+    assert killed.selections()[1].sha256 == calm_process.selections()[1].sha256
+    ours, theirs = ([policy.adapter and policy.adapter.sha256 for policy in run.status().policies] for run in (killed, calm_process))
+    assert ours == theirs
+    assert {request for _, request in killed.executed()[executed:]}.isdisjoint(finished)
