@@ -26,7 +26,7 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 demo: $(VENV)/.demo ## Train a self-edit policy on a real small model (15-25 min on 2 cores) and write the report
 	$(BIN)/seal demo
 
-demo-quick: $(VENV)/.demo ## The same in a few minutes, with fewer contexts and one round
+demo-quick: $(VENV)/.demo ## The same in about 5 minutes, with fewer contexts and one round
 	$(BIN)/seal demo --quick
 
 test: $(VENV)/.dev lint ## Set up, lint, and run every test
