@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import ARCHITECTURES, tiny_model, tiny_transformer
 
+from seal.engine.attention import pack_rows
 from seal.engine.bank import SlotShape
-from seal.engine.layout import make_chunks
+from seal.engine.layout import CHUNK_TOKENS, MERGED_PADDING, make_chunks
 from seal.engine.optimizer import SlotOptimizer, learning_rate
 from seal.engine.peft_format import Adapter
 from seal.engine.requests import TrainingRequest, TrainingResult
@@ -283,12 +284,27 @@ def test_clipping_and_update_equal_torch_and_every_gradient_row_is_contiguous():
     assert not slots.update(1, values[1], torch.full((50,), float("nan")), rate=1e-2, settings=config)
 
 
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=40))
-def test_chunks_cover_all_slots_once_and_waste_little(counts):
-    counts = sorted(counts, reverse=True)
-    chunks = make_chunks(counts)
+ROWS = st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=4), min_size=1, max_size=24)
+
+
+@given(ROWS)
+def test_chunks_hold_every_row_once_and_cost_no_more_than_one_chunk_or_one_per_slot(rows):
+    rows = sorted((sorted(lengths, reverse=True) for lengths in rows), reverse=True)
+    layout = make_chunks(rows)
+    chunks = [item.chunk for item in layout]
     assert [chunk.slot_start for chunk in chunks] == [0, *(chunk.slot_stop for chunk in chunks[:-1])]
-    assert chunks[-1].slot_stop == len(counts)
+    assert chunks[-1].slot_stop == len(rows)
     assert [chunk.token_start for chunk in chunks] == [0, *(chunk.token_stop for chunk in chunks[:-1])]
-    assert all(count <= chunk.block for chunk in chunks for count in counts[chunk.slot_start : chunk.slot_stop])
-    assert sum(counts) >= (1 - 0.125) * chunks[-1].token_stop - 1e-9
+    for item in layout:
+        assert item.chunk.block == sum(item.row_lengths)
+        for lengths in rows[item.chunk.slot_start : item.chunk.slot_stop]:
+            assert all(length <= place for length, place in zip(lengths, item.row_lengths, strict=False))
+            assert len(lengths) <= len(item.row_lengths)
+    merging = 1 / (1 - MERGED_PADDING) + 0.1
+    own_chunk_each = sum(map(sum, rows)) + CHUNK_TOKENS * len(rows)
+    assert chunks[-1].token_stop + CHUNK_TOKENS * len(chunks) <= merging * own_chunk_each
+    buckets = pack_rows(layout).buckets
+    covered = torch.zeros(chunks[-1].token_stop, 1, 1)
+    for bucket in buckets:
+        bucket.view(covered).add_(1)
+    assert bool((covered == 1).all())

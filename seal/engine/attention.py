@@ -2,9 +2,9 @@
 
 Two ways to attend, chosen by what the engine puts into `AttentionHolder` for the length of one forward pass:
 
-- `PackedRows`: training. Rows of many lengths lie behind one another in one packed sequence; rows of like length are gathered into a bucket
-  (rows, length), so attention costs what the rows cost and never crosses a row's border. The backward pass is written by hand with
-  gathers in both directions (every real token lies in exactly one place), because index_add on CPU and SDPA's CPU backward are slow.
+- `PackedRows`: training. Rows of many lengths lie behind one another in one packed sequence; rows of like length form a bucket
+  (rows, length), a strided view, so attention costs what the rows cost and never crosses a row's border. The backward pass is written
+  by hand: SDPA's backward in bfloat16 is slow on a CPU.
 - `CachedRows`: generation and scoring. Keys and values go into a preallocated cache, rows are left-aligned, each at a position of its own.
 
 transformers builds no mask for an attention it does not know; causality, row borders and the sliding window are applied here.
@@ -12,6 +12,7 @@ transformers builds no mask for an attention it does not know; causality, row bo
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,60 +21,52 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
+from seal.engine.layout import RowChunk
 from seal.errors import Internal, InvalidInput
 
 ATTENTION_NAME = "seal"
-MAX_BUCKET_PADDING = 0.25
-"""A bucket takes in the next shorter row while it is at least this close to the bucket's length."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Rows of like length, padded to the longest."""
+    """Rows of one padded length, as a strided view of the packed sequence: `rows` rows side by side in each of `blocks` blocks."""
 
+    token_start: int
+    blocks: int
+    block: int
+    """Tokens from one block to the next."""
+    offset: int
+    """First row's place in its block."""
     rows: int
     length: int
-    index: torch.Tensor
-    """(rows * length,) position in the packed sequence; padding points at the row's first token."""
-    own: torch.Tensor
-    """(rows, 1, length, 1) 1 where the place holds a token of its own, 0 where it is padding, in the compute type."""
+    attended: torch.Tensor | None = None
+    """(blocks * rows,) keys that may be attended to in each row; None if all."""
+
+    def view(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(T, heads, D) -> view (blocks, rows, length, heads, D)."""
+        blocks = tokens[self.token_start : self.token_start + self.blocks * self.block].unflatten(0, (self.blocks, self.block))
+        return blocks[:, self.offset : self.offset + self.rows * self.length].unflatten(1, (self.rows, self.length))
 
 
 @dataclass(frozen=True)
 class PackedRows:
-    """Rows of a packed sequence of T tokens."""
+    """Rows of a packed sequence; every token lies in exactly one bucket."""
 
     buckets: tuple[Bucket, ...]
-    inverse: torch.Tensor
-    """(T,) place of each token in the concatenated buckets; tokens that are padding point at 0."""
-    real: torch.Tensor
-    """(T, 1, 1) 1 for real tokens, 0 for padding, in the compute type."""
 
 
-def pack_rows(starts: Sequence[int], lengths: Sequence[int], tokens: int, *, dtype: torch.dtype, device: torch.device) -> PackedRows:
-    """Sort rows into buckets. `starts` are positions in the packed sequence of `tokens` tokens."""
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+def pack_rows(chunks: Sequence[RowChunk]) -> PackedRows:
+    """Buckets of all chunks: neighbouring rows of one length go together."""
     buckets: list[Bucket] = []
-    inverse = torch.zeros(tokens, dtype=torch.long)
-    real = torch.zeros(tokens, dtype=dtype)
-    offset, first = 0, 0
-    while first < len(order):
-        length, stop = lengths[order[first]], first + 1
-        while stop < len(order) and lengths[order[stop]] >= (1 - MAX_BUCKET_PADDING) * length:
-            stop += 1
-        index = torch.empty(stop - first, length, dtype=torch.long)
-        own = torch.zeros(stop - first, 1, length, 1, dtype=dtype)
-        for place, row in enumerate(order[first:stop]):
-            start, count = starts[row], lengths[row]
-            index[place] = start
-            index[place, :count] = torch.arange(start, start + count)
-            own[place, :, :count] = 1
-            inverse[start : start + count] = torch.arange(count) + offset + place * length
-            real[start : start + count] = 1
-        buckets.append(Bucket(stop - first, length, index.view(-1).to(device), own.to(device)))
-        offset += (stop - first) * length
-        first = stop
-    return PackedRows(tuple(buckets), inverse.to(device), real.to(device)[:, None, None])
+    for item in chunks:
+        first = 0
+        for length, group in itertools.groupby(item.row_lengths):
+            rows = len(list(group))
+            if length:
+                chunk = item.chunk
+                buckets.append(Bucket(chunk.token_start, chunk.slots, chunk.block, item.row_starts[first], rows, length))
+            first += rows
+    return PackedRows(tuple(buckets))
 
 
 class CachedRows:
@@ -209,41 +202,53 @@ class _PackedAttention(torch.autograd.Function):
         ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: PackedRows, scale: float, window: int | None
     ) -> torch.Tensor:
         kv_heads, groups = k.shape[1], q.shape[1] // k.shape[1]
-        probabilities: list[torch.Tensor] = []
-        outs: list[torch.Tensor] = []
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        saved: list[torch.Tensor] = []
         for bucket in plan.buckets:
-            qb, kb, vb = (_gather(tensor, bucket, kv_heads) for tensor in (q, k, v))
-            scores = torch.matmul(qb * scale, kb.transpose(2, 3))
+            qb, kb, vb = (_grouped(bucket.view(tensor), kv_heads) for tensor in (q, k, v))
+            qb.mul_(scale)
+            scores = torch.matmul(qb, kb.transpose(2, 3))
             scores += _causal_mask(bucket.length, groups, window, q)
+            if bucket.attended is not None:
+                scores.masked_fill_(_beyond(bucket), float("-inf"))
             probability = torch.softmax(scores, dim=-1)  # float32 inside, whatever the type
-            outs.append(_ungroup_heads(torch.matmul(probability, vb), bucket.length).reshape(-1, *q.shape[1:]))
-            probabilities.append(probability)
-        ctx.save_for_backward(q, k, v, *probabilities)
-        ctx.plan, ctx.scale = plan, scale
-        return torch.cat(outs)[plan.inverse]
+            _ungrouped(torch.matmul(probability, vb), bucket.view(out))
+            saved += qb, kb, vb, probability
+        ctx.save_for_backward(*saved)
+        ctx.plan, ctx.scale, ctx.shapes = plan, scale, (q.shape, k.shape)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q, k, v, *probabilities = ctx.saved_tensors
-        plan: PackedRows = ctx.plan
-        kv_heads = k.shape[1]
-        dqs: list[torch.Tensor] = []
-        dks: list[torch.Tensor] = []
-        dvs: list[torch.Tensor] = []
-        for bucket, p in zip(plan.buckets, probabilities, strict=True):
-            qb, kb, vb, dob = (_gather(tensor, bucket, kv_heads) for tensor in (q, k, v, grad_outputs[0]))
-            # a padding place repeats its row's first token, whose gradient must count once
-            dob = dob * bucket.own.repeat(1, 1, q.shape[1] // kv_heads, 1)
-            dvs.append(_ungroup_heads(torch.matmul(p.transpose(2, 3), dob), bucket.length).reshape(-1, *v.shape[1:]))
+        q_shape, k_shape = ctx.shapes
+        do, kv_heads = grad_outputs[0], k_shape[1]
+        dq, dk, dv = do.new_empty(q_shape), do.new_empty(k_shape), do.new_empty(k_shape)
+        saved = ctx.saved_tensors
+        for bucket, qb, kb, vb, p in zip(ctx.plan.buckets, *(saved[place::4] for place in range(4)), strict=True):
+            dob = _grouped(bucket.view(do), kv_heads)
+            _ungrouped(torch.matmul(p.transpose(2, 3), dob), bucket.view(dv))
             dp = torch.matmul(dob, vb.transpose(2, 3))
             ds = torch._softmax_backward_data(dp, p, -1, p.dtype)  # p * (dp - sum(dp * p)), the kernel autograd uses
-            dqs.append(_ungroup_heads(torch.matmul(ds, kb) * ctx.scale, bucket.length).reshape(-1, *q.shape[1:]))
-            dks.append(_ungroup_heads(torch.matmul(ds.transpose(2, 3), qb * ctx.scale), bucket.length).reshape(-1, *k.shape[1:]))
-        dq, dk, dv = (torch.cat(parts)[plan.inverse] * plan.real for parts in (dqs, dks, dvs))
+            _ungrouped(torch.matmul(ds, kb).mul_(ctx.scale), bucket.view(dq))
+            _ungrouped(torch.matmul(ds.transpose(2, 3), qb), bucket.view(dk))  # qb holds the scale already
         return dq, dk, dv, None, None, None
 
 
-def _gather(tokens: torch.Tensor, bucket: Bucket, kv_heads: int) -> torch.Tensor:
-    """(T, heads, D) -> (rows, kv, g * length, D)."""
-    rows = tokens.index_select(0, bucket.index).view(bucket.rows, bucket.length, *tokens.shape[1:])
-    return _group_heads(rows, kv_heads)
+def _grouped(rows: torch.Tensor, kv_heads: int) -> torch.Tensor:
+    """View (blocks, rows, length, heads, D) -> new (blocks * rows, kv, g * length, D)."""
+    blocks, count, length, heads, width = rows.shape
+    split = rows.unflatten(3, (kv_heads, heads // kv_heads)).permute(0, 1, 3, 4, 2, 5)
+    return split.contiguous().view(blocks * count, kv_heads, heads // kv_heads * length, width)
+
+
+def _ungrouped(grouped: torch.Tensor, out: torch.Tensor) -> None:
+    """Write (blocks * rows, kv, g * length, D) into the view (blocks, rows, length, heads, D)."""
+    blocks, count, length, heads, width = out.shape
+    split = grouped.view(blocks, count, grouped.shape[1], -1, length, width).permute(0, 1, 4, 2, 3, 5)
+    out.unflatten(3, (grouped.shape[1], heads // grouped.shape[1])).copy_(split)
+
+
+def _beyond(bucket: Bucket) -> torch.Tensor:
+    """(blocks * rows, 1, 1, length) true for keys that nobody attends to."""
+    assert bucket.attended is not None
+    return (torch.arange(bucket.length, device=bucket.attended.device) >= bucket.attended[:, None])[:, None, None, :]

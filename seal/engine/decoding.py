@@ -28,10 +28,9 @@ CAPACITY_STEP = 64
 
 @dataclass(frozen=True)
 class AdapterGroups:
-    """Adapters of a batch: group g's rows use `factors[:, g]`, all sit on one policy."""
+    """Adapters of a batch: group g's rows use `factors[g]`, all sit on one policy."""
 
     factors: dict[str, Factors]
-    scale_G: torch.Tensor
     policy: dict[str, tuple[torch.Tensor, torch.Tensor]]
 
     def route(self, rows_per_group: Sequence[int], tokens_per_row: int) -> Route:
@@ -46,7 +45,7 @@ class AdapterGroups:
             elif block:
                 chunks.append(Chunk(group, group + 1, token, block))
             token += block
-        return Route(tuple(chunks), self.factors, self.scale_G, self.policy)
+        return Route(tuple(chunks), self.factors, self.policy)
 
 
 @dataclass

@@ -18,6 +18,7 @@ import torch
 
 from seal.domains.base import Prompt
 from seal.engine import tasks, text
+from seal.engine.allocator import keep_freed_memory
 from seal.engine.model import FrozenModel
 from seal.engine.queues import EngineTask, FairQueue
 from seal.engine.requests import (
@@ -63,6 +64,7 @@ class Engine:
     @classmethod
     def load(cls, directory: Path, *, name: str, settings: EngineSettings) -> Engine:
         """Load a transformers directory and start the engine; raises InvalidInput for an unsupported model or device."""
+        keep_freed_memory()
         if settings.threads:
             torch.set_num_threads(settings.threads)
         try:

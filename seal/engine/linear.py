@@ -1,10 +1,10 @@
 """The slot linear: a frozen `nn.Linear` that adds a shared policy adapter and one adapter per slot.
 
-    y = x W^T + b  +  (x P_A^T) P_B^T  +  scale_slot (x A_slot^T) B_slot^T
+    y = x W^T + b  +  (x P_A^T) P_B^T  +  (x A_slot^T) B_slot^T
 
 What is added is not the layer's own: the engine sets `Route` for the length of one forward pass. The backward pass is written by
-hand: the base weight and the policy are frozen, so only the gradients of x and of the slots' A and B are formed, the latter in float32
-and straight into the optimiser's buffer.
+hand: the base weight and the policy are frozen, so only the gradients of x and of the slots' A and B are formed, the latter straight into
+the optimiser's float32 buffer. The factors come with their scale alpha / r folded into B.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Factors:
     a: torch.Tensor
     """(G, r, in)."""
     b: torch.Tensor
-    """(G, out, r)."""
+    """(G, out, r), times alpha / r."""
     grad_a: torch.Tensor | None = None
     """(G, r, in) float32 view of the gradient buffer; None when nothing is trained."""
     grad_b: torch.Tensor | None = None
-    """(G, out, r) float32."""
+    """(G, out, r) float32: the gradient of B times alpha / r."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Route:
     chunks: Sequence[Chunk]
     slots: Mapping[str, Factors]
     """Layer name -> the slots' factors; empty when no slot is in use."""
-    scale_G: torch.Tensor
-    """(G,) alpha / r of each slot, in the compute type."""
     policy: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     """Layer name -> ((r, in), (out, r) with its scale folded in); empty for the base model."""
+    accumulate: bool = False
+    """Add to the gradient buffers; else what is in them is overwritten."""
 
 
 class RouteHolder:
@@ -94,7 +94,7 @@ class _SlotLinearFunction(torch.autograd.Function):
             for chunk in route.chunks:
                 slots = slice(chunk.slot_start, chunk.slot_stop)
                 x3, y3 = _blocks(x2, chunk), _blocks(y2, chunk)
-                xa = torch.bmm(x3, factors.a[slots].transpose(1, 2)).mul_(route.scale_G[slots, None, None])
+                xa = torch.bmm(x3, factors.a[slots].transpose(1, 2))
                 y3.baddbmm_(xa, factors.b[slots].transpose(1, 2))
                 xa_chunks.append(xa)
         ctx.save_for_backward(x, weight, *xa_chunks)
@@ -114,11 +114,12 @@ class _SlotLinearFunction(torch.autograd.Function):
             for chunk, xa in zip(route.chunks, xa_chunks, strict=True):
                 slots = slice(chunk.slot_start, chunk.slot_stop)
                 dy3 = _blocks(dy2, chunk)
-                dxa = torch.bmm(dy3, factors.b[slots]).mul_(route.scale_G[slots, None, None])
+                dxa = torch.bmm(dy3, factors.b[slots])
                 _blocks(dx2, chunk).baddbmm_(dxa, factors.a[slots])
-                if factors.grad_a is not None:
-                    factors.grad_a[slots].add_(torch.bmm(dxa.transpose(1, 2), _blocks(x2, chunk)))
-                    factors.grad_b[slots].add_(torch.bmm(dy3.transpose(1, 2), xa))
+                if factors.grad_a is not None and factors.grad_b is not None:
+                    write = torch.Tensor.add_ if route.accumulate else torch.Tensor.copy_
+                    write(factors.grad_a[slots], torch.bmm(dxa.transpose(1, 2), _blocks(x2, chunk)))
+                    write(factors.grad_b[slots], torch.bmm(dy3.transpose(1, 2), xa))
         return dx2.view_as(x), None, None, None, None, None
 
 

@@ -19,7 +19,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from seal.engine.attention import ATTENTION_NAME, AttentionHolder, CachedRows, PackedRows, pack_rows, register_attention
 from seal.engine.bank import LayerSize
+from seal.engine.layout import make_chunks
 from seal.engine.linear import Route, RouteHolder, SlotLinear
+from seal.engine.norm import frozen_norm
 from seal.engine.peft_format import Adapter
 from seal.errors import InvalidInput
 from seal.settings import ALL_PROJECTIONS
@@ -137,6 +139,8 @@ class FrozenModel:
             if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in ALL_PROJECTIONS:
                 self.model.set_submodule(name, SlotLinear(module, name, self._routes))
                 layers[name] = LayerSize(module.in_features, module.out_features)
+            elif (norm := frozen_norm(module)) is not None:
+                self.model.set_submodule(name, norm)
         if not layers:
             raise InvalidInput(
                 f"model {self.name!r} has none of the layers {', '.join(ALL_PROJECTIONS)}", field="model", remedy="use a Llama-like model"
@@ -147,7 +151,7 @@ class FrozenModel:
     @torch.no_grad()
     def _self_check(self, tokens_T: torch.Tensor, reference_V: torch.Tensor) -> None:
         count = len(tokens_T)
-        plan = pack_rows([0], [count], count, dtype=self.dtype, device=self.device)
+        plan = pack_rows(make_chunks([[count]]))
         hidden = self.hidden(self.embed(tokens_T), torch.arange(count, device=self.device), route=None, plan=plan)
         difference = (hidden[-1:] @ self.head_V_d.t()).float()[0] - reference_V
         error = float(difference.square().mean().sqrt() / reference_V.std().clamp_min(1e-6))

@@ -28,7 +28,7 @@ def generate(
     cancelled: Callable[[], bool] = never,
 ) -> GenerationResult:
     """Sample every prompt's seeds, at most `max_rows` at once; a prompt's samples share its prefill."""
-    decoder = Decoder(model, AdapterGroups({}, torch.empty(0), model.policy_factors(request.policy)), 1)
+    decoder = Decoder(model, AdapterGroups({}, model.policy_factors(request.policy)), 1)
     settings = DecodeSettings(request.temperature, request.top_p, request.max_tokens, request.stop)
     prompts = [encode(model.tokenizer, prompt) for prompt in request.prompts]
     samples: list[tuple[Sample, ...]] = []
@@ -59,8 +59,8 @@ def evaluate(model: FrozenModel, requests: Sequence[EvaluationRequest], *, cance
     Beside each request's rows, its first prompt runs once without the adapter: the proof that the adapter changes the logits.
     """
     started = time.monotonic()
-    factors, scale_G = stack([None, *(request.adapter for request in requests)], model.layers, dtype=model.dtype, device=model.device)
-    decoder = Decoder(model, AdapterGroups(factors, scale_G, model.policy_factors(requests[0].policy)), len(requests) + 1)
+    factors = stack([None, *(request.adapter for request in requests)], model.layers, dtype=model.dtype, device=model.device)
+    decoder = Decoder(model, AdapterGroups(factors, model.policy_factors(requests[0].policy)), len(requests) + 1)
     witnesses = list(dict.fromkeys(request.prompts[0] for request in requests if request.adapter is not None))
     groups = [0] * len(witnesses) + [index + 1 for index, request in enumerate(requests) for _ in request.prompts]
     texts = witnesses + [prompt for request in requests for prompt in request.prompts]

@@ -124,8 +124,11 @@ class TrainingBatch:
         self._free = list(range(slots - 1, -1, -1))
         self._values_N_P = torch.zeros(slots, self.shape.parameters, device=model.device)
         self._grads_N_P = torch.zeros_like(self._values_N_P)
+        """Row g: gradient of the g-th slot of a step, not of slot g."""
+        self._compute_N_P = torch.zeros_like(self._values_N_P, dtype=model.dtype)
+        """Row g: the g-th slot of a pass, in the compute type, B times its scale."""
         self._optimizer = SlotOptimizer(slots, self.shape.parameters, model.device)
-        self._scale_N = torch.zeros(slots, device=model.device)
+        self._scales = [0.0] * slots
         self._policy_factors = model.policy_factors(policy)
         self._max_pass_tokens = max_pass_tokens
 
@@ -143,7 +146,8 @@ class TrainingBatch:
         added = slots - self.slots
         self._values_N_P = _with_rows(self._values_N_P, added)
         self._grads_N_P = torch.zeros_like(self._values_N_P)
-        self._scale_N = torch.cat([self._scale_N, self._scale_N.new_zeros(added)])
+        self._compute_N_P = torch.zeros_like(self._values_N_P, dtype=self.model.dtype)
+        self._scales += [0.0] * added
         self._optimizer.grow(added)
         self._free[:0] = range(slots - 1, self.slots - 1, -1)
         self.slots = slots
@@ -154,7 +158,7 @@ class TrainingBatch:
         lora = job.request.lora
         self.shape.initialise(self._values_N_P[slot], rank=lora.rank, targets=lora.target_modules, seed=job.request.init_seed)
         self._optimizer.reset(slot)
-        self._scale_N[slot] = lora.alpha / lora.rank
+        self._scales[slot] = lora.alpha / lora.rank
         job.started = time.monotonic()
         self.jobs[slot] = job
         return slot
@@ -168,8 +172,8 @@ class TrainingBatch:
         """One optimiser step of every active slot; returns the jobs that ended."""
         started = time.monotonic()
         rows_by_slot = {slot: job.next_rows() for slot, job in self.jobs.items()}
-        losses = self._form_gradients(rows_by_slot)
-        outcomes = {slot: self._update(slot, losses[slot]) for slot in rows_by_slot}
+        losses, gradients = self._form_gradients(rows_by_slot)
+        outcomes = {slot: self._update(slot, losses[slot], gradients[slot]) for slot in rows_by_slot}
         seconds = time.monotonic() - started
         tokens = {slot: sum(len(row.tokens) for row in rows) for slot, rows in rows_by_slot.items()}
         for slot, count in tokens.items():
@@ -177,25 +181,30 @@ class TrainingBatch:
             self.jobs[slot].engine_seconds += seconds * count / sum(tokens.values())
         return [self._end(slot, outcome) for slot, outcome in outcomes.items() if outcome is not None]
 
-    def _form_gradients(self, rows_by_slot: dict[int, list[TrainingRow]]) -> dict[int, float]:
-        """Fill the gradient rows of the active slots; returns each slot's mean loss over its targets."""
+    def _form_gradients(self, rows_by_slot: dict[int, list[TrainingRow]]) -> tuple[dict[int, float], dict[int, torch.Tensor]]:
+        """Each slot's mean loss over its targets and its gradient (P,)."""
         losses = dict.fromkeys(rows_by_slot, 0.0)
         targets = {slot: sum(row.targets for row in rows) for slot, rows in rows_by_slot.items()}
-        for slot in rows_by_slot:
-            self._grads_N_P[slot].zero_()
-        for part in _cut_into_passes(rows_by_slot, self._max_pass_tokens):
+        passes = _cut_into_passes(rows_by_slot, self._max_pass_tokens)
+        sums_N_P = self._grads_N_P if len(passes) == 1 else torch.zeros_like(self._grads_N_P)
+        places = {slot: place for place, slot in enumerate(passes[0].slots if len(passes) == 1 else rows_by_slot)}
+        for part in passes:
             for slot, loss_sum in self._forward_backward(part, targets).items():
                 losses[slot] += loss_sum / targets[slot]
-        return losses
+            if len(passes) > 1:
+                for row, slot in enumerate(part.slots):
+                    sums_N_P[places[slot]] += self._grads_N_P[row]
+        return losses, {slot: sums_N_P[place] for slot, place in places.items()}
 
     def _forward_backward(self, part: _Pass, targets: dict[int, int]) -> dict[int, float]:
-        """One pass: adds to the slots' gradients, returns each slot's summed loss."""
-        model = self.model
+        """One pass: writes the gradient of its g-th slot to row g, returns each slot's summed loss."""
+        model, count = self.model, len(part.slots)
         batch = _lay_out(part, targets, model)
-        order = torch.tensor(part.slots, device=model.device)
-        values_G_P = self._values_N_P[order].to(model.dtype)
-        grads_G_P = torch.zeros(len(part.slots), self.shape.parameters, device=model.device)
-        route = Route(batch.chunks, self.shape.factors(values_G_P, grads_G_P), self._scale_N[order].to(model.dtype), self._policy_factors)
+        for row, slot in enumerate(part.slots):
+            self._compute_N_P[row].copy_(self._values_N_P[slot])
+            self._compute_N_P[row, self.shape.b_start :].mul_(self._scales[slot])
+        factors = self.shape.factors(self._compute_N_P[:count], self._grads_N_P[:count])
+        route = Route(batch.chunks, factors, self._policy_factors)
         embeddings = model.embed(batch.tokens_T).requires_grad_(True)
         with torch.enable_grad():
             hidden_T_d = model.hidden(embeddings, batch.positions_T, route=route, plan=batch.attention)
@@ -203,17 +212,18 @@ class TrainingBatch:
         with torch.no_grad():
             losses_K, gradient_K_d = cross_entropy_with_gradient(picked_K_d.detach(), model.head_V_d, batch.targets_K, batch.weights_K)
         picked_K_d.backward(gradient_K_d)  # type: ignore[no-untyped-call]
-        self._grads_N_P.index_add_(0, order, grads_G_P)
-        sums = torch.zeros(len(part.slots), device=model.device).index_add_(0, batch.slot_places_K, losses_K)
+        for row, slot in enumerate(part.slots):
+            self._grads_N_P[row, self.shape.b_start :].mul_(self._scales[slot])
+        sums = torch.zeros(count, device=model.device).index_add_(0, batch.slot_places_K, losses_K)
         return dict(zip(part.slots, sums.tolist(), strict=True))
 
-    def _update(self, slot: int, loss: float) -> Outcome | None:
+    def _update(self, slot: int, loss: float, gradient_P: torch.Tensor) -> Outcome | None:
         """Apply one slot's gradient; returns how the job ended, or None if it goes on."""
         job = self.jobs[slot]
         rate = learning_rate(job.request.optimizer, job.step, job.total_steps)
         job.losses.append(loss)
         finite = math.isfinite(loss) and self._optimizer.update(
-            slot, self._values_N_P[slot], self._grads_N_P[slot], rate=rate, settings=job.request.optimizer
+            slot, self._values_N_P[slot], gradient_P, rate=rate, settings=job.request.optimizer
         )
         job.step += 1
         if not finite:
@@ -266,8 +276,14 @@ def _cut_into_passes(rows_by_slot: dict[int, list[TrainingRow]], max_tokens: int
 
 
 def _as_pass(rows_by_slot: dict[int, list[TrainingRow]]) -> _Pass:
-    slots = sorted(rows_by_slot, key=lambda slot: -sum(len(row.tokens) for row in rows_by_slot[slot]))
-    return _Pass(tuple(slots), tuple(tuple(rows_by_slot[slot]) for slot in slots))
+    """Rows of each slot longest first, slots by their rows' lengths, so that neighbours make chunks."""
+    rows = {slot: sorted(rows, key=_length, reverse=True) for slot, rows in rows_by_slot.items()}
+    slots = sorted(rows, key=lambda slot: [len(row.tokens) for row in rows[slot]], reverse=True)
+    return _Pass(tuple(slots), tuple(tuple(rows[slot]) for slot in slots))
+
+
+def _length(row: TrainingRow) -> int:
+    return len(row.tokens)
 
 
 @dataclass(frozen=True)
@@ -289,29 +305,24 @@ class _PackedBatch:
 
 def _lay_out(part: _Pass, targets: dict[int, int], model: FrozenModel) -> _PackedBatch:
     """Lay the rows of a pass behind one another, slot by slot, each slot's block padded to its chunk's."""
-    chunks = make_chunks([sum(len(row.tokens) for row in rows) for rows in part.rows])
-    total = chunks[-1].token_stop
+    layout = make_chunks([[len(row.tokens) for row in rows] for rows in part.rows])
+    total = layout[-1].chunk.token_stop
     tokens, positions = [0] * total, [0] * total
-    starts: list[int] = []
-    lengths: list[int] = []
     predictors: list[int] = []
     target_ids: list[int] = []
     weights: list[float] = []
     places: list[int] = []
-    for chunk in chunks:
-        for place in range(chunk.slot_start, chunk.slot_stop):
-            start = chunk.token_start + (place - chunk.slot_start) * chunk.block
-            for row in part.rows[place]:
-                stop = start + len(row.tokens)
+    for item in layout:
+        for place in range(item.chunk.slot_start, item.chunk.slot_stop):
+            block_start = item.chunk.token_start + (place - item.chunk.slot_start) * item.chunk.block
+            for row, offset in zip(part.rows[place], item.row_starts, strict=False):
+                start, stop = block_start + offset, block_start + offset + len(row.tokens)
                 tokens[start:stop] = row.tokens
                 positions[start:stop] = range(len(row.tokens))
                 predictors += range(stop - 1 - row.targets, stop - 1)
                 target_ids += row.tokens[len(row.tokens) - row.targets :]
                 weights += [1.0 / targets[part.slots[place]]] * row.targets
                 places += [place] * row.targets
-                starts.append(start)
-                lengths.append(len(row.tokens))
-                start = stop
     device = model.device
     return _PackedBatch(
         torch.tensor(tokens, device=device),
@@ -320,6 +331,6 @@ def _lay_out(part: _Pass, targets: dict[int, int], model: FrozenModel) -> _Packe
         torch.tensor(target_ids, device=device),
         torch.tensor(weights, device=device),
         torch.tensor(places, device=device),
-        chunks,
-        pack_rows(starts, lengths, total, dtype=model.dtype, device=device),
+        tuple(item.chunk for item in layout),
+        pack_rows(layout),
     )
