@@ -44,8 +44,9 @@ class Bucket:
 
     def view(self, tokens: torch.Tensor) -> torch.Tensor:
         """(T, heads, D) -> view (blocks, rows, length, heads, D)."""
-        blocks = tokens[self.token_start : self.token_start + self.blocks * self.block].unflatten(0, (self.blocks, self.block))
-        return blocks[:, self.offset : self.offset + self.rows * self.length].unflatten(1, (self.rows, self.length))
+        blocks = tokens[self.token_start : self.token_start + self.blocks * self.block].view(self.blocks, self.block, *tokens.shape[1:])
+        rows = blocks[:, self.offset : self.offset + self.rows * self.length]
+        return rows.view(self.blocks, self.rows, self.length, *tokens.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ class _PackedAttention(torch.autograd.Function):
             scores = torch.matmul(qb, kb.transpose(2, 3))
             scores += _causal_mask(bucket.length, groups, window, q)
             if bucket.attended is not None:
-                scores.masked_fill_(_beyond(bucket), float("-inf"))
+                scores.masked_fill_(_beyond(bucket.attended, bucket.length), float("-inf"))
             probability = torch.softmax(scores, dim=-1)  # float32 inside, whatever the type
             _ungrouped(torch.matmul(probability, vb), bucket.view(out))
             saved += qb, kb, vb, probability
@@ -237,18 +238,18 @@ class _PackedAttention(torch.autograd.Function):
 def _grouped(rows: torch.Tensor, kv_heads: int) -> torch.Tensor:
     """View (blocks, rows, length, heads, D) -> new (blocks * rows, kv, g * length, D)."""
     blocks, count, length, heads, width = rows.shape
-    split = rows.unflatten(3, (kv_heads, heads // kv_heads)).permute(0, 1, 3, 4, 2, 5)
+    split = rows.view(blocks, count, length, kv_heads, heads // kv_heads, width).permute(0, 1, 3, 4, 2, 5)
     return split.contiguous().view(blocks * count, kv_heads, heads // kv_heads * length, width)
 
 
 def _ungrouped(grouped: torch.Tensor, out: torch.Tensor) -> None:
     """Write (blocks * rows, kv, g * length, D) into the view (blocks, rows, length, heads, D)."""
     blocks, count, length, heads, width = out.shape
-    split = grouped.view(blocks, count, grouped.shape[1], -1, length, width).permute(0, 1, 4, 2, 3, 5)
-    out.unflatten(3, (grouped.shape[1], heads // grouped.shape[1])).copy_(split)
+    kv_heads = grouped.shape[1]
+    split = grouped.view(blocks, count, kv_heads, heads // kv_heads, length, width).permute(0, 1, 4, 2, 3, 5)
+    out.view(blocks, count, length, kv_heads, heads // kv_heads, width).copy_(split)
 
 
-def _beyond(bucket: Bucket) -> torch.Tensor:
-    """(blocks * rows, 1, 1, length) true for keys that nobody attends to."""
-    assert bucket.attended is not None
-    return (torch.arange(bucket.length, device=bucket.attended.device) >= bucket.attended[:, None])[:, None, None, :]
+def _beyond(attended: torch.Tensor, length: int) -> torch.Tensor:
+    """(rows, 1, 1, length) true for keys that nobody attends to."""
+    return (torch.arange(length, device=attended.device) >= attended[:, None])[:, None, None, :]

@@ -1,9 +1,9 @@
 """Slots: N adapters in training, stored as one float32 matrix with a row per slot.
 
-A slot's row holds the A of every target layer and then the B of every target layer. So the compute copy is one cast, the gradient one buffer, clipping one
-norm per row and AdamW one fused call per row; a layer sees strided views (N, r, in) and (N, out, r) of the same memory. An adapter of
-smaller rank or with fewer targets leaves the rest of its row 0: a zero A and a zero B get zero gradients, so what is masked stays 0
-without a mask.
+A slot's row holds the A of every target layer and then the B of every target layer. So the compute copy is one cast, the gradient one
+buffer, clipping one norm per row and AdamW one fused call per row; a layer sees strided views (N, r, in) and (N, out, r) of the same
+memory. An adapter of smaller rank or with fewer targets leaves the rest of its row 0: a zero A and a zero B get zero gradients, so what
+is masked stays 0 without a mask.
 """
 
 from __future__ import annotations

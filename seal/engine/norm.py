@@ -37,7 +37,8 @@ class _RMSNormFunction(torch.autograd.Function):
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight_d, inverse)
-        return (x * inverse).to(x.dtype).mul_(weight_d)
+        y: torch.Tensor = (x * inverse).to(x.dtype).mul_(weight_d)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
