@@ -7,9 +7,12 @@ This module is light: no torch, no network.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from seal.errors import InvalidInput
+from seal.restem.racing import rung_sizes
 
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -17,6 +20,7 @@ PromptFamily = Literal["implications", "implications-long", "implications-very-l
 PromptFormat = Literal["base", "chat"]
 QuestionFormat = Literal["few-shot", "plain", "chat"]
 GraderName = Literal["exact", "contains", "f1", "logprob"]
+RacingScore = Literal["reward", "logprob"]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -100,6 +104,14 @@ class InnerLoopSettings(Settings):
     """What it is trained on."""
     repeats: Positive = 3
     """Trainings per candidate, each with its own seeds; the reward is their mean."""
+    racing: tuple[int, ...] = ()
+    """In a rollout, how many candidates of a context are trained again after each repeat but the last, the best first: `[2]` with 2
+    repeats of 5 candidates takes 7 trainings instead of 10, `[3, 2]` with 3 repeats of 10 takes 15. Only those that ran all repeats can be
+    kept. Empty: every candidate gets all repeats. Bounds and validation always get all: a race would flatter what it measures."""
+    racing_score: RacingScore = "reward"
+    """What the first repeat of a race ranks by: the reward, or the mean log-probability of the gold answers, which is finer than a few
+    right or wrong answers. It is measured with every reward, so that it costs nothing and saves nothing. Later repeats rank by the mean
+    reward."""
 
 
 class EvaluationSettings(Settings):
@@ -208,3 +220,16 @@ class RunSpec(Settings):
     """Validation."""
     engine: EngineSettings = EngineSettings()
     """Engine of local mode."""
+
+    @model_validator(mode="after")
+    def _racing_fits(self) -> Self:
+        """A race runs from `edit.k` over `inner.repeats` repeats to at least `improve.keep_per_context`."""
+        racing, keep = self.inner.racing, self.improve.keep_per_context
+        rung_sizes(self.edit.k, repeats=self.inner.repeats, survivors=racing)
+        if racing and keep > racing[-1]:
+            raise InvalidInput(
+                f"{keep} edits of a context cannot be kept where {racing[-1]} end the race",
+                field="improve.keep_per_context",
+                remedy=f"keep {racing[-1]} or fewer, or let more end inner.racing",
+            )
+        return self
