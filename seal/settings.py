@@ -136,6 +136,8 @@ class ImproveSettings(Settings):
     """`policy`: train on top of the last policy and export both as one adapter; `base`: train anew from the base model."""
     keep_per_context: Positive = 1
     """Best edits kept per context."""
+    checkpoint_every_seconds: float = Field(default=60.0, ge=0, le=86_400)
+    """Seconds between two checkpoints of the training, from which an interrupted one goes on; 0 keeps none."""
 
 
 class ValidationSettings(Settings):

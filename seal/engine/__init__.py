@@ -1,5 +1,7 @@
 """One frozen base model, many LoRA slots: train, generate, score. The only torch code of the project; the three services use it."""
 
+from seal.engine.checkpoint import SlotCheckpoint
+from seal.engine.checkpointing import Checkpoints, Suspended
 from seal.engine.engine import Engine
 from seal.engine.peft_format import Adapter, concatenate, load_adapter, save_adapter
 from seal.engine.queues import EngineTask
@@ -17,6 +19,7 @@ from seal.engine.requests import (
 
 __all__ = [
     "Adapter",
+    "Checkpoints",
     "Engine",
     "EngineTask",
     "EvaluationRequest",
@@ -24,6 +27,8 @@ __all__ = [
     "GenerationRequest",
     "GenerationResult",
     "Sample",
+    "SlotCheckpoint",
+    "Suspended",
     "TaskState",
     "TrainingProgress",
     "TrainingRequest",

@@ -19,6 +19,7 @@ import torch
 from seal.domains.base import Prompt
 from seal.engine import tasks, text
 from seal.engine.allocator import keep_freed_memory
+from seal.engine.checkpointing import Checkpoints, Suspended, job_checkpoints
 from seal.engine.model import FrozenModel
 from seal.engine.queues import EngineTask, FairQueue
 from seal.engine.requests import (
@@ -81,9 +82,15 @@ class Engine:
         """A prompt as the text that the model continues: raw, or through the model's chat template."""
         return text.render(self._model.tokenizer, prompt)
 
-    def train(self, request: TrainingRequest, on_progress: Callable[[TrainingProgress], None] | None = None) -> EngineTask[TrainingResult]:
+    def train(
+        self,
+        request: TrainingRequest,
+        on_progress: Callable[[TrainingProgress], None] | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> EngineTask[TrainingResult]:
         """Queue a training. `on_progress` is called from the engine's thread after every step.
 
+        With `checkpoints` its state is handed out now and then, and it may go on from such a state.
         Raises InvalidInput for what can never be trained (naming the field), Exhausted when the queue is full.
         """
         if request.lora.rank > self.settings.max_rank:
@@ -94,6 +101,7 @@ class Engine:
             )
         job = make_job(self._model, request, max_row_tokens=self.settings.max_row_tokens)
         job.on_progress = on_progress
+        job.checkpoints = None if checkpoints is None else job_checkpoints(checkpoints, self._model, job)
         return self._queue(self._trainings, EngineTask(request.run, request, on_progress, job))
 
     def generate(self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None = None) -> EngineTask[GenerationResult]:
@@ -245,6 +253,14 @@ class Engine:
         metrics.training_steps.inc(len(self._batch.jobs))
         for job, result in self._batch.step():
             self._active.pop(id(job)).future.set_result(result)
+        self._keep_checkpoints(self._batch)
+
+    def _keep_checkpoints(self, batch: TrainingBatch) -> None:
+        """Between steps: copy the trainings that are due; a suspended one leaves its slot with that copy."""
+        for slot, job in list(batch.jobs.items()):
+            if job.checkpoints is not None and (suspended := job.checkpoints.after_step(job, batch.state(slot))) is not None:
+                batch.remove(slot)
+                self._active.pop(id(job)).future.set_exception(suspended)
 
     def _drop_cancelled(self) -> None:
         """Take cancelled trainings out of their slots and cancelled requests out of the queues."""
@@ -255,6 +271,8 @@ class Engine:
                     self._active.pop(id(job)).future.set_result(job.result(Outcome.CANCELLED, None))
         while (task := self._trainings.take(lambda task: task.cancelled)) is not None:
             task.future.set_result(task.job.result(Outcome.CANCELLED, None))
+        while (task := self._trainings.take(lambda task: task.job.checkpoints is not None and task.job.checkpoints.suspended)) is not None:
+            task.future.set_exception(Suspended.after(0))
         for queue in (self._generations, self._evaluations):
             while (task := queue.take(lambda task: task.cancelled)) is not None:
                 task.future.set_exception(Transient("the request was cancelled", remedy="send it again"))

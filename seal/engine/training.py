@@ -16,6 +16,7 @@ import torch
 
 from seal.engine.attention import PackedRows, pack_rows
 from seal.engine.bank import SlotShape
+from seal.engine.checkpointing import JobCheckpoints, SlotState
 from seal.engine.layout import Chunk, make_chunks
 from seal.engine.linear import Route
 from seal.engine.loss import cross_entropy_with_gradient
@@ -36,7 +37,10 @@ class TrainingJob:
     rows: tuple[TrainingRow, ...]
     total_steps: int
     on_progress: Callable[[TrainingProgress], None] | None = None
+    checkpoints: JobCheckpoints | None = None
     step: int = 0
+    resumed_step: int = 0
+    """Step of the checkpoint that it was resumed from; 0 without one."""
     tokens: int = 0
     engine_seconds: float = 0.0
     started: float = 0.0
@@ -61,7 +65,7 @@ class TrainingJob:
         elapsed = time.monotonic() - self.started
         eta = elapsed / self.step * (self.total_steps - self.step) if self.step else 0.0
         loss = self.losses[-1] if self.losses else float("nan")
-        return TrainingProgress(TaskState.RUNNING, self.step, self.total_steps, loss, eta)
+        return TrainingProgress(TaskState.RUNNING, self.step, self.total_steps, loss, eta, self.resumed_step)
 
     def result(self, outcome: Outcome, adapter: Adapter | None) -> TrainingResult:
         """The end of this job."""
@@ -161,7 +165,13 @@ class TrainingBatch:
         self._scales[slot] = lora.alpha / lora.rank
         job.started = time.monotonic()
         self.jobs[slot] = job
+        if job.checkpoints is not None:
+            job.checkpoints.restore(job, self.state(slot))
         return slot
+
+    def state(self, slot: int) -> SlotState:
+        """The memory of a slot, as checkpoints copy it between steps."""
+        return SlotState(self.shape, self._values_N_P[slot], *self._optimizer.state(slot))
 
     def remove(self, slot: int) -> TrainingJob:
         """Take a job out, finished or not."""
