@@ -196,4 +196,5 @@ def _optimizer(settings: OptimizerSettings) -> trainer_pb2.OptimizerConfig:
         warmup_ratio=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
+        pad_to_tokens=settings.pad_to_tokens,
     )

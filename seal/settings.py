@@ -58,6 +58,9 @@ class OptimizerSettings(Settings):
     """Decoupled weight decay."""
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Global gradient norm is clipped to this; 0 is no clipping."""
+    pad_to_tokens: int = Field(default=0, ge=0, le=32_768)
+    """0 trains on each row's own tokens and one end-of-sequence token. Else shorter rows are filled up to so many tokens with
+    end-of-sequence tokens that all count as targets, as the published system does with 2,048: for comparison, at its cost."""
 
 
 class EditSettings(Settings):

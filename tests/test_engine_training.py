@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -15,8 +16,10 @@ from seal.engine.attention import pack_rows
 from seal.engine.bank import SlotShape
 from seal.engine.layout import CHUNK_TOKENS, MERGED_PADDING, make_chunks
 from seal.engine.optimizer import SlotOptimizer, learning_rate
+from seal.engine.order import plan_steps
 from seal.engine.peft_format import Adapter
 from seal.engine.requests import TrainingRequest, TrainingResult
+from seal.engine.text import encode_example, end_token
 from seal.engine.training import TrainingBatch, make_job
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
@@ -119,10 +122,11 @@ def test_any_mix_of_rows_slots_passes_and_ranks_equals_training_alone(data):
         assert difference(batched.adapter, alone.adapter) <= TOLERANCE
 
 
-def test_training_equals_peft_with_torch_adamw():
+@pytest.mark.parametrize("pad_to_tokens", [0, 48], ids=["clean", "padded as the published system"])
+def test_training_equals_peft_with_torch_adamw(pad_to_tokens):
     peft = pytest.importorskip("peft")
     model = tiny_model()
-    item = request(seed=5, epochs=3)
+    item = request(seed=5, epochs=3, pad_to_tokens=pad_to_tokens)
     (result,) = train(model, [item])
     shape = SlotShape(4, model.layers)
     row = torch.zeros(shape.parameters)
@@ -141,7 +145,9 @@ def test_training_equals_peft_with_torch_adamw():
         count = sum(row.targets for row in rows)
         loss = torch.zeros(())
         for row in rows:
-            logits = reference(input_ids=torch.tensor([row.tokens])).logits[0]
+            attended = torch.ones(1, len(row.tokens), dtype=torch.long)
+            attended[:, len(row.tokens) - row.pads :] = 0
+            logits = reference(input_ids=torch.tensor([row.tokens]), attention_mask=attended).logits[0]
             start = len(row.tokens) - row.targets
             wanted = torch.tensor(row.tokens[start:])
             loss = loss + torch.nn.functional.cross_entropy(logits[start - 1 : -1], wanted, reduction="sum") / count
@@ -282,6 +288,43 @@ def test_clipping_and_update_equal_torch_and_every_gradient_row_is_contiguous():
         optimizer.step()
     torch.testing.assert_close(values[1], reference.detach(), atol=1e-6, rtol=1e-5)
     assert not slots.update(1, values[1], torch.full((50,), float("nan")), rate=1e-2, settings=config)
+
+
+def test_padded_rows_learn_every_padding_token_and_keep_what_is_longer():
+    tokenizer = tiny_model().tokenizer
+    clean, padded = (encode_example(tokenizer, "Q:", " a cat", pad_to_tokens=count) for count in (0, 20))
+    assert len(padded.tokens) == 20
+    assert padded.tokens[: len(clean.tokens)] == clean.tokens
+    assert set(padded.tokens[20 - padded.pads :]) == {end_token(tokenizer)}
+    assert padded.targets == clean.targets + padded.pads - 1
+    assert encode_example(tokenizer, "Q:", " a cat", pad_to_tokens=2) == clean
+
+
+LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=12)
+
+
+@given(lengths=LENGTHS, batch_size=st.integers(1, 5), epochs=st.integers(1, 3), seed=st.integers(0, 2**40))
+def test_every_epoch_takes_every_row_once_in_full_steps(lengths, batch_size, epochs, seed):
+    steps = plan_steps(lengths, batch_size=batch_size, epochs=epochs, seed=seed)
+    per_epoch = -(-len(lengths) // batch_size)
+    assert len(steps) == epochs * per_epoch
+    for epoch in range(epochs):
+        part = steps[epoch * per_epoch : (epoch + 1) * per_epoch]
+        assert sorted(row for step in part for row in step) == list(range(len(lengths)))
+        assert all(len(step) == batch_size for step in part[:-1])
+
+
+def test_every_order_of_an_epoch_is_equally_likely():
+    counts = Counter(plan_steps([5, 900, 5, 30], batch_size=4, epochs=1, seed=seed)[0] for seed in range(4800))
+    assert len(counts) == 24
+    assert sum((count - 200) ** 2 / 200 for count in counts.values()) < 49.7  # chi-square, 23 degrees of freedom, p = 0.001
+
+
+def test_trainings_with_one_seed_meet_rows_of_like_length():
+    lengths = list(range(100, 1100, 100))
+    steps = [plan_steps([length + offset for length in lengths], batch_size=1, epochs=2, seed=3) for offset in (0, 7, 13)]
+    assert steps[0] == steps[1] == steps[2]
+    assert steps[0] != plan_steps(lengths, batch_size=1, epochs=2, seed=4)
 
 
 ROWS = st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=4), min_size=1, max_size=24)

@@ -144,4 +144,5 @@ def _optimizer(message: trainer_pb2.OptimizerConfig) -> OptimizerSettings:
         warmup_ratio=message.warmup_ratio,
         weight_decay=message.weight_decay,
         max_grad_norm=message.max_grad_norm,
+        pad_to_tokens=message.pad_to_tokens,
     )

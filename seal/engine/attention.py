@@ -56,16 +56,21 @@ class PackedRows:
     buckets: tuple[Bucket, ...]
 
 
-def pack_rows(chunks: Sequence[RowChunk]) -> PackedRows:
-    """Buckets of all chunks: neighbouring rows of one length go together."""
+def pack_rows(
+    chunks: Sequence[RowChunk], *, attended: Sequence[Sequence[int]] | None = None, device: torch.device | None = None
+) -> PackedRows:
+    """Buckets of all chunks: neighbouring rows of one length go together. `attended` limits each slot's rows to their first tokens."""
     buckets: list[Bucket] = []
     for item in chunks:
-        first = 0
+        chunk, first = item.chunk, 0
         for length, group in itertools.groupby(item.row_lengths):
             rows = len(list(group))
-            if length:
-                chunk = item.chunk
-                buckets.append(Bucket(chunk.token_start, chunk.slots, chunk.block, item.row_starts[first], rows, length))
+            limits = None
+            if attended is not None:
+                slots = attended[chunk.slot_start : chunk.slot_stop]
+                places = range(first, first + rows)
+                limits = torch.tensor([slot[place] if place < len(slot) else length for slot in slots for place in places], device=device)
+            buckets.append(Bucket(chunk.token_start, chunk.slots, chunk.block, item.row_starts[first], rows, length, limits))
             first += rows
     return PackedRows(tuple(buckets))
 
@@ -211,7 +216,7 @@ class _PackedAttention(torch.autograd.Function):
             scores = torch.matmul(qb, kb.transpose(2, 3))
             scores += _causal_mask(bucket.length, groups, window, q)
             if bucket.attended is not None:
-                scores.masked_fill_(_beyond(bucket.attended, bucket.length), float("-inf"))
+                scores.masked_fill_(_beyond(bucket.attended, bucket.length), torch.finfo(scores.dtype).min)
             probability = torch.softmax(scores, dim=-1)  # float32 inside, whatever the type
             _ungrouped(torch.matmul(probability, vb), bucket.view(out))
             saved += qb, kb, vb, probability

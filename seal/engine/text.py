@@ -17,6 +17,8 @@ class TrainingRow:
 
     tokens: tuple[int, ...]
     targets: int
+    pads: int = 0
+    """The last so many tokens are padding: learnt, but never attended to."""
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -25,8 +27,12 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=not starts_itself))
 
 
-def encode_example(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> TrainingRow:
+def encode_example(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str, *, pad_to_tokens: int = 0) -> TrainingRow:
     """Prompt without loss, completion and one end-of-sequence token with loss (performance.md: without it answers never stop).
+
+    With `pad_to_tokens` a shorter row is filled up with end-of-sequence tokens as the published system fills it: all of them are targets,
+    none is attended to (the tokenizer's attention mask is 0 there). Every padding token stands at a position of its own, so its hidden
+    state is its own too: there is no shorter row with the same gradient, and the row is computed in its full length.
 
     The first token of a row has nothing before it that could predict it, so it is never a target.
     """
@@ -35,8 +41,9 @@ def encode_example(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: 
         learnt = list(tokenizer.encode(completion, add_special_tokens=False))
     else:
         before, learnt = [], encode(tokenizer, completion)
-    tokens = [*before, *learnt, end_token(tokenizer)]
-    return TrainingRow(tuple(tokens), min(len(learnt) + 1, len(tokens) - 1))
+    pads = max(0, pad_to_tokens - len(before) - len(learnt))
+    tokens = [*before, *learnt, *[end_token(tokenizer)] * max(1, pads)]
+    return TrainingRow(tuple(tokens), min(len(tokens) - len(before), len(tokens) - 1), pads)
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase) -> int:

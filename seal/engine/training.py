@@ -22,6 +22,7 @@ from seal.engine.linear import Route
 from seal.engine.loss import cross_entropy_with_gradient
 from seal.engine.model import FrozenModel
 from seal.engine.optimizer import SlotOptimizer, learning_rate
+from seal.engine.order import plan_steps
 from seal.engine.peft_format import Adapter, concatenate
 from seal.engine.requests import TaskState, TrainingProgress, TrainingRequest, TrainingResult
 from seal.engine.text import TrainingRow, encode_example
@@ -35,7 +36,8 @@ class TrainingJob:
 
     request: TrainingRequest
     rows: tuple[TrainingRow, ...]
-    total_steps: int
+    order: tuple[tuple[int, ...], ...]
+    """Rows of each step."""
     on_progress: Callable[[TrainingProgress], None] | None = None
     checkpoints: JobCheckpoints | None = None
     step: int = 0
@@ -48,17 +50,18 @@ class TrainingJob:
     """Mean loss of each step."""
 
     @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        return len(self.order)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps per pass over the rows."""
         return math.ceil(len(self.rows) / self.request.optimizer.batch_size)
 
     def next_rows(self) -> list[TrainingRow]:
-        """Rows of the next step: a uniform shuffle of all rows in each epoch, from the order seed alone."""
-        epoch, part = divmod(self.step, self.steps_per_epoch)
-        generator = torch.Generator().manual_seed((self.request.order_seed + epoch) % 2**63)
-        order = torch.randperm(len(self.rows), generator=generator).tolist()
-        size = self.request.optimizer.batch_size
-        return [self.rows[index] for index in order[part * size : (part + 1) * size]]
+        """Rows of the next step."""
+        return [self.rows[index] for index in self.order[self.step]]
 
     def progress(self) -> TrainingProgress:
         """News after a step."""
@@ -88,7 +91,10 @@ def make_job(model: FrozenModel, request: TrainingRequest, *, max_row_tokens: in
     model.target_layers(request.lora.target_modules)
     if request.policy is not None:
         model.check_adapter(request.policy, field="policy")
-    rows = tuple(encode_example(model.tokenizer, prompt, completion) for prompt, completion in request.examples)
+    pad_to_tokens = request.optimizer.pad_to_tokens
+    rows = tuple(
+        encode_example(model.tokenizer, prompt, completion, pad_to_tokens=pad_to_tokens) for prompt, completion in request.examples
+    )
     for index, row in enumerate(rows):
         if len(row.tokens) > max_row_tokens:
             raise InvalidInput(
@@ -96,8 +102,10 @@ def make_job(model: FrozenModel, request: TrainingRequest, *, max_row_tokens: in
                 field=f"examples[{index}]",
                 remedy="shorten or split the example",
             )
-    steps = request.optimizer.epochs * math.ceil(len(rows) / request.optimizer.batch_size)
-    return TrainingJob(request, rows, steps)
+    optimizer = request.optimizer
+    lengths = [len(row.tokens) for row in rows]
+    order = plan_steps(lengths, batch_size=optimizer.batch_size, epochs=optimizer.epochs, seed=request.order_seed)
+    return TrainingJob(request, rows, order)
 
 
 @dataclass(frozen=True)
@@ -342,5 +350,12 @@ def _lay_out(part: _Pass, targets: dict[int, int], model: FrozenModel) -> _Packe
         torch.tensor(weights, device=device),
         torch.tensor(places, device=device),
         tuple(item.chunk for item in layout),
-        pack_rows(layout),
+        pack_rows(layout, attended=_attended(part), device=device),
     )
+
+
+def _attended(part: _Pass) -> list[list[int]] | None:
+    """Tokens of each row that may be attended to, where any row has padding of its own."""
+    if not any(row.pads for rows in part.rows for row in rows):
+        return None
+    return [[len(row.tokens) - row.pads for row in rows] for rows in part.rows]

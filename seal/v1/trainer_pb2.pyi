@@ -113,6 +113,7 @@ class OptimizerConfig(_message.Message):
     WARMUP_RATIO_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     MAX_GRAD_NORM_FIELD_NUMBER: _builtins.int
+    PAD_TO_TOKENS_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Peak learning rate."""
     epochs: _builtins.int
@@ -127,6 +128,8 @@ class OptimizerConfig(_message.Message):
     """Decoupled weight decay."""
     max_grad_norm: _builtins.float
     """Global gradient norm is clipped to this; 0 is no clipping."""
+    pad_to_tokens: _builtins.int
+    """Rows are filled up to so many tokens with end-of-sequence tokens that are targets, as the published system does; 0 does not."""
     def __init__(
         self,
         *,
@@ -137,10 +140,11 @@ class OptimizerConfig(_message.Message):
         warmup_ratio: _builtins.float = ...,
         weight_decay: _builtins.float = ...,
         max_grad_norm: _builtins.float = ...,
+        pad_to_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "epochs", b"epochs", "learning_rate", b"learning_rate", "max_grad_norm", b"max_grad_norm", "schedule", b"schedule", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "epochs", b"epochs", "learning_rate", b"learning_rate", "max_grad_norm", b"max_grad_norm", "pad_to_tokens", b"pad_to_tokens", "schedule", b"schedule", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
