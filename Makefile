@@ -6,7 +6,7 @@ PROTOS := $(wildcard proto/seal/v1/*.proto)
 PACKAGES := seal generator_svc trainer_svc evaluator_svc controller_svc
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick test lint format proto constraints clean
+.PHONY: help demo demo-quick bench test lint format proto constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ demo: $(VENV)/.demo ## Train a self-edit policy on a real small model (15-25 min
 
 demo-quick: $(VENV)/.demo ## The same in about 5 minutes, with fewer contexts and one round
 	$(BIN)/seal demo --quick
+
+bench: $(VENV)/.dev ## Measure the engine against its opponents (30-40 min on 2 idle cores): make bench EDITS=rank_iter0.json ARGS='--only P1'
+	$(BIN)/python -m benchmarks.run $(if $(EDITS),--edits $(EDITS)) $(if $(SQUAD),--squad $(SQUAD)) $(ARGS)
 
 test: $(VENV)/.dev lint ## Set up, lint, and run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

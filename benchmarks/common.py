@@ -1,0 +1,230 @@
+"""What all figures share: the setting, interleaving, engines, and how a list of trainings is timed.
+
+Machines drift (other tenants, clocks, heat), so both sides of a comparison take turns in one process: every round runs each side once,
+every other round in reverse order, and a figure is the median over rounds of the two sides' ratio within a round.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import torch
+
+from benchmarks.data import Cases, EditCase
+from benchmarks.figures import GOALS, Curve, Figure, Provenance, Side
+from benchmarks.sizes import Sizes
+from controller_svc.cli.machine import describe_machine
+from seal.config import load_run_spec
+from seal.engine import Engine, TrainingRequest, TrainingResult
+from seal.engine.model import FrozenModel
+from seal.engine.peak import measure_gemm_peak
+from seal.errors import Internal, Transient
+from seal.outcomes import Outcome
+from seal.restem.seeds import derive_seed
+from seal.settings import EngineSettings, InnerLoopSettings, OptimizerSettings
+
+PUBLISHED: InnerLoopSettings = load_run_spec(None, {"profile": "published"}).inner
+"""The published inner loop: rank 32, alpha 64 on q_proj and v_proj, AdamW at 1e-3 linear to 0, batch 1, clip 1.0."""
+
+Report = Callable[[str, int, int], None]
+"""Called with (what is measured, rounds done, rounds in all)."""
+
+_HOLD_TIMEOUT_SECONDS = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What every figure is measured on."""
+
+    model: str
+    """Name or source of the base model, as requests give it."""
+    directory: Path
+    """Its transformers directory."""
+    sizes: Sizes
+    cases: Cases
+    provenance: Provenance
+    report: Report
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One side of one round."""
+
+    seconds: float
+    count: float
+    """What `seconds` are shared by: adapter-steps, tokens, adapters."""
+    tokens: int = 0
+    """Real tokens."""
+    teraflops: float = 0.0
+    """bf16 GEMM peak measured around it."""
+
+    @property
+    def each(self) -> float:
+        """Seconds per unit."""
+        return self.seconds / self.count
+
+
+def interleave(
+    sides: Mapping[str, Callable[[int], Timing]], *, rounds: int, report: Callable[[int, int], None]
+) -> dict[str, tuple[Timing, ...]]:
+    """Run every side once per round (given the round's number), in turn forwards and backwards; timings by side."""
+    timings: dict[str, list[Timing]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name in list(sides) if number % 2 == 0 else list(sides)[::-1]:
+            report(sum(map(len, timings.values())), rounds * len(sides))
+            gc.collect()
+            timings[name].append(sides[name](number))
+    report(rounds * len(sides), rounds * len(sides))
+    return {name: tuple(each) for name, each in timings.items()}
+
+
+@contextmanager
+def engine_on(model: FrozenModel, *, slots: int, evaluation_rows: int = 192) -> Iterator[Engine]:
+    """An engine with room for every request of a figure. Engines on one model must not work at the same time."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16" if model.dtype is torch.bfloat16 else "float32"
+    settings = EngineSettings(slots=slots, dtype=dtype, evaluation_rows=evaluation_rows, max_queue=100_000)
+    engine = Engine(model, settings)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def load_model(setting: Setting, dtype: torch.dtype = torch.bfloat16) -> FrozenModel:
+    """The engine's base model."""
+    return FrozenModel.load(setting.directory, name=setting.model, dtype=dtype)
+
+
+def training_request(
+    case: EditCase, *, epochs: int, seed: int, inner: InnerLoopSettings = PUBLISHED, end_targets: str = "clean"
+) -> TrainingRequest:
+    """One edit's training with the published settings but for the number of epochs; `end_targets` as in OptimizerSettings."""
+    changes: dict[str, object] = {"epochs": epochs}
+    if "end_targets" in OptimizerSettings.model_fields:
+        changes["end_targets"] = end_targets
+    return TrainingRequest(
+        run="benchmark",
+        policy=None,
+        examples=case.examples,
+        lora=inner.lora,
+        optimizer=OptimizerSettings.model_validate(inner.optimizer.model_dump() | changes),
+        init_seed=derive_seed(seed, "init", case.case_id),
+        order_seed=derive_seed(seed, "order", case.case_id),
+    )
+
+
+def train_all(engine: Engine, requests: Sequence[TrainingRequest]) -> tuple[TrainingResult, ...]:
+    """Queue all requests at once and wait for the last; raises Internal if one did not end well."""
+    tasks = [engine.train(request) for request in requests]
+    results = tuple(task.future.result() for task in tasks)
+    if bad := [result.outcome for result in results if result.outcome is not Outcome.OK]:
+        raise Internal(f"{len(bad)} of {len(results)} trainings ended as {bad[0]}", remedy="use a lower learning rate")
+    return results
+
+
+def time_training(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing:
+    """Seconds from the first request to the last adapter, tokenising, initial weights and export included; per adapter-step."""
+    started = time.perf_counter()
+    results = train_all(engine, requests)
+    seconds = time.perf_counter() - started
+    return Timing(seconds, sum(result.steps for result in results), sum(result.tokens for result in results))
+
+
+@contextmanager
+def held(engine: Engine, request: TrainingRequest) -> Iterator[None]:
+    """Keep the engine's thread busy until the block ends, so that all that is queued in it starts together.
+
+    `request` is a small training; the thread waits in its progress report. Raises Transient if the engine does not come to it.
+    """
+    entered, release = threading.Event(), threading.Event()
+
+    def wait(_: object) -> None:
+        entered.set()
+        release.wait()
+
+    task = engine.train(request, on_progress=wait)
+    try:
+        if not entered.wait(_HOLD_TIMEOUT_SECONDS):
+            raise Transient("the engine did not begin a training", remedy="is it busy with something else?")
+        yield
+    finally:
+        task.cancel()
+        release.set()
+
+
+def ratios(above: Sequence[Timing], below: Sequence[Timing]) -> tuple[float, ...]:
+    """Ratio of the seconds per unit, round by round."""
+    return tuple(one.each / other.each for one, other in zip(above, below, strict=True))
+
+
+def make_figure(
+    setting: Setting,
+    key: str,
+    samples: Sequence[float],
+    *,
+    sides: Sequence[Side] = (),
+    details: Mapping[str, str] | None = None,
+    sizes: Sequence[str] = (),
+    value: float | None = None,
+    reading: str = "median of the rounds' ratios",
+    met: bool | None = None,
+) -> Figure:
+    """A figure of the table, held against its goal. `value`: the samples' median unless given; `sizes`: names of those it depends on."""
+    goal = GOALS[key]
+    value = median(samples) if value is None else value
+    provenance = setting.provenance
+    return Figure(
+        title=goal.title,
+        value=value,
+        unit=goal.unit,
+        samples=tuple(samples),
+        command=provenance.command,
+        reading=reading,
+        goal=goal.must_text,
+        aim=goal.aim_text,
+        met=goal.met(value) if goal.relation else met,
+        sides=tuple(sides),
+        details=dict(details or {}),
+        sizes={name: getattr(setting.sizes, name) for name in sizes},
+        machine=provenance.machine,
+        data=provenance.data,
+        model=provenance.model,
+    )
+
+
+def make_curves(
+    setting: Setting, title: str, curves: Sequence[Curve], *, samples: Sequence[float], unit: str, reading: str, sizes: Sequence[str]
+) -> Figure:
+    """A figure that is curves and has no goal; its value is the samples' median."""
+    provenance = setting.provenance
+    return Figure(
+        title=title,
+        value=median(samples),
+        unit=unit,
+        samples=tuple(samples),
+        command=provenance.command,
+        reading=reading,
+        curves=tuple(curves),
+        sizes={name: getattr(setting.sizes, name) for name in sizes},
+        machine=provenance.machine,
+        data=provenance.data,
+        model=provenance.model,
+    )
+
+
+def machine_line() -> str:
+    """What the figures were measured on, in one line; measures the bf16 GEMM peak."""
+    machine = describe_machine(device="cpu", gemm_teraflops=measure_gemm_peak())
+    versions = ", ".join(f"{name} {machine.versions[name]}" for name in ("python", "torch", "transformers"))
+    return (
+        f"{machine.processor}, {machine.cores} cores, {torch.get_num_threads()} threads, {machine.memory_gib:.0f} GiB, {machine.system}, "
+        f"{versions}, bf16 GEMM peak {machine.gemm_teraflops:.2f} TFLOP/s"
+    )

@@ -1,0 +1,165 @@
+"""What a figure is: its value and samples, the goal it is held against, both sides' own samples, and where it was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from types import MappingProxyType
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from seal.errors import InvalidInput
+from seal.files import file_errors
+from seal.records import Record
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is asked of one figure (performance.md, goals)."""
+
+    title: str
+    relation: Literal[">=", "<=", ""]
+    """How the value has to lie to `must`; empty where the figure's own test decides, or nothing is asked."""
+    must: float
+    aim: float | None
+    unit: str
+
+    @property
+    def must_text(self) -> str:
+        """For people."""
+        return f"{self.relation} {self.must:g}{_spaced(self.unit)}" if self.relation else "no significant drop"
+
+    @property
+    def aim_text(self) -> str:
+        """For people."""
+        return "–" if self.aim is None else f"{self.aim:g}{_spaced(self.unit)}"
+
+    def met(self, value: float) -> bool:
+        """Whether a value reaches it."""
+        return value >= self.must if self.relation == ">=" else value <= self.must
+
+
+GOALS: Mapping[str, Goal] = MappingProxyType(
+    {
+        "P1": Goal("inner loop against the reference style, same edits", ">=", 70, 120, "x"),
+        "P2": Goal("32 slots against the engine's own single slot, unpadded", ">=", 3, 4, "x"),
+        "P3": Goal("sustained share of the measured bf16 GEMM peak, real length mix", ">=", 25, 45, "%"),
+        "P4": Goal("real length mix against equal lengths, time per real token", "<=", 1.3, 1.1, "x"),
+        "P5": Goal("batched against alone, fp32: largest relative weight difference of any adapter", "<=", 1e-4, None, ""),
+        "P6": Goal("evaluation of 32 adapters x 5 queries against one adapter after another", ">=", 6, 12, "x"),
+        "P7": Goal("agreement of rewards, clean against parity mode (Spearman)", "", 0, None, ""),
+        "P8": Goal("inner loop through gRPC and artifact store against the engine called directly", "<=", 1.10, 1.03, "x"),
+    }
+)
+"""The figures of the table. Curves (`slots`, `lengths`, `memory`) have no goal."""
+
+CURVES: Mapping[str, str] = MappingProxyType(
+    {
+        "slots": "time of one adapter's step over the number of slots",
+        "lengths": "time per real token over the row length",
+        "memory": "peak memory, measured and by the memory model",
+    }
+)
+"""Titles of the figures that are curves."""
+
+KEYS = (*GOALS, *CURVES)
+
+
+class Side(Record):
+    """One side of a comparison."""
+
+    name: str
+    unit: str
+    samples: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Median of the samples."""
+        return median(self.samples)
+
+
+class Curve(Record):
+    """One line of a plot."""
+
+    name: str
+    x: str
+    """What the first numbers are, with unit."""
+    y: str
+    """What the second numbers are, with unit."""
+    points: tuple[tuple[float, float], ...]
+
+
+class Provenance(Record):
+    """Where and how figures were measured."""
+
+    command: str
+    machine: str
+    """Processor, cores, versions, threads, measured bf16 GEMM peak."""
+    data: str
+    """Which edits and questions."""
+    model: str
+
+
+class Figure(Record):
+    """One measured figure, as docs/benchmarks.json holds it."""
+
+    title: str
+    value: float
+    unit: str
+    samples: tuple[float, ...]
+    """What `value` is made of: one per round of an interleaved comparison unless `reading` says otherwise."""
+    command: str
+    reading: str
+    """How `value` comes from the samples."""
+    goal: str = ""
+    aim: str = ""
+    met: bool | None = None
+    """None where nothing is asked."""
+    sides: tuple[Side, ...] = ()
+    details: dict[str, str] = Field(default_factory=dict)
+    curves: tuple[Curve, ...] = ()
+    sizes: dict[str, object] = Field(default_factory=dict)
+    """Sizes that the figure depends on."""
+    machine: str = ""
+    data: str = ""
+    model: str = ""
+    seconds: float = 0.0
+    """What it took to measure, together with the figures that share its run."""
+
+
+Figures = dict[str, Figure]
+
+
+def read_figures(file: Path) -> Figures:
+    """Figures of an earlier run; none if there is no file. Raises InvalidInput for a file that is something else."""
+    with file_errors(file):
+        if not file.is_file():
+            return {}
+        text = file.read_text(encoding="utf-8")
+    try:
+        return {key: Figure.model_validate(value) for key, value in json.loads(text).items()}
+    except (json.JSONDecodeError, AttributeError, ValidationError) as error:
+        raise InvalidInput(
+            f"{file} holds no figures: {str(error).splitlines()[0]}", remedy="move it away, or give another --out"
+        ) from error
+
+
+def write_figures(file: Path, figures: Figures) -> None:
+    """Write all figures, in the order of the table."""
+    ordered = {key: figures[key].model_dump(mode="json") for key in in_order(figures)}
+    with file_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def in_order(keys: Iterable[str]) -> list[str]:
+    """Keys in the order of the table."""
+    return sorted(keys, key=KEYS.index)
+
+
+def _spaced(unit: str) -> str:
+    return f" {unit}" if unit == "%" else unit

@@ -1,0 +1,118 @@
+"""How much each figure measures: one frozen model with a docstring per field, overridden on the command line by `--size FIELD=VALUE`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import yaml
+from pydantic import Field, ValidationError
+
+from seal.errors import InvalidInput
+from seal.settings import Positive, Settings
+
+
+class Sizes(Settings):
+    """Sizes of all figures. The defaults are those of docs/benchmarks.md; all figures together take 30-40 minutes on 2 cores."""
+
+    samples: Positive = 5
+    """Rounds of each interleaved comparison; the figure is their median."""
+    slots: Positive = 32
+    """Adapters that the engine trains at once (P1-P4, P6-P8)."""
+    edits: Positive = 64
+    """Edits that pass through the slots in one sample of P1-P4."""
+    epochs: Positive = 2
+    """Epochs of each of those edits; a whole inner loop has 10 of the same steps."""
+    reference_steps: Positive = 10
+    """Optimiser steps of one sample of P1's opponent."""
+    reference_tokens: Positive = 2048
+    """Tokens to which P1's opponent pads every row."""
+    exact_adapters: Positive = 10
+    """Adapters of P5."""
+    exact_slots: Positive = 8
+    """Slots of P5's batched side; fewer than adapters, so that some join a running batch."""
+    exact_epochs: Positive = 2
+    """Epochs of P5."""
+    evaluation_adapters: Positive = 32
+    """Adapters of P6 on the engine's side."""
+    evaluation_reference_adapters: Positive = 8
+    """Adapters of one sample of P6's opponent, which takes them one after another: the next ones in each sample."""
+    evaluation_queries: Positive = 5
+    """Questions per adapter (P6-P8)."""
+    answer_tokens: Positive = 64
+    """New tokens per answer at most (P6-P8); 64 are published."""
+    evaluation_epochs: Positive = 2
+    """Epochs of the adapters that P6 evaluates."""
+    agreement_contexts: Positive = 10
+    """Passages of P7."""
+    agreement_edits: Positive = 3
+    """Edits per passage of P7."""
+    agreement_seeds: int = Field(default=2, ge=2)
+    """Trainings of each edit of P7 in each mode, each with its own seeds."""
+    agreement_epochs: Positive = 10
+    """Epochs of P7; 10 are published."""
+    agreement_resamples: Positive = 2000
+    """Bootstrap resamples of P7."""
+    service_adapters: Positive = 32
+    """Inner loops of one sample of P8."""
+    service_epochs: Positive = 1
+    """Epochs of P8; the overhead is per inner loop, so fewer epochs make its share larger."""
+    scaling_slots: tuple[Positive, ...] = (1, 2, 4, 8, 16, 32, 64)
+    """Slots of the first curve."""
+    scaling_row_tokens: int = Field(default=48, ge=4)
+    """Tokens per row of the first curve."""
+    scaling_steps: Positive = 4
+    """Steps per point of the first curve."""
+    scaling_lengths: tuple[Positive, ...] = (16, 32, 64, 128, 256, 512, 1024)
+    """Tokens per row of the second curve."""
+    scaling_length_slots: Positive = 8
+    """Slots of the second curve."""
+    scaling_length_tokens: Positive = 4096
+    """Tokens per point of the second curve, about: so many steps are done, but at least one."""
+    memory_points: tuple[tuple[int, int], ...] = ((1, 48), (16, 48), (32, 48), (64, 48), (16, 256), (16, 1024))
+    """(slots, tokens per row) of which the peak memory is measured, each in a process of its own."""
+
+
+QUICK: dict[str, object] = {
+    "samples": 1,
+    "edits": 4,
+    "slots": 4,
+    "epochs": 1,
+    "reference_steps": 2,
+    "exact_adapters": 2,
+    "exact_slots": 2,
+    "exact_epochs": 1,
+    "evaluation_adapters": 4,
+    "evaluation_reference_adapters": 2,
+    "evaluation_queries": 2,
+    "answer_tokens": 8,
+    "evaluation_epochs": 1,
+    "agreement_contexts": 2,
+    "agreement_edits": 2,
+    "agreement_epochs": 1,
+    "service_adapters": 4,
+    "scaling_slots": (1, 4),
+    "scaling_steps": 1,
+    "scaling_lengths": (16, 64),
+    "memory_points": ((1, 48), (4, 48)),
+}
+"""What `--quick` sets: a few minutes in all, to try the harness; its figures mean nothing."""
+
+
+def parse_sizes(overrides: Sequence[str], *, quick: bool = False) -> Sizes:
+    """Sizes with `FIELD=VALUE` overrides, VALUE in YAML. Raises InvalidInput naming the field."""
+    values: dict[str, object] = dict(QUICK) if quick else {}
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or name not in Sizes.model_fields:
+            raise InvalidInput(
+                f"--size {override!r} sets no size", field="size", remedy="use FIELD=VALUE with one of: " + ", ".join(Sizes.model_fields)
+            )
+        values[name] = yaml.safe_load(text)
+    try:
+        return Sizes.model_validate(values)
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        name = str(detail["loc"][0])
+        raise InvalidInput(
+            f"--size {name}: {detail['msg']}, got {detail['input']!r}", field=f"size.{name}", remedy="correct the value"
+        ) from error
