@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from seal.errors import InvalidInput
 from seal.restem.racing import rung_sizes
@@ -22,6 +22,11 @@ QuestionFormat = Literal["few-shot", "plain", "chat"]
 GraderName = Literal["exact", "contains", "f1", "logprob"]
 RacingScore = Literal["reward", "logprob"]
 Positive = Annotated[int, Field(ge=1)]
+
+
+def _yaml_switch(value: object) -> object:
+    """YAML reads a bare `on` or `off` as true or false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class Settings(BaseModel):
@@ -192,6 +197,10 @@ class EngineSettings(Settings):
     """Rows sampled at once."""
     max_queue: Positive = 1024
     """Requests that may wait; more are refused with RESOURCE_EXHAUSTED."""
+    memory_bytes: int = Field(default=0, ge=0)
+    """Bytes that the engine may take, base model included; 0 takes what the device has free. A setting that needs more is refused."""
+    gradient_checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(_yaml_switch)] = "auto"
+    """Compute each layer again in the backward pass in place of keeping its activations; `auto`: in passes that do not fit otherwise."""
 
 
 class RunSpec(Settings):

@@ -3,6 +3,7 @@
 from seal.engine.checkpoint import SlotCheckpoint
 from seal.engine.checkpointing import Checkpoints, Suspended
 from seal.engine.engine import Engine
+from seal.engine.memory import MemoryEstimate
 from seal.engine.peft_format import Adapter, concatenate, load_adapter, save_adapter
 from seal.engine.queues import EngineTask
 from seal.engine.requests import (
@@ -26,6 +27,7 @@ __all__ = [
     "EvaluationResult",
     "GenerationRequest",
     "GenerationResult",
+    "MemoryEstimate",
     "Sample",
     "SlotCheckpoint",
     "Suspended",

@@ -19,7 +19,10 @@ import torch
 from seal.domains.base import Prompt
 from seal.engine import tasks, text
 from seal.engine.allocator import keep_freed_memory
+from seal.engine.available import usable_bytes
+from seal.engine.budget import MIB, BatchLimits, MemoryBudget
 from seal.engine.checkpointing import Checkpoints, Suspended, job_checkpoints
+from seal.engine.memory import MemoryEstimate
 from seal.engine.model import FrozenModel
 from seal.engine.queues import EngineTask, FairQueue
 from seal.engine.requests import (
@@ -48,11 +51,20 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 class Engine:
     """Trains, generates and evaluates on one base model. Safe to call from any thread."""
 
-    def __init__(self, model: FrozenModel, settings: EngineSettings) -> None:
+    def __init__(self, model: FrozenModel, settings: EngineSettings, *, memory_bytes: int | None = None) -> None:
+        """`memory_bytes`: what the engine may take in all where the settings do not say; None: what is free now and the base model.
+
+        Raises InvalidInput naming `engine.slots` if the setting does not fit.
+        """
         self.name, self.settings = model.name, settings
+        if memory_bytes is None:
+            memory_bytes = settings.memory_bytes or usable_bytes(settings.device) + model.size.base_bytes
+        self._budget = MemoryBudget(model.size, settings, memory_bytes)
         self._model = model
         self._trainings, self._generations, self._evaluations = FairQueue(), FairQueue(), FairQueue()
         self._batch: TrainingBatch | None = None
+        self._limits = BatchLimits(settings.slots, None)
+        """Of the batch."""
         self._active: dict[int, EngineTask[TrainingResult]] = {}
         """id(job) -> task of the trainings that hold a slot."""
         self._owners: list[EngineTask[Any]] = []
@@ -61,10 +73,19 @@ class Engine:
         self._closing = False
         self._thread = threading.Thread(target=self._loop, name="seal-engine", daemon=True)
         self._thread.start()
+        log.info("engine_memory", needed_mib=self.memory.total // MIB, limit_mib=memory_bytes // MIB, parts=str(self.memory))
+
+    @property
+    def memory(self) -> MemoryEstimate:
+        """What the settings take at most, for adapters of the default shape and the longest rows."""
+        return self._budget.at_start
 
     @classmethod
     def load(cls, directory: Path, *, name: str, settings: EngineSettings) -> Engine:
-        """Load a transformers directory and start the engine; raises InvalidInput for an unsupported model or device."""
+        """Load a transformers directory and start the engine.
+
+        Raises InvalidInput for an unsupported model or device, and for a setting that does not fit, before the weights are read.
+        """
         keep_freed_memory()
         if settings.threads:
             torch.set_num_threads(settings.threads)
@@ -76,7 +97,10 @@ class Engine:
                 field="engine.device",
                 remedy="use cpu, or a machine and a torch build with that device",
             ) from error
-        return cls(FrozenModel.load(directory, name=name, dtype=DTYPES[settings.dtype], device=settings.device), settings)
+        memory_bytes = settings.memory_bytes or usable_bytes(settings.device)
+        MemoryBudget(FrozenModel.size_on_disk(directory, name=name, dtype=DTYPES[settings.dtype]), settings, memory_bytes)
+        model = FrozenModel.load(directory, name=name, dtype=DTYPES[settings.dtype], device=settings.device)
+        return cls(model, settings, memory_bytes=memory_bytes)
 
     def render(self, prompt: Prompt) -> str:
         """A prompt as the text that the model continues: raw, or through the model's chat template."""
@@ -99,6 +123,7 @@ class Engine:
                 field="lora.rank",
                 remedy="ask for a smaller rank or raise engine.max_rank",
             )
+        self._budget.check_request(request.lora, request.policy)
         job = make_job(self._model, request, max_row_tokens=self.settings.max_row_tokens)
         job.on_progress = on_progress
         job.checkpoints = None if checkpoints is None else job_checkpoints(checkpoints, self._model, job)
@@ -221,6 +246,8 @@ class Engine:
         if (self._batch is None or not self._batch.jobs) and len(self._trainings):
             first = next(iter(self._trainings)).request
             if self._batch is None or not self._batch.fits(first):
+                self._batch = None  # its memory goes before the next is made
+                self._limits = self._budget.limits(first.lora, first.policy)
                 self._batch = self._new_batch(first)
         batch = self._batch
         if batch is None:
@@ -230,8 +257,8 @@ class Engine:
             return batch.fits(task.request)
 
         missing = sum(map(fits, self._trainings)) - batch.free_slots
-        if missing > 0 and batch.slots < self.settings.slots:
-            batch.grow(min(self.settings.slots, batch.slots + missing))
+        if missing > 0 and batch.slots < self._limits.slots:
+            batch.grow(min(self._limits.slots, batch.slots + missing))
         while batch.free_slots and (task := self._trainings.take(fits)) is not None:
             batch.admit(task.job)
             self._active[id(task.job)] = task
@@ -240,11 +267,12 @@ class Engine:
         fitting = sum(task.request.policy is request.policy and task.request.lora == request.lora for task in self._trainings)
         return TrainingBatch(
             self._model,
-            slots=min(self.settings.slots, max(1, fitting)),
+            slots=min(self._limits.slots, max(1, fitting)),
             rank=request.lora.rank,
             targets=request.lora.target_modules,
             policy=request.policy,
             max_pass_tokens=self.settings.max_pass_tokens,
+            activation_bytes=self._limits.activation_bytes,
         )
 
     def _train_step(self) -> None:

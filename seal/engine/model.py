@@ -8,8 +8,9 @@ trained wrongly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from seal.engine.layout import make_chunks
 from seal.engine.linear import Route, RouteHolder, SlotLinear
 from seal.engine.norm import frozen_norm
 from seal.engine.peft_format import Adapter
+from seal.engine.recompute import Recomputation
+from seal.engine.sizes import ModelSize, size_of, size_of_config
 from seal.errors import InvalidInput
 from seal.settings import ALL_PROJECTIONS
 
@@ -46,6 +49,8 @@ class FrozenModel:
         model.requires_grad_(False).eval()
         reference = _reference_logits(model)
         self.layers = self._install()
+        self.size = size_of(model)
+        self._recomputation = Recomputation(model, self._remember)
         self._self_check(*reference)
 
     @classmethod
@@ -55,6 +60,13 @@ class FrozenModel:
         model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="eager")
         model.to(device)  # type: ignore[arg-type]
         return cls(model, AutoTokenizer.from_pretrained(directory), name=name)
+
+    @classmethod
+    def size_on_disk(cls, directory: Path, *, name: str, dtype: torch.dtype) -> ModelSize:
+        """The sizes of a transformers directory's model, from its configuration alone; raises InvalidInput as `load`."""
+        config = AutoConfig.from_pretrained(directory)
+        _refuse_unsupported(config, name)
+        return size_of_config(config, dtype)
 
     @property
     def head_V_d(self) -> torch.Tensor:
@@ -76,22 +88,36 @@ class FrozenModel:
         return self.model.get_input_embeddings()(tokens_T[None])  # type: ignore[no-any-return,operator]
 
     def hidden(
-        self, embeddings: torch.Tensor, positions_T: torch.Tensor, *, route: Route | None, plan: PackedRows | CachedRows
+        self,
+        embeddings: torch.Tensor,
+        positions_T: torch.Tensor,
+        *,
+        route: Route | None,
+        plan: PackedRows | CachedRows,
+        recompute: bool = False,
     ) -> torch.Tensor:
-        """Final hidden states (T, d) of one packed sequence of embeddings (1, T, d)."""
-        with self._running(route, plan):
+        """Final hidden states (T, d) of one packed sequence of embeddings (1, T, d).
+
+        `recompute`: hold the layers' inputs alone for the backward pass (gradient checkpointing).
+        """
+        with self._recomputation.switched(recompute), self._running(route, plan):
             output = self.model.base_model(  # type: ignore[operator]
                 inputs_embeds=embeddings, position_ids=positions_T[None], use_cache=False
             )
         return output.last_hidden_state[0]  # type: ignore[no-any-return]
 
     @contextmanager
-    def _running(self, route: Route | None, plan: PackedRows | CachedRows) -> Iterator[None]:
+    def _running(self, route: Route | None, plan: PackedRows | CachedRows | None) -> Iterator[None]:
+        before = self._routes.route, self._attention.plan
         self._routes.route, self._attention.plan = route, plan
         try:
             yield
         finally:
-            self._routes.route, self._attention.plan = None, None
+            self._routes.route, self._attention.plan = before
+
+    def _remember(self) -> Callable[[], AbstractContextManager[None]]:
+        """How to run again what is running now, after it has ended."""
+        return partial(self._running, self._routes.route, self._attention.plan)
 
     def policy_factors(self, policy: Adapter | None) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """The policy adapter in compute type, scale folded into B; raises InvalidInput if it belongs to another base or does not fit."""

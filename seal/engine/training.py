@@ -20,6 +20,7 @@ from seal.engine.checkpointing import JobCheckpoints, SlotState
 from seal.engine.layout import Chunk, make_chunks
 from seal.engine.linear import Route
 from seal.engine.loss import cross_entropy_with_gradient
+from seal.engine.memory import AdapterSize, PassSize, estimate_pass
 from seal.engine.model import FrozenModel
 from seal.engine.optimizer import SlotOptimizer, learning_rate
 from seal.engine.order import plan_steps
@@ -128,7 +129,9 @@ class TrainingBatch:
         targets: tuple[str, ...],
         policy: Adapter | None,
         max_pass_tokens: int,
+        activation_bytes: int | None = None,
     ) -> None:
+        """`activation_bytes`: a pass that takes more is recomputed layer by layer (gradient checkpointing); None: none ever is."""
         self.model, self.policy, self.rank, self.targets = model, policy, rank, targets
         self.shape = SlotShape(rank, model.target_layers(targets))
         self.slots = slots
@@ -142,7 +145,7 @@ class TrainingBatch:
         self._optimizer = SlotOptimizer(slots, self.shape.parameters, model.device)
         self._scales = [0.0] * slots
         self._policy_factors = model.policy_factors(policy)
-        self._max_pass_tokens = max_pass_tokens
+        self._max_pass_tokens, self._activation_bytes = max_pass_tokens, activation_bytes
 
     def fits(self, request: TrainingRequest) -> bool:
         """True if the request can join this batch once a slot is free: same policy, no larger rank, no other targets."""
@@ -225,7 +228,9 @@ class TrainingBatch:
         route = Route(batch.chunks, factors, self._policy_factors)
         embeddings = model.embed(batch.tokens_T).requires_grad_(True)
         with torch.enable_grad():
-            hidden_T_d = model.hidden(embeddings, batch.positions_T, route=route, plan=batch.attention)
+            hidden_T_d = model.hidden(
+                embeddings, batch.positions_T, route=route, plan=batch.attention, recompute=self._must_recompute(part, batch)
+            )
             picked_K_d = hidden_T_d[batch.predictors_K]
         with torch.no_grad():
             losses_K, gradient_K_d = cross_entropy_with_gradient(picked_K_d.detach(), model.head_V_d, batch.targets_K, batch.weights_K)
@@ -234,6 +239,22 @@ class TrainingBatch:
             self._grads_N_P[row, self.shape.b_start :].mul_(self._scales[slot])
         sums = torch.zeros(count, device=model.device).index_add_(0, batch.slot_places_K, losses_K)
         return dict(zip(part.slots, sums.tolist(), strict=True))
+
+    def _must_recompute(self, part: _Pass, batch: _PackedBatch) -> bool:
+        """True if the activations of a pass are more than the batch may take."""
+        if self._activation_bytes is None:
+            return False
+        scores = [bucket.blocks * bucket.rows * bucket.length**2 for bucket in batch.attention.buckets]
+        shape = PassSize(
+            slots=len(part.slots),
+            tokens=len(batch.tokens_T),
+            scores=sum(scores),
+            largest_scores=max(scores),
+            targets=len(batch.targets_K),
+        )
+        policy = None if self.policy is None else AdapterSize(rank=self.policy.rank, targets=self.policy.target_modules)
+        adapter = AdapterSize(rank=self.rank, targets=self.targets)
+        return estimate_pass(self.model.size, shape, adapter, policy, recompute=False).total > self._activation_bytes
 
     def _update(self, slot: int, loss: float, gradient_P: torch.Tensor) -> Outcome | None:
         """Apply one slot's gradient; returns how the job ended, or None if it goes on."""
