@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 STOP_GRACE_SECONDS = 2.0
 """How long running calls may go on when local mode ends; whatever they leave undone is done by the resume. A training that keeps
-checkpoints ends with one."""
+checkpoints ends with one, however long its step takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,5 @@ async def serve_engine(engine: Engine, *, root: str | Path) -> AsyncIterator[Ser
         try:
             yield ServiceAddresses.all_at(server.address)
         finally:
-            trainings.suspend()
             await server.stop(grace_seconds=STOP_GRACE_SECONDS)
             await trainings.close(grace_seconds=0.0)
