@@ -18,11 +18,11 @@ class Sizes(Settings):
     """Rounds of each interleaved comparison; the figure is their median."""
     slots: Positive = 32
     """Adapters that the engine trains at once (P1-P4, P6-P8)."""
-    edits: Positive = 64
+    edits: Positive = 48
     """Edits that pass through the slots in one sample of P1-P4."""
     epochs: Positive = 2
     """Epochs of each of those edits; a whole inner loop has 10 of the same steps."""
-    reference_steps: Positive = 10
+    reference_steps: Positive = 6
     """Optimiser steps of one sample of P1's opponent."""
     reference_tokens: Positive = 2048
     """Tokens to which P1's opponent pads every row."""
@@ -42,14 +42,16 @@ class Sizes(Settings):
     """New tokens per answer at most (P6-P8); 64 are published."""
     evaluation_epochs: Positive = 2
     """Epochs of the adapters that P6 evaluates."""
-    agreement_contexts: Positive = 10
+    agreement_contexts: Positive = 8
     """Passages of P7."""
-    agreement_edits: Positive = 3
+    agreement_edits: Positive = 2
     """Edits per passage of P7."""
     agreement_seeds: int = Field(default=2, ge=2)
     """Trainings of each edit of P7 in each mode, each with its own seeds."""
-    agreement_epochs: Positive = 10
+    agreement_epochs: Positive = 4
     """Epochs of P7; 10 are published."""
+    agreement_tokens: Positive = 256
+    """Tokens up to which P7's parity mode fills a row; 2,048 are published, at eight times the cost."""
     agreement_resamples: Positive = 2000
     """Bootstrap resamples of P7."""
     service_adapters: Positive = 32
