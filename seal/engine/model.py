@@ -17,9 +17,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from seal.engine.attention import ATTENTION_NAME, AttentionHolder, CachedRows, PackedRows, pack_rows, register_attention
+from seal.engine.attention import ATTENTION_NAME, AttentionHolder, PackedRows, pack_rows, register_attention
 from seal.engine.bank import LayerSize
-from seal.engine.linear import Route, RouteHolder, SlotLinear
+from seal.engine.cache import CachedPass
+from seal.engine.linear import FrozenRoute, Route, RouteHolder, SlotLinear
 from seal.engine.peft_format import Adapter
 from seal.errors import InvalidInput
 from seal.settings import ALL_PROJECTIONS
@@ -74,7 +75,7 @@ class FrozenModel:
         return self.model.get_input_embeddings()(tokens_T[None])  # type: ignore[no-any-return,operator]
 
     def hidden(
-        self, embeddings: torch.Tensor, positions_T: torch.Tensor, *, route: Route | None, plan: PackedRows | CachedRows
+        self, embeddings: torch.Tensor, positions_T: torch.Tensor, *, route: Route | FrozenRoute | None, plan: PackedRows | CachedPass
     ) -> torch.Tensor:
         """Final hidden states (T, d) of one packed sequence of embeddings (1, T, d)."""
         with self._running(route, plan):
@@ -84,7 +85,7 @@ class FrozenModel:
         return output.last_hidden_state[0]  # type: ignore[no-any-return]
 
     @contextmanager
-    def _running(self, route: Route | None, plan: PackedRows | CachedRows) -> Iterator[None]:
+    def _running(self, route: Route | FrozenRoute | None, plan: PackedRows | CachedPass) -> Iterator[None]:
         self._routes.route, self._attention.plan = route, plan
         try:
             yield
