@@ -16,7 +16,7 @@ from seal.domains.base import Message, Prompt
 from seal.engine import Engine, EngineTask
 from seal.engine.model import FrozenModel
 from seal.engine.queues import FairQueue
-from seal.errors import Exhausted, InvalidInput, Transient
+from seal.errors import Exhausted, Internal, InvalidInput, Transient
 from seal.outcomes import Outcome
 from seal.settings import EngineSettings, LoraSettings
 
@@ -100,9 +100,18 @@ def test_an_adapter_for_another_base_is_refused_before_it_is_queued(engine):
 
 
 def test_a_request_that_breaks_ends_alone(engine):
-    broken = engine.evaluate(evaluation(prompts=("a", "b", "c"), golds=("", "", "")))
-    assert broken.future.exception(60) is not None
+    def broken(*_: object) -> None:
+        raise RuntimeError("nobody listens")
+
+    assert isinstance(engine.evaluate(evaluation(), broken).future.exception(60), Internal)
+    assert isinstance(engine.generate(generation(), broken).future.exception(60), Internal)
     assert engine.train(training_request()).future.result(60).outcome is Outcome.OK
+
+
+def test_a_completion_without_tokens_is_refused_by_its_place(engine):
+    with pytest.raises(InvalidInput) as caught:
+        engine.evaluate(evaluation(prompts=("a", "b", "c"), golds=("x", "", "y")))
+    assert caught.value.field == "golds[1]"
 
 
 def test_closing_ends_what_waits_with_a_transient_error():

@@ -5,7 +5,8 @@ Two ways to attend, chosen by what the engine puts into `AttentionHolder` for th
 - `PackedRows`: training. Rows of many lengths lie behind one another in one packed sequence; rows of like length form a bucket
   (rows, length), a strided view, so attention costs what the rows cost and never crosses a row's border. The backward pass is written
   by hand: SDPA's backward in bfloat16 is slow on a CPU.
-- `CachedRows`: generation and scoring. Keys and values go into a preallocated cache, rows are left-aligned, each at a position of its own.
+- `CachedPass` (cache.py): generation and scoring. Keys and values go into a preallocated cache, rows are left-aligned, each at a position
+  of its own.
 
 transformers builds no mask for an attention it does not know; causality, row borders and the sliding window are applied here.
 """
@@ -21,6 +22,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
+from seal.engine.cache import CachedPass
 from seal.engine.layout import RowChunk
 from seal.errors import Internal, InvalidInput
 
@@ -75,58 +77,11 @@ def pack_rows(
     return PackedRows(tuple(buckets))
 
 
-class CachedRows:
-    """A preallocated key-value cache of R rows, and where the current forward pass writes.
-
-    Shapes: keys and values per layer (R, kv_heads, capacity, head_dim). The pass brings Q tokens for each of the R rows, packed row by row.
-    """
-
-    def __init__(
-        self, *, rows: int, capacity: int, layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        shape = (rows, kv_heads, capacity, head_dim)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.rows, self.capacity = rows, capacity
-        self.positions_R_Q = torch.zeros(rows, 1, dtype=torch.long, device=device)
-        self.key_count = 0
-
-    def place(self, starts_R: torch.Tensor, queries: int) -> None:
-        """Say where the next pass's tokens lie: row r at `starts_R[r]` to `starts_R[r] + queries - 1`."""
-        self.positions_R_Q = starts_R[:, None] + torch.arange(queries, device=starts_R.device)
-        self.key_count = int(starts_R.max()) + queries
-        if self.key_count > self.capacity:
-            raise Internal(f"key-value cache of {self.capacity} positions cannot hold {self.key_count}")
-
-    def write(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store (R, Q, kv_heads, head_dim) and return views of all keys and values up to the longest row."""
-        rows_R_1 = torch.arange(self.rows, device=key.device)[:, None]
-        self.keys[layer][rows_R_1, :, self.positions_R_Q] = key
-        self.values[layer][rows_R_1, :, self.positions_R_Q] = value
-        return self.keys[layer][:, :, : self.key_count], self.values[layer][:, :, : self.key_count]
-
-    def select(self, rows: torch.Tensor, *, capacity: int) -> CachedRows:
-        """A cache with the given rows (repeats allowed: one prompt, many samples) and a new capacity."""
-        new = CachedRows.__new__(CachedRows)
-        new.rows, new.capacity, new.key_count = len(rows), capacity, self.key_count
-        new.positions_R_Q = self.positions_R_Q[rows]
-        new.keys = [_resized(layer, rows, capacity) for layer in self.keys]
-        new.values = [_resized(layer, rows, capacity) for layer in self.values]
-        return new
-
-
-def _resized(layer: torch.Tensor, rows: torch.Tensor, capacity: int) -> torch.Tensor:
-    kept = min(capacity, layer.shape[2])
-    out = layer.new_zeros(len(rows), layer.shape[1], capacity, layer.shape[3])
-    out[:, :, :kept] = layer[rows, :, :kept]
-    return out
-
-
 class AttentionHolder:
     """How the running forward pass attends; shared by all layers of one model."""
 
     def __init__(self) -> None:
-        self.plan: PackedRows | CachedRows | None = None
+        self.plan: PackedRows | CachedPass | None = None
 
 
 def register_attention() -> None:
@@ -153,29 +108,9 @@ def _attention_forward(
     q, k, v = (tensor.transpose(1, 2)[0] for tensor in (query, key, value))
     if isinstance(plan, PackedRows):
         return _PackedAttention.apply(q, k, v, plan, scale, sliding_window)[None], None  # type: ignore[no-untyped-call]
-    if isinstance(plan, CachedRows):
-        return _cached_attention(q, k, v, plan, int(module.layer_idx), scale, sliding_window)[None], None  # type: ignore[arg-type]
+    if isinstance(plan, CachedPass):
+        return plan.attend(q, k, v, layer=int(module.layer_idx), scale=scale, window=sliding_window)[None], None  # type: ignore[arg-type]
     raise Internal("the engine's attention was entered without a plan")
-
-
-def _cached_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cache: CachedRows, layer: int, scale: float, window: int | None
-) -> torch.Tensor:
-    """(R * Q, heads, D) -> (R * Q, H, D)."""
-    rows, queries = cache.positions_R_Q.shape
-    heads, kv_heads, width = q.shape[1], k.shape[1], q.shape[2]
-    keys, values = cache.write(layer, k.view(rows, queries, kv_heads, width), v.view(rows, queries, kv_heads, width))
-    q_grouped = _group_heads(q.reshape(rows, queries, heads, width), kv_heads)
-    scores = torch.matmul(q_grouped * scale, keys.transpose(2, 3)).float()
-    columns = torch.arange(cache.key_count, device=q.device)
-    hidden = columns > cache.positions_R_Q[..., None]
-    if window is not None:
-        hidden |= columns <= cache.positions_R_Q[..., None] - window
-    # (R, Q, K) -> (R, 1, g * Q, K): the query rows of one key-value head are ordered group by group
-    groups = heads // kv_heads
-    scores.masked_fill_(hidden[:, None].repeat(1, 1, groups, 1), float("-inf"))
-    out = torch.matmul(torch.softmax(scores, dim=-1).to(values.dtype), values)
-    return _ungroup_heads(out, queries).reshape(rows * queries, heads, width)
 
 
 def _group_heads(rows_R_T_H_D: torch.Tensor, kv_heads: int) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """The engine: one frozen base model, one thread that owns it, and three kinds of work that share it.
 
-Callers hand in requests from any thread and get a task with a future. The thread takes, in this order: generation; evaluation, once enough
-rows wait or no training could run meanwhile; one training step. So adapters that finish training pile up until one decode can
-serve them all, and a step of decoding costs nearly the same for 16 rows as for 128.
+Callers hand in requests from any thread and get a task with a future. The thread takes, in this order: one step of the running generation;
+evaluation, once enough rows wait or no training could run meanwhile; one training step. So adapters that finish training pile up until one
+decode can serve them all. A generation that goes on and on lets one piece of other work pass from time to time.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from seal.engine.allocator import keep_freed_memory
 from seal.engine.available import usable_bytes
 from seal.engine.budget import MIB, BatchLimits, MemoryBudget
 from seal.engine.checkpointing import Checkpoints, Suspended, job_checkpoints
+from seal.engine.generations import Generations
 from seal.engine.memory import MemoryEstimate
 from seal.engine.model import FrozenModel
 from seal.engine.queues import EngineTask, FairQueue
@@ -44,6 +45,8 @@ log = structlog.get_logger(__name__)
 
 MAX_EVALUATION_WAIT_SECONDS = 30.0
 """An evaluation that waited this long runs even if the batch is not full and trainings are active."""
+GENERATION_TURN_SECONDS = 5.0
+"""After so much generation, one evaluation batch or training step comes in between if one waits."""
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -62,6 +65,7 @@ class Engine:
         self._budget = MemoryBudget(model.size, settings, memory_bytes)
         self._model = model
         self._trainings, self._generations, self._evaluations = FairQueue(), FairQueue(), FairQueue()
+        self._written, self._turn_seconds = Generations(model, max_rows=settings.generation_rows), 0.0
         self._batch: TrainingBatch | None = None
         self._limits = BatchLimits(settings.slots, None)
         """Of the batch."""
@@ -133,13 +137,14 @@ class Engine:
         """Queue a generation. `on_progress(samples done, tokens)` is called from the engine's thread. Raises as `train`."""
         if request.policy is not None:
             self._model.check_adapter(request.policy, field="policy")
-        return self._queue(self._generations, EngineTask(request.run, request, on_progress))
+        return self._queue(self._generations, EngineTask(request.run, request, on_progress, tasks.Generation(self._model, request)))
 
     def evaluate(self, request: EvaluationRequest, on_progress: Callable[[int], None] | None = None) -> EngineTask[EvaluationResult]:
         """Queue an evaluation. `on_progress(queries done)` is called from the engine's thread. Raises as `train`."""
         for adapter, field in ((request.policy, "policy"), (request.adapter, "adapter")):
             if adapter is not None:
                 self._model.check_adapter(adapter, field=field)
+        tasks.encode_golds(self._model, request)
         return self._queue(self._evaluations, EngineTask(request.run, request, on_progress))
 
     def close(self) -> None:
@@ -177,46 +182,39 @@ class Engine:
         self._fail_all(Transient("the engine was closed", remedy="send the request again"))
 
     def _has_work(self) -> bool:
-        return bool(self._active or len(self._trainings) or len(self._generations) or len(self._evaluations))
+        return bool(self._active or self._written.tasks or any(map(len, (self._trainings, self._generations, self._evaluations))))
 
     def _work(self) -> None:
-        """Do one piece of work: a generation, a batch of evaluations or a training step."""
+        """Do one piece of work: a step of generation, a batch of evaluations or a training step."""
         with self._wake:
-            generation = self._generations.take()
-            evaluations = self._take_evaluations() if generation is None else []
-            if generation is None and not evaluations:
+            others = bool(self._active or len(self._trainings) or len(self._evaluations))
+            waits = bool(self._written.tasks or len(self._generations))
+            generating = waits and (self._turn_seconds < GENERATION_TURN_SECONDS or not others)
+            if generating:
+                self._written.take(self._generations)
+            evaluations = [] if generating else self._take_evaluations()
+            if not generating and not evaluations:
                 self._admit()
         started = time.monotonic()
-        if generation is not None:
-            kind, self._owners = "generate", [generation]
-            self._generate(generation)
+        if generating:
+            kind, self._owners = "generate", self._written.tasks
+            self._written.step()
         elif evaluations:
             kind, self._owners = "evaluate", list(evaluations)
             self._evaluate(evaluations)
         else:
             kind, self._owners = "train", list(self._active.values())
             self._train_step()
-        metrics.engine_busy_seconds.labels(kind).inc(time.monotonic() - started)
-
-    def _generate(self, task: EngineTask[GenerationResult]) -> None:
-        result = tasks.generate(
-            self._model,
-            task.request,
-            max_rows=self.settings.generation_rows,
-            on_progress=task.on_progress,
-            cancelled=lambda: task.cancelled or self._closing,
-        )
-        if task.cancelled or self._closing:
-            raise Transient("the request was cancelled", remedy="send it again")
-        metrics.generated_tokens.inc(sum(sample.tokens for samples in result.samples for sample in samples))
-        task.future.set_result(result)
+        seconds = time.monotonic() - started
+        self._turn_seconds = self._turn_seconds + seconds if generating else 0.0
+        metrics.engine_busy_seconds.labels(kind).inc(seconds)
 
     def _take_evaluations(self) -> list[EngineTask[EvaluationResult]]:
-        """A batch that shares policy and limits, if it is full, has waited long, or no training could run meanwhile."""
+        """A batch that shares the policy, if it is full, has waited long, or no training could run meanwhile."""
         first = next(iter(self._evaluations), None)
         if first is None:
             return []
-        wanted = [task for task in self._evaluations if _evaluated_together(first.request, task.request)]
+        wanted = [task for task in self._evaluations if task.request.policy is first.request.policy]
         rows = sum(len(task.request.prompts) for task in wanted)
         training = bool(self._active or len(self._trainings))
         waited = time.monotonic() - first.queued_at
@@ -224,7 +222,7 @@ class Engine:
             return []
         batch: list[EngineTask[EvaluationResult]] = []
         used = 0
-        while (task := self._evaluations.take(lambda task: _evaluated_together(first.request, task.request))) is not None:
+        while (task := self._evaluations.take(lambda task: task.request.policy is first.request.policy)) is not None:
             batch.append(task)
             used += len(task.request.prompts)
             if used >= self.settings.evaluation_rows:
@@ -232,11 +230,19 @@ class Engine:
         return batch
 
     def _evaluate(self, batch: list[EngineTask[EvaluationResult]]) -> None:
-        results = tasks.evaluate(self._model, [task.request for task in batch], cancelled=lambda: self._closing)
+        results = tasks.evaluate(
+            self._model,
+            [task.request for task in batch],
+            max_rows=self.settings.evaluation_rows,
+            cancelled=lambda index: batch[index].cancelled or self._closing,
+        )
         if self._closing:
             raise Transient("the engine was closed", remedy="send the request again")
         for task, result in zip(batch, results, strict=True):
             metrics.generated_tokens.inc(result.tokens)
+            if task.cancelled:
+                task.future.set_exception(Transient("the request was cancelled", remedy="send it again"))
+                continue
             if task.on_progress is not None:
                 task.on_progress(len(result.answers))
             task.future.set_result(result)
@@ -297,6 +303,7 @@ class Engine:
                 if self._active[id(job)].cancelled:
                     self._batch.remove(slot)
                     self._active.pop(id(job)).future.set_result(job.result(Outcome.CANCELLED, None))
+        self._written.drop_cancelled()
         while (task := self._trainings.take(lambda task: task.cancelled)) is not None:
             task.future.set_result(task.job.result(Outcome.CANCELLED, None))
         while (task := self._trainings.take(lambda task: task.job.checkpoints is not None and task.job.checkpoints.suspended)) is not None:
@@ -313,14 +320,12 @@ class Engine:
         if any(task in self._owners for task in self._active.values()):
             self._batch = None
             self._active.clear()
+        if any(task in self._owners for task in self._written.tasks):
+            self._written.abandon()
 
     def _fail_all(self, error: SealError) -> None:
-        self._owners = list(self._active.values())
+        self._owners = [*self._active.values(), *self._written.tasks]
         for queue in (self._trainings, self._generations, self._evaluations):
             while (task := queue.take()) is not None:
                 self._owners.append(task)
         self._fail_owners(error)
-
-
-def _evaluated_together(first: EvaluationRequest, other: EvaluationRequest) -> bool:
-    return first.policy is other.policy and (first.max_tokens, first.stop) == (other.max_tokens, other.stop)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -47,11 +47,18 @@ class Route:
     """Add to the gradient buffers; else what is in them is overwritten."""
 
 
+class FrozenRoute(Protocol):
+    """The route of a forward pass without gradients (`seal.engine.routes`)."""
+
+    def add(self, layer: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Add to y (1, T, out), in place, what the layer's adapters make of x (1, T, in)."""
+
+
 class RouteHolder:
     """The route of the forward pass that is running; every slot linear of a model shares one holder."""
 
     def __init__(self) -> None:
-        self.route: Route | None = None
+        self.route: Route | FrozenRoute | None = None
 
 
 class SlotLinear(nn.Module):
@@ -68,6 +75,8 @@ class SlotLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(1, T, in) -> (1, T, out)."""
         route = self._holder.route
+        if route is not None and not isinstance(route, Route):
+            return route.add(self.name, x, F.linear(x, self.weight, self.bias))
         if route is None or not (self.name in route.slots or self.name in route.policy):
             return F.linear(x, self.weight, self.bias)
         arguments = (x, self.weight, self.bias, route.slots.get(self.name), route.policy.get(self.name), route)

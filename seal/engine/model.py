@@ -18,10 +18,11 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from seal.engine.attention import ATTENTION_NAME, AttentionHolder, CachedRows, PackedRows, pack_rows, register_attention
+from seal.engine.attention import ATTENTION_NAME, AttentionHolder, PackedRows, pack_rows, register_attention
 from seal.engine.bank import LayerSize
+from seal.engine.cache import CachedPass
 from seal.engine.layout import make_chunks
-from seal.engine.linear import Route, RouteHolder, SlotLinear
+from seal.engine.linear import FrozenRoute, Route, RouteHolder, SlotLinear
 from seal.engine.norm import frozen_norm
 from seal.engine.peft_format import Adapter
 from seal.engine.recompute import Recomputation
@@ -92,8 +93,8 @@ class FrozenModel:
         embeddings: torch.Tensor,
         positions_T: torch.Tensor,
         *,
-        route: Route | None,
-        plan: PackedRows | CachedRows,
+        route: Route | FrozenRoute | None,
+        plan: PackedRows | CachedPass,
         recompute: bool = False,
     ) -> torch.Tensor:
         """Final hidden states (T, d) of one packed sequence of embeddings (1, T, d).
@@ -107,7 +108,7 @@ class FrozenModel:
         return output.last_hidden_state[0]  # type: ignore[no-any-return]
 
     @contextmanager
-    def _running(self, route: Route | None, plan: PackedRows | CachedRows | None) -> Iterator[None]:
+    def _running(self, route: Route | FrozenRoute | None, plan: PackedRows | CachedPass | None) -> Iterator[None]:
         before = self._routes.route, self._attention.plan
         self._routes.route, self._attention.plan = route, plan
         try:

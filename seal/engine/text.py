@@ -63,3 +63,16 @@ def cut_at_stop(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:
     """The text up to the first stop string, and whether there was one."""
     places = [place for place in (text.find(string) for string in stop) if place >= 0]
     return (text[: min(places)], True) if places else (text, False)
+
+
+STOP_MARGIN_TOKENS = 4
+"""Tokens looked at before a stop string: the first of a window may be half a character, or lose its leading space."""
+
+
+def reached_stop(tokenizer: PreTrainedTokenizerBase, tokens: list[int], stop: tuple[str, ...]) -> bool:
+    """Whether the newest token may have completed a stop string, from the last few tokens alone: a token that shows is a byte at least."""
+    if not stop:
+        return False
+    window = max(len(string.encode()) for string in stop) + STOP_MARGIN_TOKENS
+    tail = str(tokenizer.decode(tokens[-window:], skip_special_tokens=True))
+    return any(string in tail for string in stop)
