@@ -1,10 +1,11 @@
 """Attention by plain matrix products, entered through transformers' attention interface under the name `seal`.
 
-Two ways to attend, chosen by what the engine puts into `AttentionHolder` for the length of one forward pass:
+Three ways to attend, chosen by what the engine puts into `AttentionHolder` for the length of one forward pass:
 
 - `PackedRows`: training. Rows of many lengths lie behind one another in one packed sequence; rows of like length form a bucket
   (rows, length), a strided view, so attention costs what the rows cost and never crosses a row's border. The backward pass is written
   by hand: SDPA's backward in bfloat16 is slow on a CPU.
+- `VarlenRows`: training on CUDA. The same without padding, by torch's `varlen_attn`.
 - `CachedRows`: generation and scoring. Keys and values go into a preallocated cache, rows are left-aligned, each at a position of its own.
 
 transformers builds no mask for an attention it does not know; causality, row borders and the sliding window are applied here.
@@ -15,10 +16,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from seal.engine.layout import RowChunk
@@ -68,6 +70,16 @@ def pack_rows(chunks: Sequence[RowChunk]) -> PackedRows:
                 buckets.append(Bucket(chunk.token_start, chunk.slots, chunk.block, item.row_starts[first], rows, length))
             first += rows
     return PackedRows(tuple(buckets))
+
+
+@dataclass(frozen=True)
+class VarlenRows:
+    """Rows that follow one another without padding."""
+
+    borders: torch.Tensor
+    """(rows + 1,) int32: first token of each row, and T."""
+    longest: int
+    """Tokens of the longest row."""
 
 
 class CachedRows:
@@ -121,7 +133,7 @@ class AttentionHolder:
     """How the running forward pass attends; shared by all layers of one model."""
 
     def __init__(self) -> None:
-        self.plan: PackedRows | CachedRows | None = None
+        self.plan: PackedRows | VarlenRows | CachedRows | None = None
 
 
 def register_attention() -> None:
@@ -148,9 +160,23 @@ def _attention_forward(
     q, k, v = (tensor.transpose(1, 2)[0] for tensor in (query, key, value))
     if isinstance(plan, PackedRows):
         return _PackedAttention.apply(q, k, v, plan, scale, sliding_window)[None], None  # type: ignore[no-untyped-call]
+    if isinstance(plan, VarlenRows):
+        return _varlen_attention(q, k, v, plan, scale, sliding_window)[None], None
     if isinstance(plan, CachedRows):
         return _cached_attention(q, k, v, plan, int(module.layer_idx), scale, sliding_window)[None], None  # type: ignore[arg-type]
     raise Internal("the engine's attention was entered without a plan")
+
+
+def _varlen_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: VarlenRows, scale: float, window: int | None
+) -> torch.Tensor:
+    """(T, heads, D) -> (T, H, D). A window of w keys holds the query's own place and w - 1 before it; -1 is without bound."""
+    earlier = -1 if window is None else window - 1
+    grouped = q.shape[1] != k.shape[1]
+    out = varlen_attn(
+        q, k, v, plan.borders, plan.borders, plan.longest, plan.longest, scale=scale, window_size=(earlier, 0), enable_gqa=grouped
+    )
+    return cast(torch.Tensor, out)  # a pair only where the log-sum-exp is asked for
 
 
 def _cached_attention(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from seal.engine.attention import CachedRows
+from seal.engine.kernels import PaddedProducts
 from seal.engine.layout import Chunk
 from seal.engine.linear import Factors, Route
 from seal.engine.model import FrozenModel
@@ -45,7 +46,7 @@ class AdapterGroups:
             elif block:
                 chunks.append(Chunk(group, group + 1, token, block))
             token += block
-        return Route(tuple(chunks), self.factors, self.policy)
+        return Route(PaddedProducts(tuple(chunks)), self.factors, self.policy)
 
 
 @dataclass

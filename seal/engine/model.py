@@ -17,9 +17,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from seal.engine.attention import ATTENTION_NAME, AttentionHolder, CachedRows, PackedRows, pack_rows, register_attention
+from seal.engine.attention import ATTENTION_NAME, AttentionHolder, CachedRows, PackedRows, VarlenRows, register_attention
 from seal.engine.bank import LayerSize
-from seal.engine.layout import make_chunks
+from seal.engine.kernels import choose_kernels
 from seal.engine.linear import Route, RouteHolder, SlotLinear
 from seal.engine.norm import frozen_norm
 from seal.engine.peft_format import Adapter
@@ -46,6 +46,8 @@ class FrozenModel:
         model.requires_grad_(False).eval()
         reference = _reference_logits(model)
         self.layers = self._install()
+        widths = [width for size in self.layers.values() for width in (size.in_features, size.out_features)]
+        self.kernels = choose_kernels(self.device, self.dtype, head_dim=self.head_dim, widths=widths)
         self._self_check(*reference)
 
     @classmethod
@@ -76,7 +78,7 @@ class FrozenModel:
         return self.model.get_input_embeddings()(tokens_T[None])  # type: ignore[no-any-return,operator]
 
     def hidden(
-        self, embeddings: torch.Tensor, positions_T: torch.Tensor, *, route: Route | None, plan: PackedRows | CachedRows
+        self, embeddings: torch.Tensor, positions_T: torch.Tensor, *, route: Route | None, plan: PackedRows | VarlenRows | CachedRows
     ) -> torch.Tensor:
         """Final hidden states (T, d) of one packed sequence of embeddings (1, T, d)."""
         with self._running(route, plan):
@@ -86,7 +88,7 @@ class FrozenModel:
         return output.last_hidden_state[0]  # type: ignore[no-any-return]
 
     @contextmanager
-    def _running(self, route: Route | None, plan: PackedRows | CachedRows) -> Iterator[None]:
+    def _running(self, route: Route | None, plan: PackedRows | VarlenRows | CachedRows) -> Iterator[None]:
         self._routes.route, self._attention.plan = route, plan
         try:
             yield
@@ -151,7 +153,7 @@ class FrozenModel:
     @torch.no_grad()
     def _self_check(self, tokens_T: torch.Tensor, reference_V: torch.Tensor) -> None:
         count = len(tokens_T)
-        plan = pack_rows(make_chunks([[count]]))
+        plan = self.kernels.lay_out([[count]], self.device).attention
         hidden = self.hidden(self.embed(tokens_T), torch.arange(count, device=self.device), route=None, plan=plan)
         difference = (hidden[-1:] @ self.head_V_d.t()).float()[0] - reference_V
         error = float(difference.square().mean().sqrt() / reference_V.std().clamp_min(1e-6))
