@@ -1,10 +1,11 @@
 """Attention by plain matrix products, entered through transformers' attention interface under the name `seal`.
 
-Two ways to attend, chosen by what the engine puts into `AttentionHolder` for the length of one forward pass:
+Three ways to attend, chosen by what the engine puts into `AttentionHolder` for the length of one forward pass:
 
 - `PackedRows`: training. Rows of many lengths lie behind one another in one packed sequence; rows of like length form a bucket
   (rows, length), a strided view, so attention costs what the rows cost and never crosses a row's border. The backward pass is written
   by hand: SDPA's backward in bfloat16 is slow on a CPU.
+- `VarlenRows`: training on CUDA. The same without padding, by torch's `varlen_attn`.
 - `CachedPass` (cache.py): generation and scoring. Keys and values go into a preallocated cache, rows are left-aligned, each at a position
   of its own.
 
@@ -16,10 +17,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from seal.engine.cache import CachedPass
@@ -77,11 +79,21 @@ def pack_rows(
     return PackedRows(tuple(buckets))
 
 
+@dataclass(frozen=True)
+class VarlenRows:
+    """Rows that follow one another without padding."""
+
+    borders: torch.Tensor
+    """(rows + 1,) int32: first token of each row, and T."""
+    longest: int
+    """Tokens of the longest row."""
+
+
 class AttentionHolder:
     """How the running forward pass attends; shared by all layers of one model."""
 
     def __init__(self) -> None:
-        self.plan: PackedRows | CachedPass | None = None
+        self.plan: PackedRows | VarlenRows | CachedPass | None = None
 
 
 def register_attention() -> None:
@@ -108,9 +120,23 @@ def _attention_forward(
     q, k, v = (tensor.transpose(1, 2)[0] for tensor in (query, key, value))
     if isinstance(plan, PackedRows):
         return _PackedAttention.apply(q, k, v, plan, scale, sliding_window)[None], None  # type: ignore[no-untyped-call]
+    if isinstance(plan, VarlenRows):
+        return _varlen_attention(q, k, v, plan, scale, sliding_window)[None], None
     if isinstance(plan, CachedPass):
         return plan.attend(q, k, v, layer=int(module.layer_idx), scale=scale, window=sliding_window)[None], None  # type: ignore[arg-type]
     raise Internal("the engine's attention was entered without a plan")
+
+
+def _varlen_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: VarlenRows, scale: float, window: int | None
+) -> torch.Tensor:
+    """(T, heads, D) -> (T, H, D). A window of w keys holds the query's own place and w - 1 before it; -1 is without bound."""
+    earlier = -1 if window is None else window - 1
+    grouped = q.shape[1] != k.shape[1]
+    out = varlen_attn(
+        q, k, v, plan.borders, plan.borders, plan.longest, plan.longest, scale=scale, window_size=(earlier, 0), enable_gqa=grouped
+    )
+    return cast(torch.Tensor, out)  # a pair only where the log-sum-exp is asked for
 
 
 def _group_heads(rows_R_T_H_D: torch.Tensor, kv_heads: int) -> torch.Tensor:

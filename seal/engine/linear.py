@@ -9,7 +9,7 @@ the optimiser's float32 buffer. The factors come with their scale alpha / r fold
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from seal.engine.layout import Chunk
+from seal.engine.kernels import SlotProducts
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Factors:
 class Route:
     """Which adapters apply to which tokens in one forward pass."""
 
-    chunks: Sequence[Chunk]
+    products: SlotProducts
     slots: Mapping[str, Factors]
     """Layer name -> the slots' factors; empty when no slot is in use."""
     policy: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
@@ -98,21 +98,17 @@ class _SlotLinearFunction(torch.autograd.Function):
         x2, y2 = x.reshape(-1, x.shape[-1]), y.view(-1, y.shape[-1])
         if policy is not None:
             y2.addmm_(x2 @ policy[0].t(), policy[1].t())
-        xa_chunks: list[torch.Tensor] = []
+        xa: torch.Tensor | None = None
         if factors is not None:
-            for chunk in route.chunks:
-                slots = slice(chunk.slot_start, chunk.slot_stop)
-                x3, y3 = _blocks(x2, chunk), _blocks(y2, chunk)
-                xa = torch.bmm(x3, factors.a[slots].transpose(1, 2))
-                y3.baddbmm_(xa, factors.b[slots].transpose(1, 2))
-                xa_chunks.append(xa)
-        ctx.save_for_backward(x, weight, *xa_chunks)
+            xa = route.products.multiply(x2, factors.a.transpose(1, 2))
+            route.products.add(y2, xa, factors.b.transpose(1, 2))
+        ctx.save_for_backward(x, weight, xa)
         ctx.factors, ctx.policy, ctx.route = factors, policy, route
         return y
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, *xa_chunks = ctx.saved_tensors
+        x, weight, xa = ctx.saved_tensors
         factors, policy, route = ctx.factors, ctx.policy, ctx.route
         dy2 = grad_outputs[0].reshape(-1, weight.shape[0])
         x2 = x.reshape(-1, x.shape[-1])
@@ -120,18 +116,9 @@ class _SlotLinearFunction(torch.autograd.Function):
         if policy is not None:
             dx2.addmm_(dy2 @ policy[1], policy[0])
         if factors is not None:
-            for chunk, xa in zip(route.chunks, xa_chunks, strict=True):
-                slots = slice(chunk.slot_start, chunk.slot_stop)
-                dy3 = _blocks(dy2, chunk)
-                dxa = torch.bmm(dy3, factors.b[slots])
-                _blocks(dx2, chunk).baddbmm_(dxa, factors.a[slots])
-                if factors.grad_a is not None and factors.grad_b is not None:
-                    write = torch.Tensor.add_ if route.accumulate else torch.Tensor.copy_
-                    write(factors.grad_a[slots], torch.bmm(dxa.transpose(1, 2), _blocks(x2, chunk)))
-                    write(factors.grad_b[slots], torch.bmm(dy3.transpose(1, 2), xa))
+            dxa = route.products.multiply(dy2, factors.b)
+            route.products.add(dx2, dxa, factors.a)
+            if factors.grad_a is not None and factors.grad_b is not None:
+                route.products.reduce(dxa, x2, factors.grad_a, accumulate=route.accumulate)
+                route.products.reduce(dy2, xa, factors.grad_b, accumulate=route.accumulate)
         return dx2.view_as(x), None, None, None, None, None
-
-
-def _blocks(tokens_T: torch.Tensor, chunk: Chunk) -> torch.Tensor:
-    """(T, d) -> view (slots, block, d) of the chunk's tokens."""
-    return tokens_T[chunk.token_start : chunk.token_stop].view(chunk.slots, chunk.block, tokens_T.shape[-1])

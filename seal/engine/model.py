@@ -18,10 +18,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from seal.engine.attention import ATTENTION_NAME, AttentionHolder, PackedRows, pack_rows, register_attention
+from seal.engine.attention import ATTENTION_NAME, AttentionHolder, PackedRows, VarlenRows, register_attention
 from seal.engine.bank import LayerSize
 from seal.engine.cache import CachedPass
-from seal.engine.layout import make_chunks
+from seal.engine.kernels import choose_kernels
 from seal.engine.linear import FrozenRoute, Route, RouteHolder, SlotLinear
 from seal.engine.norm import frozen_norm
 from seal.engine.peft_format import Adapter
@@ -52,6 +52,8 @@ class FrozenModel:
         self.layers = self._install()
         self.size = size_of(model)
         self._recomputation = Recomputation(model, self._remember)
+        widths = [width for size in self.layers.values() for width in (size.in_features, size.out_features)]
+        self.kernels = choose_kernels(self.device, self.dtype, head_dim=self.head_dim, widths=widths)
         self._self_check(*reference)
 
     @classmethod
@@ -94,7 +96,7 @@ class FrozenModel:
         positions_T: torch.Tensor,
         *,
         route: Route | FrozenRoute | None,
-        plan: PackedRows | CachedPass,
+        plan: PackedRows | VarlenRows | CachedPass,
         recompute: bool = False,
     ) -> torch.Tensor:
         """Final hidden states (T, d) of one packed sequence of embeddings (1, T, d).
@@ -108,7 +110,7 @@ class FrozenModel:
         return output.last_hidden_state[0]  # type: ignore[no-any-return]
 
     @contextmanager
-    def _running(self, route: Route | FrozenRoute | None, plan: PackedRows | CachedPass | None) -> Iterator[None]:
+    def _running(self, route: Route | FrozenRoute | None, plan: PackedRows | VarlenRows | CachedPass | None) -> Iterator[None]:
         before = self._routes.route, self._attention.plan
         self._routes.route, self._attention.plan = route, plan
         try:
@@ -178,7 +180,7 @@ class FrozenModel:
     @torch.no_grad()
     def _self_check(self, tokens_T: torch.Tensor, reference_V: torch.Tensor) -> None:
         count = len(tokens_T)
-        plan = pack_rows(make_chunks([[count]]))
+        plan = self.kernels.lay_out([[count]], self.device).attention
         hidden = self.hidden(self.embed(tokens_T), torch.arange(count, device=self.device), route=None, plan=plan)
         difference = (hidden[-1:] @ self.head_V_d.t()).float()[0] - reference_V
         error = float(difference.square().mean().sqrt() / reference_V.std().clamp_min(1e-6))

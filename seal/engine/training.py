@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from seal.engine.attention import PackedRows, pack_rows
+from seal.engine.attention import PackedRows
 from seal.engine.bank import SlotShape
 from seal.engine.checkpointing import JobCheckpoints, SlotState
-from seal.engine.layout import Chunk, make_chunks
+from seal.engine.kernels import PassLayout
 from seal.engine.linear import Route
 from seal.engine.loss import cross_entropy_with_gradient
 from seal.engine.memory import AdapterSize, PassSize, estimate_pass
@@ -132,8 +132,9 @@ class TrainingBatch:
         activation_bytes: int | None = None,
     ) -> None:
         """`activation_bytes`: a pass that takes more is recomputed layer by layer (gradient checkpointing); None: none ever is."""
-        self.model, self.policy, self.rank, self.targets = model, policy, rank, targets
-        self.shape = SlotShape(rank, model.target_layers(targets))
+        self.model, self.policy, self.targets = model, policy, targets
+        self.rank = math.ceil(rank / model.kernels.rank_multiple) * model.kernels.rank_multiple
+        self.shape = SlotShape(self.rank, model.target_layers(targets))
         self.slots = slots
         self.jobs: dict[int, TrainingJob] = {}
         self._free = list(range(slots - 1, -1, -1))
@@ -225,11 +226,11 @@ class TrainingBatch:
             self._compute_N_P[row].copy_(self._values_N_P[slot])
             self._compute_N_P[row, self.shape.b_start :].mul_(self._scales[slot])
         factors = self.shape.factors(self._compute_N_P[:count], self._grads_N_P[:count])
-        route = Route(batch.chunks, factors, self._policy_factors)
+        route = Route(batch.layout.products, factors, self._policy_factors)
         embeddings = model.embed(batch.tokens_T).requires_grad_(True)
         with torch.enable_grad():
             hidden_T_d = model.hidden(
-                embeddings, batch.positions_T, route=route, plan=batch.attention, recompute=self._must_recompute(part, batch)
+                embeddings, batch.positions_T, route=route, plan=batch.layout.attention, recompute=self._must_recompute(part, batch)
             )
             picked_K_d = hidden_T_d[batch.predictors_K]
         with torch.no_grad():
@@ -244,12 +245,14 @@ class TrainingBatch:
         """True if the activations of a pass are more than the batch may take."""
         if self._activation_bytes is None:
             return False
-        scores = [bucket.blocks * bucket.rows * bucket.length**2 for bucket in batch.attention.buckets]
+        attention = batch.layout.attention
+        buckets = attention.buckets if isinstance(attention, PackedRows) else ()  # varlen_attn holds no matrix of scores
+        scores = [bucket.blocks * bucket.rows * bucket.length**2 for bucket in buckets]
         shape = PassSize(
             slots=len(part.slots),
             tokens=len(batch.tokens_T),
             scores=sum(scores),
-            largest_scores=max(scores),
+            largest_scores=max(scores, default=0),
             targets=len(batch.targets_K),
         )
         policy = None if self.policy is None else AdapterSize(rank=self.policy.rank, targets=self.policy.target_modules)
@@ -338,30 +341,27 @@ class _PackedBatch:
     """1 / number of targets in the slot's whole step."""
     slot_places_K: torch.Tensor
     """Index into the pass's slots."""
-    chunks: tuple[Chunk, ...]
-    attention: PackedRows
+    layout: PassLayout
 
 
 def _lay_out(part: _Pass, targets: dict[int, int], model: FrozenModel) -> _PackedBatch:
-    """Lay the rows of a pass behind one another, slot by slot, each slot's block padded to its chunk's."""
-    layout = make_chunks([[len(row.tokens) for row in rows] for rows in part.rows])
-    total = layout[-1].chunk.token_stop
-    tokens, positions = [0] * total, [0] * total
+    """Put the rows of a pass where the model's kernels want them."""
+    lengths_G = [[len(row.tokens) for row in rows] for rows in part.rows]
+    layout = model.kernels.lay_out(lengths_G, model.device, attended_G=_attended(part))
+    tokens, positions = [0] * layout.tokens, [0] * layout.tokens
     predictors: list[int] = []
     target_ids: list[int] = []
     weights: list[float] = []
     places: list[int] = []
-    for item in layout:
-        for place in range(item.chunk.slot_start, item.chunk.slot_stop):
-            block_start = item.chunk.token_start + (place - item.chunk.slot_start) * item.chunk.block
-            for row, offset in zip(part.rows[place], item.row_starts, strict=False):
-                start, stop = block_start + offset, block_start + offset + len(row.tokens)
-                tokens[start:stop] = row.tokens
-                positions[start:stop] = range(len(row.tokens))
-                predictors += range(stop - 1 - row.targets, stop - 1)
-                target_ids += row.tokens[len(row.tokens) - row.targets :]
-                weights += [1.0 / targets[part.slots[place]]] * row.targets
-                places += [place] * row.targets
+    for place, (slot, rows, starts) in enumerate(zip(part.slots, part.rows, layout.row_starts_G, strict=True)):
+        for row, start in zip(rows, starts, strict=False):
+            stop = start + len(row.tokens)
+            tokens[start:stop] = row.tokens
+            positions[start:stop] = range(len(row.tokens))
+            predictors += range(stop - 1 - row.targets, stop - 1)
+            target_ids += row.tokens[len(row.tokens) - row.targets :]
+            weights += [1.0 / targets[slot]] * row.targets
+            places += [place] * row.targets
     device = model.device
     return _PackedBatch(
         torch.tensor(tokens, device=device),
@@ -370,8 +370,7 @@ def _lay_out(part: _Pass, targets: dict[int, int], model: FrozenModel) -> _Packe
         torch.tensor(target_ids, device=device),
         torch.tensor(weights, device=device),
         torch.tensor(places, device=device),
-        tuple(item.chunk for item in layout),
-        pack_rows(layout, attended=_attended(part), device=device),
+        layout,
     )
 
 
