@@ -45,6 +45,8 @@ log = structlog.get_logger(__name__)
 
 MAX_EVALUATION_WAIT_SECONDS = 30.0
 """An evaluation that waited this long runs even if the batch is not full and trainings are active."""
+MAX_TRAINING_WAIT_SECONDS = 60.0
+"""Once the next training in turn waited this long for a batch of its own shape, nothing more joins the running one."""
 GENERATION_TURN_SECONDS = 5.0
 """After so much generation, one evaluation batch or training step comes in between if one waits."""
 
@@ -217,7 +219,7 @@ class Engine:
         wanted = [task for task in self._evaluations if task.request.policy is first.request.policy]
         rows = sum(len(task.request.prompts) for task in wanted)
         training = bool(self._active or len(self._trainings))
-        waited = time.monotonic() - first.queued_at
+        waited = _waited(first)
         if training and rows < self.settings.evaluation_rows and waited < MAX_EVALUATION_WAIT_SECONDS:
             return []
         batch: list[EngineTask[EvaluationResult]] = []
@@ -258,6 +260,10 @@ class Engine:
         batch = self._batch
         if batch is None:
             return
+
+        turn = next(iter(self._trainings), None)
+        if turn is not None and not batch.fits(turn.request) and _waited(turn) > MAX_TRAINING_WAIT_SECONDS:
+            return  # let the batch run empty
 
         def fits(task: EngineTask[Any]) -> bool:
             return batch.fits(task.request)
@@ -329,3 +335,8 @@ class Engine:
             while (task := queue.take()) is not None:
                 self._owners.append(task)
         self._fail_owners(error)
+
+
+def _waited(task: EngineTask[Any]) -> float:
+    """Seconds since a task was queued."""
+    return time.monotonic() - task.queued_at
