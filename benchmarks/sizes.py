@@ -18,11 +18,12 @@ class Sizes(Settings):
     """Rounds of each interleaved comparison; the figure is their median."""
     slots: Positive = 32
     """Adapters that the engine trains at once (P1-P4, P6-P8)."""
-    edits: Positive = 64
+    edits: Positive = 128
     """Edits that pass through the slots in one sample of P1-P4."""
-    epochs: Positive = 2
-    """Epochs of each of those edits; a whole inner loop has 10 of the same steps."""
-    reference_steps: Positive = 10
+    epochs: Positive = 1
+    """Epochs of each of those edits; a whole inner loop has 10 of the same steps. Many edits for one epoch are nearer to a rollout of
+    hundreds of edits than few for several: what is rare, the thin end, stays small."""
+    reference_steps: Positive = 8
     """Optimiser steps of one sample of P1's opponent."""
     reference_tokens: Positive = 2048
     """Tokens to which P1's opponent pads every row."""
@@ -42,7 +43,7 @@ class Sizes(Settings):
     """New tokens per answer at most (P6-P8); 64 are published."""
     evaluation_epochs: Positive = 2
     """Epochs of the adapters that P6 evaluates."""
-    agreement_contexts: Positive = 10
+    agreement_contexts: Positive = 8
     """Passages of P7."""
     agreement_edits: Positive = 3
     """Edits per passage of P7."""
