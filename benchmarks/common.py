@@ -223,6 +223,6 @@ def machine_line() -> str:
     machine = describe_machine(device="cpu", gemm_teraflops=measure_gemm_peak())
     versions = ", ".join(f"{name} {machine.versions[name]}" for name in ("python", "torch", "transformers"))
     return (
-        f"{machine.processor}, {machine.cores} cores, {torch.get_num_threads()} threads, {machine.memory_gib:.0f} GiB, {machine.system}, "
-        f"{versions}, bf16 GEMM peak {machine.gemm_teraflops:.2f} TFLOP/s"
+        f"{machine.processor}, {machine.cores} cores, torch threads {torch.get_num_threads()}, {machine.memory_gib:.0f} GiB, "
+        f"{machine.system}, {versions}, bf16 GEMM peak {machine.gemm_teraflops:.2f} TFLOP/s"
     )

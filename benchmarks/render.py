@@ -7,7 +7,7 @@ reasons for shortfalls, survives a rerun.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ _HEADING = re.compile(r"^## +(\S+) *$", re.MULTILINE)
 _INTRODUCTION = """# Benchmarks
 
 Made by `make bench`; edit `benchmarks/notes.md` and the code, not this file. Every figure is a ratio of two sides that took turns in one
-process on one machine, or a share of what that machine was measured to reach meanwhile; what both sides do stands in the docstring of its
-module in `benchmarks/`. Numbers with all samples: [benchmarks.json](benchmarks.json).
+process on one machine, or a share of what that machine was measured to reach meanwhile; what each side does stands at the end. Numbers with
+all samples: [benchmarks.json](benchmarks.json).
 """
 
 
@@ -39,15 +39,17 @@ def read_notes(file: Path) -> dict[str, str]:
     return {key: body for key, body in notes.items() if body}
 
 
-def render_markdown(figures: Figures, notes: Mapping[str, str]) -> str:
-    """The whole page."""
+def render_markdown(figures: Figures, notes: Mapping[str, str], methods: Sequence[str] = ()) -> str:
+    """The whole page. `methods`: what was done, one text per group of figures."""
     parts = [_INTRODUCTION, render_table(figures)]
     parts += _shared(figures)
     if ABOUT in notes:
         parts.append(notes[ABOUT])
     if any(figure.curves for figure in figures.values()):
         parts.append(f"![Curves over slots, row length and memory]({PLOT_FILE})")
-    parts += [_section(key, figures[key], notes.get(key, "")) for key in in_order(figures)]
+    parts += [_section(key, figures[key], notes.get(key, ""), _source(figures[key], figures)) for key in in_order(figures)]
+    if methods:
+        parts += ["## How each figure is measured", *methods]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -64,7 +66,7 @@ def render_table(figures: Figures) -> str:
 
 def show(value: float, unit: str) -> str:
     """A value with its unit, to three digits."""
-    digits = f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:#.3g}".rstrip(".")
+    digits = f"{value:.0f}" if value == 0 or 1000 <= abs(value) < 1e6 else f"{value:#.3g}".rstrip(".")
     return digits + ("" if unit in ("", "x") else " ") + unit
 
 
@@ -118,17 +120,19 @@ def _provenance(figures: Figures) -> dict[str, list[str]]:
     return {label: list(dict.fromkeys(value for value in values if value)) for label, values in labels.items()}
 
 
-def _section(key: str, figure: Figure, notes: str) -> str:
+def _section(key: str, figure: Figure, notes: str, source: str) -> str:
     title = f"## {key}: {figure.title}"
     lines = [f"**{show(figure.value, figure.unit)}**: {figure.reading}."]
     if figure.goal:
         lines[0] += f" Asked: {figure.goal}" + (f", aim {figure.aim}" if figure.aim != "–" else "") + "."
-    parts = [title, lines[0], _sides(figure), _curves(figure), _details(figure), notes, _source(figure)]
+    parts = [title, lines[0], _sides(figure), _curves(figure), _details(figure), notes, source]
     return "\n\n".join(part for part in parts if part)
 
 
 def _sides(figure: Figure) -> str:
     """The sides' medians and samples; without sides, the figure's samples."""
+    if not figure.sides:
+        return f"Samples: {_numbers(figure.samples)}" + (f" {figure.unit}" if figure.unit else "")
     rows = ["| side | median | unit | samples |", "|---|---|---|---|"]
     rows += [f"| {side.name} | {show(side.median, '')} | {side.unit} | {_numbers(side.samples)} |" for side in figure.sides]
     rows.append(
@@ -152,10 +156,16 @@ def _details(figure: Figure) -> str:
     return "\n".join(f"- {label}: {text}" for label, text in figure.details.items())
 
 
-def _source(figure: Figure) -> str:
-    """How to make it again, in small print."""
-    sizes = ", ".join(f"{name} {_plain(value)}" for name, value in figure.sizes.items())
-    return f"<sub>`{figure.command}`; {sizes}; took {figure.seconds:.0f} s with what shares its run. {figure.machine}. {figure.data}.</sub>"
+def _source(figure: Figure, figures: Figures) -> str:
+    """How to make it again, in small print: its sizes, and what is not the same for all figures."""
+    shared = _provenance(figures)
+    own = _provenance({"": figure})
+    parts = [
+        ", ".join(f"{name} {_plain(value)}" for name, value in figure.sizes.items()),
+        f"took {figure.seconds:.0f} s with what shares its run",
+    ]
+    parts += [f"{label}: {values[0]}" for label, values in own.items() if len(shared[label]) > 1]
+    return "<sub>" + "; ".join(part for part in parts if part) + "</sub>"
 
 
 def _numbers(values: tuple[float, ...]) -> str:

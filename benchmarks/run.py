@@ -6,11 +6,12 @@ stopped keeps what it has.
 
 from __future__ import annotations
 
-import logging
+import inspect
 import shlex
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from transformers.utils import logging as transformers_logging
 
 from benchmarks import agreement, evaluation, exactness, memory, scaling, services, training_speed
 from benchmarks.common import Report, Setting, machine_line
@@ -29,6 +31,7 @@ from benchmarks.figures import KEYS, Figures, Provenance, in_order, read_figures
 from benchmarks.render import PLOT_FILE, draw_plot, read_notes, render_markdown, render_table
 from benchmarks.sizes import parse_sizes
 from seal.errors import InvalidInput, SealError, error_class
+from seal.files import file_errors
 from seal.models import resolve_model
 from seal.telemetry import configure_logging
 
@@ -49,10 +52,13 @@ class Group:
 
     keys: tuple[str, ...]
     measure: Callable[[Setting, Collection[str]], Figures]
+    method: str
+    """What is done, for the page: the module's docstring."""
 
 
 GROUPS = tuple(
-    Group(module.KEYS, module.measure) for module in (training_speed, exactness, evaluation, agreement, services, scaling, memory)
+    Group(module.KEYS, module.measure, inspect.getdoc(module) or "")
+    for module in (training_speed, exactness, evaluation, agreement, services, scaling, memory)
 )
 
 
@@ -74,17 +80,22 @@ def run_benchmarks(setting: Setting, wanted: Collection[str], *, docs: Path, not
         seconds = time.perf_counter() - started
         figures |= {key: figure.model_copy(update={"seconds": seconds}) for key, figure in measured.items()}
         write_figures(docs / JSON_FILE, figures)
-        draw_plot(figures, docs / PLOT_FILE)
-        (docs / PAGE_FILE).write_text(render_markdown(figures, laid_in), encoding="utf-8")
+        _write_page(figures, laid_in, docs)
     return figures, errors
 
 
 def render(docs: Path, notes: Path = NOTES) -> Figures:
     """Render the page again from what was measured, for example after a change of the notes."""
     figures = read_figures(docs / JSON_FILE)
-    draw_plot(figures, docs / PLOT_FILE)
-    (docs / PAGE_FILE).write_text(render_markdown(figures, read_notes(notes)), encoding="utf-8")
+    _write_page(figures, read_notes(notes), docs)
     return figures
+
+
+def _write_page(figures: Figures, notes: Mapping[str, str], docs: Path) -> None:
+    draw_plot(figures, docs / PLOT_FILE)
+    methods = [group.method for group in GROUPS if set(group.keys) & set(figures)]
+    with file_errors(docs / PAGE_FILE):
+        (docs / PAGE_FILE).write_text(render_markdown(figures, notes, methods), encoding="utf-8")
 
 
 def parse_only(only: str) -> tuple[str, ...]:
@@ -108,6 +119,10 @@ def _progress(console: Console) -> Iterator[Report]:
         yield report
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
 def main(
     model: Annotated[str, typer.Option(help="Base model: smollm2-135m, a directory, file:// or hf://org/model.")] = "smollm2-135m",
     edits: Annotated[Path | None, typer.Option(help="SEAL's log of self-edits, rank_iter0.json.", show_default=False)] = None,
@@ -122,8 +137,7 @@ def main(
     render_only: Annotated[bool, typer.Option("--render-only", help="Measure nothing; render the page again.")] = False,
 ) -> None:
     """Measure the engine against its opponents and write docs/benchmarks.json and docs/benchmarks.md."""
-    configure_logging("error")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    _quiet()
     console = Console(stderr=True, highlight=False)
     try:
         wanted, sizes = parse_only(only), parse_sizes(size or (), quick=quick)
@@ -156,10 +170,18 @@ def _complain(console: Console, errors: Iterable[SealError]) -> int:
     return codes[0]
 
 
+def _quiet() -> None:
+    """Only the bar and the result on the terminal."""
+    configure_logging("error")
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
 def _command() -> str:
     """The command of this process, as a user types it."""
     return shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]])
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

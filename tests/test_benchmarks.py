@@ -253,7 +253,9 @@ def test_a_rerun_keeps_the_figures_that_it_does_not_measure_and_the_notes(
     docs = tmp_path / "docs"
     figures.write_figures(docs / run.JSON_FILE, measured)
     again = measured["P5"].model_copy(update={"value": 0.5, "met": False})
-    monkeypatch.setattr(run, "GROUPS", (run.Group(("P5",), lambda setting, wanted: {"P5": again}), run.Group(("P6",), _fails)))
+    monkeypatch.setattr(
+        run, "GROUPS", (run.Group(("P5",), lambda setting, wanted: {"P5": again}, "Both sides train."), run.Group(("P6",), _fails, ""))
+    )
     result, errors = run.run_benchmarks(setting, ("P5", "P6"), docs=docs, notes=notes)
     assert [str(error) for error in errors] == ["not today"]
     assert result["P1"] == measured["P1"]
@@ -263,6 +265,7 @@ def test_a_rerun_keeps_the_figures_that_it_does_not_measure_and_the_notes(
     assert stored["P5"]["value"] == 0.5
     page = (docs / run.PAGE_FILE).read_text()
     assert "| P5 |" in page and "| **0.500** | **no** |" in page
+    assert page.rstrip().endswith("Both sides train.")
     assert page.index("On an idle machine.") < page.index("## P1:") < page.index("Waits for memory.") < page.index("## P3:")
     assert "<svg" in (docs / run.PLOT_FILE).read_text()
 
@@ -281,7 +284,10 @@ def test_the_page_says_each_figure_with_its_goal_its_sides_and_its_samples(setti
     assert rows[0].endswith("| >= 70x | 120x | **70.0x** | yes |")
     assert rows[1].endswith("| – | – |")
     assert "| slow | 7.00 | s | 6.00, 8.00, 7.00 |" in page
-    assert page.count("a machine") == 2  # once for all, once in the figure's own small print
+    assert page.count("a machine") == 1  # once for all
+    other = figure.model_copy(update={"machine": "another machine"})
+    both = render.render_markdown({"P1": figure, "P2": other}, {})
+    assert both.index("Machine: a machine") < both.index("## P2") < both.index("Machine: another machine")
     short = common.make_figure(replace(setting), "P8", [1.2])
     assert short.met is False
 
