@@ -23,7 +23,7 @@ from benchmarks.figures import GOALS, Curve, Figure, Provenance, Side
 from benchmarks.sizes import Sizes
 from controller_svc.cli.machine import describe_machine
 from seal.config import load_run_spec
-from seal.engine import Engine, TrainingRequest, TrainingResult
+from seal.engine import Engine, TrainingProgress, TrainingRequest, TrainingResult
 from seal.engine.model import FrozenModel
 from seal.engine.peak import measure_gemm_peak
 from seal.errors import Internal, Transient
@@ -37,7 +37,7 @@ PUBLISHED: InnerLoopSettings = load_run_spec(None, {"profile": "published"}).inn
 Report = Callable[[str, int, int], None]
 """Called with (what is measured, rounds done, rounds in all)."""
 
-_HOLD_TIMEOUT_SECONDS = 120.0
+_HOLD_TIMEOUT_SECONDS, _STREAM_TIMEOUT_SECONDS = 120.0, 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +134,37 @@ def time_training(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing
     results = train_all(engine, requests)
     seconds = time.perf_counter() - started
     return Timing(seconds, sum(result.steps for result in results), sum(result.tokens for result in results))
+
+
+def time_stream(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing:
+    """Seconds and adapter-steps while all slots are in use: from the first request to the first step of the one admitted last.
+
+    A server's requests do not end. What a finite list adds, the thinning out after its last admission, would measure the list: one
+    edit with 59 rows among edits with nine. Tokenising, admission, initial weights and the export of those that end are in it. The
+    trainings that are not done by then are cancelled, and only steps that were done count.
+    """
+    steps: list[list[tuple[float, int]]] = [[] for _ in requests]
+    begun = threading.Event()
+
+    def watch(index: int) -> Callable[[TrainingProgress], None]:
+        def on_progress(progress: TrainingProgress) -> None:
+            steps[index].append((time.perf_counter(), progress.tokens))
+            if all(steps):
+                begun.set()
+
+        return on_progress
+
+    started = time.perf_counter()
+    tasks = [engine.train(request, watch(index)) for index, request in enumerate(requests)]
+    if not begun.wait(_STREAM_TIMEOUT_SECONDS):
+        raise Transient("the engine did not begin all trainings", remedy="is it busy with something else?")
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        task.future.result()
+    ended = max(done[0][0] for done in steps)
+    within = [[tokens for at, tokens in done if at <= ended] for done in steps]
+    return Timing(ended - started, sum(map(len, within)), sum(max(done, default=0) for done in within))
 
 
 @contextmanager

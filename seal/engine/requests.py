@@ -51,6 +51,8 @@ class TrainingProgress:
     eta_seconds: float
     resumed_step: int = 0
     """Step at which a checkpoint was taken up; 0 if the training began here."""
+    tokens: int = 0
+    """Real tokens trained on so far."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ class TrainingJob:
         elapsed = time.monotonic() - self.started
         eta = elapsed / self.step * (self.total_steps - self.step) if self.step else 0.0
         loss = self.losses[-1] if self.losses else float("nan")
-        return TrainingProgress(TaskState.RUNNING, self.step, self.total_steps, loss, eta, self.resumed_step)
+        return TrainingProgress(TaskState.RUNNING, self.step, self.total_steps, loss, eta, self.resumed_step, self.tokens)
 
     def result(self, outcome: Outcome, adapter: Adapter | None) -> TrainingResult:
         """The end of this job."""
@@ -195,11 +195,12 @@ class TrainingBatch:
         started = time.monotonic()
         rows_by_slot = {slot: job.next_rows() for slot, job in self.jobs.items()}
         losses, gradients = self._form_gradients(rows_by_slot)
-        outcomes = {slot: self._update(slot, losses[slot], gradients[slot]) for slot in rows_by_slot}
-        seconds = time.monotonic() - started
         tokens = {slot: sum(len(row.tokens) for row in rows) for slot, rows in rows_by_slot.items()}
         for slot, count in tokens.items():
             self.jobs[slot].tokens += count
+        outcomes = {slot: self._update(slot, losses[slot], gradients[slot]) for slot in rows_by_slot}
+        seconds = time.monotonic() - started
+        for slot, count in tokens.items():
             self.jobs[slot].engine_seconds += seconds * count / sum(tokens.values())
         return [self._end(slot, outcome) for slot, outcome in outcomes.items() if outcome is not None]
 
