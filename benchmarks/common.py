@@ -104,12 +104,10 @@ def load_model(setting: Setting, dtype: torch.dtype = torch.bfloat16) -> FrozenM
 
 
 def training_request(
-    case: EditCase, *, epochs: int, seed: int, inner: InnerLoopSettings = PUBLISHED, end_targets: str = "clean"
+    case: EditCase, *, epochs: int, seed: int, inner: InnerLoopSettings = PUBLISHED, pad_to_tokens: int = 0
 ) -> TrainingRequest:
-    """One edit's training with the published settings but for the number of epochs; `end_targets` as in OptimizerSettings."""
-    changes: dict[str, object] = {"epochs": epochs}
-    if "end_targets" in OptimizerSettings.model_fields:
-        changes["end_targets"] = end_targets
+    """One edit's training with the published settings but for the number of epochs; `pad_to_tokens` as in OptimizerSettings."""
+    changes: dict[str, object] = {"epochs": epochs, "pad_to_tokens": pad_to_tokens}
     return TrainingRequest(
         run="benchmark",
         policy=None,

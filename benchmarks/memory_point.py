@@ -1,10 +1,12 @@
 """Peak memory of one setting of the engine, in a process of its own: `python -m benchmarks.memory_point --help`.
 
-Prints one JSON object: the peak resident bytes after the model is loaded and after two full steps of every slot.
+Prints one JSON object: the resident bytes once the model is loaded, the peak after two full steps of every slot, and what the memory
+model says of the difference.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Annotated
@@ -13,22 +15,37 @@ import torch
 import typer
 from transformers import AutoTokenizer
 
+from benchmarks.common import PUBLISHED
 from benchmarks.scaling import equal_cases, time_steps
 from seal.datasets import load_contexts
+from seal.engine.allocator import keep_freed_memory
+from seal.engine.memory import AdapterSize, PassSize, Workload, estimate, estimate_pass
 from seal.engine.model import FrozenModel
 from seal.errors import PreconditionFailed
+from seal.settings import EngineSettings
 
 STEPS = 2
 """The second step finds the optimiser's state and all gradients in memory."""
 
 
-def peak_bytes() -> int:
-    """Largest resident set of this process so far. Raises PreconditionFailed where the system does not tell (it is Linux's VmHWM)."""
+def memory_bytes(field: str) -> int:
+    """VmRSS or VmHWM of this process. Raises PreconditionFailed where the system does not tell."""
     status = Path("/proc/self/status")
     if not status.is_file():
-        raise PreconditionFailed("the peak of resident memory is read from /proc/self/status, which is not here", remedy="run it on Linux")
+        raise PreconditionFailed("resident memory is read from /proc/self/status, which is not here", remedy="run it on Linux")
     lines = dict(line.split(":", 1) for line in status.read_text(encoding="ascii").splitlines() if ":" in line)
-    return 1024 * int(lines["VmHWM"].split()[0])
+    return 1024 * int(lines[field].split()[0])
+
+
+def estimate_bytes(model: FrozenModel, *, slots: int, row_tokens: int) -> int:
+    """What the memory model says of training rows of one length with the published adapter, beside the base model."""
+    adapter = AdapterSize(rank=PUBLISHED.lora.rank, targets=PUBLISHED.lora.target_modules)
+    tokens = min(slots * row_tokens, max(row_tokens, EngineSettings().max_pass_tokens))
+    rows = -(-tokens // row_tokens)
+    scores = rows * row_tokens**2
+    shape = PassSize(slots=min(slots, rows), tokens=tokens, scores=scores, largest_scores=scores, targets=tokens)
+    load = Workload(slots=slots, adapter=adapter, row_tokens=row_tokens, pass_tokens=tokens, decoded_rows=0)
+    return estimate(model.size, load).slots + estimate_pass(model.size, shape, adapter, None, recompute=False).total
 
 
 def run(
@@ -37,11 +54,14 @@ def run(
     tokens: Annotated[int, typer.Option(min=4, help="Tokens per row.")],
 ) -> None:
     """Measure one point."""
+    keep_freed_memory()
     model = FrozenModel.load(directory, name="model", dtype=torch.bfloat16)
-    loaded = peak_bytes()
+    gc.collect()
+    loaded = memory_bytes("VmRSS")
     texts = [context.text for context in load_contexts("corpus://train")]
     time_steps(model, equal_cases(AutoTokenizer.from_pretrained(directory), texts, slots=slots, steps=STEPS, tokens=tokens))
-    typer.echo(json.dumps({"loaded_bytes": loaded, "peak_bytes": peak_bytes()}))
+    estimated = estimate_bytes(model, slots=slots, row_tokens=tokens)
+    typer.echo(json.dumps({"loaded_bytes": loaded, "peak_bytes": memory_bytes("VmHWM"), "estimated_bytes": estimated}))
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ class Sizes(Settings):
     """Rounds of each interleaved comparison; the figure is their median."""
     slots: Positive = 32
     """Adapters that the engine trains at once (P1-P4, P6-P8)."""
-    edits: Positive = 128
+    edits: Positive = 96
     """Edits that pass through the slots in one sample of P1-P4."""
     epochs: Positive = 1
     """Epochs of each of those edits; a whole inner loop has 10 of the same steps. Many edits for one epoch are nearer to a rollout of
-    hundreds of edits than few for several: what is rare, the thin end, stays small."""
-    reference_steps: Positive = 8
+    hundreds of edits than few for several: the thin end, when only the longest edit is left, stays small."""
+    reference_steps: Positive = 6
     """Optimiser steps of one sample of P1's opponent."""
     reference_tokens: Positive = 2048
     """Tokens to which P1's opponent pads every row."""
@@ -45,12 +45,14 @@ class Sizes(Settings):
     """Epochs of the adapters that P6 evaluates."""
     agreement_contexts: Positive = 8
     """Passages of P7."""
-    agreement_edits: Positive = 3
+    agreement_edits: Positive = 2
     """Edits per passage of P7."""
     agreement_seeds: int = Field(default=2, ge=2)
     """Trainings of each edit of P7 in each mode, each with its own seeds."""
-    agreement_epochs: Positive = 10
+    agreement_epochs: Positive = 4
     """Epochs of P7; 10 are published."""
+    agreement_tokens: Positive = 256
+    """Tokens up to which P7's parity mode fills a row; 2,048 are published, at eight times the cost."""
     agreement_resamples: Positive = 2000
     """Bootstrap resamples of P7."""
     service_adapters: Positive = 32

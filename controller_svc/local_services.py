@@ -30,7 +30,8 @@ from trainer_svc.trainings import Trainings
 log = structlog.get_logger(__name__)
 
 STOP_GRACE_SECONDS = 2.0
-"""How long running calls may go on when local mode ends; whatever they leave undone is done by the resume."""
+"""How long running calls may go on when local mode ends; whatever they leave undone is done by the resume. A training that keeps
+checkpoints ends with one, however long its step takes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,7 +94,9 @@ async def rollout_plan(task: StartTask, spec: RunSpec, store: ArtifactStore) -> 
     """E-step: k edits for each training context of the round."""
     contexts = {context.context_id: context for context in await read_contexts(store, spec.name, "train")}
     chosen = plan_round(spec.seed, tuple(contexts), task.round, spec.data.train_contexts)
-    return ShardPlan(contexts=shard_of([contexts[name] for name in chosen], task), k=_candidates(spec, spec.edit.k))
+    k = _candidates(spec, spec.edit.k)
+    survivors = spec.inner.racing if k else ()
+    return ShardPlan(contexts=shard_of([contexts[name] for name in chosen], task), k=k, survivors=survivors)
 
 
 async def validate_plan(task: StartTask, spec: RunSpec, store: ArtifactStore) -> ShardPlan:

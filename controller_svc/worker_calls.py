@@ -83,6 +83,8 @@ OnGenerate = Callable[[int, int], None]
 """(edits done, tokens) of a generation."""
 OnTrain = Callable[[int, int], None]
 """(step, total steps) of a training."""
+OnResumed = Callable[[int], None]
+"""Step at which a training went on from a checkpoint."""
 OnEvaluate = Callable[[int], None]
 """Queries answered of an evaluation."""
 
@@ -129,8 +131,10 @@ class ServiceClients:
 
         return await self._retried(once)
 
-    async def train(self, request: trainer_pb2.TrainAdapterRequest, on_progress: OnTrain) -> TrainingRecord:
-        """The end of one training.
+    async def train(
+        self, request: trainer_pb2.TrainAdapterRequest, on_progress: OnTrain, on_resumed: OnResumed | None = None
+    ) -> TrainingRecord:
+        """The end of one training. `on_resumed` is called before the first progress of one that goes on from a checkpoint.
 
         Raises:
             SealError: what the service answered, after the retries.
@@ -138,12 +142,16 @@ class ServiceClients:
         """
 
         async def once() -> TrainingRecord:
+            resumed_step = 0
             async with aclosing(
                 self._events(self._trainer.TrainAdapter(self._sized(request), timeout=self._settings.call_timeout_seconds))
             ) as events:
                 async for response in events:
                     if response.HasField("result"):
                         return training_record(response.result)
+                    if on_resumed is not None and response.progress.resumed_step != resumed_step:
+                        resumed_step = response.progress.resumed_step
+                        on_resumed(resumed_step)
                     on_progress(response.progress.step, response.progress.total_steps)
             raise Transient(f"training {request.request_id} ended without a result", remedy="is the trainer being restarted?")
 

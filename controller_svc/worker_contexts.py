@@ -2,6 +2,8 @@
 
 All of it runs at once, as far as `WorkerSettings.concurrency` allows: the engine batches what is outstanding. Edits are asked for
 in fixed groups of contexts and, after a restart, for a whole group again if one of its contexts lacks them: the same request again.
+In a race the repeats of a context's candidates follow one another, while the races of different contexts run side by side; who runs the
+next repeat follows from the committed inner loops alone, so that a restarted race goes on as it would have.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from seal.records import (
     InnerLoopKind,
     InnerLoopRecord,
 )
+from seal.restem.racing import advance, rung_sizes
+from seal.restem.rollout import runner_of
 
 Bound = Literal["passage", "gold"]
 
@@ -40,6 +44,8 @@ class ShardPlan:
     """(index in the stage, context)."""
     k: int
     """Edits per context; 0 for a prompt family without edits."""
+    survivors: tuple[int, ...] = ()
+    """Edits of a context that get the second, third, ... repeat, the best first; empty: all get all (seal.restem.racing)."""
     bounds: tuple[Bound, ...] = ()
     """What is trained on beside the edits."""
     retained: RetainedSet = NOTHING_RETAINED
@@ -123,33 +129,69 @@ class _Shard:
             written = await write_edits(self.bench, [context for _, context in contexts], k=self.plan.k)
             self.edits |= {key_of(record.context_id): record for record in written}
         for index, context in contexts:
-            passage = self.bench.domain.passage_examples(context.title, context.text, self.bench.requests.spec.inner.examples)
-            for edit in self.edits[key_of(context.context_id)].edits:
-                own = tuple(Example(prompt=example.prompt, completion=example.completion) for example in edit.examples)
-                self._start_loops(group, index, context, "edit", edit.candidate, (*own, *passage) if own else ())
+            if self.plan.survivors:
+                group.create_task(self._race(index, context))
+                continue
+            for candidate in range(self.plan.k):
+                self._start_loops(group, index, context, "edit", candidate, self._edit_examples(context, candidate))
+
+    async def _race(self, index: int, context: Context) -> None:
+        """Repeat after repeat of a context's edits, each of the best of the one before."""
+        for repeat in range(self._repeats):
+            async with asyncio.TaskGroup() as rung:
+                for candidate in self._rung(context, repeat):
+                    examples = self._edit_examples(context, candidate)
+                    self._start_loop(rung, index, context, self._key(context, "edit", candidate, repeat), examples)
+
+    def _rung(self, context: Context, repeat: int) -> Sequence[int]:
+        """Edits that run a repeat. In a race all inner loops of the repeat before have to be there."""
+        if repeat == 0 or not self.plan.survivors:
+            return range(self.plan.k)
+        edits = self.edits[key_of(context.context_id)].edits
+        runners = [
+            runner_of(
+                edits[candidate],
+                [self.loops[self._key(context, "edit", candidate, earlier).file] for earlier in range(repeat)],
+                first_rung=self.bench.requests.spec.inner.racing_score,
+            )
+            for candidate in self._rung(context, repeat - 1)
+        ]
+        return advance(runners, self.plan.survivors[repeat - 1])
+
+    @property
+    def _repeats(self) -> int:
+        return self.bench.requests.spec.inner.repeats
+
+    @staticmethod
+    def _key(context: Context, kind: InnerLoopKind, candidate: int, repeat: int) -> LoopKey:
+        return LoopKey(kind=kind, context_id=context.context_id, candidate=candidate, repeat=repeat)
 
     def _start_loops(
-        self,
-        group: asyncio.TaskGroup,
-        index: int,
-        context: Context,
-        kind: InnerLoopKind,
-        candidate: int,
-        examples: tuple[Example, ...],
+        self, group: asyncio.TaskGroup, index: int, context: Context, kind: InnerLoopKind, candidate: int, examples: tuple[Example, ...]
     ) -> None:
-        """The repeats of one candidate that are not done yet."""
-        for repeat in range(self.bench.requests.spec.inner.repeats):
-            key = LoopKey(kind=kind, context_id=context.context_id, candidate=candidate, repeat=repeat)
-            if key.file not in self.loops:
-                group.create_task(self._loop(key, context, examples, self._window(index, candidate, repeat)))
+        """All repeats of one candidate."""
+        for repeat in range(self._repeats):
+            self._start_loop(group, index, context, self._key(context, kind, candidate, repeat), examples)
+
+    def _start_loop(self, group: asyncio.TaskGroup, index: int, context: Context, key: LoopKey, examples: tuple[Example, ...]) -> None:
+        """One inner loop, unless it is done."""
+        if key.file not in self.loops:
+            group.create_task(self._loop(key, context, examples, self._window(index, key.candidate, key.repeat)))
 
     async def _loop(self, key: LoopKey, context: Context, examples: tuple[Example, ...], retained: tuple[Query, ...]) -> None:
         self.loops[key.file] = await run_inner_loop(self.bench, key, context, examples, retained)
 
     def _window(self, index: int, candidate: int, repeat: int) -> tuple[Query, ...]:
         """Retained questions of one adapted model: the same in every round, and for the bounds as for the first candidate."""
-        model = (index * self.plan.k + candidate) * self.bench.requests.spec.inner.repeats + repeat
+        model = (index * self.plan.k + candidate) * self._repeats + repeat
         return self.plan.retained.window(model=model, size=self.plan.retained_per_model)
+
+    def _edit_examples(self, context: Context, candidate: int) -> tuple[Example, ...]:
+        """What an edit is trained on: its own examples and the passage; nothing if it has none of its own."""
+        edit = self.edits[key_of(context.context_id)].edits[candidate]
+        own = tuple(Example(prompt=example.prompt, completion=example.completion) for example in edit.examples)
+        passage = self.bench.domain.passage_examples(context.title, context.text, self.bench.requests.spec.inner.examples)
+        return (*own, *passage) if own else ()
 
     def _bound_examples(self, context: Context, bound: Bound) -> tuple[Example, ...]:
         """What a bound is trained on: the passage alone (at least once), or the gold question-answer pairs."""
@@ -161,11 +203,12 @@ class _Shard:
         return self.bench.domain.passage_examples(context.title, context.text, passage)
 
     def _loop_keys(self, context: Context) -> Iterator[LoopKey]:
-        """All inner loops of a context, in the order of its record."""
-        edits: list[tuple[InnerLoopKind, int]] = [("edit", candidate) for candidate in range(self.plan.k)]
-        for kind, candidate in (*edits, *((bound, 0) for bound in self.plan.bounds)):
-            for repeat in range(self.bench.requests.spec.inner.repeats):
-                yield LoopKey(kind=kind, context_id=context.context_id, candidate=candidate, repeat=repeat)
+        """All inner loops of a finished context, in the order of its record."""
+        rungs = [self._rung(context, repeat) for repeat in range(self._repeats)]
+        for candidate in range(self.plan.k):
+            yield from (self._key(context, "edit", candidate, repeat) for repeat, rung in enumerate(rungs) if candidate in rung)
+        for bound in self.plan.bounds:
+            yield from (self._key(context, bound, 0, repeat) for repeat in range(self._repeats))
 
     def record(self, context: Context) -> ContextRecord:
         """All that the finished shard knows of one context."""
@@ -183,7 +226,7 @@ class _Shard:
     def measure(self) -> None:
         """Tell the meter what there is to do and what is done."""
         plan, meter = self.plan, self.bench.meter
-        loops = (plan.k + len(plan.bounds)) * self.bench.requests.spec.inner.repeats
+        loops = sum(rung_sizes(plan.k, repeats=self._repeats, survivors=plan.survivors)) + len(plan.bounds) * self._repeats
         window = len(plan.retained.window(model=0, size=plan.retained_per_model))
         of_policy = len(plan.retained.queries) if plan.retained_of_policy else 0
         queries = {context.context_id: len(context.queries) for _, context in plan.contexts}

@@ -86,7 +86,14 @@ async def _checked_records(shard: ShardStore) -> tuple[ContextRecord, ...]:
 async def _train(task: StartTask, spec: RunSpec, clients: ServiceClients, meter: Meter, selection: SelectionRecord) -> TrainingRecord:
     """The finetuning of the policy on the kept edits."""
     request = Requests(spec=spec, stage=Stage.IMPROVE, round=task.round, policy=task.policy).improve(selection.kept)
-    record = await clients.train(request, lambda step, total: meter.training(request.request_id, step=step, total_steps=total))
+
+    def resumed(step: int) -> None:
+        log.info("training of the policy resumed", step=step)
+        meter.training_resumed(request.request_id, step=step)
+
+    record = await clients.train(
+        request, lambda step, total: meter.training(request.request_id, step=step, total_steps=total), on_resumed=resumed
+    )
     meter.trained(request.request_id, steps=record.steps)
     if record.adapter is None:
         log.warning("policy not improved", outcome=str(record.outcome))

@@ -36,6 +36,8 @@ class TaskProgress:
     """Tokens of edits sampled in this attempt."""
     trained_steps: int = 0
     """Optimiser steps done in this attempt."""
+    resumed_steps: int = 0
+    """Steps that checkpoints of earlier attempts brought."""
     trainings_done: int = 0
     """Adapters trained."""
     trainings_total: int = 0
@@ -87,6 +89,7 @@ class Meter:
         self._told = float("-inf")
         self._edits: dict[str, tuple[int, int]] = {}
         self._steps: dict[str, tuple[int, int]] = {}
+        self._resumed: dict[str, int] = {}
         self._queries: dict[str, int] = {}
         self._edits_before = self._trainings_before = self._queries_before = 0
         self._edits_total = self._trainings_total = self._queries_total = 0
@@ -114,6 +117,10 @@ class Meter:
         """Optimiser steps of the training `key`."""
         self._steps[key] = (step, max(total_steps, 1))
         self.tell()
+
+    def training_resumed(self, key: str, *, step: int) -> None:
+        """The training `key` goes on from a checkpoint: what lies before `step` was not done in this attempt."""
+        self._resumed[key] = step
 
     def trained(self, key: str, *, steps: int) -> None:
         """The training `key` ended."""
@@ -145,6 +152,7 @@ class Meter:
         edits = sum(done for done, _ in self._edits.values())
         queries = sum(self._queries.values())
         fractions = sum(step / total for step, total in self._steps.values())
+        resumed = sum(self._resumed.get(key, 0) / total for key, (_, total) in self._steps.items())
         return TaskProgress(
             name=self._task.name,
             stage=self._task.stage,
@@ -153,7 +161,8 @@ class Meter:
             edits_done=min(self._edits_total, self._edits_before + edits),
             edits_total=self._edits_total,
             generated_tokens=sum(tokens for _, tokens in self._edits.values()),
-            trained_steps=sum(step for step, _ in self._steps.values()),
+            trained_steps=sum(step - self._resumed.get(key, 0) for key, (step, _) in self._steps.items()),
+            resumed_steps=sum(self._resumed.values()),
             trainings_done=min(self._trainings_total, self._trainings_before + self._trainings_done),
             trainings_total=self._trainings_total,
             training_fraction=_share(self._trainings_before + fractions, self._trainings_total),
@@ -163,14 +172,14 @@ class Meter:
             inner_loops_resumed=self._loops_resumed,
             inner_loops_total=self._loops_total,
             elapsed_seconds=elapsed,
-            eta_seconds=self._eta(elapsed, edits, fractions, queries),
+            eta_seconds=self._eta(elapsed, edits, fractions - resumed, queries, resumed=resumed),
         )
 
-    def _eta(self, elapsed: float, edits: float, trainings: float, queries: float) -> float | None:
+    def _eta(self, elapsed: float, edits: float, trainings: float, queries: float, *, resumed: float) -> float | None:
         """Seconds to the end if what is left goes as fast as what this attempt did."""
         work = {
             "generate": (edits, self._edits_total - self._edits_before),
-            "train": (trainings, self._trainings_total - self._trainings_before),
+            "train": (trainings, self._trainings_total - self._trainings_before - resumed),
             "evaluate": (queries, self._queries_total - self._queries_before),
         }
         weight = sum(_WEIGHTS[kind] for kind, (_, total) in work.items() if total > 0)

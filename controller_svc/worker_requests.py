@@ -108,6 +108,7 @@ class Requests:
             init_seed=derive_seed(self.spec.seed, "init", "improve", self.round),
             order_seed=derive_seed(self.spec.seed, "order", "improve", self.round),
             export_mode=trainer_pb2.EXPORT_MODE_WITH_POLICY,
+            checkpoint_every_seconds=settings.checkpoint_every_seconds,
         )
 
     def baseline(self, context: Context) -> evaluator_pb2.EvaluateRequest:
@@ -195,4 +196,5 @@ def _optimizer(settings: OptimizerSettings) -> trainer_pb2.OptimizerConfig:
         warmup_ratio=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
+        pad_to_tokens=settings.pad_to_tokens,
     )

@@ -13,7 +13,7 @@ from seal.records import (
     ScoreSum,
 )
 from seal.restem.reward import mean, present
-from seal.restem.rollout import candidates_of
+from seal.restem.rollout import candidates_of, shared_repeats
 
 
 def bound_reward(record: ContextRecord, kind: InnerLoopKind) -> float | None:
@@ -23,11 +23,12 @@ def bound_reward(record: ContextRecord, kind: InnerLoopKind) -> float | None:
 
 def shard_scores(records: Sequence[ContextRecord], retained: EvaluationRecord | None) -> dict[str, ScoreSum]:
     """`ShardSummary.scores` of a rollout or validation."""
-    edits = [present(candidate.reward for candidate in candidates_of(record)) for record in records]
+    edits = [present(candidate.reward for candidate in candidates_of(shared_repeats(record))) for record in records]
+    finalists = [present(candidate.reward for candidate in candidates_of(record) if not candidate.eliminated) for record in records]
     scores = {
         "baseline": _sum(record.baseline.reward for record in records),
         "edit": _sum(mean(rewards) for rewards in edits),
-        "best": _sum(max(rewards, default=None) for rewards in edits),
+        "best": _sum(max(rewards, default=None) for rewards in finalists),
         "passage": _sum(bound_reward(record, "passage") for record in records),
         "gold": _sum(bound_reward(record, "gold") for record in records),
         "retained": _sum(answer.score for record in records for answer in _retained_answers(record)),

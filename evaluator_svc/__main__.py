@@ -60,7 +60,7 @@ def main(
 
     Exit codes: 0 ended by a signal, 2 wrong option or model, 42 permanent error, 43 worth a retry.
     """
-    settings = EngineSettings(evaluation_rows=rows, dtype=dtype.value, device=device, threads=threads, max_queue=max_queue)
+    settings = EngineSettings(slots=1, evaluation_rows=rows, dtype=dtype.value, device=device, threads=threads, max_queue=max_queue)
     serve(
         ServingOptions(
             model=model,

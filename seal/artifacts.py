@@ -86,6 +86,10 @@ class ArtifactStore:
         """Tell whether there is a file of this name."""
         return self._storage.exists(_checked(path))
 
+    def remove(self, path: str) -> None:
+        """Delete a single file, if it is there."""
+        self._storage.remove(_checked(path))
+
     def list(self, prefix: str = "") -> tuple[str, ...]:
         """Paths of all files beneath a directory, sorted; unfinished ones are never among them. Empty if there is no such directory."""
         return self._storage.list(_checked(prefix) if prefix else "")

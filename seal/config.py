@@ -150,14 +150,26 @@ def _refusal(error: ValidationError, layers: tuple[_Layer, ...]) -> InvalidInput
 
 
 def _field(detail: ErrorDetails) -> str:
-    return ".".join(str(part) for part in detail["loc"])
+    return ".".join(str(part) for part in _location(detail))
+
+
+def _location(detail: ErrorDetails) -> tuple[int | str, ...]:
+    """Where the fault lies: what two fields together break, pydantic reports without a place, but our own refusals name it."""
+    refused = _refused(detail)
+    return tuple(refused.field.split(".")) if refused else detail["loc"]
+
+
+def _refused(detail: ErrorDetails) -> InvalidInput | None:
+    """The refusal of a validator of ours, if it is one."""
+    error = detail.get("ctx", {}).get("error")
+    return error if isinstance(error, InvalidInput) else None
 
 
 def _source(detail: ErrorDetails, layers: tuple[_Layer, ...]) -> str:
     """The topmost layer that says something about the field."""
     for layer in reversed(layers):
         value: object = layer.values
-        for part in detail["loc"]:
+        for part in _location(detail):
             if not isinstance(value, Mapping) or part not in value:
                 break
             value = value[part]
@@ -171,11 +183,15 @@ def _source(detail: ErrorDetails, layers: tuple[_Layer, ...]) -> str:
 def _problem(detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         return "there is no such field"
+    if refused := _refused(detail):
+        return refused.message
     value = repr(detail["input"])
     return f"{detail['msg']}, got {value if len(value) <= 80 else value[:77] + '...'}"
 
 
 def _remedy(detail: ErrorDetails) -> str:
+    if refused := _refused(detail):
+        return refused.remedy
     if detail["type"] != "extra_forbidden":
         return "correct the value"
     wrong, *parents = reversed([str(part) for part in detail["loc"]])

@@ -105,6 +105,10 @@ class Backend:
     adapters: AdapterCache
 
 
+def _nothing_to_suspend() -> None:
+    """The default of `Serving.suspend`."""
+
+
 async def _nothing_to_drain(grace_seconds: float) -> None:
     """The default of `Serving.drain`."""
 
@@ -114,6 +118,8 @@ class Serving:
     """One service on its backend."""
 
     register: Registration
+    suspend: Callable[[], None] = _nothing_to_suspend
+    """Called at the signal: put aside what can go on elsewhere or later. Returns at once."""
     drain: Callable[[float], Awaitable[None]] = _nothing_to_drain
     """Called once the server has stopped, with the seconds that work which no call waits for may still take."""
 
@@ -136,7 +142,9 @@ async def _serve(options: ServingOptions, make: Callable[[Backend], Serving]) ->
         backend = await asyncio.to_thread(_load_backend, options, store)
         try:
             serving = make(backend)
-            await serve_forever([serving.register], address=options.address, grace_seconds=options.grace_seconds)
+            await serve_forever(
+                [serving.register], address=options.address, grace_seconds=options.grace_seconds, on_stopping=serving.suspend
+            )
             await serving.drain(options.grace_seconds)
         finally:
             await asyncio.to_thread(backend.engine.close)

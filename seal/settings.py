@@ -7,9 +7,12 @@ This module is light: no torch, no network.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from seal.errors import InvalidInput
+from seal.restem.racing import rung_sizes
 
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -17,7 +20,13 @@ PromptFamily = Literal["implications", "implications-long", "implications-very-l
 PromptFormat = Literal["base", "chat"]
 QuestionFormat = Literal["few-shot", "plain", "chat"]
 GraderName = Literal["exact", "contains", "f1", "logprob"]
+RacingScore = Literal["reward", "logprob"]
 Positive = Annotated[int, Field(ge=1)]
+
+
+def _yaml_switch(value: object) -> object:
+    """YAML reads a bare `on` or `off` as true or false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class Settings(BaseModel):
@@ -54,6 +63,9 @@ class OptimizerSettings(Settings):
     """Decoupled weight decay."""
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Global gradient norm is clipped to this; 0 is no clipping."""
+    pad_to_tokens: int = Field(default=0, ge=0, le=32_768)
+    """0 trains on each row's own tokens and one end-of-sequence token. Else shorter rows are filled up to so many tokens with
+    end-of-sequence tokens that all count as targets, as the published system does with 2,048: for comparison, at its cost."""
 
 
 class EditSettings(Settings):
@@ -100,6 +112,14 @@ class InnerLoopSettings(Settings):
     """What it is trained on."""
     repeats: Positive = 3
     """Trainings per candidate, each with its own seeds; the reward is their mean."""
+    racing: tuple[int, ...] = ()
+    """In a rollout, how many candidates of a context are trained again after each repeat but the last, the best first: `[2]` with 2
+    repeats of 5 candidates takes 7 trainings instead of 10, `[3, 2]` with 3 repeats of 10 takes 15. Only those that ran all repeats can be
+    kept. Empty: every candidate gets all repeats. Bounds and validation always get all: a race would flatter what it measures."""
+    racing_score: RacingScore = "reward"
+    """What the first repeat of a race ranks by: the reward, or the mean log-probability of the gold answers, which is finer than a few
+    right or wrong answers. It is measured with every reward, so that it costs nothing and saves nothing. Later repeats rank by the mean
+    reward."""
 
 
 class EvaluationSettings(Settings):
@@ -124,6 +144,8 @@ class ImproveSettings(Settings):
     """`policy`: train on top of the last policy and export both as one adapter; `base`: train anew from the base model."""
     keep_per_context: Positive = 1
     """Best edits kept per context."""
+    checkpoint_every_seconds: float = Field(default=60.0, ge=0, le=86_400)
+    """Seconds between two checkpoints of the training, from which an interrupted one goes on; 0 keeps none."""
 
 
 class ValidationSettings(Settings):
@@ -175,6 +197,10 @@ class EngineSettings(Settings):
     """Rows sampled at once."""
     max_queue: Positive = 1024
     """Requests that may wait; more are refused with RESOURCE_EXHAUSTED."""
+    memory_bytes: int = Field(default=0, ge=0)
+    """Bytes that the engine may take, base model included; 0 takes what the device has free. A setting that needs more is refused."""
+    gradient_checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(_yaml_switch)] = "auto"
+    """Compute each layer again in the backward pass in place of keeping its activations; `auto`: in passes that do not fit otherwise."""
 
 
 class RunSpec(Settings):
@@ -208,3 +234,16 @@ class RunSpec(Settings):
     """Validation."""
     engine: EngineSettings = EngineSettings()
     """Engine of local mode."""
+
+    @model_validator(mode="after")
+    def _racing_fits(self) -> Self:
+        """A race runs from `edit.k` over `inner.repeats` repeats to at least `improve.keep_per_context`."""
+        racing, keep = self.inner.racing, self.improve.keep_per_context
+        rung_sizes(self.edit.k, repeats=self.inner.repeats, survivors=racing)
+        if racing and keep > racing[-1]:
+            raise InvalidInput(
+                f"{keep} edits of a context cannot be kept where {racing[-1]} end the race",
+                field="improve.keep_per_context",
+                remedy=f"keep {racing[-1]} or fewer, or let more end inner.racing",
+            )
+        return self

@@ -11,7 +11,7 @@ import importlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -45,6 +45,9 @@ class Storage(Protocol):
 
     def exists(self, path: str) -> bool:
         """Tell whether there is a file of this name."""
+
+    def remove(self, path: str) -> None:
+        """Delete a file, if it is there."""
 
     def list(self, prefix: str) -> tuple[str, ...]:
         """Paths of all files beneath a prefix, sorted; empty if there is none."""
@@ -81,6 +84,11 @@ class LocalStorage:
     def exists(self, path: str) -> bool:
         """Tell whether there is a file of this name."""
         return self._locate(path).is_file()
+
+    def remove(self, path: str) -> None:
+        """Unlink a file below the root."""
+        with file_errors(self.uri(path)):
+            self._locate(path).unlink(missing_ok=True)
 
     def list(self, prefix: str) -> tuple[str, ...]:
         """Walk the tree below a prefix, unfinished entries left out."""
@@ -160,6 +168,11 @@ class ObjectStorage:
         """Tell whether there is an object of this name."""
         with self._errors(path):
             return bool(self._fs.isfile(self._key(path)))
+
+    def remove(self, path: str) -> None:
+        """Delete one object."""
+        with self._errors(path), suppress(FileNotFoundError):
+            self._fs.rm_file(self._key(path))
 
     def list(self, prefix: str) -> tuple[str, ...]:
         """List all objects below a prefix."""

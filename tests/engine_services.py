@@ -14,13 +14,20 @@ from trainer_svc.trainings import Training, Trainings
 
 
 def log_trainings(log: Path) -> Callable[[], None]:
-    """Log every training that the trainer begins (not those whose stored result it only hands out); returns what undoes it."""
+    """Log every training that the trainer begins (not those whose stored result it only hands out); returns what undoes it.
+
+    One that ended and had gone on from a checkpoint gets a second line: `pid resumed STEP/STEPS REQUEST_ID`.
+    """
     begin = Trainings._train
 
     async def logged(self: Trainings, training: Training) -> object:
         with log.open("a", encoding="utf-8") as handle:
             handle.write(f"{os.getpid()} train {training.plan.request_id}\n")
-        return await begin(self, training)
+        result = await begin(self, training)
+        if resumed := training.progress.value.resumed_step:
+            with log.open("a", encoding="utf-8") as handle:
+                handle.write(f"{os.getpid()} resumed {resumed}/{result.steps} {training.plan.request_id}\n")
+        return result
 
     Trainings._train = logged  # type: ignore[method-assign,assignment]
 

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from seal.domains.base import Prompt
 from seal.engine import (
+    Checkpoints,
     EvaluationRequest,
     EvaluationResult,
     GenerationRequest,
@@ -100,7 +101,12 @@ class FakeEngine:
         """Chat messages or raw text."""
         return "".join(f"<{message.role}>{message.content}" for message in prompt.messages) + prompt.text
 
-    def train(self, request: TrainingRequest, on_progress: Callable[[TrainingProgress], None] | None = None) -> FakeTask:
+    def train(
+        self,
+        request: TrainingRequest,
+        on_progress: Callable[[TrainingProgress], None] | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> FakeTask:
         """Three steps, then an adapter made of a digest of the request."""
         return self._submit(lambda: self._train(request, on_progress), training=True)
 

@@ -132,13 +132,18 @@ def watched(effects: Effects) -> Iterator[None]:
             call = super().generate
             return await effects.around("generate", request.request_id, lambda: call(request, progress))
 
-        async def train(self, request: trainer_pb2.TrainAdapterRequest, on_progress: Callable[[int, int], None]) -> TrainingRecord:
+        async def train(
+            self,
+            request: trainer_pb2.TrainAdapterRequest,
+            on_progress: Callable[[int, int], None],
+            on_resumed: Callable[[int], None] | None = None,
+        ) -> TrainingRecord:
             def progress(step: int, total: int) -> None:
                 effects.at("train", request.request_id, "during")
                 on_progress(step, total)
 
             call = super().train
-            return await effects.around("train", request.request_id, lambda: call(request, progress))
+            return await effects.around("train", request.request_id, lambda: call(request, progress, on_resumed))
 
         async def evaluate(self, request: evaluator_pb2.EvaluateRequest, on_progress: Callable[[int], None]) -> EvaluationRecord:
             def progress(done: int) -> None:

@@ -33,7 +33,8 @@ from seal.records import (
     TrainingRecord,
 )
 from seal.report.model import Machine
-from seal.restem.rollout import select_records
+from seal.restem.racing import advance
+from seal.restem.rollout import runner_of, select_records
 from seal.settings import EditSettings, EvaluationSettings, InnerLoopSettings, RunSpec, ValidationSettings
 
 MACHINE = Machine(
@@ -70,6 +71,8 @@ class Recipe:
     stages_done: int = 99
     """Stages that are finished, counted in their order."""
     repeats: int = 1
+    racing: tuple[int, ...] = ()
+    """Survivors of a rollout's candidates after each repeat but the last."""
     k: int = 4
     shards: int = 1
     gold: bool = True
@@ -103,7 +106,7 @@ class Maker:
             rounds=recipe.rounds,
             shards=recipe.shards,
             edit=EditSettings(family="self-qa", k=recipe.k, temperature=0.7),
-            inner=InnerLoopSettings(repeats=recipe.repeats),
+            inner=InnerLoopSettings(repeats=recipe.repeats, racing=recipe.racing),
             evaluation=EvaluationSettings.model_validate({"question_format": "few-shot", "grader": recipe.grader, "max_tokens": 16}),
             validation=ValidationSettings(gold_bound=recipe.gold, retained_queries=4 if recipe.retained else 0),
         )
@@ -200,6 +203,11 @@ class Maker:
             for kind, candidate, right in plan
             for repeat in range(self.recipe.repeats)
         ]
+        running = set(range(k))
+        for repeat, survivors in enumerate(self.recipe.racing if stage == "rollout" else (), start=1):
+            so_far = [loop for loop in loops if loop.repeat < repeat]
+            running = set(advance([runner_of(edits[candidate], so_far) for candidate in running], survivors))
+            loops = [loop for loop in loops if loop.repeat < repeat or loop.candidate in running]
         return ContextRecord(
             context_id=context.context_id,
             title=context.title,

@@ -356,6 +356,17 @@ def test_published_files_can_be_read_by_other_users_as_the_umask_says(local: Art
     assert stat.S_IMODE((fetched / "adapter_model.safetensors").stat().st_mode) == 0o666 & ~umask
 
 
+def test_a_removed_file_is_gone_its_neighbour_stays_and_removing_it_again_changes_nothing(store: ArtifactStore) -> None:
+    store.write_bytes("run/a", b"1")
+    store.write_bytes("run/b", b"2")
+    for _ in range(2):
+        store.remove("run/a")
+        assert not store.exists("run/a")
+        assert store.list("run") == ("run/b",)
+    with pytest.raises(InvalidInput):
+        store.remove("../b")
+
+
 def test_models_and_bytes_come_back_as_they_were(store: ArtifactStore) -> None:
     store.write_json("run/stages/r1/a.json", Note(text="Größe", score=None))
     store.write_json("run/stages/r1/a.json", Note(text="Größe", score=0.5))

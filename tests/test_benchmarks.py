@@ -18,7 +18,7 @@ from benchmarks.common import Setting, Timing
 from benchmarks.flops import count_weights
 from benchmarks.scaling import equal_cases, time_steps
 from seal.errors import InvalidInput, NotFound, PreconditionFailed
-from seal.settings import LoraSettings, OptimizerSettings
+from seal.settings import LoraSettings
 
 LOG = {
     "articles": [
@@ -126,15 +126,6 @@ def test_batched_in_float32_is_training_alone_and_another_seed_is_not(setting: S
 def test_a_mode_compared_with_itself_has_no_drop(measured: figures.Figures) -> None:
     assert measured["P7"].met
     assert "drop 0.000" in measured["P7"].details["log p"]
-
-
-def test_a_mode_that_the_engine_does_not_have_is_refused_before_anything_is_trained(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fields = {name: field for name, field in OptimizerSettings.model_fields.items() if name != "end_targets"}
-    monkeypatch.setattr(OptimizerSettings, "__pydantic_fields__", fields)
-    with pytest.raises(PreconditionFailed, match="no mode 'parity'"):
-        agreement.measure(setting, agreement.KEYS)
 
 
 def test_both_sides_of_the_evaluation_score_the_same_answers_alike(measured: figures.Figures) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -162,3 +163,33 @@ def test_reading_a_config_needs_neither_torch_nor_grpc() -> None:
     heavy = "{'torch', 'transformers', 'peft', 'grpc', 'fsspec', 'huggingface_hub', 'gguf'}"
     code = f"import seal.config, seal.artifacts, seal.models, seal.telemetry, sys; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "message"),
+    [
+        ("inner: {racing: [2]}", "inner.racing", r"run\.yaml: inner\.racing: a race to \[2\] has 2 repeats, but inner\.repeats is 1"),
+        (
+            "inner: {racing: [4], repeats: 2}",
+            "inner.racing",
+            "do not become fewer .*; give numbers that fall strictly, from below edit.k = 4",
+        ),
+        ("inner: {racing: [0], repeats: 2}", "inner.racing", "do not become fewer"),
+        (
+            "edit: {k: 10}\ninner: {racing: [3, 2], repeats: 3}\nimprove: {keep_per_context: 3}",
+            "improve.keep_per_context",
+            r"run\.yaml: improve\.keep_per_context: 3 edits of a context cannot be kept where 2 end the race; keep 2 or fewer",
+        ),
+    ],
+)
+def test_a_race_that_contradicts_other_fields_is_refused_by_the_field_to_change(config: Path, text: str, field: str, message: str) -> None:
+    error = refusal(config, text)
+    assert error.field == field
+    assert re.search(message, str(error))
+
+
+def test_a_race_is_off_unless_it_is_asked_for(config: Path) -> None:
+    assert [load_run_spec(None, {"profile": profile}).inner.racing for profile in PROFILES] == [()] * len(PROFILES)
+    config.write_text("profile: published\nedit: {k: 10}\ninner: {racing: [3, 2], racing_score: logprob}\n")
+    inner = load_run_spec(config).inner
+    assert (inner.racing, inner.repeats, inner.racing_score) == ((3, 2), 3, "logprob")

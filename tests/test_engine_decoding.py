@@ -12,9 +12,9 @@ from test_engine_training import train
 from tiny_model import ARCHITECTURES, tiny_model, tiny_transformer
 
 from seal.engine import tasks
-from seal.engine.decoding import DecodeSettings, Writing, choose_tokens
 from seal.engine.peft_format import Adapter, LoraPair, load_adapter, save_adapter
 from seal.engine.requests import EvaluationRequest, GenerationRequest
+from seal.engine.sampling import Draw, choose_tokens
 from seal.engine.text import cut_at_stop, encode
 from seal.errors import InvalidInput, NotFound
 
@@ -25,6 +25,10 @@ GOLDS = (" a loom", " the king of the hill", " x")
 def generation(**changes: object) -> GenerationRequest:
     base = {"prompts": PROMPTS, "seeds": ((1,), (2,), (3,)), "temperature": 0.0, "top_p": 1.0, "max_tokens": 12}
     return GenerationRequest(run="r", policy=None, **(base | changes))
+
+
+def evaluate(model, requests, max_rows: int = 64):
+    return tasks.evaluate(model, requests, max_rows=max_rows)
 
 
 def evaluation(adapter: Adapter | None = None, policy: Adapter | None = None, **changes: object) -> EvaluationRequest:
@@ -70,17 +74,15 @@ def test_a_sample_depends_on_its_seed_alone_not_on_its_neighbours():
 def test_nucleus_sampling_draws_each_token_with_its_renormalised_probability():
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
     draws = 4000
-    writings = [Writing([(index + 0.5) / draws]) for index in range(draws)]
-    settings = DecodeSettings(temperature=1.0, top_p=0.8, max_tokens=1, stop=())
-    counts = Counter(choose_tokens(probabilities.log().expand(draws, 4), writings, settings))
+    rows = [Draw(temperature=1.0, top_p=0.8, uniform=(index + 0.5) / draws) for index in range(draws)]
+    counts = Counter(choose_tokens(probabilities.log().expand(draws, 4), rows))
     assert set(counts) == {0, 1}
     assert counts[0] / draws == pytest.approx(0.5 / 0.8, abs=1e-3)
 
 
 def test_a_nucleus_larger_than_the_first_look_is_sorted_whole():
     logits = torch.zeros(1, 1000)
-    settings = DecodeSettings(temperature=1.0, top_p=0.95, max_tokens=1, stop=())
-    drawn = {choose_tokens(logits, [Writing([uniform])], settings)[0] for uniform in torch.linspace(0, 0.999, 400).tolist()}
+    drawn = {choose_tokens(logits, [Draw(1.0, 0.95, uniform)])[0] for uniform in torch.linspace(0, 0.999, 400).tolist()}
     assert len(drawn) > 300
 
 
@@ -88,9 +90,9 @@ def test_many_adapters_in_one_batch_answer_and_score_as_each_alone_and_as_peft(t
     peft = pytest.importorskip("peft")
     model = tiny_model()
     adapters = [None, trained(model, 1), trained(model, 2)]
-    together = tasks.evaluate(model, [evaluation(adapter) for adapter in adapters])
+    together = evaluate(model, [evaluation(adapter) for adapter in adapters])
     for adapter, result in zip(adapters, together, strict=True):
-        (alone,) = tasks.evaluate(model, [evaluation(adapter)])
+        (alone,) = evaluate(model, [evaluation(adapter)])
         assert result.answers == alone.answers
         assert result.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
         if adapter is None:
@@ -112,8 +114,8 @@ def test_an_adapter_on_a_policy_equals_their_concatenation_on_the_base():
     upper = trained(model, 5, policy=policy)
     from seal.engine.peft_format import concatenate
 
-    (stacked,) = tasks.evaluate(model, [evaluation(upper, policy)])
-    (merged,) = tasks.evaluate(model, [evaluation(concatenate(policy, upper))])
+    (stacked,) = evaluate(model, [evaluation(upper, policy)])
+    (merged,) = evaluate(model, [evaluation(concatenate(policy, upper))])
     assert stacked.answers == merged.answers
     assert stacked.logprobs == pytest.approx(merged.logprobs, abs=1e-4)
 
@@ -124,7 +126,7 @@ def test_an_adapter_that_changes_nothing_shows_a_logit_difference_of_zero():
     silent = Adapter(
         adapter.base_model, adapter.rank, adapter.alpha, {n: LoraPair(p.a, torch.zeros_like(p.b)) for n, p in adapter.pairs.items()}
     )
-    (result,) = tasks.evaluate(model, [evaluation(silent)])
+    (result,) = evaluate(model, [evaluation(silent)])
     assert result.max_logit_difference == 0.0
 
 
@@ -176,5 +178,5 @@ def test_progress_counts_up_to_all_rows_and_a_cancelled_generation_stops():
 
 
 def test_log_probabilities_are_at_most_zero_and_finite():
-    (result,) = tasks.evaluate(tiny_model(), [evaluation()])
+    (result,) = evaluate(tiny_model(), [evaluation()])
     assert all(math.isfinite(value) and value <= 0 for value in result.logprobs)

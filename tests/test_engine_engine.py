@@ -14,9 +14,10 @@ from tiny_model import save_tiny_model, tiny_model, tiny_transformer
 
 from seal.domains.base import Message, Prompt
 from seal.engine import Engine, EngineTask
+from seal.engine import engine as engine_module
 from seal.engine.model import FrozenModel
 from seal.engine.queues import FairQueue
-from seal.errors import Exhausted, InvalidInput, Transient
+from seal.errors import Exhausted, Internal, InvalidInput, Transient
 from seal.outcomes import Outcome
 from seal.settings import EngineSettings, LoraSettings
 
@@ -100,9 +101,18 @@ def test_an_adapter_for_another_base_is_refused_before_it_is_queued(engine):
 
 
 def test_a_request_that_breaks_ends_alone(engine):
-    broken = engine.evaluate(evaluation(prompts=("a", "b", "c"), golds=("", "", "")))
-    assert broken.future.exception(60) is not None
+    def broken(*_: object) -> None:
+        raise RuntimeError("nobody listens")
+
+    assert isinstance(engine.evaluate(evaluation(), broken).future.exception(60), Internal)
+    assert isinstance(engine.generate(generation(), broken).future.exception(60), Internal)
     assert engine.train(training_request()).future.result(60).outcome is Outcome.OK
+
+
+def test_a_completion_without_tokens_is_refused_by_its_place(engine):
+    with pytest.raises(InvalidInput) as caught:
+        engine.evaluate(evaluation(prompts=("a", "b", "c"), golds=("x", "", "y")))
+    assert caught.value.field == "golds[1]"
 
 
 def test_closing_ends_what_waits_with_a_transient_error():
@@ -132,6 +142,22 @@ def test_adapters_of_another_shape_wait_for_the_batch_and_are_trained_then(engin
     second = engine.train(training_request(seed=2, lora=other))
     assert first.future.result(60).adapter.rank == 4
     assert second.future.result(60).adapter.rank == 8
+
+
+def test_adapters_of_another_shape_do_not_wait_without_end_for_a_batch_that_is_refilled(engine, monkeypatch):
+    monkeypatch.setattr(engine_module, "MAX_TRAINING_WAIT_SECONDS", 0.0)
+    ended: list[str] = []
+
+    def queue(name: str, rank: int, count: int) -> list[EngineTask]:
+        lora = LoraSettings(rank=rank, alpha=8, target_modules=("q_proj",))
+        tasks = [engine.train(replace(training_request(seed=seed, lora=lora, epochs=4), run=name)) for seed in range(count)]
+        for task in tasks:
+            task.future.add_done_callback(lambda _: ended.append(name))
+        return tasks
+
+    for task in [*queue("small", 2, 6), *queue("large", 8, 1)]:
+        assert task.future.result(60).outcome is Outcome.OK
+    assert ended.index("large") < len(ended) - 1
 
 
 def test_chat_prompts_go_through_the_models_template_and_raw_prompts_do_not(engine):

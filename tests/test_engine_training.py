@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -11,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import ARCHITECTURES, tiny_model, tiny_transformer
 
+from seal.engine.attention import pack_rows
 from seal.engine.bank import SlotShape
-from seal.engine.layout import make_chunks
+from seal.engine.layout import CHUNK_TOKENS, MERGED_PADDING, make_chunks
 from seal.engine.optimizer import SlotOptimizer, learning_rate
+from seal.engine.order import plan_steps
 from seal.engine.peft_format import Adapter
 from seal.engine.requests import TrainingRequest, TrainingResult
+from seal.engine.text import encode_example, end_token
 from seal.engine.training import TrainingBatch, make_job
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
@@ -118,10 +122,11 @@ def test_any_mix_of_rows_slots_passes_and_ranks_equals_training_alone(data):
         assert difference(batched.adapter, alone.adapter) <= TOLERANCE
 
 
-def test_training_equals_peft_with_torch_adamw():
+@pytest.mark.parametrize("pad_to_tokens", [0, 48], ids=["clean", "padded as the published system"])
+def test_training_equals_peft_with_torch_adamw(pad_to_tokens):
     peft = pytest.importorskip("peft")
     model = tiny_model()
-    item = request(seed=5, epochs=3)
+    item = request(seed=5, epochs=3, pad_to_tokens=pad_to_tokens)
     (result,) = train(model, [item])
     shape = SlotShape(4, model.layers)
     row = torch.zeros(shape.parameters)
@@ -140,7 +145,9 @@ def test_training_equals_peft_with_torch_adamw():
         count = sum(row.targets for row in rows)
         loss = torch.zeros(())
         for row in rows:
-            logits = reference(input_ids=torch.tensor([row.tokens])).logits[0]
+            attended = torch.ones(1, len(row.tokens), dtype=torch.long)
+            attended[:, len(row.tokens) - row.pads :] = 0
+            logits = reference(input_ids=torch.tensor([row.tokens]), attention_mask=attended).logits[0]
             start = len(row.tokens) - row.targets
             wanted = torch.tensor(row.tokens[start:])
             loss = loss + torch.nn.functional.cross_entropy(logits[start - 1 : -1], wanted, reduction="sum") / count
@@ -283,12 +290,64 @@ def test_clipping_and_update_equal_torch_and_every_gradient_row_is_contiguous():
     assert not slots.update(1, values[1], torch.full((50,), float("nan")), rate=1e-2, settings=config)
 
 
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=40))
-def test_chunks_cover_all_slots_once_and_waste_little(counts):
-    counts = sorted(counts, reverse=True)
-    chunks = make_chunks(counts)
+def test_padded_rows_learn_every_padding_token_and_keep_what_is_longer():
+    tokenizer = tiny_model().tokenizer
+    clean, padded = (encode_example(tokenizer, "Q:", " a cat", pad_to_tokens=count) for count in (0, 20))
+    assert len(padded.tokens) == 20
+    assert padded.tokens[: len(clean.tokens)] == clean.tokens
+    assert set(padded.tokens[20 - padded.pads :]) == {end_token(tokenizer)}
+    assert padded.targets == clean.targets + padded.pads - 1
+    assert encode_example(tokenizer, "Q:", " a cat", pad_to_tokens=2) == clean
+
+
+LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=12)
+
+
+@given(lengths=LENGTHS, batch_size=st.integers(1, 5), epochs=st.integers(1, 3), seed=st.integers(0, 2**40))
+def test_every_epoch_takes_every_row_once_in_full_steps(lengths, batch_size, epochs, seed):
+    steps = plan_steps(lengths, batch_size=batch_size, epochs=epochs, seed=seed)
+    per_epoch = -(-len(lengths) // batch_size)
+    assert len(steps) == epochs * per_epoch
+    for epoch in range(epochs):
+        part = steps[epoch * per_epoch : (epoch + 1) * per_epoch]
+        assert sorted(row for step in part for row in step) == list(range(len(lengths)))
+        assert all(len(step) == batch_size for step in part[:-1])
+
+
+def test_every_order_of_an_epoch_is_equally_likely():
+    counts = Counter(plan_steps([5, 900, 5, 30], batch_size=4, epochs=1, seed=seed)[0] for seed in range(4800))
+    assert len(counts) == 24
+    assert sum((count - 200) ** 2 / 200 for count in counts.values()) < 49.7  # chi-square, 23 degrees of freedom, p = 0.001
+
+
+def test_trainings_with_one_seed_meet_rows_of_like_length():
+    lengths = list(range(100, 1100, 100))
+    steps = [plan_steps([length + offset for length in lengths], batch_size=1, epochs=2, seed=3) for offset in (0, 7, 13)]
+    assert steps[0] == steps[1] == steps[2]
+    assert steps[0] != plan_steps(lengths, batch_size=1, epochs=2, seed=4)
+
+
+ROWS = st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=4), min_size=1, max_size=24)
+
+
+@given(ROWS)
+def test_chunks_hold_every_row_once_and_cost_no_more_than_one_chunk_or_one_per_slot(rows):
+    rows = sorted((sorted(lengths, reverse=True) for lengths in rows), reverse=True)
+    layout = make_chunks(rows)
+    chunks = [item.chunk for item in layout]
     assert [chunk.slot_start for chunk in chunks] == [0, *(chunk.slot_stop for chunk in chunks[:-1])]
-    assert chunks[-1].slot_stop == len(counts)
+    assert chunks[-1].slot_stop == len(rows)
     assert [chunk.token_start for chunk in chunks] == [0, *(chunk.token_stop for chunk in chunks[:-1])]
-    assert all(count <= chunk.block for chunk in chunks for count in counts[chunk.slot_start : chunk.slot_stop])
-    assert sum(counts) >= (1 - 0.125) * chunks[-1].token_stop - 1e-9
+    for item in layout:
+        assert item.chunk.block == sum(item.row_lengths)
+        for lengths in rows[item.chunk.slot_start : item.chunk.slot_stop]:
+            assert all(length <= place for length, place in zip(lengths, item.row_lengths, strict=False))
+            assert len(lengths) <= len(item.row_lengths)
+    merging = 1 / (1 - MERGED_PADDING) + 0.1
+    own_chunk_each = sum(map(sum, rows)) + CHUNK_TOKENS * len(rows)
+    assert chunks[-1].token_stop + CHUNK_TOKENS * len(chunks) <= merging * own_chunk_each
+    buckets = pack_rows(layout).buckets
+    covered = torch.zeros(chunks[-1].token_stop, 1, 1)
+    for bucket in buckets:
+        bucket.view(covered).add_(1)
+    assert bool((covered == 1).all())

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from controller_harness import IMPATIENT, small_spec
-from resume_harness import Crash, Effects, KillPoint, Scene, crash
+from resume_harness import REPOSITORY, Crash, Effects, KillPoint, Scene, crash
 from tiny_model import save_tiny_model
 
 from controller_svc.core import Phase
@@ -95,3 +101,76 @@ def test_a_process_killed_with_its_real_engine_resumes_to_the_same_digests(
     ours, theirs = ([policy.adapter and policy.adapter.sha256 for policy in run.status().policies] for run in (killed, calm_process))
     assert ours == theirs
     assert {request for _, request in killed.executed()[executed:]}.isdisjoint(finished)
+
+
+@pytest.fixture(scope="module")
+def long_spec(tmp_path_factory: pytest.TempPathFactory) -> RunSpec:
+    """The same with an M-step of many steps, checkpointed all the time."""
+    spec = tiny_spec(tmp_path_factory.mktemp("long"))
+    optimizer = {"epochs": 12, "batch_size": 1, "learning_rate": 1e-4}
+    improve = spec.improve.model_dump() | {"optimizer": optimizer, "checkpoint_every_seconds": 0.01}
+    return RunSpec.model_validate(spec.model_dump() | {"improve": improve})
+
+
+def policy_digests(run: Scene) -> list[str | None]:
+    """Digests of the policies, round by round."""
+    return [policy.adapter and policy.adapter.sha256 for policy in run.status().policies]
+
+
+@pytest.fixture(scope="module")
+def calm_long_process(tmp_path_factory: pytest.TempPathFactory, long_spec: RunSpec) -> Scene:
+    calm = scene(tmp_path_factory.mktemp("calm-long") / "scene", long_spec)
+    assert calm.run_child(resume=False) == 0
+    assert calm.executed("resumed") == []
+    return calm
+
+
+def resumed_at(run: Scene) -> tuple[int, int]:
+    """(step, steps in all) of the one M-step that went on from a checkpoint."""
+    ((_, line),) = run.executed("resumed")
+    where, request_id = line.split(" ")
+    assert request_id == "demo/r1/improve/policy"
+    step, steps = where.split("/")
+    return int(step), int(steps)
+
+
+def test_a_process_killed_in_the_m_step_resumes_it_in_the_middle_to_the_same_policy(
+    calm_long_process: Scene, tmp_path: Path, long_spec: RunSpec
+) -> None:
+    killed = scene(tmp_path / "killed", long_spec)
+    assert killed.run_child(resume=False, point=KillPoint(nth=4, when="during", effect="train", match="r1/improve")) == -9
+    assert killed.run_child(resume=True) == 0
+    step, steps = resumed_at(killed)
+    assert 0 < step < steps
+    assert policy_digests(killed) == policy_digests(calm_long_process)
+    assert killed.selections()[1].sha256 == calm_long_process.selections()[1].sha256
+    assert ArtifactStore(killed.root).list("demo/checkpoints") == ()
+
+
+def test_the_command_stopped_in_the_m_step_leaves_a_last_checkpoint_and_goes_on_from_it(
+    calm_long_process: Scene, tmp_path: Path, long_spec: RunSpec
+) -> None:
+    stopped = scene(tmp_path / "stopped", long_spec)
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(long_spec.model_dump(mode="json")))
+    arguments = ["run", str(config), "--root", stopped.root, "--output", "json"]
+    command = [sys.executable, "-c", "from controller_svc.cli import main; main()", "--log-level", "info", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "checkpoint written" in line:
+                process.send_signal(signal.SIGTERM)
+                break
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == 130, rest
+    assert "training suspended" in rest
+    assert len(ArtifactStore(stopped.root).list("demo/checkpoints")) == 1
+    again = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert again.returncode == 0, again.stderr
+    (resumed,) = [line for line in again.stderr.splitlines() if "training of the policy resumed" in line]
+    assert json.loads(resumed)["step"] > 0
+    assert "round 1 of 1, improve: done in" in again.stderr
+    assert f"(resumed at step {json.loads(resumed)['step']})" in again.stderr
+    assert policy_digests(stopped) == policy_digests(calm_long_process)
+    assert ArtifactStore(stopped.root).list("demo/checkpoints") == ()

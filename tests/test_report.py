@@ -244,6 +244,23 @@ def test_reliability_needs_repeats(full: Report, store: ArtifactStore) -> None:
     assert repeated.single <= 1
 
 
+def test_a_raced_rollout_reports_the_mean_of_the_first_training_the_best_finalist_and_no_reliability(store: ArtifactStore) -> None:
+    report = report_of(store, repeats=2, racing=(2,), stages_done=3, diverged=0.1)
+    rollout = report.rollouts[0]
+    means, best = [], []
+    for record in records_of(store, "r1-rollout"):
+        rewards = {(loop.candidate, loop.repeat): loop.evaluation.reward for loop in record.inner_loops if loop.evaluation}
+        means.append(mean([reward or 0.0 for (_, repeat), reward in rewards.items() if repeat == 0]))
+        twice = [c for c in range(4) if {(c, 0), (c, 1)} <= rewards.keys()]
+        assert len({loop.candidate for loop in record.inner_loops if loop.repeat == 1}) == 2
+        if twice:
+            best.append(max(mean([rewards[c, 0] or 0.0, rewards[c, 1] or 0.0]) for c in twice))
+    assert rollout.reward.mean == pytest.approx(mean(means))
+    assert rollout.best.mean == pytest.approx(mean(best)) and len(best) == len(means)
+    assert rollout.reliability is None
+    assert rollout.decisions["eliminated"] > 0 and sum(rollout.decisions.values()) == rollout.candidates == 48
+
+
 def test_forgetting_is_measured_against_the_same_policy_on_the_same_questions(store: ArtifactStore) -> None:
     report = report_of(store, stages_done=1)
     run = report.run

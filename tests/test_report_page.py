@@ -152,6 +152,7 @@ def test_kept_and_dropped_edits_stand_side_by_side_with_reasons_examples_and_ans
         ({"invalid": 1.0}, "Self-edits of the base model, before any round", "No training example could be parsed"),
         ({"passages": 1, "train_passages": 1, "k": 1, "gold": False, "retained": False}, "What is forgotten", "too few for an interval"),
         ({"grader": "logprob", "repeats": 2}, "cannot tell how much", "Reliability of the reward"),
+        ({"repeats": 2, "racing": (2,)}, "Reliability by round", "ran a race (4 → 2)"),
         ({"edits": False}, "How the edits look", "after training on the passage alone"),
         ({"rounds": 0}, "Rewards of the candidates", "base model only"),
     ],

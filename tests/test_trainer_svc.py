@@ -139,6 +139,9 @@ BAD_REQUESTS: list[tuple[str, dict[str, object]]] = [
     ("optimizer.max_grad_norm", {"optimizer": _optimizer(max_grad_norm=float("nan"))}),
     ("init_seed", {"init_seed": 2**63}),
     ("order_seed", {"order_seed": 2**64 - 1}),
+    ("checkpoint_every_seconds", {"checkpoint_every_seconds": -1.0}),
+    ("checkpoint_every_seconds", {"checkpoint_every_seconds": float("nan")}),
+    ("checkpoint_every_seconds", {"checkpoint_every_seconds": 1e6}),
     ("export_mode", {"export_mode": trainer_pb2.EXPORT_MODE_UNSPECIFIED}),
 ]
 

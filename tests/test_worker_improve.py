@@ -83,6 +83,10 @@ async def test_the_policy_learns_the_kept_prompts_and_edits_and_is_one_adapter_o
     assert [(row.prompt, row.completion) for row in request.examples] == [(edit.prompt, edit.text) for edit in selection.kept]
     assert request.policy.adapter.sha256 == POLICY.sha256
     assert request.export_mode == trainer_pb2.EXPORT_MODE_WITH_POLICY
+    assert request.checkpoint_every_seconds == place.spec.improve.checkpoint_every_seconds > 0
+    assert not any(
+        place.fakes.requests[f"train {name}"].checkpoint_every_seconds for name in place.asked("train") if name != request.request_id
+    )
     assert (request.lora.rank, request.optimizer.epochs) == (place.spec.improve.lora.rank, place.spec.improve.optimizer.epochs)
     assert summary.policy is not None
     assert summary.result_sha256 == selection.sha256

@@ -113,6 +113,20 @@ def test_the_estimate_leaves_out_what_an_earlier_attempt_did(tmp_path: Path) -> 
     assert (told[-1].edits_done, told[-1].training_fraction, told[-1].inner_loops_done) == (10, 0.9, 8)
 
 
+def test_steps_that_a_checkpoint_brought_are_told_but_are_no_work_of_this_attempt(tmp_path: Path) -> None:
+    told: list[TaskProgress] = []
+    clock = [0.0]
+    counted = meter(tmp_path, told, clock)
+    counted.plan(edits=0, trainings=1, queries=0, inner_loops=0)
+    counted.training_resumed("a", step=80)
+    counted.training("a", step=80, total_steps=100)
+    assert (told[-1].training_fraction, told[-1].eta_seconds) == (0.8, None)
+    clock[0] = 30.0
+    counted.training("a", step=90, total_steps=100)
+    assert (told[-1].trained_steps, told[-1].resumed_steps, told[-1].training_fraction) == (10, 80, 0.9)
+    assert told[-1].eta_seconds == pytest.approx(30.0)
+
+
 def test_running_trainings_count_by_their_steps(tmp_path: Path) -> None:
     told: list[TaskProgress] = []
     counted = meter(tmp_path, told, [0.0])

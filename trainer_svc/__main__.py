@@ -56,7 +56,8 @@ def main(
     Adapters and results are published in the artifact store.
 
     On SIGTERM it becomes NOT_SERVING, takes no new request, lets what runs end within the grace, and then leaves: what was cut is
-    trained again, to the same weights, when its client asks again.
+    trained again, to the same weights, when its client asks again. Long trainings that keep checkpoints do not use the grace: they stop
+    after the current step with a last checkpoint, from which any trainer on this artifact store goes on.
 
     Exit codes: 0 ended by a signal, 2 wrong option or model, 42 permanent error, 43 worth a retry.
     """
@@ -87,7 +88,8 @@ def _make(backend: Backend) -> Serving:
     async def drain(grace_seconds: float) -> None:
         await trainings.close(grace_seconds=grace_seconds)
 
-    return Serving(partial(register, engine=engine, store=store, adapters=adapters, trainings=trainings), drain)
+    registration = partial(register, engine=engine, store=store, adapters=adapters, trainings=trainings)
+    return Serving(registration, suspend=trainings.suspend, drain=drain)
 
 
 if __name__ == "__main__":

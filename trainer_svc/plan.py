@@ -26,6 +26,8 @@ class TrainingLimits:
     """Names of target projections."""
     max_steps: int = 200_000
     """Optimiser steps: epochs x rows / batch size."""
+    max_checkpoint_seconds: float = 86_400.0
+    """Longest time between two checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class TrainingPlan:
     request_id: str
     run: str
     body_sha256: str
-    """Digest of all that decides the result: the request without its id and without the URI of the policy, whose digest says what it is."""
+    """Digest of all that decides the result: the request without its id, its checkpoints and the URI of the policy, whose digest says what
+    it is."""
     base_model: str
     policy: AdapterReference | None
     examples: tuple[tuple[str, str], ...]
@@ -45,11 +48,18 @@ class TrainingPlan:
     init_seed: int
     order_seed: int
     with_policy: bool
+    checkpoint_every_seconds: float
+    """0 keeps no checkpoints."""
 
     @property
     def result_path(self) -> str:
         """Where the ended training is kept, relative to the artifacts root."""
         return result_path(self.run, self.request_id)
+
+    @property
+    def checkpoint_path(self) -> str:
+        """Where the last checkpoint of the running training is kept, relative to the artifacts root."""
+        return f"{self.run}/checkpoints/{hashlib.sha256(self.request_id.encode()).hexdigest()}.safetensors"
 
 
 def result_path(run: str, request_id: str) -> str:
@@ -83,14 +93,18 @@ def parse_training(request: trainer_pb2.TrainAdapterRequest, *, limits: Training
         init_seed=validation.seed(request.init_seed, field="init_seed"),
         order_seed=validation.seed(request.order_seed, field="order_seed"),
         with_policy=request.export_mode == trainer_pb2.EXPORT_MODE_WITH_POLICY,
+        checkpoint_every_seconds=validation.real_number(
+            request.checkpoint_every_seconds, field="checkpoint_every_seconds", minimum=0.0, maximum=limits.max_checkpoint_seconds
+        ),
     )
 
 
 def body_digest(request: trainer_pb2.TrainAdapterRequest) -> str:
-    """sha256 of the request without id and policy URI: the same artifacts under a moved root are the same body."""
+    """sha256 of the request without id, checkpoints and policy URI: the same artifacts under a moved root are the same body."""
     body = trainer_pb2.TrainAdapterRequest()
     body.CopyFrom(request)
     body.ClearField("request_id")
+    body.ClearField("checkpoint_every_seconds")
     if body.policy.HasField("adapter"):
         body.policy.adapter.ClearField("uri")
     return hashlib.sha256(body.SerializeToString(deterministic=True)).hexdigest()
@@ -130,4 +144,5 @@ def _optimizer(message: trainer_pb2.OptimizerConfig) -> OptimizerSettings:
         warmup_ratio=message.warmup_ratio,
         weight_decay=message.weight_decay,
         max_grad_norm=message.max_grad_norm,
+        pad_to_tokens=message.pad_to_tokens,
     )

@@ -3,15 +3,13 @@
 A training belongs to the service, not to a call. It ends in one of three ways:
 - its result is stored (`{run}/trainings/...json`): from then on every retry of the same request gets this result, also after a restart;
 - trained, but the adapter could not be stored (disk full): the weights stay in memory and the next retry only stores them;
-- failed before that: it is forgotten, the callers get the error, and a retry starts anew, with the same seeds and so the same weights.
+- failed before that: it is forgotten, the callers get the error, and a retry starts anew, with the same seeds and so the same weights,
+  or goes on from the last checkpoint if the request asked for checkpoints.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import re
-import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -19,18 +17,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import structlog
-from safetensors import SafetensorError
 
 from seal import telemetry
-from seal.engine import Adapter, TaskState, TrainingProgress, TrainingRequest, TrainingResult, save_adapter
+from seal.engine import Adapter, Checkpoints, Suspended, TaskState, TrainingProgress, TrainingRequest, TrainingResult, save_adapter
 from seal.errors import Conflict, NotFound, Transient
-from seal.files import file_errors
 from seal.outcomes import Outcome
-from seal.records import AdapterReference, Record, TrainingRecord
+from seal.records import Record, TrainingRecord
 from seal.rpc.convert import finite_or_zero
 from seal.rpc.engine_calls import EngineTask, Newest, engine_call, result_of
 from seal.v1 import common_pb2, trainer_pb2
+from trainer_svc.checkpoints import checkpoints_of, discard_checkpoint
 from trainer_svc.plan import TrainingPlan, result_path
+from trainer_svc.publish import adapters_prefix, publish_adapter
 
 if TYPE_CHECKING:
     from seal.adapters import AdapterCache
@@ -41,6 +39,8 @@ log = structlog.get_logger(__name__)
 
 CANCEL_WAIT_SECONDS = 5.0
 """How long a cancel waits for the engine to let go before it answers with the state as it is."""
+FINAL_CHECKPOINT_SECONDS = 60.0
+"""How long an ending process waits for suspended trainings to finish their step and for their checkpoints to be written."""
 UNSTORED_ADAPTERS = 64
 """Trained adapters kept in memory because they could not be stored; the oldest leave first and would be trained again."""
 
@@ -75,6 +75,7 @@ class Training:
         self.progress = Newest(trainer_pb2.TrainingProgress(state=common_pb2.TASK_STATE_QUEUED))
         self.cancel_requested = False
         self.engine_task: EngineTask[TrainingResult] | None = None
+        self.checkpoints: Checkpoints | None = None
         self.task: asyncio.Task[TrainingRecord]
         """Its whole life; read it with `result`, never await it directly: a caller that leaves must not end it."""
 
@@ -103,7 +104,7 @@ class Trainings:
         self._save_adapter = save_adapter
         self._live: dict[Key, Training] = {}
         self._unstored: OrderedDict[Key, tuple[str, TrainingResult]] = OrderedDict()
-        self._closing = False
+        self._closing = self._suspending = False
 
     def attach(self, plan: TrainingPlan) -> Training:
         """The live training of this request, or a new one. Raises Conflict if the request_id belongs to another body."""
@@ -111,7 +112,7 @@ class Trainings:
         if (training := self._live.get(key)) is not None:
             _check_same_body(plan, training.plan.body_sha256)
             return training
-        if self._closing:
+        if self._closing or (self._suspending and plan.checkpoint_every_seconds):
             raise Transient("the trainer is shutting down", remedy="send the same request again")
         training = self._live[key] = Training(plan)
         training.task = asyncio.create_task(self._run(training), name=f"training {plan.request_id}")
@@ -139,16 +140,23 @@ class Trainings:
         await asyncio.wait({found.task}, timeout=CANCEL_WAIT_SECONDS)
         return found.task.done()
 
+    def suspend(self) -> None:
+        """Stop the trainings that keep checkpoints after their current step, with a last one; `close` waits for it. The others go on."""
+        self._suspending = True
+        for training in self._live.values():
+            if training.checkpoints is not None:
+                training.checkpoints.suspend()
+
     async def close(self, *, grace_seconds: float) -> None:
-        """Accept nothing new, let the running ones end within the grace, then drop the rest: a retry trains those again."""
+        """Accept nothing new, suspend what keeps checkpoints, let the others end within the grace, then drop what is left.
+
+        A retry goes on from the checkpoints and trains the others again.
+        """
         self._closing = True
-        tasks = {training.task for training in self._live.values()}
-        if not tasks:
-            return
-        _, pending = await asyncio.wait(tasks, timeout=grace_seconds)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        self.suspend()
+        suspended = {training.task for training in self._live.values() if training.plan.checkpoint_every_seconds}
+        others = {training.task for training in self._live.values()} - suspended
+        await asyncio.gather(_end_within(others, grace_seconds), _end_within(suspended, max(grace_seconds, FINAL_CHECKPOINT_SECONDS)))
 
     async def _run(self, training: Training) -> TrainingRecord:
         plan, key = training.plan, (training.plan.run, training.plan.request_id)
@@ -169,6 +177,7 @@ class Trainings:
             request_id=plan.request_id,
             outcome=record.outcome.value,
             steps=record.steps,
+            resumed_step=training.progress.value.resumed_step,
             final_loss=round(record.final_loss, 4),
             seconds=round(record.seconds, 3),
         )
@@ -189,16 +198,23 @@ class Trainings:
             order_seed=plan.order_seed,
             with_policy=plan.with_policy,
         )
-        async with engine_call(lambda: self._start(training, request)) as finished:
-            log.info("training accepted", run=plan.run, request_id=plan.request_id, examples=len(plan.examples), rank=plan.lora.rank)
-            await asyncio.wait({finished})
-            if finished.cancelled() and training.cancel_requested:
-                return _cancelled()
-            return result_of(finished)
+        async with checkpoints_of(self._store, plan) as training.checkpoints:
+            if training.checkpoints is not None and self._suspending:
+                training.checkpoints.suspend()
+            async with engine_call(lambda: self._start(training, request)) as finished:
+                log.info("training accepted", run=plan.run, request_id=plan.request_id, examples=len(plan.examples), rank=plan.lora.rank)
+                await asyncio.wait({finished})
+                if finished.cancelled() and training.cancel_requested:
+                    return _cancelled()
+                return result_of(finished)
 
     def _start(self, training: Training, request: TrainingRequest) -> EngineTask[TrainingResult]:
         """Hand the request to the engine; a cancel that came meanwhile is passed on."""
-        task = self._engine.train(request, on_progress=lambda progress: training.progress.set(_progress_message(progress)))
+        task = self._engine.train(
+            request,
+            on_progress=lambda progress: training.progress.set(_progress_message(progress)),
+            checkpoints=training.checkpoints,
+        )
         training.engine_task = task
         if training.cancel_requested:
             task.cancel()
@@ -214,6 +230,7 @@ class Trainings:
         if adapter is not None and not self._store.exists(f"{adapters_prefix(plan.run)}/{adapter.sha256}/manifest.json"):
             log.warning("stored adapter is gone, training again", run=plan.run, request_id=plan.request_id, adapter=adapter.sha256)
             return None
+        discard_checkpoint(self._store, plan)
         return stored.result
 
     def _read(self, path: str) -> StoredTraining | None:
@@ -223,7 +240,7 @@ class Trainings:
         """Publish the adapter, then the result; blocks on the store."""
         record = TrainingRecord(
             outcome=trained.outcome,
-            adapter=None if trained.adapter is None else self._publish(plan.run, trained.adapter),
+            adapter=None if trained.adapter is None else publish_adapter(self._store, plan.run, trained.adapter, self._save_adapter),
             steps=trained.steps,
             final_loss=finite_or_zero(trained.final_loss),
             tokens=trained.tokens,
@@ -232,19 +249,16 @@ class Trainings:
         )
         stored = StoredTraining(request_id=plan.request_id, body_sha256=plan.body_sha256, result=record)
         self._store.write_json(plan.result_path, stored)
+        discard_checkpoint(self._store, plan)
         return record
-
-    def _publish(self, run: str, adapter: Adapter) -> AdapterReference:
-        with file_errors(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="seal-adapter-") as scratch:
-            try:
-                self._save_adapter(adapter, Path(scratch))
-            except SafetensorError as error:
-                raise OSError(_error_number(error), str(error)) from error
-            return self._store.publish_directory(Path(scratch), adapters_prefix(run))
 
     def _ended(self, key: Key, task: asyncio.Task[TrainingRecord]) -> None:
         del self._live[key]
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, Suspended):
+            log.info("training suspended", run=key[0], request_id=key[1], reason=str(error))
+        else:
             telemetry.metrics.trainings.labels(outcome="failed").inc()
             log.warning("training failed", run=key[0], request_id=key[1], error=type(error).__name__, reason=str(error))
 
@@ -256,12 +270,17 @@ def _progress_message(progress: TrainingProgress) -> trainer_pb2.TrainingProgres
         total_steps=progress.total_steps,
         loss=finite_or_zero(progress.loss),
         eta_seconds=finite_or_zero(progress.eta_seconds),
+        resumed_step=progress.resumed_step,
     )
 
 
-def adapters_prefix(run: str) -> str:
-    """Where a run's adapters are published, relative to the artifacts root."""
-    return f"{run}/adapters"
+async def _end_within(tasks: set[asyncio.Task[TrainingRecord]], seconds: float) -> None:
+    """Let tasks end, then cancel those that have not."""
+    if tasks:
+        _, pending = await asyncio.wait(tasks, timeout=seconds)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
 
 
 def _check_same_body(plan: TrainingPlan, body_sha256: str) -> None:
@@ -276,9 +295,3 @@ def _check_same_body(plan: TrainingPlan, body_sha256: str) -> None:
 def _cancelled() -> TrainingResult:
     """A training that was stopped before the engine could say how far it was."""
     return TrainingResult(outcome=Outcome.CANCELLED, adapter=None, steps=0, final_loss=0.0, tokens=0, seconds=0.0, engine_seconds=0.0)
-
-
-def _error_number(error: SafetensorError) -> int:
-    """The errno that safetensors puts into its message, for example "... (os error 28)"; EIO without one."""
-    found = re.search(r"os error (\d+)|code: (\d+)", str(error))
-    return int(found[1] or found[2]) if found else errno.EIO

@@ -113,6 +113,8 @@ class StageTracker:
         head = f"{_title(stage, self._spec.rounds)}: done in {duration(entry.seconds.get(str(kind), 0.0))}"
         if kind is Stage.IMPROVE:
             policy = next((policy for policy in status.policies if policy.round == number), None)
+            resumed = sum(shard.resumed_steps for shard in self._shards.values())
+            head += f" (resumed at step {resumed})" if resumed else ""
             return f"{head}, kept {plural(entry.kept, 'edit')}" + ("" if policy and policy.improved else ", the policy stays as it was")
         loops = sum(shard.inner_loops_total for shard in self._shards.values())
         resumed = sum(shard.inner_loops_resumed for shard in self._shards.values())

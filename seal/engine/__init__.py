@@ -1,6 +1,9 @@
 """One frozen base model, many LoRA slots: train, generate, score. The only torch code of the project; the three services use it."""
 
+from seal.engine.checkpoint import SlotCheckpoint
+from seal.engine.checkpointing import Checkpoints, Suspended
 from seal.engine.engine import Engine
+from seal.engine.memory import MemoryEstimate
 from seal.engine.peft_format import Adapter, concatenate, load_adapter, save_adapter
 from seal.engine.queues import EngineTask
 from seal.engine.requests import (
@@ -17,13 +20,17 @@ from seal.engine.requests import (
 
 __all__ = [
     "Adapter",
+    "Checkpoints",
     "Engine",
     "EngineTask",
     "EvaluationRequest",
     "EvaluationResult",
     "GenerationRequest",
     "GenerationResult",
+    "MemoryEstimate",
     "Sample",
+    "SlotCheckpoint",
+    "Suspended",
     "TaskState",
     "TrainingProgress",
     "TrainingRequest",

@@ -1,133 +1,99 @@
 """Attention by plain matrix products, entered through transformers' attention interface under the name `seal`.
 
-Two ways to attend, chosen by what the engine puts into `AttentionHolder` for the length of one forward pass:
+Three ways to attend, chosen by what the engine puts into `AttentionHolder` for the length of one forward pass:
 
-- `PackedRows`: training. Rows of many lengths lie behind one another in one packed sequence; rows of like length are gathered into a bucket
-  (rows, length), so attention costs what the rows cost and never crosses a row's border. The backward pass is written by hand with
-  gathers in both directions (every real token lies in exactly one place), because index_add on CPU and SDPA's CPU backward are slow.
-- `CachedRows`: generation and scoring. Keys and values go into a preallocated cache, rows are left-aligned, each at a position of its own.
+- `PackedRows`: training. Rows of many lengths lie behind one another in one packed sequence; rows of like length form a bucket
+  (rows, length), a strided view, so attention costs what the rows cost and never crosses a row's border. The backward pass is written
+  by hand: SDPA's backward in bfloat16 is slow on a CPU.
+- `VarlenRows`: training on CUDA. The same without padding, by torch's `varlen_attn`.
+- `CachedPass` (cache.py): generation and scoring. Keys and values go into a preallocated cache, rows are left-aligned, each at a position
+  of its own.
 
 transformers builds no mask for an attention it does not know; causality, row borders and the sliding window are applied here.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
+from seal.engine.cache import CachedPass
+from seal.engine.layout import RowChunk
 from seal.errors import Internal, InvalidInput
 
 ATTENTION_NAME = "seal"
-MAX_BUCKET_PADDING = 0.25
-"""A bucket takes in the next shorter row while it is at least this close to the bucket's length."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Rows of like length, padded to the longest."""
+    """Rows of one padded length, as a strided view of the packed sequence: `rows` rows side by side in each of `blocks` blocks."""
 
+    token_start: int
+    blocks: int
+    block: int
+    """Tokens from one block to the next."""
+    offset: int
+    """First row's place in its block."""
     rows: int
     length: int
-    index: torch.Tensor
-    """(rows * length,) position in the packed sequence; padding points at the row's first token."""
-    own: torch.Tensor
-    """(rows, 1, length, 1) 1 where the place holds a token of its own, 0 where it is padding, in the compute type."""
+    attended: torch.Tensor | None = None
+    """(blocks * rows,) keys that may be attended to in each row; None if all."""
+
+    def view(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(T, heads, D) -> view (blocks, rows, length, heads, D)."""
+        blocks = tokens[self.token_start : self.token_start + self.blocks * self.block].view(self.blocks, self.block, *tokens.shape[1:])
+        rows = blocks[:, self.offset : self.offset + self.rows * self.length]
+        return rows.view(self.blocks, self.rows, self.length, *tokens.shape[1:])
 
 
 @dataclass(frozen=True)
 class PackedRows:
-    """Rows of a packed sequence of T tokens."""
+    """Rows of a packed sequence; every token lies in exactly one bucket."""
 
     buckets: tuple[Bucket, ...]
-    inverse: torch.Tensor
-    """(T,) place of each token in the concatenated buckets; tokens that are padding point at 0."""
-    real: torch.Tensor
-    """(T, 1, 1) 1 for real tokens, 0 for padding, in the compute type."""
 
 
-def pack_rows(starts: Sequence[int], lengths: Sequence[int], tokens: int, *, dtype: torch.dtype, device: torch.device) -> PackedRows:
-    """Sort rows into buckets. `starts` are positions in the packed sequence of `tokens` tokens."""
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+def pack_rows(
+    chunks: Sequence[RowChunk], *, attended: Sequence[Sequence[int]] | None = None, device: torch.device | None = None
+) -> PackedRows:
+    """Buckets of all chunks: neighbouring rows of one length go together. `attended` limits each slot's rows to their first tokens."""
     buckets: list[Bucket] = []
-    inverse = torch.zeros(tokens, dtype=torch.long)
-    real = torch.zeros(tokens, dtype=dtype)
-    offset, first = 0, 0
-    while first < len(order):
-        length, stop = lengths[order[first]], first + 1
-        while stop < len(order) and lengths[order[stop]] >= (1 - MAX_BUCKET_PADDING) * length:
-            stop += 1
-        index = torch.empty(stop - first, length, dtype=torch.long)
-        own = torch.zeros(stop - first, 1, length, 1, dtype=dtype)
-        for place, row in enumerate(order[first:stop]):
-            start, count = starts[row], lengths[row]
-            index[place] = start
-            index[place, :count] = torch.arange(start, start + count)
-            own[place, :, :count] = 1
-            inverse[start : start + count] = torch.arange(count) + offset + place * length
-            real[start : start + count] = 1
-        buckets.append(Bucket(stop - first, length, index.view(-1).to(device), own.to(device)))
-        offset += (stop - first) * length
-        first = stop
-    return PackedRows(tuple(buckets), inverse.to(device), real.to(device)[:, None, None])
+    for item in chunks:
+        chunk, first = item.chunk, 0
+        for length, group in itertools.groupby(item.row_lengths):
+            rows = len(list(group))
+            limits = None
+            if attended is not None:
+                slots = attended[chunk.slot_start : chunk.slot_stop]
+                places = range(first, first + rows)
+                limits = torch.tensor([slot[place] if place < len(slot) else length for slot in slots for place in places], device=device)
+            buckets.append(Bucket(chunk.token_start, chunk.slots, chunk.block, item.row_starts[first], rows, length, limits))
+            first += rows
+    return PackedRows(tuple(buckets))
 
 
-class CachedRows:
-    """A preallocated key-value cache of R rows, and where the current forward pass writes.
+@dataclass(frozen=True)
+class VarlenRows:
+    """Rows that follow one another without padding."""
 
-    Shapes: keys and values per layer (R, kv_heads, capacity, head_dim). The pass brings Q tokens for each of the R rows, packed row by row.
-    """
-
-    def __init__(
-        self, *, rows: int, capacity: int, layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        shape = (rows, kv_heads, capacity, head_dim)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.rows, self.capacity = rows, capacity
-        self.positions_R_Q = torch.zeros(rows, 1, dtype=torch.long, device=device)
-        self.key_count = 0
-
-    def place(self, starts_R: torch.Tensor, queries: int) -> None:
-        """Say where the next pass's tokens lie: row r at `starts_R[r]` to `starts_R[r] + queries - 1`."""
-        self.positions_R_Q = starts_R[:, None] + torch.arange(queries, device=starts_R.device)
-        self.key_count = int(starts_R.max()) + queries
-        if self.key_count > self.capacity:
-            raise Internal(f"key-value cache of {self.capacity} positions cannot hold {self.key_count}")
-
-    def write(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store (R, Q, kv_heads, head_dim) and return views of all keys and values up to the longest row."""
-        rows_R_1 = torch.arange(self.rows, device=key.device)[:, None]
-        self.keys[layer][rows_R_1, :, self.positions_R_Q] = key
-        self.values[layer][rows_R_1, :, self.positions_R_Q] = value
-        return self.keys[layer][:, :, : self.key_count], self.values[layer][:, :, : self.key_count]
-
-    def select(self, rows: torch.Tensor, *, capacity: int) -> CachedRows:
-        """A cache with the given rows (repeats allowed: one prompt, many samples) and a new capacity."""
-        new = CachedRows.__new__(CachedRows)
-        new.rows, new.capacity, new.key_count = len(rows), capacity, self.key_count
-        new.positions_R_Q = self.positions_R_Q[rows]
-        new.keys = [_resized(layer, rows, capacity) for layer in self.keys]
-        new.values = [_resized(layer, rows, capacity) for layer in self.values]
-        return new
-
-
-def _resized(layer: torch.Tensor, rows: torch.Tensor, capacity: int) -> torch.Tensor:
-    kept = min(capacity, layer.shape[2])
-    out = layer.new_zeros(len(rows), layer.shape[1], capacity, layer.shape[3])
-    out[:, :, :kept] = layer[rows, :, :kept]
-    return out
+    borders: torch.Tensor
+    """(rows + 1,) int32: first token of each row, and T."""
+    longest: int
+    """Tokens of the longest row."""
 
 
 class AttentionHolder:
     """How the running forward pass attends; shared by all layers of one model."""
 
     def __init__(self) -> None:
-        self.plan: PackedRows | CachedRows | None = None
+        self.plan: PackedRows | VarlenRows | CachedPass | None = None
 
 
 def register_attention() -> None:
@@ -154,29 +120,23 @@ def _attention_forward(
     q, k, v = (tensor.transpose(1, 2)[0] for tensor in (query, key, value))
     if isinstance(plan, PackedRows):
         return _PackedAttention.apply(q, k, v, plan, scale, sliding_window)[None], None  # type: ignore[no-untyped-call]
-    if isinstance(plan, CachedRows):
-        return _cached_attention(q, k, v, plan, int(module.layer_idx), scale, sliding_window)[None], None  # type: ignore[arg-type]
+    if isinstance(plan, VarlenRows):
+        return _varlen_attention(q, k, v, plan, scale, sliding_window)[None], None
+    if isinstance(plan, CachedPass):
+        return plan.attend(q, k, v, layer=int(module.layer_idx), scale=scale, window=sliding_window)[None], None  # type: ignore[arg-type]
     raise Internal("the engine's attention was entered without a plan")
 
 
-def _cached_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cache: CachedRows, layer: int, scale: float, window: int | None
+def _varlen_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: VarlenRows, scale: float, window: int | None
 ) -> torch.Tensor:
-    """(R * Q, heads, D) -> (R * Q, H, D)."""
-    rows, queries = cache.positions_R_Q.shape
-    heads, kv_heads, width = q.shape[1], k.shape[1], q.shape[2]
-    keys, values = cache.write(layer, k.view(rows, queries, kv_heads, width), v.view(rows, queries, kv_heads, width))
-    q_grouped = _group_heads(q.reshape(rows, queries, heads, width), kv_heads)
-    scores = torch.matmul(q_grouped * scale, keys.transpose(2, 3)).float()
-    columns = torch.arange(cache.key_count, device=q.device)
-    hidden = columns > cache.positions_R_Q[..., None]
-    if window is not None:
-        hidden |= columns <= cache.positions_R_Q[..., None] - window
-    # (R, Q, K) -> (R, 1, g * Q, K): the query rows of one key-value head are ordered group by group
-    groups = heads // kv_heads
-    scores.masked_fill_(hidden[:, None].repeat(1, 1, groups, 1), float("-inf"))
-    out = torch.matmul(torch.softmax(scores, dim=-1).to(values.dtype), values)
-    return _ungroup_heads(out, queries).reshape(rows * queries, heads, width)
+    """(T, heads, D) -> (T, H, D). A window of w keys holds the query's own place and w - 1 before it; -1 is without bound."""
+    earlier = -1 if window is None else window - 1
+    grouped = q.shape[1] != k.shape[1]
+    out = varlen_attn(
+        q, k, v, plan.borders, plan.borders, plan.longest, plan.longest, scale=scale, window_size=(earlier, 0), enable_gqa=grouped
+    )
+    return cast(torch.Tensor, out)  # a pair only where the log-sum-exp is asked for
 
 
 def _group_heads(rows_R_T_H_D: torch.Tensor, kv_heads: int) -> torch.Tensor:
@@ -209,41 +169,53 @@ class _PackedAttention(torch.autograd.Function):
         ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: PackedRows, scale: float, window: int | None
     ) -> torch.Tensor:
         kv_heads, groups = k.shape[1], q.shape[1] // k.shape[1]
-        probabilities: list[torch.Tensor] = []
-        outs: list[torch.Tensor] = []
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        saved: list[torch.Tensor] = []
         for bucket in plan.buckets:
-            qb, kb, vb = (_gather(tensor, bucket, kv_heads) for tensor in (q, k, v))
-            scores = torch.matmul(qb * scale, kb.transpose(2, 3))
+            qb, kb, vb = (_grouped(bucket.view(tensor), kv_heads) for tensor in (q, k, v))
+            qb.mul_(scale)
+            scores = torch.matmul(qb, kb.transpose(2, 3))
             scores += _causal_mask(bucket.length, groups, window, q)
+            if bucket.attended is not None:
+                scores.masked_fill_(_beyond(bucket.attended, bucket.length), torch.finfo(scores.dtype).min)
             probability = torch.softmax(scores, dim=-1)  # float32 inside, whatever the type
-            outs.append(_ungroup_heads(torch.matmul(probability, vb), bucket.length).reshape(-1, *q.shape[1:]))
-            probabilities.append(probability)
-        ctx.save_for_backward(q, k, v, *probabilities)
-        ctx.plan, ctx.scale = plan, scale
-        return torch.cat(outs)[plan.inverse]
+            _ungrouped(torch.matmul(probability, vb), bucket.view(out))
+            saved += qb, kb, vb, probability
+        ctx.save_for_backward(*saved)
+        ctx.plan, ctx.scale, ctx.shapes = plan, scale, (q.shape, k.shape)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q, k, v, *probabilities = ctx.saved_tensors
-        plan: PackedRows = ctx.plan
-        kv_heads = k.shape[1]
-        dqs: list[torch.Tensor] = []
-        dks: list[torch.Tensor] = []
-        dvs: list[torch.Tensor] = []
-        for bucket, p in zip(plan.buckets, probabilities, strict=True):
-            qb, kb, vb, dob = (_gather(tensor, bucket, kv_heads) for tensor in (q, k, v, grad_outputs[0]))
-            # a padding place repeats its row's first token, whose gradient must count once
-            dob = dob * bucket.own.repeat(1, 1, q.shape[1] // kv_heads, 1)
-            dvs.append(_ungroup_heads(torch.matmul(p.transpose(2, 3), dob), bucket.length).reshape(-1, *v.shape[1:]))
+        q_shape, k_shape = ctx.shapes
+        do, kv_heads = grad_outputs[0], k_shape[1]
+        dq, dk, dv = do.new_empty(q_shape), do.new_empty(k_shape), do.new_empty(k_shape)
+        saved = ctx.saved_tensors
+        for bucket, qb, kb, vb, p in zip(ctx.plan.buckets, *(saved[place::4] for place in range(4)), strict=True):
+            dob = _grouped(bucket.view(do), kv_heads)
+            _ungrouped(torch.matmul(p.transpose(2, 3), dob), bucket.view(dv))
             dp = torch.matmul(dob, vb.transpose(2, 3))
             ds = torch._softmax_backward_data(dp, p, -1, p.dtype)  # p * (dp - sum(dp * p)), the kernel autograd uses
-            dqs.append(_ungroup_heads(torch.matmul(ds, kb) * ctx.scale, bucket.length).reshape(-1, *q.shape[1:]))
-            dks.append(_ungroup_heads(torch.matmul(ds.transpose(2, 3), qb * ctx.scale), bucket.length).reshape(-1, *k.shape[1:]))
-        dq, dk, dv = (torch.cat(parts)[plan.inverse] * plan.real for parts in (dqs, dks, dvs))
+            _ungrouped(torch.matmul(ds, kb).mul_(ctx.scale), bucket.view(dq))
+            _ungrouped(torch.matmul(ds.transpose(2, 3), qb), bucket.view(dk))  # qb holds the scale already
         return dq, dk, dv, None, None, None
 
 
-def _gather(tokens: torch.Tensor, bucket: Bucket, kv_heads: int) -> torch.Tensor:
-    """(T, heads, D) -> (rows, kv, g * length, D)."""
-    rows = tokens.index_select(0, bucket.index).view(bucket.rows, bucket.length, *tokens.shape[1:])
-    return _group_heads(rows, kv_heads)
+def _grouped(rows: torch.Tensor, kv_heads: int) -> torch.Tensor:
+    """View (blocks, rows, length, heads, D) -> new (blocks * rows, kv, g * length, D)."""
+    blocks, count, length, heads, width = rows.shape
+    split = rows.view(blocks, count, length, kv_heads, heads // kv_heads, width).permute(0, 1, 3, 4, 2, 5)
+    return split.contiguous().view(blocks * count, kv_heads, heads // kv_heads * length, width)
+
+
+def _ungrouped(grouped: torch.Tensor, out: torch.Tensor) -> None:
+    """Write (blocks * rows, kv, g * length, D) into the view (blocks, rows, length, heads, D)."""
+    blocks, count, length, heads, width = out.shape
+    kv_heads = grouped.shape[1]
+    split = grouped.view(blocks, count, kv_heads, heads // kv_heads, length, width).permute(0, 1, 4, 2, 3, 5)
+    out.view(blocks, count, length, kv_heads, heads // kv_heads, width).copy_(split)
+
+
+def _beyond(attended: torch.Tensor, length: int) -> torch.Tensor:
+    """(rows, 1, 1, length) true for keys that nobody attends to."""
+    return (torch.arange(length, device=attended.device) >= attended[:, None])[:, None, None, :]

@@ -1,9 +1,9 @@
 """Slots: N adapters in training, stored as one float32 matrix with a row per slot.
 
-A slot's row holds A and B of every target layer one after another. So the compute copy is one cast, the gradient one buffer, clipping one
-norm per row and AdamW one fused call per row; a layer sees strided views (N, r, in) and (N, out, r) of the same memory. An adapter of
-smaller rank or with fewer targets leaves the rest of its row 0: a zero A and a zero B get zero gradients, so what is masked stays 0
-without a mask.
+A slot's row holds the A of every target layer and then the B of every target layer. So the compute copy is one cast, the gradient one
+buffer, clipping one norm per row and AdamW one fused call per row; a layer sees strided views (N, r, in) and (N, out, r) of the same
+memory. An adapter of smaller rank or with fewer targets leaves the rest of its row 0: a zero A and a zero B get zero gradients, so what
+is masked stays 0 without a mask.
 """
 
 from __future__ import annotations
@@ -42,12 +42,14 @@ class SlotShape:
     def __init__(self, rank: int, layers: Mapping[str, LayerSize]) -> None:
         self.rank = rank
         self.spans: dict[str, Span] = {}
-        offset = 0
+        self.b_start = rank * sum(size.in_features for size in layers.values())
+        """Where the A of all layers end and the B begin."""
+        a, b = 0, self.b_start
         for name, size in layers.items():
-            middle = offset + rank * size.in_features
-            self.spans[name] = Span(offset, middle, size)
-            offset = middle + rank * size.out_features
-        self.parameters = offset
+            self.spans[name] = Span(a, b, size)
+            a += rank * size.in_features
+            b += rank * size.out_features
+        self.parameters = b
         """Float32 values in one slot's row."""
 
     def factors(self, values_G_P: torch.Tensor, grads_G_P: torch.Tensor | None = None) -> dict[str, Factors]:
@@ -61,7 +63,7 @@ class SlotShape:
 
     def _views(self, rows_G_P: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         span, slots = self.spans[name], rows_G_P.shape[0]
-        a = rows_G_P[:, span.a : span.b].view(slots, self.rank, span.size.in_features)
+        a = rows_G_P[:, span.a : span.a + self.rank * span.size.in_features].view(slots, self.rank, span.size.in_features)
         b = rows_G_P[:, span.b : span.b + self.rank * span.size.out_features].view(slots, span.size.out_features, self.rank)
         return a, b
 
@@ -102,8 +104,8 @@ class SlotShape:
 
 def stack(
     adapters: Sequence[Adapter | None], layers: Mapping[str, LayerSize], *, dtype: torch.dtype, device: torch.device
-) -> tuple[dict[str, Factors], torch.Tensor]:
-    """Stack finished adapters for evaluation: (layer -> factors, scale (G,)). None is a slot that changes nothing."""
+) -> dict[str, Factors]:
+    """Stack finished adapters for evaluation: layer -> factors, scale folded into B. None is a slot that changes nothing."""
     present = [adapter for adapter in adapters if adapter is not None]
     names = {name for adapter in present for name in adapter.pairs}
     rank = max((adapter.rank for adapter in present), default=1)
@@ -119,5 +121,5 @@ def stack(
     for row, adapter in zip(values, adapters, strict=True):
         if adapter is not None:
             shape.write(row, adapter)
-    scale_G = torch.tensor([0.0 if adapter is None else adapter.scale for adapter in adapters], dtype=dtype, device=device)
-    return shape.factors(values), scale_G
+            row[shape.b_start :] *= adapter.scale
+    return shape.factors(values)

@@ -1,250 +1,287 @@
-"""Batched generation and scoring over many adapters: every row has its own adapter, prompt, position and seed.
+"""Continuous batching of generation and scoring: rows join when a place is free and leave when they are done.
 
-Rows of one adapter form a *group*. What all prompts of a group share (the few-shot shots, the worked example) is prefilled once per
-group and its keys and values are copied to the group's rows; what all samples of a prompt share is prefilled once per prompt. Rows that
-are done leave the batch when fewer than three quarters are still writing. A row's random numbers come from its own seed alone.
+A row has its own adapter (`group`), prompt, sampling settings and seed; nothing of it depends on the rows it shares a pass with. Between
+two steps every running row has a last token that is chosen but not computed. A step fills free places with waiting prompts, computes that
+token of every running row, chooses the next one and drops the rows that are done.
 """
 
 from __future__ import annotations
 
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch.nn import functional as F
 
-from seal.engine.attention import CachedRows
-from seal.engine.layout import Chunk
-from seal.engine.linear import Factors, Route
+from seal.engine.cache import CachedPass, KeyValueCache, Span
 from seal.engine.model import FrozenModel
-from seal.engine.text import cut_at_stop, end_token
+from seal.engine.routes import AdapterGroups
+from seal.engine.sampling import DecodeSettings, Draw, choose_tokens, draw_uniforms
+from seal.engine.sharing import Prompted, Start, plan_starts
+from seal.engine.text import cut_at_stop, end_token, reached_stop
 
-COMPACT_BELOW = 0.75
-"""Finished rows are dropped from the cache when less than this share is still writing."""
-NUCLEUS_TOP = 256
-"""Tokens looked at first for nucleus sampling; rows whose nucleus is larger are sorted whole."""
-CAPACITY_STEP = 64
-"""The cache grows by this many positions."""
-
-
-@dataclass(frozen=True)
-class AdapterGroups:
-    """Adapters of a batch: group g's rows use `factors[:, g]`, all sit on one policy."""
-
-    factors: dict[str, Factors]
-    scale_G: torch.Tensor
-    policy: dict[str, tuple[torch.Tensor, torch.Tensor]]
-
-    def route(self, rows_per_group: Sequence[int], tokens_per_row: int) -> Route:
-        """The route for rows that lie group by group, each with the same number of tokens. Groups without rows are allowed."""
-        chunks: list[Chunk] = []
-        token = 0
-        for group, rows in enumerate(rows_per_group):
-            block = rows * tokens_per_row
-            last = chunks[-1] if chunks else None
-            if last is not None and last.block == block and last.slot_stop == group:
-                chunks[-1] = Chunk(last.slot_start, group + 1, last.token_start, block)
-            elif block:
-                chunks.append(Chunk(group, group + 1, token, block))
-            token += block
-        return Route(tuple(chunks), self.factors, self.scale_G, self.policy)
+REFILL_SHARE = 0.125
+"""New rows join when this share of the places is free (or all that wait fit): a pass for a single prompt reads all weights too."""
+PASS_TOKENS = 4096
+"""A pass over new prompts takes in the next row while it stays below this many tokens."""
+SCORED_ROWS = 512
+"""Positions whose logits are held in float32 at once."""
 
 
-@dataclass
-class Rows:
-    """Rows in the cache, group by group."""
+@dataclass(eq=False)
+class Row:
+    """One continuation to write, one completion to score, or both."""
 
-    cache: CachedRows
-    groups: list[int]
-    """Group of each row, rising."""
-    lengths: list[int]
-    """Positions filled in each row."""
-    logits_R_V: torch.Tensor
-    """Logits after each row's last token, float32."""
+    prompt: list[int]
+    """At least one token."""
+    group: int
+    settings: DecodeSettings
+    seed: int = 0
+    gold: tuple[int, ...] = ()
+    """Completion to score, teacher-forced after the prompt."""
+    keep_logits: bool = False
+    """Keep the logits after the prompt."""
+    tokens: list[int] = field(default_factory=list)
+    text: str = ""
+    """Set when the row is done, cut at the first stop string."""
+    ended: bool = False
+    """By an end-of-sequence token or a stop string, not by max_tokens."""
+    logprob: float = 0.0
+    """Mean log p of the gold completion's tokens, nats."""
+    logits_V: torch.Tensor | None = None
+    seconds: float = 0.0
+    """Share of the passes' time: the shares of one step sum to the step."""
+    uniforms: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.uniforms = draw_uniforms(self.seed, self.settings)
+
+    @property
+    def done(self) -> bool:
+        """Nothing more is to be written."""
+        return self.ended or len(self.tokens) >= self.settings.max_tokens
+
+    @property
+    def positions(self) -> int:
+        """Places in the cache that the row can fill."""
+        return len(self.prompt) + max(len(self.gold), self.settings.max_tokens)
+
+    def draw(self) -> Draw:
+        """What chooses the next token."""
+        uniform = self.uniforms[len(self.tokens)] if self.uniforms else 0.0
+        return Draw(self.settings.temperature, self.settings.top_p, uniform)
 
 
-class Decoder:
-    """Forward passes over cached rows of one model and one set of adapters."""
+class RunningBatch:
+    """Rows of one model and one stack of adapters, at most `max_rows` at once. Not thread-safe."""
 
-    def __init__(self, model: FrozenModel, adapters: AdapterGroups, groups: int) -> None:
-        self.model, self.adapters, self.groups = model, adapters, groups
+    def __init__(self, model: FrozenModel, adapters: AdapterGroups, *, max_rows: int) -> None:
+        self.model, self.max_rows = model, max_rows
+        self.running: list[Row] = []
+        """Row i has place i in the cache."""
+        self._waiting: OrderedDict[str, deque[Row]] = OrderedDict()
+        self._cache = self._new_cache(0, 0)
+        self._adapters = adapters
+        self._near, self._members = adapters, list(range(adapters.groups))
+        """A copy of the adapters that running rows still use, and which ones they are."""
 
-    def prefill(self, prompts: Sequence[Sequence[int]], groups: Sequence[int]) -> Rows:
-        """Fill a cache with prompts (token ids, at least one each), rows ordered by group; a group's common prefix is computed once."""
-        members = [[row for row, group in enumerate(groups) if group == wanted] for wanted in range(self.groups)]
-        shared = [_common_prefix([prompts[row] for row in rows]) if len(rows) > 1 else 0 for rows in members]
-        if not any(shared):
-            empty = self._new_cache(len(prompts), max(map(len, prompts)))
-            return self._extend(empty, list(groups), [0] * len(prompts), prompts)
-        heads = [group for group, count in enumerate(shared) if count]
-        prefixes = [prompts[members[group][0]][: shared[group]] for group in heads]
-        base = self._extend(self._new_cache(len(heads), max(map(len, prefixes))), heads, [0] * len(heads), prefixes)
-        place = {group: index for index, group in enumerate(heads)}
-        source = torch.tensor([place.get(group, 0) for group in groups], device=self.model.device)
-        starts = [shared[group] for group in groups]
-        suffixes = [prompt[start:] for prompt, start in zip(prompts, starts, strict=True)]
-        cache = base.cache.select(source, capacity=max(starts) + max(map(len, suffixes)) + CAPACITY_STEP)
-        return self._extend(cache, list(groups), starts, suffixes)
+    @property
+    def waiting(self) -> int:
+        """Rows without a place."""
+        return sum(map(len, self._waiting.values()))
 
-    def extend(self, rows: Rows, tokens: Sequence[Sequence[int]]) -> tuple[Rows, torch.Tensor]:
-        """Append tokens to each row; returns the rows and the final hidden states (R, Q, d), Q being the most tokens of a row."""
-        return self._forward(rows.cache, rows.groups, rows.lengths, tokens)
+    def __len__(self) -> int:
+        """Rows that are not done."""
+        return len(self.running) + self.waiting
 
-    def _new_cache(self, rows: int, capacity: int) -> CachedRows:
+    def add(self, rows: Sequence[Row], *, run: str = "") -> None:
+        """Let rows wait for a place: in order within a run, in turns between runs."""
+        self._waiting.setdefault(run, deque()).extend(rows)
+
+    def drop(self, unwanted: Callable[[Row], bool]) -> None:
+        """Forget rows, running or waiting."""
+        for run, rows in list(self._waiting.items()):
+            self._waiting[run] = deque(row for row in rows if not unwanted(row))
+        self._remove([place for place, row in enumerate(self.running) if unwanted(row)])
+
+    def step(self) -> list[Row]:
+        """Admit rows if it is worth it, write one token of each running row; returns the rows that are done."""
+        started = time.monotonic()
+        new = self._next_rows()
+        old = list(self.running)
+        if new:
+            self._admit(new)
+        if old:
+            self._write(old)
+        touched = old + new
+        for row in touched:
+            row.seconds += (time.monotonic() - started) / len(touched)
+        finished = [place for place, row in enumerate(self.running) if row.done]
+        rows = [self.running[place] for place in finished]
+        for row in rows:
+            text = str(self.model.tokenizer.decode(row.tokens, skip_special_tokens=True))
+            row.text = cut_at_stop(text, row.settings.stop)[0]
+        self._remove(finished)
+        return rows
+
+    def _next_rows(self) -> list[Row]:
+        waiting, free = self.waiting, self.max_rows - len(self.running)
+        if not waiting or (self.running and free < min(waiting, max(1, REFILL_SHARE * self.max_rows))):
+            return []
+        new: list[Row] = []
+        while len(new) < free and self._waiting:
+            run, rows = self._waiting.popitem(last=False)
+            if rows:
+                new.append(rows.popleft())
+                self._waiting[run] = rows
+        return new
+
+    def _admit(self, new: list[Row]) -> None:
+        """Compute the new rows' prompts, score their completions and choose their first tokens."""
+        base = len(self.running)
+        self._make_room(base + len(new), max(row.positions for row in new))
+        before = [Prompted(place, row.group, row.prompt) for place, row in enumerate(self.running)]
+        coming = [Prompted(base + index, row.group, row.prompt) for index, row in enumerate(new)]
+        self.running += new
+        for level in plan_starts(before, coming):
+            copies = [start for start in level if start.shared]
+            if copies:
+                longest = max(start.shared for start in copies)
+                self._cache.copy([start.source for start in copies], [base + start.row for start in copies], longest)
+            for part in _parts(level, [self._cost(new[start.row], start) for start in level]):
+                self._prefill(part, [new[start.row] for start in part], base)
+
+    @staticmethod
+    def _cost(row: Row, start: Start) -> int:
+        return len(row.prompt) - start.shared + max(0, len(row.gold) - 1)
+
+    def _prefill(self, starts: Sequence[Start], rows: Sequence[Row], base: int) -> None:
+        tokens: list[int] = []
+        spans: list[Span] = []
+        wanted: list[int] = []
+        for start, row in zip(starts, rows, strict=True):
+            spans.append(Span(base + start.row, start.shared, self._cost(row, start)))
+            last = len(tokens) + len(row.prompt) - start.shared - 1
+            wanted += range(last, last + max(1, len(row.gold)))
+            tokens += [*row.prompt[start.shared :], *row.gold[:-1]]
+        hidden_T_d = self._forward(spans, tokens, self._adapters, [row.group for row in rows])
+        hidden_W_d = hidden_T_d[torch.tensor(wanted, device=hidden_T_d.device)]
+        counts = [max(1, len(row.gold)) for row in rows]
+        firsts = [sum(counts[:place]) for place in range(len(counts))]
+        self._score(rows, hidden_W_d)
+        logits_R_V = F.linear(hidden_W_d[firsts], self.model.head_V_d)
+        for row, logits_V in zip(rows, logits_R_V, strict=True):
+            row.logits_V = logits_V.float() if row.keep_logits else None
+        self._take(rows, logits_R_V)
+
+    def _score(self, rows: Sequence[Row], hidden_W_d: torch.Tensor) -> None:
+        """Log-probabilities of the completions, `hidden_W_d` being the states before their tokens (one state of a row without any)."""
+        if not any(row.gold for row in rows):
+            return
+        wanted_W_1 = torch.tensor([[token] for row in rows for token in (row.gold or (0,))], device=hidden_W_d.device)
+        logprobs: list[float] = []
+        for begin in range(0, len(hidden_W_d), SCORED_ROWS):
+            logits = F.linear(hidden_W_d[begin : begin + SCORED_ROWS], self.model.head_V_d).float()
+            chosen = logits.gather(1, wanted_W_1[begin : begin + SCORED_ROWS])[:, 0]
+            logprobs += (chosen - logits.logsumexp(-1)).tolist()
+        first = 0
+        for row in rows:
+            if row.gold:
+                row.logprob = sum(logprobs[first : first + len(row.gold)]) / len(row.gold)
+            first += max(1, len(row.gold))
+
+    def _write(self, rows: Sequence[Row]) -> None:
+        """Compute the last token of the rows at the first places, and choose the next."""
+        spans = [Span(place, len(row.prompt) + len(row.tokens) - 1, 1) for place, row in enumerate(rows)]
+        adapters, groups = self._near_adapters([row.group for row in rows])
+        hidden_R_d = self._forward(spans, [row.tokens[-1] for row in rows], adapters, groups)
+        self._take(rows, F.linear(hidden_R_d, self.model.head_V_d))
+
+    def _take(self, rows: Sequence[Row], logits_R_V: torch.Tensor) -> None:
+        """Choose a token for every row that is not done."""
+        places = [place for place, row in enumerate(rows) if not row.done]
+        if not places:
+            return
+        logits = logits_R_V if len(places) == len(rows) else logits_R_V[places]
+        tokenizer = self.model.tokenizer
+        for place, token in zip(places, choose_tokens(logits, [rows[place].draw() for place in places]), strict=True):
+            row = rows[place]
+            if token == end_token(tokenizer):
+                row.ended = True
+                continue
+            row.tokens.append(token)
+            if reached_stop(tokenizer, row.tokens, row.settings.stop):
+                text = str(tokenizer.decode(row.tokens, skip_special_tokens=True))
+                row.ended = cut_at_stop(text, row.settings.stop)[1]
+
+    @torch.no_grad()
+    def _forward(self, spans: Sequence[Span], tokens: Sequence[int], adapters: AdapterGroups, groups: Sequence[int]) -> torch.Tensor:
+        """Final hidden states (T, d) of packed rows."""
         model = self.model
-        layers = int(model.config.num_hidden_layers)
-        return CachedRows(
-            rows=rows,
+        plan = CachedPass(self._cache, spans)
+        route = adapters.route(groups, [span.count for span in spans])
+        ids_T = torch.tensor(tokens, device=model.device)
+        return model.hidden(model.embed(ids_T), plan.positions_T, route=route, plan=plan)
+
+    def _near_adapters(self, groups: Sequence[int]) -> tuple[AdapterGroups, list[int]]:
+        """The adapters that are still in use, copied together once they are half of the last copy, and the groups' numbers there."""
+        used = set(groups)
+        if not self._adapters.factors:
+            return self._adapters, list(groups)
+        if not used <= set(self._members) or 2 * len(used) <= len(self._members):
+            self._members = sorted(used)
+            self._near = self._adapters.select(self._members)
+        number = {group: index for index, group in enumerate(self._members)}
+        return self._near, [number[group] for group in groups]
+
+    def _remove(self, places: Sequence[int]) -> None:
+        """Free places; the last rows move into the gaps, so that running rows lie together."""
+        if not places:
+            return
+        gone, count = set(places), len(self.running)
+        left = count - len(gone)
+        gaps = sorted(place for place in gone if place < left)
+        movers = [place for place in range(left, count) if place not in gone]
+        if movers:
+            longest = max(len(self.running[place].prompt) + len(self.running[place].tokens) for place in movers)
+            self._cache.clear(gaps)
+            self._cache.copy(movers, gaps, longest)
+        for mover, gap in zip(movers, gaps, strict=True):
+            self.running[gap] = self.running[mover]
+        del self.running[left:]
+        self._cache.clear(range(left, count))
+
+    def _make_room(self, places: int, capacity: int) -> None:
+        cache = self._cache
+        if places <= cache.places and capacity <= cache.capacity:
+            return
+        known = min(self.max_rows, len(self.running) + self.waiting)
+        self._cache = self._new_cache(max(places, cache.places, known), max(capacity, cache.capacity))
+        self._cache.take_over(cache, len(self.running))
+
+    def _new_cache(self, places: int, capacity: int) -> KeyValueCache:
+        model = self.model
+        return KeyValueCache(
+            places=places,
             capacity=capacity,
-            layers=layers,
+            layers=int(model.config.num_hidden_layers),
             kv_heads=model.kv_heads,
             head_dim=model.head_dim,
             dtype=model.dtype,
             device=model.device,
         )
 
-    def _extend(self, cache: CachedRows, groups: list[int], starts: list[int], tokens: Sequence[Sequence[int]]) -> Rows:
-        return self._forward(cache, groups, starts, tokens)[0]
 
-    @torch.no_grad()
-    def _forward(
-        self, cache: CachedRows, groups: list[int], starts: list[int], tokens: Sequence[Sequence[int]]
-    ) -> tuple[Rows, torch.Tensor]:
-        model, device = self.model, self.model.device
-        queries = max(len(row) for row in tokens)
-        starts_R = torch.tensor(starts, device=device)
-        if max(starts) + queries > cache.capacity:
-            everything = torch.arange(cache.rows, device=device)
-            cache = cache.select(everything, capacity=max(starts) + queries + CAPACITY_STEP)
-        cache.place(starts_R, queries)
-        ids = torch.tensor([list(row) + [0] * (queries - len(row)) for row in tokens], device=device)
-        rows_per_group = [groups.count(group) for group in range(self.groups)]
-        route = self.adapters.route(rows_per_group, queries)
-        hidden = model.hidden(model.embed(ids.view(-1)), cache.positions_R_Q.reshape(-1), route=route, plan=cache)
-        hidden_R_Q_d = hidden.view(len(tokens), queries, -1)
-        last_R = torch.tensor([len(row) - 1 for row in tokens], device=device)
-        last_R_d = hidden_R_Q_d[torch.arange(len(tokens), device=device), last_R]
-        lengths = [start + len(row) for start, row in zip(starts, tokens, strict=True)]
-        return Rows(cache, groups, lengths, (last_R_d @ model.head_V_d.t()).float()), hidden_R_Q_d
-
-    def score(self, rows: Rows, completions: Sequence[Sequence[int]]) -> list[float]:
-        """Mean log p per token of a completion after each row, teacher-forced in one forward; the rows' lengths stay as they are."""
-        first = [torch.log_softmax(logits, -1)[tokens[0]].item() for logits, tokens in zip(rows.logits_R_V, completions, strict=True)]
-        _, hidden_R_Q_d = self.extend(rows, completions)
-        scores: list[float] = []
-        for row, tokens in enumerate(completions):
-            total = first[row]
-            if len(tokens) > 1:
-                logits = (hidden_R_Q_d[row, : len(tokens) - 1] @ self.model.head_V_d.t()).float()
-                wanted = torch.tensor(tokens[1:], device=logits.device)
-                total += torch.log_softmax(logits, -1).gather(1, wanted[:, None]).sum().item()
-            scores.append(total / len(tokens))
-        return scores
-
-
-@dataclass(frozen=True)
-class DecodeSettings:
-    """How every row of a batch is decoded."""
-
-    temperature: float
-    top_p: float
-    max_tokens: int
-    stop: tuple[str, ...]
-
-
-@dataclass
-class Writing:
-    """One row while it is written."""
-
-    uniforms: list[float]
-    """Random numbers in [0, 1), one per token; empty when greedy."""
-    tokens: list[int] = field(default_factory=list)
-    text: str = ""
-    ended: bool = False
-
-
-def decode(
-    decoder: Decoder,
-    rows: Rows,
-    seeds: Sequence[int],
-    settings: DecodeSettings,
-    on_progress: Callable[[int, int], None] | None,
-    cancelled: Callable[[], bool],
-) -> list[Writing]:
-    """Write one continuation per row; on_progress(rows done, tokens so far) is called after every step."""
-    writings = [Writing(_uniforms(seed, settings)) for seed in seeds]
-    active = list(range(len(writings)))
-    while active and not cancelled():
-        chosen = choose_tokens(rows.logits_R_V, [writings[row] for row in active], settings)
-        for row, token in zip(active, chosen, strict=True):
-            _append(decoder.model, writings[row], token, settings)
-        keep = [place for place, row in enumerate(active) if not _done(writings[row], settings)]
-        if on_progress is not None:
-            on_progress(len(writings) - len(keep), sum(len(writing.tokens) for writing in writings))
-        if not keep:
-            break
-        if len(keep) < COMPACT_BELOW * len(active):
-            rows, active = _compact(rows, keep), [active[place] for place in keep]
-        # a row that is done but not dropped yet goes along with any token
-        rows, _ = decoder.extend(rows, [(writings[row].tokens or [0])[-1:] for row in active])
-    return writings
-
-
-def _append(model: FrozenModel, writing: Writing, token: int, settings: DecodeSettings) -> None:
-    """Take one token into a row's text, unless the row is done and only waits to be dropped."""
-    if _done(writing, settings):
-        return
-    if token == end_token(model.tokenizer):
-        writing.ended = True
-        return
-    writing.tokens.append(token)
-    text = str(model.tokenizer.decode(writing.tokens, skip_special_tokens=True))
-    writing.text, writing.ended = cut_at_stop(text, settings.stop)
-
-
-def _done(writing: Writing, settings: DecodeSettings) -> bool:
-    return writing.ended or len(writing.tokens) >= settings.max_tokens
-
-
-def _compact(rows: Rows, keep: list[int]) -> Rows:
-    index = torch.tensor(keep, device=rows.logits_R_V.device)
-    lengths = [rows.lengths[place] for place in keep]
-    cache = rows.cache.select(index, capacity=max(lengths) + CAPACITY_STEP)
-    return Rows(cache, [rows.groups[place] for place in keep], lengths, rows.logits_R_V[index])
-
-
-def _uniforms(seed: int, settings: DecodeSettings) -> list[float]:
-    if settings.temperature == 0:
-        return []
-    generator = torch.Generator().manual_seed(seed % 2**63)
-    return [float(value) for value in torch.rand(settings.max_tokens, generator=generator, dtype=torch.float64)]
-
-
-def choose_tokens(logits_R_V: torch.Tensor, writings: Sequence[Writing], settings: DecodeSettings) -> list[int]:
-    """Greedy, or nucleus sampling (Holtzman et al., arXiv 1904.09751) by inverting each row's cumulative mass at its own number."""
-    if settings.temperature == 0:
-        return [int(token) for token in logits_R_V.argmax(-1)]
-    places = [min(len(writing.tokens), settings.max_tokens - 1) for writing in writings]
-    uniforms_R = torch.tensor([writing.uniforms[place] for writing, place in zip(writings, places, strict=True)], device=logits_R_V.device)
-    probabilities_R_V = torch.softmax(logits_R_V / settings.temperature, dim=-1)
-    top, tokens = probabilities_R_V.topk(min(NUCLEUS_TOP, probabilities_R_V.shape[-1]), dim=-1)
-    small = top.sum(-1) >= settings.top_p
-    if not bool(small.all()):
-        top, tokens = probabilities_R_V.sort(dim=-1, descending=True)
-    before = top.cumsum(-1) - top
-    nucleus = top.masked_fill(before >= settings.top_p, 0.0)
-    cumulative = nucleus.cumsum(-1)
-    wanted = (uniforms_R * cumulative[:, -1].double()).to(cumulative.dtype)
-    place_R = torch.searchsorted(cumulative, wanted[:, None], right=True).clamp_max(nucleus.shape[-1] - 1)
-    # rounding may point behind the nucleus, where nothing has mass
-    place_R = torch.minimum(place_R, (nucleus > 0).sum(-1, keepdim=True) - 1)
-    return [int(token) for token in tokens.gather(1, place_R).squeeze(1)]
-
-
-def _common_prefix(prompts: Sequence[Sequence[int]]) -> int:
-    """Tokens that all prompts share, leaving at least one of its own to each."""
-    shortest = min(len(prompt) for prompt in prompts) - 1
-    first = prompts[0]
-    for place in range(shortest):
-        if any(prompt[place] != first[place] for prompt in prompts):
-            return place
-    return shortest
+def _parts(starts: Sequence[Start], costs: Sequence[int]) -> list[list[Start]]:
+    """Cut starts into runs of at most PASS_TOKENS tokens (or one start)."""
+    parts: list[list[Start]] = [[]]
+    used = 0
+    for start, cost in zip(starts, costs, strict=True):
+        if parts[-1] and used + cost > PASS_TOKENS:
+            parts.append([])
+            used = 0
+        parts[-1].append(start)
+        used += cost
+    return parts

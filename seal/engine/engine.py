@@ -1,8 +1,8 @@
 """The engine: one frozen base model, one thread that owns it, and three kinds of work that share it.
 
-Callers hand in requests from any thread and get a task with a future. The thread takes, in this order: generation; evaluation, once enough
-rows wait or no training could run meanwhile; one training step. So adapters that finish training pile up until one decode can
-serve them all, and a step of decoding costs nearly the same for 16 rows as for 128.
+Callers hand in requests from any thread and get a task with a future. The thread takes, in this order: one step of the running generation;
+evaluation, once enough rows wait or no training could run meanwhile; one training step. So adapters that finish training pile up until one
+decode can serve them all. A generation that goes on and on lets one piece of other work pass from time to time.
 """
 
 from __future__ import annotations
@@ -18,6 +18,12 @@ import torch
 
 from seal.domains.base import Prompt
 from seal.engine import tasks, text
+from seal.engine.allocator import keep_freed_memory
+from seal.engine.available import usable_bytes
+from seal.engine.budget import MIB, BatchLimits, MemoryBudget
+from seal.engine.checkpointing import Checkpoints, Suspended, job_checkpoints
+from seal.engine.generations import Generations
+from seal.engine.memory import MemoryEstimate
 from seal.engine.model import FrozenModel
 from seal.engine.queues import EngineTask, FairQueue
 from seal.engine.requests import (
@@ -39,6 +45,10 @@ log = structlog.get_logger(__name__)
 
 MAX_EVALUATION_WAIT_SECONDS = 30.0
 """An evaluation that waited this long runs even if the batch is not full and trainings are active."""
+MAX_TRAINING_WAIT_SECONDS = 60.0
+"""Once the next training in turn waited this long for a batch of its own shape, nothing more joins the running one."""
+GENERATION_TURN_SECONDS = 5.0
+"""After so much generation, one evaluation batch or training step comes in between if one waits."""
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -46,11 +56,21 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 class Engine:
     """Trains, generates and evaluates on one base model. Safe to call from any thread."""
 
-    def __init__(self, model: FrozenModel, settings: EngineSettings) -> None:
+    def __init__(self, model: FrozenModel, settings: EngineSettings, *, memory_bytes: int | None = None) -> None:
+        """`memory_bytes`: what the engine may take in all where the settings do not say; None: what is free now and the base model.
+
+        Raises InvalidInput naming `engine.slots` if the setting does not fit.
+        """
         self.name, self.settings = model.name, settings
+        if memory_bytes is None:
+            memory_bytes = settings.memory_bytes or usable_bytes(settings.device) + model.size.base_bytes
+        self._budget = MemoryBudget(model.size, settings, memory_bytes)
         self._model = model
         self._trainings, self._generations, self._evaluations = FairQueue(), FairQueue(), FairQueue()
+        self._written, self._turn_seconds = Generations(model, max_rows=settings.generation_rows), 0.0
         self._batch: TrainingBatch | None = None
+        self._limits = BatchLimits(settings.slots, None)
+        """Of the batch."""
         self._active: dict[int, EngineTask[TrainingResult]] = {}
         """id(job) -> task of the trainings that hold a slot."""
         self._owners: list[EngineTask[Any]] = []
@@ -59,10 +79,20 @@ class Engine:
         self._closing = False
         self._thread = threading.Thread(target=self._loop, name="seal-engine", daemon=True)
         self._thread.start()
+        log.info("engine_memory", needed_mib=self.memory.total // MIB, limit_mib=memory_bytes // MIB, parts=str(self.memory))
+
+    @property
+    def memory(self) -> MemoryEstimate:
+        """What the settings take at most, for adapters of the default shape and the longest rows."""
+        return self._budget.at_start
 
     @classmethod
     def load(cls, directory: Path, *, name: str, settings: EngineSettings) -> Engine:
-        """Load a transformers directory and start the engine; raises InvalidInput for an unsupported model or device."""
+        """Load a transformers directory and start the engine.
+
+        Raises InvalidInput for an unsupported model or device, and for a setting that does not fit, before the weights are read.
+        """
+        keep_freed_memory()
         if settings.threads:
             torch.set_num_threads(settings.threads)
         try:
@@ -73,15 +103,24 @@ class Engine:
                 field="engine.device",
                 remedy="use cpu, or a machine and a torch build with that device",
             ) from error
-        return cls(FrozenModel.load(directory, name=name, dtype=DTYPES[settings.dtype], device=settings.device), settings)
+        memory_bytes = settings.memory_bytes or usable_bytes(settings.device)
+        MemoryBudget(FrozenModel.size_on_disk(directory, name=name, dtype=DTYPES[settings.dtype]), settings, memory_bytes)
+        model = FrozenModel.load(directory, name=name, dtype=DTYPES[settings.dtype], device=settings.device)
+        return cls(model, settings, memory_bytes=memory_bytes)
 
     def render(self, prompt: Prompt) -> str:
         """A prompt as the text that the model continues: raw, or through the model's chat template."""
         return text.render(self._model.tokenizer, prompt)
 
-    def train(self, request: TrainingRequest, on_progress: Callable[[TrainingProgress], None] | None = None) -> EngineTask[TrainingResult]:
+    def train(
+        self,
+        request: TrainingRequest,
+        on_progress: Callable[[TrainingProgress], None] | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> EngineTask[TrainingResult]:
         """Queue a training. `on_progress` is called from the engine's thread after every step.
 
+        With `checkpoints` its state is handed out now and then, and it may go on from such a state.
         Raises InvalidInput for what can never be trained (naming the field), Exhausted when the queue is full.
         """
         if request.lora.rank > self.settings.max_rank:
@@ -90,21 +129,24 @@ class Engine:
                 field="lora.rank",
                 remedy="ask for a smaller rank or raise engine.max_rank",
             )
+        self._budget.check_request(request.lora, request.policy)
         job = make_job(self._model, request, max_row_tokens=self.settings.max_row_tokens)
         job.on_progress = on_progress
+        job.checkpoints = None if checkpoints is None else job_checkpoints(checkpoints, self._model, job)
         return self._queue(self._trainings, EngineTask(request.run, request, on_progress, job))
 
     def generate(self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None = None) -> EngineTask[GenerationResult]:
         """Queue a generation. `on_progress(samples done, tokens)` is called from the engine's thread. Raises as `train`."""
         if request.policy is not None:
             self._model.check_adapter(request.policy, field="policy")
-        return self._queue(self._generations, EngineTask(request.run, request, on_progress))
+        return self._queue(self._generations, EngineTask(request.run, request, on_progress, tasks.Generation(self._model, request)))
 
     def evaluate(self, request: EvaluationRequest, on_progress: Callable[[int], None] | None = None) -> EngineTask[EvaluationResult]:
         """Queue an evaluation. `on_progress(queries done)` is called from the engine's thread. Raises as `train`."""
         for adapter, field in ((request.policy, "policy"), (request.adapter, "adapter")):
             if adapter is not None:
                 self._model.check_adapter(adapter, field=field)
+        tasks.encode_golds(self._model, request)
         return self._queue(self._evaluations, EngineTask(request.run, request, on_progress))
 
     def close(self) -> None:
@@ -142,54 +184,47 @@ class Engine:
         self._fail_all(Transient("the engine was closed", remedy="send the request again"))
 
     def _has_work(self) -> bool:
-        return bool(self._active or len(self._trainings) or len(self._generations) or len(self._evaluations))
+        return bool(self._active or self._written.tasks or any(map(len, (self._trainings, self._generations, self._evaluations))))
 
     def _work(self) -> None:
-        """Do one piece of work: a generation, a batch of evaluations or a training step."""
+        """Do one piece of work: a step of generation, a batch of evaluations or a training step."""
         with self._wake:
-            generation = self._generations.take()
-            evaluations = self._take_evaluations() if generation is None else []
-            if generation is None and not evaluations:
+            others = bool(self._active or len(self._trainings) or len(self._evaluations))
+            waits = bool(self._written.tasks or len(self._generations))
+            generating = waits and (self._turn_seconds < GENERATION_TURN_SECONDS or not others)
+            if generating:
+                self._written.take(self._generations)
+            evaluations = [] if generating else self._take_evaluations()
+            if not generating and not evaluations:
                 self._admit()
         started = time.monotonic()
-        if generation is not None:
-            kind, self._owners = "generate", [generation]
-            self._generate(generation)
+        if generating:
+            kind, self._owners = "generate", self._written.tasks
+            self._written.step()
         elif evaluations:
             kind, self._owners = "evaluate", list(evaluations)
             self._evaluate(evaluations)
         else:
             kind, self._owners = "train", list(self._active.values())
             self._train_step()
-        metrics.engine_busy_seconds.labels(kind).inc(time.monotonic() - started)
-
-    def _generate(self, task: EngineTask[GenerationResult]) -> None:
-        result = tasks.generate(
-            self._model,
-            task.request,
-            max_rows=self.settings.generation_rows,
-            on_progress=task.on_progress,
-            cancelled=lambda: task.cancelled or self._closing,
-        )
-        if task.cancelled or self._closing:
-            raise Transient("the request was cancelled", remedy="send it again")
-        metrics.generated_tokens.inc(sum(sample.tokens for samples in result.samples for sample in samples))
-        task.future.set_result(result)
+        seconds = time.monotonic() - started
+        self._turn_seconds = self._turn_seconds + seconds if generating else 0.0
+        metrics.engine_busy_seconds.labels(kind).inc(seconds)
 
     def _take_evaluations(self) -> list[EngineTask[EvaluationResult]]:
-        """A batch that shares policy and limits, if it is full, has waited long, or no training could run meanwhile."""
+        """A batch that shares the policy, if it is full, has waited long, or no training could run meanwhile."""
         first = next(iter(self._evaluations), None)
         if first is None:
             return []
-        wanted = [task for task in self._evaluations if _evaluated_together(first.request, task.request)]
+        wanted = [task for task in self._evaluations if task.request.policy is first.request.policy]
         rows = sum(len(task.request.prompts) for task in wanted)
         training = bool(self._active or len(self._trainings))
-        waited = time.monotonic() - first.queued_at
+        waited = _waited(first)
         if training and rows < self.settings.evaluation_rows and waited < MAX_EVALUATION_WAIT_SECONDS:
             return []
         batch: list[EngineTask[EvaluationResult]] = []
         used = 0
-        while (task := self._evaluations.take(lambda task: _evaluated_together(first.request, task.request))) is not None:
+        while (task := self._evaluations.take(lambda task: task.request.policy is first.request.policy)) is not None:
             batch.append(task)
             used += len(task.request.prompts)
             if used >= self.settings.evaluation_rows:
@@ -197,11 +232,19 @@ class Engine:
         return batch
 
     def _evaluate(self, batch: list[EngineTask[EvaluationResult]]) -> None:
-        results = tasks.evaluate(self._model, [task.request for task in batch], cancelled=lambda: self._closing)
+        results = tasks.evaluate(
+            self._model,
+            [task.request for task in batch],
+            max_rows=self.settings.evaluation_rows,
+            cancelled=lambda index: batch[index].cancelled or self._closing,
+        )
         if self._closing:
             raise Transient("the engine was closed", remedy="send the request again")
         for task, result in zip(batch, results, strict=True):
             metrics.generated_tokens.inc(result.tokens)
+            if task.cancelled:
+                task.future.set_exception(Transient("the request was cancelled", remedy="send it again"))
+                continue
             if task.on_progress is not None:
                 task.on_progress(len(result.answers))
             task.future.set_result(result)
@@ -211,17 +254,23 @@ class Engine:
         if (self._batch is None or not self._batch.jobs) and len(self._trainings):
             first = next(iter(self._trainings)).request
             if self._batch is None or not self._batch.fits(first):
+                self._batch = None  # its memory goes before the next is made
+                self._limits = self._budget.limits(first.lora, first.policy)
                 self._batch = self._new_batch(first)
         batch = self._batch
         if batch is None:
             return
 
+        turn = next(iter(self._trainings), None)
+        if turn is not None and not batch.fits(turn.request) and _waited(turn) > MAX_TRAINING_WAIT_SECONDS:
+            return  # let the batch run empty
+
         def fits(task: EngineTask[Any]) -> bool:
             return batch.fits(task.request)
 
         missing = sum(map(fits, self._trainings)) - batch.free_slots
-        if missing > 0 and batch.slots < self.settings.slots:
-            batch.grow(min(self.settings.slots, batch.slots + missing))
+        if missing > 0 and batch.slots < self._limits.slots:
+            batch.grow(min(self._limits.slots, batch.slots + missing))
         while batch.free_slots and (task := self._trainings.take(fits)) is not None:
             batch.admit(task.job)
             self._active[id(task.job)] = task
@@ -230,11 +279,12 @@ class Engine:
         fitting = sum(task.request.policy is request.policy and task.request.lora == request.lora for task in self._trainings)
         return TrainingBatch(
             self._model,
-            slots=min(self.settings.slots, max(1, fitting)),
+            slots=min(self._limits.slots, max(1, fitting)),
             rank=request.lora.rank,
             targets=request.lora.target_modules,
             policy=request.policy,
             max_pass_tokens=self.settings.max_pass_tokens,
+            activation_bytes=self._limits.activation_bytes,
         )
 
     def _train_step(self) -> None:
@@ -243,6 +293,14 @@ class Engine:
         metrics.training_steps.inc(len(self._batch.jobs))
         for job, result in self._batch.step():
             self._active.pop(id(job)).future.set_result(result)
+        self._keep_checkpoints(self._batch)
+
+    def _keep_checkpoints(self, batch: TrainingBatch) -> None:
+        """Between steps: copy the trainings that are due; a suspended one leaves its slot with that copy."""
+        for slot, job in list(batch.jobs.items()):
+            if job.checkpoints is not None and (suspended := job.checkpoints.after_step(job, batch.state(slot))) is not None:
+                batch.remove(slot)
+                self._active.pop(id(job)).future.set_exception(suspended)
 
     def _drop_cancelled(self) -> None:
         """Take cancelled trainings out of their slots and cancelled requests out of the queues."""
@@ -251,8 +309,11 @@ class Engine:
                 if self._active[id(job)].cancelled:
                     self._batch.remove(slot)
                     self._active.pop(id(job)).future.set_result(job.result(Outcome.CANCELLED, None))
+        self._written.drop_cancelled()
         while (task := self._trainings.take(lambda task: task.cancelled)) is not None:
             task.future.set_result(task.job.result(Outcome.CANCELLED, None))
+        while (task := self._trainings.take(lambda task: task.job.checkpoints is not None and task.job.checkpoints.suspended)) is not None:
+            task.future.set_exception(Suspended.after(0))
         for queue in (self._generations, self._evaluations):
             while (task := queue.take(lambda task: task.cancelled)) is not None:
                 task.future.set_exception(Transient("the request was cancelled", remedy="send it again"))
@@ -265,14 +326,17 @@ class Engine:
         if any(task in self._owners for task in self._active.values()):
             self._batch = None
             self._active.clear()
+        if any(task in self._owners for task in self._written.tasks):
+            self._written.abandon()
 
     def _fail_all(self, error: SealError) -> None:
-        self._owners = list(self._active.values())
+        self._owners = [*self._active.values(), *self._written.tasks]
         for queue in (self._trainings, self._generations, self._evaluations):
             while (task := queue.take()) is not None:
                 self._owners.append(task)
         self._fail_owners(error)
 
 
-def _evaluated_together(first: EvaluationRequest, other: EvaluationRequest) -> bool:
-    return first.policy is other.policy and (first.max_tokens, first.stop) == (other.max_tokens, other.stop)
+def _waited(task: EngineTask[Any]) -> float:
+    """Seconds since a task was queued."""
+    return time.monotonic() - task.queued_at

@@ -8,8 +8,9 @@ trained wrongly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,15 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from seal.engine.attention import ATTENTION_NAME, AttentionHolder, CachedRows, PackedRows, pack_rows, register_attention
+from seal.engine.attention import ATTENTION_NAME, AttentionHolder, PackedRows, VarlenRows, register_attention
 from seal.engine.bank import LayerSize
-from seal.engine.linear import Route, RouteHolder, SlotLinear
+from seal.engine.cache import CachedPass
+from seal.engine.kernels import choose_kernels
+from seal.engine.linear import FrozenRoute, Route, RouteHolder, SlotLinear
+from seal.engine.norm import frozen_norm
 from seal.engine.peft_format import Adapter
+from seal.engine.recompute import Recomputation
+from seal.engine.sizes import ModelSize, size_of, size_of_config
 from seal.errors import InvalidInput
 from seal.settings import ALL_PROJECTIONS
 
@@ -44,6 +50,10 @@ class FrozenModel:
         model.requires_grad_(False).eval()
         reference = _reference_logits(model)
         self.layers = self._install()
+        self.size = size_of(model)
+        self._recomputation = Recomputation(model, self._remember)
+        widths = [width for size in self.layers.values() for width in (size.in_features, size.out_features)]
+        self.kernels = choose_kernels(self.device, self.dtype, head_dim=self.head_dim, widths=widths)
         self._self_check(*reference)
 
     @classmethod
@@ -53,6 +63,13 @@ class FrozenModel:
         model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="eager")
         model.to(device)  # type: ignore[arg-type]
         return cls(model, AutoTokenizer.from_pretrained(directory), name=name)
+
+    @classmethod
+    def size_on_disk(cls, directory: Path, *, name: str, dtype: torch.dtype) -> ModelSize:
+        """The sizes of a transformers directory's model, from its configuration alone; raises InvalidInput as `load`."""
+        config = AutoConfig.from_pretrained(directory)
+        _refuse_unsupported(config, name)
+        return size_of_config(config, dtype)
 
     @property
     def head_V_d(self) -> torch.Tensor:
@@ -74,22 +91,36 @@ class FrozenModel:
         return self.model.get_input_embeddings()(tokens_T[None])  # type: ignore[no-any-return,operator]
 
     def hidden(
-        self, embeddings: torch.Tensor, positions_T: torch.Tensor, *, route: Route | None, plan: PackedRows | CachedRows
+        self,
+        embeddings: torch.Tensor,
+        positions_T: torch.Tensor,
+        *,
+        route: Route | FrozenRoute | None,
+        plan: PackedRows | VarlenRows | CachedPass,
+        recompute: bool = False,
     ) -> torch.Tensor:
-        """Final hidden states (T, d) of one packed sequence of embeddings (1, T, d)."""
-        with self._running(route, plan):
+        """Final hidden states (T, d) of one packed sequence of embeddings (1, T, d).
+
+        `recompute`: hold the layers' inputs alone for the backward pass (gradient checkpointing).
+        """
+        with self._recomputation.switched(recompute), self._running(route, plan):
             output = self.model.base_model(  # type: ignore[operator]
                 inputs_embeds=embeddings, position_ids=positions_T[None], use_cache=False
             )
         return output.last_hidden_state[0]  # type: ignore[no-any-return]
 
     @contextmanager
-    def _running(self, route: Route | None, plan: PackedRows | CachedRows) -> Iterator[None]:
+    def _running(self, route: Route | FrozenRoute | None, plan: PackedRows | VarlenRows | CachedPass | None) -> Iterator[None]:
+        before = self._routes.route, self._attention.plan
         self._routes.route, self._attention.plan = route, plan
         try:
             yield
         finally:
-            self._routes.route, self._attention.plan = None, None
+            self._routes.route, self._attention.plan = before
+
+    def _remember(self) -> Callable[[], AbstractContextManager[None]]:
+        """How to run again what is running now, after it has ended."""
+        return partial(self._running, self._routes.route, self._attention.plan)
 
     def policy_factors(self, policy: Adapter | None) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """The policy adapter in compute type, scale folded into B; raises InvalidInput if it belongs to another base or does not fit."""
@@ -137,6 +168,8 @@ class FrozenModel:
             if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in ALL_PROJECTIONS:
                 self.model.set_submodule(name, SlotLinear(module, name, self._routes))
                 layers[name] = LayerSize(module.in_features, module.out_features)
+            elif (norm := frozen_norm(module)) is not None:
+                self.model.set_submodule(name, norm)
         if not layers:
             raise InvalidInput(
                 f"model {self.name!r} has none of the layers {', '.join(ALL_PROJECTIONS)}", field="model", remedy="use a Llama-like model"
@@ -147,7 +180,7 @@ class FrozenModel:
     @torch.no_grad()
     def _self_check(self, tokens_T: torch.Tensor, reference_V: torch.Tensor) -> None:
         count = len(tokens_T)
-        plan = pack_rows([0], [count], count, dtype=self.dtype, device=self.device)
+        plan = self.kernels.lay_out([[count]], self.device).attention
         hidden = self.hidden(self.embed(tokens_T), torch.arange(count, device=self.device), route=None, plan=plan)
         difference = (hidden[-1:] @ self.head_V_d.t()).float()[0] - reference_V
         error = float(difference.square().mean().sqrt() / reference_V.std().clamp_min(1e-6))

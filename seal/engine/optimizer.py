@@ -52,6 +52,10 @@ class SlotOptimizer:
         self._second_N_P[slot].zero_()
         self._steps[slot].zero_()
 
+    def state(self, slot: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Views of a slot's first and second moments, (P,) each, and of its step count."""
+        return self._first_N_P[slot], self._second_N_P[slot], self._steps[slot]
+
     def update(self, slot: int, values_P: torch.Tensor, gradient_P: torch.Tensor, *, rate: float, settings: OptimizerSettings) -> bool:
         """Clip and update one slot in place; False, and nothing changed, if the gradient is not finite."""
         norm = float(torch.linalg.vector_norm(gradient_P))

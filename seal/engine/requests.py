@@ -49,6 +49,8 @@ class TrainingProgress:
     loss: float
     """Mean loss of the last step, nats per target token."""
     eta_seconds: float
+    resumed_step: int = 0
+    """Step at which a checkpoint was taken up; 0 if the training began here."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,22 +1,88 @@
-"""What the engine does for one batch of generation or evaluation requests, given rows of text."""
+"""What the engine does for generation and evaluation requests, given rows of text."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 
-import torch
-
 from seal.engine.bank import stack
-from seal.engine.decoding import AdapterGroups, Decoder, DecodeSettings, Rows, decode
+from seal.engine.decoding import Row, RunningBatch
 from seal.engine.model import FrozenModel
+from seal.engine.peft_format import Adapter
 from seal.engine.requests import EvaluationRequest, EvaluationResult, GenerationRequest, GenerationResult, Sample
+from seal.engine.routes import AdapterGroups
+from seal.engine.sampling import GREEDY, DecodeSettings
 from seal.engine.text import encode
+from seal.errors import InvalidInput
 
 
 def never() -> bool:
     """For work that nobody can cancel."""
     return False
+
+
+def nobody(_: int) -> bool:
+    """For a batch in which no request was cancelled."""
+    return False
+
+
+class Generation:
+    """One generation request in a batch: the rows of its samples."""
+
+    def __init__(self, model: FrozenModel, request: GenerationRequest) -> None:
+        self.request = request
+        settings = DecodeSettings(request.temperature, request.top_p, request.max_tokens, request.stop)
+        prompts = [encode(model.tokenizer, prompt) for prompt in request.prompts]
+        self.rows = [[Row(prompt, 0, settings, seed) for seed in seeds] for prompt, seeds in zip(prompts, request.seeds, strict=True)]
+
+    @property
+    def all_rows(self) -> list[Row]:
+        """Rows of all prompts."""
+        return [row for rows in self.rows for row in rows]
+
+    @property
+    def done(self) -> int:
+        """Rows that are done."""
+        return sum(row.done for row in self.all_rows)
+
+    @property
+    def complete(self) -> bool:
+        """Every row is done."""
+        return all(row.done for row in self.all_rows)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens written so far."""
+        return sum(len(row.tokens) for row in self.all_rows)
+
+    def result(self) -> GenerationResult:
+        """Samples as they are."""
+        samples = tuple(tuple(Sample(row.text, row.seed, len(row.tokens), not row.ended) for row in rows) for rows in self.rows)
+        return GenerationResult(samples=samples, engine_seconds=tuple(sum(row.seconds for row in rows) for rows in self.rows))
+
+
+class GenerationBatch:
+    """Generation requests that share a policy, written together; requests may join and leave between steps."""
+
+    def __init__(self, model: FrozenModel, policy: Adapter | None, *, max_rows: int) -> None:
+        self.policy = policy
+        self._batch = RunningBatch(model, AdapterGroups(1, {}, model.policy_factors(policy)), max_rows=max_rows)
+
+    def __len__(self) -> int:
+        """Rows that are not done."""
+        return len(self._batch)
+
+    def add(self, generation: Generation) -> None:
+        """Let a request's rows wait for places, in turns with other runs' rows."""
+        self._batch.add(generation.all_rows, run=generation.request.run)
+
+    def drop(self, generation: Generation) -> None:
+        """Forget a request's rows."""
+        self._batch.drop(set(generation.all_rows).__contains__)
+
+    def step(self) -> None:
+        """Write one token of each running row."""
+        self._batch.step()
 
 
 def generate(
@@ -27,89 +93,76 @@ def generate(
     on_progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] = never,
 ) -> GenerationResult:
-    """Sample every prompt's seeds, at most `max_rows` at once; a prompt's samples share its prefill."""
-    decoder = Decoder(model, AdapterGroups({}, torch.empty(0), model.policy_factors(request.policy)), 1)
-    settings = DecodeSettings(request.temperature, request.top_p, request.max_tokens, request.stop)
-    prompts = [encode(model.tokenizer, prompt) for prompt in request.prompts]
-    samples: list[tuple[Sample, ...]] = []
-    seconds: list[float] = []
-    tokens_before = 0
-    for part in _parts([len(seeds) for seeds in request.seeds], max_rows):
-        started = time.monotonic()
-        done_before, base = sum(map(len, samples)), tokens_before
-        report = None if on_progress is None else (lambda done, tokens, d=done_before, t=base: on_progress(d + done, t + tokens))
-        prefilled = decoder.prefill([prompts[index] for index in part], [0] * len(part))
-        copies = [place for place, index in enumerate(part) for _ in request.seeds[index]]
-        seeds = [seed for index in part for seed in request.seeds[index]]
-        writings = decode(decoder, _repeat(prefilled, copies), seeds, settings, report, cancelled)
-        finished = [Sample(w.text, seed, len(w.tokens), not w.ended) for w, seed in zip(writings, seeds, strict=True)]
-        share = (time.monotonic() - started) / len(part)
-        offset = 0
-        for index in part:
-            samples.append(tuple(finished[offset : offset + len(request.seeds[index])]))
-            offset += len(request.seeds[index])
-            seconds.append(share)
-        tokens_before += sum(sample.tokens for sample in finished)
-    return GenerationResult(samples=tuple(samples), engine_seconds=tuple(seconds))
+    """Sample every prompt's seeds, at most `max_rows` at once; `on_progress(rows done, tokens so far)` is called after every step."""
+    batch = GenerationBatch(model, request.policy, max_rows=max_rows)
+    generation = Generation(model, request)
+    batch.add(generation)
+    while len(batch) and not cancelled():
+        batch.step()
+        if on_progress is not None:
+            on_progress(generation.done, generation.tokens)
+    return generation.result()
 
 
-def evaluate(model: FrozenModel, requests: Sequence[EvaluationRequest], *, cancelled: Callable[[], bool] = never) -> list[EvaluationResult]:
-    """Answer and score the queries of many adapters in one batch. All requests share policy, max_tokens and stop.
+def evaluate(
+    model: FrozenModel, requests: Sequence[EvaluationRequest], *, max_rows: int, cancelled: Callable[[int], bool] = nobody
+) -> list[EvaluationResult]:
+    """Answer and score the queries of many adapters in one batch of at most `max_rows` rows at once. All requests share a policy.
 
     Beside each request's rows, its first prompt runs once without the adapter: the proof that the adapter changes the logits.
+    `cancelled(index of a request)` is asked after every step; a cancelled request's rows are dropped and its result is incomplete.
+    Raises InvalidInput for a gold completion without tokens.
     """
     started = time.monotonic()
-    factors, scale_G = stack([None, *(request.adapter for request in requests)], model.layers, dtype=model.dtype, device=model.device)
-    decoder = Decoder(model, AdapterGroups(factors, scale_G, model.policy_factors(requests[0].policy)), len(requests) + 1)
-    witnesses = list(dict.fromkeys(request.prompts[0] for request in requests if request.adapter is not None))
-    groups = [0] * len(witnesses) + [index + 1 for index, request in enumerate(requests) for _ in request.prompts]
-    texts = witnesses + [prompt for request in requests for prompt in request.prompts]
-    rows = decoder.prefill([encode(model.tokenizer, text) for text in texts], groups)
-    plain = dict(zip(witnesses, rows.logits_R_V[: len(witnesses)], strict=True))
-    if witnesses:
-        rows = _repeat(rows, list(range(len(witnesses), len(texts))))
-    golds = [list(model.tokenizer.encode(gold, add_special_tokens=False)) for request in requests for gold in request.golds]
-    settings = DecodeSettings(0.0, 1.0, requests[0].max_tokens, requests[0].stop)
-    first_logits = rows.logits_R_V
-    logprobs = decoder.score(rows, golds)
-    writings = decode(decoder, rows, [0] * len(golds), settings, None, cancelled)
-    seconds = time.monotonic() - started
-    results: list[EvaluationResult] = []
-    offset = 0
-    for request in requests:
-        part = slice(offset, offset + len(request.prompts))
-        difference = 0.0
-        if request.adapter is not None:
-            difference = float((first_logits[offset] - plain[request.prompts[0]]).abs().max())
-        results.append(
-            EvaluationResult(
-                answers=tuple(writing.text.strip() for writing in writings[part]),
-                logprobs=tuple(logprobs[part]),
-                max_logit_difference=difference,
-                tokens=sum(len(writing.tokens) for writing in writings[part]),
-                engine_seconds=seconds * len(request.prompts) / len(golds),
-            )
-        )
-        offset = part.stop
-    return results
+    factors = stack([None, *(request.adapter for request in requests)], model.layers, dtype=model.dtype, device=model.device)
+    batch = RunningBatch(model, AdapterGroups(len(requests) + 1, factors, model.policy_factors(requests[0].policy)), max_rows=max_rows)
+    witnesses = {
+        prompt: Row(encode(model.tokenizer, prompt), 0, GREEDY, keep_logits=True)
+        for prompt in dict.fromkeys(request.prompts[0] for request in requests if request.adapter is not None)
+    }
+    rows = [_evaluation_rows(model, request, index + 1) for index, request in enumerate(requests)]
+    batch.add([*witnesses.values(), *(row for mine in rows for row in mine)])
+    dropped: set[int] = set()
+    while len(batch):
+        batch.step()
+        gone = {index for index in range(len(requests)) if index not in dropped and cancelled(index)}
+        if gone:
+            batch.drop(lambda row: row.group - 1 in gone)  # noqa: B023 - called at once
+            dropped |= gone
+    seconds_per_share = (time.monotonic() - started) / sum(row.seconds for mine in rows for row in mine)
+    return [
+        _evaluation_result(request, mine, witnesses.get(request.prompts[0]), seconds_per_share)
+        for request, mine in zip(requests, rows, strict=True)
+    ]
 
 
-def _repeat(rows: Rows, copies: list[int]) -> Rows:
-    """Rows picked and repeated by index, with room to write."""
-    index = torch.tensor(copies, device=rows.logits_R_V.device)
-    lengths = [rows.lengths[place] for place in copies]
-    cache = rows.cache.select(index, capacity=max(lengths) + 64)
-    return Rows(cache, [rows.groups[place] for place in copies], lengths, rows.logits_R_V[index])
+def encode_golds(model: FrozenModel, request: EvaluationRequest) -> list[tuple[int, ...]]:
+    """Tokens of the gold completions; raises InvalidInput for one without any."""
+    golds = [tuple(model.tokenizer.encode(gold, add_special_tokens=False)) for gold in request.golds]
+    for index, gold in enumerate(golds):
+        if not gold:
+            raise InvalidInput("a completion to score has no tokens", field=f"golds[{index}]", remedy="send completions that are not empty")
+    return golds
 
 
-def _parts(sizes: Sequence[int], limit: int) -> list[list[int]]:
-    """Cut indices into runs whose sizes sum to at most `limit` (or one index)."""
-    parts: list[list[int]] = [[]]
-    used = 0
-    for index, size in enumerate(sizes):
-        if parts[-1] and used + size > limit:
-            parts.append([])
-            used = 0
-        parts[-1].append(index)
-        used += size
-    return parts
+def _evaluation_rows(model: FrozenModel, request: EvaluationRequest, group: int) -> list[Row]:
+    settings = DecodeSettings(0.0, 1.0, request.max_tokens, request.stop)
+    first = request.adapter is not None
+    rows: list[Row] = []
+    for prompt, gold in zip(request.prompts, encode_golds(model, request), strict=True):
+        rows.append(Row(encode(model.tokenizer, prompt), group, settings, gold=gold, keep_logits=first))
+        first = False
+    return rows
+
+
+def _evaluation_result(request: EvaluationRequest, rows: Sequence[Row], witness: Row | None, seconds_per_share: float) -> EvaluationResult:
+    difference = 0.0
+    if witness is not None and witness.logits_V is not None and rows[0].logits_V is not None:
+        difference = float((rows[0].logits_V - witness.logits_V).abs().max())
+    return EvaluationResult(
+        answers=tuple(row.text.strip() for row in rows),
+        logprobs=tuple(row.logprob for row in rows),
+        max_logit_difference=difference,
+        tokens=sum(len(row.tokens) for row in rows),
+        engine_seconds=sum(row.seconds for row in rows) * seconds_per_share,
+    )

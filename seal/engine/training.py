@@ -14,13 +14,16 @@ from dataclasses import dataclass, field
 
 import torch
 
-from seal.engine.attention import PackedRows, pack_rows
+from seal.engine.attention import PackedRows
 from seal.engine.bank import SlotShape
-from seal.engine.layout import Chunk, make_chunks
+from seal.engine.checkpointing import JobCheckpoints, SlotState
+from seal.engine.kernels import PassLayout
 from seal.engine.linear import Route
 from seal.engine.loss import cross_entropy_with_gradient
+from seal.engine.memory import AdapterSize, PassSize, estimate_pass
 from seal.engine.model import FrozenModel
 from seal.engine.optimizer import SlotOptimizer, learning_rate
+from seal.engine.order import plan_steps
 from seal.engine.peft_format import Adapter, concatenate
 from seal.engine.requests import TaskState, TrainingProgress, TrainingRequest, TrainingResult
 from seal.engine.text import TrainingRow, encode_example
@@ -34,9 +37,13 @@ class TrainingJob:
 
     request: TrainingRequest
     rows: tuple[TrainingRow, ...]
-    total_steps: int
+    order: tuple[tuple[int, ...], ...]
+    """Rows of each step."""
     on_progress: Callable[[TrainingProgress], None] | None = None
+    checkpoints: JobCheckpoints | None = None
     step: int = 0
+    resumed_step: int = 0
+    """Step of the checkpoint that it was resumed from; 0 without one."""
     tokens: int = 0
     engine_seconds: float = 0.0
     started: float = 0.0
@@ -44,24 +51,25 @@ class TrainingJob:
     """Mean loss of each step."""
 
     @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        return len(self.order)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps per pass over the rows."""
         return math.ceil(len(self.rows) / self.request.optimizer.batch_size)
 
     def next_rows(self) -> list[TrainingRow]:
-        """Rows of the next step: a uniform shuffle of all rows in each epoch, from the order seed alone."""
-        epoch, part = divmod(self.step, self.steps_per_epoch)
-        generator = torch.Generator().manual_seed((self.request.order_seed + epoch) % 2**63)
-        order = torch.randperm(len(self.rows), generator=generator).tolist()
-        size = self.request.optimizer.batch_size
-        return [self.rows[index] for index in order[part * size : (part + 1) * size]]
+        """Rows of the next step."""
+        return [self.rows[index] for index in self.order[self.step]]
 
     def progress(self) -> TrainingProgress:
         """News after a step."""
         elapsed = time.monotonic() - self.started
         eta = elapsed / self.step * (self.total_steps - self.step) if self.step else 0.0
         loss = self.losses[-1] if self.losses else float("nan")
-        return TrainingProgress(TaskState.RUNNING, self.step, self.total_steps, loss, eta)
+        return TrainingProgress(TaskState.RUNNING, self.step, self.total_steps, loss, eta, self.resumed_step)
 
     def result(self, outcome: Outcome, adapter: Adapter | None) -> TrainingResult:
         """The end of this job."""
@@ -84,7 +92,10 @@ def make_job(model: FrozenModel, request: TrainingRequest, *, max_row_tokens: in
     model.target_layers(request.lora.target_modules)
     if request.policy is not None:
         model.check_adapter(request.policy, field="policy")
-    rows = tuple(encode_example(model.tokenizer, prompt, completion) for prompt, completion in request.examples)
+    pad_to_tokens = request.optimizer.pad_to_tokens
+    rows = tuple(
+        encode_example(model.tokenizer, prompt, completion, pad_to_tokens=pad_to_tokens) for prompt, completion in request.examples
+    )
     for index, row in enumerate(rows):
         if len(row.tokens) > max_row_tokens:
             raise InvalidInput(
@@ -92,8 +103,10 @@ def make_job(model: FrozenModel, request: TrainingRequest, *, max_row_tokens: in
                 field=f"examples[{index}]",
                 remedy="shorten or split the example",
             )
-    steps = request.optimizer.epochs * math.ceil(len(rows) / request.optimizer.batch_size)
-    return TrainingJob(request, rows, steps)
+    optimizer = request.optimizer
+    lengths = [len(row.tokens) for row in rows]
+    order = plan_steps(lengths, batch_size=optimizer.batch_size, epochs=optimizer.epochs, seed=request.order_seed)
+    return TrainingJob(request, rows, order)
 
 
 @dataclass(frozen=True)
@@ -116,18 +129,24 @@ class TrainingBatch:
         targets: tuple[str, ...],
         policy: Adapter | None,
         max_pass_tokens: int,
+        activation_bytes: int | None = None,
     ) -> None:
-        self.model, self.policy, self.rank, self.targets = model, policy, rank, targets
-        self.shape = SlotShape(rank, model.target_layers(targets))
+        """`activation_bytes`: a pass that takes more is recomputed layer by layer (gradient checkpointing); None: none ever is."""
+        self.model, self.policy, self.targets = model, policy, targets
+        self.rank = math.ceil(rank / model.kernels.rank_multiple) * model.kernels.rank_multiple
+        self.shape = SlotShape(self.rank, model.target_layers(targets))
         self.slots = slots
         self.jobs: dict[int, TrainingJob] = {}
         self._free = list(range(slots - 1, -1, -1))
         self._values_N_P = torch.zeros(slots, self.shape.parameters, device=model.device)
         self._grads_N_P = torch.zeros_like(self._values_N_P)
+        """Row g: gradient of the g-th slot of a step, not of slot g."""
+        self._compute_N_P = torch.zeros_like(self._values_N_P, dtype=model.dtype)
+        """Row g: the g-th slot of a pass, in the compute type, B times its scale."""
         self._optimizer = SlotOptimizer(slots, self.shape.parameters, model.device)
-        self._scale_N = torch.zeros(slots, device=model.device)
+        self._scales = [0.0] * slots
         self._policy_factors = model.policy_factors(policy)
-        self._max_pass_tokens = max_pass_tokens
+        self._max_pass_tokens, self._activation_bytes = max_pass_tokens, activation_bytes
 
     def fits(self, request: TrainingRequest) -> bool:
         """True if the request can join this batch once a slot is free: same policy, no larger rank, no other targets."""
@@ -143,7 +162,8 @@ class TrainingBatch:
         added = slots - self.slots
         self._values_N_P = _with_rows(self._values_N_P, added)
         self._grads_N_P = torch.zeros_like(self._values_N_P)
-        self._scale_N = torch.cat([self._scale_N, self._scale_N.new_zeros(added)])
+        self._compute_N_P = torch.zeros_like(self._values_N_P, dtype=self.model.dtype)
+        self._scales += [0.0] * added
         self._optimizer.grow(added)
         self._free[:0] = range(slots - 1, self.slots - 1, -1)
         self.slots = slots
@@ -154,10 +174,16 @@ class TrainingBatch:
         lora = job.request.lora
         self.shape.initialise(self._values_N_P[slot], rank=lora.rank, targets=lora.target_modules, seed=job.request.init_seed)
         self._optimizer.reset(slot)
-        self._scale_N[slot] = lora.alpha / lora.rank
+        self._scales[slot] = lora.alpha / lora.rank
         job.started = time.monotonic()
         self.jobs[slot] = job
+        if job.checkpoints is not None:
+            job.checkpoints.restore(job, self.state(slot))
         return slot
+
+    def state(self, slot: int) -> SlotState:
+        """The memory of a slot, as checkpoints copy it between steps."""
+        return SlotState(self.shape, self._values_N_P[slot], *self._optimizer.state(slot))
 
     def remove(self, slot: int) -> TrainingJob:
         """Take a job out, finished or not."""
@@ -168,8 +194,8 @@ class TrainingBatch:
         """One optimiser step of every active slot; returns the jobs that ended."""
         started = time.monotonic()
         rows_by_slot = {slot: job.next_rows() for slot, job in self.jobs.items()}
-        losses = self._form_gradients(rows_by_slot)
-        outcomes = {slot: self._update(slot, losses[slot]) for slot in rows_by_slot}
+        losses, gradients = self._form_gradients(rows_by_slot)
+        outcomes = {slot: self._update(slot, losses[slot], gradients[slot]) for slot in rows_by_slot}
         seconds = time.monotonic() - started
         tokens = {slot: sum(len(row.tokens) for row in rows) for slot, rows in rows_by_slot.items()}
         for slot, count in tokens.items():
@@ -177,43 +203,69 @@ class TrainingBatch:
             self.jobs[slot].engine_seconds += seconds * count / sum(tokens.values())
         return [self._end(slot, outcome) for slot, outcome in outcomes.items() if outcome is not None]
 
-    def _form_gradients(self, rows_by_slot: dict[int, list[TrainingRow]]) -> dict[int, float]:
-        """Fill the gradient rows of the active slots; returns each slot's mean loss over its targets."""
+    def _form_gradients(self, rows_by_slot: dict[int, list[TrainingRow]]) -> tuple[dict[int, float], dict[int, torch.Tensor]]:
+        """Each slot's mean loss over its targets and its gradient (P,)."""
         losses = dict.fromkeys(rows_by_slot, 0.0)
         targets = {slot: sum(row.targets for row in rows) for slot, rows in rows_by_slot.items()}
-        for slot in rows_by_slot:
-            self._grads_N_P[slot].zero_()
-        for part in _cut_into_passes(rows_by_slot, self._max_pass_tokens):
+        passes = _cut_into_passes(rows_by_slot, self._max_pass_tokens)
+        sums_N_P = self._grads_N_P if len(passes) == 1 else torch.zeros_like(self._grads_N_P)
+        places = {slot: place for place, slot in enumerate(passes[0].slots if len(passes) == 1 else rows_by_slot)}
+        for part in passes:
             for slot, loss_sum in self._forward_backward(part, targets).items():
                 losses[slot] += loss_sum / targets[slot]
-        return losses
+            if len(passes) > 1:
+                for row, slot in enumerate(part.slots):
+                    sums_N_P[places[slot]] += self._grads_N_P[row]
+        return losses, {slot: sums_N_P[place] for slot, place in places.items()}
 
     def _forward_backward(self, part: _Pass, targets: dict[int, int]) -> dict[int, float]:
-        """One pass: adds to the slots' gradients, returns each slot's summed loss."""
-        model = self.model
+        """One pass: writes the gradient of its g-th slot to row g, returns each slot's summed loss."""
+        model, count = self.model, len(part.slots)
         batch = _lay_out(part, targets, model)
-        order = torch.tensor(part.slots, device=model.device)
-        values_G_P = self._values_N_P[order].to(model.dtype)
-        grads_G_P = torch.zeros(len(part.slots), self.shape.parameters, device=model.device)
-        route = Route(batch.chunks, self.shape.factors(values_G_P, grads_G_P), self._scale_N[order].to(model.dtype), self._policy_factors)
+        for row, slot in enumerate(part.slots):
+            self._compute_N_P[row].copy_(self._values_N_P[slot])
+            self._compute_N_P[row, self.shape.b_start :].mul_(self._scales[slot])
+        factors = self.shape.factors(self._compute_N_P[:count], self._grads_N_P[:count])
+        route = Route(batch.layout.products, factors, self._policy_factors)
         embeddings = model.embed(batch.tokens_T).requires_grad_(True)
         with torch.enable_grad():
-            hidden_T_d = model.hidden(embeddings, batch.positions_T, route=route, plan=batch.attention)
+            hidden_T_d = model.hidden(
+                embeddings, batch.positions_T, route=route, plan=batch.layout.attention, recompute=self._must_recompute(part, batch)
+            )
             picked_K_d = hidden_T_d[batch.predictors_K]
         with torch.no_grad():
             losses_K, gradient_K_d = cross_entropy_with_gradient(picked_K_d.detach(), model.head_V_d, batch.targets_K, batch.weights_K)
         picked_K_d.backward(gradient_K_d)  # type: ignore[no-untyped-call]
-        self._grads_N_P.index_add_(0, order, grads_G_P)
-        sums = torch.zeros(len(part.slots), device=model.device).index_add_(0, batch.slot_places_K, losses_K)
+        for row, slot in enumerate(part.slots):
+            self._grads_N_P[row, self.shape.b_start :].mul_(self._scales[slot])
+        sums = torch.zeros(count, device=model.device).index_add_(0, batch.slot_places_K, losses_K)
         return dict(zip(part.slots, sums.tolist(), strict=True))
 
-    def _update(self, slot: int, loss: float) -> Outcome | None:
+    def _must_recompute(self, part: _Pass, batch: _PackedBatch) -> bool:
+        """True if the activations of a pass are more than the batch may take."""
+        if self._activation_bytes is None:
+            return False
+        attention = batch.layout.attention
+        buckets = attention.buckets if isinstance(attention, PackedRows) else ()  # varlen_attn holds no matrix of scores
+        scores = [bucket.blocks * bucket.rows * bucket.length**2 for bucket in buckets]
+        shape = PassSize(
+            slots=len(part.slots),
+            tokens=len(batch.tokens_T),
+            scores=sum(scores),
+            largest_scores=max(scores, default=0),
+            targets=len(batch.targets_K),
+        )
+        policy = None if self.policy is None else AdapterSize(rank=self.policy.rank, targets=self.policy.target_modules)
+        adapter = AdapterSize(rank=self.rank, targets=self.targets)
+        return estimate_pass(self.model.size, shape, adapter, policy, recompute=False).total > self._activation_bytes
+
+    def _update(self, slot: int, loss: float, gradient_P: torch.Tensor) -> Outcome | None:
         """Apply one slot's gradient; returns how the job ended, or None if it goes on."""
         job = self.jobs[slot]
         rate = learning_rate(job.request.optimizer, job.step, job.total_steps)
         job.losses.append(loss)
         finite = math.isfinite(loss) and self._optimizer.update(
-            slot, self._values_N_P[slot], self._grads_N_P[slot], rate=rate, settings=job.request.optimizer
+            slot, self._values_N_P[slot], gradient_P, rate=rate, settings=job.request.optimizer
         )
         job.step += 1
         if not finite:
@@ -266,8 +318,14 @@ def _cut_into_passes(rows_by_slot: dict[int, list[TrainingRow]], max_tokens: int
 
 
 def _as_pass(rows_by_slot: dict[int, list[TrainingRow]]) -> _Pass:
-    slots = sorted(rows_by_slot, key=lambda slot: -sum(len(row.tokens) for row in rows_by_slot[slot]))
-    return _Pass(tuple(slots), tuple(tuple(rows_by_slot[slot]) for slot in slots))
+    """Rows of each slot longest first, slots by their rows' lengths, so that neighbours make chunks."""
+    rows = {slot: sorted(rows, key=_length, reverse=True) for slot, rows in rows_by_slot.items()}
+    slots = sorted(rows, key=lambda slot: [len(row.tokens) for row in rows[slot]], reverse=True)
+    return _Pass(tuple(slots), tuple(tuple(rows[slot]) for slot in slots))
+
+
+def _length(row: TrainingRow) -> int:
+    return len(row.tokens)
 
 
 @dataclass(frozen=True)
@@ -283,35 +341,27 @@ class _PackedBatch:
     """1 / number of targets in the slot's whole step."""
     slot_places_K: torch.Tensor
     """Index into the pass's slots."""
-    chunks: tuple[Chunk, ...]
-    attention: PackedRows
+    layout: PassLayout
 
 
 def _lay_out(part: _Pass, targets: dict[int, int], model: FrozenModel) -> _PackedBatch:
-    """Lay the rows of a pass behind one another, slot by slot, each slot's block padded to its chunk's."""
-    chunks = make_chunks([sum(len(row.tokens) for row in rows) for rows in part.rows])
-    total = chunks[-1].token_stop
-    tokens, positions = [0] * total, [0] * total
-    starts: list[int] = []
-    lengths: list[int] = []
+    """Put the rows of a pass where the model's kernels want them."""
+    lengths_G = [[len(row.tokens) for row in rows] for rows in part.rows]
+    layout = model.kernels.lay_out(lengths_G, model.device, attended_G=_attended(part))
+    tokens, positions = [0] * layout.tokens, [0] * layout.tokens
     predictors: list[int] = []
     target_ids: list[int] = []
     weights: list[float] = []
     places: list[int] = []
-    for chunk in chunks:
-        for place in range(chunk.slot_start, chunk.slot_stop):
-            start = chunk.token_start + (place - chunk.slot_start) * chunk.block
-            for row in part.rows[place]:
-                stop = start + len(row.tokens)
-                tokens[start:stop] = row.tokens
-                positions[start:stop] = range(len(row.tokens))
-                predictors += range(stop - 1 - row.targets, stop - 1)
-                target_ids += row.tokens[len(row.tokens) - row.targets :]
-                weights += [1.0 / targets[part.slots[place]]] * row.targets
-                places += [place] * row.targets
-                starts.append(start)
-                lengths.append(len(row.tokens))
-                start = stop
+    for place, (slot, rows, starts) in enumerate(zip(part.slots, part.rows, layout.row_starts_G, strict=True)):
+        for row, start in zip(rows, starts, strict=False):
+            stop = start + len(row.tokens)
+            tokens[start:stop] = row.tokens
+            positions[start:stop] = range(len(row.tokens))
+            predictors += range(stop - 1 - row.targets, stop - 1)
+            target_ids += row.tokens[len(row.tokens) - row.targets :]
+            weights += [1.0 / targets[slot]] * row.targets
+            places += [place] * row.targets
     device = model.device
     return _PackedBatch(
         torch.tensor(tokens, device=device),
@@ -320,6 +370,12 @@ def _lay_out(part: _Pass, targets: dict[int, int], model: FrozenModel) -> _Packe
         torch.tensor(target_ids, device=device),
         torch.tensor(weights, device=device),
         torch.tensor(places, device=device),
-        chunks,
-        pack_rows(starts, lengths, total, dtype=model.dtype, device=device),
+        layout,
     )
+
+
+def _attended(part: _Pass) -> list[list[int]] | None:
+    """Tokens of each row that may be attended to, where any row has padding of its own."""
+    if not any(row.pads for rows in part.rows for row in rows):
+        return None
+    return [[len(row.tokens) - row.pads for row in rows] for rows in part.rows]

@@ -47,6 +47,7 @@ _DECISIONS: Mapping[DropReason, Decision] = {
     DropReason.ALL_EQUAL: "all-equal",
     DropReason.NO_GAIN: "no-gain",
     DropReason.NOT_BEST: "not-best",
+    DropReason.ELIMINATED: "eliminated",
 }
 
 

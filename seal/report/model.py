@@ -20,7 +20,7 @@ METRICS: tuple[Metric, ...] = ("contains", "exact", "f1", "logprob", "score")
 RowKind = Literal["base", "passage", "edit", "gold"]
 """What the evaluated model had learnt: nothing, the passage alone, a self-edit and the passage, the gold question-answer pairs."""
 
-Decision = Literal["kept", "not-best", "no-gain", "all-equal", "invalid", "diverged", "ungraded", "cancelled", "undecided"]
+Decision = Literal["kept", "not-best", "eliminated", "no-gain", "all-equal", "invalid", "diverged", "ungraded", "cancelled", "undecided"]
 """What the selection did with an edit; `undecided` while there is no selection."""
 
 

@@ -102,7 +102,7 @@ def _facts(report: Report) -> list[tuple[str, Child]]:
         ("model", spec.model),
         ("right answer", "the gold answer occurs in it as whole words"),
         ("reward", GRADER_WORDS[spec.evaluation.grader]),
-        ("seed, trainings per edit", f"{spec.seed}, {spec.inner.repeats}"),
+        ("seed, trainings per edit", f"{spec.seed}, {'at most ' if spec.inner.racing else ''}{spec.inner.repeats}"),
         ("self-edits", f"{spec.edit.family}, {spec.edit.k} a passage in a rollout, temperature {spec.edit.temperature:g}"),
         ("intervals", report.interval),
         ("time", f"{duration(report.seconds)} for {plural(len(report.stages), 'stage')}"),

@@ -12,8 +12,8 @@ from seal.report.model import Bin, Decision, Reliability, RolloutReport, StageRe
 from seal.report.scores import by_passage, candidate_scores, evaluation_score
 from seal.report.shapes import histogram
 from seal.report.source import RunFiles, Stage
-from seal.restem.reward import mean
-from seal.restem.rollout import candidates_of
+from seal.restem.reward import mean, present
+from seal.restem.rollout import candidates_of, shared_repeats
 from seal.restem.statistics import pass_counts, reliability
 
 BOUNDED_BIN = 0.1
@@ -26,7 +26,7 @@ def rollout_report(files: RunFiles, stage: Stage, estimator: Estimator) -> Rollo
     fates = decisions(files, stage)
     rewards = {record.context_id: candidate_scores(record, "edit", "score") for record in stage.records}
     baseline = by_passage(stage.records, lambda record: evaluation_score(record.baseline, "score"))
-    means = by_passage(stage.records, lambda record: mean(rewards[record.context_id].values()))
+    means = by_passage(stage.records, lambda record: mean(candidate_scores(shared_repeats(record), "edit", "score").values()))
     gains = _gains(stage.records, rewards, baseline, fates)
     counts = pass_counts(gain for gain, _ in gains)
     return RolloutReport(
@@ -41,7 +41,7 @@ def rollout_report(files: RunFiles, stage: Stage, estimator: Estimator) -> Rollo
         selection_sha256=selection.sha256 if selection else "",
         baseline=estimator.mean(baseline),
         reward=estimator.mean(means),
-        best=estimator.mean(by_passage(stage.records, lambda record: max(rewards[record.context_id].values(), default=None))),
+        best=estimator.mean(by_passage(stage.records, _best)),
         gain=estimator.difference(means, baseline),
         better=counts.improved,
         equal=counts.unchanged,
@@ -50,6 +50,11 @@ def rollout_report(files: RunFiles, stage: Stage, estimator: Estimator) -> Rollo
         gains=histogram(gains, width=None if files.spec.evaluation.grader == "logprob" else BOUNDED_BIN, centred=True),
         reliability=_reliability(files, stage),
     )
+
+
+def _best(record: ContextRecord) -> float | None:
+    """Reward of the best candidate; in a race, of those that ended it."""
+    return max(present(candidate.reward for candidate in candidates_of(record) if not candidate.eliminated), default=None)
 
 
 def _gains(
@@ -79,7 +84,9 @@ def _reward_bins(
 
 
 def _reliability(files: RunFiles, stage: Stage) -> Reliability | None:
-    """Of the rewards of repeated trainings."""
+    """Of the rewards of repeated trainings; None after a race, which repeats what was lucky the first time."""
+    if files.spec.inner.racing:
+        return None
     repeats = files.spec.inner.repeats
     rewards = [[candidate.rewards for candidate in candidates_of(record)] for record in stage.records]
     found = reliability(rewards, repeats=repeats) if repeats > 1 else None

@@ -170,6 +170,13 @@ def _reliability(report: Report) -> Html | None:
             tag("code", "inner.repeats"),
             " above 1 would.",
         )
+    if report.spec.inner.racing:
+        sizes = " → ".join(str(size) for size in (report.spec.edit.k, *report.spec.inner.racing))
+        return paragraph(
+            f"The candidates of a passage ran a race ({sizes}): "
+            "who was trained again was chosen by luck as well, so that the repeats do not tell how far a reward can be trusted. ",
+            "Mean reward and gain are over the first training of every candidate.",
+        )
     rows: list[list[Child]] = [
         [str(rollout.round), str(found.candidates), plain(found.single, digits=2), plain(found.averaged, digits=2)]
         for rollout in report.rollouts

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 
 from seal.outcomes import Outcome
 from seal.records import ContextRecord, EditRecord, InnerLoopRecord, KeptEdit, SelectionRecord
+from seal.restem.racing import Runner, finalists
 from seal.restem.reward import mean
 from seal.restem.select import Candidate, Kept, select
+from seal.settings import RacingScore
 
 
 def select_records(records: Iterable[ContextRecord], *, round: int, keep_per_context: int) -> SelectionRecord:
@@ -25,25 +27,53 @@ def select_records(records: Iterable[ContextRecord], *, round: int, keep_per_con
 
 
 def candidates_of(record: ContextRecord) -> tuple[Candidate, ...]:
-    """A context's edits with the rewards of their inner loops, repeat by repeat."""
-    return tuple(_candidate(record, edit) for edit in record.edits)
-
-
-def _candidate(record: ContextRecord, edit: EditRecord) -> Candidate:
-    loops = sorted(
-        (loop for loop in record.inner_loops if loop.kind == "edit" and loop.candidate == edit.candidate), key=lambda loop: loop.repeat
+    """A context's edits with the rewards of their inner loops, repeat by repeat. Those that ran fewer than others were in a race."""
+    runners = [runner_of(edit, record.inner_loops) for edit in record.edits]
+    in_the_end = finalists(runners)
+    return tuple(
+        Candidate(
+            context_id=record.context_id,
+            candidate=edit.candidate,
+            prompt=record.prompt,
+            text=edit.text,
+            outcome=runner.outcome,
+            rewards=runner.scores,
+            logprob=runner.logprob,
+            baseline=record.baseline.reward,
+            eliminated=edit.candidate not in in_the_end,
+        )
+        for edit, runner in zip(record.edits, runners, strict=True)
     )
-    evaluations = [loop.evaluation if loop.outcome is Outcome.OK else None for loop in loops]
-    answers = [answer for evaluation in evaluations if evaluation for answer in evaluation.answers]
-    return Candidate(
-        context_id=record.context_id,
+
+
+def runner_of(edit: EditRecord, inner_loops: Iterable[InnerLoopRecord], *, first_rung: RacingScore = "reward") -> Runner:
+    """An edit with the rewards of those of the inner loops that are its own.
+
+    `first_rung`: what a single repeat is scored by. The log-probability is there even where the answers could not be graded.
+    """
+    loops = sorted((loop for loop in inner_loops if loop.kind == "edit" and loop.candidate == edit.candidate), key=lambda loop: loop.repeat)
+    by_logprob = first_rung == "logprob" and len(loops) == 1
+    counted = [loop.evaluation if loop.outcome is Outcome.OK or by_logprob else None for loop in loops]
+    logprob = mean(answer.logprob for evaluation in counted if evaluation for answer in evaluation.answers)
+    return Runner(
         candidate=edit.candidate,
-        prompt=record.prompt,
-        text=edit.text,
         outcome=_outcome(edit, loops),
-        rewards=tuple(evaluation.reward if evaluation else None for evaluation in evaluations),
-        logprob=mean(answer.logprob for answer in answers),
-        baseline=record.baseline.reward,
+        scores=(logprob,) if by_logprob else tuple(evaluation.reward if evaluation else None for evaluation in counted),
+        logprob=logprob,
+        characters=len(edit.text),
+    )
+
+
+def shared_repeats(record: ContextRecord) -> ContextRecord:
+    """The record without what only the survivors of a race ran.
+
+    A mean over candidates takes this: the survivors' first rewards were lucky and their later ones are not, so that means of unequal
+    numbers of repeats would make the average candidate look worse than it is. Without a race nothing is left out.
+    """
+    runs = [sum(loop.kind == "edit" and loop.candidate == edit.candidate for loop in record.inner_loops) for edit in record.edits]
+    shared = min(runs, default=0)
+    return record.model_copy(
+        update={"inner_loops": tuple(loop for loop in record.inner_loops if loop.kind != "edit" or loop.repeat < shared)}
     )
 
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
-from seal.restem.reward import gain, mean
+from seal.restem.reward import gain, mean, present
 
 SAME_SCORE = 1e-9
 """Rewards this close are equal: means of the same answers may differ in the last bit."""
@@ -36,6 +36,8 @@ class DropReason(StrEnum):
     """Its reward is not above the context's baseline."""
     NOT_BEST = "not-best"
     """It helped, but others of its context rank before it."""
+    ELIMINATED = "eliminated"
+    """The race went on without it, or it ended the race with fewer scores than others: its mean cannot be compared with theirs."""
 
 
 _REASON_OF_OUTCOME = {
@@ -65,6 +67,8 @@ class Candidate:
     """Mean log p of the gold answers under the adapted model, nats per token."""
     baseline: float | None
     """The policy's own score on the context's queries."""
+    eliminated: bool = False
+    """Out of the race before its end (seal.restem.racing)."""
 
     @property
     def reward(self) -> float | None:
@@ -110,7 +114,7 @@ class Selection:
 
 
 def select(candidates: Iterable[Candidate], *, keep_per_context: int = 1) -> Selection:
-    """Keep the best edits of each context that gained something.
+    """Keep the best edits of each context that gained something. What was eliminated in a race does not compete.
 
     Ties are broken by log-probability, then by the shorter edit, then by the candidate's index.
 
@@ -146,18 +150,25 @@ def _select_context(candidates: Iterable[Candidate], keep: int) -> Selection:
         else:
             graded.append(Kept(candidate, reward, gained))
     all_equal = _all_equal(graded)
-    kept = [] if all_equal else sorted((one for one in graded if one.gain > SAME_SCORE), key=_rank)[:keep]
-    for one in graded:
-        if one not in kept:
-            low = DropReason.NO_GAIN if one.gain <= SAME_SCORE else DropReason.NOT_BEST
-            dropped.append(Dropped(one.candidate, DropReason.ALL_EQUAL if all_equal else low))
+    competing = [one for one in graded if one.gain > SAME_SCORE and not one.candidate.eliminated]
+    kept = [] if all_equal else sorted(competing, key=_rank)[:keep]
+    dropped += [Dropped(one.candidate, DropReason.ALL_EQUAL if all_equal else _why_not(one)) for one in graded if one not in kept]
     return Selection(tuple(kept), tuple(sorted(dropped, key=lambda one: one.candidate.candidate)))
 
 
+def _why_not(one: Kept) -> DropReason:
+    """Why a graded candidate is not kept where some differ."""
+    if one.candidate.eliminated:
+        return DropReason.ELIMINATED
+    return DropReason.NO_GAIN if one.gain <= SAME_SCORE else DropReason.NOT_BEST
+
+
 def _all_equal(graded: Sequence[Kept]) -> bool:
-    """True for two or more candidates with one and the same reward."""
-    rewards = [one.reward for one in graded]
-    return len(rewards) > 1 and max(rewards) - min(rewards) <= SAME_SCORE
+    """True for two or more candidates that no rung tells apart: all that ran it had one and the same mean up to it."""
+    rungs = {len(one.candidate.rewards) for one in graded if one.candidate.eliminated}
+    means = [[one.reward for one in graded if not one.candidate.eliminated]]
+    means += [present(mean(one.candidate.rewards[:rung]) for one in graded if len(one.candidate.rewards) >= rung) for rung in rungs]
+    return len(graded) > 1 and all(max(values) - min(values) <= SAME_SCORE for values in means if values)
 
 
 def _rank(one: Kept) -> tuple[float, float, int, int]:

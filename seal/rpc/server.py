@@ -123,8 +123,12 @@ async def serve_forever(
     settings: ServerSettings | None = None,
     grace_seconds: float = 30.0,
     on_started: Callable[[RunningServer], None] | None = None,
+    on_stopping: Callable[[], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then stop with `grace_seconds`; a second signal ends at once. Main thread only."""
+    """Serve until SIGTERM or SIGINT, then stop with `grace_seconds`; a second signal ends at once. Main thread only.
+
+    `on_stopping` is called at the signal: what can be put aside need not use up the grace.
+    """
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -135,6 +139,8 @@ async def serve_forever(
             on_started(running)
         received = await signals.get()
         log.info("stopping", signal=received.name, grace_seconds=grace_seconds)
+        if on_stopping is not None:
+            on_stopping()
         stopping, again = asyncio.create_task(running.stop(grace_seconds)), asyncio.create_task(signals.get())
         await asyncio.wait({stopping, again}, return_when=asyncio.FIRST_COMPLETED)
         again.cancel()

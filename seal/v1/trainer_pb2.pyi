@@ -113,6 +113,7 @@ class OptimizerConfig(_message.Message):
     WARMUP_RATIO_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     MAX_GRAD_NORM_FIELD_NUMBER: _builtins.int
+    PAD_TO_TOKENS_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Peak learning rate."""
     epochs: _builtins.int
@@ -127,6 +128,8 @@ class OptimizerConfig(_message.Message):
     """Decoupled weight decay."""
     max_grad_norm: _builtins.float
     """Global gradient norm is clipped to this; 0 is no clipping."""
+    pad_to_tokens: _builtins.int
+    """Rows are filled up to so many tokens with end-of-sequence tokens that are targets, as the published system does; 0 does not."""
     def __init__(
         self,
         *,
@@ -137,10 +140,11 @@ class OptimizerConfig(_message.Message):
         warmup_ratio: _builtins.float = ...,
         weight_decay: _builtins.float = ...,
         max_grad_norm: _builtins.float = ...,
+        pad_to_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "epochs", b"epochs", "learning_rate", b"learning_rate", "max_grad_norm", b"max_grad_norm", "schedule", b"schedule", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "epochs", b"epochs", "learning_rate", b"learning_rate", "max_grad_norm", b"max_grad_norm", "pad_to_tokens", b"pad_to_tokens", "schedule", b"schedule", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -161,6 +165,7 @@ class TrainAdapterRequest(_message.Message):
     INIT_SEED_FIELD_NUMBER: _builtins.int
     ORDER_SEED_FIELD_NUMBER: _builtins.int
     EXPORT_MODE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_EVERY_SECONDS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key, unique within the run."""
     run: _builtins.str
@@ -171,6 +176,10 @@ class TrainAdapterRequest(_message.Message):
     """Seed of the row order; candidates of one context share it."""
     export_mode: Global___ExportMode.ValueType
     """What to export."""
+    checkpoint_every_seconds: _builtins.float
+    """Seconds between two checkpoints, from which the same request goes on after the trainer has ended, however it ended; 0 keeps none.
+    No part of what request_id stands for: a retry may change it.
+    """
     @_builtins.property
     def policy(self) -> _common_pb2.PolicyRef:
         """Model beneath the new adapter."""
@@ -199,10 +208,11 @@ class TrainAdapterRequest(_message.Message):
         init_seed: _builtins.int = ...,
         order_seed: _builtins.int = ...,
         export_mode: Global___ExportMode.ValueType = ...,
+        checkpoint_every_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lora", b"lora", "optimizer", b"optimizer", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "export_mode", b"export_mode", "init_seed", b"init_seed", "lora", b"lora", "optimizer", b"optimizer", "order_seed", b"order_seed", "policy", b"policy", "request_id", b"request_id", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_every_seconds", b"checkpoint_every_seconds", "examples", b"examples", "export_mode", b"export_mode", "init_seed", b"init_seed", "lora", b"lora", "optimizer", b"optimizer", "order_seed", b"order_seed", "policy", b"policy", "request_id", b"request_id", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -219,6 +229,7 @@ class TrainingProgress(_message.Message):
     TOTAL_STEPS_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
     ETA_SECONDS_FIELD_NUMBER: _builtins.int
+    RESUMED_STEP_FIELD_NUMBER: _builtins.int
     state: _common_pb2.TaskState.ValueType
     """Where the training is."""
     step: _builtins.int
@@ -229,6 +240,8 @@ class TrainingProgress(_message.Message):
     """Mean loss of the last step, nats per target token."""
     eta_seconds: _builtins.float
     """Estimated seconds to the end; 0 if unknown."""
+    resumed_step: _builtins.int
+    """Optimiser step at which the training went on from a checkpoint; 0 if it began at its start."""
     def __init__(
         self,
         *,
@@ -237,10 +250,11 @@ class TrainingProgress(_message.Message):
         total_steps: _builtins.int = ...,
         loss: _builtins.float = ...,
         eta_seconds: _builtins.float = ...,
+        resumed_step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eta_seconds", b"eta_seconds", "loss", b"loss", "state", b"state", "step", b"step", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eta_seconds", b"eta_seconds", "loss", b"loss", "resumed_step", b"resumed_step", "state", b"state", "step", b"step", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

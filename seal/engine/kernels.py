@@ -1,0 +1,172 @@
+"""The two ways to lay out and multiply a training pass: padded, and packed for CUDA.
+
+A training step needs three things of a layout: where the rows lie, how a slot's factors meet its tokens (`SlotProducts`) and how rows
+attend. Everything else, from the embedding to the optimiser, is the same for both:
+
+- padded: slots of like rows form chunks of equal blocks (`layout.py`); batched matrix products over the blocks of each chunk, matmul
+  attention over buckets. Any device, any type.
+- packed: rows follow one another without padding; `grouped_mm` multiplies each slot's stretch of tokens by its own factors and
+  `varlen_attn` attends within each row. bfloat16 on CUDA.
+
+The packed kernels read memory in units of 16 bytes: every row of a matrix and every slot's factors must begin at a multiple of 8 bfloat16
+values. Widths of models are multiples of 8; ranks are rounded up (`rank_multiple`), and what a slot does not use stays zero.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch.nn import functional as F
+
+from seal.engine.attention import PackedRows, VarlenRows, pack_rows
+from seal.engine.layout import Chunk, make_chunks
+
+ALIGNED_VALUES = 8
+"""bfloat16 values in the 16 bytes at whose multiples the packed kernels read."""
+LARGEST_HEAD = 256
+"""Largest head that FlashAttention takes."""
+
+
+class SlotProducts(Protocol):
+    """Products of tokens with the factors of the slot that each token belongs to. T tokens, G slots."""
+
+    def multiply(self, x_T_k: torch.Tensor, weights_G_k_n: torch.Tensor) -> torch.Tensor:
+        """(T, n): each token times its slot's weights."""
+
+    def add(self, y_T_n: torch.Tensor, x_T_k: torch.Tensor, weights_G_k_n: torch.Tensor) -> None:
+        """Add `multiply(x, weights)` to y in place."""
+
+    def reduce(self, left_T_m: torch.Tensor, right_T_n: torch.Tensor, out_G_m_n: torch.Tensor, *, accumulate: bool) -> None:
+        """Write, or add, the sum over each slot's tokens of left^T right into the float32 `out`."""
+
+
+@dataclass(frozen=True)
+class PaddedProducts:
+    """Batched matrix products, one for the equal blocks of each chunk. The chunks hold every token."""
+
+    chunks: Sequence[Chunk]
+
+    def multiply(self, x_T_k: torch.Tensor, weights_G_k_n: torch.Tensor) -> torch.Tensor:
+        """(T, n): each token times its slot's weights."""
+        y_T_n = x_T_k.new_empty(x_T_k.shape[0], weights_G_k_n.shape[2])
+        for chunk in self.chunks:
+            torch.bmm(_blocks(x_T_k, chunk), _factors(weights_G_k_n, chunk), out=_blocks(y_T_n, chunk))
+        return y_T_n
+
+    def add(self, y_T_n: torch.Tensor, x_T_k: torch.Tensor, weights_G_k_n: torch.Tensor) -> None:
+        """Add `multiply(x, weights)` to y in place."""
+        for chunk in self.chunks:
+            _blocks(y_T_n, chunk).baddbmm_(_blocks(x_T_k, chunk), _factors(weights_G_k_n, chunk))
+
+    def reduce(self, left_T_m: torch.Tensor, right_T_n: torch.Tensor, out_G_m_n: torch.Tensor, *, accumulate: bool) -> None:
+        """Write, or add, the sum over each slot's tokens of left^T right into the float32 `out`."""
+        write = torch.Tensor.add_ if accumulate else torch.Tensor.copy_
+        for chunk in self.chunks:
+            write(_factors(out_G_m_n, chunk), torch.bmm(_blocks(left_T_m, chunk).transpose(1, 2), _blocks(right_T_n, chunk)))
+
+
+@dataclass(frozen=True)
+class PackedProducts:
+    """One grouped matrix product for all slots."""
+
+    stops_G: torch.Tensor
+    """int32: the token after each slot's last."""
+
+    def multiply(self, x_T_k: torch.Tensor, weights_G_k_n: torch.Tensor) -> torch.Tensor:
+        """(T, n): each token times its slot's weights."""
+        return F.grouped_mm(x_T_k.contiguous(), weights_G_k_n, offs=self.stops_G)
+
+    def add(self, y_T_n: torch.Tensor, x_T_k: torch.Tensor, weights_G_k_n: torch.Tensor) -> None:
+        """Add `multiply(x, weights)` to y in place."""
+        y_T_n.add_(self.multiply(x_T_k, weights_G_k_n))
+
+    def reduce(self, left_T_m: torch.Tensor, right_T_n: torch.Tensor, out_G_m_n: torch.Tensor, *, accumulate: bool) -> None:
+        """Write, or add, the sum over each slot's tokens of left^T right into the float32 `out`."""
+        write = torch.Tensor.add_ if accumulate else torch.Tensor.copy_
+        write(out_G_m_n, F.grouped_mm(left_T_m.contiguous().t(), right_T_n.contiguous(), offs=self.stops_G))
+
+
+@dataclass(frozen=True)
+class PassLayout:
+    """Where the rows of one pass lie, and how its tokens are multiplied and attend."""
+
+    row_starts_G: tuple[tuple[int, ...], ...]
+    """First token of each row of each slot; there may be more places than rows."""
+    tokens: int
+    """T, padding included."""
+    products: SlotProducts
+    attention: PackedRows | VarlenRows
+
+
+class Kernels(Protocol):
+    """One way to lay out and multiply a pass."""
+
+    rank_multiple: int
+    """Slots are stored with a rank that is a multiple of this."""
+
+    def lay_out(
+        self, rows_G: Sequence[Sequence[int]], device: torch.device, *, attended_G: Sequence[Sequence[int]] | None = None
+    ) -> PassLayout:
+        """Lay out slots' rows, given their lengths: each slot's longest first, slots in falling order of these.
+
+        `attended_G`: how many of each row's tokens may be attended to; None for all.
+        """
+
+
+class PaddedKernels:
+    """Chunks, buckets and batched products."""
+
+    rank_multiple = 1
+
+    def lay_out(
+        self, rows_G: Sequence[Sequence[int]], device: torch.device, *, attended_G: Sequence[Sequence[int]] | None = None
+    ) -> PassLayout:
+        """Pad rows to those of the neighbouring slots."""
+        layout = make_chunks(rows_G)
+        starts_G = [
+            tuple(token_start + offset for offset in item.row_starts)
+            for item in layout
+            for token_start in range(item.chunk.token_start, item.chunk.token_stop, item.chunk.block)
+        ]
+        products = PaddedProducts(tuple(item.chunk for item in layout))
+        return PassLayout(tuple(starts_G), layout[-1].chunk.token_stop, products, pack_rows(layout, attended=attended_G, device=device))
+
+
+class PackedKernels:
+    """Rows without padding for `grouped_mm` and `varlen_attn`."""
+
+    rank_multiple = ALIGNED_VALUES
+
+    def lay_out(
+        self, rows_G: Sequence[Sequence[int]], device: torch.device, *, attended_G: Sequence[Sequence[int]] | None = None
+    ) -> PassLayout:
+        """Rows behind one another, slot by slot; padded where not all may be attended to, which `varlen_attn` cannot say."""
+        if attended_G is not None:
+            return PaddedKernels().lay_out(rows_G, device, attended_G=attended_G)
+        borders = (0, *itertools.accumulate(length for rows in rows_G for length in rows))
+        last_rows = list(itertools.accumulate(map(len, rows_G)))
+        starts_G = tuple(borders[stop - len(rows) : stop] for stop, rows in zip(last_rows, rows_G, strict=True))
+        stops_G = torch.tensor([borders[stop] for stop in last_rows], dtype=torch.int32, device=device)
+        attention = VarlenRows(torch.tensor(borders, dtype=torch.int32, device=device), max(length for rows in rows_G for length in rows))
+        return PassLayout(starts_G, borders[-1], PackedProducts(stops_G), attention)
+
+
+def choose_kernels(device: torch.device, dtype: torch.dtype, *, head_dim: int, widths: Sequence[int]) -> Kernels:
+    """Packed where the kernels exist (bfloat16, CUDA of compute capability 8.0) and the model's widths suit them; else padded."""
+    aligned = head_dim <= LARGEST_HEAD and all(width % ALIGNED_VALUES == 0 for width in (head_dim, *widths))
+    if device.type == "cuda" and dtype == torch.bfloat16 and aligned and torch.cuda.get_device_capability(device) >= (8, 0):
+        return PackedKernels()
+    return PaddedKernels()
+
+
+def _blocks(tokens_T: torch.Tensor, chunk: Chunk) -> torch.Tensor:
+    """(T, d) -> view (slots, block, d) of the chunk's tokens."""
+    return tokens_T[chunk.token_start : chunk.token_stop].view(chunk.slots, chunk.block, tokens_T.shape[-1])
+
+
+def _factors(factors_G: torch.Tensor, chunk: Chunk) -> torch.Tensor:
+    return factors_G[chunk.slot_start : chunk.slot_stop]

@@ -1,0 +1,220 @@
+"""The memory model: how many bytes a setting takes, by part, before any of them is taken.
+
+    base + policy                                     as long as the engine runs
+    + slots x parameters x (16 + compute type)        as long as the batch lives: master, two moments, gradient in float32, compute copy
+    + the larger of  one training pass                sums of gradients, activations, attention, work of one layer, logits of one chunk
+                     one decode                       adapters, keys and values, work of the prefill, logits of all rows
+
+The engine's thread does one thing at a time, so of training and decoding only the larger counts. The terms count tensors; what Python,
+torch and the allocator take beside them is not in here. A test compares them with all tensors that are alive in a pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seal.engine.layout import CHUNK_TOKENS, MERGED_PADDING
+from seal.engine.loss import CHUNK_TARGETS, SOFTMAX_VALUES
+from seal.engine.sizes import ModelSize
+
+FLOAT32_BYTES = 4
+SLOT_BYTES = 4 * FLOAT32_BYTES
+"""Per parameter and slot: master, AdamW's two moments, gradient; the compute copy comes on top."""
+PASS_GRADIENT_BYTES = FLOAT32_BYTES
+"""Per parameter and slot: the sum over the passes of a step that takes more than one."""
+SAVED_MLP_VALUES = 3
+"""Values of the MLP's width that a token keeps per layer: gate, its activation, up; the input of down_proj is counted with the linears."""
+SAVED_PROBABILITIES = 1
+"""Matrices of attention probabilities kept per layer, head and row."""
+WORKING_PROBABILITIES = 2
+"""The same that the backward of one layer needs beside: gradient of the probabilities and of the scores."""
+WORKING_MLP_VALUES = 4
+"""Values of the MLP's width per token that the backward of one layer needs."""
+OUTER_VALUES = 5
+"""Values of the model's width per token outside the layers: embeddings, final norm, hidden states, those at targets and their gradient."""
+CACHE_COPIES = 2
+"""A cache that grows or drops rows is copied while the old one is there."""
+WORKING_DECODE_MLP_VALUES = 3
+"""Values of the MLP's width per token of a prefill."""
+DECODED_ROW_TOKENS = 256
+"""Positions of a decoded row, prompt and answer, where nothing else is known: prompts are not bounded by a setting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterSize:
+    """Rank and target modules of an adapter."""
+
+    rank: int
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassSize:
+    """One forward and backward pass."""
+
+    slots: int
+    """Slots that take part."""
+    tokens: int
+    """Padding included."""
+    scores: int
+    """Sum over rows of length x length, padding included: attention scores of one head."""
+    largest_scores: int
+    """The same of the largest group of rows that is computed at once."""
+    targets: int
+    """Positions with a loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What an engine holds at once, at most."""
+
+    slots: int
+    adapter: AdapterSize
+    policy: AdapterSize | None = None
+    row_tokens: int
+    """Longest training row."""
+    pass_tokens: int
+    """Tokens of a pass, within half a row."""
+    decoded_rows: int
+    decoded_tokens: int = DECODED_ROW_TOKENS
+    recompute: bool = False
+    """Gradient checkpointing."""
+
+    @property
+    def largest_pass(self) -> PassSize:
+        """All rows as long as the longest, all paddings as large as they may be."""
+        tokens = max(self.pass_tokens + self.row_tokens // 2, self.row_tokens)
+        padded = int(tokens / (1 - MERGED_PADDING)) + CHUNK_TOKENS * self.slots
+        scores = padded * self.row_tokens
+        return PassSize(slots=self.slots, tokens=padded, scores=scores, largest_scores=scores, targets=tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassEstimate:
+    """Bytes of one training pass by part."""
+
+    sums: int
+    """Sums of the slots' gradients over passes."""
+    activations: int
+    """Kept for the backward, without attention."""
+    attention: int
+    """Attention probabilities kept for the backward."""
+    work: int
+    """What the backward of one layer takes beside."""
+    logits: int
+    """One chunk of the loss."""
+
+    @property
+    def total(self) -> int:
+        """All parts."""
+        return self.sums + self.activations + self.attention + self.work + self.logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryEstimate:
+    """Bytes by part. `str()` is a table."""
+
+    base: int
+    """The frozen model."""
+    policy: int
+    """The policy adapter in the compute type."""
+    slots: int
+    """Masters, moments and gradients of all slots."""
+    training: PassEstimate
+    """The largest training pass."""
+    cache: int
+    """Keys and values of the decoded rows."""
+    decode: int
+    """Adapters, prefill and logits of the decoded rows."""
+    recompute: bool
+    """With gradient checkpointing."""
+
+    @property
+    def resident(self) -> int:
+        """What stays from step to step."""
+        return self.base + self.policy + self.slots
+
+    @property
+    def total(self) -> int:
+        """The most that is held at one time."""
+        return self.resident + max(self.training.total, self.cache + self.decode)
+
+    def __str__(self) -> str:
+        """One line per part, in MiB."""
+        training = self.training
+        lines = (
+            ("frozen base", self.base),
+            ("policy adapter", self.policy),
+            ("slots: masters, moments, gradients, copies", self.slots),
+            (f"one training pass, checkpointing {'on' if self.recompute else 'off'}", training.total),
+            ("  sums of the slots' gradients", training.sums),
+            ("  activations", training.activations),
+            ("  attention probabilities", training.attention),
+            ("  work of one layer", training.work),
+            ("  logits of one chunk", training.logits),
+            ("one decode", self.cache + self.decode),
+            ("  keys and values", self.cache),
+            ("  adapters, prefill and logits", self.decode),
+            ("at most at one time", self.total),
+        )
+        return "\n".join(f"{name:<44}{size / 2**20:>12,.1f} MiB" for name, size in lines)
+
+
+def estimate(size: ModelSize, load: Workload) -> MemoryEstimate:
+    """Bytes of a workload on a model, by part."""
+    parameters = size.parameters(load.adapter.rank, load.adapter.targets)
+    policy = 0 if load.policy is None else size.item_bytes * size.parameters(load.policy.rank, load.policy.targets)
+    training = estimate_pass(size, load.largest_pass, load.adapter, load.policy, recompute=load.recompute)
+    cache_values = 2 * size.layers * size.kv_heads * size.head_dim * load.decoded_rows * load.decoded_tokens
+    adapters = load.slots * parameters * size.item_bytes
+    return MemoryEstimate(
+        base=size.base_bytes,
+        policy=policy,
+        slots=load.slots * parameters * (SLOT_BYTES + size.item_bytes),
+        training=training,
+        cache=CACHE_COPIES * cache_values * size.item_bytes,
+        decode=adapters + _decode_work_bytes(size, load) + load.decoded_rows * size.vocabulary * (size.item_bytes + 2 * FLOAT32_BYTES),
+        recompute=load.recompute,
+    )
+
+
+def estimate_pass(size: ModelSize, shape: PassSize, adapter: AdapterSize, policy: AdapterSize | None, *, recompute: bool) -> PassEstimate:
+    """Bytes of one training pass of slots of one shape, by part."""
+    layer = shape.tokens * _saved_bytes(size, adapter, policy)
+    probabilities = SAVED_PROBABILITIES * size.heads * shape.scores * size.item_bytes
+    kept = 1 if recompute else size.layers  # layers whose activations exist at one time
+    inputs = size.layers * size.hidden if recompute else 0
+    logits = min(CHUNK_TARGETS, shape.targets) * size.vocabulary
+    work = max(WORKING_MLP_VALUES * size.intermediate * shape.tokens, WORKING_PROBABILITIES * size.heads * shape.largest_scores)
+    return PassEstimate(
+        sums=shape.slots * size.parameters(adapter.rank, adapter.targets) * PASS_GRADIENT_BYTES,
+        activations=kept * layer + shape.tokens * size.item_bytes * (inputs + OUTER_VALUES * size.hidden),
+        attention=kept * probabilities,
+        work=work * size.item_bytes,
+        logits=logits * size.item_bytes + 2 * min(SOFTMAX_VALUES, logits) * FLOAT32_BYTES,
+    )
+
+
+def _saved_bytes(size: ModelSize, adapter: AdapterSize, policy: AdapterSize | None) -> int:
+    """What one token keeps in one layer for the backward, without attention probabilities.
+
+    A linear keeps its input only if it has an adapter; q, k, v share theirs, and so do gate and up.
+    """
+    adapted = {*adapter.targets, *(() if policy is None else policy.targets)}
+    queries, keys = size.heads * size.head_dim, size.kv_heads * size.head_dim
+    inputs = (
+        ({"q_proj", "k_proj", "v_proj"}, size.hidden),
+        ({"o_proj"}, queries),
+        ({"gate_proj", "up_proj"}, size.hidden),
+        ({"down_proj"}, size.intermediate),
+    )
+    values = sum(width for names, width in inputs if names & adapted) + adapter.rank * len(adapter.targets)
+    values += queries + 2 * keys + SAVED_MLP_VALUES * size.intermediate  # attention keeps q, k, v
+    return values * size.item_bytes + size.norm_values * size.item_bytes
+
+
+def _decode_work_bytes(size: ModelSize, load: Workload) -> int:
+    """The widest moment of a prefill: one layer's MLP, or its scores in float32, their softmax and its copy in the compute type."""
+    tokens = load.decoded_rows * load.decoded_tokens
+    mlp = WORKING_DECODE_MLP_VALUES * size.intermediate * tokens * size.item_bytes
+    return max(mlp, size.heads * tokens * load.decoded_tokens * (2 * FLOAT32_BYTES + size.item_bytes))

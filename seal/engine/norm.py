@@ -1,0 +1,70 @@
+"""RMSNorm with a hand-written backward pass for a frozen weight.
+
+transformers writes RMSNorm as a chain of elementwise operations, and autograd keeps and walks every link of it in float32: a fifth of a
+training step of the 135M model on a CPU. Here the forward pass is the same arithmetic in the same precision; the backward pass forms the
+input's gradient only, in the compute type:
+
+    y = w x s,  s = 1 / sqrt(mean(x^2) + eps)        dx = s (w dy) - x s^3 / d sum(w dy x)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+AGREEMENT = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+"""Largest difference to the module that is replaced, over the largest output."""
+
+
+class FrozenRMSNorm(nn.Module):
+    """y = weight * x / rms(x) over the last dimension."""
+
+    def __init__(self, weight_d: torch.Tensor, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight_d, requires_grad=False)
+        self.epsilon = epsilon
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., d) -> (..., d)."""
+        return _RMSNormFunction.apply(x, self.weight, self.epsilon)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _RMSNormFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight_d: torch.Tensor, epsilon: float) -> torch.Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        ctx.save_for_backward(x, weight_d, inverse)
+        y: torch.Tensor = (x * inverse).to(x.dtype).mul_(weight_d)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight_d, inverse = ctx.saved_tensors
+        dx = grad_outputs[0] * weight_d
+        along = (dx * x).sum(-1, keepdim=True, dtype=torch.float32)
+        dx.mul_(inverse.to(x.dtype))
+        dx.addcmul_(x, (along * inverse.pow(3) / x.shape[-1]).to(x.dtype), value=-1.0)
+        return dx, None, None
+
+
+@torch.no_grad()
+def frozen_norm(module: nn.Module) -> FrozenRMSNorm | None:
+    """The same norm with the fast backward pass, if `module` is an RMSNorm that multiplies by `weight` or, as Gemma's, by 1 + `weight`.
+
+    What a class does is not read off its name: both forms are tried on random numbers, and None says that neither agrees.
+    """
+    weight = getattr(module, "weight", None)
+    epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if not type(module).__name__.endswith("RMSNorm") or weight is None or weight.dim() != 1 or not isinstance(epsilon, float):
+        return None
+    sample = torch.randn(8, weight.shape[0], generator=torch.Generator().manual_seed(0)).to(weight)
+    wanted = module(sample)
+    for effective in (weight.detach(), weight.detach() + 1):
+        norm = FrozenRMSNorm(effective, epsilon)
+        difference = (norm(sample) - wanted).abs().max() / wanted.abs().max().clamp_min(1e-6)
+        if float(difference) <= AGREEMENT[weight.dtype]:
+            return norm
+    return None
