@@ -22,8 +22,8 @@ class Sizes(Settings):
     """Edits that pass through the slots in one sample of P1-P4."""
     epochs: Positive = 1
     """Epochs of each of those edits; a whole inner loop has 10 of the same steps. Many edits for one epoch are nearer to a rollout of
-    hundreds of edits than few for several: the thin end, when only the longest edit is left, stays small."""
-    reference_steps: Positive = 6
+    hundreds of edits than few for several: what is rare, the thin end, stays small."""
+    reference_steps: Positive = 3
     """Optimiser steps of one sample of P1's opponent."""
     reference_tokens: Positive = 2048
     """Tokens to which P1's opponent pads every row."""
