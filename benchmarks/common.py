@@ -65,6 +65,8 @@ class Timing:
     """Real tokens."""
     teraflops: float = 0.0
     """bf16 GEMM peak measured around it."""
+    slots_in_use: float = 0.0
+    """Adapters in training at a time, on average over the seconds: what the thin end of a list leaves of the slots."""
 
     @property
     def each(self) -> float:
@@ -133,7 +135,8 @@ def time_training(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing
     started = time.perf_counter()
     results = train_all(engine, requests)
     seconds = time.perf_counter() - started
-    return Timing(seconds, sum(result.steps for result in results), sum(result.tokens for result in results))
+    steps, tokens = sum(result.steps for result in results), sum(result.tokens for result in results)
+    return Timing(seconds, steps, tokens, slots_in_use=sum(result.seconds for result in results) / seconds)
 
 
 def time_stream(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing:

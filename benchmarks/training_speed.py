@@ -129,6 +129,10 @@ class _Run:
             return Side(name=label, unit="ms per real token", samples=tuple(1e3 * t.seconds / t.tokens for t in self.timings[name]))
         return Side(name=label, unit="s per adapter-step", samples=tuple(t.each for t in self.timings[name]))
 
+    def _in_use(self, name: str) -> str:
+        """Slots that held an adapter, on average over a round's time."""
+        return f"{median(timing.slots_in_use for timing in self.timings[name]):.1f} of {self.setting.sizes.slots} on average over time"
+
     def against_reference(self) -> Figure:
         """P1."""
         reference = self._side(_REFERENCE, f"transformers Trainer + PEFT, padded to {self.setting.sizes.reference_tokens:,}")
@@ -160,6 +164,7 @@ class _Run:
             details={
                 "all rounds of the single slot together": f"{pooled / median(t.each for t in engine):.2f}x",
                 "per real token": f"{median(per_token):.2f}x",
+                "slots in use": self._in_use(_ENGINE),
             },
             sizes=_SIZES,
         )
@@ -201,6 +206,7 @@ class _Run:
             details={
                 "tokens per row": f"{real[0].tokens / rows:.1f} on average (real), {equal[0].tokens / rows:.0f} each (equal)",
                 "per adapter-step": f"{median(ratios(real, equal)):.2f}x",
+                "slots in use": f"{self._in_use(_ENGINE)} (real), {self._in_use(_EQUAL)} (equal)",
             },
             sizes=_SIZES,
         )

@@ -159,6 +159,15 @@ def test_flop_are_counted_from_the_shapes(setting: Setting) -> None:
     assert weights.training_flop(tokens=10, targets=3) == 10 * (4 * weights.linears + 6 * weights.lora) + 3 * 4 * weights.head
 
 
+def test_slots_in_use_are_at_most_the_slots_and_one_for_one_adapter(setting: Setting) -> None:
+    case = setting.cases.take(1)[0]
+    requests = [common.training_request(case, epochs=20, seed=seed) for seed in range(6)]
+    with common.engine_on(common.load_model(setting), slots=3) as engine:
+        many, one = common.time_training(engine, requests), common.time_training(engine, requests[:1])
+    assert 1.0 < many.slots_in_use <= 3.0
+    assert 0.0 < one.slots_in_use <= 1.0
+
+
 def test_the_single_slot_trains_each_of_the_engines_edits_once(setting: Setting) -> None:
     cases = setting.cases.take(5)
     parts = training_speed._parts(cases, 2)
