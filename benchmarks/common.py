@@ -163,11 +163,16 @@ def time_stream(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing:
         raise Transient("the engine did not begin all trainings", remedy="is it busy with something else?")
     for task in tasks:
         task.cancel()
-    for task in tasks:
-        task.future.result()
+    results = [task.future.result() for task in tasks]
     ended = max(done[0][0] for done in steps)
     within = [[tokens for at, tokens in done if at <= ended] for done in steps]
-    return Timing(ended - started, sum(map(len, within)), sum(max(done, default=0) for done in within))
+    seconds = ended - started
+    return Timing(
+        seconds,
+        sum(map(len, within)),
+        sum(max(done, default=0) for done in within),
+        slots_in_use=sum(result.seconds for result in results) / (time.perf_counter() - started),
+    )
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 Every round runs these sides, and the figures share them:
 
 - *engine*: `edits` real edits (rows as `seal.domains.knowledge` makes them, published settings: q_proj and v_proj, rank 32, batch 1,
-  AdamW) pass through `slots` slots, `epochs` epochs each. Slots are refilled as edits end, and the round lasts until the last adapter
-  is there: tokenising, initial weights, the thinning out at the end and the copy of the finished adapters are in it.
+  AdamW) pass through `slots` slots, `epochs` epochs each. Slots are refilled as edits end, and the round lasts until no edit waits any
+  more (`time_stream`): tokenising, initial weights and the copy of the finished adapters are in it, the end of the list is not.
 - *reference* (P1): transformers Trainer + PEFT, see `benchmarks.reference`; one of the same edits per round, `reference_steps` steps.
   Its step does not depend on the edit: every row is padded to 2,048 tokens. Construction and tokenising are left out of it.
 - *single* (P2): the same engine with one slot. Over all rounds it trains exactly the engine's edits, each once: a round takes every
   `samples`-th by size.
-- *equal* (P4): the engine with the same number of edits and rows, but every row has the mean length.
+- *equal* (P4): the engine, in the same way, with the same number of edits and rows, but every row has the mean length.
 
 P1 and P2 compare seconds per optimiser step of one adapter, P4 seconds per real token. Ten epochs are ten times the same steps, so the
 seconds of a whole edit are steps times seconds per step on both sides. P3 is FLOP (see `benchmarks.flops`) per second of the engine's
@@ -34,6 +34,7 @@ from benchmarks.common import (
     load_model,
     make_figure,
     ratios,
+    time_stream,
     time_training,
     training_request,
 )
@@ -88,7 +89,7 @@ def _sides(setting: Setting, cases: Sequence[EditCase], wanted: Collection[str],
 
 def _engine_round(setting: Setting, engine: Engine, cases: Sequence[EditCase], number: int) -> Timing:
     before = measure_gemm_peak()
-    timing = time_training(engine, [training_request(case, epochs=setting.sizes.epochs, seed=number) for case in cases])
+    timing = time_stream(engine, [training_request(case, epochs=setting.sizes.epochs, seed=number) for case in cases])
     return replace(timing, teraflops=max(before, measure_gemm_peak()))
 
 
@@ -173,8 +174,8 @@ class _Run:
         """P3."""
         engine = self.timings[_ENGINE]
         weights = count_weights(self.setting.directory, PUBLISHED.lora)
-        rows = self.setting.sizes.epochs * sum(len(case.examples) for case in self.cases)
-        flop = [weights.training_flop(tokens=timing.tokens, targets=timing.tokens - rows) for timing in engine]  # all but a row's first
+        # a step is one row, and all of its tokens but the first are targets
+        flop = [weights.training_flop(tokens=timing.tokens, targets=timing.tokens - round(timing.count)) for timing in engine]
         rates = tuple(one / timing.seconds / 1e12 for one, timing in zip(flop, engine, strict=True))
         peaks = tuple(timing.teraflops for timing in engine)
         return make_figure(
@@ -197,14 +198,13 @@ class _Run:
     def against_equal(self) -> Figure:
         """P4."""
         real, equal = self.timings[_ENGINE], self.timings[_EQUAL]
-        rows = self.setting.sizes.epochs * sum(len(case.examples) for case in self.cases)
         return make_figure(
             self.setting,
             "P4",
             [(r.seconds / r.tokens) / (e.seconds / e.tokens) for r, e in zip(real, equal, strict=True)],
             sides=(self._side(_ENGINE, "real length mix", per_token=True), self._side(_EQUAL, "equal lengths", per_token=True)),
             details={
-                "tokens per row": f"{real[0].tokens / rows:.1f} on average (real), {equal[0].tokens / rows:.0f} each (equal)",
+                "tokens per row": f"{real[0].tokens / real[0].count:.1f} on average (real), {equal[0].tokens / equal[0].count:.0f} each (equal)",
                 "per adapter-step": f"{median(ratios(real, equal)):.2f}x",
                 "slots in use": f"{self._in_use(_ENGINE)} (real), {self._in_use(_EQUAL)} (equal)",
             },
