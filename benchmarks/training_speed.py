@@ -204,7 +204,8 @@ class _Run:
             [(r.seconds / r.tokens) / (e.seconds / e.tokens) for r, e in zip(real, equal, strict=True)],
             sides=(self._side(_ENGINE, "real length mix", per_token=True), self._side(_EQUAL, "equal lengths", per_token=True)),
             details={
-                "tokens per row": f"{real[0].tokens / real[0].count:.1f} on average (real), {equal[0].tokens / equal[0].count:.0f} each (equal)",
+                "tokens per row": f"{real[0].tokens / real[0].count:.1f} on average (real), "
+                f"{equal[0].tokens / equal[0].count:.0f} each (equal)",
                 "per adapter-step": f"{median(ratios(real, equal)):.2f}x",
                 "slots in use": f"{self._in_use(_ENGINE)} (real), {self._in_use(_EQUAL)} (equal)",
             },
