@@ -117,7 +117,8 @@ def evaluate(
     """
     started = time.monotonic()
     factors, scale_G = stack([None, *(request.adapter for request in requests)], model.layers, dtype=model.dtype, device=model.device)
-    batch = RunningBatch(model, AdapterGroups(factors, scale_G, model.policy_factors(requests[0].policy)), max_rows=max_rows)
+    adapters = AdapterGroups(factors, scale_G, model.policy_factors(requests[0].policy)).select(range(len(scale_G)))
+    batch = RunningBatch(model, adapters, max_rows=max_rows)
     witnesses = {
         prompt: Row(encode(model.tokenizer, prompt), 0, GREEDY, keep_logits=True)
         for prompt in dict.fromkeys(request.prompts[0] for request in requests if request.adapter is not None)
