@@ -207,3 +207,28 @@ def test_a_model_that_computes_its_logits_in_its_own_way_is_refused_by_the_self_
     transformer.forward = scaled
     with pytest.raises(InvalidInput, match="other logits"):
         FrozenModel(transformer, None, name="scaled")
+
+
+def test_generations_of_two_runs_share_a_batch_and_cancelling_one_leaves_the_other_as_alone(engine):
+    wanted = engine.generate(generation()).future.result(60)
+    begun = threading.Event()
+    long = engine.generate(generation(max_tokens=3000), lambda *_: begun.set())
+    assert begun.wait(60)
+    joined = engine.generate(replace(generation(), run="other")).future.result(60)
+    assert not long.future.done()
+    long.cancel()
+    assert isinstance(long.future.exception(60), Transient)
+    assert joined.samples == wanted.samples
+
+
+def test_a_long_generation_lets_other_work_pass(engine, monkeypatch):
+    monkeypatch.setattr("seal.engine.engine.GENERATION_TURN_SECONDS", 0.0)
+    begun = threading.Event()
+    long = engine.generate(generation(max_tokens=3000), lambda *_: begun.set())
+    assert begun.wait(60)
+    trained = engine.train(training_request()).future.result(60)
+    evaluated = engine.evaluate(evaluation(trained.adapter)).future.result(60)
+    assert evaluated.max_logit_difference > 0
+    assert not long.future.done()
+    long.cancel()
+    assert isinstance(long.future.exception(60), Transient)

@@ -115,20 +115,22 @@ class CachedPass:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         keys[self.places_T, :, :, self.positions_T] = k
         values[self.places_T, :, self.positions_T] = v
-        q = q * scale
-        outs = [_attend(q, bucket, keys, values, window) for bucket in self.buckets]
+        q = q.contiguous() * scale
         if self._inverse is None:
-            return outs[0]
-        return torch.cat(outs)[self._inverse]
+            return _attend(q, self.buckets[0], keys, values, window=window, in_order=True)
+        return torch.cat([_attend(q, bucket, keys, values, window=window, in_order=False) for bucket in self.buckets])[self._inverse]
 
 
-def _attend(q: torch.Tensor, bucket: RowBucket, keys: torch.Tensor, values: torch.Tensor, window: int | None) -> torch.Tensor:
-    """(R * Q, H, D) of one bucket, padding included."""
+def _attend(
+    q: torch.Tensor, bucket: RowBucket, keys: torch.Tensor, values: torch.Tensor, *, window: int | None, in_order: bool
+) -> torch.Tensor:
+    """(R * Q, H, D) of one bucket, padding included; `in_order` if its queries are all of q as it lies."""
     (rows, queries), (_, heads, width), kv_heads = bucket.tokens_R_Q.shape, q.shape, keys.shape[1]
     keys_R = keys[bucket.places, :, :, : bucket.key_count]
     values_R = values[bucket.places, :, : bucket.key_count]
     # (R, kv, g * Q, D): the g query heads that share a key-value head lie one after another
-    grouped = q[bucket.tokens_R_Q].view(rows, queries, kv_heads, -1, width).permute(0, 2, 3, 1, 4).reshape(rows, kv_heads, -1, width)
+    q = q if in_order else q[bucket.tokens_R_Q]
+    grouped = q.view(rows, queries, kv_heads, -1, width).permute(0, 2, 3, 1, 4).reshape(rows, kv_heads, -1, width)
     scores = torch.matmul(grouped, keys_R)
     scores.view(rows, kv_heads, -1, queries, bucket.key_count).masked_fill_(bucket.mask(window), float("-inf"))
     out = torch.matmul(torch.softmax(scores, dim=-1), values_R)  # softmax is float32 inside, whatever the type

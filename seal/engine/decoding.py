@@ -24,10 +24,10 @@ from seal.engine.text import cut_at_stop, end_token, reached_stop
 
 REFILL_SHARE = 0.125
 """New rows join when this share of the places is free (or all that wait fit): a pass for a single prompt reads all weights too."""
-PASS_TOKENS = 4096
+PASS_TOKENS = 2048
 """A pass over new prompts takes in the next row while it stays below this many tokens."""
-SCORED_ROWS = 512
-"""Positions whose logits are held in float32 at once."""
+SCORED_STATES = 64
+"""States whose logits are computed at once: 64 x 49k float32 stay below the size from which malloc returns to the system every time."""
 
 
 @dataclass(eq=False)
@@ -182,9 +182,9 @@ class RunningBatch:
             return
         wanted_W_1 = torch.tensor([[token] for row in rows for token in (row.gold or (0,))], device=hidden_W_d.device)
         logprobs: list[float] = []
-        for begin in range(0, len(hidden_W_d), SCORED_ROWS):
-            logits = F.linear(hidden_W_d[begin : begin + SCORED_ROWS], self.model.head_V_d).float()
-            chosen = logits.gather(1, wanted_W_1[begin : begin + SCORED_ROWS])[:, 0]
+        for begin in range(0, len(hidden_W_d), SCORED_STATES):
+            logits = F.linear(hidden_W_d[begin : begin + SCORED_STATES], self.model.head_V_d).float()
+            chosen = logits.gather(1, wanted_W_1[begin : begin + SCORED_STATES])[:, 0]
             logprobs += (chosen - logits.logsumexp(-1)).tolist()
         first = 0
         for row in rows:

@@ -32,7 +32,7 @@ class AdapterGroups:
     """Layer name -> ((r, in), (out, r) with its scale folded in); empty for the base model."""
 
     def select(self, groups: Sequence[int]) -> AdapterGroups:
-        """A copy of some groups, renumbered in the given order."""
+        """A copy of some groups, renumbered in the given order. Its factors are contiguous, which batched products need to run well."""
         index = torch.tensor(groups, device=self._device)
         factors = {name: Factors(layer.a[index], layer.b[index]) for name, layer in self.factors.items()}
         return AdapterGroups(len(groups), factors, self.policy)

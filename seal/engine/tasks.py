@@ -114,8 +114,10 @@ def evaluate(
     Raises InvalidInput for a gold completion without tokens.
     """
     started = time.monotonic()
+    count = len(requests) + 1
     factors = stack([None, *(request.adapter for request in requests)], model.layers, dtype=model.dtype, device=model.device)
-    batch = RunningBatch(model, AdapterGroups(len(requests) + 1, factors, model.policy_factors(requests[0].policy)), max_rows=max_rows)
+    adapters = AdapterGroups(count, factors, model.policy_factors(requests[0].policy)).select(range(count))
+    batch = RunningBatch(model, adapters, max_rows=max_rows)
     witnesses = {
         prompt: Row(encode(model.tokenizer, prompt), 0, GREEDY, keep_logits=True)
         for prompt in dict.fromkeys(request.prompts[0] for request in requests if request.adapter is not None)
