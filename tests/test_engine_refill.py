@@ -24,7 +24,7 @@ LENGTHS = (3, 40, 11, 25, 4, 60, 18, 9, 33, 7)
 
 
 def plain(model) -> AdapterGroups:
-    return AdapterGroups({}, torch.empty(0), model.policy_factors(None))
+    return AdapterGroups(1, {}, model.policy_factors(None))
 
 
 def mixed_rows(model) -> list[Row]:
@@ -207,12 +207,12 @@ def write_these(model, row: Row, tokens: list[int]) -> None:
 def test_every_token_goes_through_its_own_adapter_in_whatever_order_rows_lie(rows, random):
     generator = torch.Generator().manual_seed(random.randint(0, 2**30))
     a, b = torch.randn(5, 2, 6, generator=generator), torch.randn(5, 7, 2, generator=generator)
-    scale_G = torch.tensor([0.0, 1.0, 2.0, 0.5, 3.0])
+    b[0] = 0.0  # a group without an adapter
     policy = (torch.randn(3, 6, generator=generator), torch.randn(7, 3, generator=generator))
-    groups = AdapterGroups({"layer": Factors(a, b)}, scale_G, {"layer": policy})
+    groups = AdapterGroups(5, {"layer": Factors(a, b)}, {"layer": policy})
     x = torch.randn(1, sum(count for _, count in rows), 6, generator=generator)
     group_T = torch.tensor([group for group, count in rows for _ in range(count)])
-    update = torch.einsum("tor,tri,ti->to", b[group_T], a[group_T], x[0]) * scale_G[group_T][:, None]
+    update = torch.einsum("tor,tri,ti->to", b[group_T], a[group_T], x[0])
     wanted = update + x[0] @ policy[0].t() @ policy[1].t()
     got = groups.route([group for group, _ in rows], [count for _, count in rows]).add("layer", x, torch.zeros(1, x.shape[1], 7))
     assert torch.allclose(got[0], wanted, atol=1e-4)
