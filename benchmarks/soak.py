@@ -120,8 +120,8 @@ def main(
 ) -> None:
     """Train many adapters and say whether one was lost, memory grew or a run was favoured. Exit code 1 if an adapter was lost."""
     configure_logging("error")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         cases = load_cases(edits=edits, passages=None).take(adapters) if edits is not None else synthetic_cases(adapters)
         requests = make_requests(cases, runs=runs, epochs=epochs)
