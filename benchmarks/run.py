@@ -179,8 +179,8 @@ def _quiet() -> None:
 
 
 def _command() -> str:
-    """The command of this process, as a user types it."""
-    return shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]])
+    """The command of this process, as a user types it; of paths only the last part, which is the same elsewhere."""
+    return shlex.join(["python", "-m", "benchmarks.run", *(Path(part).name if "/" in part else part for part in sys.argv[1:])])
 
 
 if __name__ == "__main__":
