@@ -17,6 +17,7 @@ from seal.engine import Engine, EngineTask
 from seal.engine import engine as engine_module
 from seal.engine.model import FrozenModel
 from seal.engine.queues import FairQueue
+from seal.engine.training import TrainingBatch
 from seal.errors import Exhausted, Internal, InvalidInput, Transient
 from seal.outcomes import Outcome
 from seal.settings import EngineSettings, LoraSettings
@@ -106,6 +107,18 @@ def test_a_request_that_breaks_ends_alone(engine):
 
     assert isinstance(engine.evaluate(evaluation(), broken).future.exception(60), Internal)
     assert isinstance(engine.generate(generation(), broken).future.exception(60), Internal)
+    assert engine.train(training_request()).future.result(60).outcome is Outcome.OK
+
+
+@pytest.mark.parametrize("failing", ["__init__", "admit"])
+def test_a_training_that_cannot_be_given_a_slot_ends_with_the_error_and_the_next_one_is_served(engine, monkeypatch, failing):
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError("no room for the slots")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(TrainingBatch, failing, no_memory)
+        tasks = [engine.train(training_request(seed=seed)) for seed in range(2)]
+        assert all(isinstance(task.future.exception(20), Internal) for task in tasks)
     assert engine.train(training_request()).future.result(60).outcome is Outcome.OK
 
 

@@ -251,10 +251,12 @@ class Engine:
 
     def _admit(self) -> None:
         """Fill free slots with waiting trainings that fit the running batch; start a batch of another shape once the old one is empty."""
+        self._owners = list(self._active.values())
         if (self._batch is None or not self._batch.jobs) and len(self._trainings):
-            first = next(iter(self._trainings)).request
+            head = next(iter(self._trainings))
+            first = head.request
             if self._batch is None or not self._batch.fits(first):
-                self._batch = None  # its memory goes before the next is made
+                self._batch, self._owners = None, [head]  # the old memory goes before the next is made
                 self._limits = self._budget.limits(first.lora, first.policy)
                 self._batch = self._new_batch(first)
         batch = self._batch
@@ -272,8 +274,9 @@ class Engine:
         if missing > 0 and batch.slots < self._limits.slots:
             batch.grow(min(self._limits.slots, batch.slots + missing))
         while batch.free_slots and (task := self._trainings.take(fits)) is not None:
-            batch.admit(task.job)
             self._active[id(task.job)] = task
+            self._owners.append(task)
+            batch.admit(task.job)
 
     def _new_batch(self, request: TrainingRequest) -> TrainingBatch:
         fitting = sum(task.request.policy is request.policy and task.request.lora == request.lora for task in self._trainings)
@@ -328,6 +331,7 @@ class Engine:
             self._active.clear()
         if any(task in self._owners for task in self._written.tasks):
             self._written.abandon()
+        self._trainings.take(lambda task: task.future.done())  # the one that no batch could be made for
 
     def _fail_all(self, error: SealError) -> None:
         self._owners = [*self._active.values(), *self._written.tasks]
