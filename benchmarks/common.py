@@ -1,7 +1,8 @@
 """What all figures share: the setting, interleaving, engines, and how a list of trainings is timed.
 
 Machines drift (other tenants, clocks, heat), so both sides of a comparison take turns in one process: every round runs each side once,
-every other round in reverse order, and a figure is the median over rounds of the two sides' ratio within a round.
+every other round in reverse order, and a figure is the median over rounds of the two sides' ratio within a round. Each side's turn has the
+process's OpenMP threads to itself (`seal.engine.threads`): it runs in a thread of its own and opens its own engine.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -26,6 +28,7 @@ from seal.config import load_run_spec
 from seal.engine import Engine, TrainingProgress, TrainingRequest, TrainingResult
 from seal.engine.model import FrozenModel
 from seal.engine.peak import measure_gemm_peak
+from seal.engine.threads import ALL_THREADS, in_parallel
 from seal.errors import Internal, Transient
 from seal.outcomes import Outcome
 from seal.restem.seeds import derive_seed
@@ -83,7 +86,7 @@ def interleave(
         for name in list(sides) if number % 2 == 0 else list(sides)[::-1]:
             report(sum(map(len, timings.values())), rounds * len(sides))
             gc.collect()
-            timings[name].append(sides[name](number))
+            timings[name].append(in_parallel(partial(sides[name], number)))
     report(rounds * len(sides), rounds * len(sides))
     return {name: tuple(each) for name, each in timings.items()}
 
@@ -142,9 +145,9 @@ def time_training(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing
 def time_stream(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing:
     """Seconds and adapter-steps while all slots are in use: from the first request to the first step of the one admitted last.
 
-    A server's requests do not end. What a finite list adds, the thinning out after its last admission, would measure the list: one
-    edit with 59 rows among edits with nine. Tokenising, admission, initial weights and the export of those that end are in it. The
-    trainings that are not done by then are cancelled, and only steps that were done count.
+    A server's requests neither begin nor end. What a finite list adds, the thinning out after its last admission, would measure the list:
+    one edit with 59 rows among edits with nine. Tokenising (of all, before the first step), admission, initial weights and the export of
+    those that end are in it. The trainings that are not done by then are cancelled, and only steps that were done count.
     """
     steps: list[list[tuple[float, int]]] = [[] for _ in requests]
     begun = threading.Event()
@@ -157,8 +160,9 @@ def time_stream(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing:
 
         return on_progress
 
-    started = time.perf_counter()
-    tasks = [engine.train(request, watch(index)) for index, request in enumerate(requests)]
+    with held(engine, requests[0]):
+        started = time.perf_counter()
+        tasks = [engine.train(request, watch(index)) for index, request in enumerate(requests)]
     if not begun.wait(_STREAM_TIMEOUT_SECONDS):
         raise Transient("the engine did not begin all trainings", remedy="is it busy with something else?")
     for task in tasks:
@@ -262,6 +266,6 @@ def machine_line() -> str:
     machine = describe_machine(device="cpu", gemm_teraflops=measure_gemm_peak())
     versions = ", ".join(f"{name} {machine.versions[name]}" for name in ("python", "torch", "transformers"))
     return (
-        f"{machine.processor}, {machine.cores} cores, torch threads {torch.get_num_threads()}, {machine.memory_gib:.0f} GiB, "
+        f"{machine.processor}, {machine.cores} cores, torch threads {ALL_THREADS}, {machine.memory_gib:.0f} GiB, "
         f"{machine.system}, {versions}, bf16 GEMM peak {machine.gemm_teraflops:.2f} TFLOP/s"
     )

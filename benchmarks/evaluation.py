@@ -21,6 +21,8 @@ from benchmarks.figures import Figures, Side
 from benchmarks.reference import ReferenceAnswers, ReferenceEvaluator
 from seal.domains import get_domain
 from seal.engine import Adapter, Engine, EvaluationRequest, EvaluationResult, TrainingRequest
+from seal.engine.model import FrozenModel
+from seal.engine.threads import in_parallel
 from seal.errors import Internal
 from seal.settings import QuestionFormat
 
@@ -58,7 +60,9 @@ def evaluate_all(engine: Engine, requests: Sequence[EvaluationRequest], *, hold:
 class _Sides:
     """Both sides, and what they answered last."""
 
-    engine: Engine
+    model: FrozenModel
+    rows: int
+    """Largest batch of the engine."""
     reference: ReferenceEvaluator
     requests: Sequence[EvaluationRequest]
     hold: TrainingRequest
@@ -69,7 +73,8 @@ class _Sides:
 
     def run_engine(self, number: int) -> Timing:
         """All adapters."""
-        self.answers, seconds = evaluate_all(self.engine, self.requests, hold=self.hold)
+        with engine_on(self.model, slots=1, evaluation_rows=self.rows) as engine:
+            self.answers, seconds = evaluate_all(engine, self.requests, hold=self.hold)
         return Timing(seconds, len(self.requests), sum(result.tokens for result in self.answers))
 
     def run_reference(self, number: int) -> Timing:
@@ -85,23 +90,24 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
     sizes = setting.sizes
     cases = setting.cases.take(sizes.evaluation_adapters, queries=sizes.evaluation_queries)
     rows = sizes.evaluation_adapters * sizes.evaluation_queries
-    with engine_on(load_model(setting), slots=sizes.slots, evaluation_rows=max(rows, 192)) as engine:
-        setting.report("P6 evaluation: training the adapters", 0, 1)
-        trainings = [training_request(case, epochs=sizes.evaluation_epochs, seed=index) for index, case in enumerate(cases)]
+    model = load_model(setting)
+    setting.report("P6 evaluation: training the adapters", 0, 1)
+    trainings = [training_request(case, epochs=sizes.evaluation_epochs, seed=index) for index, case in enumerate(cases)]
+    with engine_on(model, slots=sizes.slots) as engine:
         adapters = [_adapter(result.adapter) for result in train_all(engine, trainings)]
         requests = [
             evaluation_request(engine, case, adapter, queries=sizes.evaluation_queries, max_tokens=sizes.answer_tokens)
             for case, adapter in zip(cases, adapters, strict=True)
         ]
-        turn = min(sizes.evaluation_reference_adapters, len(requests))
-        sides = _Sides(engine, ReferenceEvaluator(setting.directory, adapters), requests, trainings[0], turn)
-        sides.run_engine(0)
-        sides.reference.evaluate(0, requests[0])
-        timings = interleave(
-            {"reference": sides.run_reference, "engine": sides.run_engine},
-            rounds=sizes.samples,
-            report=lambda done, total: setting.report("P6 evaluation", done, total),
-        )
+    turn = min(sizes.evaluation_reference_adapters, len(requests))
+    sides = _Sides(model, max(rows, 192), ReferenceEvaluator(setting.directory, adapters), requests, trainings[0], turn)
+    sides.run_engine(0)
+    in_parallel(lambda: sides.reference.evaluate(0, requests[0]))
+    timings = interleave(
+        {"reference": sides.run_reference, "engine": sides.run_engine},
+        rounds=sizes.samples,
+        report=lambda done, total: setting.report("P6 evaluation", done, total),
+    )
     return {
         "P6": make_figure(
             setting,

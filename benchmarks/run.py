@@ -30,6 +30,8 @@ from benchmarks.data import load_cases
 from benchmarks.figures import KEYS, Figures, Provenance, in_order, read_figures, write_figures
 from benchmarks.render import PLOT_FILE, draw_plot, read_notes, render_markdown, render_table
 from benchmarks.sizes import parse_sizes
+from seal.engine.allocator import keep_freed_memory
+from seal.engine.threads import compute_serially
 from seal.errors import InvalidInput, SealError, error_class
 from seal.files import file_errors
 from seal.models import resolve_model
@@ -138,6 +140,8 @@ def main(
 ) -> None:
     """Measure the engine against its opponents and write docs/benchmarks.json and docs/benchmarks.md."""
     _quiet()
+    keep_freed_memory()  # as Engine.load does; both sides have it
+    compute_serially()
     console = Console(stderr=True, highlight=False)
     try:
         wanted, sizes = parse_only(only), parse_sizes(size or (), quick=quick)

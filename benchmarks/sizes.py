@@ -49,7 +49,7 @@ class Sizes(Settings):
     """Edits per passage of P7."""
     agreement_seeds: int = Field(default=2, ge=2)
     """Trainings of each edit of P7 in each mode, each with its own seeds."""
-    agreement_epochs: Positive = 4
+    agreement_epochs: Positive = 3
     """Epochs of P7; 10 are published."""
     agreement_tokens: Positive = 256
     """Tokens up to which P7's parity mode fills a row; 2,048 are published, at eight times the cost."""

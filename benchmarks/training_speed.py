@@ -19,7 +19,6 @@ rounds over the bf16 GEMM peak measured right before and after each (the larger 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -35,15 +34,16 @@ from benchmarks.common import (
     make_figure,
     ratios,
     time_stream,
-    time_training,
+    train_all,
     training_request,
 )
 from benchmarks.data import EditCase, documents_of_length
 from benchmarks.figures import Figure, Figures, Side
 from benchmarks.flops import count_weights
 from benchmarks.reference import ReferenceTrainer
-from seal.engine import Engine
+from seal.engine.model import FrozenModel
 from seal.engine.peak import measure_gemm_peak
+from seal.engine.threads import in_parallel
 
 KEYS = ("P1", "P2", "P3", "P4")
 PUBLISHED_EPOCHS = PUBLISHED.optimizer.epochs
@@ -54,42 +54,40 @@ _SIZES = ("samples", "slots", "edits", "epochs")
 def measure(setting: Setting, wanted: Collection[str]) -> Figures:
     """Run the sides that the wanted figures need."""
     cases = setting.cases.take(setting.sizes.edits)
-    with ExitStack() as stack:
-        sides = _sides(setting, cases, wanted, stack)
-        timings = interleave(sides, rounds=setting.sizes.samples, report=lambda done, total: setting.report("P1-P4 training", done, total))
+    sides = _sides(setting, cases, wanted)
+    timings = interleave(sides, rounds=setting.sizes.samples, report=lambda done, total: setting.report("P1-P4 training", done, total))
     run = _Run(setting, cases, timings)
     makers = {"P1": run.against_reference, "P2": run.against_single, "P3": run.share_of_peak, "P4": run.against_equal}
     return {key: make() for key, make in makers.items() if key in wanted}
 
 
-def _sides(setting: Setting, cases: Sequence[EditCase], wanted: Collection[str], stack: ExitStack) -> dict[str, Callable[[int], Timing]]:
-    """What one round runs, warmed up: first calls compile kernels and allocate."""
+def _sides(setting: Setting, cases: Sequence[EditCase], wanted: Collection[str]) -> dict[str, Callable[[int], Timing]]:
+    """What one round runs."""
     sizes = setting.sizes
     model = load_model(setting)
-    engine = stack.enter_context(engine_on(model, slots=sizes.slots))
-    warm = min(len(cases), 4)
-    time_training(engine, [training_request(case, epochs=1, seed=0) for case in cases[:warm]])
-    sides: dict[str, Callable[[int], Timing]] = {_ENGINE: lambda number: _engine_round(setting, engine, cases, number)}
+    sides: dict[str, Callable[[int], Timing]] = {_ENGINE: lambda number: _engine_round(setting, model, sizes.slots, cases, number)}
     if "P1" in wanted:
         reference = ReferenceTrainer(setting.directory, row_tokens=sizes.reference_tokens)
-        reference.step_seconds(_texts(cases[0]), steps=1)
+        in_parallel(lambda: reference.step_seconds(_texts(cases[0]), steps=1))  # first calls compile kernels and allocate
         sides[_REFERENCE] = lambda number: Timing(
             reference.step_seconds(_texts(cases[number % len(cases)]), steps=sizes.reference_steps), sizes.reference_steps
         )
     if "P2" in wanted:
-        single = stack.enter_context(engine_on(model, slots=1))
-        time_training(single, [training_request(cases[0], epochs=1, seed=0)])
         parts = _parts(cases, sizes.samples)
-        sides[_SINGLE] = lambda number: _engine_round(setting, single, parts[number % len(parts)], number)
+        sides[_SINGLE] = lambda number: _engine_round(setting, model, 1, parts[number % len(parts)], number)
     if "P4" in wanted:
         equal = _equal_cases(setting, cases)
-        sides[_EQUAL] = lambda number: _engine_round(setting, engine, equal, number)
+        sides[_EQUAL] = lambda number: _engine_round(setting, model, sizes.slots, equal, number)
     return sides
 
 
-def _engine_round(setting: Setting, engine: Engine, cases: Sequence[EditCase], number: int) -> Timing:
-    before = measure_gemm_peak()
-    timing = time_stream(engine, [training_request(case, epochs=setting.sizes.epochs, seed=number) for case in cases])
+def _engine_round(setting: Setting, model: FrozenModel, slots: int, cases: Sequence[EditCase], number: int) -> Timing:
+    """The edits through a fresh engine whose slots have all been in use before: a server starts once."""
+    warm = [replace(case, examples=case.examples[:1]) for case in cases[:slots]]
+    with engine_on(model, slots=slots) as engine:
+        train_all(engine, [training_request(case, epochs=1, seed=0) for case in warm])
+        before = measure_gemm_peak()
+        timing = time_stream(engine, [training_request(case, epochs=setting.sizes.epochs, seed=number) for case in cases])
     return replace(timing, teraflops=max(before, measure_gemm_peak()))
 
 

@@ -184,7 +184,7 @@ class EngineSettings(Settings):
     device: str = "cpu"
     """torch device."""
     threads: int = Field(default=0, ge=0)
-    """CPU threads; 0 takes torch's default."""
+    """CPU threads that the engine computes with; 0 takes torch's default, the cores or OMP_NUM_THREADS."""
     max_rank: Positive = 128
     """Largest LoRA rank that is accepted."""
     max_row_tokens: Positive = 2048

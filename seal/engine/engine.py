@@ -35,6 +35,7 @@ from seal.engine.requests import (
     TrainingRequest,
     TrainingResult,
 )
+from seal.engine.threads import compute_serially, compute_with
 from seal.engine.training import TrainingBatch, make_job
 from seal.errors import Exhausted, Internal, InvalidInput, SealError, Transient
 from seal.outcomes import Outcome
@@ -88,13 +89,12 @@ class Engine:
 
     @classmethod
     def load(cls, directory: Path, *, name: str, settings: EngineSettings) -> Engine:
-        """Load a transformers directory and start the engine.
+        """Load a transformers directory and start the engine. From then on only the engine's thread computes in parallel.
 
         Raises InvalidInput for an unsupported model or device, and for a setting that does not fit, before the weights are read.
         """
         keep_freed_memory()
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
+        compute_serially()
         try:
             torch.empty(1, device=settings.device)
         except (RuntimeError, AssertionError) as error:
@@ -167,6 +167,7 @@ class Engine:
         return task
 
     def _loop(self) -> None:
+        compute_with(self.settings.threads)
         while True:
             with self._wake:
                 self._drop_cancelled()
