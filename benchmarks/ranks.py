@@ -38,6 +38,8 @@ class Agreement:
     """A clean training with one of the mode under other seeds."""
     ceiling: float
     """Two clean trainings under different seeds: what the noise between seeds leaves."""
+    own: float
+    """Two trainings of the mode under different seeds."""
 
     @property
     def drop(self) -> float:
@@ -50,7 +52,8 @@ def agreement(clean: Sequence[Scores], mode: Sequence[Scores]) -> Agreement:
     places = range(len(clean))
     across = [spearman(clean[i], mode[j]) for i, j in permutations(places, 2)]
     ceiling = [spearman(clean[i], clean[j]) for i, j in combinations(places, 2)]
-    return Agreement(float(np.mean(across)), float(np.mean(ceiling)))
+    own = [spearman(mode[i], mode[j]) for i, j in combinations(places, 2)]
+    return Agreement(float(np.mean(across)), float(np.mean(ceiling)), float(np.mean(own)))
 
 
 def bootstrap(
