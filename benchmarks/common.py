@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Literal
 
 import torch
 
@@ -28,6 +27,7 @@ from seal.config import load_run_spec
 from seal.engine import Engine, TrainingProgress, TrainingRequest, TrainingResult
 from seal.engine.model import FrozenModel
 from seal.engine.peak import measure_gemm_peak
+from seal.engine.precision import dtype_name
 from seal.engine.threads import ALL_THREADS, in_parallel
 from seal.errors import Internal, Transient
 from seal.outcomes import Outcome
@@ -51,6 +51,8 @@ class Setting:
     """Name or source of the base model, as requests give it."""
     directory: Path
     """Its transformers directory."""
+    dtype: torch.dtype
+    """Both sides compute in it, except in P5."""
     sizes: Sizes
     cases: Cases
     provenance: Provenance
@@ -67,7 +69,7 @@ class Timing:
     tokens: int = 0
     """Real tokens."""
     teraflops: float = 0.0
-    """bf16 GEMM peak measured around it."""
+    """GEMM peak in the compute type, measured around it."""
     slots_in_use: float = 0.0
     """Adapters in training at a time, on average over the seconds: what the thin end of a list leaves of the slots."""
 
@@ -94,8 +96,7 @@ def interleave(
 @contextmanager
 def engine_on(model: FrozenModel, *, slots: int, evaluation_rows: int = 192) -> Iterator[Engine]:
     """An engine with room for every request of a figure. Engines on one model must not work at the same time."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16" if model.dtype is torch.bfloat16 else "float32"
-    settings = EngineSettings(slots=slots, dtype=dtype, evaluation_rows=evaluation_rows, max_queue=100_000)
+    settings = EngineSettings(slots=slots, evaluation_rows=evaluation_rows, max_queue=100_000)
     engine = Engine(model, settings)
     try:
         yield engine
@@ -103,9 +104,9 @@ def engine_on(model: FrozenModel, *, slots: int, evaluation_rows: int = 192) -> 
         engine.close()
 
 
-def load_model(setting: Setting, dtype: torch.dtype = torch.bfloat16) -> FrozenModel:
-    """The engine's base model."""
-    return FrozenModel.load(setting.directory, name=setting.model, dtype=dtype)
+def load_model(setting: Setting, dtype: torch.dtype | None = None) -> FrozenModel:
+    """The engine's base model, in the setting's type unless another is given."""
+    return FrozenModel.load(setting.directory, name=setting.model, dtype=dtype or setting.dtype)
 
 
 def training_request(
@@ -261,11 +262,12 @@ def make_curves(
     )
 
 
-def machine_line() -> str:
-    """What the figures were measured on, in one line; measures the bf16 GEMM peak."""
-    machine = describe_machine(device="cpu", gemm_teraflops=measure_gemm_peak())
+def machine_line(dtype: torch.dtype) -> str:
+    """What the figures were measured on, in one line; measures the GEMM peak."""
+    peak = measure_gemm_peak(dtype=dtype)
+    machine = describe_machine(device="cpu", dtype=dtype_name(dtype), gemm_teraflops=peak)
     versions = ", ".join(f"{name} {machine.versions[name]}" for name in ("python", "torch", "transformers"))
     return (
         f"{machine.processor}, {machine.cores} cores, torch threads {ALL_THREADS}, {machine.memory_gib:.0f} GiB, "
-        f"{machine.system}, {versions}, bf16 GEMM peak {machine.gemm_teraflops:.2f} TFLOP/s"
+        f"{machine.system}, {versions}, {machine.dtype} GEMM peak {peak:.2f} TFLOP/s"
     )

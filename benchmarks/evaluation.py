@@ -100,7 +100,9 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
             for case, adapter in zip(cases, adapters, strict=True)
         ]
     turn = min(sizes.evaluation_reference_adapters, len(requests))
-    sides = _Sides(model, max(rows, 192), ReferenceEvaluator(setting.directory, adapters), requests, trainings[0], turn)
+    sides = _Sides(
+        model, max(rows, 192), ReferenceEvaluator(setting.directory, adapters, dtype=setting.dtype), requests, trainings[0], turn
+    )
     sides.run_engine(0)
     in_parallel(lambda: sides.reference.evaluate(0, requests[0]))
     timings = interleave(
@@ -142,7 +144,7 @@ def _details(sides: _Sides, timings: dict[str, tuple[Timing, ...]]) -> dict[str,
     return {
         "ratio with the reference's scoring left out": f"{generate * median(ratios(timings['reference'], timings['engine'])):.1f}x",
         "tokens generated per adapter": ", ".join(f"{median(t.tokens / t.count for t in timings[name]):.0f} ({name})" for name in timings),
-        "largest difference of a mean log p between the sides": f"{logprob:.3f} of {scored} gold answers (bf16 on both)",
+        "largest difference of a mean log p between the sides": f"{logprob:.3f} of {scored} gold answers",
     }
 
 

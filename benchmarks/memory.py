@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.common import Setting, make_curves
 from benchmarks.figures import CURVES, Curve, Figures
+from seal.engine.precision import dtype_name
 from seal.errors import Internal
 
 KEYS = ("memory",)
@@ -46,7 +47,7 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
     points = []
     for done, (slots, tokens) in enumerate(setting.sizes.memory_points):
         setting.report("memory", done, len(setting.sizes.memory_points))
-        points.append(_measure_point(setting.directory, slots, tokens))
+        points.append(_measure_point(setting, slots, tokens))
     setting.report("memory", len(points), len(points))
     figure = make_curves(
         setting,
@@ -66,13 +67,15 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
     return {"memory": figure.model_copy(update={"details": details})}
 
 
-def _measure_point(directory: Path, slots: int, tokens: int) -> Point:
+def _measure_point(setting: Setting, slots: int, tokens: int) -> Point:
     command = [
         sys.executable,
         "-m",
         "benchmarks.memory_point",
         "--directory",
-        str(directory),
+        str(setting.directory),
+        "--dtype",
+        dtype_name(setting.dtype),
         "--slots",
         str(slots),
         "--tokens",

@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from transformers import AutoTokenizer
 
@@ -21,7 +20,9 @@ from seal.datasets import load_contexts
 from seal.engine.allocator import keep_freed_memory
 from seal.engine.memory import AdapterSize, PassSize, Workload, estimate, estimate_pass
 from seal.engine.model import FrozenModel
+from seal.engine.precision import compute_dtype
 from seal.errors import PreconditionFailed
+from seal.serving import Dtype
 from seal.settings import EngineSettings
 
 STEPS = 2
@@ -52,10 +53,11 @@ def run(
     directory: Annotated[Path, typer.Option(help="Transformers directory of the model.")],
     slots: Annotated[int, typer.Option(min=1, help="Adapters in training.")],
     tokens: Annotated[int, typer.Option(min=4, help="Tokens per row.")],
+    dtype: Annotated[Dtype, typer.Option(help="Compute type.")] = Dtype.AUTO,
 ) -> None:
     """Measure one point."""
     keep_freed_memory()
-    model = FrozenModel.load(directory, name="model", dtype=torch.bfloat16)
+    model = FrozenModel.load(directory, name="model", dtype=compute_dtype(dtype.value, "cpu"))
     gc.collect()
     loaded = memory_bytes("VmRSS")
     texts = [context.text for context in load_contexts("corpus://train")]

@@ -1,7 +1,7 @@
 """The opponents, written as the published system does it: transformers and PEFT, one adapter at a time.
 
 Training (`ReferenceTrainer`): a transformers `Trainer` on a PEFT model per edit; every row padded to 2,048 tokens with the
-end-of-sequence token, the pads in the loss (labels = input_ids); batch 1, bf16, AdamW, gradient clipping, no gradient checkpointing, no
+end-of-sequence token, the pads in the loss (labels = input_ids); batch 1, AdamW, gradient clipping, no gradient checkpointing, no
 logging; SDPA attention, transformers' default, which here is three times as fast as eager.
 
 Evaluation (`ReferenceEvaluator`): all adapters loaded, then one after another `set_adapter`, `generate` on its questions as one
@@ -70,8 +70,8 @@ class _StepClock(TrainerCallback):
 class ReferenceTrainer:
     """P1's opponent."""
 
-    def __init__(self, directory: Path, *, row_tokens: int) -> None:
-        self._base: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16)
+    def __init__(self, directory: Path, *, dtype: torch.dtype, row_tokens: int) -> None:
+        self._base: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
         self._tokenizer = AutoTokenizer.from_pretrained(directory)
         self._row_tokens = row_tokens
 
@@ -98,7 +98,7 @@ class ReferenceTrainer:
                 weight_decay=optimizer.weight_decay,
                 max_grad_norm=optimizer.max_grad_norm,
                 optim="adamw_torch",
-                bf16=True,
+                bf16=self._base.dtype is torch.bfloat16,
                 use_cpu=True,
                 dataloader_pin_memory=False,
                 logging_strategy="no",
@@ -134,11 +134,11 @@ class ReferenceAnswers:
 class ReferenceEvaluator:
     """P6's opponent: every adapter is loaded beforehand, which is not counted."""
 
-    def __init__(self, directory: Path, adapters: Sequence[Adapter]) -> None:
+    def __init__(self, directory: Path, adapters: Sequence[Adapter], *, dtype: torch.dtype) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(directory)
         self._tokenizer.pad_token = self._tokenizer.eos_token
         self._tokenizer.padding_side = "left"
-        base = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16)
+        base = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
         with tempfile.TemporaryDirectory(prefix="seal-") as saved:
             for index, adapter in enumerate(adapters):
                 save_adapter(adapter, Path(saved) / str(index))

@@ -31,10 +31,12 @@ from benchmarks.figures import KEYS, Figures, Provenance, in_order, read_figures
 from benchmarks.render import PLOT_FILE, draw_plot, read_notes, render_markdown, render_table
 from benchmarks.sizes import parse_sizes
 from seal.engine.allocator import keep_freed_memory
+from seal.engine.precision import compute_dtype
 from seal.engine.threads import compute_serially
 from seal.errors import InvalidInput, SealError, error_class
 from seal.files import file_errors
 from seal.models import resolve_model
+from seal.serving import Dtype
 from seal.telemetry import configure_logging
 
 NOTES = Path(__file__).parent / "notes.md"
@@ -131,6 +133,9 @@ def main(
     squad: Annotated[
         Path | None, typer.Option(help="Passages with questions to derive edits from, if there is no log; else the embedded corpus.")
     ] = None,
+    dtype: Annotated[
+        Dtype, typer.Option(help="Type that both sides compute in; auto takes bfloat16 where the machine multiplies it in hardware.")
+    ] = Dtype.AUTO,
     only: Annotated[str, typer.Option(help="Figures to measure, for example P1,P3,slots; all if empty.")] = "",
     size: Annotated[list[str] | None, typer.Option(help="FIELD=VALUE of benchmarks/sizes.py; may be repeated.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to try the harness; the figures mean nothing.")] = False,
@@ -151,8 +156,11 @@ def main(
             with _progress(console) as report:
                 directory = resolve_model(model).path
                 cases = load_cases(edits=edits, passages=squad)
-                provenance = Provenance(command=_command(), machine=machine_line(), data=cases.source, model=model)
-                setting = Setting(model=model, directory=directory, sizes=sizes, cases=cases, provenance=provenance, report=report)
+                compute = compute_dtype(dtype.value, "cpu")
+                provenance = Provenance(command=_command(), machine=machine_line(compute), data=cases.source, model=model)
+                setting = Setting(
+                    model=model, directory=directory, dtype=compute, sizes=sizes, cases=cases, provenance=provenance, report=report
+                )
                 figures, errors = run_benchmarks(setting, wanted, docs=out)
     except SealError as error:
         raise typer.Exit(_complain(console, [error])) from error

@@ -34,6 +34,7 @@ from benchmarks.soak_figures import SoakFigures, draw, summarise
 from benchmarks.soak_run import soak
 from seal.datasets import load_contexts
 from seal.engine import Engine, TrainingRequest
+from seal.engine.precision import compute_dtype
 from seal.errors import SealError, error_class
 from seal.files import file_errors
 from seal.models import resolve_model
@@ -130,7 +131,7 @@ def main(
             figures = measure(directory, requests, slots=slots, cancel_every=cancel_every, model=model)
         about = {
             "command": shlex.join(["python", "-m", "benchmarks.soak", *sys.argv[1:]]),
-            "machine": machine_line(),
+            "machine": machine_line(compute_dtype(EngineSettings().dtype, "cpu")),
             "data": f"logged self-edits ({edits.name})" if edits is not None else "sentences of the embedded corpus, log-normal rows",
         }
         figures = figures.model_copy(update=about)

@@ -13,7 +13,7 @@ Every round runs these sides, and the figures share them:
 
 P1 and P2 compare seconds per optimiser step of one adapter, P4 seconds per real token. Ten epochs are ten times the same steps, so the
 seconds of a whole edit are steps times seconds per step on both sides. P3 is FLOP (see `benchmarks.flops`) per second of the engine's
-rounds over the bf16 GEMM peak measured right before and after each (the larger of the two).
+rounds over the GEMM peak in the compute type, measured right before and after each (the larger of the two).
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from benchmarks.flops import count_weights
 from benchmarks.reference import ReferenceTrainer
 from seal.engine.model import FrozenModel
 from seal.engine.peak import measure_gemm_peak
+from seal.engine.precision import dtype_name
 from seal.engine.threads import in_parallel
 
 KEYS = ("P1", "P2", "P3", "P4")
@@ -67,7 +68,7 @@ def _sides(setting: Setting, cases: Sequence[EditCase], wanted: Collection[str])
     model = load_model(setting)
     sides: dict[str, Callable[[int], Timing]] = {_ENGINE: lambda number: _engine_round(setting, model, sizes.slots, cases, number)}
     if "P1" in wanted:
-        reference = ReferenceTrainer(setting.directory, row_tokens=sizes.reference_tokens)
+        reference = ReferenceTrainer(setting.directory, dtype=setting.dtype, row_tokens=sizes.reference_tokens)
         in_parallel(lambda: reference.step_seconds(_texts(cases[0]), steps=1))  # first calls compile kernels and allocate
         sides[_REFERENCE] = lambda number: Timing(
             reference.step_seconds(_texts(cases[number % len(cases)]), steps=sizes.reference_steps), sizes.reference_steps
@@ -86,9 +87,9 @@ def _engine_round(setting: Setting, model: FrozenModel, slots: int, cases: Seque
     warm = [replace(case, examples=case.examples[:1]) for case in cases[:slots]]
     with engine_on(model, slots=slots) as engine:
         train_all(engine, [training_request(case, epochs=1, seed=0) for case in warm])
-        before = measure_gemm_peak()
+        before = measure_gemm_peak(dtype=setting.dtype)
         timing = time_stream(engine, [training_request(case, epochs=setting.sizes.epochs, seed=number) for case in cases])
-    return replace(timing, teraflops=max(before, measure_gemm_peak()))
+    return replace(timing, teraflops=max(before, measure_gemm_peak(dtype=setting.dtype)))
 
 
 def _texts(case: EditCase) -> list[str]:
@@ -182,7 +183,7 @@ class _Run:
             [100 * rate / peak for rate, peak in zip(rates, peaks, strict=True)],
             sides=(
                 Side(name=f"engine, {self.setting.sizes.slots} slots", unit="TFLOP/s of real tokens", samples=rates),
-                Side(name="bf16 GEMM 2048 x 2048 x 2048", unit="TFLOP/s", samples=peaks),
+                Side(name=f"{dtype_name(self.setting.dtype)} GEMM 2048 x 2048 x 2048", unit="TFLOP/s", samples=peaks),
             ),
             details={
                 "real tokens per second": f"{median(timing.tokens / timing.seconds for timing in engine):.0f}",

@@ -42,7 +42,7 @@ def main(
     rows: Annotated[
         int, typer.Option(envvar="SEAL_ROWS", min=1, help="Questions answered at once, over all calls.")
     ] = DEFAULTS.evaluation_rows,
-    dtype: DtypeOption = Dtype.BFLOAT16,
+    dtype: DtypeOption = Dtype.AUTO,
     device: DeviceOption = DEFAULTS.device,
     threads: ThreadsOption = DEFAULTS.threads,
     max_queue: QueueOption = DEFAULTS.max_queue,

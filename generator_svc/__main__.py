@@ -40,7 +40,7 @@ def main(
     address: AddressOption = "127.0.0.1:50051",
     metrics_port: MetricsPortOption = 9101,
     rows: Annotated[int, typer.Option(envvar="SEAL_ROWS", min=1, help="Edits sampled at once.")] = DEFAULTS.generation_rows,
-    dtype: DtypeOption = Dtype.BFLOAT16,
+    dtype: DtypeOption = Dtype.AUTO,
     device: DeviceOption = DEFAULTS.device,
     threads: ThreadsOption = DEFAULTS.threads,
     max_queue: QueueOption = DEFAULTS.max_queue,

@@ -33,6 +33,8 @@ DEFAULTS = EngineSettings()
 class Dtype(StrEnum):
     """Compute types, as a command line offers them."""
 
+    AUTO = "auto"
+    """bfloat16 where the device multiplies it in hardware, else float32."""
     BFLOAT16 = "bfloat16"
     FLOAT32 = "float32"
 
@@ -65,7 +67,9 @@ AddressOption = Annotated[
 MetricsPortOption = Annotated[
     int, typer.Option(envvar="SEAL_METRICS_PORT", min=0, max=65535, help="HTTP port of the Prometheus metrics; 0 for none.")
 ]
-DtypeOption = Annotated[Dtype, typer.Option(envvar="SEAL_DTYPE", help="Compute type.")]
+DtypeOption = Annotated[
+    Dtype, typer.Option(envvar="SEAL_DTYPE", help="Compute type; auto takes bfloat16 where the device multiplies it in hardware.")
+]
 DeviceOption = Annotated[str, typer.Option(envvar="SEAL_DEVICE", help="torch device, for example cpu or cuda:0.")]
 ThreadsOption = Annotated[int, typer.Option(envvar="SEAL_THREADS", min=0, help="CPU threads; 0 takes torch's default.")]
 QueueOption = Annotated[

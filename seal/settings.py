@@ -21,6 +21,7 @@ PromptFormat = Literal["base", "chat"]
 QuestionFormat = Literal["few-shot", "plain", "chat"]
 GraderName = Literal["exact", "contains", "f1", "logprob"]
 RacingScore = Literal["reward", "logprob"]
+ComputeType = Literal["auto", "bfloat16", "float32"]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -179,8 +180,9 @@ class EngineSettings(Settings):
 
     slots: Positive = 16
     """Adapters trained at once."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Compute type; masters and optimiser state are always float32."""
+    dtype: ComputeType = "auto"
+    """Compute type; masters and optimiser state are always float32. `auto`: bfloat16 where the device multiplies it in hardware, else
+    float32."""
     device: str = "cpu"
     """torch device."""
     threads: int = Field(default=0, ge=0)

@@ -18,7 +18,7 @@ from controller_svc.cli.progress import Screen
 from controller_svc.worker import ServiceAddresses
 from seal.settings import RunSpec
 
-PEAK_TERAFLOPS = 0.5
+PEAK_TERAFLOPS = 0.75
 STOP_SECONDS = "SEAL_TEST_STOP_SECONDS"
 """Variable: how long the services take to stop."""
 
@@ -36,7 +36,7 @@ def install(fakes: Fakes) -> None:
                 await asyncio.sleep(float(os.environ.get(STOP_SECONDS, "0")))
 
     execute._services = services
-    execute._gemm_peak = lambda device: PEAK_TERAFLOPS
+    execute._gemm_peak = lambda engine: ("float32", PEAK_TERAFLOPS)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ MACHINE = Machine(
     memory_gib=15.6,
     device="cpu",
     versions={"seal": "0.1.0", "python": "3.11.7", "torch": "2.13.0"},
+    dtype="bfloat16",
     gemm_teraflops=0.42,
 )
 

@@ -80,6 +80,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory, log_file: Path) -> Setting
     return Setting(
         model=str(directory),
         directory=directory,
+        dtype=torch.bfloat16,
         sizes=SMALLEST,
         cases=data.load_cases(edits=log_file, passages=None),
         provenance=figures.Provenance(command="make bench", machine="a machine", data="a log", model="tiny"),
@@ -143,9 +144,9 @@ def test_the_reference_pads_with_the_end_token_and_learns_the_pads(setting: Sett
 
 
 def test_the_reference_starts_every_edit_from_the_same_base(setting: Setting) -> None:
-    trainer = reference.ReferenceTrainer(setting.directory, row_tokens=16)
+    trainer = reference.ReferenceTrainer(setting.directory, dtype=torch.float32, row_tokens=16)
     trainer.step_seconds(["corn", "mills"], steps=2)
-    base = AutoModelForCausalLM.from_pretrained(setting.directory, dtype=torch.bfloat16)
+    base = AutoModelForCausalLM.from_pretrained(setting.directory, dtype=torch.float32)
     names = dict(base.named_parameters())
     left = dict(trainer._base.named_parameters())
     assert left.keys() == names.keys()

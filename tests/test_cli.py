@@ -147,7 +147,7 @@ def test_a_defect_is_one_line_that_asks_for_a_report(
 def test_a_device_that_is_not_there_is_named(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     import seal.engine.peak
 
-    def no_device(*, device: str) -> float:
+    def no_device(*, dtype: object, device: str) -> float:
         raise AssertionError("Torch not compiled with CUDA enabled\nmore")
 
     monkeypatch.setattr(seal.engine.peak, "measure_gemm_peak", no_device)
@@ -170,7 +170,7 @@ def test_json_is_the_only_thing_on_stdout_and_holds_the_result(here: Path, fakes
     result = json.loads(captured.out)
     assert (result["run"], result["phase"], result["rounds_done"]) == ("tiny", "Complete", 1)
     assert [row["key"] for row in result["rows"]] == ["base", "passage", "edit-0", "edit-1"]
-    assert result["machine"]["gemm_teraflops"] == cli_on_fakes.PEAK_TERAFLOPS
+    assert (result["machine"]["dtype"], result["machine"]["gemm_teraflops"]) == ("float32", cli_on_fakes.PEAK_TERAFLOPS)
     assert Path(result["report_html"]).read_text().startswith("<!doctype html>")
     whole = Report.model_validate_json(Path(result["report_json"]).read_bytes())
     assert whole.validation_passages == 2
@@ -182,7 +182,7 @@ def test_without_a_terminal_progress_is_a_few_lines_on_stderr(here: Path, fakes:
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert "tiny: " in lines[0]
-    assert "0.50 TFLOP/s" in lines[0]
+    assert "0.75 TFLOP/s" in lines[0]
     assert "model: downloading, 93 MB" in lines
     assert [line for line in lines if line.startswith("round 1 of 1, rollout (2 of 4 stages)")]
     assert [line for line in lines if line.startswith("round 1 of 1, validate: done in")]
@@ -372,7 +372,7 @@ def test_the_demo_prints_the_measured_peak_and_the_limit_that_follows(
 ) -> None:
     assert seal("demo", "--dir", "here", "-o", "json", *(["--quick"] if quick else [])) == 0
     captured = capsys.readouterr()
-    assert f"0.50 TFLOP/s: it is to end within {minutes} min" in captured.err
+    assert f"0.75 TFLOP/s: it is to end within {minutes} min" in captured.err
     assert f"the limit is {minutes} min" in captured.err
     result = json.loads(captured.out)
     assert result["spec"]["name"] == name
@@ -393,9 +393,9 @@ def test_quick_is_less_of_the_same() -> None:
     assert (quick.inner, quick.evaluation, quick.model) == (full.inner, full.evaluation, full.model)
 
 
-@pytest.mark.parametrize(("teraflops", "minutes"), [(0.99, 25), (1.0, 15), (40.0, 15)])
+@pytest.mark.parametrize(("teraflops", "minutes"), [(0.14, 0), (0.7, 25), (0.99, 25), (1.0, 15), (40.0, 15)])
 def test_the_limit_follows_from_the_peak(teraflops: float, minutes: int) -> None:
-    assert TimeLimit(fast_minutes=15, slow_minutes=25, fast_teraflops=1.0).minutes(teraflops) == minutes
+    assert TimeLimit(fast_minutes=15, slow_minutes=25, fast_teraflops=1.0, slow_teraflops=0.7).minutes(teraflops) == minutes
 
 
 def test_models_list_says_what_is_here_and_how_to_get_the_rest(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,7 @@ def main(
     metrics_port: MetricsPortOption = 9102,
     slots: Annotated[int, typer.Option(envvar="SEAL_SLOTS", min=1, help="Adapters trained at once.")] = DEFAULTS.slots,
     max_rank: Annotated[int, typer.Option(envvar="SEAL_MAX_RANK", min=1, help="Largest LoRA rank that is accepted.")] = DEFAULTS.max_rank,
-    dtype: DtypeOption = Dtype.BFLOAT16,
+    dtype: DtypeOption = Dtype.AUTO,
     device: DeviceOption = DEFAULTS.device,
     threads: ThreadsOption = DEFAULTS.threads,
     max_queue: QueueOption = DEFAULTS.max_queue,

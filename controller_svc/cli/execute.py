@@ -29,7 +29,7 @@ from controller_svc.worker import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.errors import ERROR_CLASSES, Conflict, Internal, PreconditionFailed, Transient
 from seal.report.formats import duration
-from seal.settings import RunSpec
+from seal.settings import EngineSettings, RunSpec
 
 DEMO_NAMES = ("demo", "demo-quick")
 """Names of the demo's runs, in full and quick."""
@@ -44,10 +44,14 @@ class TimeLimit:
     fast_minutes: int
     slow_minutes: int
     fast_teraflops: float
-    """Measured bf16 GEMM peak from which on a machine is fast."""
+    """Measured GEMM peak from which on a machine is fast."""
+    slow_teraflops: float
+    """On a machine below this peak, nothing is promised."""
 
     def minutes(self, teraflops: float) -> int:
-        """The limit of this machine."""
+        """The limit of this machine; 0 for none."""
+        if teraflops < self.slow_teraflops:
+            return 0
         return self.fast_minutes if teraflops >= self.fast_teraflops else self.slow_minutes
 
 
@@ -92,31 +96,33 @@ def _refuse_repetition(spec: RunSpec, *, root: str, resume: bool, again: str) ->
 
 def _measure(spec: RunSpec, root: str, screen: Screen, limit: TimeLimit | None) -> int:
     """Measure the machine and leave the figures with the run; the limit in minutes that follows, 0 without one."""
-    teraflops = _gemm_peak(spec.engine.device)
-    machine = describe_machine(device=spec.engine.device, gemm_teraflops=teraflops)
+    dtype, teraflops = _gemm_peak(spec.engine)
+    machine = describe_machine(device=spec.engine.device, dtype=dtype, gemm_teraflops=teraflops)
     ArtifactStore(root).write_json(f"{spec.name}/machine.json", machine)
     minutes = limit.minutes(teraflops) if limit else 0
     so = f": it is to end within {minutes} min" if minutes else ""
-    screen.say(f"{spec.name}: {machine.cores} cores, measured bf16 GEMM peak {teraflops:.2f} TFLOP/s{so}")
+    screen.say(f"{spec.name}: {machine.cores} cores, computing in {dtype}, measured GEMM peak {teraflops:.2f} TFLOP/s{so}")
     return minutes
 
 
-def _gemm_peak(device: str) -> float:
-    """TFLOP/s.
+def _gemm_peak(engine: EngineSettings) -> tuple[str, float]:
+    """The type that the engine will compute in, and how fast this machine multiplies it, TFLOP/s.
 
     Raises:
         PreconditionFailed: the engine is not installed, or this machine has no such device.
     """
     try:
         from seal.engine.peak import measure_gemm_peak
+        from seal.engine.precision import compute_dtype, dtype_name
     except ImportError as error:
         raise PreconditionFailed(
             f"the engine cannot be loaded: {error}", remedy="install it: pip install 'seal-kubernetes[local]'"
         ) from error
     try:
-        return measure_gemm_peak(device=device)
+        dtype = compute_dtype(engine.dtype, engine.device)
+        return dtype_name(dtype), measure_gemm_peak(dtype=dtype, device=engine.device)
     except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
-        message = f"device {device!r} cannot be used: {str(error).splitlines()[0]}"
+        message = f"device {engine.device!r} cannot be used: {str(error).splitlines()[0]}"
         raise PreconditionFailed(
             message, field="engine.device", remedy="choose another one, for example --set engine.device=cpu"
         ) from error

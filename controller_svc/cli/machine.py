@@ -21,7 +21,7 @@ def package_version(name: str = "seal-kubernetes") -> str:
         return "unknown"
 
 
-def describe_machine(*, device: str, gemm_teraflops: float | None) -> Machine:
+def describe_machine(*, device: str, dtype: str, gemm_teraflops: float | None) -> Machine:
     """Describe the machine that this runs on."""
     return Machine(
         system=f"{platform.system()} {platform.machine()}",
@@ -30,6 +30,7 @@ def describe_machine(*, device: str, gemm_teraflops: float | None) -> Machine:
         memory_gib=_memory_bytes() / 2**30,
         device=device,
         versions={"seal": package_version(), "python": platform.python_version()} | {name: package_version(name) for name in PACKAGES},
+        dtype=dtype,
         gemm_teraflops=gemm_teraflops,
     )
 

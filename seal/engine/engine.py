@@ -25,6 +25,7 @@ from seal.engine.checkpointing import Checkpoints, Suspended, job_checkpoints
 from seal.engine.generations import Generations
 from seal.engine.memory import MemoryEstimate
 from seal.engine.model import FrozenModel
+from seal.engine.precision import compute_dtype, dtype_name
 from seal.engine.queues import EngineTask, FairQueue
 from seal.engine.requests import (
     EvaluationRequest,
@@ -50,8 +51,6 @@ MAX_TRAINING_WAIT_SECONDS = 60.0
 """Once the next training in turn waited this long for a batch of its own shape, nothing more joins the running one."""
 GENERATION_TURN_SECONDS = 5.0
 """After so much generation, one evaluation batch or training step comes in between if one waits."""
-
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 class Engine:
@@ -80,7 +79,13 @@ class Engine:
         self._closing = False
         self._thread = threading.Thread(target=self._loop, name="seal-engine", daemon=True)
         self._thread.start()
-        log.info("engine_memory", needed_mib=self.memory.total // MIB, limit_mib=memory_bytes // MIB, parts=str(self.memory))
+        log.info(
+            "engine_memory",
+            dtype=dtype_name(model.dtype),
+            needed_mib=self.memory.total // MIB,
+            limit_mib=memory_bytes // MIB,
+            parts=str(self.memory),
+        )
 
     @property
     def memory(self) -> MemoryEstimate:
@@ -103,9 +108,10 @@ class Engine:
                 field="engine.device",
                 remedy="use cpu, or a machine and a torch build with that device",
             ) from error
+        dtype = compute_dtype(settings.dtype, settings.device)
         memory_bytes = settings.memory_bytes or usable_bytes(settings.device)
-        MemoryBudget(FrozenModel.size_on_disk(directory, name=name, dtype=DTYPES[settings.dtype]), settings, memory_bytes)
-        model = FrozenModel.load(directory, name=name, dtype=DTYPES[settings.dtype], device=settings.device)
+        MemoryBudget(FrozenModel.size_on_disk(directory, name=name, dtype=dtype), settings, memory_bytes)
+        model = FrozenModel.load(directory, name=name, dtype=dtype, device=settings.device)
         return cls(model, settings, memory_bytes=memory_bytes)
 
     def render(self, prompt: Prompt) -> str:

@@ -259,8 +259,10 @@ class Machine(Record):
     """torch device of the engine."""
     versions: dict[str, str]
     """seal, python, torch, ..."""
+    dtype: str
+    """Type that the engine computed in."""
     gemm_teraflops: float | None
-    """Measured bf16 GEMM peak, TFLOP/s."""
+    """Measured GEMM peak in that type, TFLOP/s."""
 
 
 class Report(Record):

@@ -113,7 +113,7 @@ def _facts(report: Report) -> list[tuple[str, Child]]:
 def _machine(machine: Machine | None) -> str:
     if machine is None:
         return "not recorded"
-    peak = f", {machine.gemm_teraflops:.2f} TFLOP/s in bf16" if machine.gemm_teraflops is not None else ""
+    peak = f", {machine.gemm_teraflops:.2f} TFLOP/s in {machine.dtype}" if machine.gemm_teraflops is not None else ""
     return f"{machine.processor}, {plural(machine.cores, 'core')}, {machine.memory_gib:.0f} GiB, on {machine.device}{peak}"
 
 
