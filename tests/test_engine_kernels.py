@@ -122,7 +122,7 @@ def test_packed_and_padded_products_agree_slot_by_slot(dtype):
         layout = kernels.lay_out(rows, CPU)
         x = torch.zeros(layout.tokens, 16, dtype=dtype)
         places = [
-            [start + offset for start, length in zip(starts, lengths, strict=False) for offset in range(length)]
+            [start + offset for start, length in zip(starts, lengths, strict=True) for offset in range(length)]
             for starts, lengths in zip(layout.row_starts_G, rows, strict=True)
         ]
         for place, slot_tokens in zip(places, tokens, strict=True):
@@ -146,13 +146,22 @@ def test_packed_and_padded_products_agree_slot_by_slot(dtype):
 def test_packed_kernels_are_chosen_for_aligned_bfloat16_on_cuda_only(monkeypatch):
     cuda = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    assert isinstance(choose_kernels(cuda, torch.bfloat16, head_dim=64, widths=[64, 192]), PackedKernels)
-    assert isinstance(choose_kernels(CPU, torch.bfloat16, head_dim=64, widths=[64]), PaddedKernels)
-    assert isinstance(choose_kernels(cuda, torch.float32, head_dim=64, widths=[64]), PaddedKernels)
-    assert isinstance(choose_kernels(cuda, torch.bfloat16, head_dim=64, widths=[64, 100]), PaddedKernels)
-    assert isinstance(choose_kernels(cuda, torch.bfloat16, head_dim=320, widths=[64]), PaddedKernels)
+    assert isinstance(choose_kernels(cuda, torch.bfloat16, head_dim=64, layers=[(64, 192)]), PackedKernels)
+    assert isinstance(choose_kernels(CPU, torch.bfloat16, head_dim=64, layers=[(64, 64)]), PaddedKernels)
+    assert isinstance(choose_kernels(cuda, torch.float32, head_dim=64, layers=[(64, 64)]), PaddedKernels)
+    assert isinstance(choose_kernels(cuda, torch.bfloat16, head_dim=64, layers=[(64, 100)]), PaddedKernels)
+    assert isinstance(choose_kernels(cuda, torch.bfloat16, head_dim=320, layers=[(64, 64)]), PaddedKernels)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
-    assert isinstance(choose_kernels(cuda, torch.bfloat16, head_dim=64, widths=[64]), PaddedKernels)
+    assert isinstance(choose_kernels(cuda, torch.bfloat16, head_dim=64, layers=[(64, 64)]), PaddedKernels)
+
+
+@pytest.mark.parametrize(("dtype", "chunks"), [(torch.float32, 4), (torch.bfloat16, 2)])
+def test_slower_arithmetic_buys_less_padding_with_more_chunks(dtype, chunks):
+    layers = [(576, 576), (576, 192), (576, 192), (576, 576), (576, 1536), (576, 1536), (1536, 576)] * 30
+    kernels = choose_kernels(CPU, dtype, head_dim=64, layers=layers)
+    layout = kernels.lay_out([[60], [56], [40], [37]], CPU, adapted_layers=60)
+    assert len(layout.products.chunks) == chunks
+    assert len(kernels.lay_out([[60], [56], [40], [37]], CPU).products.chunks) == 4
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -167,7 +176,7 @@ def test_hidden_states_and_gradients_on_cuda_agree_with_the_padded_path():
         tokens, positions = torch.zeros(2, layout.tokens, dtype=torch.long)
         real = []
         for slot_ids, starts in zip(ids, layout.row_starts_G, strict=True):
-            for row, start in zip(slot_ids, starts, strict=False):
+            for row, start in zip(slot_ids, starts, strict=True):
                 tokens[start : start + len(row)], positions[start : start + len(row)] = row, torch.arange(len(row))
                 real += range(start, start + len(row))
         embeddings = model.embed(tokens.cuda()).requires_grad_(True)

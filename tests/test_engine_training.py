@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import ARCHITECTURES, tiny_model, tiny_transformer
 
-from seal.engine.attention import pack_rows
 from seal.engine.bank import SlotShape
-from seal.engine.layout import CHUNK_TOKENS, MERGED_PADDING, make_chunks
+from seal.engine.kernels import PaddedKernels
+from seal.engine.layout import make_chunks
 from seal.engine.optimizer import SlotOptimizer, learning_rate
 from seal.engine.order import plan_steps
+from seal.engine.packed_attention import PackedAttention, pack_rows
 from seal.engine.peft_format import Adapter
 from seal.engine.requests import TrainingRequest, TrainingResult
 from seal.engine.text import encode_example, end_token
@@ -330,24 +331,58 @@ def test_trainings_with_one_seed_meet_rows_of_like_length():
 ROWS = st.lists(st.lists(st.integers(1, 300), min_size=1, max_size=4), min_size=1, max_size=24)
 
 
-@given(ROWS)
-def test_chunks_hold_every_row_once_and_cost_no_more_than_one_chunk_or_one_per_slot(rows):
-    rows = sorted((sorted(lengths, reverse=True) for lengths in rows), reverse=True)
-    layout = make_chunks(rows)
-    chunks = [item.chunk for item in layout]
+@given(ROWS, st.integers(0, 128))
+def test_chunks_hold_every_slot_once_and_cost_no_more_than_one_chunk_or_one_per_slot(rows, chunk_tokens):
+    tokens = sorted(map(sum, rows), reverse=True)
+    chunks = make_chunks(tokens, chunk_tokens=chunk_tokens)
     assert [chunk.slot_start for chunk in chunks] == [0, *(chunk.slot_stop for chunk in chunks[:-1])]
     assert chunks[-1].slot_stop == len(rows)
     assert [chunk.token_start for chunk in chunks] == [0, *(chunk.token_stop for chunk in chunks[:-1])]
-    for item in layout:
-        assert item.chunk.block == sum(item.row_lengths)
-        for lengths in rows[item.chunk.slot_start : item.chunk.slot_stop]:
-            assert all(length <= place for length, place in zip(lengths, item.row_lengths, strict=False))
-            assert len(lengths) <= len(item.row_lengths)
-    merging = 1 / (1 - MERGED_PADDING) + 0.1
-    own_chunk_each = sum(map(sum, rows)) + CHUNK_TOKENS * len(rows)
-    assert chunks[-1].token_stop + CHUNK_TOKENS * len(chunks) <= merging * own_chunk_each
-    buckets = pack_rows(layout).buckets
-    covered = torch.zeros(chunks[-1].token_stop, 1, 1)
-    for bucket in buckets:
-        bucket.view(covered).add_(1)
-    assert bool((covered == 1).all())
+    assert all(count <= chunk.block for chunk in chunks for count in tokens[chunk.slot_start : chunk.slot_stop])
+    cost = chunks[-1].token_stop + chunk_tokens * len(chunks)
+    assert cost <= min(tokens[0] * len(rows) + chunk_tokens, sum(tokens) + chunk_tokens * len(rows))
+
+
+@given(ROWS)
+def test_a_padded_pass_holds_every_row_once_and_attends_to_each_token_once(rows):
+    rows = sorted(rows, key=sum, reverse=True)
+    layout = PaddedKernels().lay_out(rows, torch.device("cpu"))
+    starts = [start for row_starts in layout.row_starts_G for start in row_starts]
+    lengths = [length for slot_rows in rows for length in slot_rows]
+    expected = Counter(token for start, length in zip(starts, lengths, strict=True) for token in range(start, start + length))
+    assert max(expected) < layout.tokens
+    attended = Counter()
+    for bucket in layout.attention.buckets:
+        attended.update(bucket.tokens_R_L[bucket.real_R_L].tolist())
+        assert bool((bucket.real_R_L.sum(1) > 0).all())
+    assert attended == expected
+    assert set(expected.values()) == {1}
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_packed_attention_is_attention_row_by_row_and_padding_neither_gives_nor_takes(window):
+    """q, k, v of a few rows between tokens of no row; against torch's own attention and its gradients."""
+    generator = torch.Generator().manual_seed(0)
+    starts, lengths, tokens = [0, 7, 40, 45], [7, 30, 5, 9], 60
+    q, k, v = (torch.randn(tokens, heads, 8, generator=generator, dtype=torch.float64).requires_grad_() for heads in (4, 2, 2))
+    plan = pack_rows(starts, lengths, tokens=tokens)
+    out = PackedAttention.apply(q, k, v, plan, 0.3, window)
+    seed = torch.randn(out.shape, generator=generator, dtype=torch.float64)
+    real = [token for start, length in zip(starts, lengths, strict=True) for token in range(start, start + length)]
+    gradients = torch.autograd.grad(out, (q, k, v), seed)
+    expected = torch.zeros_like(out)
+    for start, length in zip(starts, lengths, strict=True):
+        back = torch.arange(length)[:, None] - torch.arange(length)
+        seen = (back >= 0) & (back < (window or length))
+        row = (tensor[start : start + length].transpose(0, 1)[None] for tensor in (q, k, v))
+        attended = torch.nn.functional.scaled_dot_product_attention(*row, attn_mask=seen, scale=0.3, enable_gqa=True)
+        expected = expected.index_copy(0, torch.arange(start, start + length), attended[0].transpose(0, 1))
+    torch.testing.assert_close(out, expected)
+    for mine, other in zip(gradients, torch.autograd.grad(expected, (q, k, v), seed), strict=True):
+        torch.testing.assert_close(mine, other)
+        assert float(mine.abs().sum()) == pytest.approx(float(mine[real].abs().sum()))
+
+
+def test_rows_of_like_length_share_a_bucket_and_others_do_not():
+    buckets = pack_rows([0, 100, 200, 300], [40, 42, 44, 500], tokens=800).buckets
+    assert sorted((bucket.rows, bucket.length) for bucket in buckets) == [(1, 500), (3, 44)]

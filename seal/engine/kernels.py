@@ -3,8 +3,8 @@
 A training step needs three things of a layout: where the rows lie, how a slot's factors meet its tokens (`SlotProducts`) and how rows
 attend. Everything else, from the embedding to the optimiser, is the same for both:
 
-- padded: slots of like rows form chunks of equal blocks (`layout.py`); batched matrix products over the blocks of each chunk, matmul
-  attention over buckets. Any device, any type.
+- padded: slots with about as many tokens form chunks of equal blocks (`layout.py`); batched matrix products over the blocks of each chunk,
+  matmul attention over buckets of rows (`packed_attention.py`). Any device, any type.
 - packed: rows follow one another without padding; `grouped_mm` multiplies each slot's stretch of tokens by its own factors and
   `varlen_attn` attends within each row. bfloat16 on CUDA.
 
@@ -17,16 +17,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch.nn import functional as F
 
-from seal.engine.attention import PackedRows, VarlenRows, pack_rows
-from seal.engine.layout import Chunk, make_chunks
+from seal.engine.attention import VarlenRows
+from seal.engine.layout import MAX_CHUNK_TOKENS, Chunk, make_chunks
+from seal.engine.packed_attention import PackedRows, pack_rows
 
 ALIGNED_VALUES = 8
 """bfloat16 values in the 16 bytes at whose multiples the packed kernels read."""
+CHUNK_FLOP = {torch.bfloat16: 70e6, torch.float32: 17e6}
+"""What the frozen linears could do while one more chunk delays one layer with an adapter: 0.17 ms, measured on 2 cores, at what a step
+reaches there, 0.4 TFLOP/s in bfloat16 (AVX512-BF16) and 0.1 TFLOP/s in float32 (AVX2)."""
 LARGEST_HEAD = 256
 """Largest head that FlashAttention takes."""
 
@@ -95,7 +99,7 @@ class PassLayout:
     """Where the rows of one pass lie, and how its tokens are multiplied and attend."""
 
     row_starts_G: tuple[tuple[int, ...], ...]
-    """First token of each row of each slot; there may be more places than rows."""
+    """First token of each row of each slot."""
     tokens: int
     """T, padding included."""
     products: SlotProducts
@@ -105,48 +109,67 @@ class PassLayout:
 class Kernels(Protocol):
     """One way to lay out and multiply a pass."""
 
-    rank_multiple: int
+    rank_multiple: ClassVar[int]
     """Slots are stored with a rank that is a multiple of this."""
 
     def lay_out(
-        self, rows_G: Sequence[Sequence[int]], device: torch.device, *, attended_G: Sequence[Sequence[int]] | None = None
+        self,
+        rows_G: Sequence[Sequence[int]],
+        device: torch.device,
+        *,
+        adapted_layers: int = 0,
+        attended_G: Sequence[Sequence[int]] | None = None,
     ) -> PassLayout:
-        """Lay out slots' rows, given their lengths: each slot's longest first, slots in falling order of these.
+        """Lay out slots' rows, given their lengths: slots in falling order of their tokens.
 
-        `attended_G`: how many of each row's tokens may be attended to; None for all.
+        `adapted_layers`: how many layers have adapters; `attended_G`: how many of each row's tokens may be attended to, None for all.
         """
 
 
+@dataclass(frozen=True)
 class PaddedKernels:
     """Chunks, buckets and batched products."""
 
-    rank_multiple = 1
+    chunk_tokens: float = 0.0
+    """What one more chunk costs in each layer with an adapter, in tokens of padding."""
+    rank_multiple: ClassVar[int] = 1
 
     def lay_out(
-        self, rows_G: Sequence[Sequence[int]], device: torch.device, *, attended_G: Sequence[Sequence[int]] | None = None
+        self,
+        rows_G: Sequence[Sequence[int]],
+        device: torch.device,
+        *,
+        adapted_layers: int = 0,
+        attended_G: Sequence[Sequence[int]] | None = None,
     ) -> PassLayout:
-        """Pad rows to those of the neighbouring slots."""
-        layout = make_chunks(rows_G)
-        starts_G = [
-            tuple(token_start + offset for offset in item.row_starts)
-            for item in layout
-            for token_start in range(item.chunk.token_start, item.chunk.token_stop, item.chunk.block)
-        ]
-        products = PaddedProducts(tuple(item.chunk for item in layout))
-        return PassLayout(tuple(starts_G), layout[-1].chunk.token_stop, products, pack_rows(layout, attended=attended_G, device=device))
+        """Pad blocks to those of the neighbouring slots."""
+        chunk_tokens = min(MAX_CHUNK_TOKENS, self.chunk_tokens * adapted_layers)
+        chunks = make_chunks([sum(rows) for rows in rows_G], chunk_tokens=chunk_tokens)
+        blocks_G = [start for chunk in chunks for start in range(chunk.token_start, chunk.token_stop, chunk.block)]
+        starts_G = tuple(tuple(itertools.accumulate(rows[:-1], initial=block)) for block, rows in zip(blocks_G, rows_G, strict=True))
+        tokens = chunks[-1].token_stop
+        attention = pack_rows(
+            _flat(starts_G), _flat(rows_G), tokens=tokens, attended=None if attended_G is None else _flat(attended_G), device=device
+        )
+        return PassLayout(starts_G, tokens, PaddedProducts(chunks), attention)
 
 
 class PackedKernels:
     """Rows without padding for `grouped_mm` and `varlen_attn`."""
 
-    rank_multiple = ALIGNED_VALUES
+    rank_multiple: ClassVar[int] = ALIGNED_VALUES
 
     def lay_out(
-        self, rows_G: Sequence[Sequence[int]], device: torch.device, *, attended_G: Sequence[Sequence[int]] | None = None
+        self,
+        rows_G: Sequence[Sequence[int]],
+        device: torch.device,
+        *,
+        adapted_layers: int = 0,
+        attended_G: Sequence[Sequence[int]] | None = None,
     ) -> PassLayout:
         """Rows behind one another, slot by slot; padded where not all may be attended to, which `varlen_attn` cannot say."""
         if attended_G is not None:
-            return PaddedKernels().lay_out(rows_G, device, attended_G=attended_G)
+            return PaddedKernels().lay_out(rows_G, device, adapted_layers=adapted_layers, attended_G=attended_G)
         borders = (0, *itertools.accumulate(length for rows in rows_G for length in rows))
         last_rows = list(itertools.accumulate(map(len, rows_G)))
         starts_G = tuple(borders[stop - len(rows) : stop] for stop, rows in zip(last_rows, rows_G, strict=True))
@@ -155,17 +178,26 @@ class PackedKernels:
         return PassLayout(starts_G, borders[-1], PackedProducts(stops_G), attention)
 
 
-def choose_kernels(device: torch.device, dtype: torch.dtype, *, head_dim: int, widths: Sequence[int]) -> Kernels:
-    """Packed where the kernels exist (bfloat16, CUDA of compute capability 8.0) and the model's widths suit them; else padded."""
+def choose_kernels(device: torch.device, dtype: torch.dtype, *, head_dim: int, layers: Sequence[tuple[int, int]]) -> Kernels:
+    """Packed where the kernels exist (bfloat16, CUDA of compute capability 8.0) and the model's widths suit them; else padded.
+
+    `layers`: (in, out) of all linears that tokens go through.
+    """
+    widths = {width for layer in layers for width in layer}
     aligned = head_dim <= LARGEST_HEAD and all(width % ALIGNED_VALUES == 0 for width in (head_dim, *widths))
     if device.type == "cuda" and dtype == torch.bfloat16 and aligned and torch.cuda.get_device_capability(device) >= (8, 0):
         return PackedKernels()
-    return PaddedKernels()
+    token_flop = 4 * sum(width_in * width_out for width_in, width_out in layers)  # forward, and the gradient of the input
+    return PaddedKernels(CHUNK_FLOP.get(dtype, 0.0) / token_flop)
 
 
 def _blocks(tokens_T: torch.Tensor, chunk: Chunk) -> torch.Tensor:
     """(T, d) -> view (slots, block, d) of the chunk's tokens."""
     return tokens_T[chunk.token_start : chunk.token_stop].view(chunk.slots, chunk.block, tokens_T.shape[-1])
+
+
+def _flat(numbers_G: Sequence[Sequence[int]]) -> list[int]:
+    return [number for numbers in numbers_G for number in numbers]
 
 
 def _factors(factors_G: torch.Tensor, chunk: Chunk) -> torch.Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seal.engine.layout import CHUNK_TOKENS, MERGED_PADDING
+from seal.engine.layout import MAX_CHUNK_TOKENS
 from seal.engine.loss import CHUNK_TARGETS, SOFTMAX_VALUES
 from seal.engine.sizes import ModelSize
 
@@ -84,7 +84,7 @@ class Workload:
     def largest_pass(self) -> PassSize:
         """All rows as long as the longest, all paddings as large as they may be."""
         tokens = max(self.pass_tokens + self.row_tokens // 2, self.row_tokens)
-        padded = int(tokens / (1 - MERGED_PADDING)) + CHUNK_TOKENS * self.slots
+        padded = tokens + MAX_CHUNK_TOKENS * self.slots
         scores = padded * self.row_tokens
         return PassSize(slots=self.slots, tokens=padded, scores=scores, largest_scores=scores, targets=tokens)
 

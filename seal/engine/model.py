@@ -18,12 +18,13 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from seal.engine.attention import ATTENTION_NAME, AttentionHolder, PackedRows, VarlenRows, register_attention
+from seal.engine.attention import ATTENTION_NAME, AttentionHolder, VarlenRows, register_attention
 from seal.engine.bank import LayerSize
 from seal.engine.cache import CachedPass
 from seal.engine.kernels import choose_kernels
 from seal.engine.linear import FrozenRoute, Route, RouteHolder, SlotLinear
 from seal.engine.norm import frozen_norm
+from seal.engine.packed_attention import PackedRows
 from seal.engine.peft_format import Adapter
 from seal.engine.recompute import Recomputation
 from seal.engine.sizes import ModelSize, size_of, size_of_config
@@ -52,8 +53,8 @@ class FrozenModel:
         self.layers = self._install()
         self.size = size_of(model)
         self._recomputation = Recomputation(model, self._remember)
-        widths = [width for size in self.layers.values() for width in (size.in_features, size.out_features)]
-        self.kernels = choose_kernels(self.device, self.dtype, head_dim=self.head_dim, widths=widths)
+        sizes = [(size.in_features, size.out_features) for size in self.layers.values()]
+        self.kernels = choose_kernels(self.device, self.dtype, head_dim=self.head_dim, layers=sizes)
         self._self_check(*reference)
 
     @classmethod

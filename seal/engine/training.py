@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from seal.engine.attention import PackedRows
 from seal.engine.bank import SlotShape
 from seal.engine.checkpointing import JobCheckpoints, SlotState
 from seal.engine.kernels import PassLayout
@@ -24,6 +23,7 @@ from seal.engine.memory import AdapterSize, PassSize, estimate_pass
 from seal.engine.model import FrozenModel
 from seal.engine.optimizer import SlotOptimizer, learning_rate
 from seal.engine.order import plan_steps
+from seal.engine.packed_attention import PackedRows
 from seal.engine.peft_format import Adapter, concatenate
 from seal.engine.requests import TaskState, TrainingProgress, TrainingRequest, TrainingResult
 from seal.engine.text import TrainingRow, encode_example
@@ -222,7 +222,7 @@ class TrainingBatch:
     def _forward_backward(self, part: _Pass, targets: dict[int, int]) -> dict[int, float]:
         """One pass: writes the gradient of its g-th slot to row g, returns each slot's summed loss."""
         model, count = self.model, len(part.slots)
-        batch = _lay_out(part, targets, model)
+        batch = _lay_out(part, targets, model, adapted_layers=len(self.shape.spans))
         for row, slot in enumerate(part.slots):
             self._compute_N_P[row].copy_(self._values_N_P[slot])
             self._compute_N_P[row, self.shape.b_start :].mul_(self._scales[slot])
@@ -248,7 +248,7 @@ class TrainingBatch:
             return False
         attention = batch.layout.attention
         buckets = attention.buckets if isinstance(attention, PackedRows) else ()  # varlen_attn holds no matrix of scores
-        scores = [bucket.blocks * bucket.rows * bucket.length**2 for bucket in buckets]
+        scores = [bucket.rows * bucket.length**2 for bucket in buckets]
         shape = PassSize(
             slots=len(part.slots),
             tokens=len(batch.tokens_T),
@@ -319,14 +319,9 @@ def _cut_into_passes(rows_by_slot: dict[int, list[TrainingRow]], max_tokens: int
 
 
 def _as_pass(rows_by_slot: dict[int, list[TrainingRow]]) -> _Pass:
-    """Rows of each slot longest first, slots by their rows' lengths, so that neighbours make chunks."""
-    rows = {slot: sorted(rows, key=_length, reverse=True) for slot, rows in rows_by_slot.items()}
-    slots = sorted(rows, key=lambda slot: [len(row.tokens) for row in rows[slot]], reverse=True)
-    return _Pass(tuple(slots), tuple(tuple(rows[slot]) for slot in slots))
-
-
-def _length(row: TrainingRow) -> int:
-    return len(row.tokens)
+    """Slots by falling number of tokens, so that neighbours make chunks."""
+    slots = sorted(rows_by_slot, key=lambda slot: sum(len(row.tokens) for row in rows_by_slot[slot]), reverse=True)
+    return _Pass(tuple(slots), tuple(tuple(rows_by_slot[slot]) for slot in slots))
 
 
 @dataclass(frozen=True)
@@ -345,17 +340,17 @@ class _PackedBatch:
     layout: PassLayout
 
 
-def _lay_out(part: _Pass, targets: dict[int, int], model: FrozenModel) -> _PackedBatch:
+def _lay_out(part: _Pass, targets: dict[int, int], model: FrozenModel, *, adapted_layers: int) -> _PackedBatch:
     """Put the rows of a pass where the model's kernels want them."""
     lengths_G = [[len(row.tokens) for row in rows] for rows in part.rows]
-    layout = model.kernels.lay_out(lengths_G, model.device, attended_G=_attended(part))
+    layout = model.kernels.lay_out(lengths_G, model.device, adapted_layers=adapted_layers, attended_G=_attended(part))
     tokens, positions = [0] * layout.tokens, [0] * layout.tokens
     predictors: list[int] = []
     target_ids: list[int] = []
     weights: list[float] = []
     places: list[int] = []
     for place, (slot, rows, starts) in enumerate(zip(part.slots, part.rows, layout.row_starts_G, strict=True)):
-        for row, start in zip(rows, starts, strict=False):
+        for row, start in zip(rows, starts, strict=True):
             stop = start + len(row.tokens)
             tokens[start:stop] = row.tokens
             positions[start:stop] = range(len(row.tokens))
