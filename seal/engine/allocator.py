@@ -5,7 +5,7 @@ step went into page faults. With these settings (mallopt(3)) the process keeps w
 libraries do as they do.
 
 The price is a higher peak. All tensors lie in one heap, and a block freed between two kept ones stays there as a hole until something fits
-into it: a pass takes up to 1.35 times the bytes of its tensors in float32, 1.72 times in bfloat16; `memory.py` counts that as holes.
+into it: a pass takes up to 1.39 times the bytes of its tensors in float32, 1.72 times in bfloat16; `memory.py` counts that as holes.
 Blocks of a mapping of their own would leave no holes, but it takes a threshold of 1 to 2 MiB (M_MMAP_THRESHOLD) to reach the tensors that
 matter, and with it nearly every block goes through page faults again; 32 MiB, the largest that glibc takes, leaves the peak as it is.
 """
