@@ -2,11 +2,14 @@
 
     base + policy                                     as long as the engine runs
     + slots x parameters x (16 + compute type)        as long as the batch lives: master, two moments, gradient in float32, compute copy
-    + the larger of  one training pass                sums of gradients, activations, attention, work of one layer, logits of one chunk
+    + the larger of  one training pass                sums of gradients, activations, attention, work of one layer, logits of one chunk,
+                                                      holes between them
                      one decode                       adapters, keys and values, work of the prefill, logits of all rows
 
-The engine's thread does one thing at a time, so of training and decoding only the larger counts. The terms count tensors; what Python,
-torch and the allocator take beside them is not in here. A test compares them with all tensors that are alive in a pass.
+The engine's thread does one thing at a time, so of training and decoding only the larger counts. All terms but the holes count tensors, and
+a test compares them with all tensors that are alive in a pass. The holes are what the allocator (`allocator.py`) holds beside them, a share
+that was measured, on CPUs only (curve `memory` of docs/benchmarks.md); a decode has none in here. What Python and torch take once they are
+loaded, and finished adapters that nobody has fetched, are not in here.
 """
 
 from __future__ import annotations
@@ -36,6 +39,11 @@ CACHE_COPIES = 2
 """A cache that grows or drops rows is copied while the old one is there."""
 WORKING_DECODE_MLP_VALUES = 3
 """Values of the MLP's width per token of a prefill."""
+FLOAT32_HOLES, BFLOAT16_HOLES = 0.5, 0.75
+"""Bytes of holes per byte of a pass's tensors. Holes stay in the process while no tensor fits into them: a pass keeps some tensors of every
+layer and frees others between them, and glibc's aligned allocation looks for more than it is asked for, so that a freed block does not even
+serve the next tensor of its size. The most that was measured, rows of 48 to 1,024 tokens: 0.39 in float32 (a core with AVX2; its matrix
+products take nothing from the heap) and 0.72 in bfloat16 (2 cores with AMX; what its products take would count as holes)."""
 DECODED_ROW_TOKENS = 256
 """Positions of a decoded row, prompt and answer, where nothing else is known: prompts are not bounded by a setting."""
 
@@ -53,7 +61,7 @@ class PassSize:
     """One forward and backward pass."""
 
     slots: int
-    """Slots that take part."""
+    """Slots of the batch: a step of several passes has a sum of gradients for each, whether it takes part in this one or not."""
     tokens: int
     """Padding included."""
     scores: int
@@ -103,11 +111,23 @@ class PassEstimate:
     """What the backward of one layer takes beside."""
     logits: int
     """One chunk of the loss."""
+    item_bytes: int
+    """Of one value of the compute type."""
+
+    @property
+    def tensors(self) -> int:
+        """All tensors that are alive at one time."""
+        return self.sums + self.activations + self.attention + self.work + self.logits
+
+    @property
+    def holes(self) -> int:
+        """What the allocator holds beside them."""
+        return int(self.tensors * (FLOAT32_HOLES if self.item_bytes == FLOAT32_BYTES else BFLOAT16_HOLES))
 
     @property
     def total(self) -> int:
         """All parts."""
-        return self.sums + self.activations + self.attention + self.work + self.logits
+        return self.tensors + self.holes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +172,7 @@ class MemoryEstimate:
             ("  attention probabilities", training.attention),
             ("  work of one layer", training.work),
             ("  logits of one chunk", training.logits),
+            ("  holes between them in the heap", training.holes),
             ("one decode", self.cache + self.decode),
             ("  keys and values", self.cache),
             ("  adapters, prefill and logits", self.decode),
@@ -192,6 +213,7 @@ def estimate_pass(size: ModelSize, shape: PassSize, adapter: AdapterSize, policy
         attention=kept * probabilities,
         work=work * size.item_bytes,
         logits=logits * size.item_bytes + 2 * min(SOFTMAX_VALUES, logits) * FLOAT32_BYTES,
+        item_bytes=size.item_bytes,
     )
 
 

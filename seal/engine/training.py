@@ -250,7 +250,7 @@ class TrainingBatch:
         buckets = attention.buckets if isinstance(attention, PackedRows) else ()  # varlen_attn holds no matrix of scores
         scores = [bucket.rows * bucket.length**2 for bucket in buckets]
         shape = PassSize(
-            slots=len(part.slots),
+            slots=self.slots,
             tokens=len(batch.tokens_T),
             scores=sum(scores),
             largest_scores=max(scores, default=0),
