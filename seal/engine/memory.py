@@ -43,7 +43,7 @@ FLOAT32_HOLES, BFLOAT16_HOLES = 0.5, 0.75
 """Bytes of holes per byte of a pass's tensors. Holes stay in the process while no tensor fits into them: a pass keeps some tensors of every
 layer and frees others between them, and glibc's aligned allocation looks for more than it is asked for, so that a freed block does not even
 serve the next tensor of its size. The most that was measured, rows of 48 to 1,024 tokens: 0.39 in float32 (a core with AVX2; its matrix
-products take nothing from the heap) and 0.72 in bfloat16 (2 cores with AMX; what its products take would count as holes)."""
+products take nothing from the heap) and 0.72 in bfloat16 (2 cores with AVX512-BF16; what its products take would count as holes)."""
 DECODED_ROW_TOKENS = 256
 """Positions of a decoded row, prompt and answer, where nothing else is known: prompts are not bounded by a setting."""
 
