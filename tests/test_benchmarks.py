@@ -17,6 +17,7 @@ from benchmarks import agreement, common, data, exactness, figures, ranks, refer
 from benchmarks.common import Setting, Timing
 from benchmarks.flops import count_weights
 from benchmarks.scaling import equal_cases, time_steps
+from seal.engine.precision import compute_dtype
 from seal.errors import InvalidInput, NotFound, PreconditionFailed
 from seal.settings import LoraSettings
 
@@ -80,7 +81,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory, log_file: Path) -> Setting
     return Setting(
         model=str(directory),
         directory=directory,
-        dtype=torch.bfloat16,
+        dtype=compute_dtype("auto", "cpu"),
         sizes=SMALLEST,
         cases=data.load_cases(edits=log_file, passages=None),
         provenance=figures.Provenance(command="make bench", machine="a machine", data="a log", model="tiny"),
