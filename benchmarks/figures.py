@@ -62,6 +62,7 @@ CURVES: Mapping[str, str] = MappingProxyType(
         "slots": "time of one adapter's step over the number of slots",
         "lengths": "time per real token over the row length",
         "memory": "peak memory, measured and by the memory model",
+        "step": "where a step's time goes",
     }
 )
 """Titles of the figures that are curves."""

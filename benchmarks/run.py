@@ -24,7 +24,7 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers.utils import logging as transformers_logging
 
-from benchmarks import agreement, evaluation, exactness, memory, scaling, services, training_speed
+from benchmarks import agreement, evaluation, exactness, memory, scaling, services, step_profile, training_speed
 from benchmarks.common import Report, Setting, machine_line
 from benchmarks.data import load_cases
 from benchmarks.figures import KEYS, Figures, Provenance, in_order, read_figures, write_figures
@@ -62,11 +62,11 @@ class Group:
 
 GROUPS = tuple(
     Group(module.KEYS, module.measure, inspect.getdoc(module) or "")
-    for module in (training_speed, exactness, evaluation, agreement, services, scaling, memory)
+    for module in (training_speed, exactness, evaluation, agreement, services, scaling, memory, step_profile)
 )
 
 
-def run_benchmarks(setting: Setting, wanted: Collection[str], *, docs: Path, notes: Path = NOTES) -> tuple[Figures, list[SealError]]:
+def run_benchmarks(setting: Setting, wanted: Collection[str], *, docs: Path, notes: Path) -> tuple[Figures, list[SealError]]:
     """Measure the wanted figures and write JSON, page and plot into `docs`; all figures there are, and what could not be measured."""
     laid_in = read_notes(notes)
     figures = read_figures(docs / JSON_FILE)
@@ -88,7 +88,7 @@ def run_benchmarks(setting: Setting, wanted: Collection[str], *, docs: Path, not
     return figures, errors
 
 
-def render(docs: Path, notes: Path = NOTES) -> Figures:
+def render(docs: Path, notes: Path) -> Figures:
     """Render the page again from what was measured, for example after a change of the notes."""
     figures = read_figures(docs / JSON_FILE)
     _write_page(figures, read_notes(notes), docs)
@@ -140,6 +140,7 @@ def main(
     size: Annotated[list[str] | None, typer.Option(help="FIELD=VALUE of benchmarks/sizes.py; may be repeated.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to try the harness; the figures mean nothing.")] = False,
     out: Annotated[Path, typer.Option(help="Directory of benchmarks.json, benchmarks.md and the plot.")] = Path("docs"),
+    notes: Annotated[Path, typer.Option(help="Text that is laid in under the figures' headings.")] = NOTES,
     output: Annotated[Output, typer.Option(help="What is printed.")] = Output.TABLE,
     render_only: Annotated[bool, typer.Option("--render-only", help="Measure nothing; render the page again.")] = False,
 ) -> None:
@@ -151,7 +152,7 @@ def main(
     try:
         wanted, sizes = parse_only(only), parse_sizes(size or (), quick=quick)
         if render_only:
-            figures, errors = render(out), list[SealError]()
+            figures, errors = render(out, notes), list[SealError]()
         else:
             with _progress(console) as report:
                 directory = resolve_model(model).path
@@ -161,7 +162,7 @@ def main(
                 setting = Setting(
                     model=model, directory=directory, dtype=compute, sizes=sizes, cases=cases, provenance=provenance, report=report
                 )
-                figures, errors = run_benchmarks(setting, wanted, docs=out)
+                figures, errors = run_benchmarks(setting, wanted, docs=out, notes=notes)
     except SealError as error:
         raise typer.Exit(_complain(console, [error])) from error
     if output is Output.JSON:

@@ -71,6 +71,8 @@ class Sizes(Settings):
     """Slots of the second curve."""
     scaling_length_tokens: Positive = 4096
     """Tokens per point of the second curve, about: so many steps are done, but at least one."""
+    profile_steps: Positive = 5
+    """Steps that are profiled."""
     memory_points: tuple[tuple[int, int], ...] = ((1, 48), (16, 48), (32, 48), (64, 48), (16, 256), (16, 1024))
     """(slots, tokens per row) of which the peak memory is measured, each in a process of its own."""
 
@@ -96,6 +98,7 @@ QUICK: dict[str, object] = {
     "scaling_slots": (1, 4),
     "scaling_steps": 1,
     "scaling_lengths": (16, 64),
+    "profile_steps": 1,
     "memory_points": ((1, 48), (4, 48)),
 }
 """What `--quick` sets: a few minutes in all, to try the harness; its figures mean nothing."""

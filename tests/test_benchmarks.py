@@ -64,6 +64,7 @@ SMALLEST = sizes.Sizes(
     scaling_lengths=(8, 16),
     scaling_length_slots=2,
     scaling_length_tokens=32,
+    profile_steps=1,
     memory_points=((1, 8), (2, 8)),
 )
 

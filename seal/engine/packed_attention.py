@@ -19,9 +19,9 @@ import torch
 from seal.engine.layout import cheapest_cut
 
 BUCKET_SCORES = 4096
-"""What one more bucket costs, in attention scores: eight small operations per layer against about 30 ns for a score of all heads."""
+"""What one more bucket costs, in attention scores: eight small operations in every layer. An estimate."""
 TOKEN_SCORES = 32
-"""What one more padded token costs in gathers, in attention scores."""
+"""What one more padded token costs in gathers, in attention scores. An estimate."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class PackedAttention(torch.autograd.Function):
     def forward(
         ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: PackedRows, scale: float, window: int | None
     ) -> torch.Tensor:
-        """The probabilities are kept: at the lengths of an edit they are smaller than what computing them again would cost."""
+        """Keeps q, k, v and the probabilities of every bucket for the backward pass."""
         kv_heads, groups = k.shape[1], q.shape[1] // k.shape[1]
         queries, keys = plan.gather(kv_heads, groups), plan.gather(kv_heads, 1)
         qs, ks, vs = queries.take(q).mul_(scale), keys.take(k), keys.take(v)

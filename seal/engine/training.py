@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from torch.profiler import record_function
 
 from seal.engine.bank import SlotShape
 from seal.engine.checkpointing import JobCheckpoints, SlotState
@@ -29,6 +30,9 @@ from seal.engine.requests import TaskState, TrainingProgress, TrainingRequest, T
 from seal.engine.text import TrainingRow, encode_example
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
+
+LOSS_SPAN, UPDATE_SPAN = "seal.loss", "seal.update"
+"""What torch's profiler calls the head with its loss, and clipping with AdamW."""
 
 
 @dataclass
@@ -198,7 +202,8 @@ class TrainingBatch:
         tokens = {slot: sum(len(row.tokens) for row in rows) for slot, rows in rows_by_slot.items()}
         for slot, count in tokens.items():
             self.jobs[slot].tokens += count
-        outcomes = {slot: self._update(slot, losses[slot], gradients[slot]) for slot in rows_by_slot}
+        with record_function(UPDATE_SPAN):
+            outcomes = {slot: self._update(slot, losses[slot], gradients[slot]) for slot in rows_by_slot}
         seconds = time.monotonic() - started
         for slot, count in tokens.items():
             self.jobs[slot].engine_seconds += seconds * count / sum(tokens.values())
@@ -234,7 +239,7 @@ class TrainingBatch:
                 embeddings, batch.positions_T, route=route, plan=batch.layout.attention, recompute=self._must_recompute(part, batch)
             )
             picked_K_d = hidden_T_d[batch.predictors_K]
-        with torch.no_grad():
+        with torch.no_grad(), record_function(LOSS_SPAN):
             losses_K, gradient_K_d = cross_entropy_with_gradient(picked_K_d.detach(), model.head_V_d, batch.targets_K, batch.weights_K)
         picked_K_d.backward(gradient_K_d)  # type: ignore[no-untyped-call]
         for row, slot in enumerate(part.slots):
