@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from tiny_model import save_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks import agreement, common, data, exactness, figures, ranks, reference, render, run, sizes, training_speed
+from benchmarks import agreement, common, data, exactness, figures, ranks, reference, render, run, sizes, step_profile, training_speed
 from benchmarks.common import Setting, Timing
 from benchmarks.flops import count_weights
 from benchmarks.scaling import equal_cases, time_steps
@@ -124,6 +125,32 @@ def test_batched_in_float32_is_training_alone_and_another_seed_is_not(setting: S
         results = common.train_all(engine, [common.training_request(case, epochs=1, seed=seed) for seed in (0, 1)])
     one, other = (exactness.flat(result.adapter) for result in results if result.adapter is not None)
     assert exactness.relative_difference(one, other) > 0.1
+
+
+def test_a_steps_time_goes_to_the_part_that_an_operation_is_called_for() -> None:
+    def event(name: str, microseconds: float, parent: SimpleNamespace | None = None) -> SimpleNamespace:
+        return SimpleNamespace(name=name, self_cpu_time_total=microseconds, cpu_parent=parent)
+
+    step = event("benchmarks.step", 10)
+    linear, attention = event("_SlotLinearFunction", 20, step), event("PackedAttentionBackward", 40, step)
+    loss = event("seal.loss", 0, step)
+    events = [step, linear, attention, loss, event("aten::mm", 100, event("aten::linear", 0, linear)), event("aten::bmm", 200, linear)]
+    events += [event("aten::mm", 400, loss), event("aten::bmm", 800, attention), event("aten::silu", 1600, step)]
+    parts = step_profile.sum_parts(events, adapter_steps=2)
+    assert {name: round(seconds * 2e6) for name, seconds in parts.items()} == {
+        step_profile.REST: 1610,
+        "adapters": 220,
+        "attention": 840,
+        step_profile.HEAD: 400,
+        step_profile.FROZEN: 100,
+    }
+
+
+def test_a_profiled_step_has_all_its_parts(measured: figures.Figures) -> None:
+    curves = {curve.name: curve.points for curve in measured["step"].curves}
+    assert set(curves) == {step_profile.FROZEN, step_profile.REST, *(part for _, part in step_profile.SPANS)}
+    assert all(milliseconds > 0 for points in curves.values() for _, milliseconds in points)
+    assert 0 < measured["step"].value < 100
 
 
 def test_a_mode_compared_with_itself_has_no_drop(measured: figures.Figures) -> None:
