@@ -97,8 +97,8 @@ def _trainer(socket: Path, model: Path, root: Path) -> AbstractAsyncContextManag
 
 
 def _long_m_step(model: Path, **changes: object) -> trainer_pb2.TrainAdapterRequest:
-    """An M-step of 900 steps."""
-    return m_step(str(model), optimizer=optimizer(epochs=300), **changes)
+    """An M-step of 300 steps."""
+    return m_step(str(model), optimizer=optimizer(epochs=100), **changes)
 
 
 async def _messages(socket: Path, request: trainer_pb2.TrainAdapterRequest) -> list[trainer_pb2.TrainAdapterResponse]:
