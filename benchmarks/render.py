@@ -22,8 +22,8 @@ PLOT_FILE = "benchmarks.svg"
 _HEADING = re.compile(r"^## +(\S+) *$", re.MULTILINE)
 _INTRODUCTION = """# Benchmarks
 
-Made by `make bench`; edit the notes in `benchmarks/` and the code, not this file. Every figure is a ratio of two sides that took turns in
-one process on one machine, or a share of what that machine was measured to reach meanwhile; what each side does stands at the end. Numbers with
+Made by `make bench`; edit `benchmarks/notes.md` and the code, not this file. Every figure is a ratio of two sides that took turns in one
+process on one machine, or a share of what that machine was measured to reach meanwhile; what each side does stands at the end. Numbers with
 all samples: [benchmarks.json](benchmarks.json).
 """
 
