@@ -19,12 +19,14 @@ from seal.files import file_errors
 
 ABOUT = "about"
 PLOT_FILE = "benchmarks.svg"
+MANY_CURVES = 4
+"""With more of them, the legend stands beside the panel, which gets twice the room: inside, it would cover them."""
 _HEADING = re.compile(r"^## +(\S+) *$", re.MULTILINE)
 _INTRODUCTION = """# Benchmarks
 
-Made by `make bench`; edit `benchmarks/notes.md` and the code, not this file. Every figure is a ratio of two sides that took turns in one
-process on one machine, or a share of what that machine was measured to reach meanwhile; what each side does stands at the end. Numbers with
-all samples: [benchmarks.json](benchmarks.json).
+Made by `make bench`; edit the notes in `benchmarks/` and the code, not this file. Every figure is a ratio of two sides that took turns in
+one process on one machine, or a share of what that machine was measured to reach meanwhile; what each side does stands at the end. Numbers
+with all samples: [benchmarks.json](benchmarks.json).
 """
 
 
@@ -78,8 +80,9 @@ def draw_plot(figures: Figures, file: Path) -> None:
     from matplotlib.figure import Figure as Canvas  # not pyplot: no global state, no display
 
     with mpl.rc_context({"svg.hashsalt": "seal", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
-        canvas = Canvas(figsize=(4.2 * len(keys), 3.4), layout="constrained")
-        panels = canvas.subplots(1, len(keys), squeeze=False)[0]
+        widths = [2 if len(figures[key].curves) > MANY_CURVES else 1 for key in keys]
+        canvas = Canvas(figsize=(4.2 * sum(widths), 3.4), layout="constrained")
+        panels = canvas.subplots(1, len(keys), squeeze=False, width_ratios=widths)[0]
         for key, panel in zip(keys, panels, strict=True):
             _draw_panel(panel, figures[key])
         with file_errors(file):
@@ -97,7 +100,10 @@ def _draw_panel(panel: Any, figure: Figure) -> None:
     panel.set_xlabel(figure.curves[0].x)
     panel.set_ylabel(figure.curves[0].y)
     panel.set_title(figure.title, fontsize=9)
-    panel.legend(fontsize=8)
+    if len(figure.curves) > MANY_CURVES:
+        panel.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    else:
+        panel.legend(fontsize=8)
 
 
 def _shared(figures: Figures) -> list[str]:

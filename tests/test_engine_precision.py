@@ -12,7 +12,7 @@ from tiny_model import save_tiny_model
 from seal.engine import Engine
 from seal.engine.peak import measure_gemm_peak
 from seal.engine.precision import compute_dtype, multiplies_bfloat16
-from seal.settings import EngineSettings
+from seal.settings import ComputeType, EngineSettings
 
 AVX2 = {"architecture": "x86_64", "avx2": True, "avx512_bf16": False, "amx_bf16": False, "l2_cache_size": 524288}
 ZEN4 = AVX2 | {"avx512_bf16": True}
@@ -34,24 +34,27 @@ def test_the_types_of_this_processor_are_told_by_the_names_that_torch_uses() -> 
     )
 
 
-def test_a_type_that_is_asked_for_is_taken_and_slow_bfloat16_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AVX2)
-    with structlog.testing.capture_logs() as logs:
-        assert compute_dtype("float32", "cpu") == torch.float32
-        assert logs == []
-        assert compute_dtype("bfloat16", "cpu") == torch.bfloat16
-    assert [(line["log_level"], line["remedy"]) for line in logs] == [("warning", "set engine.dtype to auto")]
-
-
-def test_an_engine_computes_and_writes_adapters_in_the_type_of_its_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("capabilities", "asked", "dtype", "warned"),
+    [
+        (AVX2, "auto", torch.float32, False),
+        (AVX2, "bfloat16", torch.bfloat16, True),
+        (ZEN4, "auto", torch.bfloat16, False),
+        (ZEN4, "float32", torch.float32, False),
+    ],
+)
+def test_an_engine_computes_in_the_type_of_its_machine_or_the_asked_one_and_says_once_that_bfloat16_is_slow(
+    capabilities: dict[str, object], asked: ComputeType, dtype: torch.dtype, warned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directory = save_tiny_model(tmp_path / "model")
-    for capabilities, dtype in ((AVX2, torch.float32), (ZEN4, torch.bfloat16)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
-        engine = Engine.load(directory, name="tiny", settings=EngineSettings(slots=1, max_rank=4, threads=1))
-        try:
-            assert engine._model.dtype == dtype
-        finally:
-            engine.close()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    with structlog.testing.capture_logs() as logs:
+        engine = Engine.load(directory, name="tiny", settings=EngineSettings(dtype=asked, slots=1, max_rank=4, threads=1))
+    try:
+        assert engine._model.dtype == dtype
+    finally:
+        engine.close()
+    assert [line["remedy"] for line in logs if line["log_level"] == "warning"] == ["set engine.dtype to auto"] * warned
 
 
 def test_the_peak_is_measured_in_the_asked_type_and_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

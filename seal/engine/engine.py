@@ -25,7 +25,7 @@ from seal.engine.checkpointing import Checkpoints, Suspended, job_checkpoints
 from seal.engine.generations import Generations
 from seal.engine.memory import MemoryEstimate
 from seal.engine.model import FrozenModel
-from seal.engine.precision import compute_dtype, dtype_name
+from seal.engine.precision import compute_dtype, dtype_name, multiplies_bfloat16
 from seal.engine.queues import EngineTask, FairQueue
 from seal.engine.requests import (
     EvaluationRequest,
@@ -109,6 +109,8 @@ class Engine:
                 remedy="use cpu, or a machine and a torch build with that device",
             ) from error
         dtype = compute_dtype(settings.dtype, settings.device)
+        if dtype == torch.bfloat16 and not multiplies_bfloat16(torch.device(settings.device)):
+            log.warning("bfloat16 is emulated on this device and far slower than float32", remedy="set engine.dtype to auto")
         memory_bytes = settings.memory_bytes or usable_bytes(settings.device)
         MemoryBudget(FrozenModel.size_on_disk(directory, name=name, dtype=dtype), settings, memory_bytes)
         model = FrozenModel.load(directory, name=name, dtype=dtype, device=settings.device)

@@ -7,23 +7,17 @@ float32: on one such machine (2 cores, AVX2) 1.3 GFLOP/s against 140.
 
 from __future__ import annotations
 
-import structlog
 import torch
 
 from seal.settings import ComputeType
-
-log = structlog.get_logger(__name__)
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 def compute_dtype(wanted: ComputeType, device: str) -> torch.dtype:
     """The type that a setting means on a device, which must exist: `auto` is bfloat16 where it is multiplied in hardware, else float32."""
-    in_hardware = multiplies_bfloat16(torch.device(device))
     if wanted == "auto":
-        return torch.bfloat16 if in_hardware else torch.float32
-    if wanted == "bfloat16" and not in_hardware:
-        log.warning("bfloat16 is emulated on this device and far slower than float32", device=device, remedy="set engine.dtype to auto")
+        return torch.bfloat16 if multiplies_bfloat16(torch.device(device)) else torch.float32
     return DTYPES[wanted]
 
 
