@@ -23,7 +23,7 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
-demo: $(VENV)/.demo ## Train a self-edit policy on a real small model (15-25 min on 2 cores) and write the report
+demo: $(VENV)/.demo ## Train a self-edit policy on a real small model (15-30 min on 2 cores) and write the report
 	$(BIN)/seal demo
 
 demo-quick: $(VENV)/.demo ## The same in about 5 minutes, with fewer contexts and one round
