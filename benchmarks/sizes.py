@@ -12,7 +12,7 @@ from seal.settings import Positive, Settings
 
 
 class Sizes(Settings):
-    """Sizes of all figures. The defaults are those of docs/benchmarks.md; all figures together take 30-40 minutes on 2 cores."""
+    """Sizes of all figures. The defaults are those of docs/benchmarks.md; all figures together take about an hour on 2 cores."""
 
     samples: Positive = 5
     """Rounds of each interleaved comparison; the figure is their median."""
