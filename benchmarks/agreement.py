@@ -1,7 +1,7 @@
 """P7: whether edits get the same rewards when they are trained in `clean` mode and as the reference trains them (`parity`).
 
 Parity mode fills every row up with end-of-sequence tokens that count as targets. The published length is 2,048; it is computed in full,
-so this figure fills up to `agreement_tokens`, which is what an hour's patience on 2 cores allows, and says how many targets are padding.
+so this figure fills up to `agreement_tokens`, an eighth of the cost, and says how many targets are padding.
 
 Every edit is trained `agreement_seeds` times in either mode, each time with other seeds for initial weights and order, on the same engine
 with the published settings; then the adapted model is asked the passage's questions. An edit's reward is the mean over its questions of
@@ -20,6 +20,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from statistics import mean
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,10 @@ from benchmarks.figures import Figure, Figures
 from benchmarks.ranks import Agreement, Scores, agreement, bootstrap, spearman, within_contexts
 from seal.domains import get_domain
 from seal.engine import Engine, EvaluationResult
+from seal.engine.text import encode_example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 KEYS = ("P7",)
 CLEAN, PARITY = "clean", "parity"
@@ -50,12 +55,20 @@ def measure(setting: Setting, wanted: Collection[str], *, mode: str = PARITY) ->
     cases = setting.cases.grid(sizes.agreement_contexts, sizes.agreement_edits, queries=sizes.evaluation_queries)
     conditions = [(side, kind, seed) for seed in range(sizes.agreement_seeds) for side, kind in enumerate((CLEAN, mode))]
     rewards: tuple[list[Rewards], list[Rewards]] = ([], [])
-    with engine_on(load_model(setting), slots=sizes.slots) as engine:
+    model = load_model(setting)
+    padding = _padding_share(model.tokenizer, cases, sizes.agreement_tokens) if mode == PARITY else 0.0
+    with engine_on(model, slots=sizes.slots) as engine:
         for done, (side, kind, seed) in enumerate(conditions):
             setting.report(f"P7 rewards, {kind}", done, len(conditions))
             rewards[side].append(_rewards(setting, engine, cases, kind, seed))
     setting.report("P7 rewards", len(conditions), len(conditions))
-    return {"P7": _figure(setting, cases, *rewards, mode)}
+    return {"P7": _figure(setting, cases, *rewards, mode, padding)}
+
+
+def _padding_share(tokenizer: PreTrainedTokenizerBase, cases: Sequence[EditCase], tokens: int) -> float:
+    """Share of parity mode's targets that are padding."""
+    rows = [encode_example(tokenizer, *example, pad_to_tokens=tokens) for case in cases for example in case.examples]
+    return sum(row.pads for row in rows) / sum(row.targets for row in rows)
 
 
 def _rewards(setting: Setting, engine: Engine, cases: Sequence[EditCase], kind: str, seed: int) -> Rewards:
@@ -81,7 +94,9 @@ def _f1(case: EditCase, result: EvaluationResult) -> float:
     return mean(grade for grade in grades if grade is not None)
 
 
-def _figure(setting: Setting, cases: Sequence[EditCase], clean: Sequence[Rewards], mode: Sequence[Rewards], name: str) -> Figure:
+def _figure(
+    setting: Setting, cases: Sequence[EditCase], clean: Sequence[Rewards], mode: Sequence[Rewards], name: str, padding: float
+) -> Figure:
     contexts = [case.context.context_id for case in cases]
     views = {
         "log p": ([one.logprob_E for one in clean], [one.logprob_E for one in mode]),
@@ -92,6 +107,7 @@ def _figure(setting: Setting, cases: Sequence[EditCase], clean: Sequence[Rewards
         for view, sides in views.items()
     }
     details: dict[str, str] = {"n": f"{len(cases)} edits of {len(set(contexts))} passages, {len(clean)} seeds in each mode"}
+    details["padding"] = f"{padding:.0%} of the targets ({name})"
     drops: dict[str, tuple[float, float]] = {}
     for view, sides in views.items():
         details[view], drops[view] = _compare(contexts, *sides, resamples=setting.sizes.agreement_resamples)

@@ -12,7 +12,7 @@ from seal.settings import Positive, Settings
 
 
 class Sizes(Settings):
-    """Sizes of all figures. The defaults are those of docs/benchmarks.md; all figures together take about an hour on 2 cores."""
+    """Sizes of all figures. The defaults are those of docs/benchmarks.md; all figures together take an hour and a half on 2 cores."""
 
     samples: Positive = 5
     """Rounds of each interleaved comparison; the figure is their median."""
@@ -43,7 +43,7 @@ class Sizes(Settings):
     """New tokens per answer at most (P6-P8); 64 are published."""
     evaluation_epochs: Positive = 2
     """Epochs of the adapters that P6 evaluates."""
-    agreement_contexts: Positive = 8
+    agreement_contexts: Positive = 24
     """Passages of P7."""
     agreement_edits: Positive = 2
     """Edits per passage of P7."""
