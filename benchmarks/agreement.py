@@ -56,7 +56,7 @@ def measure(setting: Setting, wanted: Collection[str], *, mode: str = PARITY) ->
     conditions = [(side, kind, seed) for seed in range(sizes.agreement_seeds) for side, kind in enumerate((CLEAN, mode))]
     rewards: tuple[list[Rewards], list[Rewards]] = ([], [])
     model = load_model(setting)
-    padding = _padding_share(model.tokenizer, cases, sizes.agreement_tokens) if mode == PARITY else 0.0
+    padding = _padding_share(model.tokenizer, cases, _pad_to_tokens(setting, mode))
     with engine_on(model, slots=sizes.slots) as engine:
         for done, (side, kind, seed) in enumerate(conditions):
             setting.report(f"P7 rewards, {kind}", done, len(conditions))
@@ -65,17 +65,22 @@ def measure(setting: Setting, wanted: Collection[str], *, mode: str = PARITY) ->
     return {"P7": _figure(setting, cases, *rewards, mode, padding)}
 
 
-def _padding_share(tokenizer: PreTrainedTokenizerBase, cases: Sequence[EditCase], tokens: int) -> float:
-    """Share of parity mode's targets that are padding."""
-    rows = [encode_example(tokenizer, *example, pad_to_tokens=tokens) for case in cases for example in case.examples]
+def _pad_to_tokens(setting: Setting, kind: str) -> int:
+    """Tokens up to which a mode fills a row."""
+    return setting.sizes.agreement_tokens if kind == PARITY else 0
+
+
+def _padding_share(tokenizer: PreTrainedTokenizerBase, cases: Sequence[EditCase], pad_to_tokens: int) -> float:
+    """Share of the targets that are padding."""
+    rows = [encode_example(tokenizer, *example, pad_to_tokens=pad_to_tokens) for case in cases for example in case.examples]
     return sum(row.pads for row in rows) / sum(row.targets for row in rows)
 
 
 def _rewards(setting: Setting, engine: Engine, cases: Sequence[EditCase], kind: str, seed: int) -> Rewards:
     """One training and evaluation of every edit."""
     sizes = setting.sizes
-    pads = sizes.agreement_tokens if kind == PARITY else 0
-    trainings = [training_request(case, epochs=sizes.agreement_epochs, seed=seed, pad_to_tokens=pads) for case in cases]
+    pad_to_tokens = _pad_to_tokens(setting, kind)
+    trainings = [training_request(case, epochs=sizes.agreement_epochs, seed=seed, pad_to_tokens=pad_to_tokens) for case in cases]
     trained = train_all(engine, trainings)
     requests = [
         evaluation_request(engine, case, result.adapter, queries=len(case.context.queries), max_tokens=sizes.answer_tokens)
@@ -106,8 +111,10 @@ def _figure(
         f"{view}, within passages": tuple([within_contexts(one_E, contexts) for one_E in side] for side in sides)  # type: ignore[misc]
         for view, sides in views.items()
     }
-    details: dict[str, str] = {"n": f"{len(cases)} edits of {len(set(contexts))} passages, {len(clean)} seeds in each mode"}
-    details["padding"] = f"{padding:.0%} of the targets ({name})"
+    details = {
+        "n": f"{len(cases)} edits of {len(set(contexts))} passages, {len(clean)} seeds in each mode",
+        "padding": f"{100 * padding:.0f} % of the targets ({name})",
+    }
     drops: dict[str, tuple[float, float]] = {}
     for view, sides in views.items():
         details[view], drops[view] = _compare(contexts, *sides, resamples=setting.sizes.agreement_resamples)
