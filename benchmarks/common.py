@@ -1,8 +1,9 @@
 """What all figures share: the setting, interleaving, engines, and how a list of trainings is timed.
 
-Machines drift (other tenants, clocks, heat), so both sides of a comparison take turns in one process: every round runs each side once,
-every other round in reverse order, and a figure is the median over rounds of the two sides' ratio within a round. Each side's turn has the
-process's OpenMP threads to itself (`seal.engine.threads`): it runs in a thread of its own and opens its own engine.
+Machines drift (other tenants, clocks, heat), so both sides of a comparison take turns in one
+process: every round runs each side once, every other round in reverse order, and a figure is the
+median over rounds of the two sides' ratio within a round. Each side's turn has the process's OpenMP
+threads to itself (`seal.engine.threads`): it runs in a thread of its own and opens its own engine.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from seal.restem.seeds import derive_seed
 from seal.settings import EngineSettings, InnerLoopSettings, OptimizerSettings
 
 PUBLISHED: InnerLoopSettings = load_run_spec(None, {"profile": "published"}).inner
-"""The published inner loop: rank 32, alpha 64 on q_proj and v_proj, AdamW at 1e-3 linear to 0, batch 1, clip 1.0."""
+"""The published inner loop: rank 32, alpha 64 on q_proj and v_proj, AdamW at 1e-3 linear to 0,
+batch 1, clip 1.0."""
 
 Report = Callable[[str, int, int], None]
 """Called with (what is measured, rounds done, rounds in all)."""
@@ -71,7 +73,8 @@ class Timing:
     teraflops: float = 0.0
     """GEMM peak in the compute type, measured around it."""
     slots_in_use: float = 0.0
-    """Adapters in training at a time, on average over the seconds: what the thin end of a list leaves of the slots."""
+    """Adapters in training at a time, on average over the seconds: what the thin end of a list
+    leaves of the slots."""
 
     @property
     def each(self) -> float:
@@ -82,7 +85,10 @@ class Timing:
 def interleave(
     sides: Mapping[str, Callable[[int], Timing]], *, rounds: int, report: Callable[[int, int], None]
 ) -> dict[str, tuple[Timing, ...]]:
-    """Run every side once per round (given the round's number), in turn forwards and backwards; timings by side."""
+    """Run every side once per round (given the round's number), in turn forwards and backwards.
+
+    Timings by side.
+    """
     timings: dict[str, list[Timing]] = {name: [] for name in sides}
     for number in range(rounds):
         for name in list(sides) if number % 2 == 0 else list(sides)[::-1]:
@@ -95,7 +101,10 @@ def interleave(
 
 @contextmanager
 def engine_on(model: FrozenModel, *, slots: int, evaluation_rows: int = 192) -> Iterator[Engine]:
-    """An engine with room for every request of a figure. Engines on one model must not work at the same time."""
+    """An engine with room for every request of a figure.
+
+    Engines on one model must not work at the same time.
+    """
     settings = EngineSettings(slots=slots, evaluation_rows=evaluation_rows, max_queue=100_000)
     engine = Engine(model, settings)
     try:
@@ -110,9 +119,17 @@ def load_model(setting: Setting, dtype: torch.dtype | None = None) -> FrozenMode
 
 
 def training_request(
-    case: EditCase, *, epochs: int, seed: int, inner: InnerLoopSettings = PUBLISHED, pad_to_tokens: int = 0
+    case: EditCase,
+    *,
+    epochs: int,
+    seed: int,
+    inner: InnerLoopSettings = PUBLISHED,
+    pad_to_tokens: int = 0,
 ) -> TrainingRequest:
-    """One edit's training with the published settings but for the number of epochs; `pad_to_tokens` as in OptimizerSettings."""
+    """One edit's training with the published settings but for the number of epochs.
+
+    `pad_to_tokens` as in OptimizerSettings.
+    """
     changes: dict[str, object] = {"epochs": epochs, "pad_to_tokens": pad_to_tokens}
     return TrainingRequest(
         run="benchmark",
@@ -130,7 +147,10 @@ def train_all(engine: Engine, requests: Sequence[TrainingRequest]) -> tuple[Trai
     tasks = [engine.train(request) for request in requests]
     results = tuple(task.future.result() for task in tasks)
     if bad := [result.outcome for result in results if result.outcome is not Outcome.OK]:
-        raise Internal(f"{len(bad)} of {len(results)} trainings ended as {bad[0]}", remedy="use a lower learning rate")
+        raise Internal(
+            f"{len(bad)} of {len(results)} trainings ended as {bad[0]}",
+            remedy="use a lower learning rate",
+        )
     return results
 
 
@@ -139,16 +159,23 @@ def time_training(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing
     started = time.perf_counter()
     results = train_all(engine, requests)
     seconds = time.perf_counter() - started
-    steps, tokens = sum(result.steps for result in results), sum(result.tokens for result in results)
-    return Timing(seconds, steps, tokens, slots_in_use=sum(result.seconds for result in results) / seconds)
+    steps, tokens = (
+        sum(result.steps for result in results),
+        sum(result.tokens for result in results),
+    )
+    return Timing(
+        seconds, steps, tokens, slots_in_use=sum(result.seconds for result in results) / seconds
+    )
 
 
 def time_stream(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing:
-    """Seconds and adapter-steps while all slots are in use: from the first request to the first step of the one admitted last.
+    """Seconds and adapter-steps while all slots are in use.
 
-    A server's requests neither begin nor end. What a finite list adds, the thinning out after its last admission, would measure the list:
-    one edit with 59 rows among edits with nine. Tokenising (of all, before the first step), admission, initial weights and the export of
-    those that end are in it. The trainings that are not done by then are cancelled, and only steps that were done count.
+    From the first request to the first step of the one admitted last. A server's requests neither
+    begin nor end. What a finite list adds, the thinning out after its last admission, would measure
+    the list: one edit with 59 rows among edits with nine. Tokenising (of all, before the first
+    step), admission, initial weights and the export of those that end are in it. The trainings that
+    are not done by then are cancelled, and only steps that were done count.
     """
     steps: list[list[tuple[float, int]]] = [[] for _ in requests]
     begun = threading.Event()
@@ -165,7 +192,9 @@ def time_stream(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing:
         started = time.perf_counter()
         tasks = [engine.train(request, watch(index)) for index, request in enumerate(requests)]
     if not begun.wait(_STREAM_TIMEOUT_SECONDS):
-        raise Transient("the engine did not begin all trainings", remedy="is it busy with something else?")
+        raise Transient(
+            "the engine did not begin all trainings", remedy="is it busy with something else?"
+        )
     for task in tasks:
         task.cancel()
     results = [task.future.result() for task in tasks]
@@ -184,7 +213,8 @@ def time_stream(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing:
 def held(engine: Engine, request: TrainingRequest) -> Iterator[None]:
     """Keep the engine's thread busy until the block ends, so that all that is queued in it starts together.
 
-    `request` is a small training; the thread waits in its progress report. Raises Transient if the engine does not come to it.
+    `request` is a small training; the thread waits in its progress report. Raises Transient if the
+    engine does not come to it.
     """
     entered, release = threading.Event(), threading.Event()
 
@@ -195,7 +225,9 @@ def held(engine: Engine, request: TrainingRequest) -> Iterator[None]:
     task = engine.train(request, on_progress=wait)
     try:
         if not entered.wait(_HOLD_TIMEOUT_SECONDS):
-            raise Transient("the engine did not begin a training", remedy="is it busy with something else?")
+            raise Transient(
+                "the engine did not begin a training", remedy="is it busy with something else?"
+            )
         yield
     finally:
         task.cancel()
@@ -219,7 +251,10 @@ def make_figure(
     reading: str = "median of the rounds' ratios",
     met: bool | None = None,
 ) -> Figure:
-    """A figure of the table, held against its goal. `value`: the samples' median unless given; `sizes`: names of those it depends on."""
+    """A figure of the table, held against its goal.
+
+    `value`: the samples' median unless given; `sizes`: names of those it depends on.
+    """
     goal = GOALS[key]
     value = median(samples) if value is None else value
     provenance = setting.provenance
@@ -243,7 +278,14 @@ def make_figure(
 
 
 def make_curves(
-    setting: Setting, title: str, curves: Sequence[Curve], *, samples: Sequence[float], unit: str, reading: str, sizes: Sequence[str]
+    setting: Setting,
+    title: str,
+    curves: Sequence[Curve],
+    *,
+    samples: Sequence[float],
+    unit: str,
+    reading: str,
+    sizes: Sequence[str],
 ) -> Figure:
     """A figure that is curves and has no goal; its value is the samples' median."""
     provenance = setting.provenance
@@ -266,8 +308,11 @@ def machine_line(dtype: torch.dtype) -> str:
     """What the figures were measured on, in one line; measures the GEMM peak."""
     peak = measure_gemm_peak(dtype=dtype)
     machine = describe_machine(device="cpu", dtype=dtype_name(dtype), gemm_teraflops=peak)
-    versions = ", ".join(f"{name} {machine.versions[name]}" for name in ("python", "torch", "transformers"))
+    versions = ", ".join(
+        f"{name} {machine.versions[name]}" for name in ("python", "torch", "transformers")
+    )
     return (
-        f"{machine.processor}, {machine.cores} cores, torch threads {ALL_THREADS}, {machine.memory_gib:.0f} GiB, "
+        f"{machine.processor}, {machine.cores} cores, torch threads {ALL_THREADS}, "
+        f"{machine.memory_gib:.0f} GiB, "
         f"{machine.system}, {versions}, {machine.dtype} GEMM peak {peak:.2f} TFLOP/s"
     )

@@ -1,8 +1,10 @@
-"""The edits that are trained and the questions that are asked: SEAL's own log, a SQuAD-style file, or the embedded corpus.
+"""The edits that are trained and the questions that are asked.
 
-The log (`rank_iter0.json` of the SEAL repository) holds 50 passages with 5 self-edits each, as the published policy wrote them, and
-the questions. Without it edits are derived: some of the passage's sentences, one a line. Either way an edit becomes training rows by
-`seal.domains.knowledge`: lines under the title, and the passage itself.
+SEAL's own log, a SQuAD-style file, or the embedded corpus. The log (`rank_iter0.json` of the SEAL
+repository) holds 50 passages with 5 self-edits each, as the published policy wrote them, and the
+questions. Without it edits are derived: some of the passage's sentences, one a line. Either way an
+edit becomes training rows by `seal.domains.knowledge`: lines under the title, and the passage
+itself.
 """
 
 from __future__ import annotations
@@ -54,7 +56,11 @@ class Cases:
         """The first `count` edits whose context has `queries` questions, again from the start if there are fewer."""
         fitting = [case for case in self.cases if len(case.context.queries) >= queries]
         if not fitting:
-            raise InvalidInput(f"no passage has {queries} questions", field="size.evaluation_queries", remedy="ask for fewer questions")
+            raise InvalidInput(
+                f"no passage has {queries} questions",
+                field="size.evaluation_queries",
+                remedy="ask for fewer questions",
+            )
         return tuple(fitting[index % len(fitting)] for index in range(count))
 
     def grid(self, contexts: int, edits: int, *, queries: int) -> tuple[EditCase, ...]:
@@ -68,7 +74,9 @@ class Cases:
 
 
 def load_cases(*, edits: Path | None, passages: Path | None) -> Cases:
-    """Edits of the SEAL log; derived from a file of passages with questions; or from the embedded corpus.
+    """Edits of the SEAL log; derived from a file of passages with questions.
+
+    Or from the embedded corpus.
 
     Raises:
         InvalidInput: the file is no such log or dataset.
@@ -81,12 +89,22 @@ def load_cases(*, edits: Path | None, passages: Path | None) -> Cases:
         return _cases(log, f"{len(log)} logged self-edits of {number} passages ({edits.name})")
     names = [str(passages)] if passages is not None else ["corpus://train", "corpus://validation"]
     contexts = [context for name in names for context in load_contexts(name)]
-    derived = [(context, candidate, _derive(context, candidate)) for context in contexts for candidate in range(DERIVED_EDITS)]
+    derived = [
+        (context, candidate, _derive(context, candidate))
+        for context in contexts
+        for candidate in range(DERIVED_EDITS)
+    ]
     origin = passages.name if passages is not None else "the embedded corpus"
-    return _cases(derived, f"{len(derived)} edits derived from {len(contexts)} passages of {origin} (sentences of the passage)")
+    return _cases(
+        derived,
+        f"{len(derived)} edits derived from {len(contexts)} passages of {origin} (sentences of "
+        "the passage)",
+    )
 
 
-def documents_of_length(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], *, tokens: int, count: int) -> tuple[str, ...]:
+def documents_of_length(
+    tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], *, tokens: int, count: int
+) -> tuple[str, ...]:
     """`count` texts, cut out of `texts`, that become training rows of exactly `tokens` tokens, the end token included.
 
     Texts repeat if there are not enough. Raises Internal if none can be cut.
@@ -111,20 +129,31 @@ def _cases(edits: Sequence[tuple[Context, int, str]], source: str) -> Cases:
     domain, settings = get_domain("knowledge"), ExampleSettings()
     cases = []
     for context, candidate, text in edits:
-        own = domain.parse_edit(text, context=context, family="implications", settings=settings, question_format="plain")
+        own = domain.parse_edit(
+            text, context=context, family="implications", settings=settings, question_format="plain"
+        )
         if own:
             rows = (*own, *domain.passage_examples(context.title, context.text, settings))
             examples = tuple((row.prompt, row.completion) for row in rows)
-            cases.append(EditCase(f"{context.context_id}/{candidate}", context, candidate, examples))
+            cases.append(
+                EditCase(f"{context.context_id}/{candidate}", context, candidate, examples)
+            )
     random.Random(0).shuffle(cases)
     return Cases(tuple(cases), source)
 
 
 def _derive(context: Context, candidate: int) -> str:
-    """Some of a passage's sentences in their order, one a line; which ones comes from the passage and the candidate alone."""
+    """Some of a passage's sentences in their order, one a line.
+
+    Which ones comes from the passage and the candidate alone.
+    """
     sentences = _SENTENCE_END.split(context.text.strip())
     chooser = random.Random(f"{context.context_id} {candidate}")
-    kept = sorted(chooser.sample(range(len(sentences)), chooser.randint((len(sentences) + 1) // 2, len(sentences))))
+    kept = sorted(
+        chooser.sample(
+            range(len(sentences)), chooser.randint((len(sentences) + 1) // 2, len(sentences))
+        )
+    )
     return "\n".join(sentences[index] for index in kept)
 
 
@@ -137,14 +166,23 @@ def _read_log(file: Path) -> list[tuple[Context, int, str]]:
     try:
         return list(_log_edits(json.loads(text)["articles"]))
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidInput(f"{file} is no SEAL log: {error!r}", field="edits", remedy=_REMEDY) from error
+        raise InvalidInput(
+            f"{file} is no SEAL log: {error!r}", field="edits", remedy=_REMEDY
+        ) from error
 
 
 def _log_edits(articles: Iterable[Any]) -> Iterator[tuple[Context, int, str]]:
     for article in articles:
         name = context_id(article["title"], article["context"])
-        asked = {row["question"]: row["answer"] for completion in article["completions"] for row in completion["questions"]}
-        queries = tuple(Query(f"{name}/{index}", question, answer) for index, (question, answer) in enumerate(asked.items()))
+        asked = {
+            row["question"]: row["answer"]
+            for completion in article["completions"]
+            for row in completion["questions"]
+        }
+        queries = tuple(
+            Query(f"{name}/{index}", question, answer)
+            for index, (question, answer) in enumerate(asked.items())
+        )
         context = Context(name, article["title"], article["context"], queries)
         for candidate, completion in enumerate(article["completions"]):
             yield context, candidate, completion["text"]

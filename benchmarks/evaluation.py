@@ -1,11 +1,13 @@
 """P6: evaluation of many adapters at once against one adapter after another.
 
-The engine trains the adapters first, which is not counted. *engine*: one evaluation request per adapter, all queued before the engine
-takes the first (as they pile up behind trainings): greedy answers of at most `answer_tokens` tokens to the passage's questions, log p
-of every gold answer, and one more pass per adapter without it, the proof that it was applied. *reference*: transformers `generate` +
-PEFT, see `benchmarks.reference`; adapters are loaded beforehand and then take turns: `set_adapter`, one batch of the adapter's questions
-with the same end token, stop strings and bound, and one forward pass that scores the gold answers. The reference's time is a sum over
-adapters, so a round takes only the next few of them, and seconds per adapter are compared.
+The engine trains the adapters first, which is not counted. *engine*: one evaluation request per
+adapter, all queued before the engine takes the first (as they pile up behind trainings): greedy
+answers of at most `answer_tokens` tokens to the passage's questions, log p of every gold answer,
+and one more pass per adapter without it, the proof that it was applied. *reference*: transformers
+`generate` + PEFT, see `benchmarks.reference`; adapters are loaded beforehand and then take turns:
+`set_adapter`, one batch of the adapter's questions with the same end token, stop strings and bound,
+and one forward pass that scores the gold answers. The reference's time is a sum over adapters, so a
+round takes only the next few of them, and seconds per adapter are compared.
 """
 
 from __future__ import annotations
@@ -15,7 +17,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from benchmarks.common import Setting, Timing, engine_on, held, interleave, load_model, make_figure, ratios, train_all, training_request
+from benchmarks.common import (
+    Setting,
+    Timing,
+    engine_on,
+    held,
+    interleave,
+    load_model,
+    make_figure,
+    ratios,
+    train_all,
+    training_request,
+)
 from benchmarks.data import EditCase
 from benchmarks.figures import Figures, Side
 from benchmarks.reference import ReferenceAnswers, ReferenceEvaluator
@@ -31,7 +44,9 @@ QUESTION_FORMAT: QuestionFormat = "plain"
 """As published: the bare question, without its passage and without worked examples."""
 
 
-def evaluation_request(engine: Engine, case: EditCase, adapter: Adapter | None, *, queries: int, max_tokens: int) -> EvaluationRequest:
+def evaluation_request(
+    engine: Engine, case: EditCase, adapter: Adapter | None, *, queries: int, max_tokens: int
+) -> EvaluationRequest:
     """An adapter asked its context's first questions."""
     domain = get_domain("knowledge")
     asked = case.context.queries[:queries]
@@ -47,8 +62,13 @@ def evaluation_request(engine: Engine, case: EditCase, adapter: Adapter | None, 
     )
 
 
-def evaluate_all(engine: Engine, requests: Sequence[EvaluationRequest], *, hold: TrainingRequest) -> tuple[list[EvaluationResult], float]:
-    """Evaluate requests that wait together; results in order, and seconds from the moment the engine may begin."""
+def evaluate_all(
+    engine: Engine, requests: Sequence[EvaluationRequest], *, hold: TrainingRequest
+) -> tuple[list[EvaluationResult], float]:
+    """Evaluate requests that wait together.
+
+    Results in order, and seconds from the moment the engine may begin.
+    """
     with held(engine, hold):
         tasks = [engine.evaluate(request) for request in requests]
         started = time.perf_counter()
@@ -82,7 +102,11 @@ class _Sides:
         turn = [(number * self.turn + place) % len(self.requests) for place in range(self.turn)]
         answers = {index: self.reference.evaluate(index, self.requests[index]) for index in turn}
         self.reference_answers |= answers
-        return Timing(sum(one.seconds for one in answers.values()), len(turn), sum(one.tokens for one in answers.values()))
+        return Timing(
+            sum(one.seconds for one in answers.values()),
+            len(turn),
+            sum(one.tokens for one in answers.values()),
+        )
 
 
 def measure(setting: Setting, wanted: Collection[str]) -> Figures:
@@ -92,16 +116,30 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
     rows = sizes.evaluation_adapters * sizes.evaluation_queries
     model = load_model(setting)
     setting.report("P6 evaluation: training the adapters", 0, 1)
-    trainings = [training_request(case, epochs=sizes.evaluation_epochs, seed=index) for index, case in enumerate(cases)]
+    trainings = [
+        training_request(case, epochs=sizes.evaluation_epochs, seed=index)
+        for index, case in enumerate(cases)
+    ]
     with engine_on(model, slots=sizes.slots) as engine:
         adapters = [_adapter(result.adapter) for result in train_all(engine, trainings)]
         requests = [
-            evaluation_request(engine, case, adapter, queries=sizes.evaluation_queries, max_tokens=sizes.answer_tokens)
+            evaluation_request(
+                engine,
+                case,
+                adapter,
+                queries=sizes.evaluation_queries,
+                max_tokens=sizes.answer_tokens,
+            )
             for case, adapter in zip(cases, adapters, strict=True)
         ]
     turn = min(sizes.evaluation_reference_adapters, len(requests))
     sides = _Sides(
-        model, max(rows, 192), ReferenceEvaluator(setting.directory, adapters, dtype=setting.dtype), requests, trainings[0], turn
+        model,
+        max(rows, 192),
+        ReferenceEvaluator(setting.directory, adapters, dtype=setting.dtype),
+        requests,
+        trainings[0],
+        turn,
     )
     sides.run_engine(0)
     in_parallel(lambda: sides.reference.evaluate(0, requests[0]))
@@ -116,8 +154,16 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
             "P6",
             ratios(timings["reference"], timings["engine"]),
             sides=(
-                Side(name="transformers generate + PEFT", unit="s per adapter", samples=tuple(t.each for t in timings["reference"])),
-                Side(name="engine, one batch", unit="s per adapter", samples=tuple(t.each for t in timings["engine"])),
+                Side(
+                    name="transformers generate + PEFT",
+                    unit="s per adapter",
+                    samples=tuple(t.each for t in timings["reference"]),
+                ),
+                Side(
+                    name="engine, one batch",
+                    unit="s per adapter",
+                    samples=tuple(t.each for t in timings["engine"]),
+                ),
             ),
             details=_details(sides, timings),
             sizes=(
@@ -136,15 +182,22 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
 def _details(sides: _Sides, timings: dict[str, tuple[Timing, ...]]) -> dict[str, str]:
     """Beside the ratio: how much of it is answers, and whether both sides answer alike."""
     theirs = sides.reference_answers
-    generate = sum(one.generate_seconds for one in theirs.values()) / sum(one.seconds for one in theirs.values())
+    generate = sum(one.generate_seconds for one in theirs.values()) / sum(
+        one.seconds for one in theirs.values()
+    )
     logprob = max(
-        abs(ours - other) for index, one in theirs.items() for ours, other in zip(sides.answers[index].logprobs, one.logprobs, strict=True)
+        abs(ours - other)
+        for index, one in theirs.items()
+        for ours, other in zip(sides.answers[index].logprobs, one.logprobs, strict=True)
     )
     scored = sum(len(one.logprobs) for one in theirs.values())
     return {
         "ratio with the reference's scoring left out": f"{generate * median(ratios(timings['reference'], timings['engine'])):.1f}x",
-        "tokens generated per adapter": ", ".join(f"{median(t.tokens / t.count for t in timings[name]):.0f} ({name})" for name in timings),
-        "largest difference of a mean log p between the sides": f"{logprob:.3f} of {scored} gold answers",
+        "tokens generated per adapter": ", ".join(
+            f"{median(t.tokens / t.count for t in timings[name]):.0f} ({name})" for name in timings
+        ),
+        "largest difference of a mean log p between the sides": f"{logprob:.3f} of {scored} gold "
+        "answers",
     }
 
 

@@ -1,9 +1,11 @@
 """P5: how far an adapter that was trained in a batch is from the one that training it alone gives.
 
-Both sides run in float32 on the same edits with the same seeds: one engine takes all adapters at once through fewer slots than there
-are adapters (mixed lengths; some join when others leave), the other has one slot and takes one adapter after another. The figure is
-the largest relative difference of any adapter: ||W_batched - W_alone|| / ||W_alone|| (Frobenius) over all its A and B. A starts random
-and hardly moves, B starts at 0: the details give B alone, which is the stricter number.
+Both sides run in float32 on the same edits with the same seeds: one engine takes all adapters at
+once through fewer slots than there are adapters (mixed lengths; some join when others leave), the
+other has one slot and takes one adapter after another. The figure is the largest relative
+difference of any adapter: ||W_batched - W_alone|| / ||W_alone|| (Frobenius) over all its A and B. A
+starts random and hardly moves, B starts at 0: the details give B alone, which is the stricter
+number.
 """
 
 from __future__ import annotations
@@ -12,7 +14,14 @@ from collections.abc import Collection
 
 import torch
 
-from benchmarks.common import Setting, engine_on, load_model, make_figure, train_all, training_request
+from benchmarks.common import (
+    Setting,
+    engine_on,
+    load_model,
+    make_figure,
+    train_all,
+    training_request,
+)
 from benchmarks.figures import Figures
 from seal.engine import Adapter, TrainingResult
 from seal.errors import Internal
@@ -24,7 +33,10 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
     """Train the adapters both ways and compare them one by one."""
     sizes = setting.sizes
     cases = setting.cases.take(sizes.exact_adapters)
-    requests = [training_request(case, epochs=sizes.exact_epochs, seed=index) for index, case in enumerate(cases)]
+    requests = [
+        training_request(case, epochs=sizes.exact_epochs, seed=index)
+        for index, case in enumerate(cases)
+    ]
     model = load_model(setting, torch.float32)
     setting.report("P5 exactness", 0, 1 + len(requests))
     with engine_on(model, slots=sizes.exact_slots) as engine:
@@ -35,10 +47,19 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
             setting.report("P5 exactness", 1 + index, 1 + len(requests))
             alone += train_all(engine, [request])
     setting.report("P5 exactness", 1 + len(requests), 1 + len(requests))
-    pairs = [(_adapter(one.adapter), _adapter(other.adapter)) for one, other in zip(batched, alone, strict=True)]
+    pairs = [
+        (_adapter(one.adapter), _adapter(other.adapter))
+        for one, other in zip(batched, alone, strict=True)
+    ]
     differences = [relative_difference(flat(one), flat(other)) for one, other in pairs]
-    of_b = [relative_difference(flat(one, only_b=True), flat(other, only_b=True)) for one, other in pairs]
-    largest = [float((flat(one) - flat(other)).abs().max() / flat(other).abs().max()) for one, other in pairs]
+    of_b = [
+        relative_difference(flat(one, only_b=True), flat(other, only_b=True))
+        for one, other in pairs
+    ]
+    largest = [
+        float((flat(one) - flat(other)).abs().max() / flat(other).abs().max())
+        for one, other in pairs
+    ]
     return {
         "P5": make_figure(
             setting,
@@ -49,7 +70,8 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
             details={
                 "of B alone": f"{max(of_b):.2g}",
                 "largest |difference| / largest |W|": f"{max(largest):.2g}",
-                "optimiser steps": f"{min(result.steps for result in alone)} to {max(result.steps for result in alone)} per adapter",
+                "optimiser steps": f"{min(result.steps for result in alone)} to "
+                f"{max(result.steps for result in alone)} per adapter",
             },
             sizes=("exact_adapters", "exact_slots", "exact_epochs"),
         )
@@ -59,7 +81,13 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
 def flat(adapter: Adapter, *, only_b: bool = False) -> torch.Tensor:
     """All values of A and B, layer by layer, in float64."""
     pairs = (adapter.pairs[name] for name in sorted(adapter.pairs))
-    return torch.cat([tensor.double().flatten() for pair in pairs for tensor in ((pair.b,) if only_b else (pair.a, pair.b))])
+    return torch.cat(
+        [
+            tensor.double().flatten()
+            for pair in pairs
+            for tensor in ((pair.b,) if only_b else (pair.a, pair.b))
+        ]
+    )
 
 
 def relative_difference(one: torch.Tensor, other: torch.Tensor) -> float:

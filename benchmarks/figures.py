@@ -1,4 +1,8 @@
-"""What a figure is: its value and samples, the goal it is held against, both sides' own samples, and where it was measured."""
+"""What a figure is.
+
+Its value and samples, the goal it is held against, both sides' own samples, and where it was
+measured.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,8 @@ class Goal:
 
     title: str
     relation: Literal[">=", "<=", ""]
-    """How the value has to lie to `must`; empty where the figure's own test decides, or nothing is asked."""
+    """How the value has to lie to `must`; empty where the figure's own test decides, or nothing is
+    asked."""
     must: float
     aim: float | None
     unit: str
@@ -31,7 +36,11 @@ class Goal:
     @property
     def must_text(self) -> str:
         """For people."""
-        return f"{self.relation} {self.must:g}{_spaced(self.unit)}" if self.relation else "no significant drop"
+        return (
+            f"{self.relation} {self.must:g}{_spaced(self.unit)}"
+            if self.relation
+            else "no significant drop"
+        )
 
     @property
     def aim_text(self) -> str:
@@ -48,11 +57,31 @@ GOALS: Mapping[str, Goal] = MappingProxyType(
         "P1": Goal("inner loop against the reference style, same edits", ">=", 70, 120, "x"),
         "P2": Goal("32 slots against the engine's own single slot, unpadded", ">=", 3, 4, "x"),
         "P3": Goal("sustained share of the measured GEMM peak, real length mix", ">=", 25, 45, "%"),
-        "P4": Goal("real length mix against equal lengths, time per real token", "<=", 1.3, 1.1, "x"),
-        "P5": Goal("batched against alone, fp32: largest relative weight difference of any adapter", "<=", 1e-4, None, ""),
-        "P6": Goal("evaluation of 32 adapters x 5 queries against one adapter after another", ">=", 6, 12, "x"),
+        "P4": Goal(
+            "real length mix against equal lengths, time per real token", "<=", 1.3, 1.1, "x"
+        ),
+        "P5": Goal(
+            "batched against alone, fp32: largest relative weight difference of any adapter",
+            "<=",
+            1e-4,
+            None,
+            "",
+        ),
+        "P6": Goal(
+            "evaluation of 32 adapters x 5 queries against one adapter after another",
+            ">=",
+            6,
+            12,
+            "x",
+        ),
         "P7": Goal("agreement of rewards, clean against parity mode (Spearman)", "", 0, None, ""),
-        "P8": Goal("inner loop through gRPC and artifact store against the engine called directly", "<=", 1.10, 1.03, "x"),
+        "P8": Goal(
+            "inner loop through gRPC and artifact store against the engine called directly",
+            "<=",
+            1.10,
+            1.03,
+            "x",
+        ),
     }
 )
 """The figures of the table. Curves (`slots`, `lengths`, `memory`) have no goal."""
@@ -112,7 +141,8 @@ class Figure(Record):
     value: float
     unit: str
     samples: tuple[float, ...]
-    """What `value` is made of: one per round of an interleaved comparison unless `reading` says otherwise."""
+    """What `value` is made of: one per round of an interleaved comparison unless `reading` says
+    otherwise."""
     command: str
     reading: str
     """How `value` comes from the samples."""
@@ -136,7 +166,10 @@ Figures = dict[str, Figure]
 
 
 def read_figures(file: Path) -> Figures:
-    """Figures of an earlier run; none if there is no file. Raises InvalidInput for a file that is something else."""
+    """Figures of an earlier run; none if there is no file.
+
+    Raises InvalidInput for a file that is something else.
+    """
     with file_errors(file):
         if not file.is_file():
             return {}
@@ -145,7 +178,8 @@ def read_figures(file: Path) -> Figures:
         return {key: Figure.model_validate(value) for key, value in json.loads(text).items()}
     except (json.JSONDecodeError, AttributeError, ValidationError) as error:
         raise InvalidInput(
-            f"{file} holds no figures: {str(error).splitlines()[0]}", remedy="move it away, or give another --out"
+            f"{file} holds no figures: {str(error).splitlines()[0]}",
+            remedy="move it away, or give another --out",
         ) from error
 
 

@@ -1,7 +1,9 @@
-"""The curve `memory`: what training takes beside the loaded model, over slots and row lengths, and what the engine's memory model says.
+"""The curve `memory`.
 
-Every point is a process of its own (`benchmarks.memory_point`), so that no point hides behind the peak of another. The published
-targets and rank. Measured is the peak of the resident set in two full steps less the resident set once the base model is loaded.
+What training takes beside the loaded model, over slots and row lengths, and what the engine's
+memory model says. Every point is a process of its own (`benchmarks.memory_point`), so that no point
+hides behind the peak of another. The published targets and rank. Measured is the peak of the
+resident set in two full steps less the resident set once the base model is loaded.
 """
 
 from __future__ import annotations
@@ -63,7 +65,10 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
         f"{point.estimated_bytes / MIB:.0f} MiB estimated"
         for point in points
     }
-    details["beside it"] = f"{points[0].loaded_bytes / MIB:.0f} MiB once the model is loaded: Python, torch and the base model"
+    details["beside it"] = (
+        f"{points[0].loaded_bytes / MIB:.0f} MiB once the model is loaded: Python, torch and the "
+        "base model"
+    )
     return {"memory": figure.model_copy(update={"details": details})}
 
 
@@ -83,9 +88,14 @@ def _measure_point(setting: Setting, slots: int, tokens: int) -> Point:
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Internal(f"the process that measures memory ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+        raise Internal(
+            f"the process that measures memory ended with {done.returncode}: "
+            f"{done.stderr.strip()[-500:]}"
+        )
     measured = json.loads(done.stdout.splitlines()[-1])
-    return Point(slots, tokens, measured["loaded_bytes"], measured["peak_bytes"], measured["estimated_bytes"])
+    return Point(
+        slots, tokens, measured["loaded_bytes"], measured["peak_bytes"], measured["estimated_bytes"]
+    )
 
 
 def _curves(points: list[Point]) -> list[Curve]:
@@ -95,6 +105,14 @@ def _curves(points: list[Point]) -> list[Curve]:
     chosen = [point for point in points if point.tokens == common]
     axes = {"x": "slots", "y": "memory beside the model, MiB"}
     return [
-        Curve(name=f"measured, rows of {common} tokens", points=tuple((float(one.slots), one.taken_bytes / MIB) for one in chosen), **axes),
-        Curve(name="memory model", points=tuple((float(one.slots), one.estimated_bytes / MIB) for one in chosen), **axes),
+        Curve(
+            name=f"measured, rows of {common} tokens",
+            points=tuple((float(one.slots), one.taken_bytes / MIB) for one in chosen),
+            **axes,
+        ),
+        Curve(
+            name="memory model",
+            points=tuple((float(one.slots), one.estimated_bytes / MIB) for one in chosen),
+            **axes,
+        ),
     ]

@@ -1,7 +1,8 @@
-"""Peak memory of one setting of the engine, in a process of its own: `python -m benchmarks.memory_point --help`.
+"""Peak memory of one setting of the engine, in a process of its own.
 
-Prints one JSON object: the resident bytes once the model is loaded, the peak from then on to the end of two full steps of every slot, and
-what the memory model says of the difference.
+`python -m benchmarks.memory_point --help`. Prints one JSON object: the resident bytes once the
+model is loaded, the peak from then on to the end of two full steps of every slot, and what the
+memory model says of the difference.
 """
 
 from __future__ import annotations
@@ -33,13 +34,23 @@ def memory_bytes(field: str) -> int:
     """VmRSS or VmHWM of this process. Raises PreconditionFailed where the system does not tell."""
     status = Path("/proc/self/status")
     if not status.is_file():
-        raise PreconditionFailed("resident memory is read from /proc/self/status, which is not here", remedy="run it on Linux")
-    lines = dict(line.split(":", 1) for line in status.read_text(encoding="ascii").splitlines() if ":" in line)
+        raise PreconditionFailed(
+            "resident memory is read from /proc/self/status, which is not here",
+            remedy="run it on Linux",
+        )
+    lines = dict(
+        line.split(":", 1)
+        for line in status.read_text(encoding="ascii").splitlines()
+        if ":" in line
+    )
     return 1024 * int(lines[field].split()[0])
 
 
 def forget_peak() -> None:
-    """Let VmHWM begin anew at VmRSS (proc(5)): while a model is loaded and converted, more may be resident than in a small training."""
+    """Let VmHWM begin anew at VmRSS (proc(5)).
+
+    While a model is loaded and converted, more may be resident than in a small training.
+    """
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
@@ -49,9 +60,16 @@ def estimate_bytes(model: FrozenModel, *, slots: int, row_tokens: int) -> int:
     tokens = min(slots * row_tokens, max(row_tokens, EngineSettings().max_pass_tokens))
     rows = -(-tokens // row_tokens)
     scores = rows * row_tokens**2
-    shape = PassSize(slots=slots, tokens=tokens, scores=scores, largest_scores=scores, targets=tokens)
-    load = Workload(slots=slots, adapter=adapter, row_tokens=row_tokens, pass_tokens=tokens, decoded_rows=0)
-    return estimate(model.size, load).slots + estimate_pass(model.size, shape, adapter, None, recompute=False).total
+    shape = PassSize(
+        slots=slots, tokens=tokens, scores=scores, largest_scores=scores, targets=tokens
+    )
+    load = Workload(
+        slots=slots, adapter=adapter, row_tokens=row_tokens, pass_tokens=tokens, decoded_rows=0
+    )
+    return (
+        estimate(model.size, load).slots
+        + estimate_pass(model.size, shape, adapter, None, recompute=False).total
+    )
 
 
 def run(
@@ -67,9 +85,22 @@ def run(
     loaded = memory_bytes("VmRSS")
     forget_peak()
     texts = [context.text for context in load_contexts("corpus://train")]
-    time_steps(model, equal_cases(AutoTokenizer.from_pretrained(directory), texts, slots=slots, steps=STEPS, tokens=tokens))
+    time_steps(
+        model,
+        equal_cases(
+            AutoTokenizer.from_pretrained(directory), texts, slots=slots, steps=STEPS, tokens=tokens
+        ),
+    )
     estimated = estimate_bytes(model, slots=slots, row_tokens=tokens)
-    typer.echo(json.dumps({"loaded_bytes": loaded, "peak_bytes": memory_bytes("VmHWM"), "estimated_bytes": estimated}))
+    typer.echo(
+        json.dumps(
+            {
+                "loaded_bytes": loaded,
+                "peak_bytes": memory_bytes("VmHWM"),
+                "estimated_bytes": estimated,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""A small random Llama on disk, for figures in which the model's knowledge does not matter: one token per byte of text."""
+"""A small random Llama on disk, for figures in which the model's knowledge does not matter.
+
+One token per byte of text.
+"""
 
 from __future__ import annotations
 

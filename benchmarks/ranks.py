@@ -43,12 +43,18 @@ class Agreement:
 
     @property
     def drop(self) -> float:
-        """How much less a mode agrees with clean than clean with itself; negative where it agrees more."""
+        """How much less a mode agrees with clean than clean with itself.
+
+        Negative where it agrees more.
+        """
         return self.ceiling - self.across
 
 
 def agreement(clean: Sequence[Scores], mode: Sequence[Scores]) -> Agreement:
-    """Correlations of the same edits' rewards; item i of both sequences has the same seeds, so only pairs i != j are compared."""
+    """Correlations of the same edits' rewards.
+
+    Item i of both sequences has the same seeds, so only pairs i != j are compared.
+    """
     places = range(len(clean))
     across = [spearman(clean[i], mode[j]) for i, j in permutations(places, 2)]
     ceiling = [spearman(clean[i], clean[j]) for i, j in combinations(places, 2)]
@@ -57,17 +63,27 @@ def agreement(clean: Sequence[Scores], mode: Sequence[Scores]) -> Agreement:
 
 
 def bootstrap(
-    contexts: Sequence[str], statistic: Callable[[NDArray[np.intp]], Mapping[str, float]], *, resamples: int, seed: int = 0
+    contexts: Sequence[str],
+    statistic: Callable[[NDArray[np.intp]], Mapping[str, float]],
+    *,
+    resamples: int,
+    seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
     """95 % percentile intervals of the statistics, by name, over resamples of whole contexts.
 
-    `contexts`: each edit's context; `statistic` gets indices of edits. Values that are NaN (no spread in a resample) are left out.
+    `contexts`: each edit's context; `statistic` gets indices of edits. Values that are NaN (no
+    spread in a resample) are left out.
     """
     generator = np.random.default_rng(seed)
     names = sorted(set(contexts))
     members = [np.flatnonzero(np.asarray(contexts) == name) for name in names]
     drawn = [
-        statistic(np.concatenate([members[place] for place in generator.integers(0, len(names), len(names))])) for _ in range(resamples)
+        statistic(
+            np.concatenate(
+                [members[place] for place in generator.integers(0, len(names), len(names))]
+            )
+        )
+        for _ in range(resamples)
     ]
     tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
     intervals = {}

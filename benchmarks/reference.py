@@ -1,11 +1,14 @@
-"""The opponents, written as the published system does it: transformers and PEFT, one adapter at a time.
+"""The opponents, written as the published system does it.
 
-Training (`ReferenceTrainer`): a transformers `Trainer` on a PEFT model per edit; every row padded to 2,048 tokens with the
-end-of-sequence token, the pads in the loss (labels = input_ids); batch 1, AdamW, gradient clipping, no gradient checkpointing, no
-logging; SDPA attention, transformers' default, which here is three times as fast as eager.
+Transformers and PEFT, one adapter at a time. Training (`ReferenceTrainer`): a transformers
+`Trainer` on a PEFT model per edit; every row padded to 2,048 tokens with the end-of-sequence token,
+the pads in the loss (labels = input_ids); batch 1, AdamW, gradient clipping, no gradient
+checkpointing, no logging; SDPA attention, transformers' default, which here is three times as fast
+as eager.
 
-Evaluation (`ReferenceEvaluator`): all adapters loaded, then one after another `set_adapter`, `generate` on its questions as one
-left-padded batch, and one forward pass that scores the gold answers.
+Evaluation (`ReferenceEvaluator`): all adapters loaded, then one after another `set_adapter`,
+`generate` on its questions as one left-padded batch, and one forward pass that scores the gold
+answers.
 """
 
 from __future__ import annotations
@@ -43,14 +46,24 @@ class PaddedRows(Dataset[dict[str, torch.Tensor]]):
     def __init__(self, tokenizer: Any, texts: Sequence[str], tokens: int) -> None:
         tokenizer.pad_token = tokenizer.eos_token
         tokenizer.padding_side = "right"
-        encoded = tokenizer(list(texts), truncation=True, padding="max_length", max_length=tokens, return_tensors="pt")
+        encoded = tokenizer(
+            list(texts),
+            truncation=True,
+            padding="max_length",
+            max_length=tokens,
+            return_tensors="pt",
+        )
         self._ids, self._mask = encoded["input_ids"], encoded["attention_mask"]
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {"input_ids": self._ids[index], "attention_mask": self._mask[index], "labels": self._ids[index].clone()}
+        return {
+            "input_ids": self._ids[index],
+            "attention_mask": self._mask[index],
+            "labels": self._ids[index].clone(),
+        }
 
 
 class _StepClock(TrainerCallback):
@@ -76,7 +89,10 @@ class ReferenceTrainer:
         self._row_tokens = row_tokens
 
     def step_seconds(self, texts: Sequence[str], *, steps: int) -> float:
-        """Seconds of `steps` optimiser steps on one edit's rows; neither tokenising nor the construction of model and Trainer counts."""
+        """Seconds of `steps` optimiser steps on one edit's rows.
+
+        Neither tokenising nor the construction of model and Trainer counts.
+        """
         lora, optimizer = PUBLISHED.lora, PUBLISHED.optimizer
         config = LoraConfig(
             r=lora.rank,
@@ -107,7 +123,13 @@ class ReferenceTrainer:
                 disable_tqdm=True,
             )
             rows = PaddedRows(self._tokenizer, texts, self._row_tokens)
-            trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=default_data_collator, callbacks=[clock])
+            trainer = Trainer(
+                model=model,
+                args=arguments,
+                train_dataset=rows,
+                data_collator=default_data_collator,
+                callbacks=[clock],
+            )
             trainer.remove_callback(PrinterCallback)
             trainer.train()
         self._base = model.unload()
@@ -142,17 +164,28 @@ class ReferenceEvaluator:
         with tempfile.TemporaryDirectory(prefix="seal-") as saved:
             for index, adapter in enumerate(adapters):
                 save_adapter(adapter, Path(saved) / str(index))
-            # bf16 adapters on a bf16 model: PEFT's default casts them to float32 and every activation back and forth
+            # bf16 adapters on a bf16 model: PEFT's default casts them to float32 and every
+            # activation back and forth
             self._model: Any = PeftModel.from_pretrained(
-                base, str(Path(saved) / FIRST_ADAPTER), adapter_name=FIRST_ADAPTER, autocast_adapter_dtype=False
+                base,
+                str(Path(saved) / FIRST_ADAPTER),
+                adapter_name=FIRST_ADAPTER,
+                autocast_adapter_dtype=False,
             )
             for index in range(1, len(adapters)):
-                self._model.load_adapter(str(Path(saved) / str(index)), adapter_name=str(index), autocast_adapter_dtype=False)
+                self._model.load_adapter(
+                    str(Path(saved) / str(index)),
+                    adapter_name=str(index),
+                    autocast_adapter_dtype=False,
+                )
         self._model.eval()
 
     @torch.inference_mode()
     def evaluate(self, index: int, request: EvaluationRequest) -> ReferenceAnswers:
-        """Answer and score one adapter's questions; the stop strings and the bound are the request's."""
+        """Answer and score one adapter's questions.
+
+        The stop strings and the bound are the request's.
+        """
         started = time.perf_counter()
         self._model.set_adapter(str(index))
         encoded = self._tokenizer(list(request.prompts), padding=True, return_tensors="pt")
@@ -175,13 +208,22 @@ class ReferenceEvaluator:
     def _score(self, request: EvaluationRequest) -> tuple[float, ...]:
         """Mean log p of each gold answer's tokens, one padded batch."""
         golds = [self._tokenizer.encode(gold, add_special_tokens=False) for gold in request.golds]
-        rows = [self._tokenizer.encode(prompt) + gold for prompt, gold in zip(request.prompts, golds, strict=True)]
-        batch = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt")  # left: a row's gold answer stands at its end
+        rows = [
+            self._tokenizer.encode(prompt) + gold
+            for prompt, gold in zip(request.prompts, golds, strict=True)
+        ]
+        batch = self._tokenizer.pad(
+            {"input_ids": rows}, return_tensors="pt"
+        )  # left: a row's gold answer stands at its end
         positions = (batch["attention_mask"].cumsum(-1) - 1).clamp_min(0)
         keep = max(map(len, golds)) + 1
-        logits_R_K_V = self._model(**batch, position_ids=positions, use_cache=False, logits_to_keep=keep).logits
+        logits_R_K_V = self._model(
+            **batch, position_ids=positions, use_cache=False, logits_to_keep=keep
+        ).logits
         scores = []
         for logits_K_V, gold in zip(logits_R_K_V, golds, strict=True):
-            chosen = torch.log_softmax(logits_K_V[-len(gold) - 1 : -1].float(), -1).gather(1, torch.tensor(gold)[:, None])
+            chosen = torch.log_softmax(logits_K_V[-len(gold) - 1 : -1].float(), -1).gather(
+                1, torch.tensor(gold)[:, None]
+            )
             scores.append(float(chosen.mean()))
         return tuple(scores)

@@ -1,7 +1,7 @@
 """docs/benchmarks.md and its plot, made from the figures alone, with hand-written notes laid in.
 
-`benchmarks/notes.md` has a heading `## KEY` per figure (`## P3`, `## slots`; `## about` stands under the table). Its text, profiles and
-reasons for shortfalls, survives a rerun.
+`benchmarks/notes.md` has a heading `## KEY` per figure (`## P3`, `## slots`; `## about` stands
+under the table). Its text, profiles and reasons for shortfalls, survives a rerun.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from seal.files import file_errors
 ABOUT = "about"
 PLOT_FILE = "benchmarks.svg"
 MANY_CURVES = 4
-"""With more of them, the legend stands beside the panel, which gets twice the room: inside, it would cover them."""
+"""With more of them, the legend stands beside the panel, which gets twice the room: inside, it
+would cover them."""
 _HEADING = re.compile(r"^## +(\S+) *$", re.MULTILINE)
 _INTRODUCTION = """# Benchmarks
 
@@ -31,13 +32,19 @@ with all samples: [benchmarks.json](benchmarks.json).
 
 
 def read_notes(file: Path) -> dict[str, str]:
-    """Notes by figure. Raises InvalidInput for a heading that is no figure: its text would be shown nowhere."""
+    """Notes by figure. Raises InvalidInput for a heading that is no figure.
+
+    Its text would be shown nowhere.
+    """
     with file_errors(file):
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
     parts = _HEADING.split(text)[1:]
     notes = {key: body.strip() for key, body in zip(parts[::2], parts[1::2], strict=True)}
     if unknown := sorted(set(notes) - {*KEYS, ABOUT}):
-        raise InvalidInput(f"{file}: heading {unknown[0]!r} is no figure", remedy="use one of: " + ", ".join((ABOUT, *KEYS)))
+        raise InvalidInput(
+            f"{file}: heading {unknown[0]!r} is no figure",
+            remedy="use one of: " + ", ".join((ABOUT, *KEYS)),
+        )
     return {key: body for key, body in notes.items() if body}
 
 
@@ -49,7 +56,10 @@ def render_markdown(figures: Figures, notes: Mapping[str, str], methods: Sequenc
         parts.append(notes[ABOUT])
     if any(figure.curves for figure in figures.values()):
         parts.append(f"![Curves over slots, row length and memory]({PLOT_FILE})")
-    parts += [_section(key, figures[key], notes.get(key, ""), _source(figures[key], figures)) for key in in_order(figures)]
+    parts += [
+        _section(key, figures[key], notes.get(key, ""), _source(figures[key], figures))
+        for key in in_order(figures)
+    ]
     if methods:
         parts += ["## How each figure is measured", *methods]
     return "\n\n".join(part.strip() for part in parts) + "\n"
@@ -62,24 +72,33 @@ def render_table(figures: Figures) -> str:
         figure = figures.get(key)
         measured = "–" if figure is None else f"**{show(figure.value, figure.unit)}**"
         met = "–" if figure is None else {True: "yes", False: "**no**", None: "–"}[figure.met]
-        rows.append(f"| {key} | {goal.title} | {goal.must_text} | {goal.aim_text} | {measured} | {met} |")
+        rows.append(
+            f"| {key} | {goal.title} | {goal.must_text} | {goal.aim_text} | {measured} | {met} |"
+        )
     return "\n".join(rows)
 
 
 def show(value: float, unit: str) -> str:
     """A value with its unit, to three digits."""
-    digits = f"{value:.0f}" if value == 0 or 1000 <= abs(value) < 1e6 else f"{value:#.3g}".rstrip(".")
+    digits = (
+        f"{value:.0f}" if value == 0 or 1000 <= abs(value) < 1e6 else f"{value:#.3g}".rstrip(".")
+    )
     return digits + ("" if unit in ("", "x") else " ") + unit
 
 
 def draw_plot(figures: Figures, file: Path) -> None:
-    """One panel per figure that is curves; no file without one. The same figures give the same bytes."""
+    """One panel per figure that is curves; no file without one.
+
+    The same figures give the same bytes.
+    """
     keys = [key for key in CURVES if key in figures and figures[key].curves]
     if not keys:
         return
     from matplotlib.figure import Figure as Canvas  # not pyplot: no global state, no display
 
-    with mpl.rc_context({"svg.hashsalt": "seal", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
+    with mpl.rc_context(
+        {"svg.hashsalt": "seal", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
+    ):
         widths = [2 if len(figures[key].curves) > MANY_CURVES else 1 for key in keys]
         canvas = Canvas(figsize=(4.2 * sum(widths), 3.4), layout="constrained")
         panels = canvas.subplots(1, len(keys), squeeze=False, width_ratios=widths)[0]
@@ -107,7 +126,10 @@ def _draw_panel(panel: Any, figure: Figure) -> None:
 
 
 def _shared(figures: Figures) -> list[str]:
-    """Machine, data, model and command: said once where all figures have the same, else in each section."""
+    """Machine, data, model and command.
+
+    Said once where all figures have the same, else in each section.
+    """
     lines = []
     for label, values in _provenance(figures).items():
         if len(values) == 1:
@@ -123,14 +145,19 @@ def _provenance(figures: Figures) -> dict[str, list[str]]:
         "Data": [figure.data for figure in figures.values()],
         "Command": [f"`{figure.command}`" for figure in figures.values()],
     }
-    return {label: list(dict.fromkeys(value for value in values if value)) for label, values in labels.items()}
+    return {
+        label: list(dict.fromkeys(value for value in values if value))
+        for label, values in labels.items()
+    }
 
 
 def _section(key: str, figure: Figure, notes: str, source: str) -> str:
     title = f"## {key}: {figure.title}"
     lines = [f"**{show(figure.value, figure.unit)}**: {figure.reading}."]
     if figure.goal:
-        lines[0] += f" Asked: {figure.goal}" + (f", aim {figure.aim}" if figure.aim != "–" else "") + "."
+        lines[0] += (
+            f" Asked: {figure.goal}" + (f", aim {figure.aim}" if figure.aim != "–" else "") + "."
+        )
     parts = [title, lines[0], _sides(figure), _curves(figure), _details(figure), notes, source]
     return "\n\n".join(part for part in parts if part)
 
@@ -140,9 +167,13 @@ def _sides(figure: Figure) -> str:
     if not figure.sides:
         return f"Samples: {_numbers(figure.samples)}" + (f" {figure.unit}" if figure.unit else "")
     rows = ["| side | median | unit | samples |", "|---|---|---|---|"]
-    rows += [f"| {side.name} | {show(side.median, '')} | {side.unit} | {_numbers(side.samples)} |" for side in figure.sides]
+    rows += [
+        f"| {side.name} | {show(side.median, '')} | {side.unit} | {_numbers(side.samples)} |"
+        for side in figure.sides
+    ]
     rows.append(
-        f"| **{'ratio' if figure.unit == 'x' else 'figure'}** | {show(figure.value, '')} | {figure.unit} | {_numbers(figure.samples)} |"
+        f"| **{'ratio' if figure.unit == 'x' else 'figure'}** | {show(figure.value, '')} | "
+        f"{figure.unit} | {_numbers(figure.samples)} |"
     )
     return "\n".join(rows)
 
@@ -151,10 +182,17 @@ def _curves(figure: Figure) -> str:
     if not figure.curves:
         return ""
     xs = sorted({x for curve in figure.curves for x, _ in curve.points})
-    rows = [f"| {figure.curves[0].x} | " + " | ".join(f"{x:g}" for x in xs) + " |", "|---" * (len(xs) + 1) + "|"]
+    rows = [
+        f"| {figure.curves[0].x} | " + " | ".join(f"{x:g}" for x in xs) + " |",
+        "|---" * (len(xs) + 1) + "|",
+    ]
     for curve in figure.curves:
         values = dict(curve.points)
-        rows.append(f"| {curve.y}: {curve.name} | " + " | ".join(show(values[x], "") if x in values else "–" for x in xs) + " |")
+        rows.append(
+            f"| {curve.y}: {curve.name} | "
+            + " | ".join(show(values[x], "") if x in values else "–" for x in xs)
+            + " |"
+        )
     return "\n".join(rows)
 
 
@@ -179,4 +217,8 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def _plain(value: object) -> str:
-    return str(value).replace("[", "(").replace("]", ")") if isinstance(value, (list, tuple)) else str(value)
+    return (
+        str(value).replace("[", "(").replace("]", ")")
+        if isinstance(value, (list, tuple))
+        else str(value)
+    )

@@ -1,7 +1,8 @@
-"""`python -m benchmarks.run`: measure figures, merge them into docs/benchmarks.json and render docs/benchmarks.md.
+"""`python -m benchmarks.run`.
 
-Figures that are not measured again keep their place in the file. What is measured is written after every group, so that a run that is
-stopped keeps what it has.
+Measure figures, merge them into docs/benchmarks.json and render docs/benchmarks.md. Figures that
+are not measured again keep their place in the file. What is measured is written after every group,
+so that a run that is stopped keeps what it has.
 """
 
 from __future__ import annotations
@@ -24,7 +25,16 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers.utils import logging as transformers_logging
 
-from benchmarks import agreement, evaluation, exactness, memory, scaling, services, step_profile, training_speed
+from benchmarks import (
+    agreement,
+    evaluation,
+    exactness,
+    memory,
+    scaling,
+    services,
+    step_profile,
+    training_speed,
+)
 from benchmarks.common import Report, Setting, machine_line
 from benchmarks.data import load_cases
 from benchmarks.figures import KEYS, Figures, Provenance, in_order, read_figures, write_figures
@@ -62,12 +72,26 @@ class Group:
 
 GROUPS = tuple(
     Group(module.KEYS, module.measure, inspect.getdoc(module) or "")
-    for module in (training_speed, exactness, evaluation, agreement, services, scaling, memory, step_profile)
+    for module in (
+        training_speed,
+        exactness,
+        evaluation,
+        agreement,
+        services,
+        scaling,
+        memory,
+        step_profile,
+    )
 )
 
 
-def run_benchmarks(setting: Setting, wanted: Collection[str], *, docs: Path, notes: Path) -> tuple[Figures, list[SealError]]:
-    """Measure the wanted figures and write JSON, page and plot into `docs`; all figures there are, and what could not be measured."""
+def run_benchmarks(
+    setting: Setting, wanted: Collection[str], *, docs: Path, notes: Path
+) -> tuple[Figures, list[SealError]]:
+    """Measure the wanted figures and write JSON, page and plot into `docs`.
+
+    All figures there are, and what could not be measured.
+    """
     laid_in = read_notes(notes)
     figures = read_figures(docs / JSON_FILE)
     errors: list[SealError] = []
@@ -82,7 +106,9 @@ def run_benchmarks(setting: Setting, wanted: Collection[str], *, docs: Path, not
             errors.append(error)
             continue
         seconds = time.perf_counter() - started
-        figures |= {key: figure.model_copy(update={"seconds": seconds}) for key, figure in measured.items()}
+        figures |= {
+            key: figure.model_copy(update={"seconds": seconds}) for key, figure in measured.items()
+        }
         write_figures(docs / JSON_FILE, figures)
         _write_page(figures, laid_in, docs)
     return figures, errors
@@ -106,14 +132,23 @@ def parse_only(only: str) -> tuple[str, ...]:
     """Keys from `P1,P3`; all for nothing. Raises InvalidInput for a key that is none."""
     wanted = [key.strip() for key in only.split(",") if key.strip()]
     if unknown := sorted(set(wanted) - set(KEYS)):
-        raise InvalidInput(f"--only: {unknown[0]!r} is no figure", field="only", remedy="use some of: " + ", ".join(KEYS))
+        raise InvalidInput(
+            f"--only: {unknown[0]!r} is no figure",
+            field="only",
+            remedy="use some of: " + ", ".join(KEYS),
+        )
     return tuple(in_order(set(wanted))) or KEYS
 
 
 @contextmanager
 def _progress(console: Console) -> Iterator[Report]:
     """A bar on stderr for what is measured."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("loading", total=None)
 
@@ -128,21 +163,47 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    model: Annotated[str, typer.Option(help="Base model: smollm2-135m, a directory, file:// or hf://org/model.")] = "smollm2-135m",
-    edits: Annotated[Path | None, typer.Option(help="SEAL's log of self-edits, rank_iter0.json.", show_default=False)] = None,
+    model: Annotated[
+        str, typer.Option(help="Base model: smollm2-135m, a directory, file:// or hf://org/model.")
+    ] = "smollm2-135m",
+    edits: Annotated[
+        Path | None,
+        typer.Option(help="SEAL's log of self-edits, rank_iter0.json.", show_default=False),
+    ] = None,
     squad: Annotated[
-        Path | None, typer.Option(help="Passages with questions to derive edits from, if there is no log; else the embedded corpus.")
+        Path | None,
+        typer.Option(
+            help="Passages with questions to derive edits from, if there is no log; else the "
+            "embedded corpus."
+        ),
     ] = None,
     dtype: Annotated[
-        Dtype, typer.Option(help="Type that both sides compute in; auto takes bfloat16 where the machine multiplies it in hardware.")
+        Dtype,
+        typer.Option(
+            help="Type that both sides compute in; auto takes bfloat16 where the machine "
+            "multiplies it in hardware."
+        ),
     ] = Dtype.AUTO,
-    only: Annotated[str, typer.Option(help="Figures to measure, for example P1,P3,slots; all if empty.")] = "",
-    size: Annotated[list[str] | None, typer.Option(help="FIELD=VALUE of benchmarks/sizes.py; may be repeated.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to try the harness; the figures mean nothing.")] = False,
-    out: Annotated[Path, typer.Option(help="Directory of benchmarks.json, benchmarks.md and the plot.")] = Path("docs"),
-    notes: Annotated[Path, typer.Option(help="Text that is laid in under the figures' headings.")] = NOTES,
+    only: Annotated[
+        str, typer.Option(help="Figures to measure, for example P1,P3,slots; all if empty.")
+    ] = "",
+    size: Annotated[
+        list[str] | None, typer.Option(help="FIELD=VALUE of benchmarks/sizes.py; may be repeated.")
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Small sizes, to try the harness; the figures mean nothing."),
+    ] = False,
+    out: Annotated[
+        Path, typer.Option(help="Directory of benchmarks.json, benchmarks.md and the plot.")
+    ] = Path("docs"),
+    notes: Annotated[
+        Path, typer.Option(help="Text that is laid in under the figures' headings.")
+    ] = NOTES,
     output: Annotated[Output, typer.Option(help="What is printed.")] = Output.TABLE,
-    render_only: Annotated[bool, typer.Option("--render-only", help="Measure nothing; render the page again.")] = False,
+    render_only: Annotated[
+        bool, typer.Option("--render-only", help="Measure nothing; render the page again.")
+    ] = False,
 ) -> None:
     """Measure the engine against its opponents and write docs/benchmarks.json and docs/benchmarks.md."""
     _quiet()
@@ -158,9 +219,20 @@ def main(
                 directory = resolve_model(model).path
                 cases = load_cases(edits=edits, passages=squad)
                 compute = compute_dtype(dtype.value, "cpu")
-                provenance = Provenance(command=_command(), machine=machine_line(compute), data=cases.source, model=model)
+                provenance = Provenance(
+                    command=_command(),
+                    machine=machine_line(compute),
+                    data=cases.source,
+                    model=model,
+                )
                 setting = Setting(
-                    model=model, directory=directory, dtype=compute, sizes=sizes, cases=cases, provenance=provenance, report=report
+                    model=model,
+                    directory=directory,
+                    dtype=compute,
+                    sizes=sizes,
+                    cases=cases,
+                    provenance=provenance,
+                    report=report,
                 )
                 figures, errors = run_benchmarks(setting, wanted, docs=out, notes=notes)
     except SealError as error:
@@ -192,8 +264,18 @@ def _quiet() -> None:
 
 
 def _command() -> str:
-    """The command of this process, as a user types it; of paths only the last part, which is the same elsewhere."""
-    return shlex.join(["python", "-m", "benchmarks.run", *(Path(part).name if "/" in part else part for part in sys.argv[1:])])
+    """The command of this process, as a user types it.
+
+    Of paths only the last part, which is the same elsewhere.
+    """
+    return shlex.join(
+        [
+            "python",
+            "-m",
+            "benchmarks.run",
+            *(Path(part).name if "/" in part else part for part in sys.argv[1:]),
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """P8: what gRPC and the artifact store add to an inner loop.
 
-Both sides train one adapter per edit and evaluate it as soon as it is there, on the same engine with the same examples, seeds, questions
-and bounds; only seeds differ from round to round, so that no adapter is in the store already. *services*: the worker's own client, the
-three services on a Unix socket, adapters written to and read back from an artifact store on disk, answers graded. *direct*: `Engine.train`
-and `Engine.evaluate`, adapters handed over in memory, answers not graded.
+Both sides train one adapter per edit and evaluate it as soon as it is there, on the same engine
+with the same examples, seeds, questions and bounds; only seeds differ from round to round, so that
+no adapter is in the store already. *services*: the worker's own client, the three services on a
+Unix socket, adapters written to and read back from an artifact store on disk, answers graded.
+*direct*: `Engine.train` and `Engine.evaluate`, adapters handed over in memory, answers not graded.
 """
 
 from __future__ import annotations
@@ -15,14 +16,23 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from benchmarks.common import Setting, Timing, engine_on, load_model, make_figure, ratios, train_all, training_request
+from benchmarks.common import (
+    Setting,
+    Timing,
+    engine_on,
+    load_model,
+    make_figure,
+    ratios,
+    train_all,
+    training_request,
+)
 from benchmarks.data import EditCase
 from benchmarks.evaluation import QUESTION_FORMAT, evaluation_request
 from benchmarks.figures import Figures, Side
 from controller_svc.core import Stage
-from controller_svc.local_services import serve_engine
-from controller_svc.worker_calls import ServiceClients, WorkerSettings
-from controller_svc.worker_requests import LoopKey, Requests
+from controller_svc.local.services import serve_engine
+from controller_svc.worker.clients import ServiceClients, WorkerSettings
+from controller_svc.worker.requests import LoopKey, Requests
 from seal.config import load_run_spec
 from seal.domains.base import Example
 from seal.engine import Engine, TrainingRequest
@@ -37,7 +47,10 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
     """Run both sides in turn on one engine."""
     sizes = setting.sizes
     cases = setting.cases.take(sizes.service_adapters, queries=sizes.evaluation_queries)
-    with engine_on(load_model(setting), slots=sizes.slots) as engine, tempfile.TemporaryDirectory(prefix="seal-") as root:
+    with (
+        engine_on(load_model(setting), slots=sizes.slots) as engine,
+        tempfile.TemporaryDirectory(prefix="seal-") as root,
+    ):
         train_all(engine, [training_request(cases[0], epochs=1, seed=0)])
         timings = asyncio.run(_measure(setting, engine, cases, root))
     services, direct = timings["services"], timings["direct"]
@@ -46,22 +59,39 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
         setting,
         "P8",
         ratios(services, direct),
-        sides=tuple(Side(name=name, unit="s per inner loop", samples=tuple(t.each for t in timings[name])) for name in timings),
+        sides=tuple(
+            Side(name=name, unit="s per inner loop", samples=tuple(t.each for t in timings[name]))
+            for name in timings
+        ),
         details={"added to an inner loop": f"{added:.0f} ms on average"},
-        sizes=("samples", "slots", "service_adapters", "service_epochs", "evaluation_queries", "answer_tokens"),
+        sizes=(
+            "samples",
+            "slots",
+            "service_adapters",
+            "service_epochs",
+            "evaluation_queries",
+            "answer_tokens",
+        ),
     )
     return {"P8": figure}
 
 
-async def _measure(setting: Setting, engine: Engine, cases: Sequence[EditCase], root: str) -> dict[str, tuple[Timing, ...]]:
+async def _measure(
+    setting: Setting, engine: Engine, cases: Sequence[EditCase], root: str
+) -> dict[str, tuple[Timing, ...]]:
     """Rounds in turn forwards and backwards, as `benchmarks.common.interleave` does for sides that are no coroutines."""
     timings: dict[str, list[Timing]] = {"services": [], "direct": []}
-    async with serve_engine(engine, root=root) as addresses, ServiceClients(addresses, WorkerSettings()) as clients:
+    async with (
+        serve_engine(engine, root=root) as addresses,
+        ServiceClients(addresses, WorkerSettings()) as clients,
+    ):
         await _Round(setting, engine, clients, cases[:1], number=-1).run("services")
         for number in range(setting.sizes.samples):
             one = _Round(setting, engine, clients, cases, number=number)
             for name in list(timings) if number % 2 == 0 else list(timings)[::-1]:
-                setting.report("P8 services", sum(map(len, timings.values())), 2 * setting.sizes.samples)
+                setting.report(
+                    "P8 services", sum(map(len, timings.values())), 2 * setting.sizes.samples
+                )
                 timings[name].append(await one.run(name))
     setting.report("P8 services", 2 * setting.sizes.samples, 2 * setting.sizes.samples)
     return {name: tuple(each) for name, each in timings.items()}
@@ -85,7 +115,9 @@ class _Round:
         }
         requests = Requests(spec=self._spec(), stage=Stage.ROLLOUT, round=1, policy=None)
         started = time.perf_counter()
-        await asyncio.gather(*(loops[name](requests, index, case) for index, case in enumerate(self.cases)))
+        await asyncio.gather(
+            *(loops[name](requests, index, case) for index, case in enumerate(self.cases))
+        )
         return Timing(time.perf_counter() - started, len(self.cases))
 
     def _spec(self) -> RunSpec:
@@ -106,11 +138,18 @@ class _Round:
 
     async def _through_services(self, requests: Requests, index: int, case: EditCase) -> None:
         key = _key(index, case)
-        trained = await self.clients.train(requests.train(key, _examples(case)), lambda step, total: None)
+        trained = await self.clients.train(
+            requests.train(key, _examples(case)), lambda step, total: None
+        )
         if trained.adapter is None:
-            raise Internal(f"the training of {case.case_id} ended as {trained.outcome}", remedy="use a lower learning rate")
+            raise Internal(
+                f"the training of {case.case_id} ended as {trained.outcome}",
+                remedy="use a lower learning rate",
+            )
         queries = case.context.queries[: self.setting.sizes.evaluation_queries]
-        await self.clients.evaluate(requests.evaluate(key, trained.adapter, queries), lambda done: None)
+        await self.clients.evaluate(
+            requests.evaluate(key, trained.adapter, queries), lambda done: None
+        )
 
     async def _direct(self, requests: Requests, index: int, case: EditCase) -> None:
         message = requests.train(_key(index, case), _examples(case))
@@ -126,8 +165,17 @@ class _Round:
         )
         trained = await asyncio.wrap_future(self.engine.train(training).future)
         if trained.outcome is not Outcome.OK:
-            raise Internal(f"the training of {case.case_id} ended as {trained.outcome}", remedy="use a lower learning rate")
-        asked = evaluation_request(self.engine, case, trained.adapter, queries=sizes.evaluation_queries, max_tokens=sizes.answer_tokens)
+            raise Internal(
+                f"the training of {case.case_id} ended as {trained.outcome}",
+                remedy="use a lower learning rate",
+            )
+        asked = evaluation_request(
+            self.engine,
+            case,
+            trained.adapter,
+            queries=sizes.evaluation_queries,
+            max_tokens=sizes.answer_tokens,
+        )
         await asyncio.wrap_future(self.engine.evaluate(asked).future)
 
 

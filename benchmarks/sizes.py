@@ -1,4 +1,7 @@
-"""How much each figure measures: one frozen model with a docstring per field, overridden on the command line by `--size FIELD=VALUE`."""
+"""How much each figure measures.
+
+One frozen model with a docstring per field, overridden on the command line by `--size FIELD=VALUE`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,11 @@ from seal.settings import Positive, Settings
 
 
 class Sizes(Settings):
-    """Sizes of all figures. The defaults are those of docs/benchmarks.md; all figures together take an hour and a half on 2 cores."""
+    """Sizes of all figures.
+
+    The defaults are those of docs/benchmarks.md; all figures together take an hour and a half on 2
+    cores.
+    """
 
     samples: Positive = 5
     """Rounds of each interleaved comparison; the figure is their median."""
@@ -21,8 +28,9 @@ class Sizes(Settings):
     edits: Positive = 96
     """Edits that pass through the slots in one sample of P1-P4."""
     epochs: Positive = 1
-    """Epochs of each of those edits; a whole inner loop has 10 of the same steps. Many edits for one epoch are nearer to a rollout of
-    hundreds of edits than few for several: what is rare, the thin end, stays small."""
+    """Epochs of each of those edits; a whole inner loop has 10 of the same steps. Many edits for
+    one epoch are nearer to a rollout of hundreds of edits than few for several: what is rare, the
+    thin end, stays small."""
     reference_steps: Positive = 3
     """Optimiser steps of one sample of P1's opponent."""
     reference_tokens: Positive = 2048
@@ -36,7 +44,8 @@ class Sizes(Settings):
     evaluation_adapters: Positive = 32
     """Adapters of P6 on the engine's side."""
     evaluation_reference_adapters: Positive = 8
-    """Adapters of one sample of P6's opponent, which takes them one after another: the next ones in each sample."""
+    """Adapters of one sample of P6's opponent, which takes them one after another: the next ones in
+    each sample."""
     evaluation_queries: Positive = 5
     """Questions per adapter (P6-P8)."""
     answer_tokens: Positive = 64
@@ -52,7 +61,8 @@ class Sizes(Settings):
     agreement_epochs: Positive = 3
     """Epochs of P7; 10 are published."""
     agreement_tokens: Positive = 256
-    """Tokens up to which P7's parity mode fills a row; 2,048 are published, at eight times the cost."""
+    """Tokens up to which P7's parity mode fills a row; 2,048 are published, at eight times the
+    cost."""
     agreement_resamples: Positive = 2000
     """Bootstrap resamples of P7."""
     service_adapters: Positive = 32
@@ -73,8 +83,16 @@ class Sizes(Settings):
     """Tokens per point of the second curve, about: so many steps are done, but at least one."""
     profile_steps: Positive = 5
     """Steps that are profiled."""
-    memory_points: tuple[tuple[int, int], ...] = ((1, 48), (16, 48), (32, 48), (64, 48), (16, 256), (16, 1024))
-    """(slots, tokens per row) of which the peak memory is measured, each in a process of its own."""
+    memory_points: tuple[tuple[int, int], ...] = (
+        (1, 48),
+        (16, 48),
+        (32, 48),
+        (64, 48),
+        (16, 256),
+        (16, 1024),
+    )
+    """(slots, tokens per row) of which the peak memory is measured, each in a process of its
+    own."""
 
 
 QUICK: dict[str, object] = {
@@ -111,7 +129,9 @@ def parse_sizes(overrides: Sequence[str], *, quick: bool = False) -> Sizes:
         name, equals, text = override.partition("=")
         if not equals or name not in Sizes.model_fields:
             raise InvalidInput(
-                f"--size {override!r} sets no size", field="size", remedy="use FIELD=VALUE with one of: " + ", ".join(Sizes.model_fields)
+                f"--size {override!r} sets no size",
+                field="size",
+                remedy="use FIELD=VALUE with one of: " + ", ".join(Sizes.model_fields),
             )
         values[name] = yaml.safe_load(text)
     try:
@@ -120,5 +140,7 @@ def parse_sizes(overrides: Sequence[str], *, quick: bool = False) -> Sizes:
         detail = error.errors(include_url=False)[0]
         name = str(detail["loc"][0])
         raise InvalidInput(
-            f"--size {name}: {detail['msg']}, got {detail['input']!r}", field=f"size.{name}", remedy="correct the value"
+            f"--size {name}: {detail['msg']}, got {detail['input']!r}",
+            field=f"size.{name}",
+            remedy="correct the value",
         ) from error

@@ -1,8 +1,10 @@
-"""The curve `step`: where the time of a training step goes, with one slot and with all, by torch's profiler.
+"""The curve `step`.
 
-Steps of real edits (the published settings, an epoch each) in a `TrainingBatch` that is driven directly, `profile_steps` of them after one
-that does not count. Every operation's own time goes to the part that it is called for. The profiler delays every operation by some
-microseconds, which the parts of many small ones show: the sum is more than P2's time of a step.
+Where the time of a training step goes, with one slot and with all, by torch's profiler. Steps of
+real edits (the published settings, an epoch each) in a `TrainingBatch` that is driven directly,
+`profile_steps` of them after one that does not count. Every operation's own time goes to the part
+that it is called for. The profiler delays every operation by some microseconds, which the parts of
+many small ones show: the sum is more than P2's time of a step.
 """
 
 from __future__ import annotations
@@ -23,7 +25,11 @@ from seal.settings import EngineSettings
 
 KEYS = ("step",)
 STEP_SPAN = "benchmarks.step"
-FROZEN, HEAD, REST = "frozen linears", "head and loss", "activations, rotary embedding, residuals, Python"
+FROZEN, HEAD, REST = (
+    "frozen linears",
+    "head and loss",
+    "activations, rotary embedding, residuals, Python",
+)
 SPANS = (
     (LOSS_SPAN, HEAD),
     (UPDATE_SPAN, "clipping and AdamW"),
@@ -31,7 +37,8 @@ SPANS = (
     ("RMSNorm", "norms"),
     ("SlotLinear", "adapters"),
 )
-"""Part of a name -> part of a step; an operation belongs to the first that it or a caller of it has."""
+"""Part of a name -> part of a step; an operation belongs to the first that it or a caller of it
+has."""
 PRODUCTS = ("aten::mm", "aten::addmm")
 """Matrix products outside the head are the frozen linears': the adapters' are batched."""
 
@@ -43,9 +50,14 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
     parts: dict[int, dict[str, float]] = {}
     for done, slots in enumerate((1, sizes.slots)):
         setting.report("profile of a step", done, 2)
-        parts[slots] = in_parallel(partial(_profile, model, setting.cases.take(slots), sizes.profile_steps))
+        parts[slots] = in_parallel(
+            partial(_profile, model, setting.cases.take(slots), sizes.profile_steps)
+        )
     setting.report("profile of a step", 2, 2)
-    names = sorted({name for each in parts.values() for name in each}, key=lambda name: -parts[sizes.slots].get(name, 0.0))
+    names = sorted(
+        {name for each in parts.values() for name in each},
+        key=lambda name: -parts[sizes.slots].get(name, 0.0),
+    )
     curves = [
         Curve(
             name=name,
@@ -62,11 +74,18 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
         curves,
         samples=shares,
         unit="%",
-        reading=f"share of the frozen matrix products, head included, in a step of {sizes.slots} slots; samples: 1 and {sizes.slots} slots",
+        reading=f"share of the frozen matrix products, head included, in a step of {sizes.slots} "
+        f"slots; samples: 1 and {sizes.slots} slots",
         sizes=("slots", "profile_steps"),
     )
-    whole = ", ".join(f"{1e3 * sum(each.values()):.0f} ms with {slots} slot(s)" for slots, each in parts.items())
-    return {"step": figure.model_copy(update={"value": shares[-1], "details": {"all parts of an adapter-step": whole}})}
+    whole = ", ".join(
+        f"{1e3 * sum(each.values()):.0f} ms with {slots} slot(s)" for slots, each in parts.items()
+    )
+    return {
+        "step": figure.model_copy(
+            update={"value": shares[-1], "details": {"all parts of an adapter-step": whole}}
+        )
+    }
 
 
 def _profile(model: FrozenModel, cases: Sequence[EditCase], steps: int) -> dict[str, float]:
@@ -81,7 +100,13 @@ def _profile(model: FrozenModel, cases: Sequence[EditCase], steps: int) -> dict[
         max_pass_tokens=EngineSettings().max_pass_tokens,
     )
     for case in cases:
-        batch.admit(make_job(model, training_request(case, epochs=steps + 1, seed=0), max_row_tokens=EngineSettings().max_row_tokens))
+        batch.admit(
+            make_job(
+                model,
+                training_request(case, epochs=steps + 1, seed=0),
+                max_row_tokens=EngineSettings().max_row_tokens,
+            )
+        )
     batch.step()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(steps):

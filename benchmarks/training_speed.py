@@ -2,18 +2,26 @@
 
 Every round runs these sides, and the figures share them:
 
-- *engine*: `edits` real edits (rows as `seal.domains.knowledge` makes them, published settings: q_proj and v_proj, rank 32, batch 1,
-  AdamW) pass through `slots` slots, `epochs` epochs each. Slots are refilled as edits end, and the round lasts until no edit waits any
-  more (`time_stream`): tokenising, initial weights and the copy of the finished adapters are in it, the end of the list is not.
-- *reference* (P1): transformers Trainer + PEFT, see `benchmarks.reference`; one of the same edits per round, `reference_steps` steps.
-  Its step does not depend on the edit: every row is padded to 2,048 tokens. Construction and tokenising are left out of it.
-- *single* (P2): the same engine with one slot. Over all rounds it trains exactly the engine's edits, each once: a round takes every
+- *engine*: `edits` real edits (rows as `seal.domains.knowledge` makes them, published settings:
+q_proj and v_proj, rank 32, batch 1,
+  AdamW) pass through `slots` slots, `epochs` epochs each. Slots are refilled as edits end, and the
+  round lasts until no edit waits any
+  more (`time_stream`): tokenising, initial weights and the copy of the finished adapters are in it,
+  the end of the list is not.
+- *reference* (P1): transformers Trainer + PEFT, see `benchmarks.reference`; one of the same edits
+per round, `reference_steps` steps.
+  Its step does not depend on the edit: every row is padded to 2,048 tokens. Construction and
+  tokenising are left out of it.
+- *single* (P2): the same engine with one slot. Over all rounds it trains exactly the engine's
+edits, each once: a round takes every
   `samples`-th by size.
-- *equal* (P4): the engine, in the same way, with the same number of edits and rows, but every row has the mean length.
+- *equal* (P4): the engine, in the same way, with the same number of edits and rows, but every row
+has the mean length.
 
-P1 and P2 compare seconds per optimiser step of one adapter, P4 seconds per real token. Ten epochs are ten times the same steps, so the
-seconds of a whole edit are steps times seconds per step on both sides. P3 is FLOP (see `benchmarks.flops`) per second of the engine's
-rounds over the GEMM peak in the compute type, measured right before and after each (the larger of the two).
+P1 and P2 compare seconds per optimiser step of one adapter, P4 seconds per real token. Ten epochs
+are ten times the same steps, so the seconds of a whole edit are steps times seconds per step on
+both sides. P3 is FLOP (see `benchmarks.flops`) per second of the engine's rounds over the GEMM peak
+in the compute type, measured right before and after each (the larger of the two).
 """
 
 from __future__ import annotations
@@ -56,39 +64,67 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
     """Run the sides that the wanted figures need."""
     cases = setting.cases.take(setting.sizes.edits)
     sides = _sides(setting, cases, wanted)
-    timings = interleave(sides, rounds=setting.sizes.samples, report=lambda done, total: setting.report("P1-P4 training", done, total))
+    timings = interleave(
+        sides,
+        rounds=setting.sizes.samples,
+        report=lambda done, total: setting.report("P1-P4 training", done, total),
+    )
     run = _Run(setting, cases, timings)
-    makers = {"P1": run.against_reference, "P2": run.against_single, "P3": run.share_of_peak, "P4": run.against_equal}
+    makers = {
+        "P1": run.against_reference,
+        "P2": run.against_single,
+        "P3": run.share_of_peak,
+        "P4": run.against_equal,
+    }
     return {key: make() for key, make in makers.items() if key in wanted}
 
 
-def _sides(setting: Setting, cases: Sequence[EditCase], wanted: Collection[str]) -> dict[str, Callable[[int], Timing]]:
+def _sides(
+    setting: Setting, cases: Sequence[EditCase], wanted: Collection[str]
+) -> dict[str, Callable[[int], Timing]]:
     """What one round runs."""
     sizes = setting.sizes
     model = load_model(setting)
-    sides: dict[str, Callable[[int], Timing]] = {_ENGINE: lambda number: _engine_round(setting, model, sizes.slots, cases, number)}
+    sides: dict[str, Callable[[int], Timing]] = {
+        _ENGINE: lambda number: _engine_round(setting, model, sizes.slots, cases, number)
+    }
     if "P1" in wanted:
-        reference = ReferenceTrainer(setting.directory, dtype=setting.dtype, row_tokens=sizes.reference_tokens)
-        in_parallel(lambda: reference.step_seconds(_texts(cases[0]), steps=1))  # first calls compile kernels and allocate
+        reference = ReferenceTrainer(
+            setting.directory, dtype=setting.dtype, row_tokens=sizes.reference_tokens
+        )
+        in_parallel(
+            lambda: reference.step_seconds(_texts(cases[0]), steps=1)
+        )  # first calls compile kernels and allocate
         sides[_REFERENCE] = lambda number: Timing(
-            reference.step_seconds(_texts(cases[number % len(cases)]), steps=sizes.reference_steps), sizes.reference_steps
+            reference.step_seconds(_texts(cases[number % len(cases)]), steps=sizes.reference_steps),
+            sizes.reference_steps,
         )
     if "P2" in wanted:
         parts = _parts(cases, sizes.samples)
-        sides[_SINGLE] = lambda number: _engine_round(setting, model, 1, parts[number % len(parts)], number)
+        sides[_SINGLE] = lambda number: _engine_round(
+            setting, model, 1, parts[number % len(parts)], number
+        )
     if "P4" in wanted:
         equal = _equal_cases(setting, cases)
         sides[_EQUAL] = lambda number: _engine_round(setting, model, sizes.slots, equal, number)
     return sides
 
 
-def _engine_round(setting: Setting, model: FrozenModel, slots: int, cases: Sequence[EditCase], number: int) -> Timing:
-    """The edits through a fresh engine whose slots have all been in use before: a server starts once."""
+def _engine_round(
+    setting: Setting, model: FrozenModel, slots: int, cases: Sequence[EditCase], number: int
+) -> Timing:
+    """The edits through a fresh engine whose slots have all been in use before.
+
+    A server starts once.
+    """
     warm = [replace(case, examples=case.examples[:1]) for case in cases[:slots]]
     with engine_on(model, slots=slots) as engine:
         train_all(engine, [training_request(case, epochs=1, seed=0) for case in warm])
         before = measure_gemm_peak(dtype=setting.dtype)
-        timing = time_stream(engine, [training_request(case, epochs=setting.sizes.epochs, seed=number) for case in cases])
+        timing = time_stream(
+            engine,
+            [training_request(case, epochs=setting.sizes.epochs, seed=number) for case in cases],
+        )
     return replace(timing, teraflops=max(before, measure_gemm_peak(dtype=setting.dtype)))
 
 
@@ -97,7 +133,10 @@ def _texts(case: EditCase) -> list[str]:
 
 
 def _parts(cases: Sequence[EditCase], parts: int) -> list[list[EditCase]]:
-    """Parts of like edits: sorted by size and dealt out, so that each has the same mix and every edit is in one."""
+    """Parts of like edits.
+
+    Sorted by size and dealt out, so that each has the same mix and every edit is in one.
+    """
     by_size = sorted(cases, key=lambda case: sum(map(len, _texts(case))))
     return [dealt for start in range(parts) if (dealt := by_size[start::parts])]
 
@@ -108,7 +147,9 @@ def _equal_cases(setting: Setting, cases: Sequence[EditCase]) -> list[EditCase]:
     rows = [text for case in cases for text in _texts(case)]
     mean = round(sum(len(ids) + 1 for ids in tokenizer(rows).input_ids) / len(rows))
     texts = iter(documents_of_length(tokenizer, rows, tokens=mean, count=len(rows)))
-    return [replace(case, examples=tuple(("", next(texts)) for _ in case.examples)) for case in cases]
+    return [
+        replace(case, examples=tuple(("", next(texts)) for _ in case.examples)) for case in cases
+    ]
 
 
 @dataclass(frozen=True)
@@ -126,8 +167,14 @@ class _Run:
 
     def _side(self, name: str, label: str, *, per_token: bool = False) -> Side:
         if per_token:
-            return Side(name=label, unit="ms per real token", samples=tuple(1e3 * t.seconds / t.tokens for t in self.timings[name]))
-        return Side(name=label, unit="s per adapter-step", samples=tuple(t.each for t in self.timings[name]))
+            return Side(
+                name=label,
+                unit="ms per real token",
+                samples=tuple(1e3 * t.seconds / t.tokens for t in self.timings[name]),
+            )
+        return Side(
+            name=label, unit="s per adapter-step", samples=tuple(t.each for t in self.timings[name])
+        )
 
     def _in_use(self, name: str) -> str:
         """Slots that held an adapter, on average over a round's time."""
@@ -135,7 +182,10 @@ class _Run:
 
     def against_reference(self) -> Figure:
         """P1."""
-        reference = self._side(_REFERENCE, f"transformers Trainer + PEFT, padded to {self.setting.sizes.reference_tokens:,}")
+        reference = self._side(
+            _REFERENCE,
+            f"transformers Trainer + PEFT, padded to {self.setting.sizes.reference_tokens:,}",
+        )
         engine = self._side(_ENGINE, f"engine, {self.setting.sizes.slots} slots")
         steps = self._epoch_steps * PUBLISHED_EPOCHS
         return make_figure(
@@ -144,7 +194,8 @@ class _Run:
             ratios(self.timings[_REFERENCE], self.timings[_ENGINE]),
             sides=(reference, engine),
             details={
-                "one mean edit": f"{self._epoch_steps:.1f} rows, {steps:.0f} steps in {PUBLISHED_EPOCHS} epochs",
+                "one mean edit": f"{self._epoch_steps:.1f} rows, {steps:.0f} steps in "
+                f"{PUBLISHED_EPOCHS} epochs",
                 "seconds per mean edit, reference": f"{reference.median * steps:.1f}",
                 "seconds per mean edit, engine": f"{engine.median * steps:.2f}",
             },
@@ -155,12 +206,18 @@ class _Run:
         """P2."""
         single, engine = self.timings[_SINGLE], self.timings[_ENGINE]
         pooled = sum(t.seconds for t in single) / sum(t.count for t in single)
-        per_token = [(s.seconds / s.tokens) / (e.seconds / e.tokens) for s, e in zip(single, engine, strict=True)]
+        per_token = [
+            (s.seconds / s.tokens) / (e.seconds / e.tokens)
+            for s, e in zip(single, engine, strict=True)
+        ]
         return make_figure(
             self.setting,
             "P2",
             ratios(single, engine),
-            sides=(self._side(_SINGLE, "engine, 1 slot"), self._side(_ENGINE, f"engine, {self.setting.sizes.slots} slots")),
+            sides=(
+                self._side(_SINGLE, "engine, 1 slot"),
+                self._side(_ENGINE, f"engine, {self.setting.sizes.slots} slots"),
+            ),
             details={
                 "all rounds of the single slot together": f"{pooled / median(t.each for t in engine):.2f}x",
                 "per real token": f"{median(per_token):.2f}x",
@@ -174,7 +231,10 @@ class _Run:
         engine = self.timings[_ENGINE]
         weights = count_weights(self.setting.directory, PUBLISHED.lora)
         # a step is one row, and all of its tokens but the first are targets
-        flop = [weights.training_flop(tokens=timing.tokens, targets=timing.tokens - round(timing.count)) for timing in engine]
+        flop = [
+            weights.training_flop(tokens=timing.tokens, targets=timing.tokens - round(timing.count))
+            for timing in engine
+        ]
         rates = tuple(one / timing.seconds / 1e12 for one, timing in zip(flop, engine, strict=True))
         peaks = tuple(timing.teraflops for timing in engine)
         return make_figure(
@@ -182,13 +242,22 @@ class _Run:
             "P3",
             [100 * rate / peak for rate, peak in zip(rates, peaks, strict=True)],
             sides=(
-                Side(name=f"engine, {self.setting.sizes.slots} slots", unit="TFLOP/s of real tokens", samples=rates),
-                Side(name=f"{dtype_name(self.setting.dtype)} GEMM 2048 x 2048 x 2048", unit="TFLOP/s", samples=peaks),
+                Side(
+                    name=f"engine, {self.setting.sizes.slots} slots",
+                    unit="TFLOP/s of real tokens",
+                    samples=rates,
+                ),
+                Side(
+                    name=f"{dtype_name(self.setting.dtype)} GEMM 2048 x 2048 x 2048",
+                    unit="TFLOP/s",
+                    samples=peaks,
+                ),
             ),
             details={
                 "real tokens per second": f"{median(timing.tokens / timing.seconds for timing in engine):.0f}",
                 "FLOP per real token": f"{flop[0] / engine[0].tokens / 1e9:.3f} G",
-                "weights": f"{weights.linears / 1e6:.1f} M frozen linear, {weights.lora / 1e6:.2f} M LoRA, {weights.head / 1e6:.1f} M head",
+                "weights": f"{weights.linears / 1e6:.1f} M frozen linear, "
+                f"{weights.lora / 1e6:.2f} M LoRA, {weights.head / 1e6:.1f} M head",
             },
             sizes=_SIZES,
             reading="median of the rounds' shares",
@@ -200,8 +269,14 @@ class _Run:
         return make_figure(
             self.setting,
             "P4",
-            [(r.seconds / r.tokens) / (e.seconds / e.tokens) for r, e in zip(real, equal, strict=True)],
-            sides=(self._side(_ENGINE, "real length mix", per_token=True), self._side(_EQUAL, "equal lengths", per_token=True)),
+            [
+                (r.seconds / r.tokens) / (e.seconds / e.tokens)
+                for r, e in zip(real, equal, strict=True)
+            ],
+            sides=(
+                self._side(_ENGINE, "real length mix", per_token=True),
+                self._side(_EQUAL, "equal lengths", per_token=True),
+            ),
             details={
                 "tokens per row": f"{real[0].tokens / real[0].count:.1f} on average (real), "
                 f"{equal[0].tokens / equal[0].count:.0f} each (equal)",

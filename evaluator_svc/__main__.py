@@ -40,7 +40,8 @@ def main(
     address: AddressOption = "127.0.0.1:50053",
     metrics_port: MetricsPortOption = 9103,
     rows: Annotated[
-        int, typer.Option(envvar="SEAL_ROWS", min=1, help="Questions answered at once, over all calls.")
+        int,
+        typer.Option(envvar="SEAL_ROWS", min=1, help="Questions answered at once, over all calls."),
     ] = DEFAULTS.evaluation_rows,
     dtype: DtypeOption = Dtype.AUTO,
     device: DeviceOption = DEFAULTS.device,
@@ -53,14 +54,22 @@ def main(
 ) -> None:
     """Ask an adapted model questions and grade its answers (gRPC service seal.v1.EvaluatorService).
 
-    Every evaluation proves that the adapter was applied: one that leaves the logits as they are is an error, not a score.
+    Every evaluation proves that the adapter was applied: one that leaves the logits as they are is
+    an error, not a score.
 
-    On SIGTERM it becomes NOT_SERVING, takes no new request, lets running calls end within the grace, and then leaves: what was cut gives
-    the same answers when its client asks again.
+    On SIGTERM it becomes NOT_SERVING, takes no new request, lets running calls end within the
+    grace, and then leaves: what was cut gives the same answers when its client asks again.
 
     Exit codes: 0 ended by a signal, 2 wrong option or model, 42 permanent error, 43 worth a retry.
     """
-    settings = EngineSettings(slots=1, evaluation_rows=rows, dtype=dtype.value, device=device, threads=threads, max_queue=max_queue)
+    settings = EngineSettings(
+        slots=1,
+        evaluation_rows=rows,
+        dtype=dtype.value,
+        device=device,
+        threads=threads,
+        max_queue=max_queue,
+    )
     serve(
         ServingOptions(
             model=model,
@@ -80,7 +89,9 @@ def main(
 def _make(backend: Backend) -> Serving:
     from evaluator_svc.server import register  # loads torch: not for --help
 
-    return Serving(partial(register, engine=backend.engine, store=backend.store, adapters=backend.adapters))
+    return Serving(
+        partial(register, engine=backend.engine, store=backend.store, adapters=backend.adapters)
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""From answers to a reward: every cheap grade beside the chosen score, and what could not be graded counted apart, never as 0."""
+"""From answers to a reward.
+
+Every cheap grade beside the chosen score, and what could not be graded counted apart, never as 0.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ def grade_all(plan: EvaluationPlan, evaluated: EvaluationResult) -> evaluator_pb
     """Grade the answers of one evaluation; the reward is the mean over the graded ones."""
     answers = [
         _grade(plan.domain, plan.grader, query, text, logprob)
-        for query, text, logprob in zip(plan.queries, evaluated.answers, evaluated.logprobs, strict=True)
+        for query, text, logprob in zip(
+            plan.queries, evaluated.answers, evaluated.logprobs, strict=True
+        )
     ]
     scores = [answer.score for answer in answers if answer.outcome == OUTCOME_TO_WIRE[Outcome.OK]]
     return evaluator_pb2.EvaluationResult(
@@ -33,7 +38,9 @@ def grade_all(plan: EvaluationPlan, evaluated: EvaluationResult) -> evaluator_pb
     )
 
 
-def _grade(domain: Domain, grader: GraderName, query: Query, text: str, logprob: float) -> evaluator_pb2.GradedAnswer:
+def _grade(
+    domain: Domain, grader: GraderName, query: Query, text: str, logprob: float
+) -> evaluator_pb2.GradedAnswer:
     answer = domain.clean_answer(text)
     score = domain.grade(grader, answer, query.answer, logprob)
     return evaluator_pb2.GradedAnswer(

@@ -1,4 +1,7 @@
-"""What one Evaluate request asks for, checked: every bound is refused by the name of its field before the engine sees anything."""
+"""What one Evaluate request asks for, checked.
+
+Every bound is refused by the name of its field before the engine sees anything.
+"""
 
 from __future__ import annotations
 
@@ -52,36 +55,61 @@ class EvaluationPlan:
     max_tokens: int
 
 
-def parse_evaluation(request: evaluator_pb2.EvaluateRequest, *, limits: EvaluationLimits) -> EvaluationPlan:
+def parse_evaluation(
+    request: evaluator_pb2.EvaluateRequest, *, limits: EvaluationLimits
+) -> EvaluationPlan:
     """Check a request. Raises InvalidInput naming the field."""
     validation.request_id(request.request_id)
     if request.grader not in GRADERS:
-        raise validation.refuse("grader", "is not set", "use GRADER_EXACT, GRADER_CONTAINS, GRADER_F1 or GRADER_LOGPROB")
-    question_format = validation.one_of(request.question_format, get_args(QuestionFormat), field="question_format")
+        raise validation.refuse(
+            "grader", "is not set", "use GRADER_EXACT, GRADER_CONTAINS, GRADER_F1 or GRADER_LOGPROB"
+        )
+    question_format = validation.one_of(
+        request.question_format, get_args(QuestionFormat), field="question_format"
+    )
     return EvaluationPlan(
         run=validation.run_name(request.run),
-        base_model=validation.identifier(request.policy.base_model, field="policy.base_model", remedy="name the base model of the run"),
-        policy=adapter_reference(request.policy.adapter, field="policy.adapter") if request.policy.HasField("adapter") else None,
-        adapter=adapter_reference(request.adapter, field="adapter") if request.HasField("adapter") else None,
+        base_model=validation.identifier(
+            request.policy.base_model,
+            field="policy.base_model",
+            remedy="name the base model of the run",
+        ),
+        policy=adapter_reference(request.policy.adapter, field="policy.adapter")
+        if request.policy.HasField("adapter")
+        else None,
+        adapter=adapter_reference(request.adapter, field="adapter")
+        if request.HasField("adapter")
+        else None,
         domain=get_domain(request.domain),
         question_format=cast(QuestionFormat, question_format),
         queries=_queries(request, limits),
         grader=GRADERS[request.grader],
-        max_tokens=validation.whole_number(request.max_tokens, field="max_tokens", minimum=1, maximum=limits.max_tokens),
+        max_tokens=validation.whole_number(
+            request.max_tokens, field="max_tokens", minimum=1, maximum=limits.max_tokens
+        ),
     )
 
 
 def _queries(request: evaluator_pb2.EvaluateRequest, limits: EvaluationLimits) -> tuple[Query, ...]:
     validation.count(request.queries, field="queries", maximum=limits.max_queries, what="query")
-    validation.unique((query.query_id for query in request.queries), field="queries[{index}].query_id")
-    return tuple(_query(query, f"queries[{index}]", limits) for index, query in enumerate(request.queries))
+    validation.unique(
+        (query.query_id for query in request.queries), field="queries[{index}].query_id"
+    )
+    return tuple(
+        _query(query, f"queries[{index}]", limits) for index, query in enumerate(request.queries)
+    )
 
 
 def _query(message: evaluator_pb2.Query, field: str, limits: EvaluationLimits) -> Query:
     return Query(
-        query_id=validation.identifier(message.query_id, field=f"{field}.query_id", remedy="give each query its own id"),
+        query_id=validation.identifier(
+            message.query_id, field=f"{field}.query_id", remedy="give each query its own id"
+        ),
         question=validation.text(
-            message.question, field=f"{field}.question", max_characters=limits.max_question_characters, remedy="give the question"
+            message.question,
+            field=f"{field}.question",
+            max_characters=limits.max_question_characters,
+            remedy="give the question",
         ),
         answer=validation.text(
             message.answer,
@@ -89,5 +117,7 @@ def _query(message: evaluator_pb2.Query, field: str, limits: EvaluationLimits) -
             max_characters=limits.max_answer_characters,
             remedy="give the gold answer, or drop the query: without one nothing can be graded",
         ),
-        context=validation.optional_text(message.context, field=f"{field}.context", max_characters=limits.max_context_characters),
+        context=validation.optional_text(
+            message.context, field=f"{field}.context", max_characters=limits.max_context_characters
+        ),
     )

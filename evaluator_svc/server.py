@@ -1,4 +1,7 @@
-"""Puts the evaluator on a gRPC server; three services on one server share engine, store and adapters."""
+"""Puts the evaluator on a gRPC server.
+
+Three services on one server share engine, store and adapters.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,8 @@ def register(
     Give `adapters` to share one cache between services.
     """
     adapters = adapters or AdapterCache(store, base_model=engine.name)
-    service = EvaluatorService(engine=engine, adapters=adapters, limits=limits or EvaluationLimits(), pace=pace or Pace())
+    service = EvaluatorService(
+        engine=engine, adapters=adapters, limits=limits or EvaluationLimits(), pace=pace or Pace()
+    )
     evaluator_pb2_grpc.add_EvaluatorServiceServicer_to_server(service, server)
     return SERVICE_NAME

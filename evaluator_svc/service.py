@@ -1,4 +1,8 @@
-"""EvaluatorService: questions by the domain, answers by the engine, grades by the domain, and proof that the adapter was applied."""
+"""EvaluatorService.
+
+Questions by the domain, answers by the engine, grades by the domain, and proof that the adapter was
+applied.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +31,18 @@ log = structlog.get_logger(__name__)
 class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
     """Serves Evaluate."""
 
-    def __init__(self, *, engine: Engine, adapters: AdapterCache, limits: EvaluationLimits, pace: Pace) -> None:
+    def __init__(
+        self, *, engine: Engine, adapters: AdapterCache, limits: EvaluationLimits, pace: Pace
+    ) -> None:
         self._engine, self._adapters, self._limits, self._pace = engine, adapters, limits, pace
 
     async def Evaluate(
         self, request: evaluator_pb2.EvaluateRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[evaluator_pb2.EvaluateResponse]:
-        """Stream progress, then the graded result. A cancelled call or a passed deadline stops the work; a retry does it again."""
+        """Stream progress, then the graded result.
+
+        A cancelled call or a passed deadline stops the work; a retry does it again.
+        """
         plan = parse_evaluation(request, limits=self._limits)
         self._adapters.check_base_model(plan.base_model)
         engine_request = await self._engine_request(plan)
@@ -42,7 +51,9 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         def on_progress(done: int) -> None:
             progress.set(_progress(common_pb2.TASK_STATE_RUNNING, done, plan))
 
-        async with engine_call(lambda: self._engine.evaluate(engine_request, on_progress=on_progress)) as finished:
+        async with engine_call(
+            lambda: self._engine.evaluate(engine_request, on_progress=on_progress)
+        ) as finished:
             async for news in sample(progress, finished, pace=self._pace):
                 yield evaluator_pb2.EvaluateResponse(progress=news)
             evaluated = result_of(finished)
@@ -61,22 +72,39 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         yield evaluator_pb2.EvaluateResponse(result=result)
 
     async def _engine_request(self, plan: EvaluationPlan) -> EvaluationRequest:
-        policy = None if plan.policy is None else await self._adapters.get(plan.policy, field="policy.adapter")
-        adapter = None if plan.adapter is None else await self._adapters.get(plan.adapter, field="adapter")
-        prompts = [plan.domain.question_prompt(query, plan.question_format) for query in plan.queries]
+        policy = (
+            None
+            if plan.policy is None
+            else await self._adapters.get(plan.policy, field="policy.adapter")
+        )
+        adapter = (
+            None
+            if plan.adapter is None
+            else await self._adapters.get(plan.adapter, field="adapter")
+        )
+        prompts = [
+            plan.domain.question_prompt(query, plan.question_format) for query in plan.queries
+        ]
         return EvaluationRequest(
             run=plan.run,
             policy=policy,
             adapter=adapter,
             prompts=tuple(self._engine.render(prompt) for prompt in prompts),
-            golds=tuple(plan.domain.answer_completion(query.answer, plan.question_format) for query in plan.queries),
+            golds=tuple(
+                plan.domain.answer_completion(query.answer, plan.question_format)
+                for query in plan.queries
+            ),
             max_tokens=plan.max_tokens,
             stop=tuple(dict.fromkeys(stop for prompt in prompts for stop in prompt.stop)),
         )
 
 
-def _progress(state: common_pb2.TaskState.ValueType, done: int, plan: EvaluationPlan) -> evaluator_pb2.EvaluateProgress:
-    return evaluator_pb2.EvaluateProgress(state=state, queries_done=done, queries_total=len(plan.queries))
+def _progress(
+    state: common_pb2.TaskState.ValueType, done: int, plan: EvaluationPlan
+) -> evaluator_pb2.EvaluateProgress:
+    return evaluator_pb2.EvaluateProgress(
+        state=state, queries_done=done, queries_total=len(plan.queries)
+    )
 
 
 def _check_applied(digest: str, evaluated: EvaluationResult) -> None:
@@ -84,11 +112,15 @@ def _check_applied(digest: str, evaluated: EvaluationResult) -> None:
     difference = evaluated.max_logit_difference
     if not math.isfinite(difference):
         raise PreconditionFailed(
-            f"adapter {digest[:12]} makes the model's logits NaN or infinite", field="adapter", remedy="train it again at a lower rate"
+            f"adapter {digest[:12]} makes the model's logits NaN or infinite",
+            field="adapter",
+            remedy="train it again at a lower rate",
         )
     if difference == 0:
         raise PreconditionFailed(
-            f"adapter was not applied: {digest[:12]} leaves the logits exactly as they are without it",
+            f"adapter was not applied: {digest[:12]} leaves the logits exactly as they are "
+            "without it",
             field="adapter",
-            remedy="check that the adapter's weights are not all zero and that its layers are the base model's",
+            remedy="check that the adapter's weights are not all zero and that its layers are the "
+            "base model's",
         )

@@ -39,7 +39,9 @@ def main(
     model: ModelOption = "smollm2-135m",
     address: AddressOption = "127.0.0.1:50051",
     metrics_port: MetricsPortOption = 9101,
-    rows: Annotated[int, typer.Option(envvar="SEAL_ROWS", min=1, help="Edits sampled at once.")] = DEFAULTS.generation_rows,
+    rows: Annotated[
+        int, typer.Option(envvar="SEAL_ROWS", min=1, help="Edits sampled at once.")
+    ] = DEFAULTS.generation_rows,
     dtype: DtypeOption = Dtype.AUTO,
     device: DeviceOption = DEFAULTS.device,
     threads: ThreadsOption = DEFAULTS.threads,
@@ -51,14 +53,22 @@ def main(
 ) -> None:
     """Let the policy write self-edits for contexts (gRPC service seal.v1.GeneratorService).
 
-    Every edit has its own seed: the same request gives the same edits. The policy is the base model or an adapter of the artifact store.
+    Every edit has its own seed: the same request gives the same edits. The policy is the base model
+    or an adapter of the artifact store.
 
-    On SIGTERM it becomes NOT_SERVING, takes no new request, lets running calls end within the grace, and then leaves: what was cut gives
-    the same edits when its client asks again.
+    On SIGTERM it becomes NOT_SERVING, takes no new request, lets running calls end within the
+    grace, and then leaves: what was cut gives the same edits when its client asks again.
 
     Exit codes: 0 ended by a signal, 2 wrong option or model, 42 permanent error, 43 worth a retry.
     """
-    settings = EngineSettings(slots=1, generation_rows=rows, dtype=dtype.value, device=device, threads=threads, max_queue=max_queue)
+    settings = EngineSettings(
+        slots=1,
+        generation_rows=rows,
+        dtype=dtype.value,
+        device=device,
+        threads=threads,
+        max_queue=max_queue,
+    )
     serve(
         ServingOptions(
             model=model,
@@ -78,7 +88,9 @@ def main(
 def _make(backend: Backend) -> Serving:
     from generator_svc.server import register  # loads torch: not for --help
 
-    return Serving(partial(register, engine=backend.engine, store=backend.store, adapters=backend.adapters))
+    return Serving(
+        partial(register, engine=backend.engine, store=backend.store, adapters=backend.adapters)
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What one GenerateEdits request asks for, checked: every bound is refused by the name of its field before the engine sees anything."""
+"""What one GenerateEdits request asks for, checked.
+
+Every bound is refused by the name of its field before the engine sees anything.
+"""
 
 from __future__ import annotations
 
@@ -64,48 +67,104 @@ class GenerationPlan:
         return sum(len(context.seeds) for context in self.contexts)
 
 
-def parse_generation(request: generator_pb2.GenerateEditsRequest, *, limits: GenerationLimits) -> GenerationPlan:
+def parse_generation(
+    request: generator_pb2.GenerateEditsRequest, *, limits: GenerationLimits
+) -> GenerationPlan:
     """Check a request. Raises InvalidInput naming the field."""
     validation.request_id(request.request_id)
     sampling, domain = request.sampling, get_domain(request.domain)
-    family = cast(PromptFamily, validation.one_of(request.prompt.family, get_args(PromptFamily), field="prompt.family"))
+    family = cast(
+        PromptFamily,
+        validation.one_of(request.prompt.family, get_args(PromptFamily), field="prompt.family"),
+    )
     if not domain.writes_edits(family):
-        raise validation.refuse("prompt.family", f"{family!r} has no self-edits", "train on the passage alone, or use another family")
+        raise validation.refuse(
+            "prompt.family",
+            f"{family!r} has no self-edits",
+            "train on the passage alone, or use another family",
+        )
     return GenerationPlan(
         run=validation.run_name(request.run),
-        base_model=validation.identifier(request.policy.base_model, field="policy.base_model", remedy="name the base model of the run"),
-        policy=adapter_reference(request.policy.adapter, field="policy.adapter") if request.policy.HasField("adapter") else None,
+        base_model=validation.identifier(
+            request.policy.base_model,
+            field="policy.base_model",
+            remedy="name the base model of the run",
+        ),
+        policy=adapter_reference(request.policy.adapter, field="policy.adapter")
+        if request.policy.HasField("adapter")
+        else None,
         domain=domain,
         family=family,
-        format=cast(PromptFormat, validation.one_of(request.prompt.format, get_args(PromptFormat), field="prompt.format")),
-        temperature=validation.real_number(sampling.temperature, field="sampling.temperature", minimum=0.0, maximum=limits.max_temperature),
-        top_p=validation.real_number(sampling.top_p, field="sampling.top_p", minimum=1e-6, maximum=1.0),
-        max_tokens=validation.whole_number(sampling.max_tokens, field="sampling.max_tokens", minimum=1, maximum=limits.max_tokens),
+        format=cast(
+            PromptFormat,
+            validation.one_of(request.prompt.format, get_args(PromptFormat), field="prompt.format"),
+        ),
+        temperature=validation.real_number(
+            sampling.temperature,
+            field="sampling.temperature",
+            minimum=0.0,
+            maximum=limits.max_temperature,
+        ),
+        top_p=validation.real_number(
+            sampling.top_p, field="sampling.top_p", minimum=1e-6, maximum=1.0
+        ),
+        max_tokens=validation.whole_number(
+            sampling.max_tokens, field="sampling.max_tokens", minimum=1, maximum=limits.max_tokens
+        ),
         contexts=_contexts(request.contexts, limits),
     )
 
 
-def _contexts(messages: Sequence[generator_pb2.EditContext], limits: GenerationLimits) -> tuple[PlannedContext, ...]:
+def _contexts(
+    messages: Sequence[generator_pb2.EditContext], limits: GenerationLimits
+) -> tuple[PlannedContext, ...]:
     validation.count(messages, field="contexts", maximum=limits.max_contexts, what="context")
-    validation.unique((message.context_id for message in messages), field="contexts[{index}].context_id")
+    validation.unique(
+        (message.context_id for message in messages), field="contexts[{index}].context_id"
+    )
     edits = sum(len(message.seeds) for message in messages)
     if edits > limits.max_edits:
-        raise validation.refuse("contexts", f"{edits} edits are asked for, the limit is {limits.max_edits}", "send several requests")
-    return tuple(_context(message, f"contexts[{index}]", limits) for index, message in enumerate(messages))
-
-
-def _context(message: generator_pb2.EditContext, field: str, limits: GenerationLimits) -> PlannedContext:
-    validation.count(message.seeds, field=f"{field}.seeds", maximum=limits.max_edits, what="seed")
-    return PlannedContext(
-        context_id=validation.identifier(message.context_id, field=f"{field}.context_id", remedy="give each context its own id"),
-        title=validation.optional_text(message.title, field=f"{field}.title", max_characters=limits.max_title_characters),
-        text=validation.text(message.text, field=f"{field}.text", max_characters=limits.max_text_characters, remedy="give the passage"),
-        seeds=tuple(validation.seed(seed, field=f"{field}.seeds[{place}]") for place, seed in enumerate(message.seeds)),
+        raise validation.refuse(
+            "contexts",
+            f"{edits} edits are asked for, the limit is {limits.max_edits}",
+            "send several requests",
+        )
+    return tuple(
+        _context(message, f"contexts[{index}]", limits) for index, message in enumerate(messages)
     )
 
 
-def cut_into_parts(contexts: Sequence[PlannedContext], *, max_edits: int) -> tuple[tuple[PlannedContext, ...], ...]:
-    """Cut contexts, in order, into parts of at most `max_edits` edits (or one context): what the engine samples at once."""
+def _context(
+    message: generator_pb2.EditContext, field: str, limits: GenerationLimits
+) -> PlannedContext:
+    validation.count(message.seeds, field=f"{field}.seeds", maximum=limits.max_edits, what="seed")
+    return PlannedContext(
+        context_id=validation.identifier(
+            message.context_id, field=f"{field}.context_id", remedy="give each context its own id"
+        ),
+        title=validation.optional_text(
+            message.title, field=f"{field}.title", max_characters=limits.max_title_characters
+        ),
+        text=validation.text(
+            message.text,
+            field=f"{field}.text",
+            max_characters=limits.max_text_characters,
+            remedy="give the passage",
+        ),
+        seeds=tuple(
+            validation.seed(seed, field=f"{field}.seeds[{place}]")
+            for place, seed in enumerate(message.seeds)
+        ),
+    )
+
+
+def cut_into_parts(
+    contexts: Sequence[PlannedContext], *, max_edits: int
+) -> tuple[tuple[PlannedContext, ...], ...]:
+    """Cut contexts, in order, into parts of at most `max_edits` edits (or one context).
+
+    What the engine samples at once.
+    """
     parts: list[list[PlannedContext]] = []
     room = 0
     for context in contexts:

@@ -1,4 +1,7 @@
-"""Puts the generator on a gRPC server; three services on one server share engine, store and adapters."""
+"""Puts the generator on a gRPC server.
+
+Three services on one server share engine, store and adapters.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,8 @@ def register(
     Give `adapters` to share one cache between services.
     """
     adapters = adapters or AdapterCache(store, base_model=engine.name)
-    service = GeneratorService(engine=engine, adapters=adapters, limits=limits or GenerationLimits(), pace=pace or Pace())
+    service = GeneratorService(
+        engine=engine, adapters=adapters, limits=limits or GenerationLimits(), pace=pace or Pace()
+    )
     generator_pb2_grpc.add_GeneratorServiceServicer_to_server(service, server)
     return SERVICE_NAME

@@ -1,1 +1,4 @@
-"""SEAL on Kubernetes: a language model that writes its own finetuning data, as a service (arXiv 2506.10943)."""
+"""SEAL on Kubernetes.
+
+A language model that writes its own finetuning data, as a service (arXiv 2506.10943).
+"""

@@ -1,7 +1,9 @@
-"""Adapters in memory, by digest: what three services and many calls share instead of reading the same directory again and again.
+"""Adapters in memory, by digest.
 
-A policy is used by every call of a round, so it is fetched, verified and parsed once; an inner adapter usually once. Concurrent callers
-of one digest wait for one load. Least recently used adapters leave first.
+What three services and many calls share instead of reading the same directory again and again. A
+policy is used by every call of a round, so it is fetched, verified and parsed once; an inner
+adapter usually once. Concurrent callers of one digest wait for one load. Least recently used
+adapters leave first.
 """
 
 from __future__ import annotations
@@ -24,9 +26,17 @@ class AdapterCache:
     """Loaded adapters by sha256; belongs to one event loop."""
 
     def __init__(
-        self, store: ArtifactStore, *, base_model: str, capacity: int = 16, load: Callable[[Path], Adapter] = load_adapter
+        self,
+        store: ArtifactStore,
+        *,
+        base_model: str,
+        capacity: int = 16,
+        load: Callable[[Path], Adapter] = load_adapter,
     ) -> None:
-        """`base_model`: the engine's name; adapters of another are refused. `capacity`: adapters kept. `load` reads a PEFT directory."""
+        """`base_model`: the engine's name; adapters of another are refused.
+
+        `capacity`: adapters kept. `load` reads a PEFT directory.
+        """
         self._store = store
         self.base_model = base_model
         self._capacity = capacity
@@ -36,15 +46,18 @@ class AdapterCache:
     async def get(self, reference: AdapterReference, *, field: str) -> Adapter:
         """Adapter of `reference`, its files verified against the digest when it is first read.
 
-        Raises InvalidInput naming both bases if it was trained on another model, and what the store and the reader raise.
+        Raises InvalidInput naming both bases if it was trained on another model, and what the store
+        and the reader raise.
         """
         adapter = await asyncio.shield(self._loading(reference))
         if adapter.base_model != self.base_model:
             raise InvalidInput(
-                f"{field}: adapter {reference.sha256[:12]} was trained on base model {adapter.base_model!r}, "
+                f"{field}: adapter {reference.sha256[:12]} was trained on base model "
+                f"{adapter.base_model!r}, "
                 f"this service has loaded {self.base_model!r}",
                 field=field,
-                remedy=f"use an adapter trained on {self.base_model!r}, or call a service that has loaded {adapter.base_model!r}",
+                remedy=f"use an adapter trained on {self.base_model!r}, or call a service that "
+                f"has loaded {adapter.base_model!r}",
             )
         return adapter
 
@@ -52,7 +65,8 @@ class AdapterCache:
         """Raise InvalidInput naming both bases if `name` is not the loaded base model."""
         if name != self.base_model:
             raise InvalidInput(
-                f"{field}: asked for base model {name!r}, this service has loaded {self.base_model!r}",
+                f"{field}: asked for base model {name!r}, this service has loaded "
+                f"{self.base_model!r}",
                 field=field,
                 remedy=f"ask for {self.base_model!r}, or call a service that has loaded {name!r}",
             )
@@ -60,7 +74,9 @@ class AdapterCache:
     def _loading(self, reference: AdapterReference) -> asyncio.Task[Adapter]:
         digest = reference.sha256
         if (loading := self._loads.get(digest)) is None:
-            loading = asyncio.create_task(asyncio.to_thread(self._fetch, reference), name=f"load adapter {digest[:12]}")
+            loading = asyncio.create_task(
+                asyncio.to_thread(self._fetch, reference), name=f"load adapter {digest[:12]}"
+            )
             loading.add_done_callback(lambda done: self._forget_failed(digest, done))
             self._loads[digest] = loading
             while len(self._loads) > self._capacity:

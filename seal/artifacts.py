@@ -1,8 +1,10 @@
-"""The artifact store: everything that outlives a process, under one root URI (`file://`, `s3://`, `gs://`, `memory://`).
+"""The artifact store.
 
-Single files are written whole or not at all. A directory, for example an adapter, is published under the sha256 of its manifest, so its
-address says what is in it: publishing it twice is one artifact, a reader checks every byte against the address, and nothing that is
-addressed ever changes. All calls block; in async code use `asyncio.to_thread`.
+Everything that outlives a process, under one root URI (`file://`, `s3://`, `gs://`, `memory://`).
+Single files are written whole or not at all. A directory, for example an adapter, is published
+under the sha256 of its manifest, so its address says what is in it: publishing it twice is one
+artifact, a reader checks every byte against the address, and nothing that is addressed ever
+changes. All calls block; in async code use `asyncio.to_thread`.
 """
 
 from __future__ import annotations
@@ -32,20 +34,30 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class ArtifactStore:
-    """Files and content-addressed directories below one root. Paths are relative, with `/`; thread-safe."""
+    """Files and content-addressed directories below one root.
+
+    Paths are relative, with `/`; thread-safe.
+    """
 
     def __init__(self, root_uri: str, *, cache_dir: Path | None = None) -> None:
-        """`root_uri`: a URI or a local path; it need not exist yet. `cache_dir`: where copies from object stores go (default: user cache).
+        """`root_uri`: a URI or a local path; it need not exist yet.
 
-        Raises InvalidInput for a scheme that is not allowed or a root that is none, PreconditionFailed if the scheme's driver is missing.
+        `cache_dir`: where copies from object stores go (default: user cache). Raises InvalidInput
+        for a scheme that is not allowed or a root that is none, PreconditionFailed if the scheme's
+        driver is missing.
         """
-        scheme, path = _parse_uri(root_uri if "://" in root_uri else Path(root_uri).expanduser().absolute().as_uri(), field="root_uri")
+        scheme, path = _parse_uri(
+            root_uri if "://" in root_uri else Path(root_uri).expanduser().absolute().as_uri(),
+            field="root_uri",
+        )
         self._scheme, self._path = scheme, path
         self._storage: Storage
         if scheme == "file":
             self._storage = LocalStorage(Path(path))
         else:
-            self._storage = ObjectStorage(scheme, path, cache=(cache_dir or cache_directory()) / "adapters")
+            self._storage = ObjectStorage(
+                scheme, path, cache=(cache_dir or cache_directory()) / "adapters"
+            )
 
     @property
     def root_uri(self) -> str:
@@ -57,7 +69,10 @@ class ArtifactStore:
         return self._storage.uri(_checked(path))
 
     def write_bytes(self, path: str, content: bytes) -> None:
-        """Create or replace a file, durably. Raises Exhausted naming the path if the disk is full; then nothing has changed."""
+        """Create or replace a file, durably.
+
+        Raises Exhausted naming the path if the disk is full; then nothing has changed.
+        """
         self._storage.write(_checked(path), content)
 
     def read_bytes(self, path: str) -> bytes:
@@ -78,7 +93,8 @@ class ArtifactStore:
             where = ".".join(str(part) for part in first["loc"])
             raise Internal(
                 f"{self.uri(path)} holds no {kind.__name__}: {where or 'the file'}: {first['msg']}",
-                remedy="it was truncated, edited or written by another version; delete it and it is made again",
+                remedy="it was truncated, edited or written by another version; delete it and it "
+                "is made again",
                 field=where,
             ) from error
 
@@ -91,56 +107,85 @@ class ArtifactStore:
         self._storage.remove(_checked(path))
 
     def list(self, prefix: str = "") -> tuple[str, ...]:
-        """Paths of all files beneath a directory, sorted; unfinished ones are never among them. Empty if there is no such directory."""
+        """Paths of all files beneath a directory, sorted; unfinished ones are never among them.
+
+        Empty if there is no such directory.
+        """
         return self._storage.list(_checked(prefix) if prefix else "")
 
     def publish_directory(self, local_dir: Path, prefix: str) -> AdapterReference:
-        """Copy a flat directory to `{root}/{prefix}/{sha256}`; one of the same content that is there already is adopted.
+        """Copy a flat directory to `{root}/{prefix}/{sha256}`.
 
-        Raises InvalidInput naming the entry that is a link, a directory or of a kind not in `PUBLISHED_SUFFIXES`; Exhausted if the disk is
-        full. Whatever stops it, readers see nothing of an unfinished one.
+        One of the same content that is there already is adopted. Raises InvalidInput naming the
+        entry that is a link, a directory or of a kind not in `PUBLISHED_SUFFIXES`; Exhausted if the
+        disk is full. Whatever stops it, readers see nothing of an unfinished one.
         """
         checked = _checked(prefix)
-        sha256 = self._storage.publish(local_dir, check_file_names(local_dir, allowed_suffixes=PUBLISHED_SUFFIXES), checked)
+        sha256 = self._storage.publish(
+            local_dir, check_file_names(local_dir, allowed_suffixes=PUBLISHED_SUFFIXES), checked
+        )
         return AdapterReference(uri=self._storage.uri(f"{checked}/{sha256}"), sha256=sha256)
 
     def fetch_directory(self, reference: AdapterReference) -> Path:
         """Local directory with the referenced files (for `file://` the published one itself), every sha256 checked. Do not write to it.
 
-        Raises InvalidInput if the URI does not lie below the root, NotFound if nothing was published there, Internal naming the file that
-        is missing, extra, truncated or altered.
+        Raises InvalidInput if the URI does not lie below the root, NotFound if nothing was
+        published there, Internal naming the file that is missing, extra, truncated or altered.
         """
         if not _SHA256.fullmatch(reference.sha256):
-            raise InvalidInput(f"{reference.sha256[:80]!r} is no sha256 in hex", field="sha256", remedy="give the reference unaltered")
+            raise InvalidInput(
+                f"{reference.sha256[:80]!r} is no sha256 in hex",
+                field="sha256",
+                remedy="give the reference unaltered",
+            )
         scheme, path = _parse_uri(reference.uri, field="uri")
         if scheme != self._scheme or not path.startswith(self._path.rstrip("/") + "/"):
             raise InvalidInput(
                 f"{reference.uri} does not lie below the artifact root {self.root_uri}",
                 field="uri",
-                remedy="use an artifact of this store, or start the service with the root that holds it",
+                remedy="use an artifact of this store, or start the service with the root that "
+                "holds it",
             )
         return self._storage.fetch(path.removeprefix(self._path).strip("/"), reference.sha256)
 
     def remove_leftovers(self, prefix: str = "", *, older_than_seconds: float = 3600.0) -> int:
-        """Delete unfinished files that killed writers left; returns their number. Younger ones may belong to a writer that is alive."""
-        return self._storage.remove_leftovers(_checked(prefix) if prefix else "", older_than_seconds=older_than_seconds)
+        """Delete unfinished files that killed writers left; returns their number.
+
+        Younger ones may belong to a writer that is alive.
+        """
+        return self._storage.remove_leftovers(
+            _checked(prefix) if prefix else "", older_than_seconds=older_than_seconds
+        )
 
 
 def _parse_uri(uri: str, *, field: str) -> tuple[str, str]:
-    """Scheme and path (for object stores: bucket and key) of a URI; a `file` path is percent-decoded. Raises InvalidInput."""
+    """Scheme and path (for object stores: bucket and key) of a URI.
+
+    A `file` path is percent-decoded. Raises InvalidInput.
+    """
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme not in SCHEMES:
         allowed = ", ".join(f"{name}://" for name in SCHEMES)
-        raise InvalidInput(f"{uri} has no allowed scheme", field=field, remedy=f"use one of {allowed}")
+        raise InvalidInput(
+            f"{uri} has no allowed scheme", field=field, remedy=f"use one of {allowed}"
+        )
     if scheme == "file":
         if not rest.startswith("/"):
-            raise InvalidInput(f"{uri} names a host, not a path", field=field, remedy="write file:// and an absolute path: file:///data")
+            raise InvalidInput(
+                f"{uri} names a host, not a path",
+                field=field,
+                remedy="write file:// and an absolute path: file:///data",
+            )
         rest = unquote(rest)
     elif "?" in rest or "#" in rest:
-        raise InvalidInput(f"{uri} holds ? or #", field=field, remedy="give the plain URI of a directory")
+        raise InvalidInput(
+            f"{uri} holds ? or #", field=field, remedy="give the plain URI of a directory"
+        )
     path = rest.rstrip("/")
     if not path.strip("/"):
-        raise InvalidInput(f"{uri} names no directory", field=field, remedy="add a directory or a bucket")
+        raise InvalidInput(
+            f"{uri} names no directory", field=field, remedy="add a directory or a bucket"
+        )
     _check_parts(path.removeprefix("/"), shown=uri, field=field)
     return scheme, path
 
@@ -148,16 +193,28 @@ def _parse_uri(uri: str, *, field: str) -> tuple[str, str]:
 def _checked(path: str) -> str:
     """A relative path that stays below the root, as it was given."""
     if path.startswith("/") or "://" in path:
-        raise InvalidInput(f"{path!r} is not relative", field="path", remedy="give a path below the artifact root")
+        raise InvalidInput(
+            f"{path!r} is not relative", field="path", remedy="give a path below the artifact root"
+        )
     _check_parts(path, shown=path, field="path")
     return path
 
 
 def _check_parts(path: str, *, shown: str, field: str) -> None:
     if _UNSAFE.search(path):
-        raise InvalidInput(f"{shown!r} holds a backslash or a control character", field=field, remedy="use plain characters and /")
+        raise InvalidInput(
+            f"{shown!r} holds a backslash or a control character",
+            field=field,
+            remedy="use plain characters and /",
+        )
     for part in path.split("/"):
         if part in ("", ".", ".."):
-            raise InvalidInput(f"{shown!r} holds an empty, . or .. part", field=field, remedy="give the plain path")
+            raise InvalidInput(
+                f"{shown!r} holds an empty, . or .. part", field=field, remedy="give the plain path"
+            )
         if part.startswith(TEMPORARY_PREFIX):
-            raise InvalidInput(f"{shown!r} holds a reserved name", field=field, remedy=f"do not begin a name with {TEMPORARY_PREFIX}")
+            raise InvalidInput(
+                f"{shown!r} holds a reserved name",
+                field=field,
+                remedy=f"do not begin a name with {TEMPORARY_PREFIX}",
+            )

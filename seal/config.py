@@ -1,7 +1,8 @@
-"""From a YAML file to a `RunSpec`: profile, then file, then overrides, each laid over the one before, field by field.
+"""From a YAML file to a `RunSpec`.
 
-Every refusal names where the value came from, the dotted field, what is wrong and, for a field that does not exist, the one that was
-probably meant.
+Profile, then file, then overrides, each laid over the one before, field by field. Every refusal
+names where the value came from, the dotted field, what is wrong and, for a field that does not
+exist, the one that was probably meant.
 """
 
 from __future__ import annotations
@@ -45,15 +46,18 @@ class _Layer:
 def load_run_spec(path: Path | None, overrides: Mapping[str, object] | None = None) -> RunSpec:
     """Read a run's config.
 
-    `path`: YAML file, or None for the profile alone. `overrides`: values that win over the file; keys may be dotted
-    (`"inner.optimizer.epochs": 5`) or nested mappings; a value of None is no override. The profile is the overrides' or the file's
-    `profile`, else `embedded`.
+    `path`: YAML file, or None for the profile alone. `overrides`: values that win over the file;
+    keys may be dotted (`"inner.optimizer.epochs": 5`) or nested mappings; a value of None is no
+    override. The profile is the overrides' or the file's `profile`, else `embedded`.
 
-    Raises NotFound for a missing file and InvalidInput naming source, field and remedy for everything else.
+    Raises NotFound for a missing file and InvalidInput naming source, field and remedy for
+    everything else.
     """
     file = _Layer(str(path), _read_yaml(path)) if path is not None else _Layer("", {})
     override = _Layer(OVERRIDES, _nested(overrides or {}))
-    profile = _load_profile(str(override.values.get("profile") or file.values.get("profile") or PROFILES[0]))
+    profile = _load_profile(
+        str(override.values.get("profile") or file.values.get("profile") or PROFILES[0])
+    )
     layers = (profile, file, override)
     merged: Tree = {}
     for layer in layers:
@@ -67,8 +71,14 @@ def load_run_spec(path: Path | None, overrides: Mapping[str, object] | None = No
 def _load_profile(name: str) -> _Layer:
     """Values of a profile. Raises InvalidInput naming the profiles there are."""
     if name not in PROFILES:
-        raise InvalidInput(f"profile: {name!r} is unknown", field="profile", remedy="use one of: " + ", ".join(PROFILES))
-    text = (importlib.resources.files("seal") / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")
+        raise InvalidInput(
+            f"profile: {name!r} is unknown",
+            field="profile",
+            remedy="use one of: " + ", ".join(PROFILES),
+        )
+    text = (importlib.resources.files("seal") / "profiles" / f"{name}.yaml").read_text(
+        encoding="utf-8"
+    )
     return _Layer(f"profile {name}", _parse_yaml(text, where=f"profile {name}"))
 
 
@@ -80,7 +90,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = key_node.value
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is there twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is there twice", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
@@ -90,23 +102,33 @@ def _read_yaml(path: Path) -> Tree:
         if path.is_dir():
             raise InvalidInput(f"{path} is a directory", remedy="give a YAML file")
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise InvalidInput(f"{path} has more than {MAX_CONFIG_BYTES} bytes", remedy="give the config file, not the dataset")
+            raise InvalidInput(
+                f"{path} has more than {MAX_CONFIG_BYTES} bytes",
+                remedy="give the config file, not the dataset",
+            )
         content = path.read_bytes()
     try:
         return _parse_yaml(content.decode("utf-8"), where=str(path))
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"{path} is not UTF-8 at byte {error.start}", remedy="save it as UTF-8 text") from error
+        raise InvalidInput(
+            f"{path} is not UTF-8 at byte {error.start}", remedy="save it as UTF-8 text"
+        ) from error
 
 
 def _parse_yaml(text: str, *, where: str) -> Tree:
     try:
         tree = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a subclass of SafeLoader
     except yaml.YAMLError as error:
-        raise InvalidInput(f"{where} is no valid YAML: {_yaml_problem(error)}", remedy="correct that line") from error
+        raise InvalidInput(
+            f"{where} is no valid YAML: {_yaml_problem(error)}", remedy="correct that line"
+        ) from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise InvalidInput(f"{where} holds no mapping of fields", remedy="write `field: value` lines, for example `rounds: 1`")
+        raise InvalidInput(
+            f"{where} holds no mapping of fields",
+            remedy="write `field: value` lines, for example `rounds: 1`",
+        )
     return tree
 
 
@@ -127,7 +149,11 @@ def _nested(overrides: Mapping[str, object]) -> Tree:
 
 
 def _merge(under: Tree, over: Mapping[str, object]) -> Tree:
-    """Lay one tree over another. A mapping is merged field by field, anything else replaces; None (an empty section) changes nothing."""
+    """Lay one tree over another.
+
+    A mapping is merged field by field, anything else replaces; None (an empty section) changes
+    nothing.
+    """
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
@@ -143,7 +169,10 @@ def _merge(under: Tree, over: Mapping[str, object]) -> Tree:
 def _refusal(error: ValidationError, layers: tuple[_Layer, ...]) -> InvalidInput:
     """All that pydantic found, the first in full with its remedy."""
     details = error.errors(include_url=False)
-    shown = [f"{_source(detail, layers)}: {_field(detail)}: {_problem(detail)}" for detail in details[:_SHOWN_ERRORS]]
+    shown = [
+        f"{_source(detail, layers)}: {_field(detail)}: {_problem(detail)}"
+        for detail in details[:_SHOWN_ERRORS]
+    ]
     if len(details) > _SHOWN_ERRORS:
         shown.append(f"and {len(details) - _SHOWN_ERRORS} more")
     return InvalidInput("; ".join(shown), field=_field(details[0]), remedy=_remedy(details[0]))
@@ -154,7 +183,10 @@ def _field(detail: ErrorDetails) -> str:
 
 
 def _location(detail: ErrorDetails) -> tuple[int | str, ...]:
-    """Where the fault lies: what two fields together break, pydantic reports without a place, but our own refusals name it."""
+    """Where the fault lies.
+
+    What two fields together break, pydantic reports without a place, but our own refusals name it.
+    """
     refused = _refused(detail)
     return tuple(refused.field.split(".")) if refused else detail["loc"]
 

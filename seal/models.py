@@ -1,7 +1,7 @@
 """From the name of a base model to a directory that the engine can load, checked before torch is asked.
 
-Four sources: an embedded name, `hf://org/model[@revision]`, `file://`, a plain path. Only data is ever loaded: safetensors, never pickle,
-never a model's own code.
+Four sources: an embedded name, `hf://org/model[@revision]`, `file://`, a plain path. Only data is
+ever loaded: safetensors, never pickle, never a model's own code.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ HUB_FILES = (
 )
 """What is taken from a repository of the Hugging Face hub."""
 
-_HUB_ID = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[A-Za-z0-9][\w./-]*))?")
+_HUB_ID = re.compile(
+    r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[A-Za-z0-9][\w./-]*))?"
+)
 _TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 _INDEX = "model.safetensors.index.json"
 _MAX_HEADER_BYTES = 100 << 20
@@ -51,29 +53,45 @@ class ResolvedModel:
     path: Path
     """Directory with config.json, tokenizer and safetensors."""
     sha256_of_weights: str
-    """Digest of the weights, lower-case hex: of the file itself, or of the sorted lines `sha256  name` if there are several."""
+    """Digest of the weights, lower-case hex: of the file itself, or of the sorted lines `sha256
+    name` if there are several."""
 
 
 def resolve_model(
-    source: str, *, cache_dir: Path | None = None, offline: bool = False, force: bool = False, progress: Progress | None = None
+    source: str,
+    *,
+    cache_dir: Path | None = None,
+    offline: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
 ) -> ResolvedModel:
     """Find, download or make a base model and check that it is complete.
 
-    `cache_dir`: where embedded models are kept (default: `$SEAL_CACHE` or the user's cache). `offline`: download nothing. `force`: make an
-    embedded model anew. `progress`: see `seal.embedded.Progress`.
+    `cache_dir`: where embedded models are kept (default: `$SEAL_CACHE` or the user's cache).
+    `offline`: download nothing. `force`: make an embedded model anew. `progress`: see
+    `seal.embedded.Progress`.
 
-    Raises InvalidInput naming what a directory lacks or why a source is none, NotFound for what does not exist (offline: is not cached),
-    Internal naming the damaged file of a cache, Transient if a download failed, Exhausted if the disk is full, PreconditionFailed if
-    access is refused or a package is missing.
+    Raises InvalidInput naming what a directory lacks or why a source is none, NotFound for what
+    does not exist (offline: is not cached), Internal naming the damaged file of a cache, Transient
+    if a download failed, Exhausted if the disk is full, PreconditionFailed if access is refused or
+    a package is missing.
     """
     report = progress or _silent
     if (embedded := EMBEDDED_MODELS.get(source)) is not None:
         cache = cache_dir or cache_directory()
-        path, manifest = ensure_embedded(embedded, cache=cache, offline=offline, force=force, progress=report)
-        weights = {name: entry.sha256 for name, entry in manifest.files.items() if name.endswith(".safetensors")}
+        path, manifest = ensure_embedded(
+            embedded, cache=cache, offline=offline, force=force, progress=report
+        )
+        weights = {
+            name: entry.sha256
+            for name, entry in manifest.files.items()
+            if name.endswith(".safetensors")
+        }
         return ResolvedModel(name=source, path=path, sha256_of_weights=_weights_digest(weights))
     if source.startswith("hf://"):
-        return _checked(_from_hub(source, offline=offline), name=source.removeprefix("hf://"), progress=report)
+        return _checked(
+            _from_hub(source, offline=offline), name=source.removeprefix("hf://"), progress=report
+        )
     path = _local_path(source)
     return _checked(path, name=path.name, progress=report)
 
@@ -94,12 +112,18 @@ def _local_path(source: str) -> Path:
     if path.is_dir():
         return path
     if path.exists():
-        raise InvalidInput(f"model: {path} is a file", field="model", remedy="give the directory that holds config, tokenizer and weights")
+        raise InvalidInput(
+            f"model: {path} is a file",
+            field="model",
+            remedy="give the directory that holds config, tokenizer and weights",
+        )
     near = difflib.get_close_matches(source, EMBEDDED_MODELS, n=1, cutoff=0.5)
     raise NotFound(
         f"model: {source!r} is neither an embedded model nor a directory",
         field="model",
-        remedy=f"did you mean {near[0]}?" if near else "use one of: " + ", ".join([*EMBEDDED_MODELS, "hf://org/model", "a path"]),
+        remedy=f"did you mean {near[0]}?"
+        if near
+        else "use one of: " + ", ".join([*EMBEDDED_MODELS, "hf://org/model", "a path"]),
     )
 
 
@@ -108,13 +132,21 @@ def _checked(path: Path, *, name: str, progress: Progress) -> ResolvedModel:
     with file_errors(path):
         _check_config(path)
         if not any(all((path / part).is_file() for part in parts) for parts in _TOKENIZERS):
-            raise _incomplete(path, "no tokenizer (tokenizer.json or tokenizer.model)", "save it there with tokenizer.save_pretrained")
+            raise _incomplete(
+                path,
+                "no tokenizer (tokenizer.json or tokenizer.model)",
+                "save it there with tokenizer.save_pretrained",
+            )
         weights = _weight_files(path)
         for weight in weights:
             _check_safetensors(weight)
         digests: dict[str, str] = {}
         for done, weight in enumerate(weights):
-            progress("checking", sum(one.stat().st_size for one in weights[:done]), sum(one.stat().st_size for one in weights))
+            progress(
+                "checking",
+                sum(one.stat().st_size for one in weights[:done]),
+                sum(one.stat().st_size for one in weights),
+            )
             digests[weight.name] = remembered_sha256(weight)
     return ResolvedModel(name=name, path=path, sha256_of_weights=_weights_digest(digests))
 
@@ -136,9 +168,13 @@ def _json_object(file: Path) -> Mapping[str, object]:
     try:
         content = json.loads(file.read_bytes())
     except ValueError as error:
-        raise InvalidInput(f"model: {file} is no JSON: {error}", field="model", remedy="copy the file again") from error
+        raise InvalidInput(
+            f"model: {file} is no JSON: {error}", field="model", remedy="copy the file again"
+        ) from error
     if not isinstance(content, dict):
-        raise InvalidInput(f"model: {file} holds no JSON object", field="model", remedy="copy the file again")
+        raise InvalidInput(
+            f"model: {file} holds no JSON object", field="model", remedy="copy the file again"
+        )
     return content
 
 
@@ -148,21 +184,36 @@ def _weight_files(path: Path) -> list[Path]:
     if index.is_file():
         names = _json_object(index).get("weight_map")
         if not isinstance(names, dict) or not names:
-            raise InvalidInput(f"model: {index} has no weight_map", field="model", remedy="copy the file again")
+            raise InvalidInput(
+                f"model: {index} has no weight_map", field="model", remedy="copy the file again"
+            )
         files = sorted({path / Path(str(name)).name for name in names.values()})
         for file in files:
             if not file.is_file():
-                raise _incomplete(path, f"no {file.name}, which {_INDEX} names", "copy that file too")
+                raise _incomplete(
+                    path, f"no {file.name}, which {_INDEX} names", "copy that file too"
+                )
         return files
     if files := sorted(path.glob("*.safetensors")):
         return files
-    if pickles := sorted(file.name for file in path.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".gguf")):
-        raise _incomplete(path, f"no safetensors, only {pickles[0]}", "save it anew with model.save_pretrained, which writes safetensors")
-    raise _incomplete(path, "no weights (*.safetensors)", "save the model there with model.save_pretrained")
+    if pickles := sorted(
+        file.name for file in path.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".gguf")
+    ):
+        raise _incomplete(
+            path,
+            f"no safetensors, only {pickles[0]}",
+            "save it anew with model.save_pretrained, which writes safetensors",
+        )
+    raise _incomplete(
+        path, "no weights (*.safetensors)", "save the model there with model.save_pretrained"
+    )
 
 
 def _check_safetensors(file: Path) -> None:
-    """Compare the file's size with its own header: a download that was cut off is found here, by name."""
+    """Compare the file's size with its own header.
+
+    A download that was cut off is found here, by name.
+    """
     size = file.stat().st_size
     with file.open("rb") as reader:
         header_bytes = int.from_bytes(reader.read(8), "little")
@@ -170,7 +221,11 @@ def _check_safetensors(file: Path) -> None:
             raise _truncated(file)
         try:
             header = json.loads(reader.read(header_bytes))
-            ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+            ends = [
+                int(entry["data_offsets"][1])
+                for name, entry in header.items()
+                if name != "__metadata__"
+            ]
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise _truncated(file) from error
     if not ends or size != 8 + header_bytes + max(ends):
@@ -181,26 +236,41 @@ def _from_hub(source: str, *, offline: bool) -> Path:
     """Snapshot of a repository in the hub's own cache, which other programs share."""
     match = _HUB_ID.fullmatch(source.removeprefix("hf://"))
     if match is None or ".." in source:
-        raise InvalidInput(f"model: {source} names no repository", field="model", remedy="write hf://org/model or hf://org/model@revision")
+        raise InvalidInput(
+            f"model: {source} names no repository",
+            field="model",
+            remedy="write hf://org/model or hf://org/model@revision",
+        )
     try:
         from huggingface_hub import errors, snapshot_download  # here, because its import is slow
     except ModuleNotFoundError as error:
         raise PreconditionFailed(
-            f"hf:// models need the package {error.name}", remedy="install the engine: pip install 'seal-kubernetes[engine]'"
+            f"hf:// models need the package {error.name}",
+            remedy="install the engine: pip install 'seal-kubernetes[engine]'",
         ) from error
     repository, revision = match["repository"], match["revision"]
     files, not_files = list(HUB_FILES), ["*/*"]
     try:
         return Path(
-            snapshot_download(repository, revision=revision, allow_patterns=files, ignore_patterns=not_files, local_files_only=offline)
+            snapshot_download(
+                repository,
+                revision=revision,
+                allow_patterns=files,
+                ignore_patterns=not_files,
+                local_files_only=offline,
+            )
         )
     except errors.GatedRepoError as error:
         raise PreconditionFailed(
-            f"model: access to {repository} is refused", field="model", remedy="accept its terms on the hub and set HF_TOKEN"
+            f"model: access to {repository} is refused",
+            field="model",
+            remedy="accept its terms on the hub and set HF_TOKEN",
         ) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise NotFound(
-            f"model: the hub has no {source.removeprefix('hf://')}", field="model", remedy="check the name; for a private one set HF_TOKEN"
+            f"model: the hub has no {source.removeprefix('hf://')}",
+            field="model",
+            remedy="check the name; for a private one set HF_TOKEN",
         ) from error
     except errors.LocalEntryNotFoundError as error:
         if offline:
@@ -221,20 +291,30 @@ def _from_hub(source: str, *, offline: bool) -> Path:
 def _weights_digest(digests: Mapping[str, str]) -> str:
     if len(digests) == 1:
         return next(iter(digests.values()))
-    return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()
+    ).hexdigest()
 
 
 def _incomplete(path: Path, lacks: str, remedy: str) -> InvalidInput:
-    return InvalidInput(f"model: {path} is no complete model: it has {lacks}", field="model", remedy=remedy)
+    return InvalidInput(
+        f"model: {path} is no complete model: it has {lacks}", field="model", remedy=remedy
+    )
 
 
 def _truncated(file: Path) -> InvalidInput:
-    return InvalidInput(f"model: {file} is truncated or no safetensors file", field="model", remedy="copy or download that file again")
+    return InvalidInput(
+        f"model: {file} is truncated or no safetensors file",
+        field="model",
+        remedy="copy or download that file again",
+    )
 
 
 def _unreachable(source: str) -> Transient:
     return Transient(
-        f"model: {source} cannot be downloaded and is not in the hub's cache", field="model", remedy="check the network, or give a path"
+        f"model: {source} cannot be downloaded and is not in the hub's cache",
+        field="model",
+        remedy="check the network, or give a path",
     )
 
 

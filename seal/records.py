@@ -1,5 +1,6 @@
-"""What a run leaves in the artifact store, as pydantic models: one record per context, edit, inner loop and answer.
+"""What a run leaves in the artifact store, as pydantic models.
 
+One record per context, edit, inner loop and answer.
 Workers write them, selection and report read them. A score that is missing is `None`, never 0.
 """
 
@@ -78,7 +79,8 @@ class ExampleRecord(Record):
 
 
 InnerLoopKind = Literal["edit", "passage", "gold"]
-"""What the adapter was trained on: a self-edit (with the passage), the passage alone, or the gold question-answer pairs."""
+"""What the adapter was trained on: a self-edit (with the passage), the passage alone, or the gold
+question-answer pairs."""
 
 
 class InnerLoopRecord(Record):
@@ -124,7 +126,10 @@ class ContextRecord(Record):
 
 
 class ContextEditsRecord(Record):
-    """The k edits of one context, committed as soon as they are written: a restart trains the same edits."""
+    """The k edits of one context, committed as soon as they are written.
+
+    A restart trains the same edits.
+    """
 
     context_id: str
     prompt: str
@@ -135,7 +140,10 @@ class ContextEditsRecord(Record):
 
 
 class ScoreSum(Record):
-    """A mean in the making: sums of parts add up, and a missing score is neither counted nor added."""
+    """A mean in the making.
+
+    Sums of parts add up, and a missing score is neither counted nor added.
+    """
 
     n: int
     """Scores in the sum."""
@@ -169,8 +177,9 @@ class ShardSummary(Record):
     engine_seconds: dict[str, float]
     """Engine seconds by kind: generate, train, evaluate, improve."""
     scores: dict[str, ScoreSum] = {}
-    """Means over contexts: `baseline`, `edit` (mean of a context's candidates), `best` (its best candidate), `passage`, `gold`; and means
-    over answers to retained questions: `retained` (edit-adapted models), `retained_policy` (the policy alone)."""
+    """Means over contexts: `baseline`, `edit` (mean of a context's candidates), `best` (its best
+    candidate), `passage`, `gold`; and means over answers to retained questions: `retained`
+    (edit-adapted models), `retained_policy` (the policy alone)."""
     policy: AdapterReference | None = None
     """`improve` only: the new policy; None if nothing was kept, and the old policy stays."""
     kept: int = 0
@@ -198,6 +207,7 @@ class SelectionRecord(Record):
     round: int
     kept: tuple[KeptEdit, ...]
     dropped: dict[str, int]
-    """Candidates by reason: no-gain, all-equal, not-best, eliminated, invalid, diverged, ungraded."""
+    """Candidates by reason: no-gain, all-equal, not-best, eliminated, invalid, diverged,
+    ungraded."""
     sha256: str
     """Digest over the kept edits' digests, in order."""

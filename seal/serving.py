@@ -1,6 +1,7 @@
-"""What the commands `python -m generator_svc|trainer_svc|evaluator_svc` share: options, loading the model, serving, draining.
+"""What the commands `python -m generator_svc|trainer_svc|evaluator_svc` share.
 
-The options are typer annotations; every one can also be given by environment variable, which is how a pod gets them.
+Options, loading the model, serving, draining. The options are typer annotations; every one can also
+be given by environment variable, which is how a pod gets them.
 """
 
 from __future__ import annotations
@@ -52,36 +53,77 @@ ModelOption = Annotated[
     str,
     typer.Option(
         envvar="SEAL_MODEL",
-        help="Base model: smollm2-135m, a directory, file:// or hf://org/model[@revision]. Requests name it exactly as it is given here.",
+        help="Base model: smollm2-135m, a directory, file:// or hf://org/model[@revision]. "
+        "Requests name it exactly as it is given here.",
     ),
 ]
 ArtifactsOption = Annotated[
     str,
     typer.Option(
-        envvar="SEAL_ARTIFACTS", help="Artifact store that holds the adapters: a directory, file://, s3:// or gs://.", show_default=False
+        envvar="SEAL_ARTIFACTS",
+        help="Artifact store that holds the adapters: a directory, file://, s3:// or gs://.",
+        show_default=False,
     ),
 ]
 AddressOption = Annotated[
-    str, typer.Option(envvar="SEAL_ADDRESS", help="host:port to listen on (port 0 takes a free one), or unix:/path/to/socket.")
+    str,
+    typer.Option(
+        envvar="SEAL_ADDRESS",
+        help="host:port to listen on (port 0 takes a free one), or unix:/path/to/socket.",
+    ),
 ]
 MetricsPortOption = Annotated[
-    int, typer.Option(envvar="SEAL_METRICS_PORT", min=0, max=65535, help="HTTP port of the Prometheus metrics; 0 for none.")
+    int,
+    typer.Option(
+        envvar="SEAL_METRICS_PORT",
+        min=0,
+        max=65535,
+        help="HTTP port of the Prometheus metrics; 0 for none.",
+    ),
 ]
 DtypeOption = Annotated[
-    Dtype, typer.Option(envvar="SEAL_DTYPE", help="Compute type; auto takes bfloat16 where the device multiplies it in hardware.")
+    Dtype,
+    typer.Option(
+        envvar="SEAL_DTYPE",
+        help="Compute type; auto takes bfloat16 where the device multiplies it in hardware.",
+    ),
 ]
-DeviceOption = Annotated[str, typer.Option(envvar="SEAL_DEVICE", help="torch device, for example cpu or cuda:0.")]
-ThreadsOption = Annotated[int, typer.Option(envvar="SEAL_THREADS", min=0, help="CPU threads; 0 takes torch's default.")]
+DeviceOption = Annotated[
+    str, typer.Option(envvar="SEAL_DEVICE", help="torch device, for example cpu or cuda:0.")
+]
+ThreadsOption = Annotated[
+    int, typer.Option(envvar="SEAL_THREADS", min=0, help="CPU threads; 0 takes torch's default.")
+]
 QueueOption = Annotated[
-    int, typer.Option(envvar="SEAL_MAX_QUEUE", min=1, help="Requests that may wait; more are refused with RESOURCE_EXHAUSTED.")
+    int,
+    typer.Option(
+        envvar="SEAL_MAX_QUEUE",
+        min=1,
+        help="Requests that may wait; more are refused with RESOURCE_EXHAUSTED.",
+    ),
 ]
-OfflineOption = Annotated[bool, typer.Option("--offline", envvar="SEAL_OFFLINE", help="Never download: the model must be in the cache.")]
+OfflineOption = Annotated[
+    bool,
+    typer.Option(
+        "--offline", envvar="SEAL_OFFLINE", help="Never download: the model must be in the cache."
+    ),
+]
 GraceOption = Annotated[
-    float, typer.Option(envvar="SEAL_GRACE_SECONDS", min=0.0, help="Seconds that running work may take to end after SIGTERM.")
+    float,
+    typer.Option(
+        envvar="SEAL_GRACE_SECONDS",
+        min=0.0,
+        help="Seconds that running work may take to end after SIGTERM.",
+    ),
 ]
-LogLevelOption = Annotated[str, typer.Option(envvar="SEAL_LOG_LEVEL", help="debug, info, warning or error.")]
+LogLevelOption = Annotated[
+    str, typer.Option(envvar="SEAL_LOG_LEVEL", help="debug, info, warning or error.")
+]
 LogFormatOption = Annotated[
-    LogFormat, typer.Option(envvar="SEAL_LOG_FORMAT", help="auto writes to a terminal for people, else JSON lines.")
+    LogFormat,
+    typer.Option(
+        envvar="SEAL_LOG_FORMAT", help="auto writes to a terminal for people, else JSON lines."
+    ),
 ]
 
 
@@ -125,13 +167,19 @@ class Serving:
     suspend: Callable[[], None] = _nothing_to_suspend
     """Called at the signal: put aside what can go on elsewhere or later. Returns at once."""
     drain: Callable[[float], Awaitable[None]] = _nothing_to_drain
-    """Called once the server has stopped, with the seconds that work which no call waits for may still take."""
+    """Called once the server has stopped, with the seconds that work which no call waits for may
+    still take."""
 
 
 def serve(options: ServingOptions, make: Callable[[Backend], Serving]) -> None:
-    """Load the model, serve until SIGTERM or SIGINT, drain. Errors end the process with their message and exit code."""
+    """Load the model, serve until SIGTERM or SIGINT, drain.
+
+    Errors end the process with their message and exit code.
+    """
     try:
-        json = None if options.log_format is LogFormat.AUTO else options.log_format is LogFormat.JSON
+        json = (
+            None if options.log_format is LogFormat.AUTO else options.log_format is LogFormat.JSON
+        )
         configure_logging(options.log_level, json)
         asyncio.run(_serve(options, make))
     except SealError as error:
@@ -147,7 +195,10 @@ async def _serve(options: ServingOptions, make: Callable[[Backend], Serving]) ->
         try:
             serving = make(backend)
             await serve_forever(
-                [serving.register], address=options.address, grace_seconds=options.grace_seconds, on_stopping=serving.suspend
+                [serving.register],
+                address=options.address,
+                grace_seconds=options.grace_seconds,
+                on_stopping=serving.suspend,
             )
             await serving.drain(options.grace_seconds)
         finally:
@@ -160,9 +211,18 @@ async def _serve(options: ServingOptions, make: Callable[[Backend], Serving]) ->
 def _load_backend(options: ServingOptions, store: ArtifactStore) -> Backend:
     """The slow part of a start: find, check and load the model."""
     model = resolve_model(options.model, offline=options.offline)
-    from seal.adapters import AdapterCache  # torch takes seconds to import: neither for --help nor for a model that is none
+    from seal.adapters import (
+        # Torch takes seconds to import: neither for --help nor for a model that is none
+        AdapterCache,
+    )
     from seal.engine import Engine
 
-    log.info("loading the model", model=options.model, path=str(model.path), device=options.engine.device, dtype=options.engine.dtype)
+    log.info(
+        "loading the model",
+        model=options.model,
+        path=str(model.path),
+        device=options.engine.device,
+        dtype=options.engine.dtype,
+    )
     engine = Engine.load(model.path, name=options.model, settings=options.engine)
     return Backend(engine, store, AdapterCache(store, base_model=engine.name))

@@ -1,8 +1,9 @@
-"""The configuration of a run, as pydantic models: a docstring with the unit under each field, unknown fields refused.
+"""The configuration of a run, as pydantic models.
 
-A run's config file holds any part of `RunSpec`; what it leaves out comes from its profile (`seal/profiles/*.yaml`): `embedded`
-is tuned for the 135M model on a CPU, `published` holds the numbers of the paper (arXiv 2506.10943, appendix B) for 7B models on GPUs.
-This module is light: no torch, no network.
+A docstring with the unit under each field, unknown fields refused. A run's config file holds any
+part of `RunSpec`; what it leaves out comes from its profile (`seal/profiles/*.yaml`): `embedded` is
+tuned for the 135M model on a CPU, `published` holds the numbers of the paper (arXiv 2506.10943,
+appendix B) for 7B models on GPUs. This module is light: no torch, no network.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from seal.restem.racing import rung_sizes
 
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
-PromptFamily = Literal["implications", "implications-long", "implications-very-long", "rewrite", "self-qa", "none", "chain-of-thought"]
+PromptFamily = Literal[
+    "implications",
+    "implications-long",
+    "implications-very-long",
+    "rewrite",
+    "self-qa",
+    "none",
+    "chain-of-thought",
+]
 PromptFormat = Literal["base", "chat"]
 QuestionFormat = Literal["few-shot", "plain", "chat"]
 GraderName = Literal["exact", "contains", "f1", "logprob"]
@@ -33,7 +42,9 @@ def _yaml_switch(value: object) -> object:
 class Settings(BaseModel):
     """Base of every settings model: frozen, unknown fields refused, numbers finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class LoraSettings(Settings):
@@ -65,8 +76,9 @@ class OptimizerSettings(Settings):
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Global gradient norm is clipped to this; 0 is no clipping."""
     pad_to_tokens: int = Field(default=0, ge=0, le=32_768)
-    """0 trains on each row's own tokens and one end-of-sequence token. Else shorter rows are filled up to so many tokens with
-    end-of-sequence tokens that all count as targets, as the published system does with 2,048: for comparison, at its cost."""
+    """0 trains on each row's own tokens and one end-of-sequence token. Else shorter rows are filled
+    up to so many tokens with end-of-sequence tokens that all count as targets, as the published
+    system does with 2,048: for comparison, at its cost."""
 
 
 class EditSettings(Settings):
@@ -92,10 +104,11 @@ class ExampleSettings(Settings):
     passage_repeats: int = Field(default=1, ge=0)
     """How often the passage itself is appended to the examples."""
     question_answer: Literal["document", "prompted"] = "document"
-    """A question-answer pair as one document (as published), or as prompt and completion in the question format of the evaluation."""
+    """A question-answer pair as one document (as published), or as prompt and completion in the
+    question format of the evaluation."""
     grounded_answers: bool = False
-    """Drop a question-answer pair whose answer does not stand in the passage, or stands in its question: a check of what a small model
-    makes up."""
+    """Drop a question-answer pair whose answer does not stand in the passage, or stands in its
+    question: a check of what a small model makes up."""
     max_examples: Positive = 128
     """Examples taken from one edit; what is beyond is dropped."""
     max_characters: Positive = 4000
@@ -114,20 +127,23 @@ class InnerLoopSettings(Settings):
     repeats: Positive = 3
     """Trainings per candidate, each with its own seeds; the reward is their mean."""
     racing: tuple[int, ...] = ()
-    """In a rollout, how many candidates of a context are trained again after each repeat but the last, the best first: `[2]` with 2
-    repeats of 5 candidates takes 7 trainings instead of 10, `[3, 2]` with 3 repeats of 10 takes 15. Only those that ran all repeats can be
-    kept. Empty: every candidate gets all repeats. Bounds and validation always get all: a race would flatter what it measures."""
+    """In a rollout, how many candidates of a context are trained again after each repeat but the
+    last, the best first: `[2]` with 2 repeats of 5 candidates takes 7 trainings instead of 10, `[3,
+    2]` with 3 repeats of 10 takes 15. Only those that ran all repeats can be kept. Empty: every
+    candidate gets all repeats. Bounds and validation always get all: a race would flatter what it
+    measures."""
     racing_score: RacingScore = "reward"
-    """What the first repeat of a race ranks by: the reward, or the mean log-probability of the gold answers, which is finer than a few
-    right or wrong answers. It is measured with every reward, so that it costs nothing and saves nothing. Later repeats rank by the mean
-    reward."""
+    """What the first repeat of a race ranks by: the reward, or the mean log-probability of the gold
+    answers, which is finer than a few right or wrong answers. It is measured with every reward, so
+    that it costs nothing and saves nothing. Later repeats rank by the mean reward."""
 
 
 class EvaluationSettings(Settings):
     """How an adapted model is asked and graded."""
 
     question_format: QuestionFormat = "plain"
-    """Question prompt; `few-shot` carries three fixed, unrelated question-answer pairs so that format is not counted as knowledge."""
+    """Question prompt; `few-shot` carries three fixed, unrelated question-answer pairs so that
+    format is not counted as knowledge."""
     grader: GraderName = "contains"
     """What the reward is the mean of."""
     max_tokens: Positive = 64
@@ -142,11 +158,13 @@ class ImproveSettings(Settings):
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, epochs=2, batch_size=10)
     """How it is trained."""
     start: Literal["policy", "base"] = "policy"
-    """`policy`: train on top of the last policy and export both as one adapter; `base`: train anew from the base model."""
+    """`policy`: train on top of the last policy and export both as one adapter; `base`: train anew
+    from the base model."""
     keep_per_context: Positive = 1
     """Best edits kept per context."""
     checkpoint_every_seconds: float = Field(default=60.0, ge=0, le=86_400)
-    """Seconds between two checkpoints of the training, from which an interrupted one goes on; 0 keeps none."""
+    """Seconds between two checkpoints of the training, from which an interrupted one goes on; 0
+    keeps none."""
 
 
 class ValidationSettings(Settings):
@@ -155,13 +173,18 @@ class ValidationSettings(Settings):
     edits_per_context: Positive = 1
     """Edits sampled per validation context; the context's score is their mean."""
     gold_bound: bool = False
-    """Also train on the gold question-answer pairs, once: the upper bound. Never shown to the policy."""
+    """Also train on the gold question-answer pairs, once: the upper bound. Never shown to the
+    policy."""
     retained_queries: int = Field(default=4, ge=0)
-    """Open-book questions of the retained set asked of every adapted model, to measure forgetting."""
+    """Open-book questions of the retained set asked of every adapted model, to measure
+    forgetting."""
 
 
 class DataSettings(Settings):
-    """Where the contexts come from: SQuAD-style JSON or JSONL, a path or `corpus://NAME` for the embedded corpus."""
+    """Where the contexts come from.
+
+    SQuAD-style JSON or JSONL, a path or `corpus://NAME` for the embedded corpus.
+    """
 
     train: str = "corpus://train"
     """Contexts of the rollouts."""
@@ -181,18 +204,20 @@ class EngineSettings(Settings):
     slots: Positive = 16
     """Adapters trained at once."""
     dtype: ComputeType = "auto"
-    """Compute type; masters and optimiser state are always float32. `auto`: bfloat16 where the device multiplies it in hardware, else
-    float32."""
+    """Compute type; masters and optimiser state are always float32. `auto`: bfloat16 where the
+    device multiplies it in hardware, else float32."""
     device: str = "cpu"
     """torch device."""
     threads: int = Field(default=0, ge=0)
-    """CPU threads that the engine computes with; 0 takes torch's default, the cores or OMP_NUM_THREADS."""
+    """CPU threads that the engine computes with; 0 takes torch's default, the cores or
+    OMP_NUM_THREADS."""
     max_rank: Positive = 128
     """Largest LoRA rank that is accepted."""
     max_row_tokens: Positive = 2048
     """Longest training example, tokens."""
     max_pass_tokens: Positive = 2048
-    """Tokens of one forward and backward pass, within half a row; a larger step is cut into several."""
+    """Tokens of one forward and backward pass, within half a row; a larger step is cut into
+    several."""
     evaluation_rows: Positive = 192
     """Rows decoded at once in an evaluation."""
     generation_rows: Positive = 64
@@ -200,9 +225,13 @@ class EngineSettings(Settings):
     max_queue: Positive = 1024
     """Requests that may wait; more are refused with RESOURCE_EXHAUSTED."""
     memory_bytes: int = Field(default=0, ge=0)
-    """Bytes that the engine may take, base model included; 0 takes what the device has free. A setting that needs more is refused."""
-    gradient_checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(_yaml_switch)] = "auto"
-    """Compute each layer again in the backward pass in place of keeping its activations; `auto`: in passes that do not fit otherwise."""
+    """Bytes that the engine may take, base model included; 0 takes what the device has free. A
+    setting that needs more is refused."""
+    gradient_checkpointing: Annotated[
+        Literal["auto", "on", "off"], BeforeValidator(_yaml_switch)
+    ] = "auto"
+    """Compute each layer again in the backward pass in place of keeping its activations; `auto`: in
+    passes that do not fit otherwise."""
 
 
 class RunSpec(Settings):

@@ -1,7 +1,9 @@
-"""Two places where bytes are kept under relative paths: a directory of this machine (or a mounted volume), and an object store.
+"""Two places where bytes are kept under relative paths.
 
-They differ in what is atomic. A directory has rename; an object store has single puts that appear whole, so there the manifest of a
-directory is put last and readers ask for it first. Both give the promise of `seal.artifacts`: all or nothing.
+A directory of this machine (or a mounted volume), and an object store. They differ in what is
+atomic. A directory has rename; an object store has single puts that appear whole, so there the
+manifest of a directory is put last and readers ask for it first. Both give the promise of
+`seal.artifacts`: all or nothing.
 """
 
 from __future__ import annotations
@@ -25,10 +27,19 @@ from seal.files import (
     temporary_sibling,
     write_atomically,
 )
-from seal.manifest import MANIFEST_FILE, Manifest, manifest_of, parse_manifest, verify_directory, write_directory
+from seal.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    manifest_of,
+    parse_manifest,
+    verify_directory,
+    write_directory,
+)
 
 _REMEDY = "delete that directory and publish or train it again"
-_DRIVER_ERRORS = MappingProxyType({"s3": ("botocore.exceptions", "BotoCoreError"), "gs": ("gcsfs.retry", "HttpError")})
+_DRIVER_ERRORS = MappingProxyType(
+    {"s3": ("botocore.exceptions", "BotoCoreError"), "gs": ("gcsfs.retry", "HttpError")}
+)
 
 
 class Storage(Protocol):
@@ -53,7 +64,10 @@ class Storage(Protocol):
         """Paths of all files beneath a prefix, sorted; empty if there is none."""
 
     def publish(self, source: Path, names: tuple[str, ...], prefix: str) -> str:
-        """Put the named files under `{prefix}/{sha256 of their manifest}`, the manifest last; returns the sha256."""
+        """Put the named files under `{prefix}/{sha256 of their manifest}`, the manifest last.
+
+        Returns the sha256.
+        """
 
     def fetch(self, path: str, sha256: str) -> Path:
         """Local, verified directory of what `publish` put at `path`."""
@@ -96,7 +110,9 @@ class LocalStorage:
         for directory, children, names in os.walk(self._locate(prefix)):
             children[:] = [child for child in children if not child.startswith(TEMPORARY_PREFIX)]
             here = Path(directory).relative_to(self._locate(""))
-            found += [(here / name).as_posix() for name in names if not name.startswith(TEMPORARY_PREFIX)]
+            found += [
+                (here / name).as_posix() for name in names if not name.startswith(TEMPORARY_PREFIX)
+            ]
         return tuple(sorted(found))
 
     def publish(self, source: Path, names: tuple[str, ...], prefix: str) -> str:
@@ -107,7 +123,11 @@ class LocalStorage:
             parent.mkdir(parents=True, exist_ok=True)
             try:
                 manifest = write_directory(source, names, temporary)
-                install_directory(temporary, parent / manifest.sha256, adopt=lambda final: _is_intact(final, manifest))
+                install_directory(
+                    temporary,
+                    parent / manifest.sha256,
+                    adopt=lambda final: _is_intact(final, manifest),
+                )
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         return manifest.sha256
@@ -115,8 +135,14 @@ class LocalStorage:
     def fetch(self, path: str, sha256: str) -> Path:
         """Verify the published directory itself and return it."""
         directory = self._locate(path)
-        content = _manifest_content(lambda: (directory / MANIFEST_FILE).read_bytes(), uri=self.uri(path), sha256=sha256)
-        verify_directory(directory, parse_manifest(content, where=f"{self.uri(path)}/{MANIFEST_FILE}"), remedy=_REMEDY)
+        content = _manifest_content(
+            lambda: (directory / MANIFEST_FILE).read_bytes(), uri=self.uri(path), sha256=sha256
+        )
+        verify_directory(
+            directory,
+            parse_manifest(content, where=f"{self.uri(path)}/{MANIFEST_FILE}"),
+            remedy=_REMEDY,
+        )
         return directory
 
     def remove_leftovers(self, prefix: str, *, older_than_seconds: float) -> int:
@@ -132,22 +158,42 @@ class LocalStorage:
         root = self._root.resolve()
         located = (root / path).resolve()
         if not located.is_relative_to(root):
-            raise InvalidInput(f"{self.uri(path)} leads out of the artifact root through a link", remedy="remove the link")
+            raise InvalidInput(
+                f"{self.uri(path)} leads out of the artifact root through a link",
+                remedy="remove the link",
+            )
         return located
 
 
 class ObjectStorage:
-    """A bucket, or fsspec's in-memory file system. Fetched directories are kept in a local cache, the least recently used leave first."""
+    """A bucket, or fsspec's in-memory file system.
 
-    def __init__(self, scheme: str, root: str, *, cache: Path, cached_directories: int = 64) -> None:
-        """`root`: bucket and prefix. Raises PreconditionFailed if the driver of `scheme` is not installed."""
-        import fsspec  # here, because most processes need no object store and its import is not free
+    Fetched directories are kept in a local cache, the least recently used leave first.
+    """
+
+    def __init__(
+        self, scheme: str, root: str, *, cache: Path, cached_directories: int = 64
+    ) -> None:
+        """`root`: bucket and prefix.
+
+        Raises PreconditionFailed if the driver of `scheme` is not installed.
+        """
+        # Here, because most processes need no object store and its import is not free
+        import fsspec
 
         try:
             self._fs: Any = fsspec.filesystem(scheme, use_listings_cache=False)
         except ImportError as error:
-            raise PreconditionFailed(f"no driver for {scheme}:// URIs: {error}", remedy="install the package that it names") from error
-        self._scheme, self._root, self._cache, self._cached = scheme, root, cache, cached_directories
+            raise PreconditionFailed(
+                f"no driver for {scheme}:// URIs: {error}",
+                remedy="install the package that it names",
+            ) from error
+        self._scheme, self._root, self._cache, self._cached = (
+            scheme,
+            root,
+            cache,
+            cached_directories,
+        )
         self._unreachable: tuple[type[Exception], ...] = (OSError, *_driver_errors(scheme))
 
     def uri(self, path: str) -> str:
@@ -194,7 +240,9 @@ class ObjectStorage:
     def fetch(self, path: str, sha256: str) -> Path:
         """Download into the cache unless an intact copy is there; returns the copy."""
         local = self._cache / sha256
-        content = _manifest_content(lambda: self.read(f"{path}/{MANIFEST_FILE}"), uri=self.uri(path), sha256=sha256)
+        content = _manifest_content(
+            lambda: self.read(f"{path}/{MANIFEST_FILE}"), uri=self.uri(path), sha256=sha256
+        )
         manifest = parse_manifest(content, where=f"{self.uri(path)}/{MANIFEST_FILE}")
         if not _is_intact(local, manifest):
             self._check_sizes(path, manifest)
@@ -212,8 +260,13 @@ class ObjectStorage:
         sizes = self._sizes(path)
         for name, entry in manifest.files.items():
             if sizes.get(f"{path}/{name}") != entry.bytes:
-                raise Internal(f"{self.uri(path)}/{name} is missing or not {entry.bytes} bytes long", remedy=_REMEDY)
-        for extra in sorted(set(sizes) - {f"{path}/{name}" for name in (*manifest.files, MANIFEST_FILE)}):
+                raise Internal(
+                    f"{self.uri(path)}/{name} is missing or not {entry.bytes} bytes long",
+                    remedy=_REMEDY,
+                )
+        for extra in sorted(
+            set(sizes) - {f"{path}/{name}" for name in (*manifest.files, MANIFEST_FILE)}
+        ):
             raise Internal(f"{self.uri(extra)} is not in the manifest", remedy=_REMEDY)
 
     def _download(self, path: str, manifest: Manifest, local: Path) -> None:
@@ -232,7 +285,10 @@ class ObjectStorage:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _evict(self) -> None:
-        kept = sorted((entry for entry in self._cache.iterdir() if len(entry.name) == 64), key=lambda entry: -entry.stat().st_mtime)
+        kept = sorted(
+            (entry for entry in self._cache.iterdir() if len(entry.name) == 64),
+            key=lambda entry: -entry.stat().st_mtime,
+        )
         for entry in kept[self._cached :]:
             shutil.rmtree(entry, ignore_errors=True)
 
@@ -241,7 +297,9 @@ class ObjectStorage:
         start = len(self._key("").lstrip("/"))
         with self._errors(prefix):
             found: Mapping[str, Mapping[str, Any]] = self._fs.find(self._key(prefix), detail=True)
-        return {name.lstrip("/")[start:].lstrip("/"): int(info["size"]) for name, info in found.items()}
+        return {
+            name.lstrip("/")[start:].lstrip("/"): int(info["size"]) for name, info in found.items()
+        }
 
     def _key(self, path: str) -> str:
         return f"{self._root}/{path}".rstrip("/")
@@ -253,7 +311,10 @@ class ObjectStorage:
             with file_errors(f"{self.uri(path)} or its local copy" if local else self.uri(path)):
                 yield
         except self._unreachable as error:
-            raise Transient(f"{self.uri(path)} cannot be reached: {type(error).__name__}", remedy="try again later") from error
+            raise Transient(
+                f"{self.uri(path)} cannot be reached: {type(error).__name__}",
+                remedy="try again later",
+            ) from error
 
 
 def _driver_errors(scheme: str) -> tuple[type[Exception], ...]:
@@ -270,9 +331,15 @@ def _manifest_content(read: Callable[[], bytes], *, uri: str, sha256: str) -> by
     try:
         content = read()
     except (FileNotFoundError, NotADirectoryError, NotFound) as error:
-        raise NotFound(f"{uri} is not published: it has no {MANIFEST_FILE}", remedy="check the reference, or train it again") from error
+        raise NotFound(
+            f"{uri} is not published: it has no {MANIFEST_FILE}",
+            remedy="check the reference, or train it again",
+        ) from error
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise Internal(f"{uri}/{MANIFEST_FILE} has been altered: its sha256 is not the one asked for", remedy=_REMEDY)
+        raise Internal(
+            f"{uri}/{MANIFEST_FILE} has been altered: its sha256 is not the one asked for",
+            remedy=_REMEDY,
+        )
     return content
 
 

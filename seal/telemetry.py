@@ -1,8 +1,9 @@
 """Logs and metrics, the same in every process.
 
-Logs: structlog and the standard library's loggers end in one handler, JSON lines for machines, colours on a terminal. What belongs to a
-call or a shard (run, round, stage) is bound once with `structlog.contextvars` and then on every line. Metrics: one registry, prefix
-`seal_`, base units, no ids in labels; the gRPC server metrics keep the names that the ecosystem's dashboards expect.
+Logs: structlog and the standard library's loggers end in one handler, JSON lines for machines,
+colours on a terminal. What belongs to a call or a shard (run, round, stage) is bound once with
+`structlog.contextvars` and then on every line. Metrics: one registry, prefix `seal_`, base units,
+no ids in labels; the gRPC server metrics keep the names that the ecosystem's dashboards expect.
 """
 
 from __future__ import annotations
@@ -39,15 +40,36 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self.trainings = Counter("seal_trainings", "Trainings that ended, by outcome.", ("outcome",), registry=registry)
-        self.training_steps = Counter("seal_training_steps", "Optimiser steps done, summed over slots.", registry=registry)
-        self.generated_tokens = Counter("seal_generated_tokens", "Tokens sampled or decoded.", registry=registry)
-        self.engine_busy_seconds = Counter(
-            "seal_engine_busy_seconds", "Seconds that the engine worked, by kind: train, generate, evaluate.", ("kind",), registry=registry
+        self.trainings = Counter(
+            "seal_trainings", "Trainings that ended, by outcome.", ("outcome",), registry=registry
         )
-        self.inner_loops = Counter("seal_inner_loops", "Inner loops that ended, by outcome.", ("outcome",), registry=registry)
-        self.grpc_started = Counter("grpc_server_started", "RPCs started on the server.", GRPC_LABELS, registry=registry)
-        self.grpc_handled = Counter("grpc_server_handled", "RPCs completed on the server.", (*GRPC_LABELS, "grpc_code"), registry=registry)
+        self.training_steps = Counter(
+            "seal_training_steps", "Optimiser steps done, summed over slots.", registry=registry
+        )
+        self.generated_tokens = Counter(
+            "seal_generated_tokens", "Tokens sampled or decoded.", registry=registry
+        )
+        self.engine_busy_seconds = Counter(
+            "seal_engine_busy_seconds",
+            "Seconds that the engine worked, by kind: train, generate, evaluate.",
+            ("kind",),
+            registry=registry,
+        )
+        self.inner_loops = Counter(
+            "seal_inner_loops",
+            "Inner loops that ended, by outcome.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.grpc_started = Counter(
+            "grpc_server_started", "RPCs started on the server.", GRPC_LABELS, registry=registry
+        )
+        self.grpc_handled = Counter(
+            "grpc_server_handled",
+            "RPCs completed on the server.",
+            (*GRPC_LABELS, "grpc_code"),
+            registry=registry,
+        )
         self.grpc_handling_seconds = Histogram(
             "grpc_server_handling_seconds",
             "Seconds until the server had completed an RPC.",
@@ -69,15 +91,21 @@ metrics = Metrics(_process_registry())
 """The metrics of this process."""
 
 
-def configure_logging(level: str = "info", json: bool | None = None, *, stream: TextIO | None = None) -> None:
+def configure_logging(
+    level: str = "info", json: bool | None = None, *, stream: TextIO | None = None
+) -> None:
     """Send all logs of this process to one stream.
 
-    `level`: one of `LEVELS`. `json`: JSON lines or console text; None takes the console on a terminal. `stream`: stderr unless given, so
-    that a command's output stays clean. Tracebacks are written without local variables: those hold documents. Raises InvalidInput for an
-    unknown level.
+    `level`: one of `LEVELS`. `json`: JSON lines or console text; None takes the console on a
+    terminal. `stream`: stderr unless given, so that a command's output stays clean. Tracebacks are
+    written without local variables: those hold documents. Raises InvalidInput for an unknown level.
     """
     if level.lower() not in LEVELS:
-        raise InvalidInput(f"log level {level!r} is unknown", field="level", remedy="use one of: " + ", ".join(LEVELS))
+        raise InvalidInput(
+            f"log level {level!r} is unknown",
+            field="level",
+            remedy="use one of: " + ", ".join(LEVELS),
+        )
     target = stream or sys.stderr
     as_json = not target.isatty() if json is None else json
     shared: list[Callable[..., Any]] = [
@@ -90,25 +118,38 @@ def configure_logging(level: str = "info", json: bool | None = None, *, stream: 
     ]
     render: list[Callable[..., Any]] = (
         [
-            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+            ),
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ]
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=target.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=target.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     )
     handler = logging.StreamHandler(target)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render]
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     for chatty in ("httpx", "httpcore", "huggingface_hub", "filelock", "fsspec", "asyncio"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
+        logging.getLogger(chatty).setLevel(
+            max(logging.WARNING, logging.getLevelName(level.upper()))
+        )
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
@@ -128,14 +169,20 @@ class MetricsServer:
         self._stop()
 
 
-def start_metrics_server(port: int, *, host: str = "0.0.0.0", registry: CollectorRegistry | None = None) -> MetricsServer:  # noqa: S104 - scraped from outside the pod
-    """Serve the metrics over HTTP from a thread; port 0 takes a free one. Raises InvalidInput naming a port that is in use."""
+def start_metrics_server(
+    port: int, *, host: str = "0.0.0.0", registry: CollectorRegistry | None = None
+) -> MetricsServer:
+    """Serve the metrics over HTTP from a thread; port 0 takes a free one.
+
+    Raises InvalidInput naming a port that is in use.
+    """
     try:
         server, thread = start_http_server(port, addr=host, registry=registry or metrics.registry)
     except (OSError, OverflowError) as error:
         in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         raise InvalidInput(
-            f"metrics port {host}:{port} " + ("is in use" if in_use else f"cannot be opened: {error}"),
+            f"metrics port {host}:{port} "
+            + ("is in use" if in_use else f"cannot be opened: {error}"),
             field="metrics_port",
             remedy="choose another port with --metrics-port, or stop the process that holds it",
         ) from error

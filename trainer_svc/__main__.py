@@ -39,8 +39,12 @@ def main(
     model: ModelOption = "smollm2-135m",
     address: AddressOption = "127.0.0.1:50052",
     metrics_port: MetricsPortOption = 9102,
-    slots: Annotated[int, typer.Option(envvar="SEAL_SLOTS", min=1, help="Adapters trained at once.")] = DEFAULTS.slots,
-    max_rank: Annotated[int, typer.Option(envvar="SEAL_MAX_RANK", min=1, help="Largest LoRA rank that is accepted.")] = DEFAULTS.max_rank,
+    slots: Annotated[
+        int, typer.Option(envvar="SEAL_SLOTS", min=1, help="Adapters trained at once.")
+    ] = DEFAULTS.slots,
+    max_rank: Annotated[
+        int, typer.Option(envvar="SEAL_MAX_RANK", min=1, help="Largest LoRA rank that is accepted.")
+    ] = DEFAULTS.max_rank,
     dtype: DtypeOption = Dtype.AUTO,
     device: DeviceOption = DEFAULTS.device,
     threads: ThreadsOption = DEFAULTS.threads,
@@ -52,16 +56,25 @@ def main(
 ) -> None:
     """Train LoRA adapters, many at once, on one frozen base model (gRPC service seal.v1.TrainerService).
 
-    A training belongs to the service: a client that goes away may come back with the same request_id and finds it running or done.
-    Adapters and results are published in the artifact store.
+    A training belongs to the service: a client that goes away may come back with the same
+    request_id and finds it running or done. Adapters and results are published in the artifact
+    store.
 
-    On SIGTERM it becomes NOT_SERVING, takes no new request, lets what runs end within the grace, and then leaves: what was cut is
-    trained again, to the same weights, when its client asks again. Long trainings that keep checkpoints do not use the grace: they stop
-    after the current step with a last checkpoint, from which any trainer on this artifact store goes on.
+    On SIGTERM it becomes NOT_SERVING, takes no new request, lets what runs end within the grace,
+    and then leaves: what was cut is trained again, to the same weights, when its client asks again.
+    Long trainings that keep checkpoints do not use the grace: they stop after the current step with
+    a last checkpoint, from which any trainer on this artifact store goes on.
 
     Exit codes: 0 ended by a signal, 2 wrong option or model, 42 permanent error, 43 worth a retry.
     """
-    settings = EngineSettings(slots=slots, max_rank=max_rank, dtype=dtype.value, device=device, threads=threads, max_queue=max_queue)
+    settings = EngineSettings(
+        slots=slots,
+        max_rank=max_rank,
+        dtype=dtype.value,
+        device=device,
+        threads=threads,
+        max_queue=max_queue,
+    )
     serve(
         ServingOptions(
             model=model,
@@ -88,7 +101,9 @@ def _make(backend: Backend) -> Serving:
     async def drain(grace_seconds: float) -> None:
         await trainings.close(grace_seconds=grace_seconds)
 
-    registration = partial(register, engine=engine, store=store, adapters=adapters, trainings=trainings)
+    registration = partial(
+        register, engine=engine, store=store, adapters=adapters, trainings=trainings
+    )
     return Serving(registration, suspend=trainings.suspend, drain=drain)
 
 

@@ -1,8 +1,10 @@
-"""The last checkpoint of a training in the artifact store: one file by request id, replaced whole, deleted when the training has ended.
+"""The last checkpoint of a training in the artifact store.
 
-The engine hands a checkpoint over from its own thread and goes on at once; a thread of the file writes it. A newer one that comes
-meanwhile replaces the one that waits, so a slow store holds up nothing and at most two copies are in memory. A checkpoint is a saving
-of time and never a reason to fail: one that cannot be written or read is logged, and the training goes on or starts anew.
+One file by request id, replaced whole, deleted when the training has ended. The engine hands a
+checkpoint over from its own thread and goes on at once; a thread of the file writes it. A newer one
+that comes meanwhile replaces the one that waits, so a slow store holds up nothing and at most two
+copies are in memory. A checkpoint is a saving of time and never a reason to fail: one that cannot
+be written or read is logged, and the training goes on or starts anew.
 """
 
 from __future__ import annotations
@@ -37,13 +39,18 @@ class CheckpointFile:
         self._writer: threading.Thread | None = None
 
     def find(self) -> SlotCheckpoint | None:
-        """The checkpoint that an earlier process left; None if there is none or it is damaged. Raises Transient if the store is away."""
+        """The checkpoint that an earlier process left; None if there is none or it is damaged.
+
+        Raises Transient if the store is away.
+        """
         if not self._store.exists(self._path):
             return None
         try:
             return SlotCheckpoint.from_bytes(self._store.read_bytes(self._path))
         except (InvalidInput, NotFound, OSError) as error:
-            self._log.warning("checkpoint not usable, training anew", path=self._path, reason=str(error))
+            self._log.warning(
+                "checkpoint not usable, training anew", path=self._path, reason=str(error)
+            )
             return None
 
     def put(self, checkpoint: SlotCheckpoint) -> None:
@@ -51,7 +58,9 @@ class CheckpointFile:
         with self._lock:
             self._waiting = checkpoint
             if self._writer is None:
-                self._writer = threading.Thread(target=self._write, name="seal-checkpoint")  # no daemon: an exit waits for it
+                self._writer = threading.Thread(
+                    target=self._write, name="seal-checkpoint"
+                )  # no daemon: an exit waits for it
                 self._writer.start()
 
     def wait(self) -> None:
@@ -79,22 +88,36 @@ class CheckpointFile:
                 content = checkpoint.to_bytes()
                 self._store.write_bytes(self._path, content)
             except (SealError, OSError) as error:
-                self._log.warning("checkpoint not written, training goes on", path=self._path, step=checkpoint.step, reason=str(error))
+                self._log.warning(
+                    "checkpoint not written, training goes on",
+                    path=self._path,
+                    step=checkpoint.step,
+                    reason=str(error),
+                )
             else:
                 seconds = round(time.monotonic() - started, 3)
-                self._log.info("checkpoint written", step=checkpoint.step, bytes=len(content), seconds=seconds)
+                self._log.info(
+                    "checkpoint written", step=checkpoint.step, bytes=len(content), seconds=seconds
+                )
 
 
 @asynccontextmanager
-async def checkpoints_of(store: ArtifactStore, plan: TrainingPlan) -> AsyncIterator[Checkpoints | None]:
-    """What the engine needs to keep checkpoints of this training, None if it keeps none; at the end of the block all are written."""
+async def checkpoints_of(
+    store: ArtifactStore, plan: TrainingPlan
+) -> AsyncIterator[Checkpoints | None]:
+    """What the engine needs to keep checkpoints of this training, None if it keeps none.
+
+    At the end of the block all are written.
+    """
     if not plan.checkpoint_every_seconds:
         yield None
         return
     file = CheckpointFile(store, plan)
     resume = await asyncio.to_thread(file.find)
     try:
-        yield Checkpoints(every_seconds=plan.checkpoint_every_seconds, on_checkpoint=file.put, resume=resume)
+        yield Checkpoints(
+            every_seconds=plan.checkpoint_every_seconds, on_checkpoint=file.put, resume=resume
+        )
     finally:
         await asyncio.to_thread(file.wait)
 

@@ -1,4 +1,7 @@
-"""What one TrainAdapter request asks for, checked: every bound is refused by the name of its field before the engine sees anything."""
+"""What one TrainAdapter request asks for, checked.
+
+Every bound is refused by the name of its field before the engine sees anything.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +40,8 @@ class TrainingPlan:
     request_id: str
     run: str
     body_sha256: str
-    """Digest of all that decides the result: the request without its id, its checkpoints and the URI of the policy, whose digest says what
-    it is."""
+    """Digest of all that decides the result: the request without its id, its checkpoints and the
+    URI of the policy, whose digest says what it is."""
     base_model: str
     policy: AdapterReference | None
     examples: tuple[tuple[str, str], ...]
@@ -63,24 +66,44 @@ class TrainingPlan:
 
 
 def result_path(run: str, request_id: str) -> str:
-    """`{run}/trainings/{sha256 of the request id}.json`: an id is a caller's text and never becomes a path itself."""
+    """`{run}/trainings/{sha256 of the request id}.json`.
+
+    An id is a caller's text and never becomes a path itself.
+    """
     return f"{run}/trainings/{hashlib.sha256(request_id.encode()).hexdigest()}.json"
 
 
-def parse_training(request: trainer_pb2.TrainAdapterRequest, *, limits: TrainingLimits) -> TrainingPlan:
+def parse_training(
+    request: trainer_pb2.TrainAdapterRequest, *, limits: TrainingLimits
+) -> TrainingPlan:
     """Check a request. Raises InvalidInput naming the field."""
     request_id, run = validation.request_id(request.request_id), validation.run_name(request.run)
-    base_model = validation.identifier(request.policy.base_model, field="policy.base_model", remedy="name the base model of the run")
-    policy = adapter_reference(request.policy.adapter, field="policy.adapter") if request.policy.HasField("adapter") else None
+    base_model = validation.identifier(
+        request.policy.base_model,
+        field="policy.base_model",
+        remedy="name the base model of the run",
+    )
+    policy = (
+        adapter_reference(request.policy.adapter, field="policy.adapter")
+        if request.policy.HasField("adapter")
+        else None
+    )
     lora, optimizer = _lora(request.lora, limits), _optimizer(request.optimizer)
     examples = _examples(request, limits)
     steps = optimizer.epochs * -(-len(examples) // optimizer.batch_size)
     if steps > limits.max_steps:
         raise validation.refuse(
-            "optimizer.epochs", f"{steps} optimiser steps, the limit is {limits.max_steps}", "take fewer epochs or larger batches"
+            "optimizer.epochs",
+            f"{steps} optimiser steps, the limit is {limits.max_steps}",
+            "take fewer epochs or larger batches",
         )
-    if request.export_mode not in (trainer_pb2.EXPORT_MODE_ADAPTER, trainer_pb2.EXPORT_MODE_WITH_POLICY):
-        raise validation.refuse("export_mode", "is not set", "use EXPORT_MODE_ADAPTER or EXPORT_MODE_WITH_POLICY")
+    if request.export_mode not in (
+        trainer_pb2.EXPORT_MODE_ADAPTER,
+        trainer_pb2.EXPORT_MODE_WITH_POLICY,
+    ):
+        raise validation.refuse(
+            "export_mode", "is not set", "use EXPORT_MODE_ADAPTER or EXPORT_MODE_WITH_POLICY"
+        )
     return TrainingPlan(
         request_id=request_id,
         run=run,
@@ -94,13 +117,19 @@ def parse_training(request: trainer_pb2.TrainAdapterRequest, *, limits: Training
         order_seed=validation.seed(request.order_seed, field="order_seed"),
         with_policy=request.export_mode == trainer_pb2.EXPORT_MODE_WITH_POLICY,
         checkpoint_every_seconds=validation.real_number(
-            request.checkpoint_every_seconds, field="checkpoint_every_seconds", minimum=0.0, maximum=limits.max_checkpoint_seconds
+            request.checkpoint_every_seconds,
+            field="checkpoint_every_seconds",
+            minimum=0.0,
+            maximum=limits.max_checkpoint_seconds,
         ),
     )
 
 
 def body_digest(request: trainer_pb2.TrainAdapterRequest) -> str:
-    """sha256 of the request without id, checkpoints and policy URI: the same artifacts under a moved root are the same body."""
+    """sha256 of the request without id, checkpoints and policy URI.
+
+    The same artifacts under a moved root are the same body.
+    """
     body = trainer_pb2.TrainAdapterRequest()
     body.CopyFrom(request)
     body.ClearField("request_id")
@@ -110,15 +139,25 @@ def body_digest(request: trainer_pb2.TrainAdapterRequest) -> str:
     return hashlib.sha256(body.SerializeToString(deterministic=True)).hexdigest()
 
 
-def _examples(request: trainer_pb2.TrainAdapterRequest, limits: TrainingLimits) -> tuple[tuple[str, str], ...]:
-    validation.count(request.examples, field="examples", maximum=limits.max_examples, what="example")
+def _examples(
+    request: trainer_pb2.TrainAdapterRequest, limits: TrainingLimits
+) -> tuple[tuple[str, str], ...]:
+    validation.count(
+        request.examples, field="examples", maximum=limits.max_examples, what="example"
+    )
     for index, example in enumerate(request.examples):
         if not example.completion.strip():
-            raise validation.refuse(f"examples[{index}].completion", "is empty: there is nothing to learn", "drop the example")
+            raise validation.refuse(
+                f"examples[{index}].completion",
+                "is empty: there is nothing to learn",
+                "drop the example",
+            )
         characters = len(example.prompt) + len(example.completion)
         if characters > limits.max_example_characters:
             raise validation.refuse(
-                f"examples[{index}]", f"has {characters} characters, the limit is {limits.max_example_characters}", "cut it in parts"
+                f"examples[{index}]",
+                f"has {characters} characters, the limit is {limits.max_example_characters}",
+                "cut it in parts",
             )
     return tuple((example.prompt, example.completion) for example in request.examples)
 
@@ -126,11 +165,19 @@ def _examples(request: trainer_pb2.TrainAdapterRequest, limits: TrainingLimits) 
 def _lora(message: trainer_pb2.LoraConfig, limits: TrainingLimits) -> LoraSettings:
     validation.whole_number(message.rank, field="lora.rank", minimum=1, maximum=limits.max_rank)
     names = tuple(message.target_modules)
-    validation.count(names, field="lora.target_modules", maximum=limits.max_target_modules, what="projection")
+    validation.count(
+        names, field="lora.target_modules", maximum=limits.max_target_modules, what="projection"
+    )
     for index, name in enumerate(names):
-        validation.identifier(name, field=f"lora.target_modules[{index}]", remedy='name a linear layer, for example "q_proj"')
+        validation.identifier(
+            name,
+            field=f"lora.target_modules[{index}]",
+            remedy='name a linear layer, for example "q_proj"',
+        )
     validation.unique(names, field="lora.target_modules[{index}]")
-    return validation.settings(LoraSettings, field="lora", rank=message.rank, alpha=message.alpha, target_modules=names)
+    return validation.settings(
+        LoraSettings, field="lora", rank=message.rank, alpha=message.alpha, target_modules=names
+    )
 
 
 def _optimizer(message: trainer_pb2.OptimizerConfig) -> OptimizerSettings:

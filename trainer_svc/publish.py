@@ -24,9 +24,17 @@ def adapters_prefix(run: str) -> str:
     return f"{run}/adapters"
 
 
-def publish_adapter(store: ArtifactStore, run: str, adapter: Adapter, save: Callable[[Adapter, Path], None]) -> AdapterReference:
-    """Write an adapter to a scratch directory with `save` and publish that. Raises Exhausted naming the disk that is full."""
-    with file_errors(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="seal-adapter-") as scratch:
+def publish_adapter(
+    store: ArtifactStore, run: str, adapter: Adapter, save: Callable[[Adapter, Path], None]
+) -> AdapterReference:
+    """Write an adapter to a scratch directory with `save` and publish that.
+
+    Raises Exhausted naming the disk that is full.
+    """
+    with (
+        file_errors(tempfile.gettempdir()),
+        tempfile.TemporaryDirectory(prefix="seal-adapter-") as scratch,
+    ):
         try:
             save(adapter, Path(scratch))
         except SafetensorError as error:
@@ -35,6 +43,9 @@ def publish_adapter(store: ArtifactStore, run: str, adapter: Adapter, save: Call
 
 
 def _error_number(error: SafetensorError) -> int:
-    """The errno that safetensors puts into its message, for example "... (os error 28)"; EIO without one."""
+    """The errno that safetensors puts into its message, for example "...
+
+    (os error 28)"; EIO without one.
+    """
     found = re.search(r"os error (\d+)|code: (\d+)", str(error))
     return int(found[1] or found[2]) if found else errno.EIO

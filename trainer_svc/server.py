@@ -1,4 +1,7 @@
-"""Puts the trainer on a gRPC server; three services on one server share engine, store and adapters."""
+"""Puts the trainer on a gRPC server.
+
+Three services on one server share engine, store and adapters.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +35,16 @@ def register(
 ) -> str:
     """Add TrainerService to `server`; returns its full name for the health service.
 
-    Give `trainings` to drain them at shutdown (`await trainings.close(grace_seconds=...)` after the server has stopped), and `adapters`
-    to share one cache between services.
+    Give `trainings` to drain them at shutdown (`await trainings.close(grace_seconds=...)` after the
+    server has stopped), and `adapters` to share one cache between services.
     """
     adapters = adapters or AdapterCache(store, base_model=engine.name)
     trainings = trainings or Trainings(engine=engine, store=store, adapters=adapters)
-    service = TrainerService(trainings=trainings, adapters=adapters, limits=limits or TrainingLimits(), pace=pace or Pace())
+    service = TrainerService(
+        trainings=trainings,
+        adapters=adapters,
+        limits=limits or TrainingLimits(),
+        pace=pace or Pace(),
+    )
     trainer_pb2_grpc.add_TrainerServiceServicer_to_server(service, server)
     return SERVICE_NAME

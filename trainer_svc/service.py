@@ -1,4 +1,7 @@
-"""TrainerService: a thin shell over `Trainings`. It checks the request, streams progress and turns records into messages."""
+"""TrainerService: a thin shell over `Trainings`.
+
+It checks the request, streams progress and turns records into messages.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,23 @@ if TYPE_CHECKING:
 class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     """Serves TrainAdapter, GetTraining and CancelTraining."""
 
-    def __init__(self, *, trainings: Trainings, adapters: AdapterCache, limits: TrainingLimits, pace: Pace) -> None:
-        self._trainings, self._adapters, self._limits, self._pace = trainings, adapters, limits, pace
+    def __init__(
+        self, *, trainings: Trainings, adapters: AdapterCache, limits: TrainingLimits, pace: Pace
+    ) -> None:
+        self._trainings, self._adapters, self._limits, self._pace = (
+            trainings,
+            adapters,
+            limits,
+            pace,
+        )
 
     async def TrainAdapter(
         self, request: trainer_pb2.TrainAdapterRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[trainer_pb2.TrainAdapterResponse]:
-        """Start or join a training, stream its progress, end with its result. The client may leave: the training goes on."""
+        """Start or join a training, stream its progress, end with its result.
+
+        The client may leave: the training goes on.
+        """
         plan = parse_training(request, limits=self._limits)
         self._adapters.check_base_model(plan.base_model)
         training = self._trainings.attach(plan)
@@ -41,21 +54,41 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.GetTrainingRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> trainer_pb2.GetTrainingResponse:
         """Last progress, and the result once it has ended."""
-        run, request_id = validation.run_name(request.run), validation.request_id(request.request_id)
+        run, request_id = (
+            validation.run_name(request.run),
+            validation.request_id(request.request_id),
+        )
         found = await self._trainings.find(run=run, request_id=request_id)
         if isinstance(found, StoredTraining):
-            return trainer_pb2.GetTrainingResponse(progress=_ended(found.result), result=training_message(found.result))
+            return trainer_pb2.GetTrainingResponse(
+                progress=_ended(found.result), result=training_message(found.result)
+            )
         return trainer_pb2.GetTrainingResponse(progress=found.progress.value)
 
     async def CancelTraining(
-        self, request: trainer_pb2.CancelTrainingRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self,
+        request: trainer_pb2.CancelTrainingRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
     ) -> trainer_pb2.CancelTrainingResponse:
-        """Stop one training. Its outcome CANCELLED is final: a new attempt takes a new request_id."""
-        run, request_id = validation.run_name(request.run), validation.request_id(request.request_id)
+        """Stop one training.
+
+        Its outcome CANCELLED is final: a new attempt takes a new request_id.
+        """
+        run, request_id = (
+            validation.run_name(request.run),
+            validation.request_id(request.request_id),
+        )
         ended = await self._trainings.cancel(run=run, request_id=request_id)
-        return trainer_pb2.CancelTrainingResponse(state=common_pb2.TASK_STATE_DONE if ended else common_pb2.TASK_STATE_RUNNING)
+        return trainer_pb2.CancelTrainingResponse(
+            state=common_pb2.TASK_STATE_DONE if ended else common_pb2.TASK_STATE_RUNNING
+        )
 
 
 def _ended(record: TrainingRecord) -> trainer_pb2.TrainingProgress:
     total = record.steps if record.outcome is Outcome.OK else 0
-    return trainer_pb2.TrainingProgress(state=common_pb2.TASK_STATE_DONE, step=record.steps, total_steps=total, loss=record.final_loss)
+    return trainer_pb2.TrainingProgress(
+        state=common_pb2.TASK_STATE_DONE,
+        step=record.steps,
+        total_steps=total,
+        loss=record.final_loss,
+    )

@@ -1,9 +1,12 @@
 """The trainings that this service has accepted, from request to stored result, whoever is still listening.
 
 A training belongs to the service, not to a call. It ends in one of three ways:
-- its result is stored (`{run}/trainings/...json`): from then on every retry of the same request gets this result, also after a restart;
-- trained, but the adapter could not be stored (disk full): the weights stay in memory and the next retry only stores them;
-- failed before that: it is forgotten, the callers get the error, and a retry starts anew, with the same seeds and so the same weights,
+- its result is stored (`{run}/trainings/...json`): from then on every retry of the same request
+gets this result, also after a restart;
+- trained, but the adapter could not be stored (disk full): the weights stay in memory and the next
+retry only stores them;
+- failed before that: it is forgotten, the callers get the error, and a retry starts anew, with the
+same seeds and so the same weights,
   or goes on from the last checkpoint if the request asked for checkpoints.
 """
 
@@ -19,7 +22,16 @@ from typing import TYPE_CHECKING
 import structlog
 
 from seal import telemetry
-from seal.engine import Adapter, Checkpoints, Suspended, TaskState, TrainingProgress, TrainingRequest, TrainingResult, save_adapter
+from seal.engine import (
+    Adapter,
+    Checkpoints,
+    Suspended,
+    TaskState,
+    TrainingProgress,
+    TrainingRequest,
+    TrainingResult,
+    save_adapter,
+)
 from seal.errors import Conflict, NotFound, Transient
 from seal.outcomes import Outcome
 from seal.records import Record, TrainingRecord
@@ -40,9 +52,11 @@ log = structlog.get_logger(__name__)
 CANCEL_WAIT_SECONDS = 5.0
 """How long a cancel waits for the engine to let go before it answers with the state as it is."""
 FINAL_CHECKPOINT_SECONDS = 60.0
-"""How long an ending process waits for suspended trainings to finish their step and for their checkpoints to be written."""
+"""How long an ending process waits for suspended trainings to finish their step and for their
+checkpoints to be written."""
 UNSTORED_ADAPTERS = 64
-"""Trained adapters kept in memory because they could not be stored; the oldest leave first and would be trained again."""
+"""Trained adapters kept in memory because they could not be stored; the oldest leave first and
+would be trained again."""
 
 _STATES = MappingProxyType(
     {
@@ -77,7 +91,8 @@ class Training:
         self.engine_task: EngineTask[TrainingResult] | None = None
         self.checkpoints: Checkpoints | None = None
         self.task: asyncio.Task[TrainingRecord]
-        """Its whole life; read it with `result`, never await it directly: a caller that leaves must not end it."""
+        """Its whole life; read it with `result`, never await it directly: a caller that leaves must
+        not end it."""
 
     async def result(self) -> TrainingRecord:
         """Wait for the end. Raises what ended it, or Transient if the service is shutting down."""
@@ -85,7 +100,9 @@ class Training:
             return await asyncio.shield(self.task)
         except asyncio.CancelledError:
             if self.task.cancelled():
-                raise Transient("the trainer is shutting down", remedy="send the same request again") from None
+                raise Transient(
+                    "the trainer is shutting down", remedy="send the same request again"
+                ) from None
             raise
 
 
@@ -107,7 +124,10 @@ class Trainings:
         self._closing = self._suspending = False
 
     def attach(self, plan: TrainingPlan) -> Training:
-        """The live training of this request, or a new one. Raises Conflict if the request_id belongs to another body."""
+        """The live training of this request, or a new one.
+
+        Raises Conflict if the request_id belongs to another body.
+        """
         key = (plan.run, plan.request_id)
         if (training := self._live.get(key)) is not None:
             _check_same_body(plan, training.plan.body_sha256)
@@ -123,10 +143,14 @@ class Trainings:
         """A live or an ended training. Raises NotFound."""
         if (training := self._live.get((run, request_id))) is not None:
             return training
-        if (stored := await asyncio.to_thread(self._read, result_path(run, request_id))) is not None:
+        if (
+            stored := await asyncio.to_thread(self._read, result_path(run, request_id))
+        ) is not None:
             return stored
         raise NotFound(
-            f"run {run!r} has no training {request_id!r}", field="request_id", remedy="send TrainAdapter; a failed training is forgotten"
+            f"run {run!r} has no training {request_id!r}",
+            field="request_id",
+            remedy="send TrainAdapter; a failed training is forgotten",
         )
 
     async def cancel(self, *, run: str, request_id: str) -> bool:
@@ -141,7 +165,10 @@ class Trainings:
         return found.task.done()
 
     def suspend(self) -> None:
-        """Stop the trainings that keep checkpoints after their current step, with a last one; `close` waits for it. The others go on."""
+        """Stop the trainings that keep checkpoints after their current step, with a last one.
+
+        `close` waits for it. The others go on.
+        """
         self._suspending = True
         for training in self._live.values():
             if training.checkpoints is not None:
@@ -154,9 +181,16 @@ class Trainings:
         """
         self._closing = True
         self.suspend()
-        suspended = {training.task for training in self._live.values() if training.plan.checkpoint_every_seconds}
+        suspended = {
+            training.task
+            for training in self._live.values()
+            if training.plan.checkpoint_every_seconds
+        }
         others = {training.task for training in self._live.values()} - suspended
-        await asyncio.gather(_end_within(others, grace_seconds), _end_within(suspended, max(grace_seconds, FINAL_CHECKPOINT_SECONDS)))
+        await asyncio.gather(
+            _end_within(others, grace_seconds),
+            _end_within(suspended, max(grace_seconds, FINAL_CHECKPOINT_SECONDS)),
+        )
 
     async def _run(self, training: Training) -> TrainingRecord:
         plan, key = training.plan, (training.plan.run, training.plan.request_id)
@@ -185,7 +219,11 @@ class Trainings:
 
     async def _train(self, training: Training) -> TrainingResult:
         plan = training.plan
-        policy = None if plan.policy is None else await self._adapters.get(plan.policy, field="policy.adapter")
+        policy = (
+            None
+            if plan.policy is None
+            else await self._adapters.get(plan.policy, field="policy.adapter")
+        )
         if training.cancel_requested:
             return _cancelled()
         request = TrainingRequest(
@@ -202,7 +240,13 @@ class Trainings:
             if training.checkpoints is not None and self._suspending:
                 training.checkpoints.suspend()
             async with engine_call(lambda: self._start(training, request)) as finished:
-                log.info("training accepted", run=plan.run, request_id=plan.request_id, examples=len(plan.examples), rank=plan.lora.rank)
+                log.info(
+                    "training accepted",
+                    run=plan.run,
+                    request_id=plan.request_id,
+                    examples=len(plan.examples),
+                    rank=plan.lora.rank,
+                )
                 await asyncio.wait({finished})
                 if finished.cancelled() and training.cancel_requested:
                     return _cancelled()
@@ -221,14 +265,24 @@ class Trainings:
         return task
 
     def _stored_result(self, plan: TrainingPlan) -> TrainingRecord | None:
-        """Result of an earlier life of this request; None if there is none or its adapter has been deleted since."""
+        """Result of an earlier life of this request.
+
+        None if there is none or its adapter has been deleted since.
+        """
         stored = self._read(plan.result_path)
         if stored is None:
             return None
         _check_same_body(plan, stored.body_sha256)
         adapter = stored.result.adapter
-        if adapter is not None and not self._store.exists(f"{adapters_prefix(plan.run)}/{adapter.sha256}/manifest.json"):
-            log.warning("stored adapter is gone, training again", run=plan.run, request_id=plan.request_id, adapter=adapter.sha256)
+        if adapter is not None and not self._store.exists(
+            f"{adapters_prefix(plan.run)}/{adapter.sha256}/manifest.json"
+        ):
+            log.warning(
+                "stored adapter is gone, training again",
+                run=plan.run,
+                request_id=plan.request_id,
+                adapter=adapter.sha256,
+            )
             return None
         discard_checkpoint(self._store, plan)
         return stored.result
@@ -240,14 +294,18 @@ class Trainings:
         """Publish the adapter, then the result; blocks on the store."""
         record = TrainingRecord(
             outcome=trained.outcome,
-            adapter=None if trained.adapter is None else publish_adapter(self._store, plan.run, trained.adapter, self._save_adapter),
+            adapter=None
+            if trained.adapter is None
+            else publish_adapter(self._store, plan.run, trained.adapter, self._save_adapter),
             steps=trained.steps,
             final_loss=finite_or_zero(trained.final_loss),
             tokens=trained.tokens,
             seconds=trained.seconds,
             engine_seconds=trained.engine_seconds,
         )
-        stored = StoredTraining(request_id=plan.request_id, body_sha256=plan.body_sha256, result=record)
+        stored = StoredTraining(
+            request_id=plan.request_id, body_sha256=plan.body_sha256, result=record
+        )
         self._store.write_json(plan.result_path, stored)
         discard_checkpoint(self._store, plan)
         return record
@@ -260,7 +318,13 @@ class Trainings:
             log.info("training suspended", run=key[0], request_id=key[1], reason=str(error))
         else:
             telemetry.metrics.trainings.labels(outcome="failed").inc()
-            log.warning("training failed", run=key[0], request_id=key[1], error=type(error).__name__, reason=str(error))
+            log.warning(
+                "training failed",
+                run=key[0],
+                request_id=key[1],
+                error=type(error).__name__,
+                reason=str(error),
+            )
 
 
 def _progress_message(progress: TrainingProgress) -> trainer_pb2.TrainingProgress:
@@ -294,4 +358,12 @@ def _check_same_body(plan: TrainingPlan, body_sha256: str) -> None:
 
 def _cancelled() -> TrainingResult:
     """A training that was stopped before the engine could say how far it was."""
-    return TrainingResult(outcome=Outcome.CANCELLED, adapter=None, steps=0, final_loss=0.0, tokens=0, seconds=0.0, engine_seconds=0.0)
+    return TrainingResult(
+        outcome=Outcome.CANCELLED,
+        adapter=None,
+        steps=0,
+        final_loss=0.0,
+        tokens=0,
+        seconds=0.0,
+        engine_seconds=0.0,
+    )

@@ -14,33 +14,40 @@ from seal.errors import InvalidInput
 
 DEFAULT_ROOT = "seal-runs"
 DEMO_LIMITS_MINUTES = {False: (15, 25), True: (4, 6)}
-"""By --quick: minutes within which the demo is to end on 2 cores that are fast, and on slow ones."""
+"""By --quick: minutes within which the demo is to end on 2 cores that are fast, and on slow
+ones."""
 FAST_TERAFLOPS, SLOW_TERAFLOPS = 1.0, 0.7
 """Measured GEMM peak of these."""
 DEMO_HELP = (
     "Train a self-edit policy on a real small model, on this machine.\n\n"
-    "Downloads a 135M model once (93 MB), lets it write self-edits on fictional passages, trains an adapter on each, learns "
-    "from the best ones, and shows what that gained on passages it has not seen: a table here, and a report as a web page."
+    "Downloads a 135M model once (93 MB), lets it write self-edits on fictional passages, trains "
+    "an adapter on each, learns "
+    "from the best ones, and shows what that gained on passages it has not seen: a table here, "
+    "and a report as a web page."
 )
 RUN_HELP = (
     "Run ReST^EM on your own passages and questions.\n\n"
-    "Needs a config file; `rounds: 1` is one. Options here win over the file. Everything that is finished is kept at once: "
+    "Needs a config file; `rounds: 1` is one. Options here win over the file. Everything that is "
+    "finished is kept at once: "
     "a run that was stopped or killed goes on with --resume."
 )
 REPORT_HELP = (
     "Make the report of a run again and show its result.\n\n"
-    "Writes report.html (one file, opens anywhere) and report.json into the run's directory. With --output json it prints "
+    "Writes report.html (one file, opens anywhere) and report.json into the run's directory. With "
+    "--output json it prints "
     "all of report.json."
 )
 
 app = typer.Typer(
     name="seal",
-    help="Self-adapting language models: a model writes its own finetuning data, is trained on it, and learns to write better.",
+    help="Self-adapting language models: a model writes its own finetuning data, is trained on "
+    "it, and learns to write better.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 2 wrong input, 42 failed for good, 43 try again later, 130 stopped by Ctrl-C.",
+    epilog="Exit codes: 0 done, 2 wrong input, 42 failed for good, 43 try again later, 130 "
+    "stopped by Ctrl-C.",
 )
 models = typer.Typer(name="models", help="Base models on this machine.", no_args_is_help=True)
 app.add_typer(models)
@@ -62,11 +69,22 @@ class Output(StrEnum):
     JSON = "json"
 
 
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Print the result as tables, or as one JSON object on stdout.")]
-ResumeOption = Annotated[
-    bool, typer.Option("--resume", help="Go on with the run where it stopped; nothing that is finished is done again.")
+OutputOption = Annotated[
+    Output,
+    typer.Option(
+        "--output", "-o", help="Print the result as tables, or as one JSON object on stdout."
+    ),
 ]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Download nothing: the model has to be on this machine.")]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the run where it stopped; nothing that is finished is done again.",
+    ),
+]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Download nothing: the model has to be on this machine.")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -80,9 +98,19 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def configure(
     log_level: Annotated[
-        LogLevel, typer.Option("--log-level", envvar="SEAL_LOG_LEVEL", help="Least serious log messages to show on stderr.")
+        LogLevel,
+        typer.Option(
+            "--log-level",
+            envvar="SEAL_LOG_LEVEL",
+            help="Least serious log messages to show on stderr.",
+        ),
     ] = LogLevel.WARNING,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
 ) -> None:
     """Options of all commands."""
     from controller_svc.cli.stderr import LateStderr
@@ -94,10 +122,19 @@ def configure(
 @app.command(help=DEMO_HELP)
 def demo(
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer passages, one round: a few minutes instead of a quarter of an hour.")
+        bool,
+        typer.Option(
+            "--quick",
+            help="Fewer passages, one round: a few minutes instead of a quarter of an hour.",
+        ),
     ] = False,
     directory: Annotated[
-        str, typer.Option("--dir", metavar="DIR", help="Where the run is kept; it gets a directory of its own in there.")
+        str,
+        typer.Option(
+            "--dir",
+            metavar="DIR",
+            help="Where the run is kept; it gets a directory of its own in there.",
+        ),
     ] = DEFAULT_ROOT,
     resume: ResumeOption = False,
     output: OutputOption = Output.TABLE,
@@ -116,29 +153,70 @@ def demo(
     else:
         spec = load_run_spec(None, {"name": name})
     fast, slow = DEMO_LIMITS_MINUTES[quick]
-    limit = TimeLimit(fast_minutes=fast, slow_minutes=slow, fast_teraflops=FAST_TERAFLOPS, slow_teraflops=SLOW_TERAFLOPS)
-    execute(spec, root=directory, resume=resume, offline=offline, as_json=output is Output.JSON, again=_resume_command(), limit=limit)
+    limit = TimeLimit(
+        fast_minutes=fast,
+        slow_minutes=slow,
+        fast_teraflops=FAST_TERAFLOPS,
+        slow_teraflops=SLOW_TERAFLOPS,
+    )
+    execute(
+        spec,
+        root=directory,
+        resume=resume,
+        offline=offline,
+        as_json=output is Output.JSON,
+        again=_resume_command(),
+        limit=limit,
+    )
 
 
 @app.command(help=RUN_HELP)
 def run(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Settings of the run; what it leaves out comes from its profile.")],
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG.yaml",
+            help="Settings of the run; what it leaves out comes from its profile.",
+        ),
+    ],
     dataset: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Passages to learn from: JSON or JSONL rows {title, context, questions}.")
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Passages to learn from: JSON or JSONL rows {title, context, questions}.",
+        ),
     ] = None,
     validation: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Passages to measure on; none of them may be in the dataset.")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Passages to measure on; none of them may be in the dataset."
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Base model: smollm2-135m, a directory, or hf://org/model@revision.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Base model: smollm2-135m, a directory, or hf://org/model@revision.",
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the run, and of its directory in the root.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the run, and of its directory in the root."),
+    ] = None,
     change: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Set any field of the config, for example --set inner.repeats=3. Repeatable."),
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Set any field of the config, for example --set inner.repeats=3. Repeatable.",
+        ),
     ] = None,
     root: Annotated[
-        str, typer.Option(metavar="DIR", help="Where runs are kept: a directory, or a file://, s3:// or gs:// URI.")
+        str,
+        typer.Option(
+            metavar="DIR",
+            help="Where runs are kept: a directory, or a file://, s3:// or gs:// URI.",
+        ),
     ] = DEFAULT_ROOT,
     resume: ResumeOption = False,
     output: OutputOption = Output.TABLE,
@@ -149,13 +227,30 @@ def run(
     from seal.config import load_run_spec
 
     named = {"data.train": dataset, "data.validation": validation, "model": model, "name": name}
-    spec = load_run_spec(config, changes(change or []) | {field: value for field, value in named.items() if value is not None})
-    execute(spec, root=root, resume=resume, offline=offline, as_json=output is Output.JSON, again=_resume_command())
+    spec = load_run_spec(
+        config,
+        changes(change or [])
+        | {field: value for field, value in named.items() if value is not None},
+    )
+    execute(
+        spec,
+        root=root,
+        resume=resume,
+        offline=offline,
+        as_json=output is Output.JSON,
+        again=_resume_command(),
+    )
 
 
 @app.command(help=REPORT_HELP)
 def report(
-    directory: Annotated[str, typer.Argument(metavar="RUN_DIR", help="Directory or URI of a run, finished or not: it holds spec.json.")],
+    directory: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_DIR",
+            help="Directory or URI of a run, finished or not: it holds spec.json.",
+        ),
+    ],
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Make the report of a run again and show its result."""
@@ -167,8 +262,19 @@ def report(
 
 @models.command("pull")
 def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Embedded model (see `seal models list`), or hf://org/model@revision.")],
-    force: Annotated[bool, typer.Option("--force", help="Make an embedded model anew, for example when its cache is damaged.")] = False,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="Embedded model (see `seal models list`), or hf://org/model@revision.",
+        ),
+    ],
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Make an embedded model anew, for example when its cache is damaged."
+        ),
+    ] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Download a base model, check it, and keep it for later."""
@@ -197,11 +303,19 @@ def changes(settings: list[str]) -> dict[str, object]:
     for setting in settings:
         field, separator, value = setting.partition("=")
         if not separator or not field.strip():
-            raise InvalidInput(f"--set {setting}: there is no FIELD=VALUE", field="--set", remedy="write for example --set inner.repeats=3")
+            raise InvalidInput(
+                f"--set {setting}: there is no FIELD=VALUE",
+                field="--set",
+                remedy="write for example --set inner.repeats=3",
+            )
         try:
             found[field.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise InvalidInput(f"--set {setting}: the value is no valid YAML", field=field, remedy="put it into quotes") from error
+            raise InvalidInput(
+                f"--set {setting}: the value is no valid YAML",
+                field=field,
+                remedy="put it into quotes",
+            ) from error
     return found
 
 

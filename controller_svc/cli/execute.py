@@ -24,8 +24,8 @@ from controller_svc.cli.progress import Screen, open_screen
 from controller_svc.cli.reporting import print_report, write_report
 from controller_svc.cli.stages import StageTracker
 from controller_svc.core import Phase, Reason, RunStatus
-from controller_svc.local import check_run, run_local
-from controller_svc.worker import ServiceAddresses
+from controller_svc.local.world import check_run, run_local
+from controller_svc.worker.task import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.errors import ERROR_CLASSES, Conflict, Internal, PreconditionFailed, Transient
 from seal.report.formats import duration
@@ -55,7 +55,16 @@ class TimeLimit:
         return self.fast_minutes if teraflops >= self.fast_teraflops else self.slow_minutes
 
 
-def execute(spec: RunSpec, *, root: str, resume: bool, offline: bool, as_json: bool, again: str, limit: TimeLimit | None = None) -> None:
+def execute(
+    spec: RunSpec,
+    *,
+    root: str,
+    resume: bool,
+    offline: bool,
+    as_json: bool,
+    again: str,
+    limit: TimeLimit | None = None,
+) -> None:
     """Run a spec and show its report. `again`: the command that goes on with the run.
 
     Raises:
@@ -71,9 +80,14 @@ def execute(spec: RunSpec, *, root: str, resume: bool, offline: bool, as_json: b
         if status is None or status.phase is not Phase.COMPLETE:
             with open_screen(tracker, bars=not as_json) as screen:
                 minutes = _measure(spec, root, screen, limit)
-                status = asyncio.run(_run(spec, root=root, resume=resume, offline=offline, screen=screen))
+                status = asyncio.run(
+                    _run(spec, root=root, resume=resume, offline=offline, screen=screen)
+                )
                 if minutes and status.phase is Phase.COMPLETE:
-                    screen.say(f"Ended after {duration(time.monotonic() - started)}; the limit is {minutes} min.")
+                    screen.say(
+                        f"Ended after {duration(time.monotonic() - started)}; the limit is "
+                        f"{minutes} min."
+                    )
         print_report(write_report(ArtifactStore(root), spec.name), as_json=as_json)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -91,17 +105,26 @@ def _refuse_repetition(spec: RunSpec, *, root: str, resume: bool, again: str) ->
     """
     if not resume and ArtifactStore(root).exists(f"{spec.name}/spec.json"):
         other = "--dir" if spec.name in DEMO_NAMES else "--name or --root"
-        raise Conflict(f"run {spec.name!r} exists already in {root}", remedy=f"go on with it:  {again}  or begin another one with {other}")
+        raise Conflict(
+            f"run {spec.name!r} exists already in {root}",
+            remedy=f"go on with it:  {again}  or begin another one with {other}",
+        )
 
 
 def _measure(spec: RunSpec, root: str, screen: Screen, limit: TimeLimit | None) -> int:
-    """Measure the machine and leave the figures with the run; the limit in minutes that follows, 0 without one."""
+    """Measure the machine and leave the figures with the run.
+
+    The limit in minutes that follows, 0 without one.
+    """
     dtype, teraflops = _gemm_peak(spec.engine)
     machine = describe_machine(device=spec.engine.device, dtype=dtype, gemm_teraflops=teraflops)
     ArtifactStore(root).write_json(f"{spec.name}/machine.json", machine)
     minutes = limit.minutes(teraflops) if limit else 0
     so = f": it is to end within {minutes} min" if minutes else ""
-    screen.say(f"{spec.name}: {machine.cores} cores, computing in {dtype}, measured GEMM peak {teraflops:.2f} TFLOP/s{so}")
+    screen.say(
+        f"{spec.name}: {machine.cores} cores, computing in {dtype}, measured GEMM peak "
+        f"{teraflops:.2f} TFLOP/s{so}"
+    )
     return minutes
 
 
@@ -116,24 +139,34 @@ def _gemm_peak(engine: EngineSettings) -> tuple[str, float]:
         from seal.engine.precision import compute_dtype, dtype_name
     except ImportError as error:
         raise PreconditionFailed(
-            f"the engine cannot be loaded: {error}", remedy="install it: pip install 'seal-kubernetes[local]'"
+            f"the engine cannot be loaded: {error}",
+            remedy="install it: pip install 'seal-kubernetes[local]'",
         ) from error
     try:
         dtype = compute_dtype(engine.dtype, engine.device)
         return dtype_name(dtype), measure_gemm_peak(dtype=dtype, device=engine.device)
-    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # what torch raises for a device that is not there
         message = f"device {engine.device!r} cannot be used: {str(error).splitlines()[0]}"
         raise PreconditionFailed(
-            message, field="engine.device", remedy="choose another one, for example --set engine.device=cpu"
+            message,
+            field="engine.device",
+            remedy="choose another one, for example --set engine.device=cpu",
         ) from error
 
 
-async def _run(spec: RunSpec, *, root: str, resume: bool, offline: bool, screen: Screen) -> RunStatus:
+async def _run(
+    spec: RunSpec, *, root: str, resume: bool, offline: bool, screen: Screen
+) -> RunStatus:
     """The run on services that live as long as it does."""
     try:
         async with _services(spec, root=root, offline=offline, screen=screen) as addresses:
             try:
-                return await run_local(spec, root=root, services=addresses, resume=resume, progress=screen)
+                return await run_local(
+                    spec, root=root, services=addresses, resume=resume, progress=screen
+                )
             except asyncio.CancelledError:
                 _stopping(screen)  # before the services are stopped, which may take a while
                 raise
@@ -143,7 +176,10 @@ async def _run(spec: RunSpec, *, root: str, resume: bool, offline: bool, screen:
 
 
 def _stopping(screen: Screen) -> None:
-    """Say that Ctrl-C was heard; a second one ends the process, which loses nothing that is finished."""
+    """Say that Ctrl-C was heard.
+
+    A second one ends the process, which loses nothing that is finished.
+    """
     if signal.getsignal(signal.SIGINT) is not _stop_at_once:
         signal.signal(signal.SIGINT, _stop_at_once)
         screen.say("stopping after the engine's current step ... (Ctrl-C again: at once)")
@@ -154,11 +190,15 @@ def _stop_at_once(number: int, frame: FrameType | None) -> None:
 
 
 @asynccontextmanager
-async def _services(spec: RunSpec, *, root: str, offline: bool, screen: Screen) -> AsyncIterator[ServiceAddresses]:
+async def _services(
+    spec: RunSpec, *, root: str, offline: bool, screen: Screen
+) -> AsyncIterator[ServiceAddresses]:
     """Model and services in this process."""
-    from controller_svc.local_services import local_services  # loads torch
+    from controller_svc.local.services import local_services  # loads torch
 
-    async with local_services(spec.model, root=root, engine=spec.engine, offline=offline, on_download=screen.on_download) as services:
+    async with local_services(
+        spec.model, root=root, engine=spec.engine, offline=offline, on_download=screen.on_download
+    ) as services:
         yield services.addresses
 
 
@@ -166,7 +206,10 @@ def _tell_failure(status: RunStatus, again: str) -> int:
     """Say why a run failed; its exit code."""
     failed = status.condition("Failed")
     reason, message = (failed.reason, failed.message) if failed else ("", "no reason is known")
-    complain(f"the run failed: {reason}: {message}", f"what is finished is kept; once the cause is mended, go on with:  {again}")
+    complain(
+        f"the run failed: {reason}: {message}",
+        f"what is finished is kept; once the cause is mended, go on with:  {again}",
+    )
     if reason == Reason.ATTEMPTS_EXHAUSTED:
         return ERROR_CLASSES[Transient].exit_code
     codes = {row.reason: row.exit_code for row in ERROR_CLASSES.values()}

@@ -7,7 +7,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from seal.report.model import Machine
+from seal.report.numbers.model import Machine
 
 PACKAGES = ("torch", "transformers", "numpy", "grpcio", "pydantic")
 """Versions worth writing down."""
@@ -26,10 +26,13 @@ def describe_machine(*, device: str, dtype: str, gemm_teraflops: float | None) -
     return Machine(
         system=f"{platform.system()} {platform.machine()}",
         processor=_processor(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1,
         memory_gib=_memory_bytes() / 2**30,
         device=device,
-        versions={"seal": package_version(), "python": platform.python_version()} | {name: package_version(name) for name in PACKAGES},
+        versions={"seal": package_version(), "python": platform.python_version()}
+        | {name: package_version(name) for name in PACKAGES},
         dtype=dtype,
         gemm_teraflops=gemm_teraflops,
     )

@@ -1,6 +1,7 @@
 """Entry point: runs the app and turns what escapes it into one message, a remedy and the exit code of the errors table.
 
-0 ok, 2 configuration, 42 permanent, 43 try again later, 130 stopped by Ctrl-C; 1 is an error that nobody foresaw.
+0 ok, 2 configuration, 42 permanent, 43 try again later, 130 stopped by Ctrl-C; 1 is an error that
+nobody foresaw.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:  # the outermost boundary
         logging.getLogger(__name__).debug("crashed", exc_info=error)
         complain(
-            f"{type(error).__name__}: {error}", "this is a defect; run it again with --log-level debug for the traceback, and report it"
+            f"{type(error).__name__}: {error}",
+            "this is a defect; run it again with --log-level debug for the traceback, and report "
+            "it",
         )
         sys.exit(UNFORESEEN)
 

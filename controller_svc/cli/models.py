@@ -16,11 +16,17 @@ def pull_model(name: str, *, force: bool, as_json: bool) -> None:
     """Download, check and keep a model; print where it is."""
     with open_screen(None, bars=not as_json) as screen:
         model = resolve_model(name, force=force, progress=screen.on_download)
-    facts = {"name": model.name, "path": str(model.path), "sha256_of_weights": model.sha256_of_weights}
+    facts = {
+        "name": model.name,
+        "path": str(model.path),
+        "sha256_of_weights": model.sha256_of_weights,
+    }
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
     else:
-        typer.echo(f"{model.name} is ready\npath    {model.path}\nsha256  {model.sha256_of_weights}")
+        typer.echo(
+            f"{model.name} is ready\npath    {model.path}\nsha256  {model.sha256_of_weights}"
+        )
 
 
 def list_models(*, as_json: bool) -> None:
@@ -30,7 +36,14 @@ def list_models(*, as_json: bool) -> None:
     for model in EMBEDDED_MODELS.values():
         path = cache / "models" / model.name / model.key
         ready = path.is_dir()
-        rows.append({"name": model.name, "ready": ready, "path": str(path) if ready else "", "download_bytes": model.wheel_bytes})
+        rows.append(
+            {
+                "name": model.name,
+                "ready": ready,
+                "path": str(path) if ready else "",
+                "download_bytes": model.wheel_bytes,
+            }
+        )
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -41,7 +54,10 @@ def list_models(*, as_json: bool) -> None:
             else f"not downloaded yet ({model_size(row['download_bytes'])}): seal models pull {row['name']}"
         )
         typer.echo(f"{row['name']}  {state}")
-    typer.echo("Other models: a directory with config, tokenizer and safetensors, or hf://org/model[@revision].")
+    typer.echo(
+        "Other models: a directory with config, tokenizer and safetensors, or "
+        "hf://org/model[@revision]."
+    )
 
 
 def model_size(size: object) -> str:

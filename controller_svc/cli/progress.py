@@ -1,6 +1,7 @@
 """What a run shows while it works, on stderr: bars on a terminal, a line now and then elsewhere.
 
-Both watch the run through the controller's `Observer`; what a stage comes to and how far it is they take from `stages`.
+Both watch the run through the controller's `Observer`; what a stage comes to and how far it is they
+take from `stages`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rich.text import Text
 
 from controller_svc.cli.stages import StageTracker
 from controller_svc.core import RunStatus
-from controller_svc.worker_progress import TaskProgress
+from controller_svc.worker.progress import TaskProgress
 from seal.report.formats import duration
 
 LINE_INTERVAL_SECONDS = 30.0
@@ -25,11 +26,19 @@ LINE_INTERVAL_SECONDS = 30.0
 
 
 class Screen(Protocol):
-    """What a run shows. An `Observer` and a context manager; `on_download` may be called from any thread."""
+    """What a run shows.
+
+    An `Observer` and a context manager; `on_download` may be called from any thread.
+    """
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
     def say(self, message: str) -> None:
         """A line that stays."""
@@ -52,7 +61,9 @@ def open_screen(tracker: StageTracker | None, *, bars: bool) -> Screen:
 class Lines:
     """A line when a stage starts and ends, and every half minute in between."""
 
-    def __init__(self, tracker: StageTracker | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, tracker: StageTracker | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._tracker, self._clock = tracker, clock
         self._said = float("-inf")
         self._doing = ""
@@ -60,7 +71,12 @@ class Lines:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         return None
 
     def say(self, message: str) -> None:
@@ -81,8 +97,14 @@ class Lines:
             return
         self._tracker.got_on(progress)
         if self._clock() - self._said >= LINE_INTERVAL_SECONDS:
-            amounts = ", ".join(f"{amount.label} {amount.text}" for amount in self._tracker.amounts() if amount.total)
-            self.say(f"{self._tracker.title}: {amounts}{_left(self._tracker.eta_seconds, before=', ')}")
+            amounts = ", ".join(
+                f"{amount.label} {amount.text}"
+                for amount in self._tracker.amounts()
+                if amount.total
+            )
+            self.say(
+                f"{self._tracker.title}: {amounts}{_left(self._tracker.eta_seconds, before=', ')}"
+            )
 
     def on_download(self, what: str, done: int, total: int) -> None:
         """Say what is being done with the model, once."""
@@ -111,7 +133,12 @@ class Bars:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for name in list(self._bars):
             self._remove(name)
         self._progress.stop()
@@ -157,9 +184,17 @@ class Bars:
     def _draw_run(self) -> None:
         if self._tracker is not None and self._tracker.title:
             place = f"stage {self._tracker.stages_done + 1}/{self._tracker.stages_total}"
-            self._draw("run", self._tracker.title, self._tracker.run_fraction, place, _left(self._tracker.eta_seconds))
+            self._draw(
+                "run",
+                self._tracker.title,
+                self._tracker.run_fraction,
+                place,
+                _left(self._tracker.eta_seconds),
+            )
 
-    def _draw(self, name: str, description: str, fraction: float | None, amount: str, left: str) -> None:
+    def _draw(
+        self, name: str, description: str, fraction: float | None, amount: str, left: str
+    ) -> None:
         if name not in self._bars:
             self._bars[name] = self._progress.add_task(description, total=1.0, amount="", left="")
         self._progress.update(
@@ -178,4 +213,8 @@ class Bars:
 
 def _left(eta_seconds: float | None, *, before: str = "") -> str:
     """About 2 min left; nothing where it is unknown."""
-    return "" if eta_seconds is None else f"{before}about {duration(max(1.0, round(eta_seconds)))} left"
+    return (
+        ""
+        if eta_seconds is None
+        else f"{before}about {duration(max(1.0, round(eta_seconds)))} left"
+    )

@@ -1,4 +1,7 @@
-"""Making a run's report and showing it: files into the run's directory, tables or JSON on stdout."""
+"""Making a run's report and showing it.
+
+Files into the run's directory, tables or JSON on stdout.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,11 @@ def locate_run(directory: str) -> tuple[ArtifactStore, str]:
 
 
 def _specs_below(store: ArtifactStore, name: str) -> list[str]:
-    return [path for path in store.list(name) if path.count("/") == name.count("/") + 2 and path.endswith("/spec.json")]
+    return [
+        path
+        for path in store.list(name)
+        if path.count("/") == name.count("/") + 2 and path.endswith("/spec.json")
+    ]
 
 
 def write_report(store: ArtifactStore, run: str) -> WrittenReport:
@@ -59,7 +66,11 @@ def write_report(store: ArtifactStore, run: str) -> WrittenReport:
     report = build_report(store, run)
     store.write_json(f"{run}/report.json", report)
     store.write_bytes(f"{run}/report.html", render_html(report).encode())
-    return WrittenReport(report=report, html=shown(store.uri(f"{run}/report.html")), json=shown(store.uri(f"{run}/report.json")))
+    return WrittenReport(
+        report=report,
+        html=shown(store.uri(f"{run}/report.html")),
+        json=shown(store.uri(f"{run}/report.json")),
+    )
 
 
 def shown(uri: str) -> str:
@@ -81,4 +92,10 @@ def print_report(written: WrittenReport, *, as_json: bool, whole: bool = False) 
     import json
 
     result = written.report.model_dump(mode="json", exclude=DETAILS)
-    typer.echo(json.dumps(result | {"report_html": written.html, "report_json": written.json}, indent=2, ensure_ascii=False))
+    typer.echo(
+        json.dumps(
+            result | {"report_html": written.html, "report_json": written.json},
+            indent=2,
+            ensure_ascii=False,
+        )
+    )

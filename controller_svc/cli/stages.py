@@ -1,4 +1,7 @@
-"""How far a run is, from what the controller tells: the stage, the work of its shards together, and what finished stages came to."""
+"""How far a run is, from what the controller tells.
+
+The stage, the work of its shards together, and what finished stages came to.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from controller_svc.core import Phase, RunStatus, Stage, stages
-from controller_svc.worker_progress import TaskProgress
+from controller_svc.worker.progress import TaskProgress
 from seal.records import ScoreSum
 from seal.report.formats import METRIC_NAMES, duration, plural, score
 from seal.settings import RunSpec
@@ -27,7 +30,9 @@ class Amount:
     @property
     def fraction(self) -> float:
         """Share that is done, in [0, 1]."""
-        return self.share if self.share is not None else self.done / self.total if self.total else 0.0
+        return (
+            self.share if self.share is not None else self.done / self.total if self.total else 0.0
+        )
 
     @property
     def text(self) -> str:
@@ -62,14 +67,21 @@ class StageTracker:
 
     @property
     def run_fraction(self) -> float:
-        """Share of the stages that is done; the current one counts by the mean of its kinds of work."""
+        """Share of the stages that is done.
+
+        The current one counts by the mean of its kinds of work.
+        """
         parts = [amount.fraction for amount in self.amounts() if amount.total]
         return (self.stages_done + (sum(parts) / len(parts) if parts else 0.0)) / len(self._plan)
 
     @property
     def eta_seconds(self) -> float | None:
         """Seconds to the end of the stage: of its slowest shard; None if unknown."""
-        known = [progress.eta_seconds for progress in self._shards.values() if progress.eta_seconds is not None]
+        known = [
+            progress.eta_seconds
+            for progress in self._shards.values()
+            if progress.eta_seconds is not None
+        ]
         return max(known) if known and len(known) == len(self._shards) else None
 
     def got_on(self, progress: TaskProgress) -> None:
@@ -83,22 +95,49 @@ class StageTracker:
         trainings = sum(shard.trainings_total for shard in shards)
         trained = sum(shard.training_fraction * shard.trainings_total for shard in shards)
         return (
-            self._amount("edits", sum(shard.edits_done for shard in shards), sum(shard.edits_total for shard in shards)),
-            self._amount("trainings", sum(shard.trainings_done for shard in shards), trainings, trained / trainings if trainings else None),
-            self._amount("answers", sum(shard.evaluated_queries for shard in shards), sum(shard.queries_total for shard in shards)),
+            self._amount(
+                "edits",
+                sum(shard.edits_done for shard in shards),
+                sum(shard.edits_total for shard in shards),
+            ),
+            self._amount(
+                "trainings",
+                sum(shard.trainings_done for shard in shards),
+                trainings,
+                trained / trainings if trainings else None,
+            ),
+            self._amount(
+                "answers",
+                sum(shard.evaluated_queries for shard in shards),
+                sum(shard.queries_total for shard in shards),
+            ),
         )
 
     def _amount(self, label: str, done: int, total: int, share: float | None = None) -> Amount:
         fraction = share if share is not None else done / total if total else 0.0
         pace = self._pace.setdefault(label, _Pace(fraction, self._clock()))
-        return Amount(label=label, done=done, total=total, share=share, eta_seconds=pace.eta_seconds(fraction, self._clock()))
+        return Amount(
+            label=label,
+            done=done,
+            total=total,
+            share=share,
+            eta_seconds=pace.eta_seconds(fraction, self._clock()),
+        )
 
     def moved(self, status: RunStatus, *, say_start: bool = True) -> list[str]:
         """Lines to say after a change of status: the stage that ended, the one that begins."""
-        now = (status.round, status.stage) if status.stage is not None and status.phase is Phase.RUNNING else None
+        now = (
+            (status.round, status.stage)
+            if status.stage is not None and status.phase is Phase.RUNNING
+            else None
+        )
         if now == self._now:
             return []
-        lines = [self._ended(self._now, status)] if self._now and status.phase is not Phase.FAILED else []
+        lines = (
+            [self._ended(self._now, status)]
+            if self._now and status.phase is not Phase.FAILED
+            else []
+        )
         self._now, self._shards, self._pace = now, {}, {}
         if now and say_start:
             lines.append(f"{self.title} ({self.stages_done + 1} of {len(self._plan)} stages) ...")
@@ -115,18 +154,33 @@ class StageTracker:
             policy = next((policy for policy in status.policies if policy.round == number), None)
             resumed = sum(shard.resumed_steps for shard in self._shards.values())
             head += f" (resumed at step {resumed})" if resumed else ""
-            return f"{head}, kept {plural(entry.kept, 'edit')}" + ("" if policy and policy.improved else ", the policy stays as it was")
+            return f"{head}, kept {plural(entry.kept, 'edit')}" + (
+                "" if policy and policy.improved else ", the policy stays as it was"
+            )
         loops = sum(shard.inner_loops_total for shard in self._shards.values())
         resumed = sum(shard.inner_loops_resumed for shard in self._shards.values())
-        work = f", {plural(loops, 'inner loop')}" + (f" ({resumed} of them resumed)" if resumed else "") if loops else ""
-        return head + work + self._reward(entry.rollout if kind is Stage.ROLLOUT else entry.validation)
+        work = (
+            f", {plural(loops, 'inner loop')}"
+            + (f" ({resumed} of them resumed)" if resumed else "")
+            if loops
+            else ""
+        )
+        return (
+            head + work + self._reward(entry.rollout if kind is Stage.ROLLOUT else entry.validation)
+        )
 
     def _reward(self, scores: Mapping[str, ScoreSum]) -> str:
         """Mean reward of the self-edits and before."""
         grader = self._spec.evaluation.grader
-        means = {name: scores[name].mean for name in ("baseline", "passage", "edit") if name in scores}
+        means = {
+            name: scores[name].mean for name in ("baseline", "passage", "edit") if name in scores
+        }
         names = {"baseline": "before", "passage": "passage only", "edit": "self-edits"}
-        shown = ", ".join(f"{names[name]} {score(mean, 'score', grader)}" for name, mean in means.items() if mean is not None)
+        shown = ", ".join(
+            f"{names[name]} {score(mean, 'score', grader)}"
+            for name, mean in means.items()
+            if mean is not None
+        )
         return f"; {METRIC_NAMES[grader]}: {shown}" if shown else ""
 
 

@@ -1,4 +1,7 @@
-"""Standard error as it is at the time: what log handlers write to, so that bars and logs share one terminal."""
+"""Standard error as it is at the time.
+
+What log handlers write to, so that bars and logs share one terminal.
+"""
 
 from __future__ import annotations
 

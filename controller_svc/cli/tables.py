@@ -11,8 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seal.report.formats import METRIC_NAMES, counts, duration, percent, plain, plural, score, with_interval
-from seal.report.model import Metric, Report, ScoreRow
+from seal.report.formats import (
+    METRIC_NAMES,
+    counts,
+    duration,
+    percent,
+    plain,
+    plural,
+    score,
+    with_interval,
+)
+from seal.report.numbers.model import Metric, Report, ScoreRow
 
 LEAST_WIDTH = 124
 """Columns where the output is no terminal, so that no cell is folded."""
@@ -32,11 +41,19 @@ def print_tables(report: Report, *, html: str, json: str) -> None:
     console.print(f"\nReport  {html}\nData    {json}", markup=False, soft_wrap=True)
 
 
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> Table | None:
+def _table(
+    title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1
+) -> Table | None:
     """A table whose first `words` columns are text and the others numbers; None without rows."""
     if not rows:
         return None
-    table = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(
+        title=Text(title, style="bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for column, name in enumerate(head):
         table.add_column(name, justify="right" if column >= words else "left", no_wrap=column == 0)
     for row in rows:
@@ -50,9 +67,7 @@ def _results(report: Report) -> Table | None:
     reward: Metric | None = None if grader == "contains" else "score"
     head = ["trained on", "accuracy", "exact", "F1", "log p", "accuracy\nover passage only"]
     head += [f"{METRIC_NAMES[grader]}\nover passage only"] if reward else []
-    title = (
-        f"Validation, {plural(report.validation_passages, 'passage')}, {plural(report.validation_questions, 'question')} [95 % interval]"
-    )
+    title = f"Validation, {plural(report.validation_passages, 'passage')}, {plural(report.validation_questions, 'question')} [95 % interval]"
     return _table(title, head, [_result_row(row, grader, reward) for row in report.rows])
 
 
@@ -65,7 +80,9 @@ def _result_row(row: ScoreRow, grader: str, reward: Metric | None) -> list[str]:
         plain(row.metrics["logprob"].mean, digits=2),
         with_interval(row.over_passage.get("contains"), "contains", grader, signed=True),
     ]
-    return cells + ([with_interval(row.over_passage.get(reward), reward, grader, signed=True)] if reward else [])
+    return cells + (
+        [with_interval(row.over_passage.get(reward), reward, grader, signed=True)] if reward else []
+    )
 
 
 def _retained(report: Report) -> Table | None:
@@ -75,7 +92,11 @@ def _retained(report: Report) -> Table | None:
          with_interval(row.accuracy_change, "contains", "contains", signed=True)]
         for row in report.retained
     ]  # fmt: skip
-    return _table("Retained: open-book questions on other passages", ["model", "answers", "accuracy", "change by adapting"], rows)
+    return _table(
+        "Retained: open-book questions on other passages",
+        ["model", "answers", "accuracy", "change by adapting"],
+        rows,
+    )
 
 
 def _rounds(report: Report) -> Table | None:
@@ -94,7 +115,9 @@ def _rounds(report: Report) -> Table | None:
         for rollout in report.rollouts
     ]
     head = ["rollout", "dropped", "edits", "kept", "before", "mean reward", "better/equal/worse"]
-    return _table(f"Self-edits of the rollouts, reward: {METRIC_NAMES[grader]}", head, rows, words=2)
+    return _table(
+        f"Self-edits of the rollouts, reward: {METRIC_NAMES[grader]}", head, rows, words=2
+    )
 
 
 def _stages(report: Report) -> Table | None:
@@ -109,6 +132,14 @@ def _stages(report: Report) -> Table | None:
         ]
         for stage in report.stages
     ]
-    run, resumed = (sum(getattr(stage, name) for stage in report.stages) for name in ("inner_loops_run", "inner_loops_resumed"))
+    run, resumed = (
+        sum(getattr(stage, name) for stage in report.stages)
+        for name in ("inner_loops_run", "inner_loops_resumed")
+    )
     rows.append(["all", "", str(run), str(resumed), duration(report.seconds)])
-    return _table("Stages", ["stage", "without score", "inner loops run", "resumed", "time"], rows if report.stages else [], words=2)
+    return _table(
+        "Stages",
+        ["stage", "without score", "inner loops run", "resumed", "time"],
+        rows if report.stages else [],
+        words=2,
+    )

@@ -2,9 +2,10 @@
 
     r0: validate, then for every round: rollout -> improve -> validate
 
-Level-triggered: what to do follows from what is wanted and what is there, never from what happened last. Called again with the
-same observation it returns the same status and the same actions; a task that the world lost is asked for again under the same
-name. Phases, rounds and stages only move forward; a terminal status never changes.
+Level-triggered: what to do follows from what is wanted and what is there, never from what happened
+last. Called again with the same observation it returns the same status and the same actions; a task
+that the world lost is asked for again under the same name. Phases, rounds and stages only move
+forward; a terminal status never changes.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ class AttemptBudget:
     """Longest pause, unless the failing side asked for more."""
 
     def delay_seconds(self, *, name: str, attempt: int, retry_after_seconds: float = 0.0) -> float:
-        """Pause before `attempt`: doubling, between half and all of it by a hash of the name, at least what was asked for."""
+        """Pause before `attempt`.
+
+        Doubling, between half and all of it by a hash of the name, at least what was asked for.
+        """
         if attempt <= 1:
             return 0.0
         full = min(self.max_seconds, self.base_seconds * 2.0 ** min(attempt - 2, 30))
@@ -68,12 +72,18 @@ DEFAULT_BUDGET = AttemptBudget()
 
 def spec_digest(spec: RunSpec) -> str:
     """sha256 of a spec's canonical JSON."""
-    return hashlib.sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()
+    ).hexdigest()
 
 
 def stages(spec: RunSpec) -> tuple[tuple[int, Stage], ...]:
     """(round, stage) of the whole run, in order."""
-    learning = ((round, stage) for round in range(1, spec.rounds + 1) for stage in (Stage.ROLLOUT, Stage.IMPROVE, Stage.VALIDATE))
+    learning = (
+        (round, stage)
+        for round in range(1, spec.rounds + 1)
+        for stage in (Stage.ROLLOUT, Stage.IMPROVE, Stage.VALIDATE)
+    )
     return ((0, Stage.VALIDATE), *learning)
 
 
@@ -87,7 +97,9 @@ def new_status(spec: RunSpec) -> RunStatus:
     return RunStatus(run=spec.name, spec_sha256=spec_digest(spec))
 
 
-def decide(spec: RunSpec, status: RunStatus, observed: Observed, *, budget: AttemptBudget = DEFAULT_BUDGET) -> Decision:
+def decide(
+    spec: RunSpec, status: RunStatus, observed: Observed, *, budget: AttemptBudget = DEFAULT_BUDGET
+) -> Decision:
     """What the status is now and what has to be done about it. Save the status before you act."""
     while (moved := _step(spec, status, observed, budget)) != status:
         status = moved
@@ -95,19 +107,35 @@ def decide(spec: RunSpec, status: RunStatus, observed: Observed, *, budget: Atte
 
 
 def reopen(spec: RunSpec, status: RunStatus, *, now_seconds: float = 0.0) -> RunStatus:
-    """A failed run as its owner takes it up again: the tasks of its stage get a fresh budget. Any other status is returned as it is.
+    """A failed run as its owner takes it up again: the tasks of its stage get a fresh budget.
 
-    This is the one way out of a terminal phase, it is never taken by `decide`, and it is for the owner's explicit wish only.
+    Any other status is returned as it is. This is the one way out of a terminal phase, it is never
+    taken by `decide`, and it is for the owner's explicit wish only.
     """
     if status.phase is not Phase.FAILED or status.stage is None:
         return status
     again = tuple(
-        task if task.state is TaskState.SUCCEEDED else _first_attempt(spec, task.round, task.stage, task.shard) for task in status.tasks
+        task
+        if task.state is TaskState.SUCCEEDED
+        else _first_attempt(spec, task.round, task.stage, task.shard)
+        for task in status.tasks
     )
-    counters = _count(status.counters, tasks_started=sum(task.state is not TaskState.SUCCEEDED for task in status.tasks))
-    status = status.model_copy(update={"phase": Phase.RUNNING, "tasks": again, "counters": counters, "finished_seconds": None})
+    counters = _count(
+        status.counters,
+        tasks_started=sum(task.state is not TaskState.SUCCEEDED for task in status.tasks),
+    )
+    status = status.model_copy(
+        update={
+            "phase": Phase.RUNNING,
+            "tasks": again,
+            "counters": counters,
+            "finished_seconds": None,
+        }
+    )
     status = _set_condition(status, "Failed", "False", Reason.RESUMED, "", now_seconds)
-    return _set_condition(status, "Progressing", "True", Reason.RESUMED, "taken up again by its owner", now_seconds)
+    return _set_condition(
+        status, "Progressing", "True", Reason.RESUMED, "taken up again by its owner", now_seconds
+    )
 
 
 def policy_of(status: RunStatus, round: int) -> PolicyStatus:
@@ -145,8 +173,17 @@ def _step(spec: RunSpec, status: RunStatus, observed: Observed, budget: AttemptB
     return status
 
 
-def _absorb(status: RunStatus, index: int, result: TaskSucceeded | TaskFailed, observed: Observed, budget: AttemptBudget) -> RunStatus:
-    """Take one task's end into the status: its summary, its next attempt, or the failure of the run."""
+def _absorb(
+    status: RunStatus,
+    index: int,
+    result: TaskSucceeded | TaskFailed,
+    observed: Observed,
+    budget: AttemptBudget,
+) -> RunStatus:
+    """Take one task's end into the status.
+
+    Its summary, its next attempt, or the failure of the run.
+    """
     task = status.tasks[index]
     counters = status.counters
     if isinstance(result, TaskSucceeded):
@@ -154,7 +191,9 @@ def _absorb(status: RunStatus, index: int, result: TaskSucceeded | TaskFailed, o
         if (summary.stage, summary.round, summary.shard) != (task.stage, task.round, task.shard):
             message = f"task {task.name} delivered the summary of {summary.stage} round {summary.round} shard {summary.shard}"
             return _fail(status, index, Reason.WRONG_RESULT, message, observed)
-        done = task.model_copy(update={"state": TaskState.SUCCEEDED, "summary": summary, "message": ""})
+        done = task.model_copy(
+            update={"state": TaskState.SUCCEEDED, "summary": summary, "message": ""}
+        )
         return _replace_task(status, index, done, _count(counters, tasks_succeeded=1))
     if result.permanent:
         return _fail(status, index, result.reason, f"task {task.name}: {result.message}", observed)
@@ -162,37 +201,80 @@ def _absorb(status: RunStatus, index: int, result: TaskSucceeded | TaskFailed, o
         message = f"task {task.name} was the last of {budget.attempts} attempts: {result.reason}: {result.message}"
         return _fail(status, index, Reason.ATTEMPTS_EXHAUSTED, message, observed)
     attempt = task.attempt + 1
-    name = task_name(run=status.run, round=task.round, stage=task.stage, shard=_shard_in_name(task.stage, task.shard), attempt=attempt)
-    delay_seconds = budget.delay_seconds(name=name, attempt=attempt, retry_after_seconds=result.retry_after_seconds)
-    update = {"name": name, "attempt": attempt, "delay_seconds": delay_seconds, "message": _cut(f"{result.reason}: {result.message}")}
-    return _replace_task(status, index, task.model_copy(update=update), _count(counters, tasks_failed=1, tasks_started=1))
+    name = task_name(
+        run=status.run,
+        round=task.round,
+        stage=task.stage,
+        shard=_shard_in_name(task.stage, task.shard),
+        attempt=attempt,
+    )
+    delay_seconds = budget.delay_seconds(
+        name=name, attempt=attempt, retry_after_seconds=result.retry_after_seconds
+    )
+    update = {
+        "name": name,
+        "attempt": attempt,
+        "delay_seconds": delay_seconds,
+        "message": _cut(f"{result.reason}: {result.message}"),
+    }
+    return _replace_task(
+        status,
+        index,
+        task.model_copy(update=update),
+        _count(counters, tasks_failed=1, tasks_started=1),
+    )
 
 
 def _finish_stage(spec: RunSpec, status: RunStatus, observed: Observed) -> RunStatus:
-    """All shards of the stage are done: fold them into the round and enter the next stage, or end the run."""
+    """All shards of the stage are done.
+
+    Fold them into the round and enter the next stage, or end the run.
+    """
     finished = (status.tasks[0].round, status.tasks[0].stage)
     status = fold_stage(status)
     plan = stages(spec)
     following = plan.index(finished) + 1
     if following < len(plan):
         return _enter(spec, status, *plan[following], observed)
-    update = {"phase": Phase.COMPLETE, "stage": None, "tasks": (), "finished_seconds": observed.now_seconds}
+    update = {
+        "phase": Phase.COMPLETE,
+        "stage": None,
+        "tasks": (),
+        "finished_seconds": observed.now_seconds,
+    }
     status = status.model_copy(update=update)
-    status = _set_condition(status, "Progressing", "False", Reason.ALL_ROUNDS_DONE, "", observed.now_seconds)
-    return _set_condition(status, "Complete", "True", Reason.ALL_ROUNDS_DONE, f"{spec.rounds} rounds done", observed.now_seconds)
+    status = _set_condition(
+        status, "Progressing", "False", Reason.ALL_ROUNDS_DONE, "", observed.now_seconds
+    )
+    return _set_condition(
+        status,
+        "Complete",
+        "True",
+        Reason.ALL_ROUNDS_DONE,
+        f"{spec.rounds} rounds done",
+        observed.now_seconds,
+    )
 
 
-def _enter(spec: RunSpec, status: RunStatus, round: int, stage: Stage, observed: Observed) -> RunStatus:
+def _enter(
+    spec: RunSpec, status: RunStatus, round: int, stage: Stage, observed: Observed
+) -> RunStatus:
     """The status with the tasks of (round, stage) wanted."""
     tasks = tuple(_first_attempt(spec, round, stage, shard) for shard in range(shards(spec, stage)))
     counters = _count(status.counters, tasks_started=len(tasks))
-    status = status.model_copy(update={"round": round, "stage": stage, "tasks": tasks, "counters": counters})
+    status = status.model_copy(
+        update={"round": round, "stage": stage, "tasks": tasks, "counters": counters}
+    )
     message = f"round {round} of {spec.rounds}: {stage}"
-    return _set_condition(status, "Progressing", "True", _RUNNING_REASONS[stage], message, observed.now_seconds)
+    return _set_condition(
+        status, "Progressing", "True", _RUNNING_REASONS[stage], message, observed.now_seconds
+    )
 
 
 def _first_attempt(spec: RunSpec, round: int, stage: Stage, shard: int) -> TaskStatus:
-    name = task_name(run=spec.name, round=round, stage=stage, shard=_shard_in_name(stage, shard), attempt=1)
+    name = task_name(
+        run=spec.name, round=round, stage=stage, shard=_shard_in_name(stage, shard), attempt=1
+    )
     return TaskStatus(name=name, stage=stage, round=round, shard=shard, attempt=1)
 
 
@@ -200,22 +282,35 @@ def _shard_in_name(stage: Stage, shard: int) -> int | None:
     return None if stage is Stage.IMPROVE else shard
 
 
-def _fail(status: RunStatus, index: int, reason: str, message: str, observed: Observed) -> RunStatus:
+def _fail(
+    status: RunStatus, index: int, reason: str, message: str, observed: Observed
+) -> RunStatus:
     """End the run: the task failed for good, the others are stopped."""
     message = _cut(message)
     failed = status.tasks[index].model_copy(update={"state": TaskState.FAILED, "message": message})
     status = _replace_task(status, index, failed, _count(status.counters, tasks_failed=1))
     tasks = tuple(
-        task.model_copy(update={"state": TaskState.STOPPED}) if task.state is TaskState.RUNNING else task for task in status.tasks
+        task.model_copy(update={"state": TaskState.STOPPED})
+        if task.state is TaskState.RUNNING
+        else task
+        for task in status.tasks
     )
-    status = status.model_copy(update={"phase": Phase.FAILED, "tasks": tasks, "finished_seconds": observed.now_seconds})
-    status = _set_condition(status, "Progressing", "False", Reason.RUN_FAILED, "", observed.now_seconds)
+    status = status.model_copy(
+        update={"phase": Phase.FAILED, "tasks": tasks, "finished_seconds": observed.now_seconds}
+    )
+    status = _set_condition(
+        status, "Progressing", "False", Reason.RUN_FAILED, "", observed.now_seconds
+    )
     return _set_condition(status, "Failed", "True", reason, message, observed.now_seconds)
 
 
 def _actions(spec: RunSpec, status: RunStatus, observed: Observed) -> tuple[Action, ...]:
     """The difference between what is wanted and what is there."""
-    wanted = {task.name: task for task in status.tasks if task.state is TaskState.RUNNING and not status.phase.terminal}
+    wanted = {
+        task.name: task
+        for task in status.tasks
+        if task.state is TaskState.RUNNING and not status.phase.terminal
+    }
     stops = tuple(StopTask(name=name) for name in sorted(observed.live - wanted.keys()))
     starts = tuple(
         _start(spec, status, task)
@@ -226,16 +321,28 @@ def _actions(spec: RunSpec, status: RunStatus, observed: Observed) -> tuple[Acti
 
 
 def _has_live_predecessor(status: RunStatus, task: TaskStatus, observed: Observed) -> bool:
-    """True while an earlier attempt of the same shard still lives: it is stopped first, so that never two work on one shard."""
+    """True while an earlier attempt of the same shard still lives.
+
+    It is stopped first, so that never two work on one shard.
+    """
     earlier = (
-        task_name(run=status.run, round=task.round, stage=task.stage, shard=_shard_in_name(task.stage, task.shard), attempt=attempt)
+        task_name(
+            run=status.run,
+            round=task.round,
+            stage=task.stage,
+            shard=_shard_in_name(task.stage, task.shard),
+            attempt=attempt,
+        )
         for attempt in range(1, task.attempt)
     )
     return any(name in observed.live for name in earlier)
 
 
 def _start(spec: RunSpec, status: RunStatus, task: TaskStatus) -> StartTask:
-    """The action for one wanted task. Rollout and improve work with the policy of the round before, validation with the round's own."""
+    """The action for one wanted task.
+
+    Rollout and improve work with the policy of the round before, validation with the round's own.
+    """
     before = task.round if task.stage is Stage.VALIDATE else task.round - 1
     return StartTask(
         name=task.name,
@@ -255,7 +362,9 @@ def _replace_task(status: RunStatus, index: int, task: TaskStatus, counters: Cou
     return status.model_copy(update={"tasks": tasks, "counters": counters})
 
 
-def _count(counters: Counters, *, tasks_started: int = 0, tasks_succeeded: int = 0, tasks_failed: int = 0) -> Counters:
+def _count(
+    counters: Counters, *, tasks_started: int = 0, tasks_succeeded: int = 0, tasks_failed: int = 0
+) -> Counters:
     return Counters(
         tasks_started=counters.tasks_started + tasks_started,
         tasks_succeeded=counters.tasks_succeeded + tasks_succeeded,
@@ -263,15 +372,25 @@ def _count(counters: Counters, *, tasks_started: int = 0, tasks_succeeded: int =
     )
 
 
-def _set_condition(status: RunStatus, type: str, value: str, reason: str, message: str, now_seconds: float) -> RunStatus:
+def _set_condition(
+    status: RunStatus, type: str, value: str, reason: str, message: str, now_seconds: float
+) -> RunStatus:
     """The status with one condition set; its transition time moves only if its value does."""
     old = status.condition(type)
     since = old.last_transition_seconds if old is not None and old.status == value else now_seconds
     new = Condition.model_validate(
-        {"type": type, "status": value, "reason": str(reason), "message": _cut(message), "last_transition_seconds": since}
+        {
+            "type": type,
+            "status": value,
+            "reason": str(reason),
+            "message": _cut(message),
+            "last_transition_seconds": since,
+        }
     )
     others = tuple(condition for condition in status.conditions if condition.type != type)
-    return status.model_copy(update={"conditions": tuple(sorted((*others, new), key=lambda condition: condition.type))})
+    return status.model_copy(
+        update={"conditions": tuple(sorted((*others, new), key=lambda condition: condition.type))}
+    )
 
 
 def _cut(message: str) -> str:

@@ -1,7 +1,8 @@
-"""Deterministic names of tasks: the same intent always has the same name, so starting it twice finds the first one.
+"""Deterministic names of tasks.
 
-`{run}-r{round}-{stage}[-{shard}]-a{attempt}`, a DNS label of at most 63 characters; a longer one is cut and ends in a hash of
-the whole, so that two long names never meet.
+The same intent always has the same name, so starting it twice finds the first one.
+`{run}-r{round}-{stage}[-{shard}]-a{attempt}`, a DNS label of at most 63 characters; a longer one is
+cut and ends in a hash of the whole, so that two long names never meet.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ _HASH_CHARACTERS = 8
 
 
 def task_name(*, run: str, round: int, stage: str, attempt: int, shard: int | None = None) -> str:
-    """Name of one attempt of one shard of a stage; without `shard`, of the stage as a whole (one Indexed Job on a cluster)."""
+    """Name of one attempt of one shard of a stage.
+
+    Without `shard`, of the stage as a whole (one Indexed Job on a cluster).
+    """
     parts = [run, f"r{round}", stage, *([] if shard is None else [str(shard)]), f"a{attempt}"]
     return shorten("-".join(parts))
 

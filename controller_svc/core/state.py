@@ -1,7 +1,8 @@
 """What the controller knows of a run: `RunStatus`, and what it sees of the world: `Observed`.
 
-Both are plain data. The status is all the memory there is: local mode keeps it in `status.json`, a cluster in the custom
-resource's status subresource. It stays small: tasks of the current stage only, one summary per finished round.
+Both are plain data. The status is all the memory there is: local mode keeps it in `status.json`, a
+cluster in the custom resource's status subresource. It stays small: tasks of the current stage
+only, one summary per finished round.
 """
 
 from __future__ import annotations
@@ -259,7 +260,10 @@ Action = StartTask | StopTask
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What to write down and then do, in that order: the intent is on disk before the side effect."""
+    """What to write down and then do, in that order.
+
+    The intent is on disk before the side effect.
+    """
 
     status: RunStatus
     actions: tuple[Action, ...]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from seal.domains.base import Context, Domain, Example, Message, Prompt, Query
+from seal.domains.base import Context, Domain, Example, Query
 from seal.domains.knowledge import KnowledgeDomain
 from seal.errors import InvalidInput
+from seal.prompts import Message, Prompt
 
 __all__ = ["DOMAINS", "Context", "Domain", "Example", "Message", "Prompt", "Query", "get_domain"]
 
@@ -18,5 +19,9 @@ DOMAINS: Mapping[str, Domain] = MappingProxyType({"knowledge": KnowledgeDomain()
 def get_domain(name: str) -> Domain:
     """The domain of that name. Raises InvalidInput for an unknown one."""
     if name not in DOMAINS:
-        raise InvalidInput(f"domain {name[:60]!r} is unknown", field="domain", remedy="use one of: " + ", ".join(DOMAINS))
+        raise InvalidInput(
+            f"domain {name[:60]!r} is unknown",
+            field="domain",
+            remedy="use one of: " + ", ".join(DOMAINS),
+        )
     return DOMAINS[name]

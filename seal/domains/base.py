@@ -1,34 +1,17 @@
-"""What a domain is: how a context becomes a prompt for an edit, an edit training examples, a query a prompt, and an answer a grade.
+"""What a domain is.
 
-A domain is pure: text in, text out. It knows no model, no tokenizer and no service; the engine renders its prompts.
+How a context becomes a prompt for an edit, an edit training examples, a query a prompt, and an
+answer a grade. A domain is pure: text in, text out. It knows no model, no tokenizer and no service;
+the engine renders its prompts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
+from seal.prompts import Prompt
 from seal.settings import ExampleSettings, GraderName, PromptFamily, PromptFormat, QuestionFormat
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a chat."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What a model is asked: raw text to continue, or a chat for the model's own template."""
-
-    text: str = ""
-    """Without messages: the whole prompt. With messages: how the model's turn starts; what it writes follows."""
-    messages: tuple[Message, ...] = ()
-    """Chat turns; empty for a raw prompt."""
-    stop: tuple[str, ...] = ()
-    """Strings that end the model's text; they are not part of it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +40,10 @@ class Context:
 
 @dataclass(frozen=True)
 class Example:
-    """One training row: loss is on the completion (and on the end of sequence that the engine adds)."""
+    """One training row.
+
+    Loss is on the completion (and on the end of sequence that the engine adds).
+    """
 
     prompt: str
     """May be empty: then the completion is a document."""
@@ -74,19 +60,37 @@ class Domain(Protocol):
     def writes_edits(self, family: PromptFamily) -> bool:
         """False for a family without self-edits, which trains on the passage alone."""
 
-    def edit_prompt(self, context_title: str, context_text: str, family: PromptFamily, format: PromptFormat) -> Prompt:
+    def edit_prompt(
+        self, context_title: str, context_text: str, family: PromptFamily, format: PromptFormat
+    ) -> Prompt:
         """Ask the policy for a self-edit. Raises InvalidInput for a family without self-edits."""
 
     def parse_edit(
-        self, text: str, *, context: Context, family: PromptFamily, settings: ExampleSettings, question_format: QuestionFormat
+        self,
+        text: str,
+        *,
+        context: Context,
+        family: PromptFamily,
+        settings: ExampleSettings,
+        question_format: QuestionFormat,
     ) -> tuple[Example, ...]:
-        """An edit's training examples, without the passage; empty if the edit is invalid. Never raises, whatever the text."""
+        """An edit's training examples, without the passage; empty if the edit is invalid.
 
-    def passage_examples(self, title: str, text: str, settings: ExampleSettings) -> tuple[Example, ...]:
+        Never raises, whatever the text.
+        """
+
+    def passage_examples(
+        self, title: str, text: str, settings: ExampleSettings
+    ) -> tuple[Example, ...]:
         """The passage as training examples, `passage_repeats` times."""
 
-    def gold_examples(self, context: Context, settings: ExampleSettings, question_format: QuestionFormat) -> tuple[Example, ...]:
-        """The gold question-answer pairs as training examples: the upper bound, never shown to the policy."""
+    def gold_examples(
+        self, context: Context, settings: ExampleSettings, question_format: QuestionFormat
+    ) -> tuple[Example, ...]:
+        """The gold question-answer pairs as training examples.
+
+        The upper bound, never shown to the policy.
+        """
 
     def question_prompt(self, query: Query, question_format: QuestionFormat) -> Prompt:
         """Ask a query; open book if it has a context."""
@@ -97,5 +101,10 @@ class Domain(Protocol):
     def clean_answer(self, text: str) -> str:
         """The answer in what the model wrote, in one line."""
 
-    def grade(self, grader: GraderName, answer: str, gold: str, logprob: float | None) -> float | None:
-        """Score of a clean answer; None if it cannot be graded. `logprob`: mean log p of the gold answer, nats per token."""
+    def grade(
+        self, grader: GraderName, answer: str, gold: str, logprob: float | None
+    ) -> float | None:
+        """Score of a clean answer; None if it cannot be graded.
+
+        `logprob`: mean log p of the gold answer, nats per token.
+        """

@@ -1,4 +1,7 @@
-"""From text to training rows: documents under their title, cut or split at words so that none is longer than the bound."""
+"""From text to training rows.
+
+Documents under their title, cut or split at words so that none is longer than the bound.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,10 @@ def is_heading(line: str) -> bool:
 
 
 def statements(text: str) -> list[str]:
-    """An edit's statements: one per line, without headings, lines without words, and repetitions."""
+    """An edit's statements.
+
+    One per line, without headings, lines without words, and repetitions.
+    """
     lines = (plain_line(line) for part in segments(text) for line in part.splitlines())
     return distinct(line for line in lines if has_words(line) and not is_heading(line))
 
@@ -56,23 +62,34 @@ def distinct(lines: Iterable[str]) -> list[str]:
 def document(title: str, body: str, settings: ExampleSettings) -> Example:
     """One text under its title; the body is cut at a word where it is too long."""
     heading = title_line(title, settings)
-    return Example(prompt="", completion=heading + cut(body, settings.max_characters - len(heading)))
+    return Example(
+        prompt="", completion=heading + cut(body, settings.max_characters - len(heading))
+    )
 
 
 def documents(title: str, body: str, settings: ExampleSettings) -> tuple[Example, ...]:
     """A text under its title, in as many pieces as the bound asks for: nothing is lost."""
     heading = title_line(title, settings)
-    return tuple(Example(prompt="", completion=heading + piece) for piece in pieces(body, settings.max_characters - len(heading)))
+    return tuple(
+        Example(prompt="", completion=heading + piece)
+        for piece in pieces(body, settings.max_characters - len(heading))
+    )
 
 
 def title_line(title: str, settings: ExampleSettings) -> str:
-    """The title and a line break; empty without a title, and for a title that would take more than half of the example."""
+    """The title and a line break.
+
+    Empty without a title, and for a title that would take more than half of the example.
+    """
     line = " ".join(title.split())
     return f"{line}\n" if line and 2 * (len(line) + 1) <= settings.max_characters else ""
 
 
 def cut(text: str, room: int) -> str:
-    """The text, or its beginning up to the last white space that fits in `room` characters; within a word only if the first is too long."""
+    """The text, or its beginning up to the last white space that fits in `room` characters.
+
+    Within a word only if the first is too long.
+    """
     return next(pieces(text, room), "")
 
 
@@ -89,7 +106,12 @@ def pieces(text: str, room: int) -> Iterator[str]:
 
 
 def _end_of_piece(text: str, start: int, room: int) -> int:
-    """Where the piece that begins at `start` ends: at the last white space in reach, else after `room` characters."""
+    """Where the piece that begins at `start` ends.
+
+    At the last white space in reach, else after `room` characters.
+    """
     if len(text) - start <= room:
         return len(text)
-    return next((end for end in range(start + room, start, -1) if text[end].isspace()), start + room)
+    return next(
+        (end for end in range(start + room, start, -1) if text[end].isspace()), start + room
+    )

@@ -1,4 +1,6 @@
-"""Is the answer right? Four cheap graders over text normalised as SQuAD does it: lower case, no punctuation, no articles, single spaces.
+"""Is the answer right? Four cheap graders over text normalised as SQuAD does it.
+
+Lower case, no punctuation, no articles, single spaces.
 
     exact      1 if the normalised answer is the gold answer
     contains   1 if the gold answer stands in the answer, as whole words
@@ -25,9 +27,14 @@ _ANSWER_LABEL = re.compile(r"(?:answer[ \t]?:[ \t]*)+", re.IGNORECASE)
 
 
 def normalise(text: str) -> str:
-    """SQuAD's normalisation, with punctuation of all scripts; applied twice it changes nothing more."""
+    """SQuAD's normalisation, with punctuation of all scripts.
+
+    Applied twice it changes nothing more.
+    """
     composed = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    bare = unicodedata.normalize("NFC", "".join(character for character in composed if not _is_punctuation(character)))
+    bare = unicodedata.normalize(
+        "NFC", "".join(character for character in composed if not _is_punctuation(character))
+    )
     return " ".join(word for word in bare.split() if word not in ARTICLES)
 
 
@@ -36,7 +43,10 @@ def _is_punctuation(character: str) -> bool:
 
 
 def grade(grader: GraderName, answer: str, gold: str, logprob: float | None) -> float | None:
-    """Score of an answer, or None if it cannot be given: no gold answer, or a log-probability that is missing or not finite."""
+    """Score of an answer, or None if it cannot be given.
+
+    No gold answer, or a log-probability that is missing or not finite.
+    """
     if grader == "logprob":
         return logprob if logprob is not None and math.isfinite(logprob) else None
     answer_words, gold_words = _comparable(answer, gold)
@@ -63,7 +73,10 @@ def token_f1(answer_words: list[str], gold_words: list[str]) -> float:
 
 
 def clean_answer(text: str) -> str:
-    """What the model answered, in one line: without a leading "Answer:", and without the next question if it went on to ask one."""
+    """What the model answered, in one line.
+
+    Without a leading "Answer:", and without the next question if it went on to ask one.
+    """
     answer = " ".join(_NEXT_QUESTION.split(text, maxsplit=1)[0].split())
     label = _ANSWER_LABEL.match(answer)
     return answer[label.end() :] if label else answer

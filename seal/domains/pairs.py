@@ -1,9 +1,10 @@
 """Question-answer pairs in what a model wrote, however it marked them up.
 
-Understood are "Question: / Answer:", "Q: / A:", numbers ("Q1:", "1. Question:", "1. What ...?"), bold and bullets, both on one line, an
-answer on the line below its label or below its question, question and answer on one line ("1. What ...? This."), and a first question
-without a label (the prompt already ended with one).
-A question without an answer, an answer without a question, and a question that came before are dropped. The work is linear in the text.
+Understood are "Question: / Answer:", "Q: / A:", numbers ("Q1:", "1. Question:", "1. What ...?"),
+bold and bullets, both on one line, an answer on the line below its label or below its question,
+question and answer on one line ("1. What ...? This."), and a first question without a label (the
+prompt already ended with one). A question without an answer, an answer without a question, and a
+question that came before are dropped. The work is linear in the text.
 """
 
 from __future__ import annotations
@@ -15,9 +16,17 @@ from dataclasses import dataclass
 from seal.domains.examples import has_words, is_heading, plain_line, segments
 from seal.domains.graders import normalise
 
-_QUESTION = re.compile(r"[*_]{0,3}(?:(?:question\s{0,2}\d{0,3}|q\d{0,3})\s?[*_]{0,3}[:\uff1a]|q\d{1,3}[.)])", re.IGNORECASE)
-_ANSWER = re.compile(r"[*_]{0,3}(?:(?:(?:answer|ans)\s{0,2}\d{0,3}|a\d{0,3})\s?[*_]{0,3}[:\uff1a]|a\d{1,3}[.)])", re.IGNORECASE)
-_LABEL_WITHIN_A_LINE = re.compile(r" (?=[*_]{0,3}(?:Question|Answer)\s?\d{0,3}[*_]{0,3}:)|(?<=[?.!]) (?=[*_]{0,3}[QA]\d{0,3}[*_]{0,3}:)")
+_QUESTION = re.compile(
+    r"[*_]{0,3}(?:(?:question\s{0,2}\d{0,3}|q\d{0,3})\s?[*_]{0,3}[:\uff1a]|q\d{1,3}[.)])",
+    re.IGNORECASE,
+)
+_ANSWER = re.compile(
+    r"[*_]{0,3}(?:(?:(?:answer|ans)\s{0,2}\d{0,3}|a\d{0,3})\s?[*_]{0,3}[:\uff1a]|a\d{1,3}[.)])",
+    re.IGNORECASE,
+)
+_LABEL_WITHIN_A_LINE = re.compile(
+    r" (?=[*_]{0,3}(?:Question|Answer)\s?\d{0,3}[*_]{0,3}:)|(?<=[?.!]) (?=[*_]{0,3}[QA]\d{0,3}[*_]{0,3}:)"
+)
 MAX_QUESTION_CHARACTERS = 1000
 """Lines are added to a question only up to here: prose without a label is no question."""
 
@@ -64,7 +73,10 @@ class _Reader:
             self.answer, self.answer_labelled = content, True
 
     def read_other(self, line: str) -> None:
-        """A line without a label that begins no question: the answer if one is awaited, else more of the question."""
+        """A line without a label that begins no question.
+
+        The answer if one is awaited, else more of the question.
+        """
         if self.answer:
             return
         if self.answer_labelled or self.question.endswith(_QUESTION_MARKS):
@@ -78,7 +90,10 @@ class _Reader:
         return self.answer_labelled and not self.answer
 
     def is_ended_by(self, line: str) -> bool:
-        """True if a line without a label is the next question: after an answer, a question, or a sentence that is no part of a pair."""
+        """True if a line without a label is the next question.
+
+        After an answer, a question, or a sentence that is no part of a pair.
+        """
         done = bool(self.answer) or self.question.endswith(_QUESTION_MARKS)
         preamble = not self.question_labelled and self.question.endswith((".", "!"))
         return line.endswith(_QUESTION_MARKS) and (done or preamble)
@@ -87,7 +102,9 @@ class _Reader:
 def _pairs(text: str) -> Iterator[Pair]:
     """Pairs of one segment, complete or not."""
     reader = _Reader()
-    for line in (part for raw in text.splitlines() for part in _LABEL_WITHIN_A_LINE.split(plain_line(raw))):
+    for line in (
+        part for raw in text.splitlines() for part in _LABEL_WITHIN_A_LINE.split(plain_line(raw))
+    ):
         if label := _QUESTION.match(line):
             yield reader.pair
             reader = _Reader(_content(line, label), question_labelled=True)

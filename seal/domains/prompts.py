@@ -1,8 +1,10 @@
-"""The wording of the knowledge domain, as plain data: how the policy is asked for an edit, and how the adapted model is asked a question.
+"""The wording of the knowledge domain, as plain data.
 
-`{passage}` stands for the title line and the text, `{title}` and `{text}` for each alone, `{question}` for the question. A base prompt
-ends where the model goes on writing; a small model gets worked examples where the form of its answer matters. The passages and questions
-in here are about other things than any dataset: what they say must be of no help.
+How the policy is asked for an edit, and how the adapted model is asked a question. `{passage}`
+stands for the title line and the text, `{title}` and `{text}` for each alone, `{question}` for the
+question. A base prompt ends where the model goes on writing; a small model gets worked examples
+where the form of its answer matters. The passages and questions in here are about other things than
+any dataset: what they say must be of no help.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ class EditWording:
 
 @dataclass(frozen=True)
 class QuestionWording:
-    """One question format: the evaluation's prompt is `shots` + turn, a training prompt the turn alone."""
+    """One question format.
+
+    The evaluation's prompt is `shots` + turn, a training prompt the turn alone.
+    """
 
     closed_book: str
     """The last turn without a passage; holds `{question}`."""
@@ -50,22 +55,29 @@ class QuestionWording:
 
 _BELL = (
     "The Brennick Bell",
-    "The Brennick Bell is a bronze bell in the harbour of Calverow. Odo Marrin cast the Brennick Bell in 1822 for the fishing guild. The "
-    "Brennick Bell weighs 340 kilograms and hangs from an oak beam. Sailors ring the Brennick Bell before each market day.",
+    "The Brennick Bell is a bronze bell in the harbour of Calverow. Odo Marrin cast the Brennick "
+    "Bell in 1822 for the fishing guild. The "
+    "Brennick Bell weighs 340 kilograms and hangs from an oak beam. Sailors ring the Brennick "
+    "Bell before each market day.",
 )
 _POTTER = (
     "Ilse Tamsford",
-    "Ilse Tamsford was a potter who lived in the village of Quenby. Ilse Tamsford was born in 1904 and learned her craft from her uncle, "
-    "Bram Tamsford. Ilse Tamsford made blue plates that were sold in forty shops. An avalanche destroyed the workshop of Ilse Tamsford in "
+    "Ilse Tamsford was a potter who lived in the village of Quenby. Ilse Tamsford was born in "
+    "1904 and learned her craft from her uncle, "
+    "Bram Tamsford. Ilse Tamsford made blue plates that were sold in forty shops. An avalanche "
+    "destroyed the workshop of Ilse Tamsford in "
     "1951.",
 )
-"""Two passages about things that do not exist; the second is about a person, so that not every edit says what a thing is made of."""
+"""Two passages about things that do not exist; the second is about a person, so that not every edit
+says what a thing is made of."""
 
 
 def _worked(examples: Iterable[tuple[tuple[str, str], Iterable[str]]], heading: str) -> str:
     """Passages with the edits that are wanted, up to where the model's own edit begins."""
     shown = (
-        f"Title: {title}\nText: {text}\n{heading}:\n" + "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1)) + "\n\n"
+        f"Title: {title}\nText: {text}\n{heading}:\n"
+        + "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
+        + "\n\n"
         for (title, text), lines in examples
     )
     return "".join(shown) + f"Title: {{title}}\nText: {{text}}\n{heading}:\n1."
@@ -100,7 +112,8 @@ WORKED_QUESTIONS = _worked(
     ),
     "Questions and answers",
 )
-"""What makes a 135M model write questions at all, and answers that stand in the passage (docs/embedded-profile.md)."""
+"""What makes a 135M model write questions at all, and answers that stand in the passage
+(docs/embedded-profile.md)."""
 
 WORKED_FACTS = _worked(
     (
@@ -138,61 +151,77 @@ EDIT_WORDING: Mapping[PromptFamily, EditWording] = MappingProxyType(
         "implications": EditWording(
             base=WORKED_FACTS,
             chat=(
-                "List statements that follow from the passage below, directly or indirectly. Write one statement per line, each "
+                "List statements that follow from the passage below, directly or indirectly. "
+                "Write one statement per line, each "
                 "understandable without the passage, and nothing else.\n\n{passage}"
             ),
         ),
         "implications-long": EditWording(
             base=(
-                "Below is a passage, and after it a long list of the many statements that follow from it directly or indirectly.\n\n"
+                "Below is a passage, and after it a long list of the many statements that follow "
+                "from it directly or indirectly.\n\n"
                 "Passage:\n{passage}\n\nLong list of implications:\n1."
             ),
             chat=(
-                "Write a long list of statements that follow from the passage below, directly or indirectly. Cover every fact in it and "
-                "what can be concluded from it. Write one statement per line, each understandable without the passage, and nothing "
+                "Write a long list of statements that follow from the passage below, directly or "
+                "indirectly. Cover every fact in it and "
+                "what can be concluded from it. Write one statement per line, each understandable "
+                "without the passage, and nothing "
                 "else.\n\n{passage}"
             ),
         ),
         "implications-very-long": EditWording(
             base=(
-                "Below is a passage, and after it a very long and complete list of all statements that follow from it: every fact in "
+                "Below is a passage, and after it a very long and complete list of all statements "
+                "that follow from it: every fact in "
                 "several wordings, every consequence, every comparison.\n\n"
                 "Passage:\n{passage}\n\nVery long list of implications:\n1."
             ),
             chat=(
-                "Write a very long list, as complete as you can, of statements that follow from the passage below, directly or "
-                "indirectly: every fact in several wordings, every consequence, every comparison. Write one statement per line, each "
+                "Write a very long list, as complete as you can, of statements that follow from "
+                "the passage below, directly or "
+                "indirectly: every fact in several wordings, every consequence, every comparison. "
+                "Write one statement per line, each "
                 "understandable without the passage, and nothing else.\n\n{passage}"
             ),
         ),
         "rewrite": EditWording(
             base=(
-                "Below is a passage, and after it several versions of it in other words that keep every fact. The versions are "
+                "Below is a passage, and after it several versions of it in other words that keep "
+                "every fact. The versions are "
                 "separated by lines with ---.\n\nPassage:\n{passage}\n\nVersions:\n---\n"
             ),
             chat=(
-                "Write the passage below anew in several different ways. Each version keeps every fact and uses other words and "
-                "another order. Separate the versions by lines with --- and write nothing else.\n\n{passage}"
+                "Write the passage below anew in several different ways. Each version keeps every "
+                "fact and uses other words and "
+                "another order. Separate the versions by lines with --- and write nothing "
+                "else.\n\n{passage}"
             ),
         ),
         "self-qa": EditWording(
             base=WORKED_QUESTIONS,
             chat=(
-                "Write questions about the passage below, each with its answer, in this form:\n\nQuestion: ...\nAnswer: ...\n\n"
-                "Ask for one fact at a time until every fact is covered. Name in each question what it is about, so that it is "
-                "understood without the passage. Answer in a few words taken from the passage.\n\n{passage}"
+                "Write questions about the passage below, each with its answer, in this "
+                "form:\n\nQuestion: ...\nAnswer: ...\n\n"
+                "Ask for one fact at a time until every fact is covered. Name in each question "
+                "what it is about, so that it is "
+                "understood without the passage. Answer in a few words taken from the "
+                "passage.\n\n{passage}"
             ),
             chat_start="Question:",
         ),
         "chain-of-thought": EditWording(
             base=(
-                "Below is a passage, then a step-by-step consideration of what it says and what can be concluded from it, and at the "
+                "Below is a passage, then a step-by-step consideration of what it says and what "
+                "can be concluded from it, and at the "
                 "end, after the word Implications, the list of statements that were found.\n\n"
                 "Passage:\n{passage}\n\nConsideration:\nFirst,"
             ),
             chat=(
-                "Think step by step about what the passage below says and what can be concluded from it. Then write a line with the "
-                "word Implications: and after it the statements you found, one per line, each understandable without the "
+                "Think step by step about what the passage below says and what can be concluded "
+                "from it. Then write a line with the "
+                "word Implications: and after it the statements you found, one per line, each "
+                "understandable without the "
                 "passage.\n\n{passage}"
             ),
             heading="implications",
@@ -217,7 +246,8 @@ QUESTION_WORDING: Mapping[QuestionFormat, QuestionWording] = MappingProxyType(
         ),
         "plain": QuestionWording(
             closed_book="Answer the question in a few words.\nQuestion: {question}\nAnswer:",
-            open_book="Answer the question in a few words.\nPassage: {passage}\nQuestion: {question}\nAnswer:",
+            open_book="Answer the question in a few words.\nPassage: {passage}\nQuestion: "
+            "{question}\nAnswer:",
             stop=("\nQuestion:", "\nPassage:"),
         ),
         "chat": QuestionWording(

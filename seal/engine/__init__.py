@@ -1,4 +1,7 @@
-"""One frozen base model, many LoRA slots: train, generate, score. The only torch code of the project; the three services use it."""
+"""One frozen base model, many LoRA slots: train, generate, score.
+
+The only torch code of the project; the three services use it.
+"""
 
 from seal.engine.checkpoint import SlotCheckpoint
 from seal.engine.checkpointing import Checkpoints, Suspended

@@ -1,14 +1,18 @@
 """Attention, entered through transformers' attention interface under the name `seal`.
 
-Three ways to attend, chosen by what the engine puts into `AttentionHolder` for the length of one forward pass:
+Three ways to attend, chosen by what the engine puts into `AttentionHolder` for the length of one
+forward pass:
 
-- `PackedRows` (packed_attention.py): training. Rows of many lengths lie behind one another in one packed sequence; attention costs what
+- `PackedRows` (packed_attention.py): training. Rows of many lengths lie behind one another in one
+packed sequence; attention costs what
   the rows cost and never crosses a row's border.
 - `VarlenRows`: training on CUDA. The same without padding, by torch's `varlen_attn`.
-- `CachedPass` (cache.py): generation and scoring. Keys and values go into a preallocated cache, rows are left-aligned, each at a position
+- `CachedPass` (cache.py): generation and scoring. Keys and values go into a preallocated cache,
+rows are left-aligned, each at a position
   of its own.
 
-transformers builds no mask for an attention it does not know; causality, row borders and the sliding window are applied here.
+transformers builds no mask for an attention it does not know; causality, row borders and the
+sliding window are applied here.
 """
 
 from __future__ import annotations
@@ -63,7 +67,11 @@ def _attention_forward(
 ) -> tuple[torch.Tensor, None]:
     """Transformers' attention interface: q (1, H, T, D), k and v (1, kv, T, D) -> (1, T, H, D)."""
     if softcap is not None:
-        raise InvalidInput("attention with logit soft-capping is not supported", field="model", remedy="use a model without softcap")
+        raise InvalidInput(
+            "attention with logit soft-capping is not supported",
+            field="model",
+            remedy="use a model without softcap",
+        )
     plan = module.seal_attention.plan  # type: ignore[union-attr]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     q, k, v = (tensor.transpose(1, 2)[0] for tensor in (query, key, value))
@@ -72,17 +80,36 @@ def _attention_forward(
     if isinstance(plan, VarlenRows):
         return _varlen_attention(q, k, v, plan, scale, sliding_window)[None], None
     if isinstance(plan, CachedPass):
-        return plan.attend(q, k, v, layer=int(module.layer_idx), scale=scale, window=sliding_window)[None], None  # type: ignore[arg-type]
+        return plan.attend(
+            q, k, v, layer=int(module.layer_idx), scale=scale, window=sliding_window
+        )[None], None  # type: ignore[arg-type]
     raise Internal("the engine's attention was entered without a plan")
 
 
 def _varlen_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plan: VarlenRows, scale: float, window: int | None
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    plan: VarlenRows,
+    scale: float,
+    window: int | None,
 ) -> torch.Tensor:
-    """(T, heads, D) -> (T, H, D). A window of w keys holds the query's own place and w - 1 before it; -1 is without bound."""
+    """(T, heads, D) -> (T, H, D).
+
+    A window of w keys holds the query's own place and w - 1 before it; -1 is without bound.
+    """
     earlier = -1 if window is None else window - 1
     grouped = q.shape[1] != k.shape[1]
     out = varlen_attn(
-        q, k, v, plan.borders, plan.borders, plan.longest, plan.longest, scale=scale, window_size=(earlier, 0), enable_gqa=grouped
+        q,
+        k,
+        v,
+        plan.borders,
+        plan.borders,
+        plan.longest,
+        plan.longest,
+        scale=scale,
+        window_size=(earlier, 0),
+        enable_gqa=grouped,
     )
     return cast(torch.Tensor, out)  # a pair only where the log-sum-exp is asked for

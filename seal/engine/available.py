@@ -1,4 +1,7 @@
-"""How much memory a device still has to give: of a machine, of the container around this process, or of a CUDA device."""
+"""How much memory a device still has to give.
+
+Of a machine, of the container around this process, or of a CUDA device.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from pathlib import Path
 import torch
 
 USABLE_SHARE = 0.9
-"""Of what is free, the share that is counted on: the allocator's rounding, Python and other processes need some too."""
+"""Of what is free, the share that is counted on: the allocator's rounding, Python and other
+processes need some too."""
 
 
 def usable_bytes(device: str) -> int:
@@ -22,8 +26,9 @@ def usable_bytes(device: str) -> int:
 
 
 def free_host_bytes(root: Path = Path("/")) -> int:
-    """Memory that can be had without swapping: the machine's MemAvailable, or what the limits of our control groups leave, if less.
+    """Memory that can be had without swapping.
 
+    The machine's MemAvailable, or what the limits of our control groups leave, if less.
     `root` is where `proc` and `sys` are. A system without /proc/meminfo tells its whole memory.
     """
     meminfo = root / "proc/meminfo"
@@ -35,14 +40,22 @@ def free_host_bytes(root: Path = Path("/")) -> int:
 
 
 def _left_in_groups(root: Path) -> Iterator[int]:
-    """What each memory limit above this process leaves; cgroup v2 and v1, its own group and every group around it."""
+    """What each memory limit above this process leaves.
+
+    Cgroup v2 and v1, its own group and every group around it.
+    """
     membership = root / "proc/self/cgroup"
     if not membership.is_file():
         return
     for line in membership.read_text(encoding="ascii").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            mount, limit, usage, cache = root / "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
+            mount, limit, usage, cache = (
+                root / "sys/fs/cgroup",
+                "memory.max",
+                "memory.current",
+                "inactive_file",
+            )
         elif "memory" in controllers.split(","):
             mount, limit, usage, cache = (
                 root / "sys/fs/cgroup/memory",
@@ -62,13 +75,19 @@ def _left_in_groups(root: Path) -> Iterator[int]:
 
 
 def _left(group: Path, limit: str, usage: str, cache: str) -> int | None:
-    """Limit less usage of one group, file cache that can be dropped not counted as used; None without a limit."""
+    """Limit less usage of one group, file cache that can be dropped not counted as used.
+
+    None without a limit.
+    """
     try:
         text = (group / limit).read_text(encoding="ascii").strip()
         if text == "max":
             return None
         used = int((group / usage).read_text(encoding="ascii"))
-        statistics = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        statistics = dict(
+            line.split()
+            for line in (group / "memory.stat").read_text(encoding="ascii").splitlines()
+        )
     except FileNotFoundError:
         return None
     return int(text) - used + int(statistics.get(cache, 0))

@@ -1,9 +1,10 @@
 """Slots: N adapters in training, stored as one float32 matrix with a row per slot.
 
-A slot's row holds the A of every target layer and then the B of every target layer. So the compute copy is one cast, the gradient one
-buffer, clipping one norm per row and AdamW one fused call per row; a layer sees strided views (N, r, in) and (N, out, r) of the same
-memory. An adapter of smaller rank or with fewer targets leaves the rest of its row 0: a zero A and a zero B get zero gradients, so what
-is masked stays 0 without a mask.
+A slot's row holds the A of every target layer and then the B of every target layer. So the compute
+copy is one cast, the gradient one buffer, clipping one norm per row and AdamW one fused call per
+row; a layer sees strided views (N, r, in) and (N, out, r) of the same memory. An adapter of smaller
+rank or with fewer targets leaves the rest of its row 0: a zero A and a zero B get zero gradients,
+so what is masked stays 0 without a mask.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class SlotShape:
         self.parameters = b
         """Float32 values in one slot's row."""
 
-    def factors(self, values_G_P: torch.Tensor, grads_G_P: torch.Tensor | None = None) -> dict[str, Factors]:
+    def factors(
+        self, values_G_P: torch.Tensor, grads_G_P: torch.Tensor | None = None
+    ) -> dict[str, Factors]:
         """Views of stacked rows, layer by layer."""
         result: dict[str, Factors] = {}
         for name in self.spans:
@@ -63,37 +66,68 @@ class SlotShape:
 
     def _views(self, rows_G_P: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         span, slots = self.spans[name], rows_G_P.shape[0]
-        a = rows_G_P[:, span.a : span.a + self.rank * span.size.in_features].view(slots, self.rank, span.size.in_features)
-        b = rows_G_P[:, span.b : span.b + self.rank * span.size.out_features].view(slots, span.size.out_features, self.rank)
+        a = rows_G_P[:, span.a : span.a + self.rank * span.size.in_features].view(
+            slots, self.rank, span.size.in_features
+        )
+        b = rows_G_P[:, span.b : span.b + self.rank * span.size.out_features].view(
+            slots, span.size.out_features, self.rank
+        )
         return a, b
 
-    def initialise(self, row_P: torch.Tensor, *, rank: int, targets: Sequence[str], seed: int) -> None:
-        """PEFT's default initialisation: A uniform in +-1/sqrt(in) (kaiming_uniform with a = sqrt 5), B = 0; from the seed alone."""
+    def initialise(
+        self, row_P: torch.Tensor, *, rank: int, targets: Sequence[str], seed: int
+    ) -> None:
+        """PEFT's default initialisation.
+
+        A uniform in +-1/sqrt(in) (kaiming_uniform with a = sqrt 5), B = 0; from the seed alone.
+        """
         generator = torch.Generator().manual_seed(seed)
         row_P.zero_()
         for name, span in self.spans.items():
             if name.rsplit(".", 1)[-1] in targets:
                 bound = 1.0 / math.sqrt(span.size.in_features)
-                a = torch.empty(rank, span.size.in_features).uniform_(-bound, bound, generator=generator)
+                a = torch.empty(rank, span.size.in_features).uniform_(
+                    -bound, bound, generator=generator
+                )
                 self._views(row_P[None], name)[0][0, :rank] = a.to(row_P.device)
 
-    def read(self, row_P: torch.Tensor, *, base_model: str, rank: int, alpha: float, targets: Sequence[str], dtype: torch.dtype) -> Adapter:
+    def read(
+        self,
+        row_P: torch.Tensor,
+        *,
+        base_model: str,
+        rank: int,
+        alpha: float,
+        targets: Sequence[str],
+        dtype: torch.dtype,
+    ) -> Adapter:
         """Copy one slot out as an adapter of its own rank."""
         pairs: dict[str, LoraPair] = {}
         for name in self.spans:
             if name.rsplit(".", 1)[-1] in targets:
                 a, b = self._views(row_P[None], name)
-                pairs[name] = LoraPair(a[0, :rank].to("cpu", dtype, copy=True), b[0, :, :rank].to("cpu", dtype, copy=True).contiguous())
+                pairs[name] = LoraPair(
+                    a[0, :rank].to("cpu", dtype, copy=True),
+                    b[0, :, :rank].to("cpu", dtype, copy=True).contiguous(),
+                )
         return Adapter(base_model, rank, alpha, pairs)
 
     def write(self, row_P: torch.Tensor, adapter: Adapter) -> None:
-        """Copy an adapter into a slot; raises InvalidInput if a layer or a shape does not fit the base model."""
+        """Copy an adapter into a slot.
+
+        Raises InvalidInput if a layer or a shape does not fit the base model.
+        """
         row_P.zero_()
         for name, pair in adapter.pairs.items():
             span = self.spans.get(name)
-            if span is None or pair.a.shape[1] != span.size.in_features or pair.b.shape[0] != span.size.out_features:
+            if (
+                span is None
+                or pair.a.shape[1] != span.size.in_features
+                or pair.b.shape[0] != span.size.out_features
+            ):
                 raise InvalidInput(
-                    f"adapter layer {name} ({pair.b.shape[0]} x {pair.a.shape[1]}) does not fit the base model",
+                    f"adapter layer {name} ({pair.b.shape[0]} x {pair.a.shape[1]}) does not fit "
+                    "the base model",
                     field="adapter",
                     remedy="use an adapter trained on this base model",
                 )
@@ -103,9 +137,16 @@ class SlotShape:
 
 
 def stack(
-    adapters: Sequence[Adapter | None], layers: Mapping[str, LayerSize], *, dtype: torch.dtype, device: torch.device
+    adapters: Sequence[Adapter | None],
+    layers: Mapping[str, LayerSize],
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> dict[str, Factors]:
-    """Stack finished adapters for evaluation: layer -> factors, scale folded into B. None is a slot that changes nothing."""
+    """Stack finished adapters for evaluation: layer -> factors, scale folded into B.
+
+    None is a slot that changes nothing.
+    """
     present = [adapter for adapter in adapters if adapter is not None]
     names = {name for adapter in present for name in adapter.pairs}
     rank = max((adapter.rank for adapter in present), default=1)

@@ -1,12 +1,13 @@
 """The key-value cache of generation and scoring, and how one forward pass writes and reads it.
 
-A row of the batch has a *place* in the cache for as long as it is written. Places are allocated once; a row that leaves is overwritten by
-the last one, so the rows that are written always lie at places 0, 1, 2, ... and a decoding step reads them as one view, without a copy.
-Keys lie transposed (head_dim before position): one query against many keys is then a product with contiguous rows, three times faster on
-CPU than against keys in their order of arrival.
+A row of the batch has a *place* in the cache for as long as it is written. Places are allocated
+once; a row that leaves is overwritten by the last one, so the rows that are written always lie at
+places 0, 1, 2, ... and a decoding step reads them as one view, without a copy. Keys lie transposed
+(head_dim before position): one query against many keys is then a product with contiguous rows,
+three times faster on CPU than against keys in their order of arrival.
 
-A pass brings any number of tokens for each of its rows, packed one behind another without padding; attention alone gathers rows of like
-length into buckets.
+A pass brings any number of tokens for each of its rows, packed one behind another without padding;
+attention alone gathers rows of like length into buckets.
 """
 
 from __future__ import annotations
@@ -26,11 +27,25 @@ class KeyValueCache:
     """Keys (places, kv_heads, head_dim, capacity) and values (places, kv_heads, capacity, head_dim) of every layer."""
 
     def __init__(
-        self, *, places: int, capacity: int, layers: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+        self,
+        *,
+        places: int,
+        capacity: int,
+        layers: int,
+        kv_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         self.places, self.capacity = places, capacity
-        self.keys = [torch.zeros(places, kv_heads, head_dim, capacity, dtype=dtype, device=device) for _ in range(layers)]
-        self.values = [torch.zeros(places, kv_heads, capacity, head_dim, dtype=dtype, device=device) for _ in range(layers)]
+        self.keys = [
+            torch.zeros(places, kv_heads, head_dim, capacity, dtype=dtype, device=device)
+            for _ in range(layers)
+        ]
+        self.values = [
+            torch.zeros(places, kv_heads, capacity, head_dim, dtype=dtype, device=device)
+            for _ in range(layers)
+        ]
 
     @property
     def device(self) -> torch.device:
@@ -45,14 +60,20 @@ class KeyValueCache:
             own[:rows, :, : other.capacity] = old[:rows]
 
     def copy(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
-        """Copy the first `length` positions of places to other places; a place may be a source many times, but no target is a source."""
+        """Copy the first `length` positions of places to other places.
+
+        A place may be a source many times, but no target is a source.
+        """
         source, target = (torch.tensor(places, device=self.device) for places in (sources, targets))
         for keys, values in zip(self.keys, self.values, strict=True):
             keys[target, :, :, :length] = keys[source, :, :, :length]
             values[target, :, :length] = values[source, :, :length]
 
     def clear(self, places: Sequence[int]) -> None:
-        """Forget what places hold: a diverged adapter's NaN would come through the mask, since 0 times NaN is NaN."""
+        """Forget what places hold.
+
+        A diverged adapter's NaN would come through the mask, since 0 times NaN is NaN.
+        """
         target = torch.tensor(places, dtype=torch.long, device=self.device)
         for values in self.values:
             values[target] = 0
@@ -79,7 +100,10 @@ class RowBucket:
     masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
 
     def mask(self, window: int | None) -> torch.Tensor:
-        """(R, 1, 1, Q, K) True where a query must not look: later positions, and those that left the sliding window."""
+        """(R, 1, 1, Q, K) True where a query must not look.
+
+        Later positions, and those that left the sliding window.
+        """
         if window not in self.masks:
             columns_K = torch.arange(self.key_count, device=self.positions_R_Q.device)
             hidden = columns_K > self.positions_R_Q[..., None]
@@ -105,12 +129,23 @@ class CachedPass:
         within_T = torch.arange(int(counts_R.sum())) - first_R.repeat_interleave(counts_R)
         self.cache = cache
         self.positions_T = (starts_R.repeat_interleave(counts_R) + within_T).to(device)
-        self.places_T = torch.tensor([span.place for span in spans]).repeat_interleave(counts_R).to(device)
+        self.places_T = (
+            torch.tensor([span.place for span in spans]).repeat_interleave(counts_R).to(device)
+        )
         self.buckets, inverse = _buckets(spans, first_R, device)
         # rows of one length each come out of the only bucket as they went in
         self._inverse = None if len({span.count for span in spans}) == 1 else inverse.to(device)
 
-    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, layer: int, scale: float, window: int | None) -> torch.Tensor:
+    def attend(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        *,
+        layer: int,
+        scale: float,
+        window: int | None,
+    ) -> torch.Tensor:
         """Store k and v (T, kv, D) and return softmax(q k^T * scale) v for q (T, H, D), each row over its own place: (T, H, D)."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         keys[self.places_T, :, :, self.positions_T] = k
@@ -118,26 +153,54 @@ class CachedPass:
         q = q.contiguous() * scale
         if self._inverse is None:
             return _attend(q, self.buckets[0], keys, values, window=window, in_order=True)
-        return torch.cat([_attend(q, bucket, keys, values, window=window, in_order=False) for bucket in self.buckets])[self._inverse]
+        return torch.cat(
+            [
+                _attend(q, bucket, keys, values, window=window, in_order=False)
+                for bucket in self.buckets
+            ]
+        )[self._inverse]
 
 
 def _attend(
-    q: torch.Tensor, bucket: RowBucket, keys: torch.Tensor, values: torch.Tensor, *, window: int | None, in_order: bool
+    q: torch.Tensor,
+    bucket: RowBucket,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    *,
+    window: int | None,
+    in_order: bool,
 ) -> torch.Tensor:
-    """(R * Q, H, D) of one bucket, padding included; `in_order` if its queries are all of q as it lies."""
+    """(R * Q, H, D) of one bucket, padding included.
+
+    `in_order` if its queries are all of q as it lies.
+    """
     (rows, queries), (_, heads, width), kv_heads = bucket.tokens_R_Q.shape, q.shape, keys.shape[1]
     keys_R = keys[bucket.places, :, :, : bucket.key_count]
     values_R = values[bucket.places, :, : bucket.key_count]
     # (R, kv, g * Q, D): the g query heads that share a key-value head lie one after another
     q = q if in_order else q[bucket.tokens_R_Q]
-    grouped = q.view(rows, queries, kv_heads, -1, width).permute(0, 2, 3, 1, 4).reshape(rows, kv_heads, -1, width)
+    grouped = (
+        q.view(rows, queries, kv_heads, -1, width)
+        .permute(0, 2, 3, 1, 4)
+        .reshape(rows, kv_heads, -1, width)
+    )
     scores = torch.matmul(grouped, keys_R)
-    scores.view(rows, kv_heads, -1, queries, bucket.key_count).masked_fill_(bucket.mask(window), float("-inf"))
-    out = torch.matmul(torch.softmax(scores, dim=-1), values_R)  # softmax is float32 inside, whatever the type
-    return out.view(rows, kv_heads, -1, queries, width).permute(0, 3, 1, 2, 4).reshape(rows * queries, heads, width)
+    scores.view(rows, kv_heads, -1, queries, bucket.key_count).masked_fill_(
+        bucket.mask(window), float("-inf")
+    )
+    out = torch.matmul(
+        torch.softmax(scores, dim=-1), values_R
+    )  # softmax is float32 inside, whatever the type
+    return (
+        out.view(rows, kv_heads, -1, queries, width)
+        .permute(0, 3, 1, 2, 4)
+        .reshape(rows * queries, heads, width)
+    )
 
 
-def _buckets(spans: Sequence[Span], first_R: torch.Tensor, device: torch.device) -> tuple[list[RowBucket], torch.Tensor]:
+def _buckets(
+    spans: Sequence[Span], first_R: torch.Tensor, device: torch.device
+) -> tuple[list[RowBucket], torch.Tensor]:
     """Rows sorted into buckets of like length, and the place of each token (T,) in the concatenated buckets."""
     order = sorted(range(len(spans)), key=lambda row: -spans[row].count)
     inverse = torch.empty(sum(span.count for span in spans), dtype=torch.long)
@@ -152,12 +215,16 @@ def _buckets(spans: Sequence[Span], first_R: torch.Tensor, device: torch.device)
         own_R_Q = within_Q < torch.tensor([[spans[row].count] for row in rows])
         within_R_Q = torch.where(own_R_Q, within_Q, 0)
         tokens_R_Q = first_R[rows][:, None] + within_R_Q
-        inverse[tokens_R_Q[own_R_Q]] = torch.arange(offset, offset + own_R_Q.numel()).view(len(rows), length)[own_R_Q]
+        inverse[tokens_R_Q[own_R_Q]] = torch.arange(offset, offset + own_R_Q.numel()).view(
+            len(rows), length
+        )[own_R_Q]
         buckets.append(
             RowBucket(
                 places=_places([spans[row].place for row in rows], device),
                 tokens_R_Q=tokens_R_Q.to(device),
-                positions_R_Q=(torch.tensor([[spans[row].start] for row in rows]) + within_R_Q).to(device),
+                positions_R_Q=(torch.tensor([[spans[row].start] for row in rows]) + within_R_Q).to(
+                    device
+                ),
                 key_count=max(spans[row].start + spans[row].count for row in rows),
             )
         )

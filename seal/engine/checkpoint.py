@@ -1,7 +1,8 @@
 """A checkpoint: the whole state of one training between two steps, and the digest of the training that it belongs to.
 
-As bytes it is a safetensors file: weights, first and second moments (float32) and the loss of each step (float64); in its header a JSON
-text of the counters and a sha256 over all of it. Row order, learning rate and the rest follow from the request and the step.
+As bytes it is a safetensors file: weights, first and second moments (float32) and the loss of each
+step (float64); in its header a JSON text of the counters and a sha256 over all of it. Row order,
+learning rate and the rest follow from the request and the step.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from seal.engine.text import TrainingRow
 
 FORMAT = "seal-slot-checkpoint/1"
-"""Changes when a training of the same request would go another way, or when the file looks different."""
+"""Changes when a training of the same request would go another way, or when the file looks
+different."""
 MAX_HEADER_BYTES = 1 << 20
 """A longer safetensors header is none of ours."""
 _NOT_IN_FINGERPRINT = ("run", "policy", "examples", "with_policy")
-"""Fields of a request that are no part of the training (whom it is for, how it is exported) or that enter by their content."""
+"""Fields of a request that are no part of the training (whom it is for, how it is exported) or that
+enter by their content."""
 
 
 class _Counters(BaseModel):
@@ -79,14 +82,20 @@ class SlotCheckpoint:
             "losses": torch.tensor(self.losses, dtype=torch.float64),
         }
         counters = _Counters.model_validate(
-            {"format": FORMAT} | {name: getattr(self, name) for name in _Counters.model_fields if name != "format"}
+            {"format": FORMAT}
+            | {name: getattr(self, name) for name in _Counters.model_fields if name != "format"}
         )
         state = counters.model_dump_json()
-        return safetensors.torch.save(tensors, metadata={"state": state, "sha256": _sha256(state, tensors)})
+        return safetensors.torch.save(
+            tensors, metadata={"state": state, "sha256": _sha256(state, tensors)}
+        )
 
     @classmethod
     def from_bytes(cls, content: bytes) -> SlotCheckpoint:
-        """Read what `to_bytes` wrote. Raises InvalidInput for anything that is truncated, altered or of another kind."""
+        """Read what `to_bytes` wrote.
+
+        Raises InvalidInput for anything that is truncated, altered or of another kind.
+        """
         try:
             metadata = _metadata(content)
             tensors = safetensors.torch.load(content)
@@ -95,10 +104,14 @@ class SlotCheckpoint:
                 raise ValueError("its content is not what was written")
             counters = _Counters.model_validate_json(metadata["state"])
             if len(tensors["losses"]) != counters.step:
-                raise ValueError(f"it holds {len(tensors['losses'])} losses for {counters.step} steps")
+                raise ValueError(
+                    f"it holds {len(tensors['losses'])} losses for {counters.step} steps"
+                )
         except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
             message = f"the checkpoint cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-            raise InvalidInput(message, field="checkpoint", remedy="delete it; the training then starts anew") from error
+            raise InvalidInput(
+                message, field="checkpoint", remedy="delete it; the training then starts anew"
+            ) from error
         return cls(
             values_P=tensors["values"],
             first_P=tensors["first"],
@@ -108,17 +121,31 @@ class SlotCheckpoint:
         )
 
 
-def fingerprint_of(model: FrozenModel, request: TrainingRequest, rows: Sequence[TrainingRow]) -> str:
-    """sha256 of what defines a training up to rounding: base model, compute type, policy, tokens, adapter, optimiser and seeds."""
+def fingerprint_of(
+    model: FrozenModel, request: TrainingRequest, rows: Sequence[TrainingRow]
+) -> str:
+    """sha256 of what defines a training up to rounding.
+
+    Base model, compute type, policy, tokens, adapter, optimiser and seeds.
+    """
     digest = hashlib.sha256()
-    settings = {field.name: getattr(request, field.name) for field in fields(request) if field.name not in _NOT_IN_FINGERPRINT}
+    settings = {
+        field.name: getattr(request, field.name)
+        for field in fields(request)
+        if field.name not in _NOT_IN_FINGERPRINT
+    }
     described = {
         "format": FORMAT,
         "base_model": model.name,
         "dtype": str(model.dtype),
-        "layers": {name: (size.in_features, size.out_features) for name, size in model.layers.items()},
+        "layers": {
+            name: (size.in_features, size.out_features) for name, size in model.layers.items()
+        },
         "policy": None if request.policy is None else _adapter_digest(request.policy),
-        "request": {name: value.model_dump() if isinstance(value, BaseModel) else value for name, value in settings.items()},
+        "request": {
+            name: value.model_dump() if isinstance(value, BaseModel) else value
+            for name, value in settings.items()
+        },
     }
     digest.update(json.dumps(described, sort_keys=True).encode())
     for row in rows:
@@ -137,7 +164,10 @@ def _adapter_digest(adapter: Adapter) -> str:
 
 
 def _metadata(content: bytes) -> dict[str, str]:
-    """The header's own texts. Raises ValueError or KeyError for what is no safetensors file of ours."""
+    """The header's own texts.
+
+    Raises ValueError or KeyError for what is no safetensors file of ours.
+    """
     size = int.from_bytes(content[:8], "little")
     if not 0 < size <= min(MAX_HEADER_BYTES, len(content) - 8):
         raise ValueError("it is no safetensors file, or a truncated one")

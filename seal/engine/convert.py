@@ -16,11 +16,14 @@ from transformers.utils import logging
 def convert_gguf(gguf: Path, out_dir: Path) -> None:
     """Dequantise the weights of `gguf` and write them with config and tokenizer to `out_dir`.
 
-    The same file gives the same weights on every machine: each quantised block is scale * integer + offset, computed in float32 and
-    rounded once. Takes about 2 GB of memory for 135M parameters. Raises what transformers raises for a file that is no such model.
+    The same file gives the same weights on every machine: each quantised block is scale * integer +
+    offset, computed in float32 and rounded once. Takes about 2 GB of memory for 135M parameters.
+    Raises what transformers raises for a file that is no such model.
     """
     with _no_progress_bars():
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, trust_remote_code=False
+        )
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
             gguf_file=gguf.name,
@@ -34,7 +37,10 @@ def convert_gguf(gguf: Path, out_dir: Path) -> None:
 
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """Keep transformers off the terminal: the caller shows progress. Its GGUF loader needs telling apart, it does not ask the setting."""
+    """Keep transformers off the terminal: the caller shows progress.
+
+    Its GGUF loader needs telling apart, it does not ask the setting.
+    """
     loader: Any = import_module("transformers.modeling_gguf_pytorch_utils")
     bars, own = logging.is_progress_bar_enabled(), loader.tqdm
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,8 +1,10 @@
-"""Continuous batching of generation and scoring: rows join when a place is free and leave when they are done.
+"""Continuous batching of generation and scoring.
 
-A row has its own adapter (`group`), prompt, sampling settings and seed; nothing of it depends on the rows it shares a pass with. Between
-two steps every running row has a last token that is chosen but not computed. A step fills free places with waiting prompts, computes that
-token of every running row, chooses the next one and drops the rows that are done.
+Rows join when a place is free and leave when they are done. A row has its own adapter (`group`),
+prompt, sampling settings and seed; nothing of it depends on the rows it shares a pass with. Between
+two steps every running row has a last token that is chosen but not computed. A step fills free
+places with waiting prompts, computes that token of every running row, chooses the next one and
+drops the rows that are done.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ from seal.engine.sharing import Prompted, Start, plan_starts
 from seal.engine.text import cut_at_stop, end_token, reached_stop
 
 REFILL_SHARE = 0.125
-"""New rows join when this share of the places is free (or all that wait fit): a pass for a single prompt reads all weights too."""
+"""New rows join when this share of the places is free (or all that wait fit): a pass for a single
+prompt reads all weights too."""
 PASS_TOKENS = 2048
 """A pass over new prompts takes in the next row while it stays below this many tokens."""
 SCORED_STATES = 64
-"""States whose logits are computed at once: 64 x 49k float32 stay below the size from which malloc returns to the system every time."""
+"""States whose logits are computed at once: 64 x 49k float32 stay below the size from which malloc
+returns to the system every time."""
 
 
 @dataclass(eq=False)
@@ -107,7 +111,10 @@ class RunningBatch:
         self._remove([place for place, row in enumerate(self.running) if unwanted(row)])
 
     def step(self) -> list[Row]:
-        """Admit rows if it is worth it, write one token of each running row; returns the rows that are done."""
+        """Admit rows if it is worth it, write one token of each running row.
+
+        Returns the rows that are done.
+        """
         started = time.monotonic()
         new = self._next_rows()
         old = list(self.running)
@@ -128,7 +135,9 @@ class RunningBatch:
 
     def _next_rows(self) -> list[Row]:
         waiting, free = self.waiting, self.max_rows - len(self.running)
-        if not waiting or (self.running and free < min(waiting, max(1, REFILL_SHARE * self.max_rows))):
+        if not waiting or (
+            self.running and free < min(waiting, max(1, REFILL_SHARE * self.max_rows))
+        ):
             return []
         new: list[Row] = []
         while len(new) < free and self._waiting:
@@ -149,7 +158,11 @@ class RunningBatch:
             copies = [start for start in level if start.shared]
             if copies:
                 longest = max(start.shared for start in copies)
-                self._cache.copy([start.source for start in copies], [base + start.row for start in copies], longest)
+                self._cache.copy(
+                    [start.source for start in copies],
+                    [base + start.row for start in copies],
+                    longest,
+                )
             for part in _parts(level, [self._cost(new[start.row], start) for start in level]):
                 self._prefill(part, [new[start.row] for start in part], base)
 
@@ -180,10 +193,14 @@ class RunningBatch:
         """Log-probabilities of the completions, `hidden_W_d` being the states before their tokens (one state of a row without any)."""
         if not any(row.gold for row in rows):
             return
-        wanted_W_1 = torch.tensor([[token] for row in rows for token in (row.gold or (0,))], device=hidden_W_d.device)
+        wanted_W_1 = torch.tensor(
+            [[token] for row in rows for token in (row.gold or (0,))], device=hidden_W_d.device
+        )
         logprobs: list[float] = []
         for begin in range(0, len(hidden_W_d), SCORED_STATES):
-            logits = F.linear(hidden_W_d[begin : begin + SCORED_STATES], self.model.head_V_d).float()
+            logits = F.linear(
+                hidden_W_d[begin : begin + SCORED_STATES], self.model.head_V_d
+            ).float()
             chosen = logits.gather(1, wanted_W_1[begin : begin + SCORED_STATES])[:, 0]
             logprobs += (chosen - logits.logsumexp(-1)).tolist()
         first = 0
@@ -194,7 +211,9 @@ class RunningBatch:
 
     def _write(self, rows: Sequence[Row]) -> None:
         """Compute the last token of the rows at the first places, and choose the next."""
-        spans = [Span(place, len(row.prompt) + len(row.tokens) - 1, 1) for place, row in enumerate(rows)]
+        spans = [
+            Span(place, len(row.prompt) + len(row.tokens) - 1, 1) for place, row in enumerate(rows)
+        ]
         adapters, groups = self._near_adapters([row.group for row in rows])
         hidden_R_d = self._forward(spans, [row.tokens[-1] for row in rows], adapters, groups)
         self._take(rows, F.linear(hidden_R_d, self.model.head_V_d))
@@ -206,7 +225,9 @@ class RunningBatch:
             return
         logits = logits_R_V if len(places) == len(rows) else logits_R_V[places]
         tokenizer = self.model.tokenizer
-        for place, token in zip(places, choose_tokens(logits, [rows[place].draw() for place in places]), strict=True):
+        for place, token in zip(
+            places, choose_tokens(logits, [rows[place].draw() for place in places]), strict=True
+        ):
             row = rows[place]
             if token == end_token(tokenizer):
                 row.ended = True
@@ -217,7 +238,13 @@ class RunningBatch:
                 row.ended = cut_at_stop(text, row.settings.stop)[1]
 
     @torch.no_grad()
-    def _forward(self, spans: Sequence[Span], tokens: Sequence[int], adapters: AdapterGroups, groups: Sequence[int]) -> torch.Tensor:
+    def _forward(
+        self,
+        spans: Sequence[Span],
+        tokens: Sequence[int],
+        adapters: AdapterGroups,
+        groups: Sequence[int],
+    ) -> torch.Tensor:
         """Final hidden states (T, d) of packed rows."""
         model = self.model
         plan = CachedPass(self._cache, spans)
@@ -245,7 +272,10 @@ class RunningBatch:
         gaps = sorted(place for place in gone if place < left)
         movers = [place for place in range(left, count) if place not in gone]
         if movers:
-            longest = max(len(self.running[place].prompt) + len(self.running[place].tokens) for place in movers)
+            longest = max(
+                len(self.running[place].prompt) + len(self.running[place].tokens)
+                for place in movers
+            )
             self._cache.clear(gaps)
             self._cache.copy(movers, gaps, longest)
         for mover, gap in zip(movers, gaps, strict=True):
@@ -258,7 +288,9 @@ class RunningBatch:
         if places <= cache.places and capacity <= cache.capacity:
             return
         known = min(self.max_rows, len(self.running) + self.waiting)
-        self._cache = self._new_cache(max(places, cache.places, known), max(capacity, cache.capacity))
+        self._cache = self._new_cache(
+            max(places, cache.places, known), max(capacity, cache.capacity)
+        )
         self._cache.take_over(cache, len(self.running))
 
     def _new_cache(self, places: int, capacity: int) -> KeyValueCache:

@@ -1,8 +1,10 @@
 """The engine: one frozen base model, one thread that owns it, and three kinds of work that share it.
 
-Callers hand in requests from any thread and get a task with a future. The thread takes, in this order: one step of the running generation;
-evaluation, once enough rows wait or no training could run meanwhile; one training step. So adapters that finish training pile up until one
-decode can serve them all. A generation that goes on and on lets one piece of other work pass from time to time.
+Callers hand in requests from any thread and get a task with a future. The thread takes, in this
+order: one step of the running generation; evaluation, once enough rows wait or no training could
+run meanwhile; one training step. So adapters that finish training pile up until one decode can
+serve them all. A generation that goes on and on lets one piece of other work pass from time to
+time.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from typing import Any
 import structlog
 import torch
 
-from seal.domains.base import Prompt
-from seal.engine import tasks, text
+from seal.engine import text
 from seal.engine.allocator import keep_freed_memory
 from seal.engine.available import usable_bytes
 from seal.engine.budget import MIB, BatchLimits, MemoryBudget
 from seal.engine.checkpointing import Checkpoints, Suspended, job_checkpoints
+from seal.engine.evaluation import encode_golds, evaluate
+from seal.engine.generation import Generation
 from seal.engine.generations import Generations
 from seal.engine.memory import MemoryEstimate
 from seal.engine.model import FrozenModel
@@ -40,15 +43,18 @@ from seal.engine.threads import compute_serially, compute_with
 from seal.engine.training import TrainingBatch, make_job
 from seal.errors import Exhausted, Internal, InvalidInput, SealError, Transient
 from seal.outcomes import Outcome
+from seal.prompts import Prompt
 from seal.settings import EngineSettings
 from seal.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
 MAX_EVALUATION_WAIT_SECONDS = 30.0
-"""An evaluation that waited this long runs even if the batch is not full and trainings are active."""
+"""An evaluation that waited this long runs even if the batch is not full and trainings are
+active."""
 MAX_TRAINING_WAIT_SECONDS = 60.0
-"""Once the next training in turn waited this long for a batch of its own shape, nothing more joins the running one."""
+"""Once the next training in turn waited this long for a batch of its own shape, nothing more joins
+the running one."""
 GENERATION_TURN_SECONDS = 5.0
 """After so much generation, one evaluation batch or training step comes in between if one waits."""
 
@@ -56,18 +62,30 @@ GENERATION_TURN_SECONDS = 5.0
 class Engine:
     """Trains, generates and evaluates on one base model. Safe to call from any thread."""
 
-    def __init__(self, model: FrozenModel, settings: EngineSettings, *, memory_bytes: int | None = None) -> None:
-        """`memory_bytes`: what the engine may take in all where the settings do not say; None: what is free now and the base model.
+    def __init__(
+        self, model: FrozenModel, settings: EngineSettings, *, memory_bytes: int | None = None
+    ) -> None:
+        """`memory_bytes`: what the engine may take in all where the settings do not say.
 
+        None: what is free now and the base model.
         Raises InvalidInput naming `engine.slots` if the setting does not fit.
         """
         self.name, self.settings = model.name, settings
         if memory_bytes is None:
-            memory_bytes = settings.memory_bytes or usable_bytes(settings.device) + model.size.base_bytes
+            memory_bytes = (
+                settings.memory_bytes or usable_bytes(settings.device) + model.size.base_bytes
+            )
         self._budget = MemoryBudget(model.size, settings, memory_bytes)
         self._model = model
-        self._trainings, self._generations, self._evaluations = FairQueue(), FairQueue(), FairQueue()
-        self._written, self._turn_seconds = Generations(model, max_rows=settings.generation_rows), 0.0
+        self._trainings, self._generations, self._evaluations = (
+            FairQueue(),
+            FairQueue(),
+            FairQueue(),
+        )
+        self._written, self._turn_seconds = (
+            Generations(model, max_rows=settings.generation_rows),
+            0.0,
+        )
         self._batch: TrainingBatch | None = None
         self._limits = BatchLimits(settings.slots, None)
         """Of the batch."""
@@ -94,9 +112,11 @@ class Engine:
 
     @classmethod
     def load(cls, directory: Path, *, name: str, settings: EngineSettings) -> Engine:
-        """Load a transformers directory and start the engine. From then on only the engine's thread computes in parallel.
+        """Load a transformers directory and start the engine.
 
-        Raises InvalidInput for an unsupported model or device, and for a setting that does not fit, before the weights are read.
+        From then on only the engine's thread computes in parallel. Raises InvalidInput for an
+        unsupported model or device, and for a setting that does not fit, before the weights are
+        read.
         """
         keep_freed_memory()
         compute_serially()
@@ -110,14 +130,22 @@ class Engine:
             ) from error
         dtype = compute_dtype(settings.dtype, settings.device)
         if dtype == torch.bfloat16 and not multiplies_bfloat16(torch.device(settings.device)):
-            log.warning("bfloat16 is emulated on this device and far slower than float32", remedy="set engine.dtype to auto")
+            log.warning(
+                "bfloat16 is emulated on this device and far slower than float32",
+                remedy="set engine.dtype to auto",
+            )
         memory_bytes = settings.memory_bytes or usable_bytes(settings.device)
-        MemoryBudget(FrozenModel.size_on_disk(directory, name=name, dtype=dtype), settings, memory_bytes)
+        MemoryBudget(
+            FrozenModel.size_on_disk(directory, name=name, dtype=dtype), settings, memory_bytes
+        )
         model = FrozenModel.load(directory, name=name, dtype=dtype, device=settings.device)
         return cls(model, settings, memory_bytes=memory_bytes)
 
     def render(self, prompt: Prompt) -> str:
-        """A prompt as the text that the model continues: raw, or through the model's chat template."""
+        """A prompt as the text that the model continues.
+
+        Raw, or through the model's chat template.
+        """
         return text.render(self._model.tokenizer, prompt)
 
     def train(
@@ -129,32 +157,49 @@ class Engine:
         """Queue a training. `on_progress` is called from the engine's thread after every step.
 
         With `checkpoints` its state is handed out now and then, and it may go on from such a state.
-        Raises InvalidInput for what can never be trained (naming the field), Exhausted when the queue is full.
+        Raises InvalidInput for what can never be trained (naming the field), Exhausted when the
+        queue is full.
         """
         if request.lora.rank > self.settings.max_rank:
             raise InvalidInput(
-                f"rank {request.lora.rank} is larger than the engine's largest, {self.settings.max_rank}",
+                f"rank {request.lora.rank} is larger than the engine's largest, "
+                f"{self.settings.max_rank}",
                 field="lora.rank",
                 remedy="ask for a smaller rank or raise engine.max_rank",
             )
         self._budget.check_request(request.lora, request.policy)
         job = make_job(self._model, request, max_row_tokens=self.settings.max_row_tokens)
         job.on_progress = on_progress
-        job.checkpoints = None if checkpoints is None else job_checkpoints(checkpoints, self._model, job)
+        job.checkpoints = (
+            None if checkpoints is None else job_checkpoints(checkpoints, self._model, job)
+        )
         return self._queue(self._trainings, EngineTask(request.run, request, on_progress, job))
 
-    def generate(self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None = None) -> EngineTask[GenerationResult]:
-        """Queue a generation. `on_progress(samples done, tokens)` is called from the engine's thread. Raises as `train`."""
+    def generate(
+        self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None = None
+    ) -> EngineTask[GenerationResult]:
+        """Queue a generation.
+
+        `on_progress(samples done, tokens)` is called from the engine's thread. Raises as `train`.
+        """
         if request.policy is not None:
             self._model.check_adapter(request.policy, field="policy")
-        return self._queue(self._generations, EngineTask(request.run, request, on_progress, tasks.Generation(self._model, request)))
+        return self._queue(
+            self._generations,
+            EngineTask(request.run, request, on_progress, Generation(self._model, request)),
+        )
 
-    def evaluate(self, request: EvaluationRequest, on_progress: Callable[[int], None] | None = None) -> EngineTask[EvaluationResult]:
-        """Queue an evaluation. `on_progress(queries done)` is called from the engine's thread. Raises as `train`."""
+    def evaluate(
+        self, request: EvaluationRequest, on_progress: Callable[[int], None] | None = None
+    ) -> EngineTask[EvaluationResult]:
+        """Queue an evaluation. `on_progress(queries done)` is called from the engine's thread.
+
+        Raises as `train`.
+        """
         for adapter, field in ((request.policy, "policy"), (request.adapter, "adapter")):
             if adapter is not None:
                 self._model.check_adapter(adapter, field=field)
-        tasks.encode_golds(self._model, request)
+        encode_golds(self._model, request)
         return self._queue(self._evaluations, EngineTask(request.run, request, on_progress))
 
     def close(self) -> None:
@@ -167,9 +212,15 @@ class Engine:
     def _queue(self, queue: FairQueue, task: EngineTask[Any]) -> EngineTask[Any]:
         with self._wake:
             if self._closing:
-                raise Transient("the engine is closing", remedy="send the request to another server")
+                raise Transient(
+                    "the engine is closing", remedy="send the request to another server"
+                )
             if len(queue) >= self.settings.max_queue:
-                raise Exhausted(f"{len(queue)} requests wait already", remedy="try again later or add servers", retry_after_seconds=10.0)
+                raise Exhausted(
+                    f"{len(queue)} requests wait already",
+                    remedy="try again later or add servers",
+                    retry_after_seconds=10.0,
+                )
             queue.put(task)
             self._wake.notify()
         return task
@@ -193,7 +244,11 @@ class Engine:
         self._fail_all(Transient("the engine was closed", remedy="send the request again"))
 
     def _has_work(self) -> bool:
-        return bool(self._active or self._written.tasks or any(map(len, (self._trainings, self._generations, self._evaluations))))
+        return bool(
+            self._active
+            or self._written.tasks
+            or any(map(len, (self._trainings, self._generations, self._evaluations)))
+        )
 
     def _work(self) -> None:
         """Do one piece of work: a step of generation, a batch of evaluations or a training step."""
@@ -229,11 +284,17 @@ class Engine:
         rows = sum(len(task.request.prompts) for task in wanted)
         training = bool(self._active or len(self._trainings))
         waited = _waited(first)
-        if training and rows < self.settings.evaluation_rows and waited < MAX_EVALUATION_WAIT_SECONDS:
+        if (
+            training
+            and rows < self.settings.evaluation_rows
+            and waited < MAX_EVALUATION_WAIT_SECONDS
+        ):
             return []
         batch: list[EngineTask[EvaluationResult]] = []
         used = 0
-        while (task := self._evaluations.take(lambda task: task.request.policy is first.request.policy)) is not None:
+        while (
+            task := self._evaluations.take(lambda task: task.request.policy is first.request.policy)
+        ) is not None:
             batch.append(task)
             used += len(task.request.prompts)
             if used >= self.settings.evaluation_rows:
@@ -241,7 +302,7 @@ class Engine:
         return batch
 
     def _evaluate(self, batch: list[EngineTask[EvaluationResult]]) -> None:
-        results = tasks.evaluate(
+        results = evaluate(
             self._model,
             [task.request for task in batch],
             max_rows=self.settings.evaluation_rows,
@@ -252,20 +313,28 @@ class Engine:
         for task, result in zip(batch, results, strict=True):
             metrics.generated_tokens.inc(result.tokens)
             if task.cancelled:
-                task.future.set_exception(Transient("the request was cancelled", remedy="send it again"))
+                task.future.set_exception(
+                    Transient("the request was cancelled", remedy="send it again")
+                )
                 continue
             if task.on_progress is not None:
                 task.on_progress(len(result.answers))
             task.future.set_result(result)
 
     def _admit(self) -> None:
-        """Fill free slots with waiting trainings that fit the running batch; start a batch of another shape once the old one is empty."""
+        """Fill free slots with waiting trainings that fit the running batch.
+
+        Start a batch of another shape once the old one is empty.
+        """
         self._owners = list(self._active.values())
         if (self._batch is None or not self._batch.jobs) and len(self._trainings):
             head = next(iter(self._trainings))
             first = head.request
             if self._batch is None or not self._batch.fits(first):
-                self._batch, self._owners = None, [head]  # the old memory goes before the next is made
+                self._batch, self._owners = (
+                    None,
+                    [head],
+                )  # the old memory goes before the next is made
                 self._limits = self._budget.limits(first.lora, first.policy)
                 self._batch = self._new_batch(first)
         batch = self._batch
@@ -273,7 +342,11 @@ class Engine:
             return
 
         turn = next(iter(self._trainings), None)
-        if turn is not None and not batch.fits(turn.request) and _waited(turn) > MAX_TRAINING_WAIT_SECONDS:
+        if (
+            turn is not None
+            and not batch.fits(turn.request)
+            and _waited(turn) > MAX_TRAINING_WAIT_SECONDS
+        ):
             return  # let the batch run empty
 
         def fits(task: EngineTask[Any]) -> bool:
@@ -288,7 +361,10 @@ class Engine:
             batch.admit(task.job)
 
     def _new_batch(self, request: TrainingRequest) -> TrainingBatch:
-        fitting = sum(task.request.policy is request.policy and task.request.lora == request.lora for task in self._trainings)
+        fitting = sum(
+            task.request.policy is request.policy and task.request.lora == request.lora
+            for task in self._trainings
+        )
         return TrainingBatch(
             self._model,
             slots=min(self._limits.slots, max(1, fitting)),
@@ -308,9 +384,15 @@ class Engine:
         self._keep_checkpoints(self._batch)
 
     def _keep_checkpoints(self, batch: TrainingBatch) -> None:
-        """Between steps: copy the trainings that are due; a suspended one leaves its slot with that copy."""
+        """Between steps: copy the trainings that are due.
+
+        A suspended one leaves its slot with that copy.
+        """
         for slot, job in list(batch.jobs.items()):
-            if job.checkpoints is not None and (suspended := job.checkpoints.after_step(job, batch.state(slot))) is not None:
+            if (
+                job.checkpoints is not None
+                and (suspended := job.checkpoints.after_step(job, batch.state(slot))) is not None
+            ):
                 batch.remove(slot)
                 self._active.pop(id(job)).future.set_exception(suspended)
 
@@ -324,14 +406,23 @@ class Engine:
         self._written.drop_cancelled()
         while (task := self._trainings.take(lambda task: task.cancelled)) is not None:
             task.future.set_result(task.job.result(Outcome.CANCELLED, None))
-        while (task := self._trainings.take(lambda task: task.job.checkpoints is not None and task.job.checkpoints.suspended)) is not None:
+        while (
+            task := self._trainings.take(
+                lambda task: task.job.checkpoints is not None and task.job.checkpoints.suspended
+            )
+        ) is not None:
             task.future.set_exception(Suspended.after(0))
         for queue in (self._generations, self._evaluations):
             while (task := queue.take(lambda task: task.cancelled)) is not None:
-                task.future.set_exception(Transient("the request was cancelled", remedy="send it again"))
+                task.future.set_exception(
+                    Transient("the request was cancelled", remedy="send it again")
+                )
 
     def _fail_owners(self, error: SealError) -> None:
-        """End the tasks of the work in hand with its error. A failed step gives up the whole batch: its gradients may be half formed."""
+        """End the tasks of the work in hand with its error.
+
+        A failed step gives up the whole batch: its gradients may be half formed.
+        """
         for task in self._owners:
             if not task.future.done():
                 task.future.set_exception(error)
@@ -340,7 +431,9 @@ class Engine:
             self._active.clear()
         if any(task in self._owners for task in self._written.tasks):
             self._written.abandon()
-        self._trainings.take(lambda task: task.future.done())  # the one that no batch could be made for
+        self._trainings.take(
+            lambda task: task.future.done()
+        )  # the one that no batch could be made for
 
     def _fail_all(self, error: SealError) -> None:
         self._owners = [*self._active.values(), *self._written.tasks]

@@ -1,19 +1,25 @@
-"""Generation in steps: the tasks that the engine writes at the moment: which of them join the running batch, and what becomes of each."""
+"""Generation in steps: the tasks that the engine writes at the moment.
+
+Which of them join the running batch, and what becomes of each.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from seal.engine.generation import Generation, GenerationBatch
 from seal.engine.model import FrozenModel
 from seal.engine.queues import EngineTask, FairQueue
 from seal.engine.requests import GenerationResult
-from seal.engine.tasks import Generation, GenerationBatch
 from seal.errors import Transient
 from seal.telemetry import metrics
 
 
 class Generations:
-    """One batch of generation tasks at a time, written step by step. Not thread-safe: the engine's thread owns it."""
+    """One batch of generation tasks at a time, written step by step.
+
+    Not thread-safe: the engine's thread owns it.
+    """
 
     def __init__(self, model: FrozenModel, *, max_rows: int) -> None:
         self._model, self._max_rows = model, max_rows
@@ -27,8 +33,13 @@ class Generations:
         return list(self._written)
 
     def take(self, queue: FairQueue) -> None:
-        """Let tasks join at the next step: in the queue's order, as long as places are free and the next one has the batch's policy."""
-        rows = sum(len(generation.all_rows) - generation.done for generation in self._written.values())
+        """Let tasks join at the next step.
+
+        In the queue's order, as long as places are free and the next one has the batch's policy.
+        """
+        rows = sum(
+            len(generation.all_rows) - generation.done for generation in self._written.values()
+        )
         while rows < self._max_rows and (first := next(iter(queue), None)) is not None:
             running = next(iter(self._written), first)
             if first.request.policy is not running.request.policy or (task := queue.take()) is None:
@@ -60,7 +71,9 @@ class Generations:
             if task.cancelled and self._batch is not None:
                 self._batch.drop(generation)
                 del self._written[task]
-                task.future.set_exception(Transient("the request was cancelled", remedy="send it again"))
+                task.future.set_exception(
+                    Transient("the request was cancelled", remedy="send it again")
+                )
         self._release()
 
     def abandon(self) -> None:

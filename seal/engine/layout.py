@@ -1,10 +1,13 @@
-"""Where tokens lie: many adapters' rows packed into one sequence of T tokens, hidden states of shape (1, T, d).
+"""Where tokens lie.
 
-Tokens of one slot are contiguous (a *block*), its rows one behind another. Neighbouring slots with about as many tokens form a *chunk*:
-their blocks are padded to one size, so the adapters of all its slots are applied by one batched matrix product on (slots, block, in).
-Nothing is gathered or scattered. Padding lies behind a block's last row: no token attends to it, and no gradient comes from it.
+Many adapters' rows packed into one sequence of T tokens, hidden states of shape (1, T, d). Tokens
+of one slot are contiguous (a *block*), its rows one behind another. Neighbouring slots with about
+as many tokens form a *chunk*: their blocks are padded to one size, so the adapters of all its slots
+are applied by one batched matrix product on (slots, block, in). Nothing is gathered or scattered.
+Padding lies behind a block's last row: no token attends to it, and no gradient comes from it.
 
-A chunk costs small operations in every layer, padding costs tokens in every layer: slots are cut into chunks so that the sum is smallest.
+A chunk costs small operations in every layer, padding costs tokens in every layer: slots are cut
+into chunks so that the sum is smallest.
 """
 
 from __future__ import annotations
@@ -39,7 +42,9 @@ class Chunk:
 def make_chunks(tokens_G: Sequence[int], *, chunk_tokens: float) -> tuple[Chunk, ...]:
     """Cut slots into chunks of least cost, given each slot's tokens in falling order and what a chunk costs, in tokens of padding."""
     chunks: list[Chunk] = []
-    for start, stop in cheapest_cut(len(tokens_G), lambda start, stop: chunk_tokens + (stop - start) * tokens_G[start]):
+    for start, stop in cheapest_cut(
+        len(tokens_G), lambda start, stop: chunk_tokens + (stop - start) * tokens_G[start]
+    ):
         chunks.append(Chunk(start, stop, chunks[-1].token_stop if chunks else 0, tokens_G[start]))
     return tuple(chunks)
 

@@ -2,9 +2,10 @@
 
     y = x W^T + b  +  (x P_A^T) P_B^T  +  (x A_slot^T) B_slot^T
 
-What is added is not the layer's own: the engine sets `Route` for the length of one forward pass. The backward pass is written by
-hand: the base weight and the policy are frozen, so only the gradients of x and of the slots' A and B are formed, the latter straight into
-the optimiser's float32 buffer. The factors come with their scale alpha / r folded into B.
+What is added is not the layer's own: the engine sets `Route` for the length of one forward pass.
+The backward pass is written by hand: the base weight and the policy are frozen, so only the
+gradients of x and of the slots' A and B are formed, the latter straight into the optimiser's
+float32 buffer. The factors come with their scale alpha / r folded into B.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ class FrozenRoute(Protocol):
 
 
 class RouteHolder:
-    """The route of the forward pass that is running; every slot linear of a model shares one holder."""
+    """The route of the forward pass that is running.
+
+    Every slot linear of a model shares one holder.
+    """
 
     def __init__(self) -> None:
         self.route: Route | FrozenRoute | None = None
@@ -67,7 +71,9 @@ class SlotLinear(nn.Module):
     def __init__(self, linear: nn.Linear, name: str, holder: RouteHolder) -> None:
         super().__init__()
         self.weight = nn.Parameter(linear.weight.detach(), requires_grad=False)
-        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
+        self.bias = (
+            None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
+        )
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.name = name
         self._holder = holder
@@ -79,7 +85,14 @@ class SlotLinear(nn.Module):
             return route.add(self.name, x, F.linear(x, self.weight, self.bias))
         if route is None or not (self.name in route.slots or self.name in route.policy):
             return F.linear(x, self.weight, self.bias)
-        arguments = (x, self.weight, self.bias, route.slots.get(self.name), route.policy.get(self.name), route)
+        arguments = (
+            x,
+            self.weight,
+            self.bias,
+            route.slots.get(self.name),
+            route.policy.get(self.name),
+            route,
+        )
         return _SlotLinearFunction.apply(*arguments)  # type: ignore[no-any-return,no-untyped-call]
 
 

@@ -1,8 +1,9 @@
 """Cross-entropy with the frozen head, on target positions only and in chunks, so that logits of (tokens, vocabulary) never exist at once.
 
-Forward and gradient are formed in one pass over the chunks: the head is frozen, so the gradient of the hidden states is
-(softmax - one_hot) W times each target's weight, and nothing has to be kept for later. The target's own term (p - 1) W[target] is added
-apart, because p - 1 of a well-learnt token would drown in the compute type's rounding of p.
+Forward and gradient are formed in one pass over the chunks: the head is frozen, so the gradient of
+the hidden states is (softmax - one_hot) W times each target's weight, and nothing has to be kept
+for later. The target's own term (p - 1) W[target] is added apart, because p - 1 of a well-learnt
+token would drown in the compute type's rounding of p.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ import torch
 CHUNK_TARGETS = 256
 """Targets per product with the head; 256 x 49,152 logits in bfloat16 are 25 MB."""
 SOFTMAX_VALUES = 2**19
-"""Logits per softmax: 2 MB in float32 stay in a core's cache while they are walked several times."""
+"""Logits per softmax: 2 MB in float32 stay in a core's cache while they are walked several
+times."""
 
 
 def cross_entropy_with_gradient(
-    hidden_K_d: torch.Tensor, head_V_d: torch.Tensor, targets_K: torch.Tensor, weights_K: torch.Tensor
+    hidden_K_d: torch.Tensor,
+    head_V_d: torch.Tensor,
+    targets_K: torch.Tensor,
+    weights_K: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return per-target losses (K,) in float32 nats, unweighted, and the gradient (K, d) of sum(weights * losses) by the hidden states."""
     losses_K = torch.empty(len(targets_K), dtype=torch.float32, device=hidden_K_d.device)
@@ -32,8 +37,13 @@ def cross_entropy_with_gradient(
     return losses_K, gradient_K_d
 
 
-def _softmax_in_place(logits_K_V: torch.Tensor, targets_K: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn logits into probabilities with 0 at the targets; returns losses -log p (K,) and 1 - p (K,) of the targets, in float32."""
+def _softmax_in_place(
+    logits_K_V: torch.Tensor, targets_K: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn logits into probabilities with 0 at the targets.
+
+    Returns losses -log p (K,) and 1 - p (K,) of the targets, in float32.
+    """
     device = logits_K_V.device
     losses_K = torch.empty(len(targets_K), dtype=torch.float32, device=device)
     size = max(1, SOFTMAX_VALUES // logits_K_V.shape[1]) if device.type == "cpu" else len(targets_K)

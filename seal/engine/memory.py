@@ -1,15 +1,20 @@
 """The memory model: how many bytes a setting takes, by part, before any of them is taken.
 
     base + policy                                     as long as the engine runs
-    + slots x parameters x (16 + compute type)        as long as the batch lives: master, two moments, gradient in float32, compute copy
-    + the larger of  one training pass                sums of gradients, activations, attention, work of one layer, logits of one chunk,
+    + slots x parameters x (16 + compute type)        as long as the batch lives: master, two
+    moments, gradient in float32, compute copy
+    + the larger of  one training pass                sums of gradients, activations, attention,
+    work of one layer, logits of one chunk,
                                                       holes between them
-                     one decode                       adapters, keys and values, work of the prefill, logits of all rows
+                     one decode                       adapters, keys and values, work of the
+                     prefill, logits of all rows
 
-The engine's thread does one thing at a time, so of training and decoding only the larger counts. All terms but the holes count tensors, and
-a test compares them with all tensors that are alive in a pass. The holes are what the allocator (`allocator.py`) holds beside them, a share
-that was measured, on CPUs only (curve `memory` of docs/benchmarks.md); a decode has none in here. What Python and torch take once they are
-loaded, and finished adapters that nobody has fetched, are not in here.
+The engine's thread does one thing at a time, so of training and decoding only the larger counts.
+All terms but the holes count tensors, and a test compares them with all tensors that are alive in a
+pass. The holes are what the allocator (`allocator.py`) holds beside them, a share that was
+measured, on CPUs only (curve `memory` of docs/benchmarks.md); a decode has none in here. What
+Python and torch take once they are loaded, and finished adapters that nobody has fetched, are not
+in here.
 """
 
 from __future__ import annotations
@@ -26,26 +31,32 @@ SLOT_BYTES = 4 * FLOAT32_BYTES
 PASS_GRADIENT_BYTES = FLOAT32_BYTES
 """Per parameter and slot: the sum over the passes of a step that takes more than one."""
 SAVED_MLP_VALUES = 3
-"""Values of the MLP's width that a token keeps per layer: gate, its activation, up; the input of down_proj is counted with the linears."""
+"""Values of the MLP's width that a token keeps per layer: gate, its activation, up; the input of
+down_proj is counted with the linears."""
 SAVED_PROBABILITIES = 1
 """Matrices of attention probabilities kept per layer, head and row."""
 WORKING_PROBABILITIES = 2
-"""The same that the backward of one layer needs beside: gradient of the probabilities and of the scores."""
+"""The same that the backward of one layer needs beside: gradient of the probabilities and of the
+scores."""
 WORKING_MLP_VALUES = 4
 """Values of the MLP's width per token that the backward of one layer needs."""
 OUTER_VALUES = 5
-"""Values of the model's width per token outside the layers: embeddings, final norm, hidden states, those at targets and their gradient."""
+"""Values of the model's width per token outside the layers: embeddings, final norm, hidden states,
+those at targets and their gradient."""
 CACHE_COPIES = 2
 """A cache that grows or drops rows is copied while the old one is there."""
 WORKING_DECODE_MLP_VALUES = 3
 """Values of the MLP's width per token of a prefill."""
 FLOAT32_HOLES, BFLOAT16_HOLES = 0.5, 0.75
-"""Bytes of holes per byte of a pass's tensors. Holes stay in the process while no tensor fits into them: a pass keeps some tensors of every
-layer and frees others between them, and glibc's aligned allocation looks for more than it is asked for, so that a freed block does not even
-serve the next tensor of its size. The most that was measured, rows of 48 to 1,024 tokens: 0.39 in float32 (a core with AVX2; its matrix
-products take nothing from the heap) and 0.72 in bfloat16 (2 cores with AVX512-BF16; what its products take would count as holes)."""
+"""Bytes of holes per byte of a pass's tensors. Holes stay in the process while no tensor fits into
+them: a pass keeps some tensors of every layer and frees others between them, and glibc's aligned
+allocation looks for more than it is asked for, so that a freed block does not even serve the next
+tensor of its size. The most that was measured, rows of 48 to 1,024 tokens: 0.39 in float32 (a core
+with AVX2; its matrix products take nothing from the heap) and 0.72 in bfloat16 (2 cores with
+AVX512-BF16; what its products take would count as holes)."""
 DECODED_ROW_TOKENS = 256
-"""Positions of a decoded row, prompt and answer, where nothing else is known: prompts are not bounded by a setting."""
+"""Positions of a decoded row, prompt and answer, where nothing else is known: prompts are not
+bounded by a setting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +72,8 @@ class PassSize:
     """One forward and backward pass."""
 
     slots: int
-    """Slots of the batch: a step of several passes has a sum of gradients for each, whether it takes part in this one or not."""
+    """Slots of the batch: a step of several passes has a sum of gradients for each, whether it
+    takes part in this one or not."""
     tokens: int
     """Padding included."""
     scores: int
@@ -94,7 +106,9 @@ class Workload:
         tokens = max(self.pass_tokens + self.row_tokens // 2, self.row_tokens)
         padded = tokens + MAX_CHUNK_TOKENS * self.slots
         scores = padded * self.row_tokens
-        return PassSize(slots=self.slots, tokens=padded, scores=scores, largest_scores=scores, targets=tokens)
+        return PassSize(
+            slots=self.slots, tokens=padded, scores=scores, largest_scores=scores, targets=tokens
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +136,9 @@ class PassEstimate:
     @property
     def holes(self) -> int:
         """What the allocator holds beside them."""
-        return int(self.tensors * (FLOAT32_HOLES if self.item_bytes == FLOAT32_BYTES else BFLOAT16_HOLES))
+        return int(
+            self.tensors * (FLOAT32_HOLES if self.item_bytes == FLOAT32_BYTES else BFLOAT16_HOLES)
+        )
 
     @property
     def total(self) -> int:
@@ -166,7 +182,10 @@ class MemoryEstimate:
             ("frozen base", self.base),
             ("policy adapter", self.policy),
             ("slots: masters, moments, gradients, copies", self.slots),
-            (f"one training pass, checkpointing {'on' if self.recompute else 'off'}", training.total),
+            (
+                f"one training pass, checkpointing {'on' if self.recompute else 'off'}",
+                training.total,
+            ),
             ("  sums of the slots' gradients", training.sums),
             ("  activations", training.activations),
             ("  attention probabilities", training.attention),
@@ -184,9 +203,17 @@ class MemoryEstimate:
 def estimate(size: ModelSize, load: Workload) -> MemoryEstimate:
     """Bytes of a workload on a model, by part."""
     parameters = size.parameters(load.adapter.rank, load.adapter.targets)
-    policy = 0 if load.policy is None else size.item_bytes * size.parameters(load.policy.rank, load.policy.targets)
-    training = estimate_pass(size, load.largest_pass, load.adapter, load.policy, recompute=load.recompute)
-    cache_values = 2 * size.layers * size.kv_heads * size.head_dim * load.decoded_rows * load.decoded_tokens
+    policy = (
+        0
+        if load.policy is None
+        else size.item_bytes * size.parameters(load.policy.rank, load.policy.targets)
+    )
+    training = estimate_pass(
+        size, load.largest_pass, load.adapter, load.policy, recompute=load.recompute
+    )
+    cache_values = (
+        2 * size.layers * size.kv_heads * size.head_dim * load.decoded_rows * load.decoded_tokens
+    )
     adapters = load.slots * parameters * size.item_bytes
     return MemoryEstimate(
         base=size.base_bytes,
@@ -194,22 +221,35 @@ def estimate(size: ModelSize, load: Workload) -> MemoryEstimate:
         slots=load.slots * parameters * (SLOT_BYTES + size.item_bytes),
         training=training,
         cache=CACHE_COPIES * cache_values * size.item_bytes,
-        decode=adapters + _decode_work_bytes(size, load) + load.decoded_rows * size.vocabulary * (size.item_bytes + 2 * FLOAT32_BYTES),
+        decode=adapters
+        + _decode_work_bytes(size, load)
+        + load.decoded_rows * size.vocabulary * (size.item_bytes + 2 * FLOAT32_BYTES),
         recompute=load.recompute,
     )
 
 
-def estimate_pass(size: ModelSize, shape: PassSize, adapter: AdapterSize, policy: AdapterSize | None, *, recompute: bool) -> PassEstimate:
+def estimate_pass(
+    size: ModelSize,
+    shape: PassSize,
+    adapter: AdapterSize,
+    policy: AdapterSize | None,
+    *,
+    recompute: bool,
+) -> PassEstimate:
     """Bytes of one training pass of slots of one shape, by part."""
     layer = shape.tokens * _saved_bytes(size, adapter, policy)
     probabilities = SAVED_PROBABILITIES * size.heads * shape.scores * size.item_bytes
     kept = 1 if recompute else size.layers  # layers whose activations exist at one time
     inputs = size.layers * size.hidden if recompute else 0
     logits = min(CHUNK_TARGETS, shape.targets) * size.vocabulary
-    work = max(WORKING_MLP_VALUES * size.intermediate * shape.tokens, WORKING_PROBABILITIES * size.heads * shape.largest_scores)
+    work = max(
+        WORKING_MLP_VALUES * size.intermediate * shape.tokens,
+        WORKING_PROBABILITIES * size.heads * shape.largest_scores,
+    )
     return PassEstimate(
         sums=shape.slots * size.parameters(adapter.rank, adapter.targets) * PASS_GRADIENT_BYTES,
-        activations=kept * layer + shape.tokens * size.item_bytes * (inputs + OUTER_VALUES * size.hidden),
+        activations=kept * layer
+        + shape.tokens * size.item_bytes * (inputs + OUTER_VALUES * size.hidden),
         attention=kept * probabilities,
         work=work * size.item_bytes,
         logits=logits * size.item_bytes + 2 * min(SOFTMAX_VALUES, logits) * FLOAT32_BYTES,
@@ -230,13 +270,20 @@ def _saved_bytes(size: ModelSize, adapter: AdapterSize, policy: AdapterSize | No
         ({"gate_proj", "up_proj"}, size.hidden),
         ({"down_proj"}, size.intermediate),
     )
-    values = sum(width for names, width in inputs if names & adapted) + adapter.rank * len(adapter.targets)
+    values = sum(width for names, width in inputs if names & adapted) + adapter.rank * len(
+        adapter.targets
+    )
     values += queries + 2 * keys + SAVED_MLP_VALUES * size.intermediate  # attention keeps q, k, v
     return values * size.item_bytes + size.norm_values * size.item_bytes
 
 
 def _decode_work_bytes(size: ModelSize, load: Workload) -> int:
-    """The widest moment of a prefill: one layer's MLP, or its scores in float32, their softmax and its copy in the compute type."""
+    """The widest moment of a prefill.
+
+    One layer's MLP, or its scores in float32, their softmax and its copy in the compute type.
+    """
     tokens = load.decoded_rows * load.decoded_tokens
     mlp = WORKING_DECODE_MLP_VALUES * size.intermediate * tokens * size.item_bytes
-    return max(mlp, size.heads * tokens * load.decoded_tokens * (2 * FLOAT32_BYTES + size.item_bytes))
+    return max(
+        mlp, size.heads * tokens * load.decoded_tokens * (2 * FLOAT32_BYTES + size.item_bytes)
+    )

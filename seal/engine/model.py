@@ -1,9 +1,11 @@
-"""The frozen base model: any dense causal language model of transformers, its target layers replaced by slot linears.
+"""The frozen base model.
 
-Nothing of a model is written anew: target `nn.Linear`s become `SlotLinear`s in place and attention enters through transformers' attention
-interface. After the replacement the engine compares its logits with transformers' own eager attention on a short random
-prompt, so a model that does something this engine does not know (soft-capping, logit scaling, a mask of its own) is refused instead of
-trained wrongly.
+Any dense causal language model of transformers, its target layers replaced by slot linears. Nothing
+of a model is written anew: target `nn.Linear`s become `SlotLinear`s in place and attention enters
+through transformers' attention interface. After the replacement the engine compares its logits with
+transformers' own eager attention on a short random prompt, so a model that does something this
+engine does not know (soft-capping, logit scaling, a mask of its own) is refused instead of trained
+wrongly.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from seal.engine.attention import ATTENTION_NAME, AttentionHolder, VarlenRows, register_attention
 from seal.engine.bank import LayerSize
 from seal.engine.cache import CachedPass
+from seal.engine.gradient_checkpointing import Recomputation
 from seal.engine.kernels import choose_kernels
 from seal.engine.linear import FrozenRoute, Route, RouteHolder, SlotLinear
 from seal.engine.norm import frozen_norm
 from seal.engine.packed_attention import PackedRows
 from seal.engine.peft_format import Adapter
-from seal.engine.recompute import Recomputation
 from seal.engine.sizes import ModelSize, size_of, size_of_config
 from seal.errors import InvalidInput
 from seal.settings import ALL_PROJECTIONS
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SELF_CHECK_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 6e-2}
-"""Largest root mean square difference of the self-check's logits over their standard deviation (bf16 has 8 bits of mantissa)."""
+"""Largest root mean square difference of the self-check's logits over their standard deviation
+(bf16 has 8 bits of mantissa)."""
 
 
 class FrozenModel:
@@ -58,16 +61,26 @@ class FrozenModel:
         self._self_check(*reference)
 
     @classmethod
-    def load(cls, directory: Path, *, name: str, dtype: torch.dtype, device: str = "cpu") -> FrozenModel:
-        """Load a transformers directory; raises InvalidInput naming what the engine does not support."""
+    def load(
+        cls, directory: Path, *, name: str, dtype: torch.dtype, device: str = "cpu"
+    ) -> FrozenModel:
+        """Load a transformers directory.
+
+        Raises InvalidInput naming what the engine does not support.
+        """
         _refuse_unsupported(AutoConfig.from_pretrained(directory), name)
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="eager")
+        model = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=dtype, attn_implementation="eager"
+        )
         model.to(device)  # type: ignore[arg-type]
         return cls(model, AutoTokenizer.from_pretrained(directory), name=name)
 
     @classmethod
     def size_on_disk(cls, directory: Path, *, name: str, dtype: torch.dtype) -> ModelSize:
-        """The sizes of a transformers directory's model, from its configuration alone; raises InvalidInput as `load`."""
+        """The sizes of a transformers directory's model, from its configuration alone.
+
+        Raises InvalidInput as `load`.
+        """
         config = AutoConfig.from_pretrained(directory)
         _refuse_unsupported(config, name)
         return size_of_config(config, dtype)
@@ -80,12 +93,17 @@ class FrozenModel:
     @property
     def kv_heads(self) -> int:
         """Key-value heads per layer."""
-        return int(getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads)
+        return int(
+            getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads
+        )
 
     @property
     def head_dim(self) -> int:
         """Width of one head."""
-        return int(getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads)
+        return int(
+            getattr(self.config, "head_dim", None)
+            or self.config.hidden_size // self.config.num_attention_heads
+        )
 
     def embed(self, tokens_T: torch.Tensor) -> torch.Tensor:
         """(T,) token ids -> (1, T, d)."""
@@ -111,7 +129,9 @@ class FrozenModel:
         return output.last_hidden_state[0]  # type: ignore[no-any-return]
 
     @contextmanager
-    def _running(self, route: Route | FrozenRoute | None, plan: PackedRows | VarlenRows | CachedPass | None) -> Iterator[None]:
+    def _running(
+        self, route: Route | FrozenRoute | None, plan: PackedRows | VarlenRows | CachedPass | None
+    ) -> Iterator[None]:
         before = self._routes.route, self._attention.plan
         self._routes.route, self._attention.plan = route, plan
         try:
@@ -123,13 +143,21 @@ class FrozenModel:
         """How to run again what is running now, after it has ended."""
         return partial(self._running, self._routes.route, self._attention.plan)
 
-    def policy_factors(self, policy: Adapter | None) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """The policy adapter in compute type, scale folded into B; raises InvalidInput if it belongs to another base or does not fit."""
+    def policy_factors(
+        self, policy: Adapter | None
+    ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """The policy adapter in compute type, scale folded into B.
+
+        Raises InvalidInput if it belongs to another base or does not fit.
+        """
         if policy is None:
             return {}
         self.check_adapter(policy, field="policy")
         return {
-            name: (pair.a.to(self.device, self.dtype), (pair.b.float() * policy.scale).to(self.device, self.dtype))
+            name: (
+                pair.a.to(self.device, self.dtype),
+                (pair.b.float() * policy.scale).to(self.device, self.dtype),
+            )
             for name, pair in policy.pairs.items()
         }
 
@@ -137,19 +165,29 @@ class FrozenModel:
         """Raise InvalidInput if the adapter is for another base model or a layer does not fit."""
         if adapter.base_model != self.name:
             raise InvalidInput(
-                f"adapter was trained on base model {adapter.base_model!r}, this engine runs {self.name!r}",
+                f"adapter was trained on base model {adapter.base_model!r}, this engine runs "
+                f"{self.name!r}",
                 field=field,
-                remedy="use an adapter of this base model or start the service with the other model",
+                remedy="use an adapter of this base model or start the service with the other "
+                "model",
             )
         for layer, pair in adapter.pairs.items():
             size = self.layers.get(layer)
-            if size is None or (pair.b.shape[0], pair.a.shape[1]) != (size.out_features, size.in_features):
+            if size is None or (pair.b.shape[0], pair.a.shape[1]) != (
+                size.out_features,
+                size.in_features,
+            ):
                 raise InvalidInput(
-                    f"adapter layer {layer} does not fit base model {self.name!r}", field=field, remedy="use an adapter of this base model"
+                    f"adapter layer {layer} does not fit base model {self.name!r}",
+                    field=field,
+                    remedy="use an adapter of this base model",
                 )
 
     def target_layers(self, targets: tuple[str, ...]) -> Mapping[str, LayerSize]:
-        """The layers whose last name is in `targets`; raises InvalidInput naming a target that the model does not have."""
+        """The layers whose last name is in `targets`.
+
+        Raises InvalidInput naming a target that the model does not have.
+        """
         known = {name.rsplit(".", 1)[-1] for name in self.layers}
         for target in targets:
             if target not in known:
@@ -158,7 +196,9 @@ class FrozenModel:
                     field="lora.target_modules",
                     remedy=f"choose from {', '.join(sorted(known))}",
                 )
-        return {name: size for name, size in self.layers.items() if name.rsplit(".", 1)[-1] in targets}
+        return {
+            name: size for name, size in self.layers.items() if name.rsplit(".", 1)[-1] in targets
+        }
 
     def _install(self) -> dict[str, LayerSize]:
         register_attention()
@@ -173,7 +213,9 @@ class FrozenModel:
                 self.model.set_submodule(name, norm)
         if not layers:
             raise InvalidInput(
-                f"model {self.name!r} has none of the layers {', '.join(ALL_PROJECTIONS)}", field="model", remedy="use a Llama-like model"
+                f"model {self.name!r} has none of the layers {', '.join(ALL_PROJECTIONS)}",
+                field="model",
+                remedy="use a Llama-like model",
             )
         self.model.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
         return layers
@@ -182,12 +224,15 @@ class FrozenModel:
     def _self_check(self, tokens_T: torch.Tensor, reference_V: torch.Tensor) -> None:
         count = len(tokens_T)
         plan = self.kernels.lay_out([[count]], self.device).attention
-        hidden = self.hidden(self.embed(tokens_T), torch.arange(count, device=self.device), route=None, plan=plan)
+        hidden = self.hidden(
+            self.embed(tokens_T), torch.arange(count, device=self.device), route=None, plan=plan
+        )
         difference = (hidden[-1:] @ self.head_V_d.t()).float()[0] - reference_V
         error = float(difference.square().mean().sqrt() / reference_V.std().clamp_min(1e-6))
         if not error <= SELF_CHECK_TOLERANCE[self.dtype]:
             raise InvalidInput(
-                f"model {self.name!r} ({self.config.model_type}) gives other logits in this engine than in transformers "
+                f"model {self.name!r} ({self.config.model_type}) gives other logits in this "
+                "engine than in transformers "
                 f"(relative difference {error:.2g}): it does something the engine does not know",
                 field="model",
                 remedy="use a dense Llama, Qwen2, Qwen3, Gemma 3 or Mistral text model",
@@ -205,15 +250,21 @@ def _reference_logits(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _refuse_unsupported(config: Any, name: str) -> None:
     reasons = {
-        "mixture of experts": any(getattr(config, field, 0) for field in ("num_experts", "num_local_experts", "n_routed_experts")),
-        "multimodal model": any(hasattr(config, field) for field in ("vision_config", "audio_config")),
+        "mixture of experts": any(
+            getattr(config, field, 0)
+            for field in ("num_experts", "num_local_experts", "n_routed_experts")
+        ),
+        "multimodal model": any(
+            hasattr(config, field) for field in ("vision_config", "audio_config")
+        ),
         "encoder-decoder model": bool(getattr(config, "is_encoder_decoder", False)),
         "quantised model": getattr(config, "quantization_config", None) is not None,
     }
     for reason, applies in reasons.items():
         if applies:
             raise InvalidInput(
-                f"model {name!r} ({config.model_type}) is a {reason}, which the engine does not support",
+                f"model {name!r} ({config.model_type}) is a {reason}, which the engine does not "
+                "support",
                 field="model",
                 remedy="use a dense text-only causal language model",
             )

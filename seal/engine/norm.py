@@ -1,8 +1,9 @@
 """RMSNorm with a hand-written backward pass for a frozen weight.
 
-transformers writes RMSNorm as a chain of elementwise operations, and autograd keeps and walks every link of it in float32: a fifth of a
-training step of the 135M model on a CPU. Here the forward pass is the same arithmetic in the same precision; the backward pass forms the
-input's gradient only, in the compute type:
+transformers writes RMSNorm as a chain of elementwise operations, and autograd keeps and walks every
+link of it in float32: a fifth of a training step of the 135M model on a CPU. Here the forward pass
+is the same arithmetic in the same precision; the backward pass forms the input's gradient only, in
+the compute type:
 
     y = w x s,  s = 1 / sqrt(mean(x^2) + eps)        dx = s (w dy) - x s^3 / d sum(w dy x)
 """
@@ -54,11 +55,17 @@ class _RMSNormFunction(torch.autograd.Function):
 def frozen_norm(module: nn.Module) -> FrozenRMSNorm | None:
     """The same norm with the fast backward pass, if `module` is an RMSNorm that multiplies by `weight` or, as Gemma's, by 1 + `weight`.
 
-    What a class does is not read off its name: both forms are tried on random numbers, and None says that neither agrees.
+    What a class does is not read off its name: both forms are tried on random numbers, and None
+    says that neither agrees.
     """
     weight = getattr(module, "weight", None)
     epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    if not type(module).__name__.endswith("RMSNorm") or weight is None or weight.dim() != 1 or not isinstance(epsilon, float):
+    if (
+        not type(module).__name__.endswith("RMSNorm")
+        or weight is None
+        or weight.dim() != 1
+        or not isinstance(epsilon, float)
+    ):
         return None
     sample = torch.randn(8, weight.shape[0], generator=torch.Generator().manual_seed(0)).to(weight)
     wanted = module(sample)

@@ -1,7 +1,8 @@
-"""AdamW over slots: each slot has its own rate, step and clipping; the arithmetic is torch's fused kernel on one contiguous row per slot.
+"""AdamW over slots: each slot has its own rate, step and clipping.
 
-The fused kernel divides the gradient by `grad_scale` while it updates, so clipping costs no pass of its own. Its CPU form reads raw
-memory: rows must be contiguous, as rows of a matrix are; a test checks it.
+The arithmetic is torch's fused kernel on one contiguous row per slot. The fused kernel divides the
+gradient by `grad_scale` while it updates, so clipping costs no pass of its own. Its CPU form reads
+raw memory: rows must be contiguous, as rows of a matrix are; a test checks it.
 """
 
 from __future__ import annotations
@@ -56,12 +57,25 @@ class SlotOptimizer:
         """Views of a slot's first and second moments, (P,) each, and of its step count."""
         return self._first_N_P[slot], self._second_N_P[slot], self._steps[slot]
 
-    def update(self, slot: int, values_P: torch.Tensor, gradient_P: torch.Tensor, *, rate: float, settings: OptimizerSettings) -> bool:
-        """Clip and update one slot in place; False, and nothing changed, if the gradient is not finite."""
+    def update(
+        self,
+        slot: int,
+        values_P: torch.Tensor,
+        gradient_P: torch.Tensor,
+        *,
+        rate: float,
+        settings: OptimizerSettings,
+    ) -> bool:
+        """Clip and update one slot in place.
+
+        False, and nothing changed, if the gradient is not finite.
+        """
         norm = float(torch.linalg.vector_norm(gradient_P))
         if not math.isfinite(norm):
             return False
-        clip = 1.0 if settings.max_grad_norm == 0 else min(1.0, settings.max_grad_norm / (norm + 1e-6))
+        clip = (
+            1.0 if settings.max_grad_norm == 0 else min(1.0, settings.max_grad_norm / (norm + 1e-6))
+        )
         adamw(
             [values_P],
             [gradient_P],

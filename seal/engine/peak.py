@@ -1,4 +1,7 @@
-"""How fast this machine multiplies: the measured GEMM peak, against which figures of the engine are given."""
+"""How fast this machine multiplies.
+
+The measured GEMM peak, against which figures of the engine are given.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ MAX_SECONDS = 5.0
 """No further product is begun after so long: where bfloat16 is emulated, one takes many seconds."""
 
 
-def measure_gemm_peak(*, dtype: torch.dtype, size: int = 2048, repeats: int = 10, device: str = "cpu") -> float:
+def measure_gemm_peak(
+    *, dtype: torch.dtype, size: int = 2048, repeats: int = 10, device: str = "cpu"
+) -> float:
     """Best of `repeats` square products of the given type and size with all threads, in TFLOP/s (2 * size^3 operations each)."""
     return in_parallel(lambda: _measure(dtype, size, repeats, device))
 

@@ -1,8 +1,9 @@
 """LoRA adapters in memory and on disk, in PEFT's format, so that `peft.PeftModel` and vLLM load what this engine exports.
 
-An adapter directory holds `adapter_config.json` (PEFT's `LoraConfig`) and `adapter_model.safetensors` with one pair per target layer:
-`base_model.model.<layer>.lora_A.weight` of shape (r, in) and `...lora_B.weight` of shape (out, r). The update of a layer is
-alpha / r * B A (Hu et al., arXiv 2106.09685).
+An adapter directory holds `adapter_config.json` (PEFT's `LoraConfig`) and
+`adapter_model.safetensors` with one pair per target layer: `base_model.model.<layer>.lora_A.weight`
+of shape (r, in) and `...lora_B.weight` of shape (out, r). The update of a layer is alpha / r * B A
+(Hu et al., arXiv 2106.09685).
 """
 
 from __future__ import annotations
@@ -58,13 +59,15 @@ class Adapter:
 
 
 def concatenate(lower: Adapter, upper: Adapter) -> Adapter:
-    """Put two adapters side by side along the rank: one adapter whose update is the sum of both (performance.md, point 5).
+    """Put two adapters side by side along the rank.
 
-    The scales are folded into B, so the result has alpha = r. Layers that only one of them has get zeros for the other.
+    One adapter whose update is the sum of both (performance.md, point 5). The scales are folded
+    into B, so the result has alpha = r. Layers that only one of them has get zeros for the other.
     """
     if lower.base_model != upper.base_model:
         raise InvalidInput(
-            f"adapter for base model {upper.base_model!r} cannot sit on a policy for {lower.base_model!r}",
+            f"adapter for base model {upper.base_model!r} cannot sit on a policy for "
+            f"{lower.base_model!r}",
             field="policy",
             remedy="train both on the same base model",
         )
@@ -83,7 +86,10 @@ def concatenate(lower: Adapter, upper: Adapter) -> Adapter:
 
 
 def save_adapter(adapter: Adapter, directory: Path) -> None:
-    """Write a PEFT directory. The caller publishes it (`seal.artifacts`); this function only writes the two files."""
+    """Write a PEFT directory.
+
+    The caller publishes it (`seal.artifacts`); this function only writes the two files.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, torch.Tensor] = {}
     for name, pair in adapter.pairs.items():
@@ -106,22 +112,33 @@ def save_adapter(adapter: Adapter, directory: Path) -> None:
         "use_dora": False,
         "use_rslora": False,
     }
-    (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (directory / CONFIG_FILE).write_text(
+        json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
 
 
 def load_adapter(directory: Path) -> Adapter:
     """Read a PEFT directory.
 
-    Raises NotFound for a missing file, InvalidInput for what is no plain LoRA (DoRA, rsLoRA, per-layer ranks) or does not fit together.
+    Raises NotFound for a missing file, InvalidInput for what is no plain LoRA (DoRA, rsLoRA,
+    per-layer ranks) or does not fit together.
     """
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (directory / name).is_file():
-            raise NotFound(f"{directory} holds no {name}", field="adapter", remedy="give a PEFT adapter directory")
+            raise NotFound(
+                f"{directory} holds no {name}",
+                field="adapter",
+                remedy="give a PEFT adapter directory",
+            )
     try:
         config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
         tensors = load_file(directory / WEIGHTS_FILE)
     except (json.JSONDecodeError, SafetensorError) as error:
-        raise InvalidInput(f"adapter in {directory} cannot be read: {error}", field="adapter", remedy="export it again") from error
+        raise InvalidInput(
+            f"adapter in {directory} cannot be read: {error}",
+            field="adapter",
+            remedy="export it again",
+        ) from error
     _refuse_unsupported(config, directory)
     rank = int(config["r"])
     pairs: dict[str, LoraPair] = {}
@@ -132,23 +149,38 @@ def load_adapter(directory: Path) -> Adapter:
         a, b = tensors[key], tensors.get(f"{_PREFIX}{name}{_B_SUFFIX}")
         if b is None or a.shape[0] != rank or b.shape[1] != rank:
             raise InvalidInput(
-                f"layer {name} of the adapter in {directory} does not have two factors of rank {rank}",
+                f"layer {name} of the adapter in {directory} does not have two factors of rank "
+                f"{rank}",
                 field="adapter",
                 remedy="export it again",
             )
         pairs[name] = LoraPair(a, b)
     if 2 * len(pairs) != len(tensors):
         raise InvalidInput(
-            f"adapter in {directory} holds tensors that are no LoRA factors", field="adapter", remedy="export it with bias='none'"
+            f"adapter in {directory} holds tensors that are no LoRA factors",
+            field="adapter",
+            remedy="export it with bias='none'",
         )
     return Adapter(str(config["base_model_name_or_path"]), rank, float(config["lora_alpha"]), pairs)
 
 
 def _refuse_unsupported(config: Mapping[str, object], directory: Path) -> None:
     if config.get("peft_type") != "LORA":
-        raise InvalidInput(f"{directory} is a {config.get('peft_type')} adapter", field="adapter", remedy="only LoRA is supported")
+        raise InvalidInput(
+            f"{directory} is a {config.get('peft_type')} adapter",
+            field="adapter",
+            remedy="only LoRA is supported",
+        )
     for option in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save"):
         if config.get(option):
-            raise InvalidInput(f"adapter in {directory} uses {option}", field="adapter", remedy="train it without that option")
+            raise InvalidInput(
+                f"adapter in {directory} uses {option}",
+                field="adapter",
+                remedy="train it without that option",
+            )
     if config.get("bias", "none") != "none":
-        raise InvalidInput(f"adapter in {directory} trains biases", field="adapter", remedy="train it with bias='none'")
+        raise InvalidInput(
+            f"adapter in {directory} trains biases",
+            field="adapter",
+            remedy="train it with bias='none'",
+        )

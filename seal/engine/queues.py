@@ -37,7 +37,10 @@ class EngineTask(Generic[Result]):
 
 
 class FairQueue:
-    """First in, first out within a run, round-robin between runs. Not thread-safe: the engine holds its lock."""
+    """First in, first out within a run, round-robin between runs.
+
+    Not thread-safe: the engine holds its lock.
+    """
 
     def __init__(self) -> None:
         self._runs: OrderedDict[str, deque[EngineTask[Any]]] = OrderedDict()
@@ -57,8 +60,13 @@ class FairQueue:
         """Append a task to its run."""
         self._runs.setdefault(task.run, deque()).append(task)
 
-    def take(self, wanted: Callable[[EngineTask[Any]], bool] = lambda _: True) -> EngineTask[Any] | None:
-        """Take the first task, of the run that was served longest ago, that is wanted; None if there is none."""
+    def take(
+        self, wanted: Callable[[EngineTask[Any]], bool] = lambda _: True
+    ) -> EngineTask[Any] | None:
+        """Take the first task, of the run that was served longest ago, that is wanted.
+
+        None if there is none.
+        """
         for run, tasks in self._runs.items():
             for place, task in enumerate(tasks):
                 if wanted(task):

@@ -1,4 +1,7 @@
-"""What callers hand to the engine and what they get back. The engine knows nothing of SEAL: slots, rows, seeds, tokens."""
+"""What callers hand to the engine and what they get back.
+
+The engine knows nothing of SEAL: slots, rows, seeds, tokens.
+"""
 
 from __future__ import annotations
 
@@ -132,7 +135,8 @@ class EvaluationResult:
     logprobs: tuple[float, ...]
     """Mean log p of each gold completion's tokens, nats."""
     max_logit_difference: float
-    """Largest absolute difference of the adapted logits to the policy's after the first prompt; 0 without an adapter."""
+    """Largest absolute difference of the adapted logits to the policy's after the first prompt; 0
+    without an adapter."""
     tokens: int
     """Tokens generated."""
     engine_seconds: float

@@ -1,8 +1,9 @@
-"""Which adapter applies to which token when nothing is trained: tokens of many adapters in any order.
+"""Which adapter applies to which token when nothing is trained.
 
-The tokens of one adapter form a *group*. A layer gathers them group by group, padded to the largest group, applies all adapters by two
-batched products and adds the result where the tokens lie. With a handful of tokens per group the padding costs nothing beside the base
-layer, and the order of rows in the batch is free.
+Tokens of many adapters in any order. The tokens of one adapter form a *group*. A layer gathers them
+group by group, padded to the largest group, applies all adapters by two batched products and adds
+the result where the tokens lie. With a handful of tokens per group the padding costs nothing beside
+the base layer, and the order of rows in the batch is free.
 """
 
 from __future__ import annotations
@@ -17,24 +18,34 @@ from seal.engine.linear import Factors
 SMALL_GROUP = 8
 """Groups of at most this many tokens are padded to one length without a thought."""
 MAX_GROUP_PADDING = 0.5
-"""Larger groups share a batched product while the next smaller one is at least this share of the largest."""
+"""Larger groups share a batched product while the next smaller one is at least this share of the
+largest."""
 
 
 @dataclass(frozen=True)
 class AdapterGroups:
-    """Finished adapters of a batch: group g's tokens use factors g of each layer, all sit on one policy."""
+    """Finished adapters of a batch.
+
+    Group g's tokens use factors g of each layer, all sit on one policy.
+    """
 
     groups: int
     """How many there are."""
     factors: Mapping[str, Factors]
-    """Layer name -> stacked factors, their scale folded into B; empty when no group has an adapter."""
+    """Layer name -> stacked factors, their scale folded into B; empty when no group has an
+    adapter."""
     policy: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     """Layer name -> ((r, in), (out, r) with its scale folded in); empty for the base model."""
 
     def select(self, groups: Sequence[int]) -> AdapterGroups:
-        """A copy of some groups, renumbered in the given order. Its factors are contiguous, which batched products need to run well."""
+        """A copy of some groups, renumbered in the given order.
+
+        Its factors are contiguous, which batched products need to run well.
+        """
         index = torch.tensor(groups, device=self._device)
-        factors = {name: Factors(layer.a[index], layer.b[index]) for name, layer in self.factors.items()}
+        factors = {
+            name: Factors(layer.a[index], layer.b[index]) for name, layer in self.factors.items()
+        }
         return AdapterGroups(len(groups), factors, self.policy)
 
     @property
@@ -54,7 +65,9 @@ class AdapterGroups:
         inverse_T = torch.empty(first, dtype=torch.long)
         buckets: list[GroupBucket] = []
         offset = 0
-        for groups in _like_groups({group: len(members) for group, members in tokens.items()}, self.groups):
+        for groups in _like_groups(
+            {group: len(members) for group, members in tokens.items()}, self.groups
+        ):
             longest = max(len(tokens.get(group, ())) for group in groups)
             index_G_M = torch.zeros(len(groups), longest, dtype=torch.long)
             for place, group in enumerate(groups):
@@ -62,7 +75,12 @@ class AdapterGroups:
                 index_G_M[place, : len(members)] = members
                 inverse_T[members] = torch.arange(len(members)) + offset + place * longest
             everything = groups == list(range(self.groups))
-            buckets.append(GroupBucket(None if everything else torch.tensor(groups, device=device), index_G_M.to(device)))
+            buckets.append(
+                GroupBucket(
+                    None if everything else torch.tensor(groups, device=device),
+                    index_G_M.to(device),
+                )
+            )
             offset += index_G_M.numel()
         return TokenRoute(self, tuple(buckets), inverse_T.to(device))
 
@@ -72,14 +90,18 @@ class GroupBucket:
     """Groups with about as many tokens."""
 
     groups: torch.Tensor | None
-    """(G,) numbers of the groups; None for all of them in order, whose factors are used without a copy."""
+    """(G,) numbers of the groups; None for all of them in order, whose factors are used without a
+    copy."""
     tokens_G_M: torch.Tensor
     """Token at each place; padding points at token 0 and is not read back."""
 
 
 @dataclass(frozen=True)
 class TokenRoute:
-    """What the linears of one forward pass add; it goes into `RouteHolder` in the place of a training's route."""
+    """What the linears of one forward pass add.
+
+    It goes into `RouteHolder` in the place of a training's route.
+    """
 
     adapters: AdapterGroups
     buckets: tuple[GroupBucket, ...]
@@ -87,7 +109,10 @@ class TokenRoute:
     """Place of each token in the concatenated buckets."""
 
     def add(self, layer: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Add policy and adapters of a layer to its output, in place: x (1, T, in), y (1, T, out)."""
+        """Add policy and adapters of a layer to its output, in place.
+
+        X (1, T, in), y (1, T, out).
+        """
         x2, y2 = x[0], y[0]
         policy, factors = self.adapters.policy.get(layer), self.adapters.factors.get(layer)
         if policy is not None:
@@ -106,7 +131,10 @@ class TokenRoute:
 
 
 def _like_groups(counts: Mapping[int, int], groups: int) -> list[list[int]]:
-    """Cut groups into lists of like numbers of tokens; few tokens of most groups make one list of all `groups`, used or not."""
+    """Cut groups into lists of like numbers of tokens.
+
+    Few tokens of most groups make one list of all `groups`, used or not.
+    """
     if max(counts.values()) <= SMALL_GROUP and 2 * len(counts) > groups:
         return [list(range(groups))]
     order = sorted(counts, key=lambda group: (-counts[group], group))

@@ -1,4 +1,7 @@
-"""The next token of each row: greedy or nucleus sampling, with settings and random numbers of the row's own."""
+"""The next token of each row.
+
+Greedy or nucleus sampling, with settings and random numbers of the row's own.
+"""
 
 from __future__ import annotations
 
@@ -41,16 +44,26 @@ def draw_uniforms(seed: int, settings: DecodeSettings) -> list[float]:
     if settings.temperature == 0:
         return []
     generator = torch.Generator().manual_seed(seed % 2**63)
-    return [float(value) for value in torch.rand(settings.max_tokens, generator=generator, dtype=torch.float64)]
+    return [
+        float(value)
+        for value in torch.rand(settings.max_tokens, generator=generator, dtype=torch.float64)
+    ]
 
 
 def choose_tokens(logits_R_V: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
-    """One token per row. Greedy rows take the largest logit in the model's own type, without a float32 copy of all logits."""
+    """One token per row.
+
+    Greedy rows take the largest logit in the model's own type, without a float32 copy of all
+    logits.
+    """
     # `max` reads bfloat16 five times faster than `argmax` on CPU
     tokens: list[int] = logits_R_V.max(-1).indices.tolist()
     sampled = [row for row, draw in enumerate(draws) if draw.temperature > 0]
     if sampled:
-        chosen = _sample(logits_R_V[torch.tensor(sampled, device=logits_R_V.device)].float(), [draws[row] for row in sampled])
+        chosen = _sample(
+            logits_R_V[torch.tensor(sampled, device=logits_R_V.device)].float(),
+            [draws[row] for row in sampled],
+        )
         for row, token in zip(sampled, chosen, strict=True):
             tokens[row] = token
     return tokens
@@ -72,13 +85,19 @@ def _sample(logits_R_V: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
     return [int(token) for token in chosen_R]
 
 
-def _invert(falling_R_N: torch.Tensor, tokens_R_N: torch.Tensor, top_p_R_1: torch.Tensor, uniforms_R: torch.Tensor) -> torch.Tensor:
+def _invert(
+    falling_R_N: torch.Tensor,
+    tokens_R_N: torch.Tensor,
+    top_p_R_1: torch.Tensor,
+    uniforms_R: torch.Tensor,
+) -> torch.Tensor:
     """The token (R,) at which each row's cumulative mass within its nucleus passes the row's number."""
     before = falling_R_N.cumsum(-1) - falling_R_N
     nucleus = falling_R_N.masked_fill(before >= top_p_R_1, 0.0)
     cumulative = nucleus.cumsum(-1)
     wanted_R = (uniforms_R * cumulative[:, -1].double()).to(cumulative.dtype)
     place_R_1 = torch.searchsorted(cumulative, wanted_R[:, None], right=True)
-    # rounding may point behind the nucleus, where nothing has mass; without any mass (NaN) the first token is as good as any
+    # rounding may point behind the nucleus, where nothing has mass; without any mass (NaN) the
+    # first token is as good as any
     place_R_1 = torch.minimum(place_R_1, (nucleus > 0).sum(-1, keepdim=True) - 1).clamp_min(0)
     return tokens_R_N.gather(1, place_R_1)[:, 0]

@@ -1,7 +1,9 @@
-"""What a new row need not compute: the part of its prompt that another row of the same adapter has in the cache.
+"""What a new row need not compute.
 
-Samples of one prompt share all of it, questions of one few-shot format share the examples. A row copies the longest prefix it finds and
-computes the rest. Rows that come together are cut into *levels*: a row that copies from another new row runs one level after it.
+The part of its prompt that another row of the same adapter has in the cache. Samples of one prompt
+share all of it, questions of one few-shot format share the examples. A row copies the longest
+prefix it finds and computes the rest. Rows that come together are cut into *levels*: a row that
+copies from another new row runs one level after it.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MIN_SHARED_TOKENS = 8
-"""A shorter common prefix of two new rows is computed twice: waiting for a level of its own costs more."""
+"""A shorter common prefix of two new rows is computed twice: waiting for a level of its own costs
+more."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Start:
     row: int
     """Index into the new rows."""
     source: int
-    """Place whose first `shared` positions are copied; the row's own place when nothing is shared."""
+    """Place whose first `shared` positions are copied; the row's own place when nothing is
+    shared."""
     shared: int
     """Less than the prompt's length: the last token is always computed, for its logits."""
 
@@ -54,7 +58,10 @@ def plan_starts(running: Sequence[Prompted], new: Sequence[Prompted]) -> list[li
 
 
 def common_prefix(row: list[int], other: list[int], *, at_least: int = 0) -> int:
-    """Tokens that both begin with, at most all but one of `row`'s; 0 if that is no more than `at_least`."""
+    """Tokens that both begin with, at most all but one of `row`'s.
+
+    0 if that is no more than `at_least`.
+    """
     limit = min(len(row) - 1, len(other))
     if limit <= at_least or row[: at_least + 1] != other[: at_least + 1]:
         return 0

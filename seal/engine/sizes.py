@@ -60,7 +60,10 @@ def size_of(model: nn.Module) -> ModelSize:
         kv_heads=kv_heads,
         head_dim=int(getattr(config, "head_dim", None) or config.hidden_size // heads),
         vocabulary=int(config.vocab_size),
-        norm_values=sum(_norm_values(name, module, heads, kv_heads) for name, module in model.named_modules()) // layers,
+        norm_values=sum(
+            _norm_values(name, module, heads, kv_heads) for name, module in model.named_modules()
+        )
+        // layers,
         targets=linears,
     )
 

@@ -1,8 +1,10 @@
-"""Continuous batching of LoRA training: adapters join a running batch when a slot is free and leave when their own steps are done.
+"""Continuous batching of LoRA training.
 
-One step takes one micro-batch of every active slot. Each slot's loss is its own mean over its own targets and all are summed, so a
-slot's gradient is exactly that of training alone. A step is cut into passes of bounded size (tokens), which bounds memory and keeps
-activations near the caches; gradients of passes add up.
+Adapters join a running batch when a slot is free and leave when their own steps are done. One step
+takes one micro-batch of every active slot. Each slot's loss is its own mean over its own targets
+and all are summed, so a slot's gradient is exactly that of training alone. A step is cut into
+passes of bounded size (tokens), which bounds memory and keeps activations near the caches;
+gradients of passes add up.
 """
 
 from __future__ import annotations
@@ -73,7 +75,15 @@ class TrainingJob:
         elapsed = time.monotonic() - self.started
         eta = elapsed / self.step * (self.total_steps - self.step) if self.step else 0.0
         loss = self.losses[-1] if self.losses else float("nan")
-        return TrainingProgress(TaskState.RUNNING, self.step, self.total_steps, loss, eta, self.resumed_step, self.tokens)
+        return TrainingProgress(
+            TaskState.RUNNING,
+            self.step,
+            self.total_steps,
+            loss,
+            eta,
+            self.resumed_step,
+            self.tokens,
+        )
 
     def result(self, outcome: Outcome, adapter: Adapter | None) -> TrainingResult:
         """The end of this job."""
@@ -90,15 +100,24 @@ class TrainingJob:
 
 
 def make_job(model: FrozenModel, request: TrainingRequest, *, max_row_tokens: int) -> TrainingJob:
-    """Tokenise and check a request; raises InvalidInput for no examples, a row that is too long, an unknown target or a foreign policy."""
+    """Tokenise and check a request.
+
+    Raises InvalidInput for no examples, a row that is too long, an unknown target or a foreign
+    policy.
+    """
     if not request.examples:
-        raise InvalidInput("a training needs at least one example", field="examples", remedy="give examples with a completion")
+        raise InvalidInput(
+            "a training needs at least one example",
+            field="examples",
+            remedy="give examples with a completion",
+        )
     model.target_layers(request.lora.target_modules)
     if request.policy is not None:
         model.check_adapter(request.policy, field="policy")
     pad_to_tokens = request.optimizer.pad_to_tokens
     rows = tuple(
-        encode_example(model.tokenizer, prompt, completion, pad_to_tokens=pad_to_tokens) for prompt, completion in request.examples
+        encode_example(model.tokenizer, prompt, completion, pad_to_tokens=pad_to_tokens)
+        for prompt, completion in request.examples
     )
     for index, row in enumerate(rows):
         if len(row.tokens) > max_row_tokens:
@@ -109,7 +128,9 @@ def make_job(model: FrozenModel, request: TrainingRequest, *, max_row_tokens: in
             )
     optimizer = request.optimizer
     lengths = [len(row.tokens) for row in rows]
-    order = plan_steps(lengths, batch_size=optimizer.batch_size, epochs=optimizer.epochs, seed=request.order_seed)
+    order = plan_steps(
+        lengths, batch_size=optimizer.batch_size, epochs=optimizer.epochs, seed=request.order_seed
+    )
     return TrainingJob(request, rows, order)
 
 
@@ -135,7 +156,11 @@ class TrainingBatch:
         max_pass_tokens: int,
         activation_bytes: int | None = None,
     ) -> None:
-        """`activation_bytes`: a pass that takes more is recomputed layer by layer (gradient checkpointing); None: none ever is."""
+        """`activation_bytes`.
+
+        A pass that takes more is recomputed layer by layer (gradient checkpointing); None: none
+        ever is.
+        """
         self.model, self.policy, self.targets = model, policy, targets
         self.rank = math.ceil(rank / model.kernels.rank_multiple) * model.kernels.rank_multiple
         self.shape = SlotShape(self.rank, model.target_layers(targets))
@@ -153,8 +178,15 @@ class TrainingBatch:
         self._max_pass_tokens, self._activation_bytes = max_pass_tokens, activation_bytes
 
     def fits(self, request: TrainingRequest) -> bool:
-        """True if the request can join this batch once a slot is free: same policy, no larger rank, no other targets."""
-        return request.policy is self.policy and request.lora.rank <= self.rank and set(request.lora.target_modules) <= set(self.targets)
+        """True if the request can join this batch once a slot is free.
+
+        Same policy, no larger rank, no other targets.
+        """
+        return (
+            request.policy is self.policy
+            and request.lora.rank <= self.rank
+            and set(request.lora.target_modules) <= set(self.targets)
+        )
 
     @property
     def free_slots(self) -> int:
@@ -176,7 +208,12 @@ class TrainingBatch:
         """Put a job into a free slot."""
         slot = self._free.pop()
         lora = job.request.lora
-        self.shape.initialise(self._values_N_P[slot], rank=lora.rank, targets=lora.target_modules, seed=job.request.init_seed)
+        self.shape.initialise(
+            self._values_N_P[slot],
+            rank=lora.rank,
+            targets=lora.target_modules,
+            seed=job.request.init_seed,
+        )
         self._optimizer.reset(slot)
         self._scales[slot] = lora.alpha / lora.rank
         job.started = time.monotonic()
@@ -203,19 +240,28 @@ class TrainingBatch:
         for slot, count in tokens.items():
             self.jobs[slot].tokens += count
         with record_function(UPDATE_SPAN):
-            outcomes = {slot: self._update(slot, losses[slot], gradients[slot]) for slot in rows_by_slot}
+            outcomes = {
+                slot: self._update(slot, losses[slot], gradients[slot]) for slot in rows_by_slot
+            }
         seconds = time.monotonic() - started
         for slot, count in tokens.items():
             self.jobs[slot].engine_seconds += seconds * count / sum(tokens.values())
-        return [self._end(slot, outcome) for slot, outcome in outcomes.items() if outcome is not None]
+        return [
+            self._end(slot, outcome) for slot, outcome in outcomes.items() if outcome is not None
+        ]
 
-    def _form_gradients(self, rows_by_slot: dict[int, list[TrainingRow]]) -> tuple[dict[int, float], dict[int, torch.Tensor]]:
+    def _form_gradients(
+        self, rows_by_slot: dict[int, list[TrainingRow]]
+    ) -> tuple[dict[int, float], dict[int, torch.Tensor]]:
         """Each slot's mean loss over its targets and its gradient (P,)."""
         losses = dict.fromkeys(rows_by_slot, 0.0)
         targets = {slot: sum(row.targets for row in rows) for slot, rows in rows_by_slot.items()}
         passes = _cut_into_passes(rows_by_slot, self._max_pass_tokens)
         sums_N_P = self._grads_N_P if len(passes) == 1 else torch.zeros_like(self._grads_N_P)
-        places = {slot: place for place, slot in enumerate(passes[0].slots if len(passes) == 1 else rows_by_slot)}
+        places = {
+            slot: place
+            for place, slot in enumerate(passes[0].slots if len(passes) == 1 else rows_by_slot)
+        }
         for part in passes:
             for slot, loss_sum in self._forward_backward(part, targets).items():
                 losses[slot] += loss_sum / targets[slot]
@@ -236,11 +282,17 @@ class TrainingBatch:
         embeddings = model.embed(batch.tokens_T).requires_grad_(True)
         with torch.enable_grad():
             hidden_T_d = model.hidden(
-                embeddings, batch.positions_T, route=route, plan=batch.layout.attention, recompute=self._must_recompute(part, batch)
+                embeddings,
+                batch.positions_T,
+                route=route,
+                plan=batch.layout.attention,
+                recompute=self._must_recompute(part, batch),
             )
             picked_K_d = hidden_T_d[batch.predictors_K]
         with torch.no_grad(), record_function(LOSS_SPAN):
-            losses_K, gradient_K_d = cross_entropy_with_gradient(picked_K_d.detach(), model.head_V_d, batch.targets_K, batch.weights_K)
+            losses_K, gradient_K_d = cross_entropy_with_gradient(
+                picked_K_d.detach(), model.head_V_d, batch.targets_K, batch.weights_K
+            )
         picked_K_d.backward(gradient_K_d)  # type: ignore[no-untyped-call]
         for row, slot in enumerate(part.slots):
             self._grads_N_P[row, self.shape.b_start :].mul_(self._scales[slot])
@@ -252,7 +304,9 @@ class TrainingBatch:
         if self._activation_bytes is None:
             return False
         attention = batch.layout.attention
-        buckets = attention.buckets if isinstance(attention, PackedRows) else ()  # varlen_attn holds no matrix of scores
+        buckets = (
+            attention.buckets if isinstance(attention, PackedRows) else ()
+        )  # varlen_attn holds no matrix of scores
         scores = [bucket.rows * bucket.length**2 for bucket in buckets]
         shape = PassSize(
             slots=self.slots,
@@ -261,9 +315,16 @@ class TrainingBatch:
             largest_scores=max(scores, default=0),
             targets=len(batch.targets_K),
         )
-        policy = None if self.policy is None else AdapterSize(rank=self.policy.rank, targets=self.policy.target_modules)
+        policy = (
+            None
+            if self.policy is None
+            else AdapterSize(rank=self.policy.rank, targets=self.policy.target_modules)
+        )
         adapter = AdapterSize(rank=self.rank, targets=self.targets)
-        return estimate_pass(self.model.size, shape, adapter, policy, recompute=False).total > self._activation_bytes
+        return (
+            estimate_pass(self.model.size, shape, adapter, policy, recompute=False).total
+            > self._activation_bytes
+        )
 
     def _update(self, slot: int, loss: float, gradient_P: torch.Tensor) -> Outcome | None:
         """Apply one slot's gradient; returns how the job ended, or None if it goes on."""
@@ -313,7 +374,9 @@ def _cut_into_passes(rows_by_slot: dict[int, list[TrainingRow]], max_tokens: int
     passes: list[_Pass] = []
     current: dict[int, list[TrainingRow]] = {}
     used = 0
-    for slot in sorted(rows_by_slot, key=lambda slot: -sum(len(row.tokens) for row in rows_by_slot[slot])):
+    for slot in sorted(
+        rows_by_slot, key=lambda slot: -sum(len(row.tokens) for row in rows_by_slot[slot])
+    ):
         for row in rows_by_slot[slot]:
             if current and used + len(row.tokens) / 2 > max_tokens:
                 passes.append(_as_pass(current))
@@ -325,7 +388,11 @@ def _cut_into_passes(rows_by_slot: dict[int, list[TrainingRow]], max_tokens: int
 
 def _as_pass(rows_by_slot: dict[int, list[TrainingRow]]) -> _Pass:
     """Slots by falling number of tokens, so that neighbours make chunks."""
-    slots = sorted(rows_by_slot, key=lambda slot: sum(len(row.tokens) for row in rows_by_slot[slot]), reverse=True)
+    slots = sorted(
+        rows_by_slot,
+        key=lambda slot: sum(len(row.tokens) for row in rows_by_slot[slot]),
+        reverse=True,
+    )
     return _Pass(tuple(slots), tuple(tuple(rows_by_slot[slot]) for slot in slots))
 
 
@@ -345,16 +412,22 @@ class _PackedBatch:
     layout: PassLayout
 
 
-def _lay_out(part: _Pass, targets: dict[int, int], model: FrozenModel, *, adapted_layers: int) -> _PackedBatch:
+def _lay_out(
+    part: _Pass, targets: dict[int, int], model: FrozenModel, *, adapted_layers: int
+) -> _PackedBatch:
     """Put the rows of a pass where the model's kernels want them."""
     lengths_G = [[len(row.tokens) for row in rows] for rows in part.rows]
-    layout = model.kernels.lay_out(lengths_G, model.device, adapted_layers=adapted_layers, attended_G=_attended(part))
+    layout = model.kernels.lay_out(
+        lengths_G, model.device, adapted_layers=adapted_layers, attended_G=_attended(part)
+    )
     tokens, positions = [0] * layout.tokens, [0] * layout.tokens
     predictors: list[int] = []
     target_ids: list[int] = []
     weights: list[float] = []
     places: list[int] = []
-    for place, (slot, rows, starts) in enumerate(zip(part.slots, part.rows, layout.row_starts_G, strict=True)):
+    for place, (slot, rows, starts) in enumerate(
+        zip(part.slots, part.rows, layout.row_starts_G, strict=True)
+    ):
         for row, start in zip(rows, starts, strict=True):
             stop = start + len(row.tokens)
             tokens[start:stop] = row.tokens

@@ -1,10 +1,13 @@
-"""Numbers as people read them, the same in the terminal and on the page. What is missing is a dash, never 0."""
+"""Numbers as people read them, the same in the terminal and on the page.
+
+What is missing is a dash, never 0.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from seal.report.model import Estimate, Metric
+from seal.report.numbers.model import Estimate, Metric
 
 MISSING = "–"
 MINUS = "−"
@@ -43,22 +46,32 @@ def plain(value: float | None, *, digits: int = 3, signed: bool = False) -> str:
 
 
 def score(value: float | None, metric: Metric, grader: str, *, signed: bool = False) -> str:
-    """A score in the unit of its metric: shares of right answers in percent, F1 and log p as they are."""
+    """A score in the unit of its metric.
+
+    Shares of right answers in percent, F1 and log p as they are.
+    """
     name = grader if metric == "score" else metric
     if name in ("contains", "exact"):
         return points(value) if signed else percent(value)
     return plain(value, digits=2 if name == "logprob" else 3, signed=signed)
 
 
-def interval(estimate: Estimate | None, metric: Metric, grader: str, *, signed: bool = False) -> str:
+def interval(
+    estimate: Estimate | None, metric: Metric, grader: str, *, signed: bool = False
+) -> str:
     """[low, high] in the unit of the metric; empty where there is none."""
     if estimate is None or estimate.low is None or estimate.high is None:
         return ""
-    low, high = (score(end, metric, grader, signed=signed).removesuffix(f"{NBSP}%") for end in (estimate.low, estimate.high))
+    low, high = (
+        score(end, metric, grader, signed=signed).removesuffix(f"{NBSP}%")
+        for end in (estimate.low, estimate.high)
+    )
     return f"[{low}, {high}]"
 
 
-def with_interval(estimate: Estimate | None, metric: Metric, grader: str, *, signed: bool = False) -> str:
+def with_interval(
+    estimate: Estimate | None, metric: Metric, grader: str, *, signed: bool = False
+) -> str:
     """12.3 % [8.0, 16.1], or +3.1 [-1.0, +7.2] for a difference."""
     if estimate is None or estimate.mean is None:
         return MISSING
@@ -96,7 +109,9 @@ def counts(values: Mapping[str, int]) -> str:
 
 def listed(parts: list[str]) -> str:
     """a, b and c."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+    return (
+        parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+    )
 
 
 def _number(value: float, digits: int, signed: bool) -> str:

@@ -1,1 +1,4 @@
-"""ReST^EM as pure functions: what a round uses, which edits it keeps, and what its numbers are worth. No I/O, no torch."""
+"""ReST^EM as pure functions.
+
+What a round uses, which edits it keeps, and what its numbers are worth. No I/O, no torch.
+"""

@@ -1,4 +1,7 @@
-"""A passage on both sides of an experiment makes its result worthless; a digest that ignores case, spacing and punctuation finds it."""
+"""A passage on both sides of an experiment makes its result worthless.
+
+A digest that ignores case, spacing and punctuation finds it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from seal.errors import InvalidInput
 
 
 def passage_digest(text: str) -> str:
-    """sha256 of a passage's letters and digits in lower case, word by word; of the bare text if it has none."""
+    """sha256 of a passage's letters and digits in lower case, word by word.
+
+    Of the bare text if it has none.
+    """
     folded = unicodedata.normalize("NFKC", text).casefold()
     words = "".join(character if character.isalnum() else " " for character in folded).split()
     return hashlib.sha256((" ".join(words) or folded).encode()).hexdigest()
@@ -24,13 +30,18 @@ def check_leakage(train: Sequence[Context], validation: Sequence[Context]) -> No
         InvalidInput: names the two titles of the first such passage, and how many there are.
     """
     trained = {passage_digest(context.text): context for context in train}
-    shared = [(trained[digest], context) for context in validation if (digest := passage_digest(context.text)) in trained]
+    shared = [
+        (trained[digest], context)
+        for context in validation
+        if (digest := passage_digest(context.text)) in trained
+    ]
     if not shared:
         return
     first, again = shared[0]
     more = f" ({len(shared)} passages are shared in all)" if len(shared) > 1 else ""
     raise InvalidInput(
-        f"the validation passage {again.title!r} is also the training passage {first.title!r}{more}",
+        f"the validation passage {again.title!r} is also the training passage "
+        f"{first.title!r}{more}",
         field="data.validation",
         remedy="take it out of one of the two files",
         train=first.context_id,

@@ -1,12 +1,14 @@
 """Racing: successive halving of a context's candidates, so that repeats go where the choice is made.
 
-One repeat of every candidate, another only of the best: 5 -> 2 takes 7 inner loops where two repeats of all take 10, and 10 -> 3 -> 2
-takes the 15 of 5 x 3. Repeat j of all candidates of a context has the same seeds (common random numbers), so a rung compares edits
-under the same luck (Jamieson and Talwalkar 2016, arXiv 1502.07943, "successive halving").
+One repeat of every candidate, another only of the best: 5 -> 2 takes 7 inner loops where two
+repeats of all take 10, and 10 -> 3 -> 2 takes the 15 of 5 x 3. Repeat j of all candidates of a
+context has the same seeds (common random numbers), so a rung compares edits under the same luck
+(Jamieson and Talwalkar 2016, arXiv 1502.07943, "successive halving").
 
-A mean of one repeat is never compared with a mean of two. Who leads after one repeat leads partly by luck (the winner's curse); those who
-ran again have paid that back, the others have not, and a lucky loser of the first rung would beat a better finalist. So only the
-finalists compete for being kept, by the mean over all their repeats, of which they have equally many.
+A mean of one repeat is never compared with a mean of two. Who leads after one repeat leads partly
+by luck (the winner's curse); those who ran again have paid that back, the others have not, and a
+lucky loser of the first rung would beat a better finalist. So only the finalists compete for being
+kept, by the mean over all their repeats, of which they have equally many.
 """
 
 from __future__ import annotations
@@ -21,8 +23,15 @@ from seal.outcomes import Outcome
 from seal.restem.reward import mean, present
 
 _SAME_DIGITS = 9
-"""Scores that are equal in so many decimals are equal: means of the same answers may differ in the last bit."""
-_UNSCORED_ORDER = (Outcome.OK, Outcome.UNGRADED, Outcome.CANCELLED, Outcome.DIVERGED, Outcome.INVALID)
+"""Scores that are equal in so many decimals are equal: means of the same answers may differ in the
+last bit."""
+_UNSCORED_ORDER = (
+    Outcome.OK,
+    Outcome.UNGRADED,
+    Outcome.CANCELLED,
+    Outcome.DIVERGED,
+    Outcome.INVALID,
+)
 """Of candidates without any score, those go first that another repeat may yet score."""
 
 
@@ -43,7 +52,9 @@ class Runner:
 
 
 def rung_sizes(candidates: int, *, repeats: int, survivors: Sequence[int] = ()) -> tuple[int, ...]:
-    """Candidates that run each repeat, first repeat first. Without survivors there is no race and all run all.
+    """Candidates that run each repeat, first repeat first.
+
+    Without survivors there is no race and all run all.
 
     Raises:
         InvalidInput: as `check_survivors` does.
@@ -58,7 +69,8 @@ def check_survivors(survivors: Sequence[int], *, candidates: int, repeats: int) 
     """Refuse a schedule that is no race.
 
     Raises:
-        InvalidInput: numbers that do not fall strictly from below `candidates` to 1 or more, or not one number per repeat but the last.
+        InvalidInput: numbers that do not fall strictly from below `candidates` to 1 or more, or not
+            one number per repeat but the last.
     """
     sizes = (candidates, *survivors)
     shown = list(survivors)
@@ -66,37 +78,44 @@ def check_survivors(survivors: Sequence[int], *, candidates: int, repeats: int) 
         raise InvalidInput(
             f"survivors {shown} of {candidates} candidates do not become fewer with every repeat",
             field="inner.racing",
-            remedy=f"give numbers that fall strictly, from below edit.k = {candidates} to 1 or more, or none",
+            remedy=f"give numbers that fall strictly, from below edit.k = {candidates} to 1 or "
+            "more, or none",
         )
     if len(sizes) != repeats:
         raise InvalidInput(
             f"a race to {shown} has {len(sizes)} repeats, but inner.repeats is {repeats}",
             field="inner.racing",
-            remedy=f"set inner.repeats to {len(sizes)}, or inner.racing to {'[]' if repeats == 1 else f'{repeats - 1} numbers'}",
+            remedy=f"set inner.repeats to {len(sizes)}, or inner.racing to "
+            f"{'[]' if repeats == 1 else f'{repeats - 1} numbers'}",
         )
 
 
 def advance(runners: Collection[Runner], survivors: int) -> tuple[int, ...]:
-    """Candidates that run the next repeat, by index: the `survivors` best, or all if there are fewer.
+    """Candidates that run the next repeat, by index.
 
-    Ranked are first those with the most scores (one repeat that diverged or could not be graded puts a candidate behind all that have
-    theirs), then the higher mean score, the higher log-probability, the shorter edit, the lower index. So one without any score survives
-    only where too few others are left, an invalid edit last. The order of `runners` does not show.
+    The `survivors` best, or all if there are fewer. Ranked are first those with the most scores
+    (one repeat that diverged or could not be graded puts a candidate behind all that have theirs),
+    then the higher mean score, the higher log-probability, the shorter edit, the lower index. So
+    one without any score survives only where too few others are left, an invalid edit last. The
+    order of `runners` does not show.
     """
     return tuple(sorted(runner.candidate for runner in sorted(runners, key=_rank)[:survivors]))
 
 
 def finalists(runners: Collection[Runner]) -> frozenset[int]:
-    """Candidates that compete for being kept: of those that ran the most repeats, those with the most scores.
+    """Candidates that compete for being kept.
 
-    Where all ran equally often there was no race: all compete, and a missing repeat is merely left out of a mean.
+    Of those that ran the most repeats, those with the most scores. Where all ran equally often
+    there was no race: all compete, and a missing repeat is merely left out of a mean.
     """
     longest = max((len(runner.scores) for runner in runners), default=0)
     last_rung = [runner for runner in runners if len(runner.scores) == longest]
     if len(last_rung) == len(runners):
         return frozenset(runner.candidate for runner in runners)
     scored = max(len(present(runner.scores)) for runner in last_rung)
-    return frozenset(runner.candidate for runner in last_rung if len(present(runner.scores)) == scored)
+    return frozenset(
+        runner.candidate for runner in last_rung if len(present(runner.scores)) == scored
+    )
 
 
 def _rank(runner: Runner) -> tuple[int, int, float, float, int, int]:

@@ -1,4 +1,7 @@
-"""Reward and gain of a candidate. A score that is missing stays missing: it is never counted as 0."""
+"""Reward and gain of a candidate.
+
+A score that is missing stays missing: it is never counted as 0.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ def present(values: Iterable[float | None]) -> list[float]:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Mean of the values that are there, the same in any order; None if there are none. A baseline, or a reward over its repeats."""
+    """Mean of the values that are there, the same in any order; None if there are none.
+
+    A baseline, or a reward over its repeats.
+    """
     there = present(values)
     return math.fsum(there) / len(there) if there else None
 

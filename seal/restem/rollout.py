@@ -1,4 +1,7 @@
-"""From a rollout's records to the selection that is written down: the bridge between what workers leave and `select`."""
+"""From a rollout's records to the selection that is written down.
+
+The bridge between what workers leave and `select`.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,12 @@ from seal.restem.select import Candidate, Kept, select
 from seal.settings import RacingScore
 
 
-def select_records(records: Iterable[ContextRecord], *, round: int, keep_per_context: int) -> SelectionRecord:
-    """Choose among all edits of a round's rollout. The same records in any order give the same bytes.
+def select_records(
+    records: Iterable[ContextRecord], *, round: int, keep_per_context: int
+) -> SelectionRecord:
+    """Choose among all edits of a round's rollout.
+
+    The same records in any order give the same bytes.
 
     Raises:
         InvalidInput: as `select` does.
@@ -23,11 +30,19 @@ def select_records(records: Iterable[ContextRecord], *, round: int, keep_per_con
     candidates = [candidate for record in records for candidate in candidates_of(record)]
     selection = select(candidates, keep_per_context=keep_per_context)
     kept = tuple(_kept_edit(kept) for kept in selection.kept)
-    return SelectionRecord(round=round, kept=kept, dropped=selection.counts, sha256=_digest([edit.sha256 for edit in kept]))
+    return SelectionRecord(
+        round=round,
+        kept=kept,
+        dropped=selection.counts,
+        sha256=_digest([edit.sha256 for edit in kept]),
+    )
 
 
 def candidates_of(record: ContextRecord) -> tuple[Candidate, ...]:
-    """A context's edits with the rewards of their inner loops, repeat by repeat. Those that ran fewer than others were in a race."""
+    """A context's edits with the rewards of their inner loops, repeat by repeat.
+
+    Those that ran fewer than others were in a race.
+    """
     runners = [runner_of(edit, record.inner_loops) for edit in record.edits]
     in_the_end = finalists(runners)
     return tuple(
@@ -46,19 +61,31 @@ def candidates_of(record: ContextRecord) -> tuple[Candidate, ...]:
     )
 
 
-def runner_of(edit: EditRecord, inner_loops: Iterable[InnerLoopRecord], *, first_rung: RacingScore = "reward") -> Runner:
+def runner_of(
+    edit: EditRecord, inner_loops: Iterable[InnerLoopRecord], *, first_rung: RacingScore = "reward"
+) -> Runner:
     """An edit with the rewards of those of the inner loops that are its own.
 
-    `first_rung`: what a single repeat is scored by. The log-probability is there even where the answers could not be graded.
+    `first_rung`: what a single repeat is scored by. The log-probability is there even where the
+    answers could not be graded.
     """
-    loops = sorted((loop for loop in inner_loops if loop.kind == "edit" and loop.candidate == edit.candidate), key=lambda loop: loop.repeat)
+    loops = sorted(
+        (loop for loop in inner_loops if loop.kind == "edit" and loop.candidate == edit.candidate),
+        key=lambda loop: loop.repeat,
+    )
     by_logprob = first_rung == "logprob" and len(loops) == 1
-    counted = [loop.evaluation if loop.outcome is Outcome.OK or by_logprob else None for loop in loops]
-    logprob = mean(answer.logprob for evaluation in counted if evaluation for answer in evaluation.answers)
+    counted = [
+        loop.evaluation if loop.outcome is Outcome.OK or by_logprob else None for loop in loops
+    ]
+    logprob = mean(
+        answer.logprob for evaluation in counted if evaluation for answer in evaluation.answers
+    )
     return Runner(
         candidate=edit.candidate,
         outcome=_outcome(edit, loops),
-        scores=(logprob,) if by_logprob else tuple(evaluation.reward if evaluation else None for evaluation in counted),
+        scores=(logprob,)
+        if by_logprob
+        else tuple(evaluation.reward if evaluation else None for evaluation in counted),
         logprob=logprob,
         characters=len(edit.text),
     )
@@ -67,13 +94,21 @@ def runner_of(edit: EditRecord, inner_loops: Iterable[InnerLoopRecord], *, first
 def shared_repeats(record: ContextRecord) -> ContextRecord:
     """The record without what only the survivors of a race ran.
 
-    A mean over candidates takes this: the survivors' first rewards were lucky and their later ones are not, so that means of unequal
-    numbers of repeats would make the average candidate look worse than it is. Without a race nothing is left out.
+    A mean over candidates takes this: the survivors' first rewards were lucky and their later ones
+    are not, so that means of unequal numbers of repeats would make the average candidate look worse
+    than it is. Without a race nothing is left out.
     """
-    runs = [sum(loop.kind == "edit" and loop.candidate == edit.candidate for loop in record.inner_loops) for edit in record.edits]
+    runs = [
+        sum(loop.kind == "edit" and loop.candidate == edit.candidate for loop in record.inner_loops)
+        for edit in record.edits
+    ]
     shared = min(runs, default=0)
     return record.model_copy(
-        update={"inner_loops": tuple(loop for loop in record.inner_loops if loop.kind != "edit" or loop.repeat < shared)}
+        update={
+            "inner_loops": tuple(
+                loop for loop in record.inner_loops if loop.kind != "edit" or loop.repeat < shared
+            )
+        }
     )
 
 
@@ -100,4 +135,6 @@ def _kept_edit(kept: Kept) -> KeptEdit:
 
 def _digest(parts: Sequence[str]) -> str:
     """sha256 of some strings in order, lower-case hex."""
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(parts, ensure_ascii=True, separators=(",", ":")).encode()
+    ).hexdigest()

@@ -7,6 +7,9 @@ import json
 
 
 def derive_seed(*parts: str | int) -> int:
-    """A seed of 63 bits from its parts; 1 and "1" are different parts, and so are ("a", "bc") and ("ab", "c")."""
+    """A seed of 63 bits from its parts.
+
+    1 and "1" are different parts, and so are ("a", "bc") and ("ab", "c").
+    """
     encoded = json.dumps(parts, ensure_ascii=True, separators=(",", ":")).encode()
     return int.from_bytes(hashlib.sha256(encoded).digest()[:8], "big") >> 1

@@ -1,7 +1,8 @@
 """Which edits the policy learns to write: the best of each context, if they helped at all.
 
-The reward is mostly noise (performance.md: one repeat has a reliability of 0.16), so the filter is careful: an edit without gain over
-the policy's own score is not kept even if it is the best, and a context whose edits all scored alike says nothing about which to write.
+The reward is mostly noise (performance.md: one repeat has a reliability of 0.16), so the filter is
+careful: an edit without gain over the policy's own score is not kept even if it is the best, and a
+context whose edits all scored alike says nothing about which to write.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class DropReason(StrEnum):
     NOT_BEST = "not-best"
     """It helped, but others of its context rank before it."""
     ELIMINATED = "eliminated"
-    """The race went on without it, or it ended the race with fewer scores than others: its mean cannot be compared with theirs."""
+    """The race went on without it, or it ended the race with fewer scores than others: its mean
+    cannot be compared with theirs."""
 
 
 _REASON_OF_OUTCOME = {
@@ -100,7 +102,10 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Selection:
-    """All candidates of a round, divided. The order of the candidates that went in does not show."""
+    """All candidates of a round, divided.
+
+    The order of the candidates that went in does not show.
+    """
 
     kept: tuple[Kept, ...]
     """By context id, the best first."""
@@ -114,20 +119,27 @@ class Selection:
 
 
 def select(candidates: Iterable[Candidate], *, keep_per_context: int = 1) -> Selection:
-    """Keep the best edits of each context that gained something. What was eliminated in a race does not compete.
+    """Keep the best edits of each context that gained something.
 
+    What was eliminated in a race does not compete.
     Ties are broken by log-probability, then by the shorter edit, then by the candidate's index.
 
     Raises:
         InvalidInput: `keep_per_context` below 1, or a candidate given twice (a reward counts once).
     """
     if keep_per_context < 1:
-        raise InvalidInput(f"{keep_per_context} edits cannot be kept", field="improve.keep_per_context", remedy="give 1 or more")
+        raise InvalidInput(
+            f"{keep_per_context} edits cannot be kept",
+            field="improve.keep_per_context",
+            remedy="give 1 or more",
+        )
     contexts: dict[str, dict[int, Candidate]] = {}
     for candidate in candidates:
         if candidate.candidate in contexts.setdefault(candidate.context_id, {}):
             raise InvalidInput(
-                f"candidate {candidate.candidate} of context {candidate.context_id!r} is given twice", remedy="give each result once"
+                f"candidate {candidate.candidate} of context {candidate.context_id!r} is given "
+                "twice",
+                remedy="give each result once",
             )
         contexts[candidate.context_id][candidate.candidate] = candidate
     kept: list[Kept] = []
@@ -146,13 +158,19 @@ def _select_context(candidates: Iterable[Candidate], keep: int) -> Selection:
     for candidate in sorted(candidates, key=lambda candidate: candidate.candidate):
         reward, gained = candidate.reward, candidate.gain
         if reward is None or gained is None:
-            dropped.append(Dropped(candidate, _REASON_OF_OUTCOME.get(candidate.outcome, DropReason.UNGRADED)))
+            dropped.append(
+                Dropped(candidate, _REASON_OF_OUTCOME.get(candidate.outcome, DropReason.UNGRADED))
+            )
         else:
             graded.append(Kept(candidate, reward, gained))
     all_equal = _all_equal(graded)
     competing = [one for one in graded if one.gain > SAME_SCORE and not one.candidate.eliminated]
     kept = [] if all_equal else sorted(competing, key=_rank)[:keep]
-    dropped += [Dropped(one.candidate, DropReason.ALL_EQUAL if all_equal else _why_not(one)) for one in graded if one not in kept]
+    dropped += [
+        Dropped(one.candidate, DropReason.ALL_EQUAL if all_equal else _why_not(one))
+        for one in graded
+        if one not in kept
+    ]
     return Selection(tuple(kept), tuple(sorted(dropped, key=lambda one: one.candidate.candidate)))
 
 
@@ -164,14 +182,31 @@ def _why_not(one: Kept) -> DropReason:
 
 
 def _all_equal(graded: Sequence[Kept]) -> bool:
-    """True for two or more candidates that no rung tells apart: all that ran it had one and the same mean up to it."""
+    """True for two or more candidates that no rung tells apart.
+
+    All that ran it had one and the same mean up to it.
+    """
     rungs = {len(one.candidate.rewards) for one in graded if one.candidate.eliminated}
     means = [[one.reward for one in graded if not one.candidate.eliminated]]
-    means += [present(mean(one.candidate.rewards[:rung]) for one in graded if len(one.candidate.rewards) >= rung) for rung in rungs]
-    return len(graded) > 1 and all(max(values) - min(values) <= SAME_SCORE for values in means if values)
+    means += [
+        present(
+            mean(one.candidate.rewards[:rung])
+            for one in graded
+            if len(one.candidate.rewards) >= rung
+        )
+        for rung in rungs
+    ]
+    return len(graded) > 1 and all(
+        max(values) - min(values) <= SAME_SCORE for values in means if values
+    )
 
 
 def _rank(one: Kept) -> tuple[float, float, int, int]:
     """Sorts the best first."""
     logprob = mean((one.candidate.logprob,))
-    return (-round(one.reward, 9), float("inf") if logprob is None else -logprob, len(one.candidate.text), one.candidate.candidate)
+    return (
+        -round(one.reward, 9),
+        float("inf") if logprob is None else -logprob,
+        len(one.candidate.text),
+        one.candidate.candidate,
+    )

@@ -1,7 +1,8 @@
-"""What the numbers of a run are worth: paired intervals over contexts, reliability of the reward, diversity of the edits.
+"""What the numbers of a run are worth.
 
-Contexts differ far more than methods do, so two methods are compared on the same contexts, by the mean of the differences. Missing
-scores drop out (in pairs, both sides); nothing is filled in.
+Paired intervals over contexts, reliability of the reward, diversity of the edits. Contexts differ
+far more than methods do, so two methods are compared on the same contexts, by the mean of the
+differences. Missing scores drop out (in pairs, both sides); nothing is filled in.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Reliability:
     """How much of the spread of rewards between a context's candidates is more than noise between repeats (1: all of it)."""
 
     single: float
-    """Intraclass correlation of one repeat; below 0 where repeats of one candidate differ more than candidates do."""
+    """Intraclass correlation of one repeat; below 0 where repeats of one candidate differ more than
+    candidates do."""
     averaged: float
     """Of the mean over `repeats` repeats, by Spearman-Brown; 0 where `single` is not positive."""
     repeats: int
@@ -62,11 +64,13 @@ class Reliability:
     """Candidates with at least one reward."""
 
 
-def mean_interval(values: Iterable[float | None], *, seed: int, resamples: int = RESAMPLES) -> Interval | None:
+def mean_interval(
+    values: Iterable[float | None], *, seed: int, resamples: int = RESAMPLES
+) -> Interval | None:
     """Mean over contexts with its percentile bootstrap interval; None if there is no value.
 
-    The same values and seed give the same interval in any order. The interval is widened to hold the mean where rounding, or a
-    single freak value, would leave it outside.
+    The same values and seed give the same interval in any order. The interval is widened to hold
+    the mean where rounding, or a single freak value, would leave it outside.
     """
     there = present(values)
     centre = mean(there)
@@ -74,33 +78,62 @@ def mean_interval(values: Iterable[float | None], *, seed: int, resamples: int =
         return None
     if len(there) < 2:
         return Interval(centre, None, None, len(there))
-    means_R = _resampled_means(np.sort(np.asarray(there, dtype=np.float64)), seed=seed, resamples=resamples)
+    means_R = _resampled_means(
+        np.sort(np.asarray(there, dtype=np.float64)), seed=seed, resamples=resamples
+    )
     low, high = np.quantile(means_R, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(centre, min(float(low), centre), max(float(high), centre), len(there))
 
 
-def _resampled_means(values_C: NDArray[np.float64], *, seed: int, resamples: int) -> NDArray[np.float64]:
-    """Means of `resamples` draws with replacement, [R] from [C]; in blocks, so that memory stays bounded."""
+def _resampled_means(
+    values_C: NDArray[np.float64], *, seed: int, resamples: int
+) -> NDArray[np.float64]:
+    """Means of `resamples` draws with replacement, [R] from [C].
+
+    In blocks, so that memory stays bounded.
+    """
     generator = np.random.default_rng(seed)
     block = max(1, _BLOCK_ELEMENTS // len(values_C))
     means = [
-        values_C[generator.integers(0, len(values_C), size=(min(block, resamples - start), len(values_C)))].mean(axis=1)
+        values_C[
+            generator.integers(
+                0, len(values_C), size=(min(block, resamples - start), len(values_C))
+            )
+        ].mean(axis=1)
         for start in range(0, resamples, block)
     ]
     return np.concatenate(means)
 
 
 def paired_interval(
-    scores: Mapping[str, float | None], reference: Mapping[str, float | None], *, seed: int, resamples: int = RESAMPLES
+    scores: Mapping[str, float | None],
+    reference: Mapping[str, float | None],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
 ) -> Interval | None:
-    """Mean of `scores` - `reference` over the contexts (by id) that have both, with its interval; None if there is no such context."""
-    return mean_interval(paired_differences(scores, reference).values(), seed=seed, resamples=resamples)
+    """Mean of `scores` - `reference` over the contexts (by id) that have both, with its interval.
+
+    None if there is no such context.
+    """
+    return mean_interval(
+        paired_differences(scores, reference).values(), seed=seed, resamples=resamples
+    )
 
 
-def paired_differences(scores: Mapping[str, float | None], reference: Mapping[str, float | None]) -> dict[str, float]:
+def paired_differences(
+    scores: Mapping[str, float | None], reference: Mapping[str, float | None]
+) -> dict[str, float]:
     """`scores` - `reference` by context id, where both are there."""
-    differences = {context_id: gain(scores[context_id], reference[context_id]) for context_id in sorted(scores.keys() & reference.keys())}
-    return {context_id: difference for context_id, difference in differences.items() if difference is not None}
+    differences = {
+        context_id: gain(scores[context_id], reference[context_id])
+        for context_id in sorted(scores.keys() & reference.keys())
+    }
+    return {
+        context_id: difference
+        for context_id, difference in differences.items()
+        if difference is not None
+    }
 
 
 def pass_counts(gains: Iterable[float | None]) -> PassCounts:
@@ -109,17 +142,24 @@ def pass_counts(gains: Iterable[float | None]) -> PassCounts:
     there = present(values)
     improved = sum(value > SAME_SCORE for value in there)
     worsened = sum(value < -SAME_SCORE for value in there)
-    return PassCounts(improved, len(there) - improved - worsened, worsened, len(values) - len(there))
+    return PassCounts(
+        improved, len(there) - improved - worsened, worsened, len(values) - len(there)
+    )
 
 
-def reliability(rewards: Iterable[Sequence[Sequence[float | None]]], *, repeats: int) -> Reliability | None:
-    """Reliability of the reward from its repeats: rewards by context, candidate and repeat; what differs between contexts is left out.
+def reliability(
+    rewards: Iterable[Sequence[Sequence[float | None]]], *, repeats: int
+) -> Reliability | None:
+    """Reliability of the reward from its repeats: rewards by context, candidate and repeat.
 
-    A one-way analysis of variance with candidates nested in contexts, unequal numbers of repeats allowed; with one context it is the
-    plain ICC(1). None where it is undefined: no context with two candidates, no candidate with two repeats, or no spread at all.
-    `repeats` is the number over which a reward is averaged.
+    What differs between contexts is left out. A one-way analysis of variance with candidates nested
+    in contexts, unequal numbers of repeats allowed; with one context it is the plain ICC(1). None
+    where it is undefined: no context with two candidates, no candidate with two repeats, or no
+    spread at all. `repeats` is the number over which a reward is averaged.
     """
-    contexts = [[there for candidate in context if (there := present(candidate))] for context in rewards]
+    contexts = [
+        [there for candidate in context if (there := present(candidate))] for context in rewards
+    ]
     contexts = [context for context in contexts if len(context) > 1]
     between_df = sum(len(context) - 1 for context in contexts)
     within_df = sum(len(candidate) - 1 for context in contexts for candidate in context)
@@ -138,7 +178,10 @@ def reliability(rewards: Iterable[Sequence[Sequence[float | None]]], *, repeats:
 def _between_squares(candidates: Sequence[Sequence[float]]) -> float:
     """Squared deviations of candidates' means from their context's mean, weighted by repeats."""
     everything = [value for candidate in candidates for value in candidate]
-    return sum(len(candidate) * (float(np.mean(candidate)) - float(np.mean(everything))) ** 2 for candidate in candidates)
+    return sum(
+        len(candidate) * (float(np.mean(candidate)) - float(np.mean(everything))) ** 2
+        for candidate in candidates
+    )
 
 
 def _squares(values: Sequence[float]) -> float:
@@ -147,18 +190,27 @@ def _squares(values: Sequence[float]) -> float:
 
 
 def _effective_repeats(candidates: Sequence[Sequence[float]]) -> float:
-    """A context's share of the average number of repeats in an unbalanced design; with n each: n (candidates - 1)."""
+    """A context's share of the average number of repeats in an unbalanced design.
+
+    With n each: n (candidates - 1).
+    """
     sizes = [len(candidate) for candidate in candidates]
     return sum(sizes) - sum(size * size for size in sizes) / sum(sizes)
 
 
 def spearman_brown(single: float, repeats: int) -> float:
-    """Reliability of a mean over repeats from that of one: n r / (1 + (n - 1) r); 0 where one has none."""
+    """Reliability of a mean over repeats from that of one: n r / (1 + (n - 1) r).
+
+    0 where one has none.
+    """
     return repeats * single / (1 + (repeats - 1) * single) if single > 0 else 0.0
 
 
 def diversity(edits: Sequence[str]) -> float | None:
-    """Mean distance between two edits of a context: 1 - shared words / all words (Jaccard). 0 alike, 1 no word shared; None below two."""
+    """Mean distance between two edits of a context: 1 - shared words / all words (Jaccard).
+
+    0 alike, 1 no word shared; None below two.
+    """
     words = [frozenset(normalise(edit).split()) for edit in edits]
     return mean(_distance(one, other) for one, other in combinations(words, 2))
 

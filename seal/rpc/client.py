@@ -1,4 +1,7 @@
-"""One way to call a service: a channel with retries of lost connections, keepalive and limits, and its errors as SealErrors."""
+"""One way to call a service.
+
+A channel with retries of lost connections, keepalive and limits, and its errors as SealErrors.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,17 @@ class ClientSettings(Settings):
     default_deadline_seconds: float = Field(default=6 * 3600.0, gt=0)
     """Deadline of a call that gives none: no call waits for ever."""
     connection_attempts: int = Field(default=5, ge=2, le=5)
-    """How often the channel sends a call that found no connection. What a service answered is never sent again by the channel."""
+    """How often the channel sends a call that found no connection. What a service answered is never
+    sent again by the channel."""
     keepalive_seconds: float = Field(default=30.0, gt=0)
     """A silent server is pinged after this long while a call runs."""
 
 
 def open_channel(address: str, *, settings: ClientSettings | None = None) -> grpc.aio.Channel:
-    """Channel to `host:port`, `unix:/path` or a gRPC target; calls are spread over all replicas behind a name. Close it when done."""
+    """Channel to `host:port`, `unix:/path` or a gRPC target.
+
+    Calls are spread over all replicas behind a name. Close it when done.
+    """
     settings = settings or ClientSettings()
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", json.dumps(_service_config(settings))),
@@ -57,11 +64,16 @@ def rpc_errors() -> Iterator[None]:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise Transient("the server cancelled the call", remedy="send the same request again") from error
+        raise Transient(
+            "the server cancelled the call", remedy="send the same request again"
+        ) from error
 
 
 async def messages(call: grpc.aio.UnaryStreamCall[Any, Response]) -> AsyncIterator[Response]:
-    """Messages of a streaming call, errors as SealErrors; leaving the loop early cancels the call."""
+    """Messages of a streaming call, errors as SealErrors.
+
+    Leaving the loop early cancels the call.
+    """
     try:
         with rpc_errors():
             async for message in call:
@@ -72,7 +84,11 @@ async def messages(call: grpc.aio.UnaryStreamCall[Any, Response]) -> AsyncIterat
 
 def _target(address: str) -> str:
     """A plain `host:port` is looked up in DNS, with all its addresses."""
-    return address if address.startswith(("unix:", "dns:", "ipv4:", "ipv6:", "xds:")) else f"dns:///{address}"
+    return (
+        address
+        if address.startswith(("unix:", "dns:", "ipv4:", "ipv6:", "xds:"))
+        else f"dns:///{address}"
+    )
 
 
 def _service_config(settings: ClientSettings) -> dict[str, object]:

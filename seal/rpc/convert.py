@@ -1,4 +1,7 @@
-"""Between the wire and Python: protobuf messages on one side, frozen records on the other. Services and workers both use it."""
+"""Between the wire and Python: protobuf messages on one side, frozen records on the other.
+
+Services and workers both use it.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,19 @@ OUTCOME_FROM_WIRE = MappingProxyType({wire: outcome for outcome, wire in OUTCOME
 
 
 def adapter_reference(message: common_pb2.AdapterRef, *, field: str) -> AdapterReference:
-    """Reference from the wire. Raises InvalidInput naming `field` for a missing URI or a digest that is none."""
-    uri = validation.text(message.uri, field=f"{field}.uri", max_characters=4096, remedy="give the reference as the trainer returned it")
-    return AdapterReference(uri=uri, sha256=validation.sha256(message.sha256, field=f"{field}.sha256"))
+    """Reference from the wire.
+
+    Raises InvalidInput naming `field` for a missing URI or a digest that is none.
+    """
+    uri = validation.text(
+        message.uri,
+        field=f"{field}.uri",
+        max_characters=4096,
+        remedy="give the reference as the trainer returned it",
+    )
+    return AdapterReference(
+        uri=uri, sha256=validation.sha256(message.sha256, field=f"{field}.sha256")
+    )
 
 
 def adapter_message(reference: AdapterReference) -> common_pb2.AdapterRef:
@@ -35,7 +48,9 @@ def adapter_message(reference: AdapterReference) -> common_pb2.AdapterRef:
 
 def policy_message(base_model: str, adapter: AdapterReference | None) -> common_pb2.PolicyRef:
     """Policy to the wire; without an adapter it is the base model alone."""
-    return common_pb2.PolicyRef(base_model=base_model, adapter=None if adapter is None else adapter_message(adapter))
+    return common_pb2.PolicyRef(
+        base_model=base_model, adapter=None if adapter is None else adapter_message(adapter)
+    )
 
 
 def training_message(record: TrainingRecord) -> trainer_pb2.TrainingResult:
@@ -55,7 +70,9 @@ def training_record(message: trainer_pb2.TrainingResult) -> TrainingRecord:
     """Result of a training from the wire."""
     return TrainingRecord(
         outcome=OUTCOME_FROM_WIRE[message.outcome],
-        adapter=adapter_reference(message.adapter, field="result.adapter") if message.HasField("adapter") else None,
+        adapter=adapter_reference(message.adapter, field="result.adapter")
+        if message.HasField("adapter")
+        else None,
         steps=message.steps,
         final_loss=message.final_loss,
         tokens=message.tokens,
@@ -64,13 +81,18 @@ def training_record(message: trainer_pb2.TrainingResult) -> TrainingRecord:
     )
 
 
-def evaluation_record(request: evaluator_pb2.EvaluateRequest, result: evaluator_pb2.EvaluationResult) -> EvaluationRecord:
+def evaluation_record(
+    request: evaluator_pb2.EvaluateRequest, result: evaluator_pb2.EvaluationResult
+) -> EvaluationRecord:
     """Result of an evaluation from the wire, with the questions and gold answers of its request."""
     outcome = OUTCOME_FROM_WIRE[result.outcome]
     return EvaluationRecord(
         outcome=outcome,
         reward=result.reward if outcome is Outcome.OK else None,
-        answers=tuple(_answer_record(query, answer) for query, answer in zip(request.queries, result.answers, strict=True)),
+        answers=tuple(
+            _answer_record(query, answer)
+            for query, answer in zip(request.queries, result.answers, strict=True)
+        ),
         ungraded=result.ungraded,
         max_logit_difference=result.max_logit_difference,
         tokens=result.tokens,
@@ -95,5 +117,8 @@ def _answer_record(query: evaluator_pb2.Query, answer: evaluator_pb2.GradedAnswe
 
 
 def finite_or_zero(value: float) -> float:
-    """`value`, or 0 where it is NaN or Inf; only for numbers that the outcome beside them declares invalid."""
+    """`value`, or 0 where it is NaN or Inf.
+
+    Only for numbers that the outcome beside them declares invalid.
+    """
     return value if math.isfinite(value) else 0.0

@@ -1,8 +1,10 @@
-"""From the engine's thread to an RPC: own an engine task for the length of a call, and sample its progress at a steady pace.
+"""From the engine's thread to an RPC.
 
-The engine reports every step from its own thread; a client wants a few messages a second and a sign of life while nothing happens.
-So the engine's callback only replaces one value (`Newest`), and the call reads it at an interval: no queue that can grow, no event
-per step on the loop, and a slow client skips what it was too slow for.
+Own an engine task for the length of a call, and sample its progress at a steady pace. The engine
+reports every step from its own thread; a client wants a few messages a second and a sign of life
+while nothing happens. So the engine's callback only replaces one value (`Newest`), and the call
+reads it at an interval: no queue that can grow, no event per step on the loop, and a slow client
+skips what it was too slow for.
 """
 
 from __future__ import annotations
@@ -54,12 +56,16 @@ class Newest(Generic[Value]):
 
 
 @asynccontextmanager
-async def engine_call(start: Callable[[], EngineTask[Result]]) -> AsyncIterator[asyncio.Future[Result]]:
-    """Start an engine task and own it for the length of the block: leaving early (client gone, deadline, error) cancels the work.
+async def engine_call(
+    start: Callable[[], EngineTask[Result]],
+) -> AsyncIterator[asyncio.Future[Result]]:
+    """Start an engine task and own it for the length of the block.
 
-    `start` runs on a thread, because the engine tokenises and checks a request before it queues it; what it raises comes out here.
-    Gives the task's end as a future of the running loop; wait with `asyncio.wait` and read it with `result_of`. Awaiting it directly
-    would let the cancelled caller cancel the engine's future without the engine's knowing.
+    Leaving early (client gone, deadline, error) cancels the work. `start` runs on a thread, because
+    the engine tokenises and checks a request before it queues it; what it raises comes out here.
+    Gives the task's end as a future of the running loop; wait with `asyncio.wait` and read it with
+    `result_of`. Awaiting it directly would let the cancelled caller cancel the engine's future
+    without the engine's knowing.
     """
     starting = asyncio.create_task(asyncio.to_thread(start))
     try:
@@ -77,13 +83,21 @@ async def engine_call(start: Callable[[], EngineTask[Result]]) -> AsyncIterator[
 
 
 def result_of(finished: asyncio.Future[Result]) -> Result:
-    """Result of a done future. Raises its error; Transient if the engine dropped the task though nobody asked for it."""
+    """Result of a done future.
+
+    Raises its error; Transient if the engine dropped the task though nobody asked for it.
+    """
     if finished.cancelled():
-        raise Transient("the engine dropped the request because it is closing", remedy="send the same request again")
+        raise Transient(
+            "the engine dropped the request because it is closing",
+            remedy="send the same request again",
+        )
     return finished.result()
 
 
-async def sample(newest: Newest[Value], finished: asyncio.Future[Result], *, pace: Pace) -> AsyncIterator[Value]:
+async def sample(
+    newest: Newest[Value], finished: asyncio.Future[Result], *, pace: Pace
+) -> AsyncIterator[Value]:
     """Yield the newest value now, whenever it changed (at most every interval), as a heartbeat, and once more at the end if it changed."""
     sent: Value | None = None
     sent_at = float("-inf")
@@ -99,7 +113,10 @@ async def sample(newest: Newest[Value], finished: asyncio.Future[Result], *, pac
 
 
 def _retrieve(finished: asyncio.Future[Result]) -> None:
-    """Mark an error as seen: a caller that has left does not want it in the log as never retrieved."""
+    """Mark an error as seen.
+
+    A caller that has left does not want it in the log as never retrieved.
+    """
     if not finished.cancelled():
         finished.exception()
 

@@ -1,7 +1,9 @@
-"""Errors across the wire: a SealError becomes a google.rpc.Status with ErrorInfo, BadRequest and RetryInfo, and the same SealError again.
+"""Errors across the wire.
 
-What the status says in words is `message; remedy`, so that any client shows both. Everything is cut to a length that fits into HTTP/2
-headers (8 KiB by default): a status that does not fit would replace the error by a protocol error.
+A SealError becomes a google.rpc.Status with ErrorInfo, BadRequest and RetryInfo, and the same
+SealError again. What the status says in words is `message; remedy`, so that any client shows both.
+Everything is cut to a length that fits into HTTP/2 headers (8 KiB by default): a status that does
+not fit would replace the error by a protocol error.
 """
 
 from __future__ import annotations
@@ -15,7 +17,14 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from pydantic import ValidationError
 
-from seal.errors import ERROR_CLASSES, InvalidInput, Retryable, SealError, error_class, error_class_for_code
+from seal.errors import (
+    ERROR_CLASSES,
+    InvalidInput,
+    Retryable,
+    SealError,
+    error_class,
+    error_class_for_code,
+)
 
 DOMAIN = "seal.dev"
 """Domain of our ErrorInfo."""
@@ -48,14 +57,22 @@ def to_status(error: SealError) -> status_pb2.Status:
     message, remedy = _cut(error.message, MAX_MESSAGE_BYTES), _cut(error.remedy, MAX_REMEDY_BYTES)
     field = _cut(error.field, MAX_DETAIL_BYTES)
     status = status_pb2.Status(
-        code=grpc.StatusCode[row.grpc_code].value[0], message=f"{message}{_SEPARATOR}{remedy}" if remedy else message
+        code=grpc.StatusCode[row.grpc_code].value[0],
+        message=f"{message}{_SEPARATOR}{remedy}" if remedy else message,
     )
-    details = {name: _cut(value, MAX_DETAIL_BYTES) for name, value in list(error.details.items())[:MAX_DETAILS]}
+    details = {
+        name: _cut(value, MAX_DETAIL_BYTES)
+        for name, value in list(error.details.items())[:MAX_DETAILS]
+    }
     info = error_details_pb2.ErrorInfo(reason=row.reason, domain=DOMAIN, metadata=details)
-    info.metadata.update({name: value for name, value in (("remedy", remedy), ("field", field)) if value})
+    info.metadata.update(
+        {name: value for name, value in (("remedy", remedy), ("field", field)) if value}
+    )
     status.details.add().Pack(info)
     if field:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=_cut(message, MAX_DETAIL_BYTES))
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=field, description=_cut(message, MAX_DETAIL_BYTES)
+        )
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     if error.retry_after_seconds is not None:
         delay = Duration()
@@ -65,7 +82,10 @@ def to_status(error: SealError) -> status_pb2.Status:
 
 
 def from_status(status: status_pb2.Status) -> SealError:
-    """The error that a status was made from; a status of another server becomes the class of its code."""
+    """The error that a status was made from.
+
+    A status of another server becomes the class of its code.
+    """
     code = next((code.name for code in grpc.StatusCode if code.value[0] == status.code), "UNKNOWN")
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     for detail in status.details:
@@ -77,7 +97,12 @@ def from_status(status: status_pb2.Status) -> SealError:
     metadata = dict(info.metadata)
     remedy, field = metadata.pop("remedy", ""), metadata.pop("field", "")
     kind = _CLASSES.get(info.reason, error_class_for_code(code))
-    error = kind(status.message.removesuffix(_SEPARATOR + remedy) if remedy else status.message, remedy=remedy, field=field, **metadata)
+    error = kind(
+        status.message.removesuffix(_SEPARATOR + remedy) if remedy else status.message,
+        remedy=remedy,
+        field=field,
+        **metadata,
+    )
     if isinstance(error, Retryable) and retry.HasField("retry_delay"):
         error.retry_after_seconds = retry.retry_delay.ToMilliseconds() / 1000
     return error
@@ -101,7 +126,9 @@ def from_validation_error(error: ValidationError) -> InvalidInput:
     """A pydantic error as InvalidInput, without the values it was about: those may be documents."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     field = ".".join(str(part) for part in first["loc"])
-    return InvalidInput(f"{field or error.title}: {first['msg']}", field=field, remedy="correct the value")
+    return InvalidInput(
+        f"{field or error.title}: {first['msg']}", field=field, remedy="correct the value"
+    )
 
 
 def _foreign(code: str, words: str) -> SealError:
@@ -110,7 +137,10 @@ def _foreign(code: str, words: str) -> SealError:
 
 
 def _cut(text: str, limit: int) -> str:
-    """Text of at most `limit` bytes as an HTTP/2 header counts them: what is not plain ASCII is percent-encoded, three bytes for one."""
+    """Text of at most `limit` bytes as an HTTP/2 header counts them.
+
+    What is not plain ASCII is percent-encoded, three bytes for one.
+    """
     size, end, plain = 0, 0, text.encode("utf-8", "replace").decode()
     for index, character in enumerate(plain[: limit + 1]):
         size += 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())

@@ -1,7 +1,9 @@
-"""What every call of every service has in common: SealErrors become rich statuses, calls are counted, timed and logged.
+"""What every call of every service has in common.
 
-An error that nobody expected is logged with its traceback and answered as Internal without its text, which may hold data. A call that
-the client left is no error. Health checks and reflection are logged at debug level only: probes come every few seconds.
+SealErrors become rich statuses, calls are counted, timed and logged. An error that nobody expected
+is logged with its traceback and answered as Internal without its text, which may hold data. A call
+that the client left is no error. Health checks and reflection are logged at debug level only:
+probes come every few seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from seal.telemetry import Metrics
 log = structlog.get_logger(__name__)
 
 NO_TRANSPORT_RETRY = ("grpc-retry-pushback-ms", "-1")
-"""Tells the client's channel to hand the error up: the channel retries lost connections, the caller retries what a service refused."""
+"""Tells the client's channel to hand the error up: the channel retries lost connections, the caller
+retries what a service refused."""
 
 _QUIET_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
 _LOGGED_CHARACTERS = 500
@@ -47,7 +50,10 @@ class _Method:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler and knows which calls run: those of the services, and those of health and reflection apart from them."""
+    """Wraps every handler and knows which calls run.
+
+    Those of the services, and those of health and reflection apart from them.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -68,28 +74,50 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             task.cancel()
 
     async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Replace the handler's function by the observed one. An unknown method has no handler and stays gRPC's own error."""
+        """Replace the handler's function by the observed one.
+
+        An unknown method has no handler and stays gRPC's own error.
+        """
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
         _, service, name = handler_call_details.method.split("/", 2)
-        kind = {(0, 0): "unary_unary", (0, 1): "unary_stream", (1, 0): "stream_unary", (1, 1): "stream_stream"}[
-            (int(bool(handler.request_streaming)), int(bool(handler.response_streaming)))
-        ]
-        label = {"unary_unary": "unary", "unary_stream": "server_stream", "stream_unary": "client_stream", "stream_stream": "bidi_stream"}
+        kind = {
+            (0, 0): "unary_unary",
+            (0, 1): "unary_stream",
+            (1, 0): "stream_unary",
+            (1, 1): "stream_stream",
+        }[(int(bool(handler.request_streaming)), int(bool(handler.response_streaming)))]
+        label = {
+            "unary_unary": "unary",
+            "unary_stream": "server_stream",
+            "stream_unary": "client_stream",
+            "stream_stream": "bidi_stream",
+        }
         behavior = getattr(handler, kind)
         observed = self._observed(_Method(service, name, label[kind]), behavior)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
-        return make(observed, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer)
+        return make(
+            observed,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
 
-    def _observed(self, method: _Method, behavior: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def _observed(
+        self, method: _Method, behavior: Callable[[Any, Any], Any]
+    ) -> Callable[[Any, Any], Any]:
         """Same shape as `behavior` (generator or coroutine): gRPC chooses by it how to send."""
         if inspect.isasyncgenfunction(behavior):
 
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-                async with self._call(method, request, context), aclosing(behavior(request, context)) as messages:
+                async with (
+                    self._call(method, request, context),
+                    aclosing(behavior(request, context)) as messages,
+                ):
                     async for message in messages:
                         yield message
 
@@ -146,15 +174,37 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if not self._running:
             self._idle.set()
 
-    def _record(self, method: _Method, code: str, failure: SealError | None, *, seconds: float) -> None:
-        """Count and log the end of a call, before the client hears of a failure. A failure has its own code."""
-        facts: dict[str, object] = {"service": method.service, "method": method.name, "code": code, "seconds": round(seconds, 4)}
+    def _record(
+        self, method: _Method, code: str, failure: SealError | None, *, seconds: float
+    ) -> None:
+        """Count and log the end of a call, before the client hears of a failure.
+
+        A failure has its own code.
+        """
+        facts: dict[str, object] = {
+            "service": method.service,
+            "method": method.name,
+            "code": code,
+            "seconds": round(seconds, 4),
+        }
         if failure is not None:
             row = error_class(failure)
-            facts |= {"code": row.grpc_code, "reason": row.reason, "error": str(failure)[:_LOGGED_CHARACTERS]}
-        self._metrics.grpc_handled.labels(**method.labels, grpc_code=_metric_code(str(facts["code"]))).inc()
+            facts |= {
+                "code": row.grpc_code,
+                "reason": row.reason,
+                "error": str(failure)[:_LOGGED_CHARACTERS],
+            }
+        self._metrics.grpc_handled.labels(
+            **method.labels, grpc_code=_metric_code(str(facts["code"]))
+        ).inc()
         self._metrics.grpc_handling_seconds.labels(**method.labels).observe(seconds)
-        level = "debug" if method.service in _QUIET_SERVICES else "info" if failure is None else "warning"
+        level = (
+            "debug"
+            if method.service in _QUIET_SERVICES
+            else "info"
+            if failure is None
+            else "warning"
+        )
         getattr(log, level)("call ended", **facts)
 
 
@@ -166,7 +216,8 @@ def _failure(error: Exception, method: _Method) -> SealError:
         return from_validation_error(error)
     log.exception("call failed unexpectedly", service=method.service, method=method.name)
     return Internal(
-        f"unexpected {type(error).__name__} in {method.service}/{method.name}", remedy="see the service's log and report the traceback"
+        f"unexpected {type(error).__name__} in {method.service}/{method.name}",
+        remedy="see the service's log and report the traceback",
     )
 
 
@@ -174,7 +225,9 @@ async def _abort(context: Any, failure: SealError) -> None:
     """End the call with the rich status. Raises AbortError."""
     status = to_status(failure)
     code = grpc.StatusCode[error_class(failure).grpc_code]
-    await context.abort(code, status.message, ((STATUS_KEY, status.SerializeToString()), NO_TRANSPORT_RETRY))
+    await context.abort(
+        code, status.message, ((STATUS_KEY, status.SerializeToString()), NO_TRANSPORT_RETRY)
+    )
 
 
 def _set_code(context: Any) -> str:
@@ -198,4 +251,8 @@ def _metric_code(code: str) -> str:
     """Spell a code as gRPC for Go does and dashboards expect: OK, NotFound, Canceled."""
     if code == "OK":
         return code
-    return "Canceled" if code == "CANCELLED" else "".join(part.capitalize() for part in code.split("_"))
+    return (
+        "Canceled"
+        if code == "CANCELLED"
+        else "".join(part.capitalize() for part in code.split("_"))
+    )

@@ -1,7 +1,8 @@
 """One way to run a gRPC server: health, reflection, limits, errors, and an end that loses no call.
 
-A service is a function that adds its servicer to the server and returns its full name. Health knows `""` (the process lives) and each
-service by name (it is ready). At the end: NOT_SERVING, wait until load balancers have seen it, refuse new calls, let the running ones end.
+A service is a function that adds its servicer to the server and returns its full name. Health knows
+`""` (the process lives) and each service by name (it is ready). At the end: NOT_SERVING, wait until
+load balancers have seen it, refuse new calls, let the running ones end.
 """
 
 from __future__ import annotations
@@ -42,18 +43,27 @@ class ServerSettings(Settings):
     max_concurrent_calls: int = Field(default=4096, ge=1)
     """Calls that may run at once; more are refused with RESOURCE_EXHAUSTED."""
     unready_seconds: float = Field(default=0.0, ge=0)
-    """Pause between NOT_SERVING and refusing calls: as long as the probes of a load balancer need to notice."""
+    """Pause between NOT_SERVING and refusing calls: as long as the probes of a load balancer need
+    to notice."""
     keepalive_seconds: float = Field(default=30.0, gt=0)
-    """A silent client is pinged after this long; clients may ping the server half as often at most."""
+    """A silent client is pinged after this long; clients may ping the server half as often at
+    most."""
     max_connection_seconds: float = Field(default=600.0, ge=0)
-    """A TCP connection is renewed after this long, so that clients find new replicas; calls on it go on. 0 keeps it."""
+    """A TCP connection is renewed after this long, so that clients find new replicas; calls on it
+    go on. 0 keeps it."""
 
 
 class RunningServer:
     """A server that accepts calls; `start_server` makes it."""
 
     def __init__(
-        self, server: grpc.aio.Server, *, address: str, health: health.aio.HealthServicer, calls: CallInterceptor, settings: ServerSettings
+        self,
+        server: grpc.aio.Server,
+        *,
+        address: str,
+        health: health.aio.HealthServicer,
+        calls: CallInterceptor,
+        settings: ServerSettings,
     ) -> None:
         self.address = address
         """What a client connects to; the port is the real one where 0 was asked for."""
@@ -62,7 +72,11 @@ class RunningServer:
 
     async def set_ready(self, service: str, ready: bool) -> None:
         """Tell health checks that a service can or cannot work at the moment."""
-        serving = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        serving = (
+            health_pb2.HealthCheckResponse.SERVING
+            if ready
+            else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
         await self._health.set(service, serving)
 
     async def stop(self, grace_seconds: float) -> None:
@@ -78,7 +92,9 @@ class RunningServer:
     async def _stop(self, grace_seconds: float) -> None:
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.unready_seconds)
-        ending = asyncio.create_task(self._server.stop(grace_seconds))  # never call it twice at once: grpc.aio crashes the process
+        ending = asyncio.create_task(
+            self._server.stop(grace_seconds)
+        )  # never call it twice at once: grpc.aio crashes the process
         idle = asyncio.create_task(self._calls.wait_idle())
         await asyncio.wait({ending, idle}, return_when=asyncio.FIRST_COMPLETED)
         self._calls.end_watches()
@@ -96,17 +112,22 @@ async def start_server(
 ) -> RunningServer:
     """Start a server with these services.
 
-    `address`: `host:port` (port 0 takes a free one) or `unix:/path`. Raises InvalidInput naming an address that is in use or is none.
+    `address`: `host:port` (port 0 takes a free one) or `unix:/path`. Raises InvalidInput naming an
+    address that is in use or is none.
     """
     settings = settings or ServerSettings()
     calls = CallInterceptor(metrics)
     server = grpc.aio.server(
-        interceptors=[calls], options=_options(settings, address), maximum_concurrent_rpcs=settings.max_concurrent_calls
+        interceptors=[calls],
+        options=_options(settings, address),
+        maximum_concurrent_rpcs=settings.max_concurrent_calls,
     )
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     names = [register(server) for register in registrations]
-    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    reflection.enable_server_reflection(
+        [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
+    )
     bound = _bind(server, address)
     await server.start()
     running = RunningServer(server, address=bound, health=servicer, calls=calls, settings=settings)
@@ -125,8 +146,9 @@ async def serve_forever(
     on_started: Callable[[RunningServer], None] | None = None,
     on_stopping: Callable[[], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then stop with `grace_seconds`; a second signal ends at once. Main thread only.
+    """Serve until SIGTERM or SIGINT, then stop with `grace_seconds`; a second signal ends at once.
 
+    Main thread only.
     `on_stopping` is called at the signal: what can be put aside need not use up the grace.
     """
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
@@ -141,7 +163,10 @@ async def serve_forever(
         log.info("stopping", signal=received.name, grace_seconds=grace_seconds)
         if on_stopping is not None:
             on_stopping()
-        stopping, again = asyncio.create_task(running.stop(grace_seconds)), asyncio.create_task(signals.get())
+        stopping, again = (
+            asyncio.create_task(running.stop(grace_seconds)),
+            asyncio.create_task(signals.get()),
+        )
         await asyncio.wait({stopping, again}, return_when=asyncio.FIRST_COMPLETED)
         again.cancel()
         if not stopping.done():
@@ -163,7 +188,9 @@ def _options(settings: ServerSettings, address: str) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", keepalive_ms // 2),
     ]
     if settings.max_connection_seconds and not address.startswith("unix:"):
-        options.append(("grpc.max_connection_age_ms", round(settings.max_connection_seconds * 1000)))
+        options.append(
+            ("grpc.max_connection_age_ms", round(settings.max_connection_seconds * 1000))
+        )
     return options
 
 
@@ -178,7 +205,8 @@ def _bind(server: grpc.aio.Server, address: str) -> str:
         raise InvalidInput(
             f"address {address} is in use or not an address of this machine",
             field="address",
-            remedy="stop the process that holds it, or choose another with --address; port 0 takes a free one",
+            remedy="stop the process that holds it, or choose another with --address; port 0 "
+            "takes a free one",
         ) from error
     return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
@@ -187,25 +215,45 @@ def _check_host_and_port(address: str) -> None:
     host, separator, port = address.rpartition(":")
     if not (separator and host and port.isascii() and port.isdigit() and int(port) <= 65535):
         raise InvalidInput(
-            f"{address!r} is no address", field="address", remedy="write host:port, for example 0.0.0.0:50051, or unix:/path/seal.sock"
+            f"{address!r} is no address",
+            field="address",
+            remedy="write host:port, for example 0.0.0.0:50051, or unix:/path/seal.sock",
         )
 
 
 def _check_unix_path(address: str) -> None:
-    """Look what is in the way: gRPC would remove any socket, also one that another server listens on."""
+    """Look what is in the way.
+
+    GRPC would remove any socket, also one that another server listens on.
+    """
     path = Path(address.removeprefix("unix:").removeprefix("//"))
     if not path.name or len(os.fsencode(path)) > _MAX_UNIX_PATH_BYTES:
         raise InvalidInput(
-            f"{address} is empty or longer than {_MAX_UNIX_PATH_BYTES} bytes", field="address", remedy="choose a shorter path"
+            f"{address} is empty or longer than {_MAX_UNIX_PATH_BYTES} bytes",
+            field="address",
+            remedy="choose a shorter path",
         )
     if not path.parent.is_dir():
-        raise InvalidInput(f"the directory of {address} does not exist", field="address", remedy=f"create {path.parent}")
+        raise InvalidInput(
+            f"the directory of {address} does not exist",
+            field="address",
+            remedy=f"create {path.parent}",
+        )
     if not path.exists():
         return
     if not stat.S_ISSOCK(path.stat().st_mode):
-        raise InvalidInput(f"{path} exists and is no socket", field="address", remedy="choose another path for the socket")
-    with socket.socket(socket.AF_UNIX) as probe, suppress(ConnectionRefusedError, FileNotFoundError):
+        raise InvalidInput(
+            f"{path} exists and is no socket",
+            field="address",
+            remedy="choose another path for the socket",
+        )
+    with (
+        socket.socket(socket.AF_UNIX) as probe,
+        suppress(ConnectionRefusedError, FileNotFoundError),
+    ):
         probe.connect(str(path))
         raise InvalidInput(
-            f"address {address} is in use", field="address", remedy="stop the process that listens on it, or choose another path"
+            f"address {address} is in use",
+            field="address",
+            remedy="stop the process that listens on it, or choose another path",
         )

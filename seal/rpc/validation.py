@@ -1,7 +1,9 @@
-"""Checks of what a caller sent. Each refusal is an `InvalidInput` that names the field as the caller wrote it, and the remedy.
+"""Checks of what a caller sent.
 
-Documents are data: lengths, counts and hyper-parameters are bounded before anything is allocated for them, and what becomes part of a
-path (a run's name) is a DNS label. No message repeats a document's text.
+Each refusal is an `InvalidInput` that names the field as the caller wrote it, and the remedy.
+Documents are data: lengths, counts and hyper-parameters are bounded before anything is allocated
+for them, and what becomes part of a path (a run's name) is a DNS label. No message repeats a
+document's text.
 """
 
 from __future__ import annotations
@@ -33,13 +35,21 @@ def refuse(field: str, problem: str, remedy: str) -> InvalidInput:
 def run_name(value: str) -> str:
     """A run's name: a DNS label of at most 40 characters."""
     if not _RUN.fullmatch(value):
-        raise refuse("run", f"{_shown(value)} is no run name", "give 1-40 of a-z, 0-9 and -, with a letter or digit at both ends")
+        raise refuse(
+            "run",
+            f"{_shown(value)} is no run name",
+            "give 1-40 of a-z, 0-9 and -, with a letter or digit at both ends",
+        )
     return value
 
 
 def request_id(value: str) -> str:
     """The idempotency key: printable, 1-256 characters."""
-    return identifier(value, field="request_id", remedy="give each request its own id, and the same id when it is sent again")
+    return identifier(
+        value,
+        field="request_id",
+        remedy="give each request its own id, and the same id when it is sent again",
+    )
 
 
 def identifier(value: str, *, field: str, remedy: str) -> str:
@@ -47,7 +57,9 @@ def identifier(value: str, *, field: str, remedy: str) -> str:
     if not value:
         raise refuse(field, "is empty", remedy)
     if len(value) > _MAX_ID_CHARACTERS or not value.isprintable():
-        raise refuse(field, f"is longer than {_MAX_ID_CHARACTERS} characters or not printable", remedy)
+        raise refuse(
+            field, f"is longer than {_MAX_ID_CHARACTERS} characters or not printable", remedy
+        )
     return value
 
 
@@ -61,7 +73,11 @@ def text(value: str, *, field: str, max_characters: int, remedy: str) -> str:
 def optional_text(value: str, *, field: str, max_characters: int) -> str:
     """A text of bounded length that may be empty."""
     if len(value) > max_characters:
-        raise refuse(field, f"has {len(value)} characters, the limit is {max_characters}", "shorten it or cut it in parts")
+        raise refuse(
+            field,
+            f"has {len(value)} characters, the limit is {max_characters}",
+            "shorten it or cut it in parts",
+        )
     return value
 
 
@@ -76,14 +92,22 @@ def count(values: Sequence[object], *, field: str, maximum: int, what: str) -> N
 def whole_number(value: int, *, field: str, minimum: int, maximum: int) -> int:
     """An integer in [minimum, maximum]."""
     if not minimum <= value <= maximum:
-        raise refuse(field, f"{value} is outside {minimum}..{maximum}", f"give a whole number from {minimum} to {maximum}")
+        raise refuse(
+            field,
+            f"{value} is outside {minimum}..{maximum}",
+            f"give a whole number from {minimum} to {maximum}",
+        )
     return value
 
 
 def real_number(value: float, *, field: str, minimum: float, maximum: float) -> float:
     """A finite number in [minimum, maximum]."""
     if not math.isfinite(value) or not minimum <= value <= maximum:
-        raise refuse(field, f"{value} is outside {minimum:g}..{maximum:g}", f"give a number from {minimum:g} to {maximum:g}")
+        raise refuse(
+            field,
+            f"{value} is outside {minimum:g}..{maximum:g}",
+            f"give a number from {minimum:g} to {maximum:g}",
+        )
     return value
 
 
@@ -105,19 +129,26 @@ def unique(values: Iterable[str], *, field: str) -> None:
     seen: set[str] = set()
     for index, value in enumerate(values):
         if value in seen:
-            raise refuse(field.format(index=index), f"{_shown(value)} occurs twice", "give each its own id")
+            raise refuse(
+                field.format(index=index), f"{_shown(value)} occurs twice", "give each its own id"
+            )
         seen.add(value)
 
 
 def sha256(value: str, *, field: str) -> str:
     """A digest in lower-case hex."""
     if not _SHA256.fullmatch(value):
-        raise refuse(field, "is no sha256 in lower-case hex", "give the reference as the trainer returned it")
+        raise refuse(
+            field, "is no sha256 in lower-case hex", "give the reference as the trainer returned it"
+        )
     return value
 
 
 def settings(model: type[Model], *, field: str, **values: object) -> Model:
-    """A settings model from a message's values; its own bounds become errors on `field`.<name>, and Inf or NaN are refused."""
+    """A settings model from a message's values.
+
+    Its own bounds become errors on `field`.<name>, and Inf or NaN are refused.
+    """
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise refuse(f"{field}.{name}", f"{value} is no finite number", "give a finite number")

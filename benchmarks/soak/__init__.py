@@ -1,0 +1,1 @@
+"""Hundreds of adapters through a few slots of one engine: none lost, memory flat, runs fair."""

@@ -1,0 +1,284 @@
+"""The worker's clients of the three services: one call in, one record out.
+
+This is the one layer that retries. A call that fails with Transient or Exhausted is sent again,
+unchanged and under the same request_id, so that a retry attaches to the work that goes on;
+everything else is passed up at once. Every call has a deadline and every stream must speak now and
+then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc.aio
+import stamina
+from google.protobuf.message import Message
+from pydantic import Field
+
+from seal.errors import Internal, InvalidInput, Retryable, Transient
+from seal.records import EvaluationRecord, TrainingRecord
+from seal.rpc.client import open_channel, rpc_errors
+from seal.rpc.convert import evaluation_record, training_record
+from seal.settings import Settings
+from seal.v1 import (
+    evaluator_pb2,
+    evaluator_pb2_grpc,
+    generator_pb2,
+    generator_pb2_grpc,
+    trainer_pb2,
+    trainer_pb2_grpc,
+)
+
+T = TypeVar("T")
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response")
+
+
+class ServiceAddresses(Settings):
+    """Where the services are, as gRPC targets (`host:port`, `dns:///name:port`, `unix:/path`)."""
+
+    generator: str
+    """GeneratorService."""
+    trainer: str
+    """TrainerService."""
+    evaluator: str
+    """EvaluatorService."""
+
+    @classmethod
+    def all_at(cls, address: str) -> ServiceAddresses:
+        """All three behind one address, as in local mode."""
+        return cls(generator=address, trainer=address, evaluator=address)
+
+
+class WorkerSettings(Settings):
+    """How a worker uses the services."""
+
+    concurrency: int = Field(default=64, ge=1)
+    """Inner loops and baselines outstanding at once."""
+    contexts_per_request: int = Field(default=16, ge=1)
+    """Contexts whose edits are asked for in one call."""
+    queries_per_request: int = Field(default=64, ge=1)
+    """Retained questions asked in one call."""
+    max_request_bytes: int = Field(default=4 * 1024 * 1024, ge=1)
+    """Largest message that a service accepts; a larger request is refused before it is sent."""
+    call_timeout_seconds: float = Field(default=4 * 3600.0, gt=0)
+    """Deadline of one call, waiting for a slot included."""
+    silence_timeout_seconds: float = Field(default=300.0, gt=0)
+    """A stream that says nothing for so long is given up and asked for again."""
+    call_attempts: int = Field(default=8, ge=1)
+    """How often a call is sent before its error is passed up."""
+    retry_initial_seconds: float = Field(default=0.5, gt=0)
+    """Pause before the second attempt; it doubles from there."""
+    retry_max_seconds: float = Field(default=30.0, gt=0)
+    """Longest pause, unless the server asks for more."""
+
+
+DEFAULT_SETTINGS = WorkerSettings()
+
+
+OnGenerate = Callable[[int, int], None]
+"""(edits done, tokens) of a generation."""
+OnTrain = Callable[[int, int], None]
+"""(step, total steps) of a training."""
+OnResumed = Callable[[int], None]
+"""Step at which a training went on from a checkpoint."""
+OnEvaluate = Callable[[int], None]
+"""Queries answered of an evaluation."""
+
+
+class ServiceClients:
+    """Clients of the three services; an async context manager that owns their channels."""
+
+    def __init__(self, addresses: ServiceAddresses, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._channels = {
+            address: open_channel(address)
+            for address in {addresses.generator, addresses.trainer, addresses.evaluator}
+        }
+        self._generator = generator_pb2_grpc.GeneratorServiceStub(
+            self._channels[addresses.generator]
+        )
+        self._trainer = trainer_pb2_grpc.TrainerServiceStub(self._channels[addresses.trainer])
+        self._evaluator = evaluator_pb2_grpc.EvaluatorServiceStub(
+            self._channels[addresses.evaluator]
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for channel in self._channels.values():
+            await channel.close()
+
+    async def generate(
+        self, request: generator_pb2.GenerateEditsRequest, on_progress: OnGenerate
+    ) -> tuple[generator_pb2.ContextEdits, ...]:
+        """One ContextEdits per context of the request, in its order, with one edit per seed.
+
+        Raises:
+            SealError: what the service answered, after the retries; Internal if it delivered other
+                contexts or seeds.
+
+        """
+
+        async def once() -> tuple[generator_pb2.ContextEdits, ...]:
+            results = []
+            async with aclosing(
+                self._events(
+                    self._generator.GenerateEdits(
+                        self._sized(request), timeout=self._settings.call_timeout_seconds
+                    )
+                )
+            ) as events:
+                async for response in events:
+                    if response.HasField("context_edits"):
+                        results.append(response.context_edits)
+                    else:
+                        on_progress(response.progress.edits_done, response.progress.tokens)
+            _check_edits(request, results)
+            return tuple(results)
+
+        return await self._retried(once)
+
+    async def train(
+        self,
+        request: trainer_pb2.TrainAdapterRequest,
+        on_progress: OnTrain,
+        on_resumed: OnResumed | None = None,
+    ) -> TrainingRecord:
+        """The end of one training.
+
+        `on_resumed` is called before the first progress of one that goes on from a checkpoint.
+
+        Raises:
+            SealError: what the service answered, after the retries.
+
+        """
+
+        async def once() -> TrainingRecord:
+            resumed_step = 0
+            async with aclosing(
+                self._events(
+                    self._trainer.TrainAdapter(
+                        self._sized(request), timeout=self._settings.call_timeout_seconds
+                    )
+                )
+            ) as events:
+                async for response in events:
+                    if response.HasField("result"):
+                        return training_record(response.result)
+                    if on_resumed is not None and response.progress.resumed_step != resumed_step:
+                        resumed_step = response.progress.resumed_step
+                        on_resumed(resumed_step)
+                    on_progress(response.progress.step, response.progress.total_steps)
+            raise Transient(
+                f"training {request.request_id} ended without a result",
+                remedy="is the trainer being restarted?",
+            )
+
+        return await self._retried(once)
+
+    async def evaluate(
+        self, request: evaluator_pb2.EvaluateRequest, on_progress: OnEvaluate
+    ) -> EvaluationRecord:
+        """The end of one evaluation.
+
+        Raises:
+            SealError: what the service answered, after the retries.
+
+        """
+
+        async def once() -> EvaluationRecord:
+            async with aclosing(
+                self._events(
+                    self._evaluator.Evaluate(
+                        self._sized(request), timeout=self._settings.call_timeout_seconds
+                    )
+                )
+            ) as events:
+                async for response in events:
+                    if response.HasField("result"):
+                        return evaluation_record(request, response.result)
+                    on_progress(response.progress.queries_done)
+            raise Transient(
+                f"evaluation {request.request_id} ended without a result",
+                remedy="is the evaluator being restarted?",
+            )
+
+        return await self._retried(once)
+
+    def _sized(self, request: Request) -> Request:
+        """The request, if a service will take it."""
+        if (size := request.ByteSize()) > (limit := self._settings.max_request_bytes):
+            message = f"{type(request).__name__} has {size} bytes, a service accepts {limit}"
+            raise InvalidInput(
+                message, remedy="shorten the documents, or keep fewer edits per context"
+            )
+        return request
+
+    async def _events(
+        self, call: grpc.aio.UnaryStreamCall[Request, Response]
+    ) -> AsyncGenerator[Response]:
+        """The messages of one call, its errors as SealErrors."""
+        messages, silence = aiter(call), self._settings.silence_timeout_seconds
+        try:
+            with rpc_errors():
+                while True:
+                    async with asyncio.timeout(silence):
+                        message = await anext(messages)
+                    yield message
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise Transient(
+                f"a stream said nothing for {silence:g} s", remedy="see the service's log"
+            ) from None
+        finally:
+            call.cancel()
+
+    async def _retried(self, call: Callable[[], Awaitable[T]]) -> T:
+        settings = self._settings
+        retries = stamina.retry_context(
+            on=_pause_before_retry,
+            attempts=settings.call_attempts,
+            timeout=None,
+            wait_initial=settings.retry_initial_seconds,
+            wait_max=settings.retry_max_seconds,
+            wait_jitter=settings.retry_initial_seconds,
+        )
+        async for attempt in retries:
+            with attempt:
+                return await call()
+        raise Internal("a retry ended neither well nor badly")
+
+
+def _pause_before_retry(error: Exception) -> bool | float:
+    """Whether an error is worth another attempt, and after how many seconds if the server said so."""
+    return isinstance(error, Retryable) and (error.retry_after_seconds or True)
+
+
+def _check_edits(
+    request: generator_pb2.GenerateEditsRequest, results: list[generator_pb2.ContextEdits]
+) -> None:
+    """A generator that mixes up contexts or seeds would train the wrong thing without anybody seeing it."""
+    asked = [(context.context_id, list(context.seeds)) for context in request.contexts]
+    given = [(result.context_id, [edit.seed for edit in result.edits]) for result in results]
+    if len(given) < len(asked) and given == asked[: len(given)]:
+        raise Transient(
+            f"generation {request.request_id} ended before its last context",
+            remedy="is the generator being restarted?",
+        )
+    if given != asked:
+        raise Internal(
+            f"generation {request.request_id} delivered other contexts or seeds than it was asked "
+            "for"
+        )

@@ -1,0 +1,269 @@
+"""One piece of work each: a baseline, the edits of some contexts, one inner loop, the retained set.
+
+Done, counted and committed. An outcome that is not a score (`invalid`, `diverged`, `ungraded`,
+`cancelled`) is a result like any other: it is recorded and not tried again. An error is not a
+result: it is passed up and nothing is recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from controller_svc.worker.clients import ServiceClients, WorkerSettings
+from controller_svc.worker.progress import Meter
+from controller_svc.worker.requests import LoopKey, Requests
+from controller_svc.worker.store import ShardClock, ShardStore, key_of
+from seal.domains import get_domain
+from seal.domains.base import Context, Domain, Example, Query
+from seal.errors import InvalidInput
+from seal.outcomes import Outcome
+from seal.records import (
+    AdapterReference,
+    ContextEditsRecord,
+    EditRecord,
+    EvaluationRecord,
+    ExampleRecord,
+    InnerLoopRecord,
+    TrainingRecord,
+)
+from seal.v1 import generator_pb2
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What all pieces of work of one shard share."""
+
+    requests: Requests
+    clients: ServiceClients
+    files: ShardStore
+    clock: ShardClock
+    meter: Meter
+    settings: WorkerSettings
+    places: asyncio.Semaphore = field(init=False)
+    """One per piece of work that may be outstanding."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "places", asyncio.Semaphore(self.settings.concurrency))
+
+    @property
+    def domain(self) -> Domain:
+        """The run's domain."""
+        return get_domain(self.requests.spec.domain)
+
+
+async def run_baseline(bench: Bench, context: Context) -> EvaluationRecord:
+    """Ask the policy alone; commit."""
+    key = key_of(context.context_id)
+    async with bench.places:
+        request = bench.requests.baseline(context)
+        record = await bench.clients.evaluate(
+            request, lambda done: bench.meter.evaluating(f"baseline/{key}", queries=done)
+        )
+        bench.meter.evaluating(f"baseline/{key}", queries=len(record.answers))
+        return await _commit_baseline(bench, key, record)
+
+
+async def _commit_baseline(bench: Bench, key: str, record: EvaluationRecord) -> EvaluationRecord:
+    record = await bench.files.commit("baseline", key, record)
+    await bench.clock.tick()
+    return record
+
+
+async def run_retained(bench: Bench, queries: Sequence[Query]) -> EvaluationRecord:
+    """Ask the policy alone the whole retained set, in parts; commit."""
+    size = bench.settings.queries_per_request
+    parts = [queries[start : start + size] for start in range(0, len(queries), size)]
+
+    async def ask(part: int) -> EvaluationRecord:
+        async with bench.places:
+            request = bench.requests.retained_policy(part, parts[part])
+            return await bench.clients.evaluate(
+                request, lambda done: bench.meter.evaluating(f"retained/{part}", queries=done)
+            )
+
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(ask(part)) for part in range(len(parts))]
+    record = join_evaluations([task.result() for task in asked])
+    bench.meter.evaluating("retained/0", queries=len(record.answers))
+    await bench.files.write_retained(record)
+    return record
+
+
+def join_evaluations(parts: Sequence[EvaluationRecord]) -> EvaluationRecord:
+    """Several evaluations of one model as one."""
+    answers = tuple(answer for part in parts for answer in part.answers)
+    scores = [answer.score for answer in answers if answer.score is not None]
+    return EvaluationRecord(
+        outcome=Outcome.OK if scores else Outcome.UNGRADED,
+        reward=sum(scores) / len(scores) if scores else None,
+        answers=answers,
+        ungraded=sum(part.ungraded for part in parts),
+        max_logit_difference=max(part.max_logit_difference for part in parts),
+        tokens=sum(part.tokens for part in parts),
+        engine_seconds=sum(part.engine_seconds for part in parts),
+    )
+
+
+async def write_edits(
+    bench: Bench, contexts: Sequence[Context], *, k: int
+) -> list[ContextEditsRecord]:
+    """Let the policy write k edits for each context; parse and commit them."""
+    request = bench.requests.generate(contexts, k=k)
+    written = await bench.clients.generate(
+        request,
+        lambda edits, tokens: bench.meter.generating(
+            request.request_id, edits=edits, tokens=tokens
+        ),
+    )
+    tokens = sum(edit.tokens for result in written for edit in result.edits)
+    bench.meter.generating(request.request_id, edits=k * len(contexts), tokens=tokens)
+    records = [
+        _edits_record(bench, context, result)
+        for context, result in zip(contexts, written, strict=True)
+    ]
+    committed = [
+        await bench.files.commit("edits", key_of(record.context_id), record) for record in records
+    ]
+    await bench.clock.tick()
+    return committed
+
+
+def _edits_record(
+    bench: Bench, context: Context, written: generator_pb2.ContextEdits
+) -> ContextEditsRecord:
+    edits = tuple(
+        EditRecord(
+            context_id=context.context_id,
+            candidate=candidate,
+            seed=edit.seed,
+            text=edit.text,
+            tokens=edit.tokens,
+            truncated=edit.truncated,
+            examples=tuple(
+                ExampleRecord(prompt=e.prompt, completion=e.completion)
+                for e in parse(bench, context, edit.text)
+            ),
+        )
+        for candidate, edit in enumerate(written.edits)
+    )
+    return ContextEditsRecord(
+        context_id=context.context_id,
+        prompt=written.prompt,
+        edits=edits,
+        engine_seconds=written.engine_seconds,
+    )
+
+
+def parse(bench: Bench, context: Context, text: str) -> tuple[Example, ...]:
+    """An edit's own training examples; none if it is invalid."""
+    spec = bench.requests.spec
+    return bench.domain.parse_edit(
+        text,
+        context=context,
+        family=spec.edit.family,
+        settings=spec.inner.examples,
+        question_format=spec.evaluation.question_format,
+    )
+
+
+async def run_inner_loop(
+    bench: Bench,
+    key: LoopKey,
+    context: Context,
+    examples: Sequence[Example],
+    retained: Sequence[Query],
+) -> InnerLoopRecord:
+    """Train a fresh adapter on the examples and ask the adapted model; commit.
+
+    No example at all is outcome `invalid`.
+    """
+    async with bench.places:
+        training = await _train(bench, key, examples) if examples else None
+        evaluation = (
+            await _ask(bench, key, training.adapter, context, retained)
+            if training and training.adapter
+            else (None, None)
+        )
+        record = InnerLoopRecord(
+            kind=key.kind,
+            context_id=key.context_id,
+            candidate=key.candidate,
+            repeat=key.repeat,
+            outcome=_outcome(training, evaluation[0]),
+            training=training,
+            evaluation=evaluation[0],
+            retained=evaluation[1],
+        )
+        record = await bench.files.commit("inner", key.file, record)
+        await bench.clock.tick()
+    unasked = 0 if record.evaluation else len(context.queries) + len(retained)
+    bench.meter.inner_loop_done(
+        trainings_skipped=0 if record.training else 1, queries_skipped=unasked
+    )
+    return record
+
+
+async def _train(bench: Bench, key: LoopKey, examples: Sequence[Example]) -> TrainingRecord | None:
+    """Train; None if the service refuses the examples that the policy wrote.
+
+    A refused bound or setting is an error.
+    """
+    request = bench.requests.train(key, examples)
+    try:
+        record = await bench.clients.train(
+            request,
+            lambda step, total: bench.meter.training(
+                request.request_id, step=step, total_steps=total
+            ),
+        )
+    except InvalidInput as error:
+        if key.kind != "edit" or not error.field.startswith("examples"):
+            raise
+        log.warning(
+            "edit refused",
+            context=key.context_id,
+            candidate=key.candidate,
+            field=error.field,
+            reason=error.message,
+        )
+        return None
+    bench.meter.trained(request.request_id, steps=record.steps)
+    return record
+
+
+async def _ask(
+    bench: Bench,
+    key: LoopKey,
+    adapter: AdapterReference,
+    context: Context,
+    retained: Sequence[Query],
+) -> tuple[EvaluationRecord, EvaluationRecord | None]:
+    """The adapted model on the context's queries and on its share of the retained set."""
+    request = bench.requests.evaluate(key, adapter, context.queries)
+    reward = await bench.clients.evaluate(
+        request, lambda done: bench.meter.evaluating(request.request_id, queries=done)
+    )
+    bench.meter.evaluating(request.request_id, queries=len(reward.answers))
+    if not retained:
+        return reward, None
+    again = bench.requests.retained(key, adapter, retained)
+    kept = await bench.clients.evaluate(
+        again, lambda done: bench.meter.evaluating(again.request_id, queries=done)
+    )
+    bench.meter.evaluating(again.request_id, queries=len(kept.answers))
+    return reward, kept
+
+
+def _outcome(training: TrainingRecord | None, evaluation: EvaluationRecord | None) -> Outcome:
+    """How the inner loop ended: where it stopped being valid."""
+    if training is None:
+        return Outcome.INVALID
+    if evaluation is None:
+        return training.outcome
+    return evaluation.outcome

@@ -1,0 +1,251 @@
+"""What a worker asks of the services, as pure functions of the spec.
+
+The same work always gives the same request, byte for byte. Ids and seeds derive from (run, stage,
+round, context, candidate, repeat, kind). Seeds of initial weights and row order derive from
+(context, repeat) alone: all candidates, rounds and bounds of a context share them (common random
+numbers).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from controller_svc.core import Stage
+from controller_svc.worker.store import key_of
+from seal.domains.base import Context, Example, Query
+from seal.records import AdapterReference, InnerLoopKind, KeptEdit
+from seal.restem.seeds import derive_seed
+from seal.rpc.convert import adapter_message, policy_message
+from seal.settings import LoraSettings, OptimizerSettings, RunSpec
+from seal.v1 import common_pb2, evaluator_pb2, generator_pb2, trainer_pb2
+
+GRADERS = MappingProxyType(
+    {
+        "exact": evaluator_pb2.GRADER_EXACT,
+        "contains": evaluator_pb2.GRADER_CONTAINS,
+        "f1": evaluator_pb2.GRADER_F1,
+        "logprob": evaluator_pb2.GRADER_LOGPROB,
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopKey:
+    """One inner loop of a stage."""
+
+    kind: InnerLoopKind
+    context_id: str
+    candidate: int
+    repeat: int
+
+    @property
+    def file(self) -> str:
+        """Its name among the shard's inner loops."""
+        return f"{key_of(self.context_id)}.{self.kind}-{self.candidate}-{self.repeat}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requests:
+    """Requests of one stage of one run."""
+
+    spec: RunSpec
+    stage: Stage
+    round: int
+    policy: AdapterReference | None
+
+    def sample_seed(self, context_id: str, candidate: int) -> int:
+        """Seed of one edit."""
+        return derive_seed(
+            self.spec.seed, "sample", str(self.stage), self.round, context_id, candidate
+        )
+
+    def generate(
+        self, contexts: Sequence[Context], *, k: int
+    ) -> generator_pb2.GenerateEditsRequest:
+        """K edits for each of some contexts."""
+        edit = self.spec.edit
+        together = hashlib.sha256(
+            "\n".join(context.context_id for context in contexts).encode()
+        ).hexdigest()[:16]
+        return generator_pb2.GenerateEditsRequest(
+            request_id=self._id("edits", together),
+            run=self.spec.name,
+            policy=self._policy(),
+            domain=self.spec.domain,
+            prompt=generator_pb2.EditPrompt(family=edit.family, format=edit.format),
+            sampling=generator_pb2.Sampling(
+                temperature=edit.temperature, top_p=edit.top_p, max_tokens=edit.max_tokens
+            ),
+            contexts=[
+                generator_pb2.EditContext(
+                    context_id=context.context_id,
+                    title=context.title,
+                    text=context.text,
+                    seeds=[
+                        self.sample_seed(context.context_id, candidate) for candidate in range(k)
+                    ],
+                )
+                for context in contexts
+            ],
+        )
+
+    def train(self, key: LoopKey, examples: Sequence[Example]) -> trainer_pb2.TrainAdapterRequest:
+        """The training of one inner loop, on top of the policy."""
+        return trainer_pb2.TrainAdapterRequest(
+            request_id=self.loop_id(key),
+            run=self.spec.name,
+            policy=self._policy(),
+            examples=[
+                trainer_pb2.TrainingExample(prompt=example.prompt, completion=example.completion)
+                for example in examples
+            ],
+            lora=_lora(self.spec.inner.lora),
+            optimizer=_optimizer(self.spec.inner.optimizer),
+            init_seed=derive_seed(self.spec.seed, "init", key.context_id, key.repeat),
+            order_seed=derive_seed(self.spec.seed, "order", key.context_id, key.repeat),
+            export_mode=trainer_pb2.EXPORT_MODE_ADAPTER,
+        )
+
+    def improve(self, kept: Sequence[KeptEdit]) -> trainer_pb2.TrainAdapterRequest:
+        """The M-step: the policy, or the base model, learns to write the kept edits.
+
+        The result is one adapter on the base model.
+        """
+        settings = self.spec.improve
+        policy = (
+            self._policy() if settings.start == "policy" else policy_message(self.spec.model, None)
+        )
+        return trainer_pb2.TrainAdapterRequest(
+            request_id=self._id("policy"),
+            run=self.spec.name,
+            policy=policy,
+            examples=[
+                trainer_pb2.TrainingExample(prompt=edit.prompt, completion=edit.text)
+                for edit in kept
+            ],
+            lora=_lora(settings.lora),
+            optimizer=_optimizer(settings.optimizer),
+            init_seed=derive_seed(self.spec.seed, "init", "improve", self.round),
+            order_seed=derive_seed(self.spec.seed, "order", "improve", self.round),
+            export_mode=trainer_pb2.EXPORT_MODE_WITH_POLICY,
+            checkpoint_every_seconds=settings.checkpoint_every_seconds,
+        )
+
+    def baseline(self, context: Context) -> evaluator_pb2.EvaluateRequest:
+        """The policy alone on a context's queries."""
+        return self._evaluate(
+            self._id("baseline", key_of(context.context_id)), None, context.queries
+        )
+
+    def evaluate(
+        self, key: LoopKey, adapter: AdapterReference, queries: Sequence[Query]
+    ) -> evaluator_pb2.EvaluateRequest:
+        """The adapted model on the context's queries, without the context."""
+        return self._evaluate(self.loop_id(key), adapter, queries)
+
+    def retained(
+        self, key: LoopKey, adapter: AdapterReference, queries: Sequence[Query]
+    ) -> evaluator_pb2.EvaluateRequest:
+        """The adapted model on open-book questions of other passages."""
+        return self._evaluate(f"{self.loop_id(key)}/retained", adapter, queries)
+
+    def retained_policy(self, part: int, queries: Sequence[Query]) -> evaluator_pb2.EvaluateRequest:
+        """The policy alone on one part of the retained set."""
+        return self._evaluate(self._id("retained", part), None, queries)
+
+    def loop_id(self, key: LoopKey) -> str:
+        """Request id of an inner loop's training and of its evaluation."""
+        return self._id(key.kind, key_of(key.context_id), key.candidate, key.repeat)
+
+    def _evaluate(
+        self, name: str, adapter: AdapterReference | None, queries: Sequence[Query]
+    ) -> evaluator_pb2.EvaluateRequest:
+        settings = self.spec.evaluation
+        return evaluator_pb2.EvaluateRequest(
+            request_id=name,
+            run=self.spec.name,
+            policy=self._policy(),
+            adapter=None if adapter is None else adapter_message(adapter),
+            domain=self.spec.domain,
+            question_format=settings.question_format,
+            queries=[
+                evaluator_pb2.Query(
+                    query_id=query.query_id,
+                    question=query.question,
+                    answer=query.answer,
+                    context=query.context,
+                )
+                for query in queries
+            ],
+            grader=GRADERS[settings.grader],
+            max_tokens=settings.max_tokens,
+        )
+
+    def _policy(self) -> common_pb2.PolicyRef:
+        return policy_message(self.spec.model, self.policy)
+
+    def _id(self, *parts: str | int) -> str:
+        return "/".join(
+            str(part) for part in (self.spec.name, f"r{self.round}", self.stage, *parts)
+        )
+
+
+@dataclass(frozen=True)
+class RetainedSet:
+    """Open-book questions on passages that no adapter has seen."""
+
+    queries: tuple[Query, ...] = ()
+
+    @classmethod
+    def of(cls, contexts: Sequence[Context]) -> RetainedSet:
+        """All queries of the contexts, each with its passage."""
+        return cls(
+            tuple(
+                Query(
+                    query_id=f"{key_of(context.context_id)}/{index}",
+                    question=query.question,
+                    answer=query.answer,
+                    context=context.text,
+                )
+                for context in contexts
+                for index, query in enumerate(context.queries)
+            )
+        )
+
+    def window(self, *, model: int, size: int) -> tuple[Query, ...]:
+        """The questions for the `model`-th adapted model.
+
+        Windows rotate over the set, so that few questions a model cover all of it.
+        """
+        if not self.queries:
+            return ()
+        start = model * size
+        return tuple(
+            self.queries[(start + offset) % len(self.queries)]
+            for offset in range(min(size, len(self.queries)))
+        )
+
+
+NOTHING_RETAINED = RetainedSet()
+
+
+def _lora(settings: LoraSettings) -> trainer_pb2.LoraConfig:
+    return trainer_pb2.LoraConfig(
+        rank=settings.rank, alpha=settings.alpha, target_modules=settings.target_modules
+    )
+
+
+def _optimizer(settings: OptimizerSettings) -> trainer_pb2.OptimizerConfig:
+    return trainer_pb2.OptimizerConfig(
+        learning_rate=settings.learning_rate,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        schedule=settings.schedule,
+        warmup_ratio=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        pad_to_tokens=settings.pad_to_tokens,
+    )

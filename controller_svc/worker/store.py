@@ -1,0 +1,247 @@
+"""Where a run's files lie in the artifact store, and how a shard commits its work.
+
+    {run}/spec.json, status.json, contexts/{train,validation,retained}.jsonl
+    {run}/stages/r{round}-{stage}/shard-{0000}/{baseline,edits,inner}/<key>.json   one small file
+    per finished piece of work
+                                              /retained.json, clock.json, records.jsonl, and
+                                              summary.json last
+
+A piece of work is committed once, whole, and never written again: what a restarted task finds it
+does not repeat, and a second writer (a ghost of a lost node) changes nothing. A summary says that
+all the rest of its shard is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import ParamSpec, TypeVar
+
+from pydantic import TypeAdapter
+
+from controller_svc.core import Stage
+from seal.artifacts import ArtifactStore
+from seal.domains.base import Context
+from seal.records import (
+    ContextEditsRecord,
+    ContextRecord,
+    EvaluationRecord,
+    InnerLoopRecord,
+    Record,
+    SelectionRecord,
+    ShardSummary,
+)
+
+CONTEXTS = TypeAdapter(Context)
+MAX_KEY_CHARACTERS = 96
+CLOCK_INTERVAL_SECONDS = 2.0
+"""Work of a killed attempt that is younger than this is missing from `ShardSummary.seconds`."""
+_SAFE_KEY = re.compile(r"^[a-z0-9][-_.a-z0-9]*$")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+
+
+class ClockRecord(Record):
+    """Seconds that a shard's attempts have worked so far."""
+
+    seconds: float
+
+
+def key_of(context_id: str) -> str:
+    """A context's id as part of a path and of a request id.
+
+    Itself where it is short and plain, else a digest.
+    """
+    if len(context_id) <= MAX_KEY_CHARACTERS and _SAFE_KEY.fullmatch(context_id):
+        return context_id
+    return f"sha256-{hashlib.sha256(context_id.encode()).hexdigest()}"
+
+
+def spec_path(run: str) -> str:
+    """The spec that the run is pinned to."""
+    return f"{run}/spec.json"
+
+
+def status_path(run: str) -> str:
+    """The status of a local run."""
+    return f"{run}/status.json"
+
+
+def contexts_path(run: str, name: str) -> str:
+    """The contexts that the run is pinned to; `name` is train, validation or retained."""
+    return f"{run}/contexts/{name}.jsonl"
+
+
+def stage_path(run: str, round: int, stage: Stage) -> str:
+    """Directory of one stage."""
+    return f"{run}/stages/r{round}-{stage}"
+
+
+def shard_path(run: str, round: int, stage: Stage, shard: int) -> str:
+    """Directory of one shard of a stage."""
+    return f"{stage_path(run, round, stage)}/shard-{shard:04d}"
+
+
+def selection_path(run: str, round: int) -> str:
+    """What a round kept."""
+    return f"{stage_path(run, round, Stage.IMPROVE)}/selection.json"
+
+
+async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """A blocking call in a thread.
+
+    Cancelled, it waits for the thread first: nothing writes on after its task has ended.
+    """
+    call_ends = asyncio.create_task(asyncio.to_thread(call, *args, **kwargs))
+    try:
+        return await asyncio.shield(call_ends)
+    except asyncio.CancelledError:
+        await asyncio.wait({call_ends})
+        if not call_ends.cancelled():
+            call_ends.exception()  # seen: who cancels does not want to know
+        raise
+
+
+async def write_contexts(
+    store: ArtifactStore, run: str, name: str, contexts: Iterable[Context]
+) -> None:
+    """Pin contexts to a run, one JSON object per line."""
+    lines = b"".join(CONTEXTS.dump_json(context) + b"\n" for context in contexts)
+    await in_thread(store.write_bytes, contexts_path(run, name), lines)
+
+
+async def read_contexts(store: ArtifactStore, run: str, name: str) -> tuple[Context, ...]:
+    """The pinned contexts, in order."""
+    content = await in_thread(store.read_bytes, contexts_path(run, name))
+    return tuple(CONTEXTS.validate_json(line) for line in content.splitlines())
+
+
+async def read_selection(store: ArtifactStore, run: str, round: int) -> SelectionRecord | None:
+    """What a round kept, if that is decided."""
+    return await _read_if_there(store, selection_path(run, round), SelectionRecord)
+
+
+async def write_selection(store: ArtifactStore, run: str, selection: SelectionRecord) -> None:
+    """Decide what a round keeps."""
+    await in_thread(store.write_json, selection_path(run, selection.round), selection)
+
+
+async def _read_if_there(store: ArtifactStore, path: str, type: type[R]) -> R | None:
+    if not await in_thread(store.exists, path):
+        return None
+    return await in_thread(store.read_json, path, type)
+
+
+class ShardStore:
+    """The files of one shard."""
+
+    def __init__(
+        self, store: ArtifactStore, *, run: str, round: int, stage: Stage, shard: int
+    ) -> None:
+        self._store = store
+        self.path = shard_path(run, round, stage, shard)
+
+    async def committed(self, folder: str, type: type[R]) -> dict[str, R]:
+        """Records of a folder by key: what earlier attempts finished."""
+        return await in_thread(self._read_folder, folder, type)
+
+    def _read_folder(self, folder: str, type: type[R]) -> dict[str, R]:
+        paths = sorted(
+            path for path in self._store.list(f"{self.path}/{folder}") if path.endswith(".json")
+        )
+        return {
+            path.rsplit("/", 1)[-1].removesuffix(".json"): self._store.read_json(path, type)
+            for path in paths
+        }
+
+    async def commit(self, folder: str, key: str, record: R) -> R:
+        """Write a record unless its key has one; either way return the one that counts."""
+        return await in_thread(self._commit, f"{self.path}/{folder}/{key}.json", record)
+
+    def _commit(self, path: str, record: R) -> R:
+        if self._store.exists(path):
+            return self._store.read_json(path, type(record))
+        self._store.write_json(path, record)
+        return record
+
+    async def baselines(self) -> dict[str, EvaluationRecord]:
+        """Finished baselines by context key."""
+        return await self.committed("baseline", EvaluationRecord)
+
+    async def edits(self) -> dict[str, ContextEditsRecord]:
+        """Written edits by context key."""
+        return await self.committed("edits", ContextEditsRecord)
+
+    async def inner_loops(self) -> dict[str, InnerLoopRecord]:
+        """Finished inner loops by key."""
+        return await self.committed("inner", InnerLoopRecord)
+
+    async def retained(self) -> EvaluationRecord | None:
+        """The policy alone on the whole retained set."""
+        return await _read_if_there(self._store, f"{self.path}/retained.json", EvaluationRecord)
+
+    async def write_retained(self, record: EvaluationRecord) -> None:
+        """Commit it."""
+        await in_thread(self._store.write_json, f"{self.path}/retained.json", record)
+
+    async def summary(self) -> ShardSummary | None:
+        """The shard's summary, if it is finished."""
+        return await _read_if_there(self._store, f"{self.path}/summary.json", ShardSummary)
+
+    async def write_summary(self, summary: ShardSummary) -> None:
+        """Say that the shard is finished; nothing follows."""
+        await in_thread(self._store.write_json, f"{self.path}/summary.json", summary)
+
+    async def write_records(self, records: Sequence[ContextRecord]) -> str:
+        """Write `records.jsonl`; its sha256."""
+        lines = b"".join(record.model_dump_json().encode() + b"\n" for record in records)
+        await in_thread(self._store.write_bytes, f"{self.path}/records.jsonl", lines)
+        return hashlib.sha256(lines).hexdigest()
+
+    async def read_records(self) -> tuple[tuple[ContextRecord, ...], str]:
+        """The records and their sha256."""
+        lines = await in_thread(self._store.read_bytes, f"{self.path}/records.jsonl")
+        records = tuple(ContextRecord.model_validate_json(line) for line in lines.splitlines())
+        return records, hashlib.sha256(lines).hexdigest()
+
+    async def clock(self) -> ShardClock:
+        """The shard's clock, running."""
+        before = await _read_if_there(self._store, f"{self.path}/clock.json", ClockRecord)
+        return ShardClock(
+            self._store, f"{self.path}/clock.json", seconds_before=before.seconds if before else 0.0
+        )
+
+
+class ShardClock:
+    """Wall time of a shard over all its attempts.
+
+    Each leaves its time behind while it works, as it may be killed.
+    """
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        path: str,
+        *,
+        seconds_before: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._path, self._before, self._clock = store, path, seconds_before, clock
+        self._started = self._saved = clock()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds worked so far."""
+        return self._before + self._clock() - self._started
+
+    async def tick(self) -> None:
+        """Note the time, now and then."""
+        now = self._clock()
+        if now - self._saved >= CLOCK_INTERVAL_SECONDS:
+            self._saved = now
+            await in_thread(self._store.write_json, self._path, ClockRecord(seconds=self.seconds))

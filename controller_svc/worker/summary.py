@@ -1,0 +1,123 @@
+"""The few numbers that a finished shard reports.
+
+Sums that add up over shards, with a missing score missing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from seal.records import (
+    AnswerRecord,
+    ContextRecord,
+    EvaluationRecord,
+    InnerLoopKind,
+    ScoreSum,
+)
+from seal.restem.reward import mean, present
+from seal.restem.rollout import candidates_of, shared_repeats
+
+
+def bound_reward(record: ContextRecord, kind: InnerLoopKind) -> float | None:
+    """Reward of a context's bound: the mean over its graded repeats; None if there is none."""
+    return mean(
+        loop.evaluation.reward
+        for loop in record.inner_loops
+        if loop.kind == kind and loop.evaluation
+    )
+
+
+def shard_scores(
+    records: Sequence[ContextRecord], retained: EvaluationRecord | None
+) -> dict[str, ScoreSum]:
+    """`ShardSummary.scores` of a rollout or validation."""
+    edits = [
+        present(candidate.reward for candidate in candidates_of(shared_repeats(record)))
+        for record in records
+    ]
+    finalists = [
+        present(candidate.reward for candidate in candidates_of(record) if not candidate.eliminated)
+        for record in records
+    ]
+    scores = {
+        "baseline": _sum(record.baseline.reward for record in records),
+        "edit": _sum(mean(rewards) for rewards in edits),
+        "best": _sum(max(rewards, default=None) for rewards in finalists),
+        "passage": _sum(bound_reward(record, "passage") for record in records),
+        "gold": _sum(bound_reward(record, "gold") for record in records),
+        "retained": _sum(
+            answer.score for record in records for answer in _retained_answers(record)
+        ),
+        "retained_policy": _sum(answer.score for answer in (retained.answers if retained else ())),
+    }
+    return {name: score for name, score in scores.items() if score.n}
+
+
+def _retained_answers(record: ContextRecord) -> Iterable[AnswerRecord]:
+    """Answers of the edit-adapted models to questions of the retained set."""
+    return (
+        answer
+        for loop in record.inner_loops
+        if loop.kind == "edit" and loop.retained
+        for answer in loop.retained.answers
+    )
+
+
+def _sum(values: Iterable[float | None]) -> ScoreSum:
+    there = present(values)
+    return ScoreSum(n=len(there), total=sum(there))
+
+
+def shard_outcomes(records: Sequence[ContextRecord]) -> dict[str, int]:
+    """Inner loops by outcome."""
+    return dict(
+        sorted(
+            Counter(str(loop.outcome) for record in records for loop in record.inner_loops).items()
+        )
+    )
+
+
+def shard_tokens(
+    records: Sequence[ContextRecord], retained: EvaluationRecord | None
+) -> dict[str, int]:
+    """Tokens by kind, of all attempts together: each piece of work counts once."""
+    return {
+        "generate": sum(edit.tokens for record in records for edit in record.edits),
+        "train": sum(
+            loop.training.tokens
+            for record in records
+            for loop in record.inner_loops
+            if loop.training
+        ),
+        "evaluate": sum(evaluation.tokens for evaluation in _evaluations(records, retained)),
+    }
+
+
+def shard_engine_seconds(
+    records: Sequence[ContextRecord], retained: EvaluationRecord | None
+) -> dict[str, float]:
+    """Engine seconds by kind, of all attempts together."""
+    return {
+        "generate": sum(record.engine_seconds_generate for record in records),
+        "train": sum(
+            loop.training.engine_seconds
+            for record in records
+            for loop in record.inner_loops
+            if loop.training
+        ),
+        "evaluate": sum(
+            evaluation.engine_seconds for evaluation in _evaluations(records, retained)
+        ),
+    }
+
+
+def _evaluations(
+    records: Sequence[ContextRecord], retained: EvaluationRecord | None
+) -> list[EvaluationRecord]:
+    """Every evaluation of the shard."""
+    found = [record.baseline for record in records] + ([retained] if retained else [])
+    for record in records:
+        for loop in record.inner_loops:
+            found += [evaluation for evaluation in (loop.evaluation, loop.retained) if evaluation]
+    return found

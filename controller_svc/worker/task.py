@@ -1,0 +1,199 @@
+"""What one task does.
+
+`rollout`, `improve` or `validate` of one shard, whether as an asyncio task here or in a Job's pod
+on a cluster. A worker is a client of the three services and of the artifact store, and knows
+nothing of the controller: it gets a task and returns the shard's summary. It may be killed at any
+moment and started again; what is committed it does not repeat, and a shard that has its summary it
+does not touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from controller_svc.core import Stage, StartTask
+from controller_svc.worker.clients import (
+    DEFAULT_SETTINGS,
+    ServiceAddresses,
+    ServiceClients,
+    WorkerSettings,
+)
+from controller_svc.worker.improve import improve
+from controller_svc.worker.loops import Bench
+from controller_svc.worker.progress import (
+    SILENT,
+    Meter,
+    Observer,
+    SilentObserver,
+    TaskProgress,
+)
+from controller_svc.worker.requests import Requests, RetainedSet
+from controller_svc.worker.shard import Bound, ShardPlan, run_shard
+from controller_svc.worker.store import ShardStore, read_contexts
+from controller_svc.worker.summary import (
+    shard_engine_seconds,
+    shard_outcomes,
+    shard_scores,
+    shard_tokens,
+)
+from seal.artifacts import ArtifactStore
+from seal.domains import get_domain
+from seal.domains.base import Context
+from seal.errors import Retryable
+from seal.records import ShardSummary
+from seal.restem.plan import plan_round
+from seal.settings import RunSpec
+
+__all__ = [
+    "Observer",
+    "ServiceAddresses",
+    "ServiceClients",
+    "SilentObserver",
+    "TaskProgress",
+    "WorkerSettings",
+    "run_task",
+]
+
+log = structlog.get_logger(__name__)
+
+
+async def run_task(
+    task: StartTask,
+    *,
+    spec: RunSpec,
+    store: ArtifactStore,
+    clients: ServiceClients,
+    settings: WorkerSettings = DEFAULT_SETTINGS,
+    tell: Callable[[TaskProgress], None] = SILENT.on_progress,
+) -> ShardSummary:
+    """Do one task to its end, or what is left of it; the summary is in the store when it returns.
+
+    Raises:
+        SealError: transient ones (`seal.errors.Retryable`) after the retries of the single calls;
+            nothing committed is lost.
+
+    """
+    with structlog.contextvars.bound_contextvars(
+        run=task.run, round=task.round, stage=str(task.stage), shard=task.shard
+    ):
+        files = ShardStore(
+            store, run=spec.name, round=task.round, stage=task.stage, shard=task.shard
+        )
+        if (summary := await files.summary()) is not None:
+            return summary
+        clock, meter = await files.clock(), Meter(task, tell)
+        log.info("task started", task=task.name)
+        if task.stage is Stage.IMPROVE:
+            summary = await improve(
+                task, spec=spec, store=store, clients=clients, clock=clock, meter=meter
+            )
+        else:
+            requests = Requests(spec=spec, stage=task.stage, round=task.round, policy=task.policy)
+            bench = Bench(
+                requests=requests,
+                clients=clients,
+                files=files,
+                clock=clock,
+                meter=meter,
+                settings=settings,
+            )
+            plan = await (
+                rollout_plan(task, spec, store)
+                if task.stage is Stage.ROLLOUT
+                else validate_plan(task, spec, store)
+            )
+            summary = await _contexts_task(task, bench, plan)
+        await files.write_summary(summary)
+        log.info(
+            "task finished",
+            task=task.name,
+            inner_loops=summary.inner_loops_run,
+            resumed=summary.inner_loops_resumed,
+        )
+        return summary
+
+
+async def rollout_plan(task: StartTask, spec: RunSpec, store: ArtifactStore) -> ShardPlan:
+    """E-step: k edits for each training context of the round."""
+    contexts = {
+        context.context_id: context for context in await read_contexts(store, spec.name, "train")
+    }
+    chosen = plan_round(spec.seed, tuple(contexts), task.round, spec.data.train_contexts)
+    k = _candidates(spec, spec.edit.k)
+    survivors = spec.inner.racing if k else ()
+    return ShardPlan(
+        contexts=shard_of([contexts[name] for name in chosen], task), k=k, survivors=survivors
+    )
+
+
+async def validate_plan(task: StartTask, spec: RunSpec, store: ArtifactStore) -> ShardPlan:
+    """The policy on the held-out contexts, with the retained set.
+
+    In round 0 also the bounds, which do not depend on the policy.
+    """
+    contexts = await read_contexts(store, spec.name, "validation")
+    bounds: tuple[Bound, ...] = ("passage", "gold") if spec.validation.gold_bound else ("passage",)
+    return ShardPlan(
+        contexts=shard_of(contexts, task),
+        k=_candidates(spec, spec.validation.edits_per_context),
+        bounds=bounds if task.round == 0 else (),
+        retained=RetainedSet.of(await read_contexts(store, spec.name, "retained")),
+        retained_per_model=spec.validation.retained_queries,
+        retained_of_policy=task.shard == 0,
+    )
+
+
+def _candidates(spec: RunSpec, k: int) -> int:
+    """k, or 0 if the run's prompt family has no edits and only the passage is learnt."""
+    return k if get_domain(spec.domain).writes_edits(spec.edit.family) else 0
+
+
+def shard_of(contexts: Sequence[Context], task: StartTask) -> tuple[tuple[int, Context], ...]:
+    """Every `shards`-th context from the shard's own on, with its index in the stage."""
+    return tuple(enumerate(contexts))[task.shard :: task.shards]
+
+
+async def _contexts_task(task: StartTask, bench: Bench, plan: ShardPlan) -> ShardSummary:
+    """Rollout and validation: the contexts of the plan, the records file, the summary's numbers."""
+    try:
+        result = await run_shard(bench, plan)
+    except BaseExceptionGroup as group:
+        raise principal_error(group) from group
+    records_sha256 = await bench.files.write_records(result.records)
+    return ShardSummary.model_validate(
+        {
+            "name": task.name,
+            "stage": str(task.stage),
+            "round": task.round,
+            "shard": task.shard,
+            "attempt": task.attempt,
+            "seconds": bench.clock.seconds,
+            "inner_loops_run": result.inner_loops_run,
+            "inner_loops_resumed": result.inner_loops_resumed,
+            "outcomes": shard_outcomes(result.records),
+            "tokens": shard_tokens(result.records, result.retained),
+            "engine_seconds": shard_engine_seconds(result.records, result.retained),
+            "scores": shard_scores(result.records, result.retained),
+            "result_sha256": records_sha256,
+        }
+    )
+
+
+def principal_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error that decides what happens next.
+
+    One that no retry mends before one that a retry may mend.
+    """
+    errors = list(_leaves(group))
+    permanent = [error for error in errors if not isinstance(error, Retryable)]
+    return (permanent or errors)[0]
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Sequence[BaseException]:
+    return [
+        leaf
+        for error in group.exceptions
+        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    ]

@@ -1,0 +1,115 @@
+"""Generation requests as rows of a decoding batch: sampled, counted, and put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from seal.engine.decoding import Row, RunningBatch
+from seal.engine.model import FrozenModel
+from seal.engine.peft_format import Adapter
+from seal.engine.requests import GenerationRequest, GenerationResult, Sample
+from seal.engine.routes import AdapterGroups
+from seal.engine.sampling import DecodeSettings
+from seal.engine.text import encode
+
+
+def never() -> bool:
+    """For work that nobody can cancel."""
+    return False
+
+
+class Generation:
+    """One generation request in a batch: the rows of its samples."""
+
+    def __init__(self, model: FrozenModel, request: GenerationRequest) -> None:
+        self.request = request
+        settings = DecodeSettings(
+            request.temperature, request.top_p, request.max_tokens, request.stop
+        )
+        prompts = [encode(model.tokenizer, prompt) for prompt in request.prompts]
+        self.rows = [
+            [Row(prompt, 0, settings, seed) for seed in seeds]
+            for prompt, seeds in zip(prompts, request.seeds, strict=True)
+        ]
+
+    @property
+    def all_rows(self) -> list[Row]:
+        """Rows of all prompts."""
+        return [row for rows in self.rows for row in rows]
+
+    @property
+    def done(self) -> int:
+        """Rows that are done."""
+        return sum(row.done for row in self.all_rows)
+
+    @property
+    def complete(self) -> bool:
+        """Every row is done."""
+        return all(row.done for row in self.all_rows)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens written so far."""
+        return sum(len(row.tokens) for row in self.all_rows)
+
+    def result(self) -> GenerationResult:
+        """Samples as they are."""
+        samples = tuple(
+            tuple(Sample(row.text, row.seed, len(row.tokens), not row.ended) for row in rows)
+            for rows in self.rows
+        )
+        return GenerationResult(
+            samples=samples,
+            engine_seconds=tuple(sum(row.seconds for row in rows) for rows in self.rows),
+        )
+
+
+class GenerationBatch:
+    """Generation requests that share a policy, written together.
+
+    Requests may join and leave between steps.
+    """
+
+    def __init__(self, model: FrozenModel, policy: Adapter | None, *, max_rows: int) -> None:
+        self.policy = policy
+        self._batch = RunningBatch(
+            model, AdapterGroups(1, {}, model.policy_factors(policy)), max_rows=max_rows
+        )
+
+    def __len__(self) -> int:
+        """Rows that are not done."""
+        return len(self._batch)
+
+    def add(self, generation: Generation) -> None:
+        """Let a request's rows wait for places, in turns with other runs' rows."""
+        self._batch.add(generation.all_rows, run=generation.request.run)
+
+    def drop(self, generation: Generation) -> None:
+        """Forget a request's rows."""
+        self._batch.drop(set(generation.all_rows).__contains__)
+
+    def step(self) -> None:
+        """Write one token of each running row."""
+        self._batch.step()
+
+
+def generate(
+    model: FrozenModel,
+    request: GenerationRequest,
+    *,
+    max_rows: int,
+    on_progress: Callable[[int, int], None] | None = None,
+    cancelled: Callable[[], bool] = never,
+) -> GenerationResult:
+    """Sample every prompt's seeds, at most `max_rows` at once.
+
+    `on_progress(rows done, tokens so far)` is called after every step.
+    """
+    batch = GenerationBatch(model, request.policy, max_rows=max_rows)
+    generation = Generation(model, request)
+    batch.add(generation)
+    while len(batch) and not cancelled():
+        batch.step()
+        if on_progress is not None:
+            on_progress(generation.done, generation.tokens)
+    return generation.result()

@@ -1,0 +1,1 @@
+"""The numbers of a report: read from a run's records, estimated with their intervals."""

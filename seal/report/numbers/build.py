@@ -1,0 +1,131 @@
+"""`report.json` from what a run left behind, finished or not.
+
+Pure but for the reading: the same files give the same report.
+"""
+
+from __future__ import annotations
+
+from seal.artifacts import ArtifactStore
+from seal.report.formats import counts, plural
+from seal.report.numbers.details import rollout_details, validation_details
+from seal.report.numbers.estimates import Estimator
+from seal.report.numbers.model import Report, RolloutReport, ScoreRow
+from seal.report.numbers.rounds import rollout_report, stage_report
+from seal.report.numbers.rows import retained_rows, score_rows
+from seal.report.numbers.shapes import edit_shape
+from seal.report.numbers.source import RunFiles, read_run
+
+FEW_PASSAGES = 8
+"""Below so many passages, resampling them says too little about others."""
+MAX_PASSAGES_IN_DETAIL = 60
+"""Passages per stage whose edits and answers are in the report; the rest is in the run's
+`records.jsonl`."""
+
+
+def build_report(
+    store: ArtifactStore, run: str, *, max_passages: int = MAX_PASSAGES_IN_DETAIL
+) -> Report:
+    """The report of the run in `{store}/{run}`.
+
+    Raises:
+        NotFound: there is no such run.
+        Internal: a file of the run is damaged, naming it.
+    """
+    return report_of(read_run(store, run), max_passages=max_passages)
+
+
+def report_of(files: RunFiles, *, max_passages: int = MAX_PASSAGES_IN_DETAIL) -> Report:
+    """The report of a run that was read."""
+    estimator = Estimator(seed=files.spec.seed)
+    rows = score_rows(files, estimator)
+    rollouts = tuple(rollout_report(files, stage, estimator) for stage in files.named("rollout"))
+    first = files.stage("validate", 0)
+    return Report(
+        run=files.spec.name,
+        phase=files.status.phase,
+        failure=files.status.failure,
+        rounds_done=max(
+            (stage.round for stage in files.named("validate") if stage.complete), default=0
+        ),
+        started_seconds=files.status.started_seconds,
+        finished_seconds=files.status.finished_seconds,
+        spec=files.spec,
+        machine=files.machine,
+        interval=estimator.words,
+        validation_passages=len(first.records) if first else 0,
+        validation_questions=sum(len(record.baseline.answers) for record in first.records)
+        if first
+        else 0,
+        rows=rows,
+        retained=retained_rows(files, estimator),
+        rollouts=rollouts,
+        shapes=tuple(shape for stage in files.stages if (shape := edit_shape(stage))),
+        stages=tuple(stage_report(stage) for stage in files.stages),
+        notes=_notes(files, rows, rollouts),
+        validation_details=validation_details(files, limit=max_passages),
+        rollout_details=tuple(
+            rollout_details(files, stage, limit=max_passages) for stage in files.named("rollout")
+        ),
+    )
+
+
+def _notes(
+    files: RunFiles, rows: tuple[ScoreRow, ...], rollouts: tuple[RolloutReport, ...]
+) -> tuple[str, ...]:
+    """What a reader has to know before believing the numbers."""
+    notes = []
+    if files.status.failure:
+        notes.append(f"The run failed: {files.status.failure}")
+    elif files.status.phase != "Complete":
+        notes.append(
+            f"The run is not finished (phase {files.status.phase}): the report shows the finished "
+            "parts of it."
+        )
+    notes += [
+        f"Stage {stage.name} of round {stage.round} is incomplete: {len(stage.summaries)} of "
+        f"{stage.shards} shards."
+        for stage in files.stages
+        if not stage.complete
+    ]
+    fewest = min(
+        (row.metrics["contains"].n for row in rows if row.metrics["contains"].n),
+        default=FEW_PASSAGES,
+    )
+    if fewest < FEW_PASSAGES:
+        notes.append(
+            f"Some means are over {plural(fewest, 'passage')} only: an interval over so few is "
+            "narrower than the truth."
+        )
+    notes += [note for row in rows for note in _row_notes(row)]
+    for rollout in rollouts:
+        if rollout.selection_sha256 and not rollout.kept:
+            notes.append(
+                f"Round {rollout.round} kept no edit: its policy is that of round "
+                f"{rollout.policy_round}."
+            )
+        elif rollout.improved is False:
+            notes.append(
+                f"The training of round {rollout.round} made no policy: that of round "
+                f"{rollout.policy_round} stays."
+            )
+    return tuple(notes)
+
+
+def _row_notes(row: ScoreRow) -> list[str]:
+    """What has no score in a row, if anything, in one sentence."""
+    failed = {outcome: n for outcome, n in row.outcomes.items() if outcome != "ok"}
+    parts = (
+        [f"{counts(failed)} of {plural(sum(row.outcomes.values()), 'inner loop')}"]
+        if failed
+        else []
+    )
+    if row.answers_ungraded:
+        parts.append(f"{row.answers_ungraded} of {plural(row.answers, 'answer')} ungraded")
+    if not parts:
+        return []
+    without = (
+        f"; {plural(row.passages_missing, 'passage has', 'passages have')} no score at all"
+        if row.passages_missing
+        else ""
+    )
+    return [f"{row.label.capitalize()}: {', '.join(parts)}, left out of every mean{without}."]

@@ -1,0 +1,202 @@
+"""Passages in detail.
+
+The edits with their fate and training examples, and the answers before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from seal.domains.base import Context
+from seal.records import AnswerRecord, ContextRecord, EditRecord, EvaluationRecord, InnerLoopKind
+from seal.report.numbers.model import (
+    AnswerEntry,
+    Decision,
+    EditEntry,
+    PassageEntry,
+    PassageGroup,
+    QuestionEntry,
+)
+from seal.report.numbers.scores import answer_score, candidate_scores, loops_of
+from seal.report.numbers.source import RunFiles, Stage
+from seal.restem.reward import gain
+from seal.restem.rollout import candidates_of
+from seal.restem.select import DropReason, select
+
+BEFORE = "before"
+"""Key of the answers of the policy without an inner adapter."""
+
+
+def candidate_key(candidate: int) -> str:
+    """Key of the answers of one candidate."""
+    return f"candidate-{candidate}"
+
+
+def decisions(files: RunFiles, stage: Stage) -> dict[str, dict[int, Decision]]:
+    """What the selection did with each candidate, and why, by passage and candidate.
+
+    While it is not made, graded ones are undecided.
+    """
+    chosen = select(
+        (candidate for record in stage.records for candidate in candidates_of(record)),
+        keep_per_context=files.spec.improve.keep_per_context,
+    )
+    selection = files.selections.get(stage.round)
+    fates: dict[str, dict[int, Decision]] = {record.context_id: {} for record in stage.records}
+    for graded in chosen.kept:
+        fates[graded.candidate.context_id][graded.candidate.candidate] = (
+            "not-best" if selection else "undecided"
+        )
+    for dropped in chosen.dropped:
+        undecided = selection is None and dropped.candidate.reward is not None
+        fates[dropped.candidate.context_id][dropped.candidate.candidate] = (
+            "undecided" if undecided else _DECISIONS[dropped.reason]
+        )
+    for edit in selection.kept if selection else ():
+        fates.setdefault(edit.context_id, {})[edit.candidate] = "kept"
+    return fates
+
+
+_DECISIONS: Mapping[DropReason, Decision] = {
+    DropReason.INVALID: "invalid",
+    DropReason.DIVERGED: "diverged",
+    DropReason.UNGRADED: "ungraded",
+    DropReason.CANCELLED: "cancelled",
+    DropReason.ALL_EQUAL: "all-equal",
+    DropReason.NO_GAIN: "no-gain",
+    DropReason.NOT_BEST: "not-best",
+    DropReason.ELIMINATED: "eliminated",
+}
+
+
+def rollout_details(files: RunFiles, stage: Stage, *, limit: int) -> PassageGroup:
+    """The first passages of a rollout: all candidates, and the answers before and after each."""
+    fates = decisions(files, stage)
+    passages = [
+        _rollout_passage(files, record, fates[record.context_id])
+        for record in stage.records[:limit]
+    ]
+    return PassageGroup(
+        round=stage.round, passages=tuple(passages), passages_total=len(stage.records)
+    )
+
+
+def _rollout_passage(
+    files: RunFiles, record: ContextRecord, fates: Mapping[int, Decision]
+) -> PassageEntry:
+    answered = {BEFORE: record.baseline} | {
+        candidate_key(edit.candidate): evaluation
+        for edit in record.edits
+        if (evaluation := _first_evaluation(record, "edit", edit.candidate)) is not None
+    }
+    rewards = candidate_scores(record, "edit", "score")
+    outcomes = {candidate.candidate: str(candidate.outcome) for candidate in candidates_of(record)}
+    edits = [
+        _edit(
+            edit,
+            fates[edit.candidate],
+            outcomes[edit.candidate],
+            rewards.get(edit.candidate),
+            record.baseline.reward,
+        )
+        for edit in record.edits
+    ]
+    return _passage(files.contexts, record, answered, edits)
+
+
+def _edit(
+    edit: EditRecord, decision: Decision, outcome: str, reward: float | None, baseline: float | None
+) -> EditEntry:
+    return EditEntry(
+        candidate=edit.candidate,
+        key=candidate_key(edit.candidate),
+        text=edit.text,
+        examples=edit.examples,
+        tokens=edit.tokens,
+        truncated=edit.truncated,
+        outcome=outcome,
+        reward=reward,
+        gain=gain(reward, baseline),
+        decision=decision,
+    )
+
+
+def validation_details(files: RunFiles, *, limit: int) -> PassageGroup | None:
+    """The first validation passages with the answers of every row.
+
+    None before the first validation.
+    """
+    stages = list(files.named("validate"))
+    first = next((stage for stage in stages if stage.round == 0), None)
+    if first is None:
+        return None
+    later = {
+        (stage.round, record.context_id): record for stage in stages for record in stage.records
+    }
+    passages = []
+    for record in first.records[:limit]:
+        answered: dict[str, EvaluationRecord | None] = {
+            "base": record.baseline,
+            "passage": _first_evaluation(record, "passage", None),
+        }
+        for stage in stages:
+            if again := later.get((stage.round, record.context_id)):
+                answered[f"edit-{stage.round}"] = _first_evaluation(again, "edit", None)
+        answered["gold"] = _first_evaluation(record, "gold", None)
+        passages.append(
+            _passage(
+                files.contexts, record, {key: value for key, value in answered.items() if value}, ()
+            )
+        )
+    return PassageGroup(round=0, passages=tuple(passages), passages_total=len(first.records))
+
+
+def _first_evaluation(
+    record: ContextRecord, kind: InnerLoopKind, candidate: int | None
+) -> EvaluationRecord | None:
+    """The first repeat (of the first candidate) that was asked at all."""
+    return next(
+        (loop.evaluation for loop in loops_of(record, kind, candidate) if loop.evaluation), None
+    )
+
+
+def _passage(
+    contexts: Mapping[str, Context],
+    record: ContextRecord,
+    answered: Mapping[str, EvaluationRecord],
+    edits: Sequence[EditEntry],
+) -> PassageEntry:
+    context = contexts.get(record.context_id)
+    by_query = {
+        key: {answer.query_id: answer for answer in evaluation.answers}
+        for key, evaluation in answered.items()
+    }
+    questions = tuple(
+        QuestionEntry(
+            question=asked.question,
+            gold=asked.gold,
+            answers={
+                key: _answer(answers[asked.query_id])
+                for key, answers in by_query.items()
+                if asked.query_id in answers
+            },
+        )
+        for asked in record.baseline.answers
+    )
+    return PassageEntry(
+        context_id=record.context_id,
+        title=record.title,
+        text=context.text if context else "",
+        baseline=record.baseline.reward,
+        edits=tuple(edits),
+        questions=questions,
+    )
+
+
+def _answer(answer: AnswerRecord) -> AnswerEntry:
+    return AnswerEntry(
+        answer=answer.answer,
+        contains=answer_score(answer, "contains"),
+        f1=answer_score(answer, "f1"),
+        score=answer_score(answer, "score"),
+    )

@@ -1,0 +1,333 @@
+"""`report.json`: every number and every text that the HTML report shows, as pydantic models.
+
+Scores are shares of 1 (log p: nats per token). A score is first averaged within a passage (answers,
+then repeats, then candidates), so that `n` counts passages and intervals are over passages. What is
+missing is None and counted, never 0.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from seal.records import ExampleRecord, Record
+from seal.settings import RunSpec
+
+SCHEMA_VERSION = 1
+
+Metric = Literal["contains", "exact", "f1", "logprob", "score"]
+"""A grade of an answer; `score` is the one that the run takes as reward."""
+METRICS: tuple[Metric, ...] = ("contains", "exact", "f1", "logprob", "score")
+
+RowKind = Literal["base", "passage", "edit", "gold"]
+"""What the evaluated model had learnt: nothing, the passage alone, a self-edit and the passage, the
+gold question-answer pairs."""
+
+Decision = Literal[
+    "kept",
+    "not-best",
+    "eliminated",
+    "no-gain",
+    "all-equal",
+    "invalid",
+    "diverged",
+    "ungraded",
+    "cancelled",
+    "undecided",
+]
+"""What the selection did with an edit; `undecided` while there is no selection."""
+
+
+class Estimate(Record):
+    """A mean over passages with its 95 % interval."""
+
+    n: int
+    """Passages in the mean."""
+    mean: float | None
+    """None if n is 0."""
+    low: float | None = None
+    """Lower end of the interval; None where n is too small for one."""
+    high: float | None = None
+    """Upper end."""
+
+
+class ScoreRow(Record):
+    """One line of the result table."""
+
+    key: str
+    """`base`, `passage`, `edit-0`, `edit-1`, ..., `gold`."""
+    label: str
+    kind: RowKind
+    round: int
+    """Round whose validation measured it."""
+    metrics: dict[Metric, Estimate]
+    over_passage: dict[Metric, Estimate]
+    """Paired difference to the passage-only row, passage by passage; empty for that row itself."""
+    over_base: dict[Metric, Estimate]
+    """Paired difference to the base row; empty for that row itself."""
+    passages_missing: int
+    """Validation passages without a single score in this row."""
+    outcomes: dict[str, int]
+    """Inner loops by outcome; empty for the base row, which has none."""
+    answers: int
+    """Answers asked for."""
+    answers_ungraded: int
+    """Of these, without a grade."""
+
+
+class RetainedRow(Record):
+    """Accuracy on open-book questions of other passages, to see what is forgotten."""
+
+    key: str
+    label: str
+    round: int
+    policy_alone: bool
+    """True: the policy without an inner adapter, on the whole retained set. False: adapted models,
+    each on its window of the set."""
+    models: int
+    """Models that were asked."""
+    answers: int
+    """Graded answers."""
+    score: Estimate
+    """By the run's grader. The policy alone: n counts retained passages; adapted models: n counts
+    the passages they were adapted to."""
+    accuracy: Estimate
+    """Gold answer contained."""
+    accuracy_change: Estimate | None
+    """Adapted models: paired difference to the same policy alone on the same questions."""
+
+
+class Spread(Record):
+    """Five numbers and the mean of a list."""
+
+    n: int
+    minimum: float
+    lower_quartile: float
+    median: float
+    upper_quartile: float
+    maximum: float
+    mean: float
+
+
+class EditShape(Record):
+    """How the edits of one stage look."""
+
+    stage: Literal["rollout", "validate"]
+    round: int
+    policy_round: int
+    """Round of the policy that wrote them."""
+    edits: int
+    empty: int
+    """Edits that parsed to no training example."""
+    truncated: int
+    """Edits cut off by `max_tokens`."""
+    tokens: Spread | None
+    examples: Spread | None
+    """Training examples per edit, the passage not counted."""
+    unique_share: float | None
+    """Different texts among the edits."""
+    distinct_pairs_share: float | None
+    """Different pairs of neighbouring words among all pairs (distinct-2)."""
+    diversity: float | None
+    """Mean distance of two edits of one passage: 1 - shared words / all words. None with one edit
+    per passage."""
+
+
+class Bin(Record):
+    """One bar of a histogram: low <= value < high."""
+
+    low: float
+    high: float
+    kept: int
+    dropped: int
+
+
+class Reliability(Record):
+    """How far the reward of a candidate repeats itself when it is trained again with other seeds."""
+
+    candidates: int
+    """Candidates with a reward."""
+    repeats: int
+    single: float
+    """Share of the spread between a passage's candidates that one training's reward repeats
+    (intraclass correlation)."""
+    averaged: float
+    """Of the mean over the repeats (Spearman-Brown)."""
+
+
+class RolloutReport(Record):
+    """The E-step of one round and what came of it."""
+
+    round: int
+    policy_round: int
+    passages: int
+    candidates: int
+    decisions: dict[Decision, int]
+    """Candidates by what the selection did with them."""
+    outcomes: dict[str, int]
+    """Inner loops by outcome."""
+    kept: int
+    improved: bool | None
+    """Whether the M-step made a new policy; None while it is not over."""
+    selection_sha256: str
+    baseline: Estimate
+    """Reward of the policy without an inner adapter."""
+    reward: Estimate
+    """Mean reward of a passage's candidates."""
+    best: Estimate
+    """Reward of a passage's best candidate; biased upwards, being a maximum."""
+    gain: Estimate
+    """`reward` minus `baseline`, paired."""
+    better: int
+    """Candidates with gain > 0."""
+    equal: int
+    """Candidates with gain 0."""
+    worse: int
+    """Candidates with gain < 0."""
+    rewards: tuple[Bin, ...]
+    """Candidates by reward."""
+    gains: tuple[Bin, ...]
+    """Candidates by gain."""
+    reliability: Reliability | None
+    """None with one repeat, or where it is undefined: no spread, or no passage with two
+    candidates."""
+
+
+class StageReport(Record):
+    """Cost of one stage."""
+
+    stage: Literal["rollout", "improve", "validate"]
+    round: int
+    shards_done: int
+    shards: int
+    seconds: float
+    """Longest wall time of a shard."""
+    inner_loops_run: int
+    inner_loops_resumed: int
+    outcomes: dict[str, int]
+    tokens: dict[str, int]
+    engine_seconds: dict[str, float]
+
+
+class AnswerEntry(Record):
+    """An answer of one model to one question."""
+
+    answer: str
+    contains: float | None
+    """None if it was not graded."""
+    f1: float | None
+    score: float | None
+
+
+class QuestionEntry(Record):
+    """One question and what the models said."""
+
+    question: str
+    gold: str
+    answers: dict[str, AnswerEntry]
+    """By the key of the row, or of the candidate (`before`, `candidate-0`, ...). First candidate
+    and repeat that have an answer."""
+
+
+class EditEntry(Record):
+    """One self-edit."""
+
+    candidate: int
+    key: str
+    """Key of its answers."""
+    text: str
+    examples: tuple[ExampleRecord, ...]
+    tokens: int
+    truncated: bool
+    outcome: str
+    """Ok if at least one repeat has a reward."""
+    reward: float | None
+    gain: float | None
+    decision: Decision
+
+
+class PassageEntry(Record):
+    """One passage in detail."""
+
+    context_id: str
+    title: str
+    text: str
+    """Empty if the run's pinned passages cannot be read."""
+    baseline: float | None
+    """Reward of the policy alone."""
+    edits: tuple[EditEntry, ...]
+    questions: tuple[QuestionEntry, ...]
+
+
+class PassageGroup(Record):
+    """Passages of one stage in detail; only the first ones of a large run."""
+
+    round: int
+    passages: tuple[PassageEntry, ...]
+    passages_total: int
+
+
+class Machine(Record):
+    """Where the run was computed, as the run left it in `machine.json`."""
+
+    system: str
+    """Operating system and architecture."""
+    processor: str
+    cores: int
+    memory_gib: float
+    device: str
+    """torch device of the engine."""
+    versions: dict[str, str]
+    """seal, python, torch, ..."""
+    dtype: str
+    """Type that the engine computed in."""
+    gemm_teraflops: float | None
+    """Measured GEMM peak in that type, TFLOP/s."""
+
+
+class Report(Record):
+    """All that is to say about a run."""
+
+    schema_version: int = SCHEMA_VERSION
+    run: str
+    phase: str
+    """Phase of the run when the report was made."""
+    failure: str
+    """Why it failed; empty if it did not."""
+    rounds_done: int
+    """Rounds whose validation is over, round 0 not counted."""
+    started_seconds: float | None
+    """Unix time."""
+    finished_seconds: float | None
+    """Unix time."""
+    spec: RunSpec
+    machine: Machine | None
+    interval: str
+    """How the intervals were made, in words."""
+    validation_passages: int
+    validation_questions: int
+    rows: tuple[ScoreRow, ...]
+    retained: tuple[RetainedRow, ...]
+    rollouts: tuple[RolloutReport, ...]
+    shapes: tuple[EditShape, ...]
+    stages: tuple[StageReport, ...]
+    notes: tuple[str, ...]
+    """What a reader has to know before believing the numbers."""
+    validation_details: PassageGroup | None
+    """Validation passages with the answers of all rows."""
+    rollout_details: tuple[PassageGroup, ...]
+    """Training passages with their edits, per round."""
+
+    def row(self, key: str) -> ScoreRow | None:
+        """The row of that key, if it was measured."""
+        return next((row for row in self.rows if row.key == key), None)
+
+    @property
+    def last_edit_row(self) -> ScoreRow | None:
+        """Self-edits of the latest round that was validated."""
+        edits = [row for row in self.rows if row.kind == "edit"]
+        return edits[-1] if edits else None
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all stages."""
+        return sum(stage.seconds for stage in self.stages)

@@ -1,0 +1,159 @@
+"""The E-steps and the cost of every stage."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from seal.records import ContextRecord
+from seal.report.numbers.details import decisions
+from seal.report.numbers.estimates import Estimator
+from seal.report.numbers.model import Bin, Decision, Reliability, RolloutReport, StageReport
+from seal.report.numbers.scores import by_passage, candidate_scores, evaluation_score
+from seal.report.numbers.shapes import histogram
+from seal.report.numbers.source import RunFiles, Stage
+from seal.restem.reward import mean, present
+from seal.restem.rollout import candidates_of, shared_repeats
+from seal.restem.statistics import pass_counts, reliability
+
+BOUNDED_BIN = 0.1
+"""Width of a histogram's bars for graders between 0 and 1."""
+
+
+def rollout_report(files: RunFiles, stage: Stage, estimator: Estimator) -> RolloutReport:
+    """Rewards, gains and decisions of one round's candidates."""
+    selection, improve = files.selections.get(stage.round), files.stage("improve", stage.round)
+    fates = decisions(files, stage)
+    rewards = {
+        record.context_id: candidate_scores(record, "edit", "score") for record in stage.records
+    }
+    baseline = by_passage(stage.records, lambda record: evaluation_score(record.baseline, "score"))
+    means = by_passage(
+        stage.records,
+        lambda record: mean(candidate_scores(shared_repeats(record), "edit", "score").values()),
+    )
+    gains = _gains(stage.records, rewards, baseline, fates)
+    counts = pass_counts(gain for gain, _ in gains)
+    return RolloutReport(
+        round=stage.round,
+        policy_round=stage.policy_round,
+        passages=len(stage.records),
+        candidates=sum(len(record.edits) for record in stage.records),
+        decisions=dict(
+            sorted(Counter(fate for passage in fates.values() for fate in passage.values()).items())
+        ),
+        outcomes=dict(
+            sorted(
+                Counter(
+                    str(loop.outcome) for record in stage.records for loop in record.inner_loops
+                ).items()
+            )
+        ),
+        kept=len(selection.kept) if selection else 0,
+        improved=improve.summaries[0].policy is not None if improve else None,
+        selection_sha256=selection.sha256 if selection else "",
+        baseline=estimator.mean(baseline),
+        reward=estimator.mean(means),
+        best=estimator.mean(by_passage(stage.records, _best)),
+        gain=estimator.difference(means, baseline),
+        better=counts.improved,
+        equal=counts.unchanged,
+        worse=counts.worsened,
+        rewards=_reward_bins(files, rewards, fates),
+        gains=histogram(
+            gains,
+            width=None if files.spec.evaluation.grader == "logprob" else BOUNDED_BIN,
+            centred=True,
+        ),
+        reliability=_reliability(files, stage),
+    )
+
+
+def _best(record: ContextRecord) -> float | None:
+    """Reward of the best candidate; in a race, of those that ended it."""
+    return max(
+        present(
+            candidate.reward for candidate in candidates_of(record) if not candidate.eliminated
+        ),
+        default=None,
+    )
+
+
+def _gains(
+    records: Iterable[ContextRecord],
+    rewards: Mapping[str, Mapping[int, float]],
+    baseline: Mapping[str, float],
+    fates: Mapping[str, Mapping[int, Decision]],
+) -> list[tuple[float, bool]]:
+    """(gain, kept) of the candidates that have one."""
+    return [
+        (reward - baseline[record.context_id], fates[record.context_id].get(candidate) == "kept")
+        for record in records
+        if record.context_id in baseline
+        for candidate, reward in rewards[record.context_id].items()
+    ]
+
+
+def _reward_bins(
+    files: RunFiles,
+    rewards: Mapping[str, Mapping[int, float]],
+    fates: Mapping[str, Mapping[int, Decision]],
+) -> tuple[Bin, ...]:
+    values = [
+        (reward, fates[context_id].get(candidate) == "kept")
+        for context_id, candidates in rewards.items()
+        for candidate, reward in candidates.items()
+    ]
+    return histogram(
+        values, width=None if files.spec.evaluation.grader == "logprob" else BOUNDED_BIN
+    )
+
+
+def _reliability(files: RunFiles, stage: Stage) -> Reliability | None:
+    """Of the rewards of repeated trainings.
+
+    None after a race, which repeats what was lucky the first time.
+    """
+    if files.spec.inner.racing:
+        return None
+    repeats = files.spec.inner.repeats
+    rewards = [
+        [candidate.rewards for candidate in candidates_of(record)] for record in stage.records
+    ]
+    found = reliability(rewards, repeats=repeats) if repeats > 1 else None
+    if found is None:
+        return None
+    return Reliability(
+        candidates=found.candidates, repeats=repeats, single=found.single, averaged=found.averaged
+    )
+
+
+def stage_report(stage: Stage) -> StageReport:
+    """What a stage cost, summed over its finished shards."""
+    return StageReport(
+        stage=stage.name,
+        round=stage.round,
+        shards_done=len(stage.summaries),
+        shards=stage.shards,
+        seconds=max(summary.seconds for summary in stage.summaries),
+        inner_loops_run=sum(summary.inner_loops_run for summary in stage.summaries),
+        inner_loops_resumed=sum(summary.inner_loops_resumed for summary in stage.summaries),
+        outcomes=_sums(summary.outcomes for summary in stage.summaries),
+        tokens=_sums(summary.tokens for summary in stage.summaries),
+        engine_seconds=_float_sums(summary.engine_seconds for summary in stage.summaries),
+    )
+
+
+def _sums(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    return dict(sorted(total.items()))
+
+
+def _float_sums(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, amount in part.items():
+            total[name] = total.get(name, 0.0) + amount
+    return dict(sorted(total.items()))

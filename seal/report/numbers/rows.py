@@ -1,0 +1,244 @@
+"""The result table.
+
+What each kind of training makes of the answers to questions on passages that no policy has seen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from seal.records import AnswerRecord, ContextRecord, EvaluationRecord, InnerLoopKind
+from seal.report.numbers.estimates import Estimator
+from seal.report.numbers.model import METRICS, Estimate, Metric, RetainedRow, RowKind, ScoreRow
+from seal.report.numbers.scores import (
+    ByPassage,
+    adapted_scores,
+    answer_score,
+    baseline_scores,
+    by_passage,
+    loops_of,
+)
+from seal.report.numbers.source import RunFiles, Stage
+from seal.restem.reward import mean
+from seal.restem.statistics import paired_differences
+
+ROW_LABELS: Mapping[RowKind, str] = {
+    "base": "base model",
+    "passage": "passage only",
+    "edit": "self-edits, round {round}",
+    "gold": "gold questions (upper bound)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """One row before its statistics."""
+
+    kind: RowKind
+    round: int
+    scores: dict[Metric, ByPassage]
+    passages: int
+    evaluations: tuple[EvaluationRecord, ...]
+    outcomes: dict[str, int]
+
+    @property
+    def key(self) -> str:
+        return f"edit-{self.round}" if self.kind == "edit" else self.kind
+
+
+def score_rows(files: RunFiles, estimator: Estimator) -> tuple[ScoreRow, ...]:
+    """Base, passage only, self-edits of every validated round, gold.
+
+    What was not measured is absent.
+    """
+    measured = _measured(files)
+    references: dict[RowKind, dict[Metric, ByPassage]] = {
+        entry.kind: entry.scores for entry in measured if entry.kind != "edit"
+    }
+    return tuple(_score_row(entry, references, estimator) for entry in measured)
+
+
+def _score_row(
+    entry: _Measured, references: Mapping[RowKind, dict[Metric, ByPassage]], estimator: Estimator
+) -> ScoreRow:
+    return ScoreRow(
+        key=entry.key,
+        label=ROW_LABELS[entry.kind].format(round=entry.round),
+        kind=entry.kind,
+        round=entry.round,
+        metrics={metric: estimator.mean(entry.scores[metric]) for metric in METRICS},
+        over_passage=_over(entry, "passage", references, estimator),
+        over_base=_over(entry, "base", references, estimator),
+        passages_missing=entry.passages - len(entry.scores["score"]),
+        outcomes=entry.outcomes,
+        answers=sum(len(evaluation.answers) for evaluation in entry.evaluations),
+        answers_ungraded=sum(evaluation.ungraded for evaluation in entry.evaluations),
+    )
+
+
+def _over(
+    entry: _Measured,
+    reference: RowKind,
+    references: Mapping[RowKind, dict[Metric, ByPassage]],
+    estimator: Estimator,
+) -> dict[Metric, Estimate]:
+    """Paired differences to a reference row by metric.
+
+    None to itself or to a row that was not measured.
+    """
+    if entry.kind == reference or reference not in references:
+        return {}
+    return {
+        metric: estimator.difference(entry.scores[metric], references[reference][metric])
+        for metric in METRICS
+    }
+
+
+def _measured(files: RunFiles) -> list[_Measured]:
+    stages = list(files.named("validate"))
+    first = next((stage for stage in stages if stage.round == 0), None)
+    if first is None:
+        return []
+    base = _Measured(
+        kind="base",
+        round=0,
+        scores=baseline_scores(first.records),
+        passages=len(first.records),
+        evaluations=tuple(record.baseline for record in first.records),
+        outcomes={},
+    )
+    adapted = [
+        _adapted(first, "passage"),
+        *(_adapted(stage, "edit") for stage in stages),
+        _adapted(first, "gold"),
+    ]
+    return [base, *(entry for entry in adapted if entry)]
+
+
+def _adapted(stage: Stage, kind: InnerLoopKind) -> _Measured | None:
+    """The models that one kind of inner loop made; None if the stage ran none."""
+    loops = [loop for record in stage.records for loop in loops_of(record, kind)]
+    if not loops:
+        return None
+    return _Measured(
+        kind=kind,
+        round=stage.round,
+        scores=adapted_scores(stage.records, kind),
+        passages=len(stage.records),
+        evaluations=tuple(loop.evaluation for loop in loops if loop.evaluation),
+        outcomes=dict(sorted(Counter(str(loop.outcome) for loop in loops).items())),
+    )
+
+
+def retained_rows(files: RunFiles, estimator: Estimator) -> tuple[RetainedRow, ...]:
+    """Per policy: alone, adapted by its self-edits and, in round 0, by the bounds.
+
+    What was not asked is absent.
+    """
+    rows = []
+    for stage in files.named("validate"):
+        if stage.retained is not None:
+            rows.append(_policy_alone(stage, stage.retained, estimator))
+        kinds: tuple[InnerLoopKind, ...] = (
+            ("passage", "edit", "gold") if stage.round == 0 else ("edit",)
+        )
+        rows += [row for kind in kinds if (row := _adapted_retained(stage, kind, estimator))]
+    return tuple(rows)
+
+
+def _policy_alone(stage: Stage, retained: EvaluationRecord, estimator: Estimator) -> RetainedRow:
+    return RetainedRow(
+        key=f"policy-{stage.round}",
+        label="base model alone" if stage.round == 0 else f"policy of round {stage.round} alone",
+        round=stage.round,
+        policy_alone=True,
+        models=1,
+        answers=sum(answer_score(answer, "contains") is not None for answer in retained.answers),
+        score=estimator.mean(_by_retained_passage(retained, "score")),
+        accuracy=estimator.mean(_by_retained_passage(retained, "contains")),
+        accuracy_change=None,
+    )
+
+
+def _by_retained_passage(evaluation: EvaluationRecord, metric: Metric) -> ByPassage:
+    """Mean score by retained passage.
+
+    The passage is the part of a query's id before the last slash.
+    """
+    answers: dict[str, list[float | None]] = {}
+    for answer in evaluation.answers:
+        answers.setdefault(answer.query_id.rpartition("/")[0] or answer.query_id, []).append(
+            answer_score(answer, metric)
+        )
+    means = {passage: mean(scores) for passage, scores in answers.items()}
+    return {passage: value for passage, value in means.items() if value is not None}
+
+
+def _adapted_retained(
+    stage: Stage, kind: InnerLoopKind, estimator: Estimator
+) -> RetainedRow | None:
+    asked = [
+        loop.retained
+        for record in stage.records
+        for loop in loops_of(record, kind)
+        if loop.retained
+    ]
+    if not asked:
+        return None
+    round = stage.round
+    labels = {
+        "edit": f"self-edits, round {round}",
+        "passage": "passage only",
+        "gold": "gold questions",
+    }
+    policy = {
+        answer.query_id: answer_score(answer, "contains") for answer in _answers(stage.retained)
+    }
+    change = by_passage(stage.records, lambda record: mean(_changes(record, kind, policy)))
+    return RetainedRow(
+        key=f"{kind}-{round}",
+        label=f"adapted by {labels[kind]}",
+        round=round,
+        policy_alone=False,
+        models=len(asked),
+        answers=sum(
+            answer_score(answer, "contains") is not None
+            for evaluation in asked
+            for answer in evaluation.answers
+        ),
+        score=estimator.mean(_by_adapted_passage(stage.records, kind, "score")),
+        accuracy=estimator.mean(_by_adapted_passage(stage.records, kind, "contains")),
+        accuracy_change=estimator.mean(change) if policy else None,
+    )
+
+
+def _answers(evaluation: EvaluationRecord | None) -> Sequence[AnswerRecord]:
+    return evaluation.answers if evaluation else ()
+
+
+def _by_adapted_passage(
+    records: Sequence[ContextRecord], kind: InnerLoopKind, metric: Metric
+) -> ByPassage:
+    """Mean score by the passage that the models were adapted to."""
+    return by_passage(
+        records,
+        lambda record: mean(
+            answer_score(answer, metric)
+            for loop in loops_of(record, kind)
+            if loop.retained
+            for answer in loop.retained.answers
+        ),
+    )
+
+
+def _changes(
+    record: ContextRecord, kind: InnerLoopKind, policy: Mapping[str, float | None]
+) -> Iterable[float]:
+    """Adapted minus policy alone, question by question."""
+    for loop in loops_of(record, kind):
+        scores = {
+            answer.query_id: answer_score(answer, "contains") for answer in _answers(loop.retained)
+        }
+        yield from paired_differences(scores, policy).values()

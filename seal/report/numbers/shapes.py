@@ -1,0 +1,111 @@
+"""How edits and rewards are spread: lengths, diversity, histograms.
+
+A policy that collapses shows here before it shows in the accuracy.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from seal.report.numbers.model import Bin, EditShape, Spread
+from seal.report.numbers.source import Stage
+from seal.restem.reward import mean
+from seal.restem.statistics import diversity
+
+BINS = 12
+"""About so many bars in a histogram."""
+
+_WORDS = re.compile(r"\w+")
+
+
+def spread(values: Iterable[float]) -> Spread | None:
+    """Five numbers and the mean; None for an empty list."""
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    lower, median, upper = (
+        statistics.quantiles(ordered, n=4, method="inclusive") if len(ordered) > 1 else ordered * 3
+    )
+    return Spread(
+        n=len(ordered),
+        minimum=ordered[0],
+        lower_quartile=lower,
+        median=median,
+        upper_quartile=upper,
+        maximum=ordered[-1],
+        mean=statistics.fmean(ordered),
+    )
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words."""
+    return _WORDS.findall(text.casefold())
+
+
+def distinct_pairs_share(texts: Iterable[str]) -> float | None:
+    """Different pairs of neighbouring words among all of them (distinct-2).
+
+    None if there is no pair.
+    """
+    pairs = [pair for text in texts for pair in pairwise(words_of(text))]
+    return len(set(pairs)) / len(pairs) if pairs else None
+
+
+def edit_shape(stage: Stage) -> EditShape | None:
+    """How the edits of a rollout or validation look; None if it has none."""
+    edits = [edit for record in stage.records for edit in record.edits]
+    if not edits or stage.name == "improve":
+        return None
+    texts = [edit.text for edit in edits]
+    return EditShape(
+        stage=stage.name,
+        round=stage.round,
+        policy_round=stage.policy_round,
+        edits=len(edits),
+        empty=sum(not edit.examples for edit in edits),
+        truncated=sum(edit.truncated for edit in edits),
+        tokens=spread(edit.tokens for edit in edits),
+        examples=spread(len(edit.examples) for edit in edits),
+        unique_share=len(set(texts)) / len(texts),
+        distinct_pairs_share=distinct_pairs_share(texts),
+        diversity=mean(diversity([edit.text for edit in record.edits]) for record in stage.records),
+    )
+
+
+def histogram(
+    values: Sequence[tuple[float, bool]], *, width: float | None = None, centred: bool = False
+) -> tuple[Bin, ...]:
+    """Bars of equal width over (value, kept).
+
+    `width` None takes a round one; `centred` gives zero a bar of its own, around it. Rounding never
+    moves a value over an edge: values within 1e-9 of an edge belong to the bar above.
+    """
+    if not values:
+        return ()
+    numbers = [value for value, _ in values]
+    step = width or _round_width(max(numbers) - min(numbers))
+    offset = 0.5 if centred else 0.0
+    places = [(math.floor(value / step + offset + 1e-9), kept) for value, kept in values]
+    first, last = min(place for place, _ in places), max(place for place, _ in places)
+    return tuple(
+        Bin(
+            low=round((place - offset) * step, 9),
+            high=round((place + 1 - offset) * step, 9),
+            kept=sum(kept for where, kept in places if where == place),
+            dropped=sum(not kept for where, kept in places if where == place),
+        )
+        for place in range(first, last + 1)
+    )
+
+
+def _round_width(extent: float) -> float:
+    """1, 2 or 5 times a power of ten, so that `extent` takes about `BINS` bars."""
+    rough = max(extent, 1e-6) / BINS
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(
+        factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= rough * 0.999
+    )

@@ -1,0 +1,188 @@
+"""What a run left in the artifact store, read once and checked, for the report to be computed from.
+
+    {run}/spec.json, status.json, machine.json, contexts/{train,validation,retained}.jsonl
+    {run}/stages/r{round}-{stage}/shard-{0000}/{records.jsonl, retained.json, summary.json}
+    {run}/stages/r{round}-improve/selection.json
+
+Only shards that have a summary count: it is written last and names the digest of its records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from seal.artifacts import ArtifactStore
+from seal.domains.base import Context
+from seal.errors import Internal, NotFound
+from seal.records import ContextRecord, EvaluationRecord, SelectionRecord, ShardSummary
+from seal.report.numbers.model import Machine
+from seal.settings import RunSpec
+
+StageName = Literal["rollout", "improve", "validate"]
+
+_CONTEXTS = TypeAdapter(Context)
+
+
+class _Lenient(BaseModel):
+    """A part of a file that others own: what is not needed here is ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Condition(_Lenient):
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+
+
+class StatusFile(_Lenient):
+    """What the report needs of `status.json`."""
+
+    phase: str = "Unknown"
+    conditions: tuple[_Condition, ...] = ()
+    started_seconds: float | None = None
+    finished_seconds: float | None = None
+
+    @property
+    def failure(self) -> str:
+        """Reason and message of the condition Failed; empty unless it is true."""
+        failed = next(
+            (
+                condition
+                for condition in self.conditions
+                if condition.type == "Failed" and condition.status == "True"
+            ),
+            None,
+        )
+        return f"{failed.reason}: {failed.message}" if failed else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """The finished shards of one stage."""
+
+    name: StageName
+    round: int
+    shards: int
+    """Shards that the stage has in all."""
+    summaries: tuple[ShardSummary, ...]
+    records: tuple[ContextRecord, ...]
+    """Of all finished shards, ordered by context."""
+    retained: EvaluationRecord | None
+    """The policy alone on the retained set."""
+
+    @property
+    def complete(self) -> bool:
+        """True if no shard is missing."""
+        return len(self.summaries) == self.shards
+
+    @property
+    def policy_round(self) -> int:
+        """Round of the policy that the stage worked with."""
+        return self.round if self.name == "validate" else self.round - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFiles:
+    """A run as it lies in the store."""
+
+    spec: RunSpec
+    status: StatusFile
+    machine: Machine | None
+    contexts: dict[str, Context]
+    """All pinned contexts by id."""
+    stages: tuple[Stage, ...]
+    """Stages with at least one finished shard, in the order in which they run."""
+    selections: dict[int, SelectionRecord]
+    """By round."""
+
+    def stage(self, name: StageName, round: int) -> Stage | None:
+        """One stage, if any of it is finished."""
+        return next(
+            (stage for stage in self.stages if (stage.name, stage.round) == (name, round)), None
+        )
+
+    def named(self, name: StageName) -> Iterator[Stage]:
+        """Stages of one kind by round."""
+        return (stage for stage in self.stages if stage.name == name)
+
+
+def read_run(store: ArtifactStore, run: str) -> RunFiles:
+    """Read a run.
+
+    Raises:
+        NotFound: there is no such run.
+        Internal: a file is not what its summary or type says, naming it.
+    """
+    if not store.exists(f"{run}/spec.json"):
+        raise NotFound(
+            f"there is no run in {store.uri(run)}",
+            remedy="give the directory that holds the run's spec.json",
+        )
+    spec = store.read_json(f"{run}/spec.json", RunSpec)
+    order: list[tuple[StageName, int]] = [("validate", 0)]
+    for round in range(1, spec.rounds + 1):
+        order += [("rollout", round), ("improve", round), ("validate", round)]
+    found = (_read_stage(store, spec, run, name, round) for name, round in order)
+    selections = (
+        f"{run}/stages/r{round}-improve/selection.json" for round in range(1, spec.rounds + 1)
+    )
+    decided = [store.read_json(path, SelectionRecord) for path in selections if store.exists(path)]
+    status, machine = f"{run}/status.json", f"{run}/machine.json"
+    return RunFiles(
+        spec=spec,
+        status=store.read_json(status, StatusFile) if store.exists(status) else StatusFile(),
+        machine=store.read_json(machine, Machine) if store.exists(machine) else None,
+        contexts=dict(_read_contexts(store, run)),
+        stages=tuple(stage for stage in found if stage.summaries),
+        selections={selection.round: selection for selection in decided},
+    )
+
+
+def _read_contexts(store: ArtifactStore, run: str) -> Iterator[tuple[str, Context]]:
+    for name in ("retained", "train", "validation"):
+        path = f"{run}/contexts/{name}.jsonl"
+        if store.exists(path):
+            for line in store.read_bytes(path).splitlines():
+                context = _CONTEXTS.validate_json(line)
+                yield context.context_id, context
+
+
+def _read_stage(
+    store: ArtifactStore, spec: RunSpec, run: str, name: StageName, round: int
+) -> Stage:
+    shards = 1 if name == "improve" else spec.shards
+    summaries, records, retained = [], [], []
+    for shard in range(shards):
+        path = f"{run}/stages/r{round}-{name}/shard-{shard:04d}"
+        if not store.exists(f"{path}/summary.json"):
+            continue
+        summaries.append(store.read_json(f"{path}/summary.json", ShardSummary))
+        if name != "improve":
+            records += _read_records(store, f"{path}/records.jsonl", summaries[-1])
+        if store.exists(f"{path}/retained.json"):
+            retained.append(store.read_json(f"{path}/retained.json", EvaluationRecord))
+    return Stage(
+        name=name,
+        round=round,
+        shards=shards,
+        summaries=tuple(summaries),
+        records=tuple(sorted(records, key=lambda record: record.context_id)),
+        retained=retained[0] if retained else None,
+    )
+
+
+def _read_records(store: ArtifactStore, path: str, summary: ShardSummary) -> list[ContextRecord]:
+    content = store.read_bytes(path)
+    if hashlib.sha256(content).hexdigest() != summary.result_sha256:
+        raise Internal(
+            f"{store.uri(path)} is not the file of its summary",
+            remedy="delete its shard's directory and resume the run",
+        )
+    return [ContextRecord.model_validate_json(line) for line in content.splitlines()]

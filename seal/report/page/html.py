@@ -1,0 +1,267 @@
+"""The page: one self-contained HTML file, without scripts and without the network, from a `Report` and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from seal.report.formats import MISSING, plain, plural, score
+from seal.report.numbers.model import (
+    AnswerEntry,
+    EditEntry,
+    PassageEntry,
+    PassageGroup,
+    QuestionEntry,
+    Report,
+)
+from seal.report.page import appendix
+from seal.report.page.markup import Child, Html, details, join, paragraph, table, tag
+from seal.report.page.opening import opening
+from seal.report.page.style import CSS
+
+OPEN_PASSAGES = 2
+"""Passages of each part that are unfolded when the page opens."""
+MARKS: Mapping[float, str] = {1.0: "✓", 0.0: "✗"}
+
+Section = Callable[[Report], Html | None]
+
+
+def render_html(report: Report) -> str:
+    """The page as text. Everything that a model or a data set wrote is escaped."""
+    from seal.report.page import sections  # loads matplotlib
+
+    parts: tuple[tuple[str, str, Section], ...] = (
+        ("results", "What each kind of training gives", sections.results),
+        ("rewards", "Rewards of the candidates", sections.rewards),
+        ("edits", "How the edits look", sections.edits),
+        ("forgetting", "What is forgotten", sections.forgetting),
+        ("cost", "Time and tokens", appendix.cost),
+        ("kept", "Edits kept and dropped", kept_and_dropped),
+        ("answers", "Answers before and after", answers),
+        ("settings", "Settings", appendix.settings),
+    )
+    filled = [
+        (name, title, body)
+        for name, title, section in parts
+        if (body := section(report)) is not None
+    ]
+    content = join(
+        opening(report),
+        tag(
+            "nav",
+            *(tag("a", title, href=f"#{name}") for name, title, _ in filled),
+            aria_label="Parts",
+        ),
+        *(tag("section", tag("h2", title), body, id=name) for name, title, body in filled),
+    )
+    head = join(
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag(
+            "meta",
+            http_equiv="Content-Security-Policy",
+            content="default-src 'none'; style-src 'unsafe-inline'",
+        ),
+        tag("title", f"SEAL run {report.run}"),
+        tag("style", Html(CSS)),
+    )
+    return f"<!doctype html>\n{tag('html', tag('head', head), tag('body', content), lang='en')}\n"
+
+
+def kept_and_dropped(report: Report) -> Html | None:
+    """Per round and training passage.
+
+    Kept edits beside dropped ones, and the answers before and after each.
+    """
+    if not any(group.passages for group in report.rollout_details):
+        return None
+    grader = report.spec.evaluation.grader
+    return join(
+        paragraph(
+            "Left the edits that the next policy learnt, right the others with the reason. Below "
+            "each passage: what the model answered "
+            "before, and after training on each candidate. ✓ the answer holds the gold answer, ✗ "
+            "it does not."
+        ),
+        *(_round(group, grader) for group in report.rollout_details),
+    )
+
+
+def _round(group: PassageGroup, grader: str) -> Html:
+    passages = (
+        details(
+            _edits_summary(passage, grader),
+            _text(passage),
+            _sides(passage, grader),
+            _answers_of(passage, _candidate_heads(passage)),
+            open_=place < OPEN_PASSAGES,
+        )
+        for place, passage in enumerate(group.passages)
+    )
+    return join(tag("h3", f"Round {group.round}"), _shown(group), *passages)
+
+
+def _shown(group: PassageGroup) -> Html | None:
+    if len(group.passages) == group.passages_total:
+        return None
+    return tag(
+        "p",
+        f"The first {len(group.passages)} of {plural(group.passages_total, 'passage')}; all are "
+        "in records.jsonl of the stage.",
+        class_="soft",
+    )
+
+
+def _edits_summary(passage: PassageEntry, grader: str) -> Html:
+    kept = [edit for edit in passage.edits if edit.decision == "kept"]
+    rewards = ", ".join(score(edit.reward, "score", grader) for edit in kept)
+    outcome = (
+        f"kept {len(kept)} of {plural(len(passage.edits), 'edit')} (reward {rewards})"
+        if kept
+        else f"kept none of {plural(len(passage.edits), 'edit')}"
+    )
+    return join(
+        tag("b", passage.title or passage.context_id),
+        f" · before {score(passage.baseline, 'score', grader)} · {outcome}",
+    )
+
+
+def _text(passage: PassageEntry) -> Html | None:
+    return tag("blockquote", passage.text) if passage.text else None
+
+
+def _sides(passage: PassageEntry, grader: str) -> Html:
+    """Two columns: kept and dropped."""
+    kept = [edit for edit in passage.edits if edit.decision == "kept"]
+    dropped = [edit for edit in passage.edits if edit.decision != "kept"]
+    return tag(
+        "div",
+        tag(
+            "div",
+            tag("h4", "Kept"),
+            *(_card(edit, grader) for edit in kept),
+            None if kept else tag("p", "No edit of this passage.", class_="soft"),
+            class_="kept",
+        ),
+        tag(
+            "div",
+            tag("h4", "Dropped"),
+            *(_card(edit, grader) for edit in dropped),
+            None if dropped else tag("p", "None.", class_="soft"),
+            class_="dropped",
+        ),
+        class_="sides",
+    )
+
+
+def _card(edit: EditEntry, grader: str) -> Html:
+    """One edit: fate, numbers, text, training examples."""
+    gained = score(edit.gain, "score", grader, signed=True)
+    numbers = f" reward {score(edit.reward, 'score', grader)}, gain {gained}, {plural(edit.tokens, 'token')}"
+    return tag(
+        "div",
+        paragraph(
+            tag("b", f"Candidate {edit.candidate} "),
+            tag("span", edit.decision, class_="tagged"),
+            numbers,
+            ", cut off" if edit.truncated else None,
+        ),
+        tag("pre", edit.text) if edit.text.strip() else tag("p", "(empty text)", class_="soft"),
+        _examples(edit),
+        class_="card",
+    )
+
+
+def _examples(edit: EditEntry) -> Html:
+    if not edit.examples:
+        return tag("p", "No training example could be parsed from it.", class_="soft")
+    items = (
+        tag(
+            "li",
+            tag("span", example.prompt, class_="asked") if example.prompt else None,
+            " " if example.prompt else None,
+            example.completion,
+        )
+        for example in edit.examples
+    )
+    return details(
+        plural(len(edit.examples), "training example"), tag("ol", *items, class_="examples")
+    )
+
+
+def _candidate_heads(passage: PassageEntry) -> dict[str, str]:
+    return {"before": "before"} | {
+        edit.key: f"candidate {edit.candidate} ({edit.decision})" for edit in passage.edits
+    }
+
+
+def answers(report: Report) -> Html | None:
+    """Per validation passage: each question with the answers of all rows."""
+    group = report.validation_details
+    if group is None or not group.passages:
+        return None
+    heads = {row.key: row.label for row in report.rows}
+    return join(
+        paragraph(
+            "Validation passages. ✓ the answer holds the gold answer, ✗ it does not. With several "
+            "edits or repeats the first one is shown."
+        ),
+        _shown(group),
+        *(
+            details(
+                _answers_summary(passage, heads),
+                _text(passage),
+                _answers_of(passage, heads),
+                open_=place < OPEN_PASSAGES,
+            )
+            for place, passage in enumerate(group.passages)
+        ),
+    )
+
+
+def _answers_summary(passage: PassageEntry, heads: Mapping[str, str]) -> Html:
+    """How many answers of each row are right."""
+    right = []
+    for key, label in heads.items():
+        graded = [
+            answer.contains
+            for question in passage.questions
+            if (answer := question.answers.get(key)) and answer.contains is not None
+        ]
+        if graded:
+            right.append(f"{label} {sum(graded):.0f}/{len(graded)}")
+    return join(tag("b", passage.title or passage.context_id), f" · {', '.join(right)}")
+
+
+def _answers_of(passage: PassageEntry, heads: Mapping[str, str]) -> Html:
+    """A table of questions and answers; columns that nobody answered are left out."""
+    columns = [
+        key for key in heads if any(key in question.answers for question in passage.questions)
+    ]
+    head: list[Child] = ["question", "gold answer", *(heads[key] for key in columns)]
+    rows = [_question_cells(question, columns) for question in passage.questions]
+    return table(
+        "Questions and answers",
+        head,
+        rows,
+        words=dict.fromkeys(range(len(head)), ""),
+        class_="answers",
+    )
+
+
+def _question_cells(question: QuestionEntry, columns: list[str]) -> list[Child]:
+    return [
+        question.question,
+        question.gold,
+        *(_answer_cell(question.answers.get(key)) for key in columns),
+    ]
+
+
+def _answer_cell(answer: AnswerEntry | None) -> Html:
+    if answer is None:
+        return join(MISSING)
+    mark = (
+        "ungraded"
+        if answer.contains is None
+        else MARKS.get(answer.contains, plain(answer.contains, digits=2))
+    )
+    return join(tag("span", mark, class_="mark"), " ", answer.answer or "(empty)")

@@ -1,0 +1,350 @@
+"""Local mode: refusals before anything starts, failures on the way, and stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import pytest
+from controller_harness import IMPATIENT, small_spec
+from fake_services import Fakes, serve_fakes
+from resume_harness import REPOSITORY, Effects, Scene
+
+from controller_svc.core import AttemptBudget, Phase, RunStatus, Stage
+from controller_svc.local.files import run_lock
+from controller_svc.local.world import check_run, read_status, run_local
+from controller_svc.worker.progress import TaskProgress
+from controller_svc.worker.store import status_path
+from seal.artifacts import ArtifactStore
+from seal.errors import Conflict, InvalidInput
+from seal.settings import DataSettings, EditSettings, EngineSettings, RunSpec
+from seal.telemetry import metrics
+
+QUICK = AttemptBudget(attempts=3, base_seconds=0.01, max_seconds=0.02)
+
+
+class Watcher:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.statuses: list[RunStatus] = []
+        self.progress: list[TaskProgress] = []
+        self.then: Callable[[TaskProgress], None] = lambda progress: None
+
+    def on_status(self, status: RunStatus) -> None:
+        self.statuses.append(status)
+
+    def on_progress(self, progress: TaskProgress) -> None:
+        self.progress.append(progress)
+        self.then(progress)
+
+
+async def run(
+    spec: RunSpec,
+    directory: Path,
+    *,
+    resume: bool = False,
+    fakes: Fakes | None = None,
+    watcher: Watcher | None = None,
+) -> RunStatus:
+    """One local run on fakes."""
+    async with serve_fakes(fakes or Fakes()) as addresses:
+        return await run_local(
+            spec,
+            root=directory / "artifacts",
+            services=addresses,
+            resume=resume,
+            progress=watcher or Watcher(),
+            settings=IMPATIENT,
+            budget=QUICK,
+        )
+
+
+async def test_a_run_is_not_started_over_an_existing_one(tmp_path: Path) -> None:
+    spec = small_spec(tmp_path, rounds=0)
+    await run(spec, tmp_path)
+    with pytest.raises(
+        Conflict, match=r"run 'demo' exists already \(Complete\).*--resume"
+    ) as refused:
+        await run(spec, tmp_path)
+    assert "--resume" in refused.value.remedy
+    with pytest.raises(Conflict):
+        await check_run(spec, root=tmp_path / "artifacts")
+
+
+async def test_a_resume_with_another_spec_names_the_fields_that_differ(tmp_path: Path) -> None:
+    spec = small_spec(tmp_path, rounds=0)
+    await run(spec, tmp_path)
+    before = (tmp_path / "artifacts" / status_path("demo")).read_bytes()
+    changed = spec.model_copy(update={"seed": 7, "edit": EditSettings(k=4, family="rewrite")})
+    with pytest.raises(
+        Conflict, match=r"edit\.family: 'implications' -> 'rewrite', edit\.k: 3 -> 4, seed: 0 -> 7"
+    ) as refused:
+        await run(changed, tmp_path, resume=True)
+    assert refused.value.field == "edit.family"
+    assert (tmp_path / "artifacts" / status_path("demo")).read_bytes() == before
+
+
+async def test_of_many_differing_fields_the_first_are_named_and_the_rest_counted(
+    tmp_path: Path,
+) -> None:
+    spec = small_spec(tmp_path, rounds=0)
+    await run(spec, tmp_path)
+    engine = EngineSettings(slots=3, dtype="float32", device="cuda", threads=2)
+    with pytest.raises(
+        Conflict, match=r"engine\.device: .*, engine\.dtype: .*, engine\.slots: .* and 1 more"
+    ):
+        await run(spec.model_copy(update={"engine": engine}), tmp_path, resume=True)
+
+
+def hold_lock(root: Path) -> subprocess.Popen[str]:
+    """A process that runs `demo`."""
+    script = """
+        import sys
+        from controller_svc.local.files import run_lock
+        from seal.artifacts import ArtifactStore
+        with run_lock(ArtifactStore(sys.argv[1]), "demo"):
+            print("locked", flush=True)
+            sys.stdin.read()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(root)]
+    holder = subprocess.Popen(
+        command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "locked\n"
+    return holder
+
+
+async def test_two_processes_do_not_run_the_same_run(tmp_path: Path) -> None:
+    with hold_lock(tmp_path / "artifacts") as other:
+        with pytest.raises(Conflict, match=f"is being run by process {other.pid}"):
+            await run(small_spec(tmp_path), tmp_path)
+        other.kill()
+    with run_lock(ArtifactStore(str(tmp_path / "artifacts")), "demo"):
+        pass
+
+
+async def test_refused_data_leave_no_run_behind(tmp_path: Path) -> None:
+    spec = small_spec(tmp_path)
+    leaking = spec.model_copy(
+        update={
+            "data": DataSettings(train=spec.data.train, validation=spec.data.train, retained="")
+        }
+    )
+    with pytest.raises(InvalidInput):
+        await run(leaking, tmp_path)
+    with pytest.raises(InvalidInput):
+        await check_run(leaking, root=tmp_path / "artifacts")
+    assert await read_status(ArtifactStore(str(tmp_path / "artifacts")), "demo") is None
+    assert (await run(spec, tmp_path)).phase is Phase.COMPLETE
+
+
+async def test_a_permanent_error_ends_the_run_with_its_reason_and_a_resume_tries_again(
+    tmp_path: Path,
+) -> None:
+    spec = small_spec(tmp_path, rounds=1)
+    fakes = Fakes(
+        fail=lambda kind, name, call: grpc.StatusCode.NOT_FOUND if "/improve/" in name else None
+    )
+    failed = await run(spec, tmp_path, fakes=fakes)
+    condition = failed.condition("Failed")
+    assert failed.phase is Phase.FAILED
+    assert condition is not None
+    assert (condition.status, condition.reason) == ("True", "NotFound")
+    assert failed == await read_status(ArtifactStore(str(tmp_path / "artifacts")), "demo")
+    done = await run(spec, tmp_path, resume=True)
+    assert done.phase is Phase.COMPLETE
+    assert done.condition("Failed") is not None
+    assert [c.type for c in done.conditions if c.status == "True"] == ["Complete"]
+
+
+async def test_a_task_that_fails_transiently_is_tried_again_and_takes_up_its_own_work(
+    tmp_path: Path,
+) -> None:
+    spec, watcher = small_spec(tmp_path, rounds=1), Watcher()
+
+    def fail(kind: str, name: str, call: int) -> grpc.StatusCode | None:
+        hit = kind == "train" and "rollout/edit/tower-2" in name and call < IMPATIENT.call_attempts
+        return grpc.StatusCode.UNAVAILABLE if hit else None
+
+    fakes = Fakes(fail=fail)
+    status = await run(spec, tmp_path, fakes=fakes, watcher=watcher)
+    assert status.phase is Phase.COMPLETE
+    assert status.counters.tasks_failed == 1
+    assert "demo-r1-rollout-0-a2" in {task.name for seen in watcher.statuses for task in seen.tasks}
+    one = status.rounds[1]
+    assert one.inner_loops_run + one.inner_loops_resumed == 18 + 8
+    assert one.inner_loops_resumed > 0
+
+
+async def test_attempts_end_and_the_condition_says_what_failed(tmp_path: Path) -> None:
+    fakes = Fakes(
+        fail=lambda kind, name, call: grpc.StatusCode.UNAVAILABLE if kind == "generate" else None
+    )
+    status = await run(small_spec(tmp_path), tmp_path, fakes=fakes)
+    condition = status.condition("Failed")
+    assert condition is not None
+    assert condition.reason == "AttemptsExhausted"
+    assert "demo-r0-validate-0-a3" in condition.message
+    assert "fails as the test wants it" in condition.message
+
+
+async def test_a_defect_of_a_worker_ends_the_run_and_not_the_controller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr("controller_svc.worker.task.shard_scores", broken)
+    status = await run(small_spec(tmp_path), tmp_path)
+    condition = status.condition("Failed")
+    assert condition is not None
+    assert condition.reason == "Internal"
+    assert "ZeroDivisionError: a defect" in condition.message
+
+
+async def test_a_full_disk_stops_the_run_without_a_false_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seal.errors import Exhausted
+
+    write = ArtifactStore.write_bytes
+
+    def full(self: ArtifactStore, path: str, content: bytes) -> None:
+        if "/inner/" in path:
+            raise Exhausted(f"no space left to write {path}", remedy="free space on that disk")
+        write(self, path, content)
+
+    spec = small_spec(tmp_path, rounds=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(ArtifactStore, "write_bytes", full)
+        status = await run(spec, tmp_path)
+    condition = status.condition("Failed")
+    assert condition is not None
+    assert "no space left" in condition.message
+    assert (await run(spec, tmp_path, resume=True)).phase is Phase.COMPLETE
+
+
+async def test_cancelling_stops_every_task_and_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
+    spec, watcher, training = small_spec(tmp_path, rounds=1), Watcher(), asyncio.Event()
+    watcher.then = lambda progress: (
+        training.set() if progress.stage is Stage.ROLLOUT and progress.trained_steps else None
+    )
+    running = asyncio.create_task(
+        run(spec, tmp_path, fakes=Fakes(delay_seconds=0.02), watcher=watcher)
+    )
+    await asyncio.wait_for(training.wait(), 20)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    left = await read_status(ArtifactStore(str(tmp_path / "artifacts")), "demo")
+    assert left is not None
+    assert (left.phase, left.stage) == (Phase.RUNNING, Stage.ROLLOUT)
+    assert [
+        task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("demo-")
+    ] == []
+    assert (await run(spec, tmp_path, resume=True)).phase is Phase.COMPLETE
+
+
+async def test_no_task_starts_before_its_intent_is_on_disk(tmp_path: Path) -> None:
+    store, unknown = ArtifactStore(str(tmp_path / "artifacts")), []
+
+    def check(kind: str, name: str, call: int) -> None:
+        status = store.read_json(status_path("demo"), RunStatus)
+        if name.split("/")[1:3] != [f"r{status.round}", status.stage]:
+            unknown.append(name)
+
+    status = await run(small_spec(tmp_path, rounds=1), tmp_path, fakes=Fakes(fail=check))
+    assert status.phase is Phase.COMPLETE
+    assert unknown == []
+
+
+async def test_a_finished_run_is_resumed_without_a_call(tmp_path: Path) -> None:
+    spec, fakes = small_spec(tmp_path, rounds=0), Fakes()
+    done = await run(spec, tmp_path)
+    assert await run(spec, tmp_path, resume=True, fakes=fakes) == done
+    assert fakes.calls == {}
+    assert await check_run(spec, root=tmp_path / "artifacts", resume=True) == done
+
+
+async def test_inner_loops_are_counted_by_outcome_as_the_status_counts_them(tmp_path: Path) -> None:
+    def counted() -> dict[str, float]:
+        samples = next(iter(metrics.inner_loops.collect())).samples
+        return {
+            sample.labels["outcome"]: sample.value
+            for sample in samples
+            if sample.name.endswith("_total")
+        }
+
+    before = counted()
+    status = await run(small_spec(tmp_path, rounds=1), tmp_path)
+    totals: dict[str, float] = {}
+    for name, number in (item for entry in status.rounds for item in entry.outcomes.items()):
+        stage, outcome = name.split("/")
+        if stage != "improve":
+            totals[outcome] = totals.get(outcome, 0) + number
+    assert {
+        outcome: value - before.get(outcome, 0)
+        for outcome, value in counted().items()
+        if value != before.get(outcome)
+    } == totals
+
+
+async def test_a_lost_status_is_rebuilt_from_what_is_committed(tmp_path: Path) -> None:
+    spec, fakes = small_spec(tmp_path, rounds=1), Fakes()
+    done = await run(spec, tmp_path)
+    (tmp_path / "artifacts" / status_path("demo")).unlink()
+    again = await run(spec, tmp_path, resume=True, fakes=fakes)
+    assert fakes.calls == {}
+    assert (again.policies, again.rounds) == (done.policies, done.rounds)
+
+
+def spoil(spec: RunSpec) -> None:
+    for path in (spec.data.train, spec.data.validation, spec.data.retained):
+        Path(path).write_text("not even JSON")
+
+
+async def test_a_run_is_pinned_to_the_data_it_began_with(tmp_path: Path) -> None:
+    spec = small_spec(tmp_path, rounds=1)
+    failing = Fakes(
+        fail=lambda kind, name, call: grpc.StatusCode.INTERNAL if "/r1/rollout" in name else None
+    )
+    await run(spec, tmp_path, fakes=failing)
+    spoil(spec)
+    assert (await run(spec, tmp_path, resume=True)).phase is Phase.COMPLETE
+
+
+async def test_a_resume_of_a_run_that_never_began_begins_it(tmp_path: Path) -> None:
+    assert (
+        await run(small_spec(tmp_path, rounds=0), tmp_path, resume=True)
+    ).phase is Phase.COMPLETE
+
+
+async def test_the_same_seeds_give_the_same_digests_and_another_seed_others(tmp_path: Path) -> None:
+    finals = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        directory = tmp_path / name
+        directory.mkdir()
+        scene = Scene(
+            spec=small_spec(tmp_path, seed=seed, shards=2), directory=directory, settings=IMPATIENT
+        )
+        await scene.run(resume=False, effects=Effects())
+        finals.append(scene.final())
+    assert finals[0] == finals[1] != finals[2]
+
+
+async def test_the_watcher_sees_every_stage_in_order_and_no_step_back(tmp_path: Path) -> None:
+    watcher = Watcher()
+    await run(small_spec(tmp_path, rounds=1, shards=2), tmp_path, watcher=watcher)
+    stages = [(status.round, status.stage) for status in watcher.statuses]
+    order = [(0, None), (0, "validate"), (1, "rollout"), (1, "improve"), (1, "validate"), (1, None)]
+    assert list(dict.fromkeys(stages)) == order
+    for name in {progress.name for progress in watcher.progress}:
+        done = [progress.inner_loops_done for progress in watcher.progress if progress.name == name]
+        assert done == sorted(done)

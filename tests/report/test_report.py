@@ -1,0 +1,447 @@
+"""The report's numbers.
+
+What is missing stays missing, means are over passages, and every figure can be recomputed from the
+records.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from synthetic_run import MACHINE, Maker, Recipe, make_run
+
+from seal.artifacts import ArtifactStore
+from seal.errors import Internal, NotFound
+from seal.outcomes import Outcome
+from seal.records import ContextRecord, SelectionRecord, ShardSummary
+from seal.report import Report, build_report
+from seal.report.numbers.shapes import distinct_pairs_share, histogram, spread
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def full_store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    store = ArtifactStore(str(tmp_path_factory.mktemp("full")))
+    make_run(store)
+    return store
+
+
+@pytest.fixture(scope="module")
+def full(full_store: ArtifactStore) -> Report:
+    return build_report(full_store, "demo")
+
+
+def report_of(store: ArtifactStore, **recipe: object) -> Report:
+    return build_report(store, make_run(store, **recipe))
+
+
+def records_of(store: ArtifactStore, stage: str) -> list[ContextRecord]:
+    lines = store.read_bytes(f"demo/stages/{stage}/shard-0000/records.jsonl").splitlines()
+    return [ContextRecord.model_validate_json(line) for line in lines]
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def test_a_directory_without_a_run_is_refused_with_the_remedy(store: ArtifactStore) -> None:
+    with pytest.raises(NotFound, match=r"spec\.json"):
+        build_report(store, "demo")
+
+
+def test_records_that_are_not_those_of_their_summary_are_refused_naming_the_file(
+    store: ArtifactStore,
+) -> None:
+    run = make_run(store)
+    path = f"{run}/stages/r1-rollout/shard-0000/records.jsonl"
+    store.write_bytes(path, store.read_bytes(path)[:-20])
+    with pytest.raises(Internal, match=r"r1-rollout/shard-0000/records\.jsonl"):
+        build_report(store, run)
+
+
+def test_a_shard_without_summary_does_not_count(store: ArtifactStore, tmp_path: Path) -> None:
+    run = make_run(store, shards=2, stages_done=1)
+    (tmp_path / run / "stages/r0-validate/shard-0001/summary.json").unlink()
+    report = build_report(store, run)
+    assert report.validation_passages == 8
+    assert any("1 of 2 shards" in note for note in report.notes)
+    assert report.rounds_done == 0
+
+
+def test_a_run_that_has_finished_nothing_has_a_report_that_says_so(store: ArtifactStore) -> None:
+    report = report_of(store, stages_done=0)
+    assert report.rows == report.stages == report.rollouts == ()
+    assert any("not finished" in note for note in report.notes)
+    assert report.last_edit_row is None
+
+
+def test_a_failed_run_says_why(store: ArtifactStore) -> None:
+    from synthetic_run import Status
+
+    run = make_run(store, stages_done=2)
+    condition = {
+        "type": "Failed",
+        "status": "True",
+        "reason": "Exhausted",
+        "message": "the disk is full",
+    }
+    store.write_json(f"{run}/status.json", Status(phase="Failed", conditions=(condition,)))
+    report = build_report(store, run)
+    assert report.failure == "Exhausted: the disk is full"
+    assert "The run failed: Exhausted: the disk is full" in report.notes
+
+
+def test_only_round_zero_has_rows_of_round_zero_and_no_rollout(store: ArtifactStore) -> None:
+    report = report_of(store, stages_done=1)
+    assert [row.key for row in report.rows] == ["base", "passage", "edit-0", "gold"]
+    assert report.rollouts == report.rollout_details == ()
+    assert report.last_edit_row is report.row("edit-0")
+
+
+def test_rows_are_base_passage_edits_by_round_and_gold(full: Report) -> None:
+    assert [row.key for row in full.rows] == [
+        "base",
+        "passage",
+        "edit-0",
+        "edit-1",
+        "edit-2",
+        "gold",
+    ]
+
+
+def test_a_bound_that_was_not_measured_has_no_row(store: ArtifactStore) -> None:
+    assert report_of(store, gold=False).row("gold") is None
+
+
+def test_a_score_is_the_mean_over_passages_of_the_mean_over_candidates_of_the_mean_over_repeats(
+    store: ArtifactStore,
+) -> None:
+    def two_edits(maker: Maker) -> None:
+        validation = maker.spec.validation.model_copy(update={"edits_per_context": 2})
+        maker.spec = maker.spec.model_copy(update={"validation": validation})
+
+    report = build_report(
+        store,
+        make_run(
+            store, two_edits, stages_done=1, repeats=3, diverged=0.2, ungraded=0.1, invalid=0.2
+        ),
+    )
+    passages = []
+    for record in records_of(store, "r0-validate"):
+        candidates = []
+        for candidate in (0, 1):
+            loops = [
+                loop
+                for loop in record.inner_loops
+                if (loop.kind, loop.candidate) == ("edit", candidate) and loop.evaluation
+            ]
+            graded = [
+                [a.contains for a in loop.evaluation.answers if a.outcome is Outcome.OK]
+                for loop in loops
+                if loop.evaluation
+            ]
+            repeats = [mean(answers) for answers in graded if answers]
+            candidates += [mean(repeats)] if repeats else []
+        passages += [mean(candidates)] if candidates else []
+    row = report.row("edit-0")
+    assert row is not None
+    assert 0 < len(passages) <= 16
+    assert row.metrics["contains"].n == len(passages)
+    assert row.metrics["contains"].mean == pytest.approx(mean(passages))
+    assert row.passages_missing == 16 - len(passages)
+
+
+def test_the_difference_to_passage_only_is_paired_over_passages_that_have_both(
+    store: ArtifactStore,
+) -> None:
+    report = report_of(store, stages_done=1, invalid=0.4)
+    differences = []
+    for record in records_of(store, "r0-validate"):
+        rewards = {
+            loop.kind: loop.evaluation.reward for loop in record.inner_loops if loop.evaluation
+        }
+        if "edit" in rewards and "passage" in rewards:
+            differences.append((rewards["edit"] or 0.0) - (rewards["passage"] or 0.0))
+    row = report.row("edit-0")
+    assert row is not None
+    estimate = row.over_passage["score"]
+    assert 2 < len(differences) < 16
+    assert (estimate.n, estimate.mean) == (len(differences), pytest.approx(mean(differences)))
+    assert estimate.low is not None
+    assert estimate.high is not None
+    assert estimate.low <= mean(differences) <= estimate.high
+
+
+def test_no_row_is_compared_with_itself(store: ArtifactStore) -> None:
+    report = report_of(store, stages_done=1)
+    assert {row.key for row in report.rows if not row.over_passage} == {"passage"}
+    assert {row.key for row in report.rows if not row.over_base} == {"base"}
+
+
+def test_an_ungraded_answer_is_left_out_and_counted(store: ArtifactStore) -> None:
+    full, holes = Maker(Recipe()), Maker(Recipe(ungraded=1.0))
+    graded = full.evaluate(full.validation[:1], 1.0)
+    assert graded.reward == 1.0
+    assert holes.evaluate(holes.validation[:1], 1.0).reward is None
+    report = report_of(store, ungraded=0.5, stages_done=1, gain=0.0, gold=True)
+    gold = report.row("gold")
+    assert gold is not None
+    assert gold.answers_ungraded > 0
+    assert gold.metrics["exact"].mean == pytest.approx(0.93, abs=0.08), (
+        "ungraded answers would pull it to half of that"
+    )
+
+
+def test_a_run_in_which_nothing_was_graded_has_no_means(store: ArtifactStore) -> None:
+    report = report_of(store, ungraded=1.0, repeats=2)
+    assert all(row.metrics[metric].mean is None for row in report.rows for metric in row.metrics)
+    assert all(row.passages_missing == 16 for row in report.rows)
+    assert all(rollout.kept == 0 and rollout.rewards == () for rollout in report.rollouts)
+    assert all(rollout.reliability is None for rollout in report.rollouts)
+
+
+def test_edits_that_are_all_empty_leave_a_row_without_score(store: ArtifactStore) -> None:
+    report = report_of(store, invalid=1.0, stages_done=2)
+    row, rollout = report.row("edit-0"), report.rollouts[0]
+    assert row is not None
+    assert row.metrics["f1"].mean is None
+    assert row.outcomes == {"invalid": 16}
+    assert rollout.decisions == {"invalid": 48}
+    assert report.shapes[0].empty == report.shapes[0].edits == 16
+
+
+def test_a_round_that_kept_nothing_says_that_the_policy_stays(store: ArtifactStore) -> None:
+    report = report_of(store, perfect_before=True)
+    assert [rollout.improved for rollout in report.rollouts] == [False, False]
+    assert "Round 1 kept no edit: its policy is that of round 0." in report.notes
+
+
+def test_every_candidate_has_one_decision_and_they_are_those_of_the_selection(
+    store: ArtifactStore,
+) -> None:
+    run = make_run(store, invalid=0.2, diverged=0.1)
+    report = build_report(store, run)
+    for rollout, details in zip(report.rollouts, report.rollout_details, strict=True):
+        selection = store.read_json(
+            f"{run}/stages/r{rollout.round}-improve/selection.json", SelectionRecord
+        )
+        assert rollout.decisions == {"kept": len(selection.kept)} | selection.dropped
+        assert sum(rollout.decisions.values()) == rollout.candidates == 48
+        shown = Counter(edit.decision for passage in details.passages for edit in passage.edits)
+        assert dict(shown) == rollout.decisions
+        kept = {
+            (passage.context_id, edit.candidate)
+            for passage in details.passages
+            for edit in passage.edits
+            if edit.decision == "kept"
+        }
+        assert kept == {(edit.context_id, edit.candidate) for edit in selection.kept}
+
+
+def test_before_the_selection_graded_candidates_are_undecided(store: ArtifactStore) -> None:
+    report = report_of(store, stages_done=2, invalid=0.2)
+    assert set(report.rollouts[0].decisions) <= {"undecided", "invalid", "diverged"}
+    assert report.rollouts[0].decisions["undecided"] > 20
+    assert report.rollouts[0].improved is None
+
+
+def test_histograms_hold_every_graded_candidate_once(full: Report) -> None:
+    for rollout in full.rollouts:
+        graded = rollout.better + rollout.equal + rollout.worse
+        assert sum(each.kept + each.dropped for each in rollout.rewards) == graded
+        assert sum(each.kept + each.dropped for each in rollout.gains) == graded
+        assert sum(each.kept for each in rollout.gains) == rollout.kept
+
+
+def test_a_gain_of_zero_has_a_bar_of_its_own() -> None:
+    bins = histogram(
+        [(0.0, False), (0.3, True), (-0.05000001, False), (0.04, False)], width=0.1, centred=True
+    )
+    zero = next(each for each in bins if each.low < 0 < each.high)
+    assert (zero.low, zero.high, zero.kept, zero.dropped) == (
+        pytest.approx(-0.05),
+        pytest.approx(0.05),
+        0,
+        2,
+    )
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.3, 0.6, 0.7, 1.0])
+def test_a_value_on_an_edge_belongs_to_the_bar_above(value: float) -> None:
+    (only,) = histogram([(value, True)], width=0.1)
+    assert only.low == pytest.approx(value)
+
+
+def test_log_probabilities_get_bars_of_a_round_width() -> None:
+    bins = histogram([(-3.2, False), (-0.4, True), (-1.7, False)])
+    assert {round(each.high - each.low, 6) for each in bins} == {0.5}
+    assert sum(each.kept + each.dropped for each in bins) == 3
+
+
+def test_the_number_of_shards_does_not_show(full: Report, store: ArtifactStore) -> None:
+    one, three = full, report_of(store, shards=3)
+    assert one.rows == three.rows
+    assert one.rollouts == three.rollouts
+    assert one.retained == three.retained
+
+
+def test_reliability_needs_repeats(full: Report, store: ArtifactStore) -> None:
+    assert all(rollout.reliability is None for rollout in full.rollouts)
+    repeated = report_of(store, repeats=3, stages_done=2).rollouts[0].reliability
+    assert repeated is not None
+    assert repeated.repeats == 3
+    assert repeated.single <= 1
+
+
+def test_a_raced_rollout_reports_the_mean_of_the_first_training_the_best_finalist_and_no_reliability(
+    store: ArtifactStore,
+) -> None:
+    report = report_of(store, repeats=2, racing=(2,), stages_done=3, diverged=0.1)
+    rollout = report.rollouts[0]
+    means, best = [], []
+    for record in records_of(store, "r1-rollout"):
+        rewards = {
+            (loop.candidate, loop.repeat): loop.evaluation.reward
+            for loop in record.inner_loops
+            if loop.evaluation
+        }
+        means.append(
+            mean([reward or 0.0 for (_, repeat), reward in rewards.items() if repeat == 0])
+        )
+        twice = [c for c in range(4) if {(c, 0), (c, 1)} <= rewards.keys()]
+        assert len({loop.candidate for loop in record.inner_loops if loop.repeat == 1}) == 2
+        if twice:
+            best.append(max(mean([rewards[c, 0] or 0.0, rewards[c, 1] or 0.0]) for c in twice))
+    assert rollout.reward.mean == pytest.approx(mean(means))
+    assert rollout.best.mean == pytest.approx(mean(best)) and len(best) == len(means)
+    assert rollout.reliability is None
+    assert (
+        rollout.decisions["eliminated"] > 0
+        and sum(rollout.decisions.values()) == rollout.candidates == 48
+    )
+
+
+def test_forgetting_is_measured_against_the_same_policy_on_the_same_questions(
+    store: ArtifactStore,
+) -> None:
+    report = report_of(store, stages_done=1)
+    run = report.run
+    from seal.records import EvaluationRecord
+
+    alone = store.read_json(f"{run}/stages/r0-validate/shard-0000/retained.json", EvaluationRecord)
+    policy = {answer.query_id: answer.contains for answer in alone.answers}
+    changes = []
+    for record in records_of(store, "r0-validate"):
+        asked = [
+            answer
+            for loop in record.inner_loops
+            if loop.kind == "passage" and loop.retained
+            for answer in loop.retained.answers
+        ]
+        changes.append(mean([answer.contains - policy[answer.query_id] for answer in asked]))
+    row = next(row for row in report.retained if row.key == "passage-0")
+    assert row.accuracy_change is not None
+    assert row.accuracy_change.mean == pytest.approx(mean(changes))
+    assert [row.key for row in report.retained] == ["policy-0", "passage-0", "edit-0", "gold-0"]
+
+
+def test_a_run_without_a_retained_set_measures_no_forgetting(store: ArtifactStore) -> None:
+    assert report_of(store, retained=False).retained == ()
+
+
+def test_cost_is_that_of_the_summaries(full: Report, full_store: ArtifactStore) -> None:
+    report = full
+    summaries = [
+        full_store.read_json(path, ShardSummary)
+        for path in full_store.list("demo/stages")
+        if path.endswith("/shard-0000/summary.json")
+    ]
+    assert len(summaries) == len(report.stages) == 7
+    assert sum(stage.inner_loops_run for stage in report.stages) == sum(
+        summary.inner_loops_run for summary in summaries
+    )
+    assert sum(stage.inner_loops_resumed for stage in report.stages) == sum(
+        summary.inner_loops_resumed for summary in summaries
+    )
+    assert report.seconds == pytest.approx(sum(summary.seconds for summary in summaries))
+
+
+def test_details_are_cut_and_say_how_many_there_are(full_store: ArtifactStore) -> None:
+    report = build_report(full_store, "demo", max_passages=3)
+    assert report.validation_details is not None
+    assert (len(report.validation_details.passages), report.validation_details.passages_total) == (
+        3,
+        16,
+    )
+    assert [(len(group.passages), group.passages_total) for group in report.rollout_details] == [
+        (3, 12),
+        (3, 12),
+    ]
+
+
+def test_answers_before_and_after_are_those_of_the_records(
+    full: Report, full_store: ArtifactStore
+) -> None:
+    report = full
+    assert report.validation_details is not None
+    entry, record = report.validation_details.passages[0], records_of(full_store, "r0-validate")
+    record_of_entry = next(each for each in record if each.context_id == entry.context_id)
+    assert entry.text.startswith("The ")
+    for question, answer in zip(entry.questions, record_of_entry.baseline.answers, strict=True):
+        assert (question.question, question.gold, question.answers["base"].answer) == (
+            answer.question,
+            answer.gold,
+            answer.answer,
+        )
+    assert {"base", "passage", "edit-1", "edit-2", "gold"} <= set(entry.questions[0].answers)
+
+
+def test_few_passages_are_noted(store: ArtifactStore) -> None:
+    assert any(
+        "over 3 passages only" in note
+        for note in report_of(store, passages=3, invalid=0.0, diverged=0.0).notes
+    )
+
+
+def test_one_passage_has_means_and_no_intervals(store: ArtifactStore) -> None:
+    report = report_of(store, passages=1, train_passages=1, k=1, gold=False, retained=False)
+    row = report.row("passage")
+    assert row is not None
+    assert row.metrics["f1"].mean is not None
+    assert row.metrics["f1"].low is None
+
+
+def test_the_report_survives_its_json(full: Report) -> None:
+    report = full
+    assert Report.model_validate_json(report.model_dump_json()) == report
+    assert report.machine == MACHINE
+
+
+def test_the_same_run_gives_the_same_report(full: Report, full_store: ArtifactStore) -> None:
+    assert build_report(full_store, "demo") == full
+
+
+def test_diversity_falls_when_edits_repeat_themselves() -> None:
+    assert distinct_pairs_share(["a b c", "d e f"]) == 1.0
+    assert distinct_pairs_share(["a b c", "a b c"]) == 0.5
+    assert distinct_pairs_share(["a", ""]) is None
+
+
+def test_a_spread_of_one_value_is_that_value_and_of_none_is_missing() -> None:
+    only = spread([4.0])
+    assert only is not None
+    assert (
+        only.minimum,
+        only.lower_quartile,
+        only.median,
+        only.upper_quartile,
+        only.maximum,
+        only.mean,
+    ) == (4.0,) * 6
+    assert spread([]) is None

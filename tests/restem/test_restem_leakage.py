@@ -1,0 +1,42 @@
+"""Leakage: a passage on both sides is found whatever its typography."""
+
+from __future__ import annotations
+
+import pytest
+
+from seal.domains import Context
+from seal.errors import InvalidInput
+from seal.restem.leakage import check_leakage, passage_digest
+
+
+def context(title: str, text: str) -> Context:
+    return Context(context_id=title.lower(), title=title, text=text, queries=())
+
+
+@pytest.mark.parametrize(
+    "text", ["Veldra is long.", " veldra  IS\nlong", "“Veldra” — is long!", "\uff36eldra is long"]
+)
+def test_a_passage_on_both_sides_is_refused_with_both_titles_and_the_remedy(text: str) -> None:
+    train = [context("Other", "Something else."), context("Veldra", "Veldra is long.")]
+    with pytest.raises(
+        InvalidInput,
+        match="validation passage 'The River' is also the training passage 'Veldra'; take it out",
+    ) as caught:
+        check_leakage(train, [context("New", "Nothing known."), context("The River", text)])
+    assert caught.value.field == "data.validation"
+
+
+def test_the_number_of_shared_passages_is_told() -> None:
+    side = [context("A", "one"), context("B", "two")]
+    with pytest.raises(InvalidInput, match="2 passages are shared in all"):
+        check_leakage(side, side)
+
+
+def test_other_passages_under_the_same_title_are_no_leak() -> None:
+    check_leakage([context("Veldra", "Veldra is long.")], [context("Veldra", "Veldra is cold.")])
+    check_leakage([], [context("Veldra", "Veldra is cold.")])
+
+
+@pytest.mark.parametrize(("one", "other"), [("a b", "ab"), ("!!", "??"), ("1 2", "12"), ("", " ")])
+def test_different_words_have_different_digests(one: str, other: str) -> None:
+    assert passage_digest(one) != passage_digest(other)

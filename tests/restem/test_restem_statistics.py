@@ -1,0 +1,222 @@
+"""Statistics: intervals over contexts, reliability of the reward, diversity of the edits."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seal.restem.statistics import (
+    Interval,
+    PassCounts,
+    diversity,
+    mean_interval,
+    paired_differences,
+    paired_interval,
+    pass_counts,
+    reliability,
+    spearman_brown,
+)
+
+VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
+FEW = 200
+
+
+def test_without_values_there_is_no_mean() -> None:
+    assert mean_interval([None, math.nan], seed=0) is None
+    assert paired_interval({"a": 1.0}, {"b": 1.0}, seed=0) is None
+
+
+def test_one_context_says_nothing_about_the_spread() -> None:
+    assert mean_interval([0.5, None], seed=0) == Interval(0.5, None, None, 1)
+
+
+def test_a_context_that_lacks_a_score_on_one_side_drops_out_on_both() -> None:
+    scores = {"a": 1.0, "b": 0.5, "c": None, "d": 0.25, "e": 1.0}
+    reference = {"a": 0.5, "b": None, "c": 0.5, "d": 0.25, "f": 0.0}
+    assert paired_differences(scores, reference) == {"a": 0.5, "d": 0.0}
+    interval = paired_interval(scores, reference, seed=0)
+    assert interval is not None
+    assert (interval.mean, interval.n) == (0.25, 2)
+
+
+@given(values=VALUES, seed=st.integers(0, 2**63 - 1))
+@settings(deadline=None, max_examples=60)
+def test_the_interval_holds_the_mean_and_lies_within_the_values(
+    values: list[float], seed: int
+) -> None:
+    interval = mean_interval(values, seed=seed, resamples=FEW)
+    assert interval is not None
+    if interval.low is None or interval.high is None:
+        assert len(values) == 1
+        return
+    slack = 1e-9 * max(1.0, *map(abs, values))
+    assert interval.low <= interval.mean <= interval.high
+    assert min(values) - slack <= interval.low <= interval.high <= max(values) + slack
+
+
+@given(values=VALUES, data=st.data())
+@settings(deadline=None, max_examples=40)
+def test_the_same_values_and_seed_give_the_same_interval_in_any_order(
+    values: list[float], data: st.DataObject
+) -> None:
+    shuffled = data.draw(st.permutations(values))
+    assert mean_interval(shuffled, seed=3, resamples=FEW) == mean_interval(
+        values, seed=3, resamples=FEW
+    )
+
+
+def test_the_interval_is_that_of_the_normal_approximation_for_many_values() -> None:
+    values = np.random.default_rng(0).normal(0.3, 1.0, size=400)
+    interval = mean_interval(values.tolist(), seed=1)
+    assert interval is not None
+    half = 1.96 * float(values.std()) / math.sqrt(400)
+    assert interval.low == pytest.approx(interval.mean - half, abs=0.1 * half)
+    assert interval.high == pytest.approx(interval.mean + half, abs=0.1 * half)
+
+
+def test_about_95_of_100_intervals_hold_the_true_mean() -> None:
+    draws = np.random.default_rng(2).normal(0.0, 1.0, size=(300, 40))
+    intervals = [mean_interval(row.tolist(), seed=4, resamples=1000) for row in draws]
+    held = sum(
+        one is not None
+        and one.low is not None
+        and one.high is not None
+        and one.low <= 0.0 <= one.high
+        for one in intervals
+    )
+    assert 0.90 <= held / 300 <= 0.98
+
+
+def test_pairing_shows_a_small_gain_that_the_spread_of_contexts_would_hide() -> None:
+    levels = np.random.default_rng(5).uniform(0, 1, size=50)
+    before = {f"c{index}": float(level) for index, level in enumerate(levels)}
+    after = {
+        name: level + (0.06 if index % 2 else 0.02)
+        for index, (name, level) in enumerate(before.items())
+    }
+    paired = paired_interval(after, before, seed=0)
+    alone = mean_interval(after.values(), seed=0)
+    assert paired is not None
+    assert alone is not None
+    assert paired.excludes_zero
+    assert alone.low is not None
+    assert alone.low < float(levels.mean())
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.1, 0.2, True),
+        (-0.2, -0.1, True),
+        (-0.1, 0.2, False),
+        (0.0, 0.2, False),
+        (None, None, False),
+    ],
+)
+def test_an_interval_is_clear_of_zero_only_if_all_of_it_is_on_one_side(
+    low: float | None, high: float | None, expected: bool
+) -> None:
+    assert Interval(0.15, low, high, 9).excludes_zero is expected
+
+
+def test_memory_stays_bounded_and_blocks_do_not_show_in_the_number_of_resamples() -> None:
+    interval = mean_interval([float(index % 2) for index in range(60_000)], seed=0, resamples=300)
+    assert interval is not None
+    assert interval.low is not None
+    assert interval.high is not None
+    assert 0.49 < interval.low < 0.5 < interval.high < 0.51
+
+
+def test_gains_are_counted_by_sign_and_missing_ones_apart() -> None:
+    assert pass_counts([0.1, 1e-12, 0.0, -0.5, None, math.nan]) == PassCounts(
+        improved=1, unchanged=2, worsened=1, missing=2
+    )
+
+
+@pytest.mark.parametrize(
+    "rewards",
+    [
+        [],
+        [[[0.1, 0.2, 0.3]]],
+        [[[0.1], [0.2], [0.3]]],
+        [[[0.5, 0.5], [0.5, 0.5]]],
+        [[[None, 0.1], [math.nan, 0.2]]],
+        [[[0.1, 0.3]], [[0.5, 0.7]]],
+    ],
+    ids=[
+        "nothing",
+        "one candidate",
+        "no repeats",
+        "no spread",
+        "repeats missing",
+        "one candidate in each context",
+    ],
+)
+def test_reliability_that_is_not_defined_is_missing(
+    rewards: list[list[list[float | None]]],
+) -> None:
+    assert reliability(rewards, repeats=3) is None
+
+
+def test_reliability_is_the_one_way_intraclass_correlation() -> None:
+    """Six targets, four judges.
+
+    Shrout and Fleiss (1979), table 2, give ICC(1,1) = .17 and ICC(1,4) = .44.
+    """
+    ratings = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
+    found = reliability([[[float(score) for score in target] for target in ratings]], repeats=4)
+    assert found is not None
+    assert found.single == pytest.approx(0.17, abs=0.005)
+    assert found.averaged == pytest.approx(0.44, abs=0.005)
+    assert (found.repeats, found.candidates) == (4, 6)
+
+
+def test_what_differs_between_contexts_is_not_reliability() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, size=(200, 4, 3))
+    contexts = np.arange(200.0)[:, None, None]
+    found = reliability((contexts + noise).tolist(), repeats=3)
+    assert found is not None
+    assert abs(found.single) < 0.08
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_reliability_recovers_a_known_share_of_noise_with_and_without_missing_repeats(
+    missing: float,
+) -> None:
+    generator = np.random.default_rng(1)
+    true = generator.normal(0, 1, size=(300, 5, 1))
+    scores = true + generator.normal(0, 2, size=(300, 5, 3))
+    scores[generator.random(scores.shape) < missing] = np.nan
+    found = reliability(scores.tolist(), repeats=3)
+    assert found is not None
+    assert found.single == pytest.approx(0.2, abs=0.05)
+
+
+def test_repeats_raise_reliability_as_measured_for_the_published_rewards() -> None:
+    assert spearman_brown(0.16, 3) == pytest.approx(0.37, abs=0.01)
+    assert spearman_brown(0.5, 1) == 0.5
+    assert spearman_brown(-0.4, 3) == 0.0
+
+
+def test_diversity_is_the_mean_share_of_words_that_two_edits_do_not_share() -> None:
+    assert diversity(["It is long.", "it  is long"]) == 0.0
+    assert diversity(["it is", "was there"]) == 1.0
+    assert diversity(["one two", "two three", "one two"]) == pytest.approx((2 / 3 + 0 + 2 / 3) / 3)
+
+
+@pytest.mark.parametrize("edits", [[], ["one"]])
+def test_fewer_than_two_edits_have_no_diversity(edits: list[str]) -> None:
+    assert diversity(edits) is None
+
+
+@given(st.lists(st.text(max_size=20), min_size=2, max_size=5))
+@settings(deadline=None)
+def test_diversity_is_between_0_and_1_in_any_order(edits: list[str]) -> None:
+    found = diversity(edits)
+    assert found is not None
+    assert 0.0 <= found <= 1.0
+    assert found == diversity(edits[::-1])

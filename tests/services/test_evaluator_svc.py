@@ -1,0 +1,365 @@
+"""EvaluatorService.
+
+What it refuses, that a missing grade is never a zero, and that an adapter which changes nothing is
+an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+import structlog
+from fake_engine import FakeEngine
+from service_harness import (
+    DEADLINE_SECONDS,
+    FAST,
+    evaluation_request,
+    fake_cache,
+    policy,
+    publish,
+    read_all,
+    refusal,
+    serving,
+    until,
+)
+
+from evaluator_svc.server import register
+from seal.artifacts import ArtifactStore
+from seal.domains.knowledge import KnowledgeDomain
+from seal.errors import InvalidInput, NotFound, PreconditionFailed
+from seal.records import AdapterReference
+from seal.rpc.convert import adapter_message, evaluation_record
+from seal.v1 import common_pb2, evaluator_pb2, evaluator_pb2_grpc
+
+
+@dataclass
+class Evaluator:
+    """A running evaluator and what it stands on."""
+
+    stub: evaluator_pb2_grpc.EvaluatorServiceAsyncStub
+    engine: FakeEngine
+    store: ArtifactStore
+
+    def evaluate(self, request: evaluator_pb2.EvaluateRequest) -> grpc.aio.UnaryStreamCall:  # type: ignore[type-arg]
+        return self.stub.Evaluate(request, timeout=DEADLINE_SECONDS)
+
+    async def result(
+        self, request: evaluator_pb2.EvaluateRequest
+    ) -> evaluator_pb2.EvaluationResult:
+        return (await read_all(self.evaluate(request)))[-1].result
+
+
+Start = Callable[[], AbstractAsyncContextManager[Evaluator]]
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeEngine]:
+    engine = FakeEngine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path, engine: FakeEngine) -> Start:
+    """Starts an evaluator."""
+
+    @asynccontextmanager
+    async def start_evaluator() -> AsyncIterator[Evaluator]:
+        store = ArtifactStore(f"file://{tmp_path}/artifacts")
+        adapters = fake_cache(store, engine)
+        async with serving(
+            functools.partial(register, engine=engine, store=store, adapters=adapters, pace=FAST)
+        ) as channel:
+            yield Evaluator(evaluator_pb2_grpc.EvaluatorServiceStub(channel), engine, store)
+
+    return start_evaluator
+
+
+def _query(
+    query_id: str = "q1", question: str = "Who?", answer: str = "Ada", context: str = ""
+) -> evaluator_pb2.Query:
+    return evaluator_pb2.Query(query_id=query_id, question=question, answer=answer, context=context)
+
+
+BAD_REQUESTS: list[tuple[str, dict[str, object]]] = [
+    ("request_id", {"request_id": ""}),
+    ("run", {"run": "Run"}),
+    ("policy.base_model", {"policy": common_pb2.PolicyRef()}),
+    ("adapter.sha256", {"adapter": common_pb2.AdapterRef(uri="file:///x", sha256="A" * 64)}),
+    ("domain", {"domain": "chess"}),
+    ("question_format", {"question_format": "riddle"}),
+    ("queries", {"queries": []}),
+    ("queries", {"queries": [_query(str(index)) for index in range(4097)]}),
+    ("queries[1].query_id", {"queries": [_query("same"), _query("same")]}),
+    ("queries[0].query_id", {"queries": [_query("")]}),
+    ("queries[0].question", {"queries": [_query(question=" ")]}),
+    ("queries[0].question", {"queries": [_query(question="x" * 4001)]}),
+    ("queries[1].answer", {"queries": [_query("a"), _query("b", answer="")]}),
+    ("queries[0].answer", {"queries": [_query(answer="x" * 4001)]}),
+    ("queries[0].context", {"queries": [_query(context="x" * 40_000)]}),
+    ("grader", {"grader": evaluator_pb2.GRADER_UNSPECIFIED}),
+    ("max_tokens", {"max_tokens": 0}),
+    ("max_tokens", {"max_tokens": 100_000}),
+]
+
+
+async def test_every_bound_is_refused_by_its_field_with_a_remedy_before_the_engine_sees_it(
+    start: Start,
+) -> None:
+    async with start() as evaluator:
+        for field, changes in BAD_REQUESTS:
+            error = await refusal(evaluator.evaluate(evaluation_request(**changes)))
+            assert (type(error), error.field) == (InvalidInput, field), changes
+            assert error.remedy
+    assert evaluator.engine.evaluated == []
+
+
+async def test_a_missing_gold_answer_is_refused_with_its_field_and_the_remedy(start: Start) -> None:
+    async with start() as evaluator:
+        error = await refusal(
+            evaluator.evaluate(
+                evaluation_request(queries=[_query("a"), _query("b"), _query("c", answer="  ")])
+            )
+        )
+    assert error.field == "queries[2].answer"
+    assert "gold answer" in error.remedy
+
+
+async def test_an_adapter_that_leaves_the_logits_as_they_are_is_an_error_not_a_score(
+    start: Start,
+) -> None:
+    async with start() as evaluator:
+        evaluator.engine.logit_difference = 0.0
+        adapter = adapter_message(publish(evaluator.store))
+        error = await refusal(evaluator.evaluate(evaluation_request(adapter=adapter)))
+    assert isinstance(error, PreconditionFailed)
+    assert "adapter was not applied" in error.message
+    assert error.field == "adapter"
+
+
+@pytest.mark.parametrize("difference", [float("nan"), float("inf")])
+async def test_an_adapter_that_makes_the_logits_no_numbers_is_an_error(
+    start: Start, difference: float
+) -> None:
+    async with start() as evaluator:
+        evaluator.engine.logit_difference = difference
+        adapter = adapter_message(publish(evaluator.store))
+        error = await refusal(evaluator.evaluate(evaluation_request(adapter=adapter)))
+    assert isinstance(error, PreconditionFailed)
+    assert "NaN" in error.message
+
+
+@pytest.mark.parametrize("field", ["adapter", "policy.adapter"])
+async def test_an_adapter_for_another_base_is_refused_naming_both(start: Start, field: str) -> None:
+    async with start() as evaluator:
+        foreign = publish(evaluator.store, base_model="llama-7b")
+        changes: dict[str, object] = (
+            {"adapter": adapter_message(foreign)}
+            if field == "adapter"
+            else {"policy": policy(foreign)}
+        )
+        error = await refusal(evaluator.evaluate(evaluation_request(**changes)))
+    assert isinstance(error, InvalidInput)
+    assert error.field == field
+    assert "llama-7b" in error.message
+    assert "tiny" in error.message
+    assert evaluator.engine.evaluated == []
+
+
+async def test_another_base_model_is_refused_naming_both(start: Start) -> None:
+    async with start() as evaluator:
+        error = await refusal(
+            evaluator.evaluate(evaluation_request(policy=policy(base_model="llama-7b")))
+        )
+    assert (type(error), error.field) == (InvalidInput, "policy.base_model")
+    assert "llama-7b" in error.message
+    assert "tiny" in error.message
+
+
+async def test_an_adapter_that_is_not_in_the_store_is_not_found_and_found_once_it_is_there(
+    start: Start, tmp_path: Path
+) -> None:
+    async with start() as evaluator:
+        reference = publish(evaluator.store)
+        directory = tmp_path / "artifacts" / "run" / "adapters" / reference.sha256
+        directory.rename(tmp_path / "aside")
+        request = evaluation_request(adapter=adapter_message(reference))
+        assert isinstance(await refusal(evaluator.evaluate(request)), NotFound)
+        (tmp_path / "aside").rename(directory)
+        assert (await evaluator.result(request)).outcome == common_pb2.OUTCOME_OK
+
+
+async def test_an_altered_adapter_file_is_refused_by_its_name(start: Start, tmp_path: Path) -> None:
+    async with start() as evaluator:
+        reference = publish(evaluator.store)
+        file = (
+            tmp_path
+            / "artifacts"
+            / "run"
+            / "adapters"
+            / reference.sha256
+            / "adapter_model.safetensors"
+        )
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+        error = await refusal(
+            evaluator.evaluate(evaluation_request(adapter=adapter_message(reference)))
+        )
+    assert "adapter_model.safetensors" in error.message
+
+
+async def test_what_could_not_be_graded_is_counted_and_not_averaged(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grade = KnowledgeDomain.grade
+
+    def judge_down_for_the_second(
+        self: KnowledgeDomain, grader: str, answer: str, gold: str, logprob: float | None
+    ) -> float | None:
+        return None if gold == "Mount Oss" else grade(self, grader, answer, gold, logprob)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(KnowledgeDomain, "grade", judge_down_for_the_second)
+    async with start() as evaluator:
+        result = await evaluator.result(evaluation_request())
+        both = await evaluator.result(evaluation_request(queries=[_query("a", answer="Mount Oss")]))
+    assert [answer.outcome for answer in result.answers] == [
+        common_pb2.OUTCOME_OK,
+        common_pb2.OUTCOME_UNGRADED,
+    ]
+    assert (result.outcome, result.reward, result.ungraded) == (common_pb2.OUTCOME_OK, 1.0, 1)
+    assert (both.outcome, both.ungraded) == (common_pb2.OUTCOME_UNGRADED, 1)
+    assert evaluation_record(evaluation_request(), result).answers[1].score is None
+    assert (
+        evaluation_record(
+            evaluation_request(queries=[_query("a", answer="Mount Oss")]), both
+        ).reward
+        is None
+    )
+
+
+async def test_every_grade_is_filled_and_the_score_is_the_chosen_one(start: Start) -> None:
+    async with start() as evaluator:
+        evaluator.engine.answer = lambda request, index: ("It is a river of ice.", "nowhere")[index]
+        results = {
+            grader: await evaluator.result(evaluation_request(grader=grader))
+            for grader in (
+                evaluator_pb2.GRADER_EXACT,
+                evaluator_pb2.GRADER_CONTAINS,
+                evaluator_pb2.GRADER_F1,
+                evaluator_pb2.GRADER_LOGPROB,
+            )
+        }
+    for result in results.values():
+        right, wrong = result.answers
+        assert (right.exact, right.contains, right.logprob) == (0.0, 1.0, -0.5)
+        assert 0.0 < right.f1 < 1.0
+        assert (wrong.exact, wrong.contains, wrong.f1) == (0.0, 0.0, 0.0)
+        assert result.reward == pytest.approx(sum(answer.score for answer in result.answers) / 2)
+    firsts = [result.answers[0] for result in results.values()]
+    assert [answer.score for answer in firsts] == [
+        firsts[0].exact,
+        firsts[0].contains,
+        firsts[0].f1,
+        firsts[0].logprob,
+    ]
+
+
+async def test_without_an_adapter_the_policy_alone_is_asked_and_no_proof_is_needed(
+    start: Start,
+) -> None:
+    async with start() as evaluator:
+        reference = publish(evaluator.store)
+        result = await evaluator.result(evaluation_request(policy=policy(reference)))
+    assert (result.outcome, result.max_logit_difference) == (common_pb2.OUTCOME_OK, 0.0)
+    asked = evaluator.engine.evaluated[0]
+    assert asked.adapter is None
+    assert asked.policy is not None
+
+
+async def test_an_open_book_question_shows_its_passage_and_a_plain_one_does_not_show_the_gold_answer(
+    start: Start,
+) -> None:
+    async with start() as evaluator:
+        await evaluator.result(
+            evaluation_request(
+                queries=[
+                    _query("a", answer="Zyx"),
+                    _query("b", context="The Veldra is long.", answer="Zyx"),
+                ]
+            )
+        )
+    closed, opened = evaluator.engine.evaluated[0].prompts
+    assert "The Veldra is long." in opened
+    assert "The Veldra is long." not in closed
+    assert "Zyx" not in closed + opened
+    assert all("Zyx" in gold for gold in evaluator.engine.evaluated[0].golds)
+
+
+async def test_progress_counts_queries_and_ends_with_the_result(start: Start) -> None:
+    async with start() as evaluator:
+        messages = await read_all(evaluator.evaluate(evaluation_request()))
+    progress = [message.progress for message in messages if message.HasField("progress")]
+    assert [message.HasField("result") for message in messages] == [False] * len(progress) + [True]
+    assert all(news.queries_total == 2 for news in progress)
+    assert progress[-1].queries_done == 2
+
+
+async def test_a_cancelled_call_cancels_the_work_in_the_engine(start: Start) -> None:
+    async with start() as evaluator:
+        evaluator.engine.gate.clear()
+        call = evaluator.evaluate(evaluation_request())
+        await anext(aiter(call))
+        call.cancel()
+        await until(lambda: evaluator.engine.cancelled_tasks == 1)
+        evaluator.engine.gate.set()
+        assert (await evaluator.result(evaluation_request())).outcome == common_pb2.OUTCOME_OK
+    assert len(evaluator.engine.evaluated) == 1
+
+
+async def test_a_passed_deadline_cancels_the_work_in_the_engine(start: Start) -> None:
+    async with start() as evaluator:
+        evaluator.engine.gate.clear()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in evaluator.stub.Evaluate(evaluation_request(), timeout=0.2):
+                pass
+        await until(lambda: evaluator.engine.cancelled_tasks == 1)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_an_adapter_is_read_once_for_many_calls(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+    fetch = ArtifactStore.fetch_directory
+
+    def counting(self: ArtifactStore, reference: AdapterReference) -> Path:
+        fetched.append(reference.sha256)
+        return fetch(self, reference)
+
+    monkeypatch.setattr(ArtifactStore, "fetch_directory", counting)
+    async with start() as evaluator:
+        adapter = adapter_message(publish(evaluator.store))
+        calls = [
+            evaluator.result(evaluation_request(request_id=f"e{index}", adapter=adapter))
+            for index in range(4)
+        ]
+        await asyncio.gather(*calls)
+    assert len(fetched) == 1
+
+
+async def test_logs_hold_no_question_no_answer_and_no_passage(start: Start) -> None:
+    query = _query(
+        question="What is the secret?", answer="secret word", context="A secret passage."
+    )
+    with structlog.testing.capture_logs() as logs:
+        async with start() as evaluator:
+            await evaluator.result(evaluation_request(queries=[query]))
+            await refusal(evaluator.evaluate(evaluation_request(queries=[query, query])))
+    assert any(line.get("request_id") == "evaluation-1" for line in logs)
+    assert "secret" not in str(logs)

@@ -1,0 +1,337 @@
+"""GeneratorService.
+
+What it refuses, the order of what it gives, and that a left call leaves no work behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+import structlog
+from fake_engine import FakeEngine, save_fake_adapter
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from service_harness import (
+    DEADLINE_SECONDS,
+    FAST,
+    evaluation_request,
+    fake_cache,
+    generation_request,
+    policy,
+    publish,
+    read_all,
+    refusal,
+    serving,
+    training_request,
+    until,
+)
+
+import evaluator_svc.server
+import generator_svc.server
+import trainer_svc.server
+from seal.artifacts import ArtifactStore
+from seal.domains import get_domain
+from seal.errors import InvalidInput, Transient
+from seal.v1 import (
+    common_pb2,
+    evaluator_pb2_grpc,
+    generator_pb2,
+    generator_pb2_grpc,
+    trainer_pb2_grpc,
+)
+from trainer_svc.trainings import Trainings
+
+
+@dataclass
+class Generator:
+    """A running generator and what it stands on."""
+
+    stub: generator_pb2_grpc.GeneratorServiceAsyncStub
+    engine: FakeEngine
+    store: ArtifactStore
+
+    def generate(self, request: generator_pb2.GenerateEditsRequest) -> grpc.aio.UnaryStreamCall:  # type: ignore[type-arg]
+        return self.stub.GenerateEdits(request, timeout=DEADLINE_SECONDS)
+
+    async def edits(
+        self, request: generator_pb2.GenerateEditsRequest
+    ) -> list[generator_pb2.ContextEdits]:
+        messages = await read_all(self.generate(request))
+        return [message.context_edits for message in messages if message.HasField("context_edits")]
+
+
+Start = Callable[[], AbstractAsyncContextManager[Generator]]
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeEngine]:
+    engine = FakeEngine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path, engine: FakeEngine) -> Start:
+    """Starts a generator."""
+
+    @asynccontextmanager
+    async def start_generator() -> AsyncIterator[Generator]:
+        store = ArtifactStore(f"file://{tmp_path}/artifacts")
+        adapters = fake_cache(store, engine)
+        registration = functools.partial(
+            generator_svc.server.register, engine=engine, store=store, adapters=adapters, pace=FAST
+        )
+        async with serving(registration) as channel:
+            yield Generator(generator_pb2_grpc.GeneratorServiceStub(channel), engine, store)
+
+    return start_generator
+
+
+def _context(
+    context_id: str = "c1", text: str = "Veldra is a river.", seeds: tuple[int, ...] = (1, 2)
+) -> generator_pb2.EditContext:
+    return generator_pb2.EditContext(context_id=context_id, title="Veldra", text=text, seeds=seeds)
+
+
+def _sampling(
+    temperature: float = 0.7, top_p: float = 0.95, max_tokens: int = 16
+) -> generator_pb2.Sampling:
+    return generator_pb2.Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
+
+
+BAD_REQUESTS: list[tuple[str, dict[str, object]]] = [
+    ("request_id", {"request_id": "line\nbreak"}),
+    ("run", {"run": "a" * 41}),
+    ("policy.base_model", {"policy": common_pb2.PolicyRef()}),
+    (
+        "policy.adapter.uri",
+        {
+            "policy": common_pb2.PolicyRef(
+                base_model="tiny", adapter=common_pb2.AdapterRef(sha256="a" * 64)
+            )
+        },
+    ),
+    ("domain", {"domain": ""}),
+    ("prompt.family", {"prompt": generator_pb2.EditPrompt(family="poem", format="chat")}),
+    ("prompt.family", {"prompt": generator_pb2.EditPrompt(family="none", format="base")}),
+    ("prompt.format", {"prompt": generator_pb2.EditPrompt(family="self-qa", format="html")}),
+    ("sampling.temperature", {"sampling": _sampling(temperature=-0.1)}),
+    ("sampling.temperature", {"sampling": _sampling(temperature=float("nan"))}),
+    ("sampling.top_p", {"sampling": _sampling(top_p=0.0)}),
+    ("sampling.top_p", {"sampling": _sampling(top_p=1.01)}),
+    ("sampling.max_tokens", {"sampling": _sampling(max_tokens=0)}),
+    ("contexts", {"contexts": []}),
+    ("contexts", {"contexts": [_context(str(index)) for index in range(1025)]}),
+    (
+        "contexts",
+        {"contexts": [_context(str(index), seeds=tuple(range(5000))) for index in range(2)]},
+    ),
+    ("contexts[1].context_id", {"contexts": [_context("same"), _context("same")]}),
+    ("contexts[0].context_id", {"contexts": [_context("")]}),
+    ("contexts[0].text", {"contexts": [_context(text="  ")]}),
+    ("contexts[0].text", {"contexts": [_context(text="x" * 70_000)]}),
+    ("contexts[0].seeds", {"contexts": [_context(seeds=())]}),
+    ("contexts[0].seeds[1]", {"contexts": [_context(seeds=(1, 2**63))]}),
+]
+
+
+async def test_every_bound_is_refused_by_its_field_with_a_remedy_before_the_engine_sees_it(
+    start: Start,
+) -> None:
+    async with start() as generator:
+        for field, changes in BAD_REQUESTS:
+            error = await refusal(generator.generate(generation_request(**changes)))
+            assert (type(error), error.field) == (InvalidInput, field), changes
+            assert error.remedy
+    assert generator.engine.generated == []
+
+
+async def test_a_policy_for_another_base_is_refused_naming_both(start: Start) -> None:
+    async with start() as generator:
+        foreign = publish(generator.store, base_model="llama-7b")
+        errors = [
+            await refusal(generator.generate(generation_request(policy=policy(foreign)))),
+            await refusal(
+                generator.generate(generation_request(policy=policy(base_model="llama-7b")))
+            ),
+        ]
+    assert [error.field for error in errors] == ["policy.adapter", "policy.base_model"]
+    assert all(
+        isinstance(error, InvalidInput) and "llama-7b" in error.message and "tiny" in error.message
+        for error in errors
+    )
+
+
+async def test_a_cancelled_call_cancels_the_work_in_the_engine(start: Start) -> None:
+    async with start() as generator:
+        generator.engine.gate.clear()
+        call = generator.generate(generation_request())
+        await anext(aiter(call))
+        call.cancel()
+        await until(lambda: generator.engine.cancelled_tasks == 1)
+    assert generator.engine.generated == []
+
+
+async def test_a_call_left_between_two_parts_asks_the_engine_for_no_further_part(
+    start: Start,
+) -> None:
+    contexts = [_context(f"c{index}", seeds=(1, 2, 3, 4)) for index in range(50)]
+    async with start() as generator:
+        call = generator.generate(generation_request(contexts=contexts))
+        while not (await anext(aiter(call))).HasField("context_edits"):
+            pass
+        generator.engine.gate.clear()
+        call.cancel()
+        await asyncio.sleep(0.2)
+        begun = len(generator.engine.generated)
+        generator.engine.gate.set()
+        await asyncio.sleep(0.2)
+    assert len(generator.engine.generated) == begun < 50
+
+
+async def test_an_engine_that_drops_the_request_gives_an_error_that_is_worth_a_retry(
+    start: Start,
+) -> None:
+    async with start() as generator:
+        generator.engine.gate.clear()
+        call = generator.generate(generation_request())
+        await anext(aiter(call))
+        generator.engine.drop_all()
+        error = await refusal(call)
+    assert isinstance(error, Transient)
+
+
+async def test_contexts_come_in_the_order_of_the_request_with_one_edit_per_seed(
+    start: Start,
+) -> None:
+    contexts = [
+        _context(f"c{9 - index}", seeds=tuple(range(index, index + 1 + index % 3)))
+        for index in range(9)
+    ]
+    async with start() as generator:
+        edits = await generator.edits(generation_request(contexts=contexts))
+    assert [given.context_id for given in edits] == [context.context_id for context in contexts]
+    assert [[edit.seed for edit in given.edits] for given in edits] == [
+        list(context.seeds) for context in contexts
+    ]
+    assert all(edit.tokens == 5 and not edit.truncated for given in edits for edit in given.edits)
+    assert all(given.engine_seconds == 0.25 for given in edits)
+
+
+async def test_the_engine_samples_no_more_rows_at_once_than_its_settings_say_and_first_contexts_are_out_early(
+    start: Start,
+) -> None:
+    contexts = [_context(f"c{index}") for index in range(6)]
+    async with start() as generator:
+        messages = await read_all(generator.generate(generation_request(contexts=contexts)))
+    assert [sum(map(len, request.seeds)) for request in generator.engine.generated] == [4, 4, 4]
+    kinds = [message.WhichOneof("event") for message in messages]
+    assert "progress" in kinds[kinds.index("context_edits") :]
+
+
+async def test_progress_rises_over_the_parts_to_the_total(start: Start) -> None:
+    contexts = [_context(f"c{index}") for index in range(6)]
+    async with start() as generator:
+        generator.engine.gate.clear()
+        call = generator.generate(generation_request(contexts=contexts))
+        queued = await anext(aiter(call))
+        generator.engine.gate.set()
+        messages = [queued, *await read_all(call)]
+    progress = [message.progress for message in messages if message.HasField("progress")]
+    assert progress[0].state == common_pb2.TASK_STATE_QUEUED
+    assert [news.edits_done for news in progress] == sorted(news.edits_done for news in progress)
+    assert (progress[-1].edits_done, progress[-1].edits_total, progress[-1].tokens) == (12, 12, 60)
+
+
+async def test_a_retry_gives_the_same_edits(start: Start) -> None:
+    async with start() as generator:
+        assert await generator.edits(generation_request()) == await generator.edits(
+            generation_request()
+        )
+
+
+async def test_the_domains_prompt_is_rendered_sampled_and_given_back_for_the_m_step(
+    start: Start,
+) -> None:
+    async with start() as generator:
+        edits = await generator.edits(generation_request())
+    expected = get_domain("knowledge").edit_prompt(
+        "Veldra", "Veldra is a river.", "self-qa", "chat"
+    )
+    asked = generator.engine.generated[0]
+    assert asked.prompts == (generator.engine.render(expected),) == (edits[0].prompt,)
+    assert asked.stop == expected.stop
+    assert (asked.temperature, asked.top_p, asked.max_tokens) == (0.7, 0.95, 32)
+
+
+async def test_the_policy_adapter_writes_the_edits(start: Start) -> None:
+    async with start() as generator:
+        reference = publish(generator.store)
+        edits = await generator.edits(generation_request(policy=policy(reference)))
+    assert edits[0].edits[0].text.startswith("adapted")
+
+
+async def test_logs_hold_no_document_text(start: Start) -> None:
+    contexts = [
+        generator_pb2.EditContext(
+            context_id="c1", title="secret title", text="secret text", seeds=[1]
+        )
+    ]
+    with structlog.testing.capture_logs() as logs:
+        async with start() as generator:
+            await generator.edits(generation_request(contexts=contexts))
+            await refusal(generator.generate(generation_request(contexts=contexts * 2)))
+    assert any(line.get("request_id") == "generation-1" for line in logs)
+    assert "secret" not in str(logs)
+
+
+async def test_all_three_services_register_on_one_server_and_share_engine_store_and_adapters(
+    tmp_path: Path, engine: FakeEngine
+) -> None:
+    store = ArtifactStore(f"file://{tmp_path}/artifacts")
+    adapters = fake_cache(store, engine)
+    trainings = Trainings(
+        engine=engine, store=store, adapters=adapters, save_adapter=save_fake_adapter
+    )  # type: ignore[arg-type]
+    shared = {"engine": engine, "store": store, "adapters": adapters, "pace": FAST}
+    registrations = [
+        functools.partial(generator_svc.server.register, **shared),  # type: ignore[arg-type]
+        functools.partial(trainer_svc.server.register, trainings=trainings, **shared),  # type: ignore[arg-type]
+        functools.partial(evaluator_svc.server.register, **shared),  # type: ignore[arg-type]
+    ]
+    async with serving(*registrations) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for name in (
+            "seal.v1.GeneratorService",
+            "seal.v1.TrainerService",
+            "seal.v1.EvaluatorService",
+        ):
+            ready = await health.Check(
+                health_pb2.HealthCheckRequest(service=name), timeout=DEADLINE_SECONDS
+            )
+            assert ready.status == health_pb2.HealthCheckResponse.SERVING
+        generated = await read_all(
+            generator_pb2_grpc.GeneratorServiceStub(channel).GenerateEdits(
+                generation_request(), timeout=DEADLINE_SECONDS
+            )
+        )
+        trained = await read_all(
+            trainer_pb2_grpc.TrainerServiceStub(channel).TrainAdapter(
+                training_request(), timeout=DEADLINE_SECONDS
+            )
+        )
+        asked = evaluation_request(adapter=trained[-1].result.adapter)
+        evaluated = await read_all(
+            evaluator_pb2_grpc.EvaluatorServiceStub(channel).Evaluate(
+                asked, timeout=DEADLINE_SECONDS
+            )
+        )
+        await trainings.close(grace_seconds=1.0)
+    assert generated[-1].HasField("context_edits")
+    assert evaluated[-1].result.reward == 1.0

@@ -1,0 +1,238 @@
+"""`python -m generator_svc|trainer_svc|evaluator_svc`.
+
+Help, wrong options, and a process that serves and ends as it should.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from service_harness import DEADLINE_SECONDS, policy, read_all, refusal, training_request, until
+from tiny_model import save_tiny_model
+from trainer_harness import NEVER_SECONDS, m_step, optimizer
+
+from seal.errors import Transient
+from seal.rpc.client import open_channel
+from seal.v1 import common_pb2, trainer_pb2, trainer_pb2_grpc
+
+ROOT = Path(__file__).parents[2]
+SERVICES = ("generator_svc", "trainer_svc", "evaluator_svc")
+START_SECONDS = 60.0
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *arguments]
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_help_names_the_service_every_option_and_the_exit_codes_and_loads_no_torch(
+    service: str,
+) -> None:
+    ended = _run(service, "--help")
+    assert ended.returncode == 0
+    options = (
+        "--model",
+        "--artifacts",
+        "--address",
+        "--metrics-port",
+        "--dtype",
+        "--device",
+        "--threads",
+        "--offline",
+        "--grace-seconds",
+    )
+    for words in (f"python -m {service}", "seal.v1.", "SIGTERM", "Exit codes", *options):
+        assert words in ended.stdout
+    code = f"import sys, {service}.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_wrong_option_or_model_ends_with_exit_code_2_and_says_what_is_wrong(
+    tmp_path: Path,
+) -> None:
+    assert _run("evaluator_svc").returncode == 2
+    ended = _run("trainer_svc", "--artifacts", "ftp://host/x", "--metrics-port", "0")
+    assert ended.returncode == 2
+    assert "ftp://host/x has no allowed scheme" in ended.stderr
+    model = save_tiny_model(tmp_path / "model")
+    for file in model.glob("tokenizer*"):
+        file.unlink()
+    ended = _run(
+        "generator_svc", "--artifacts", str(tmp_path), "--model", str(model), "--metrics-port", "0"
+    )
+    assert ended.returncode == 2
+    assert "tokenizer" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@asynccontextmanager
+async def _process(socket: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A trainer process, up to the point where it is ready."""
+    command = [
+        "-m",
+        "trainer_svc",
+        "--address",
+        f"unix:{socket}",
+        "--metrics-port",
+        "0",
+        "--dtype",
+        "float32",
+        *arguments,
+    ]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *command, cwd=ROOT, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        await until(
+            lambda: process.returncode is not None or socket.exists(), seconds=START_SECONDS
+        )
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_a_trainer_process_serves_and_sigterm_lets_the_running_training_end(
+    tmp_path: Path,
+) -> None:
+    model, socket = save_tiny_model(tmp_path / "model"), tmp_path / "s"
+    async with _process(
+        socket, "--model", str(model), "--artifacts", str(tmp_path / "artifacts"), "--slots", "2"
+    ) as process:
+        async with open_channel(f"unix:{socket}") as channel:
+            ready = health_pb2.HealthCheckRequest(service="seal.v1.TrainerService")
+            health = health_pb2_grpc.HealthStub(channel)
+            assert (
+                await health.Check(ready, timeout=DEADLINE_SECONDS)
+            ).status == health_pb2.HealthCheckResponse.SERVING
+            request = training_request(policy=policy(base_model=str(model)))
+            call = trainer_pb2_grpc.TrainerServiceStub(channel).TrainAdapter(
+                request, timeout=DEADLINE_SECONDS
+            )
+            await anext(aiter(call))
+            process.send_signal(signal.SIGTERM)
+            result = (await read_all(call))[-1].result
+        output = await process.stderr.read() if process.stderr is not None else b""
+        assert await process.wait() == 0, output.decode()
+    assert result.outcome == common_pb2.OUTCOME_OK
+    assert (tmp_path / "artifacts" / "run" / "adapters" / result.adapter.sha256).is_dir()
+    assert b'"event": "server stopped"' in output
+
+
+def _trainer(
+    socket: Path, model: Path, root: Path
+) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+    """A trainer process that could wait long for what runs."""
+    return _process(
+        socket,
+        "--model",
+        str(model),
+        "--artifacts",
+        str(root),
+        "--threads",
+        "1",
+        "--grace-seconds",
+        "60",
+    )
+
+
+def _long_m_step(model: Path, **changes: object) -> trainer_pb2.TrainAdapterRequest:
+    """An M-step of 300 steps."""
+    return m_step(str(model), optimizer=optimizer(epochs=100), **changes)
+
+
+async def _messages(
+    socket: Path, request: trainer_pb2.TrainAdapterRequest
+) -> list[trainer_pb2.TrainAdapterResponse]:
+    """What a trainer says to a request."""
+    async with open_channel(f"unix:{socket}") as channel:
+        return await read_all(
+            trainer_pb2_grpc.TrainerServiceStub(channel).TrainAdapter(
+                request, timeout=START_SECONDS
+            )
+        )
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, trainer_pb2.TrainingResult]:
+    """A model, and the long M-step on it in a process that nobody disturbs."""
+    directory = tmp_path_factory.mktemp("calm")
+    model = save_tiny_model(directory / "model")
+
+    async def train() -> trainer_pb2.TrainingResult:
+        async with _trainer(directory / "s", model, directory / "artifacts"):
+            return (await _messages(directory / "s", _long_m_step(model)))[-1].result
+
+    return model, asyncio.run(train())
+
+
+@pytest.mark.parametrize(
+    ("number", "seconds"), [(signal.SIGTERM, NEVER_SECONDS), (signal.SIGKILL, 0.01)]
+)
+async def test_an_m_step_whose_trainer_process_is_killed_goes_on_in_the_next_one_to_the_same_adapter(
+    tmp_path: Path,
+    calm: tuple[Path, trainer_pb2.TrainingResult],
+    number: signal.Signals,
+    seconds: float,
+) -> None:
+    model, undisturbed = calm
+    request = _long_m_step(model, checkpoint_every_seconds=seconds)
+    checkpoints = tmp_path / "artifacts" / "run" / "checkpoints"
+    async with (
+        _trainer(tmp_path / "1", model, tmp_path / "artifacts") as killed,
+        open_channel(f"unix:{tmp_path / '1'}") as channel,
+    ):
+        call = trainer_pb2_grpc.TrainerServiceStub(channel).TrainAdapter(
+            request, timeout=START_SECONDS
+        )
+        async for message in call:
+            if message.progress.step >= 30 and (
+                number == signal.SIGTERM or any(checkpoints.glob("*.safetensors"))
+            ):
+                break
+        killed.send_signal(number)
+        started = time.monotonic()
+        assert isinstance(await refusal(call), Transient)
+        output = await killed.stderr.read() if killed.stderr is not None else b""
+        assert await killed.wait() == (0 if number == signal.SIGTERM else -signal.SIGKILL), (
+            output.decode()
+        )
+        assert time.monotonic() - started < 30, (
+            "a training that keeps checkpoints does not use up the grace"
+        )
+    assert len(list(checkpoints.glob("*.safetensors"))) == 1
+    async with _trainer(tmp_path / "2", model, tmp_path / "artifacts"):
+        messages = await _messages(tmp_path / "2", request)
+    (resumed_step,) = {
+        message.progress.resumed_step for message in messages if message.progress.step
+    }
+    assert (30 if number == signal.SIGTERM else 1) <= resumed_step < undisturbed.steps
+    result = messages[-1].result
+    assert result.adapter.sha256 == undisturbed.adapter.sha256
+    assert (result.steps, result.tokens, result.final_loss) == (
+        undisturbed.steps,
+        undisturbed.tokens,
+        undisturbed.final_loss,
+    )
+    assert list(checkpoints.glob("*.safetensors")) == []

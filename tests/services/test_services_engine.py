@@ -1,0 +1,227 @@
+"""The three services on the real engine with a tiny random model.
+
+One inner loop and one M-step over the wire, and what may break there.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from service_harness import (
+    DEADLINE_SECONDS,
+    FAST,
+    evaluation_request,
+    generation_request,
+    policy,
+    read_all,
+    refusal,
+    serving,
+    training_request,
+)
+from tiny_model import tiny_model
+
+import evaluator_svc.server
+import generator_svc.server
+import trainer_svc.server
+from seal.adapters import AdapterCache
+from seal.artifacts import ArtifactStore
+from seal.engine import Engine
+from seal.errors import InvalidInput, PreconditionFailed
+from seal.records import AdapterReference
+from seal.rpc.convert import adapter_message, training_record
+from seal.settings import EngineSettings
+from seal.v1 import (
+    common_pb2,
+    evaluator_pb2,
+    evaluator_pb2_grpc,
+    generator_pb2,
+    generator_pb2_grpc,
+    trainer_pb2,
+    trainer_pb2_grpc,
+)
+from trainer_svc.trainings import Trainings
+
+MODEL = "tiny-llama"
+
+
+@dataclass
+class Services:
+    """All three services on one engine."""
+
+    trainer: trainer_pb2_grpc.TrainerServiceAsyncStub
+    generator: generator_pb2_grpc.GeneratorServiceAsyncStub
+    evaluator: evaluator_pb2_grpc.EvaluatorServiceAsyncStub
+
+    async def train(self, **changes: object) -> trainer_pb2.TrainingResult:
+        request = training_request(**{"policy": policy(base_model=MODEL), **changes})
+        return (await read_all(self.trainer.TrainAdapter(request, timeout=DEADLINE_SECONDS)))[
+            -1
+        ].result
+
+    async def adapter(self, **changes: object) -> AdapterReference:
+        reference = training_record(await self.train(**changes)).adapter
+        assert reference is not None
+        return reference
+
+    def evaluate(self, **changes: object) -> AsyncIterator[evaluator_pb2.EvaluateResponse]:
+        request = evaluation_request(**{"policy": policy(base_model=MODEL), **changes})
+        return self.evaluator.Evaluate(request, timeout=DEADLINE_SECONDS)
+
+    async def edits(self, **changes: object) -> list[str]:
+        request = generation_request(**{"policy": policy(base_model=MODEL), **changes})
+        messages = await read_all(self.generator.GenerateEdits(request, timeout=DEADLINE_SECONDS))
+        return [edit.text for message in messages for edit in message.context_edits.edits]
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    engine = Engine(
+        tiny_model(), EngineSettings(slots=4, dtype="float32", max_rank=8, generation_rows=4)
+    )
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+async def services(tmp_path: Path, engine: Engine) -> AsyncIterator[Services]:
+    store = ArtifactStore(f"file://{tmp_path}/artifacts")
+    adapters = AdapterCache(store, base_model=engine.name)
+    trainings = Trainings(engine=engine, store=store, adapters=adapters)
+    shared = {"engine": engine, "store": store, "adapters": adapters, "pace": FAST}
+    registrations = [
+        functools.partial(generator_svc.server.register, **shared),
+        functools.partial(trainer_svc.server.register, trainings=trainings, **shared),
+        functools.partial(evaluator_svc.server.register, **shared),
+    ]
+    async with serving(*registrations) as channel:
+        yield Services(
+            trainer_pb2_grpc.TrainerServiceStub(channel),
+            generator_pb2_grpc.GeneratorServiceStub(channel),
+            evaluator_pb2_grpc.EvaluatorServiceStub(channel),
+        )
+        await trainings.close(grace_seconds=5.0)
+
+
+def _optimizer(learning_rate: float, epochs: int = 2) -> trainer_pb2.OptimizerConfig:
+    return trainer_pb2.OptimizerConfig(
+        learning_rate=learning_rate,
+        epochs=epochs,
+        batch_size=1,
+        schedule="constant",
+        max_grad_norm=1.0,
+    )
+
+
+async def test_an_adapter_that_training_left_at_zero_is_an_error_not_a_score(
+    services: Services,
+) -> None:
+    adapter = await services.adapter(optimizer=_optimizer(1e-38))
+    error = await refusal(services.evaluate(adapter=adapter_message(adapter)))
+    assert isinstance(error, PreconditionFailed)
+    assert "adapter was not applied" in error.message
+
+
+async def test_what_does_not_fit_the_engine_is_refused_by_its_field(services: Services) -> None:
+    refused = {
+        "lora.rank": {"lora": trainer_pb2.LoraConfig(rank=9, alpha=8.0, target_modules=["q_proj"])},
+        "lora.target_modules": {
+            "lora": trainer_pb2.LoraConfig(rank=4, alpha=8.0, target_modules=["q_proj", "brain"])
+        },
+        "examples[1]": {
+            "examples": [
+                trainer_pb2.TrainingExample(completion=text) for text in ("short", "long " * 1000)
+            ]
+        },
+    }
+    for field, changes in refused.items():
+        with pytest.raises(InvalidInput) as caught:
+            await services.train(**changes)
+        assert caught.value.field == field
+
+
+async def test_a_cancelled_training_leaves_its_slot_and_the_other_goes_on(
+    services: Services,
+) -> None:
+    request = training_request(
+        policy=policy(base_model=MODEL),
+        request_id="endless",
+        optimizer=_optimizer(1e-4, epochs=1000),
+    )
+    progress: list[trainer_pb2.TrainingProgress] = []
+    call = services.trainer.TrainAdapter(request, timeout=DEADLINE_SECONDS)
+    async for message in call:
+        if message.HasField("result"):
+            break
+        progress.append(message.progress)
+        if message.progress.step:
+            cancel = trainer_pb2.CancelTrainingRequest(request_id="endless", run="run")
+            await services.trainer.CancelTraining(cancel, timeout=DEADLINE_SECONDS)
+    assert message.result.outcome == common_pb2.OUTCOME_CANCELLED
+    assert 0 < message.result.steps < 2000
+    assert (await services.train(request_id="other")).outcome == common_pb2.OUTCOME_OK
+
+
+async def test_a_generation_that_its_client_left_does_not_keep_the_engine(
+    services: Services,
+) -> None:
+    sampling = generator_pb2.Sampling(temperature=1.0, top_p=1.0, max_tokens=4000)
+    request = generation_request(policy=policy(base_model=MODEL), sampling=sampling)
+    call = services.generator.GenerateEdits(request, timeout=DEADLINE_SECONDS)
+    await anext(aiter(call))
+    call.cancel()
+    assert (await services.train()).outcome == common_pb2.OUTCOME_OK
+
+
+async def test_a_diverged_training_is_an_outcome(services: Services) -> None:
+    lora = trainer_pb2.LoraConfig(rank=4, alpha=1e38, target_modules=["q_proj", "v_proj"])
+    result = await services.train(lora=lora, optimizer=_optimizer(1.0, epochs=20))
+    assert result.outcome == common_pb2.OUTCOME_DIVERGED
+    assert not result.HasField("adapter")
+
+
+async def test_an_inner_loop_over_the_wire_trains_publishes_applies_and_grades(
+    services: Services,
+) -> None:
+    adapter = await services.adapter(optimizer=_optimizer(1e-2))
+    result = (await read_all(services.evaluate(adapter=adapter_message(adapter))))[-1].result
+    assert result.max_logit_difference > 0
+    assert len(result.answers) == 2
+    assert all(answer.logprob < 0 for answer in result.answers)
+    again = await services.adapter(
+        optimizer=_optimizer(1e-2), request_id="the same under another id"
+    )
+    assert again.sha256 == adapter.sha256
+
+
+async def test_an_m_step_over_the_wire_makes_a_policy_that_writes_trains_and_evaluates(
+    services: Services,
+) -> None:
+    reference = await services.adapter(
+        request_id="m-step",
+        optimizer=_optimizer(3e-2),
+        export_mode=trainer_pb2.EXPORT_MODE_WITH_POLICY,
+    )
+    improved = policy(reference, base_model=MODEL)
+    assert await services.edits(policy=improved) == await services.edits(policy=improved)
+    assert await services.edits(policy=improved) != await services.edits()
+    inner = await services.adapter(request_id="inner", policy=improved, optimizer=_optimizer(1e-2))
+    both = (await read_all(services.evaluate(policy=improved, adapter=adapter_message(inner))))[
+        -1
+    ].result
+    alone = (await read_all(services.evaluate(policy=improved)))[-1].result
+    assert both.max_logit_difference > 0
+    assert alone.max_logit_difference == 0
+    stacked = await services.adapter(
+        request_id="stacked",
+        policy=improved,
+        optimizer=_optimizer(1e-2),
+        export_mode=trainer_pb2.EXPORT_MODE_WITH_POLICY,
+    )
+    on_base = (await read_all(services.evaluate(adapter=adapter_message(stacked))))[-1].result
+    assert [answer.logprob for answer in on_base.answers] == pytest.approx(
+        [answer.logprob for answer in both.answers], abs=1e-4
+    )

@@ -1,0 +1,518 @@
+"""The artifact store.
+
+Whole or absent, addressed by content, checked on every read, confined to its root.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from seal.artifacts import ArtifactStore
+from seal.errors import Exhausted, Internal, InvalidInput, NotFound, PreconditionFailed, SealError
+from seal.records import AdapterReference
+
+
+class Note(BaseModel):
+    text: str
+    score: float | None = None
+
+
+@pytest.fixture(params=["file", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactStore]:
+    """The same promises on a directory and on an object store."""
+    if request.param == "file":
+        yield ArtifactStore((tmp_path / "store").as_uri())
+        return
+    import fsspec
+
+    yield ArtifactStore("memory://bucket/seal", cache_dir=tmp_path / "cache")
+    memory = fsspec.filesystem("memory")
+    if memory.exists("/bucket"):
+        memory.rm("/bucket", recursive=True)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore((tmp_path / "store").as_uri())
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """A directory with the two files of an adapter."""
+    directory = tmp_path / "adapter"
+    directory.mkdir()
+    (directory / "adapter_config.json").write_text('{"r": 4}')
+    (directory / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 40)
+    return directory
+
+
+def published_file(store: ArtifactStore, reference: AdapterReference, name: str) -> str:
+    return reference.uri.removeprefix(store.root_uri + "/") + "/" + name
+
+
+def tamper(store: ArtifactStore, path: str, content: bytes | None) -> None:
+    """Change a stored file behind the store's back; None deletes it."""
+    import fsspec
+
+    uri = f"{store.root_uri}/{path}"
+    file_system, key = fsspec.url_to_fs(uri)
+    if content is None:
+        file_system.rm_file(key)
+    else:
+        file_system.pipe_file(key, content)
+
+
+# What must not be accepted
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://host/a",
+        "simplecache::s3://bucket/a",
+        "ftp://host/a",
+        "://a",
+        "S3://bucket",
+        "zip://a.zip",
+    ],
+)
+def test_a_scheme_that_is_not_allowed_is_refused(uri: str) -> None:
+    with pytest.raises(InvalidInput, match="no allowed scheme") as caught:
+        ArtifactStore(uri)
+    assert "file://, s3://, gs://, memory://" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "file://host/data",
+        "file:///",
+        "s3://",
+        "file:///data/../etc",
+        "file:///data/%2e%2e/etc",
+        "file:///da%00ta",
+        "s3://bucket/a?x=1",
+    ],
+)
+def test_a_root_that_is_no_plain_directory_is_refused(uri: str) -> None:
+    with pytest.raises(InvalidInput):
+        ArtifactStore(uri)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../other",
+        "a/../../b",
+        "/etc/passwd",
+        "a//b",
+        "",
+        ".",
+        "a/./b",
+        "a\\b",
+        "a\nb",
+        "file:///a",
+        ".tmp-a/b",
+    ],
+)
+def test_a_path_that_leaves_the_root_or_is_not_plain_is_refused(
+    store: ArtifactStore, path: str
+) -> None:
+    for use in (store.read_bytes, store.exists, lambda path: store.write_bytes(path, b"x")):
+        with pytest.raises(InvalidInput):
+            use(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.bin",
+        "code.py",
+        "model.pkl",
+        "weights.pt",
+        "archive.zip",
+        ".hidden.json",
+        "manifest.json",
+    ],
+)
+def test_only_data_files_are_published(store: ArtifactStore, adapter: Path, name: str) -> None:
+    (adapter / name).write_text("x")
+    with pytest.raises(InvalidInput, match=name):
+        store.publish_directory(adapter, "adapters")
+    assert store.list() == ()
+
+
+def test_links_and_sub_directories_are_not_published(
+    local: ArtifactStore, adapter: Path, tmp_path: Path
+) -> None:
+    (adapter / "link.json").symlink_to(tmp_path)
+    with pytest.raises(InvalidInput, match=r"link\.json is no plain file"):
+        local.publish_directory(adapter, "adapters")
+    (adapter / "link.json").unlink()
+    (adapter / "more.json").mkdir()
+    with pytest.raises(InvalidInput, match=r"more\.json is no plain file"):
+        local.publish_directory(adapter, "adapters")
+
+
+def test_an_empty_or_missing_directory_is_not_published(
+    local: ArtifactStore, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidInput, match="is empty"):
+        local.publish_directory(tmp_path / "empty", "adapters")
+    with pytest.raises(InvalidInput, match="is no directory"):
+        local.publish_directory(tmp_path / "absent", "adapters")
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        "file:///elsewhere/adapters/{}",
+        "{root}-other/adapters/{}",
+        "s3://bucket/adapters/{}",
+        "{root}/../x/{}",
+        "{root}",
+    ],
+)
+def test_a_reference_outside_the_root_is_refused_whatever_lies_there(
+    local: ArtifactStore, adapter: Path, elsewhere: str
+) -> None:
+    good = local.publish_directory(adapter, "adapters")
+    uri = elsewhere.replace("{root}", local.root_uri).replace("{}", good.sha256)
+    with pytest.raises(InvalidInput) as caught:
+        local.fetch_directory(AdapterReference(uri=uri, sha256=good.sha256))
+    assert caught.value.field == "uri"
+
+
+def test_a_link_that_leads_out_of_the_root_is_refused(
+    local: ArtifactStore, adapter: Path, tmp_path: Path
+) -> None:
+    other = ArtifactStore((tmp_path / "other-tenant").as_uri())
+    foreign = other.publish_directory(adapter, "adapters")
+    local.write_bytes("note.txt", b"x")
+    (tmp_path / "store" / "adapters").symlink_to(tmp_path / "other-tenant" / "adapters")
+    with pytest.raises(InvalidInput, match="through a link"):
+        local.fetch_directory(
+            AdapterReference(
+                uri=f"{local.root_uri}/adapters/{foreign.sha256}", sha256=foreign.sha256
+            )
+        )
+
+
+def test_a_malformed_digest_is_refused(local: ArtifactStore) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        local.fetch_directory(AdapterReference(uri=f"{local.root_uri}/adapters/abc", sha256="ABC"))
+    assert caught.value.field == "sha256"
+
+
+# What has been damaged
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("adapter_model.safetensors", lambda content: content[:-1], "adapter_model.safetensors"),
+        (
+            "adapter_model.safetensors",
+            lambda content: b"\xff" + content[1:],
+            "adapter_model.safetensors",
+        ),
+        ("adapter_model.safetensors", lambda content: None, "adapter_model.safetensors"),
+        ("manifest.json", lambda content: content + b" ", "manifest.json"),
+        ("extra.json", lambda content: b"{}", "extra.json is not in the manifest"),
+    ],
+)
+def test_a_truncated_altered_missing_or_extra_file_is_refused_by_name(
+    store: ArtifactStore,
+    adapter: Path,
+    name: str,
+    damage: Callable[[bytes], bytes | None],
+    message: str,
+) -> None:
+    reference = store.publish_directory(adapter, "adapters")
+    path = published_file(store, reference, name)
+    tamper(store, path, damage(store.read_bytes(path) if store.exists(path) else b""))
+    with pytest.raises(Internal, match=message) as caught:
+        store.fetch_directory(reference)
+    assert reference.sha256 in str(caught.value)
+    assert ".tmp-" not in str(caught.value)
+    assert "publish or train it again" in str(caught.value)
+
+
+def test_a_directory_without_manifest_is_not_published(store: ArtifactStore, adapter: Path) -> None:
+    reference = store.publish_directory(adapter, "adapters")
+    tamper(store, published_file(store, reference, "manifest.json"), None)
+    with pytest.raises(NotFound, match=r"not published: it has no manifest\.json"):
+        store.fetch_directory(reference)
+
+
+def test_an_absent_directory_is_not_found(store: ArtifactStore) -> None:
+    with pytest.raises(NotFound):
+        store.fetch_directory(
+            AdapterReference(uri=f"{store.root_uri}/adapters/{'0' * 64}", sha256="0" * 64)
+        )
+
+
+def test_publishing_again_repairs_a_damaged_directory(store: ArtifactStore, adapter: Path) -> None:
+    reference = store.publish_directory(adapter, "adapters")
+    tamper(store, published_file(store, reference, "adapter_model.safetensors"), b"short")
+    assert store.publish_directory(adapter, "adapters") == reference
+    repaired = store.fetch_directory(reference) / "adapter_model.safetensors"
+    assert repaired.read_bytes() == (adapter / "adapter_model.safetensors").read_bytes()
+
+
+def test_a_damaged_local_copy_of_an_object_is_downloaded_again(
+    adapter: Path, tmp_path: Path
+) -> None:
+    store = ArtifactStore("memory://copies/seal", cache_dir=tmp_path / "cache")
+    reference = store.publish_directory(adapter, "adapters")
+    copy = store.fetch_directory(reference)
+    (copy / "adapter_model.safetensors").write_bytes(b"")
+    assert (store.fetch_directory(reference) / "adapter_model.safetensors").stat().st_size == 10240
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"text": ', b'{"txt": "a"}', b'{"text": 1, "score": "high"}', b"\xff\xfe"]
+)
+def test_a_file_that_holds_no_such_model_is_refused_by_name(
+    store: ArtifactStore, content: bytes
+) -> None:
+    store.write_bytes("run/note.json", content)
+    with pytest.raises(Internal, match=r"run/note\.json holds no Note") as caught:
+        store.read_json("run/note.json", Note)
+    assert caught.value.remedy
+
+
+def test_reading_what_is_not_there_names_the_uri(store: ArtifactStore) -> None:
+    with pytest.raises(NotFound, match=f"{store.root_uri}/run/absent.json"):
+        store.read_json("run/absent.json", Note)
+
+
+# The disk
+
+
+def full_disk_after(monkeypatch: pytest.MonkeyPatch, *, flushes: int) -> None:
+    """From the given flush on, the disk is full."""
+    real, count = os.fsync, iter(range(10_000))
+
+    def fsync(descriptor: int) -> None:
+        if next(count) >= flushes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr("seal.files.os.fsync", fsync)
+
+
+@pytest.mark.parametrize("flushes", range(5))
+def test_a_full_disk_while_publishing_names_the_path_and_leaves_nothing(
+    local: ArtifactStore,
+    adapter: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flushes: int,
+) -> None:
+    with monkeypatch.context() as patched:
+        full_disk_after(patched, flushes=flushes)
+        with pytest.raises(Exhausted, match="no space left") as caught:
+            local.publish_directory(adapter, "run/adapters")
+    assert str(tmp_path / "store" / "run" / "adapters") in caught.value.message
+    assert "free space" in caught.value.remedy and caught.value.retry_after_seconds
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.name.startswith(".tmp-")]
+    assert local.fetch_directory(local.publish_directory(adapter, "run/adapters")).is_dir()
+
+
+def test_a_full_disk_keeps_the_old_content_of_a_file(
+    local: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local.write_json("status.json", Note(text="old"))
+    full_disk_after(monkeypatch, flushes=0)
+    with pytest.raises(Exhausted, match=r"status\.json"):
+        local.write_json("status.json", Note(text="new"))
+    assert local.read_json("status.json", Note).text == "old"
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["status.json"]
+
+
+def test_a_full_disk_in_the_middle_of_the_copy_is_exhausted_too(
+    local: ArtifactStore, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy(source: Path, target: Path) -> tuple[str, int]:
+        target.write_bytes(source.read_bytes()[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr("seal.manifest.copy_durably", copy)
+    with pytest.raises(Exhausted):
+        local.publish_directory(adapter, "adapters")
+    assert local.list() == () and not list((tmp_path / "store" / "adapters").iterdir())
+
+
+def test_a_root_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    with pytest.raises(SealError, match="file/store"):
+        ArtifactStore(f"{tmp_path}/file/store").write_bytes("a", b"x")
+
+
+def test_missing_permission_is_said(local: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(PreconditionFailed, match=r"no permission for .*a\.json"):
+        local.write_bytes("a.json", b"x")
+    assert local.list() == ()
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_an_interrupted_publish_leaves_nothing_visible(
+    local: ArtifactStore, adapter: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Dies at each call that makes something durable, without any tidying up, as after kill -9.
+
+    Steps 0-2 flush two files and the manifest, 3 flushes their directory, 4 renames it, 5 flushes
+    the rename.
+    """
+    calls = iter(range(10_000))
+
+    def dying(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object) -> object:
+            if next(calls) == step:
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        patched.setattr("seal.files.os.fsync", dying(os.fsync))
+        patched.setattr(Path, "rename", dying(Path.rename))
+        patched.setattr("seal.storage.shutil.rmtree", lambda path, ignore_errors: None)
+        with pytest.raises(KeyboardInterrupt):
+            local.publish_directory(adapter, "adapters")
+    assert len(local.list()) == (3 if step == 5 else 0)
+    assert local.fetch_directory(local.publish_directory(adapter, "adapters")).is_dir()
+
+
+def test_leftovers_of_killed_writers_are_removed_and_young_ones_kept(
+    local: ArtifactStore, adapter: Path, tmp_path: Path
+) -> None:
+    local.publish_directory(adapter, "run/adapters")
+    for name, age_seconds in ((".tmp-old", 7200), (".tmp-young", 0)):
+        leftover = tmp_path / "store" / "run" / "adapters" / name
+        leftover.mkdir()
+        (leftover / "adapter_model.safetensors").write_bytes(b"half")
+        os.utime(leftover, (time.time() - age_seconds,) * 2)
+    assert len(local.list()) == 3
+    assert local.remove_leftovers("run") == 1
+    assert (
+        not (tmp_path / "store/run/adapters/.tmp-old").exists()
+        and (tmp_path / "store/run/adapters/.tmp-young").exists()
+    )
+
+
+# What it is for
+
+
+def test_the_address_of_a_directory_is_the_digest_of_its_content(
+    store: ArtifactStore, adapter: Path
+) -> None:
+    first = store.publish_directory(adapter, "run/adapters")
+    assert first.uri == f"{store.root_uri}/run/adapters/{first.sha256}"
+    assert store.publish_directory(adapter, "run/adapters") == first
+    assert store.publish_directory(adapter, "other/adapters").sha256 == first.sha256
+    (adapter / "adapter_config.json").write_text('{"r": 8}')
+    assert store.publish_directory(adapter, "run/adapters").sha256 != first.sha256
+    assert store.fetch_directory(first).joinpath("adapter_config.json").read_text() == '{"r": 4}'
+
+
+def test_file_and_object_store_give_the_same_address(
+    adapter: Path, tmp_path: Path, local: ArtifactStore
+) -> None:
+    remote = ArtifactStore("memory://same/seal", cache_dir=tmp_path / "cache")
+    assert (
+        local.publish_directory(adapter, "a").sha256
+        == remote.publish_directory(adapter, "a").sha256
+    )
+
+
+def test_a_directory_comes_back_as_it_was(store: ArtifactStore, adapter: Path) -> None:
+    fetched = store.fetch_directory(store.publish_directory(adapter, "adapters"))
+    for source in adapter.iterdir():
+        assert (fetched / source.name).read_bytes() == source.read_bytes()
+    manifest = json.loads((fetched / "manifest.json").read_bytes())
+    assert sorted(manifest["files"]) == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_published_files_can_be_read_by_other_users_as_the_umask_says(
+    local: ArtifactStore, adapter: Path
+) -> None:
+    (adapter / "adapter_model.safetensors").chmod(0o600)
+    fetched = local.fetch_directory(local.publish_directory(adapter, "adapters"))
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE((fetched / "adapter_model.safetensors").stat().st_mode) == 0o666 & ~umask
+
+
+def test_a_removed_file_is_gone_its_neighbour_stays_and_removing_it_again_changes_nothing(
+    store: ArtifactStore,
+) -> None:
+    store.write_bytes("run/a", b"1")
+    store.write_bytes("run/b", b"2")
+    for _ in range(2):
+        store.remove("run/a")
+        assert not store.exists("run/a")
+        assert store.list("run") == ("run/b",)
+    with pytest.raises(InvalidInput):
+        store.remove("../b")
+
+
+def test_models_and_bytes_come_back_as_they_were(store: ArtifactStore) -> None:
+    store.write_json("run/stages/r1/a.json", Note(text="Größe", score=None))
+    store.write_json("run/stages/r1/a.json", Note(text="Größe", score=0.5))
+    assert store.read_json("run/stages/r1/a.json", Note) == Note(text="Größe", score=0.5)
+    store.write_bytes("run/records.jsonl", b"\x00\xff")
+    assert store.read_bytes("run/records.jsonl") == b"\x00\xff"
+
+
+def test_list_gives_relative_paths_of_all_files_beneath_a_prefix(store: ArtifactStore) -> None:
+    for path in ("run/b/2.json", "run/b/1.json", "run/c.json", "run-2/d.json"):
+        store.write_bytes(path, b"x")
+    assert store.list("run") == ("run/b/1.json", "run/b/2.json", "run/c.json")
+    assert store.list("run/b") == ("run/b/1.json", "run/b/2.json")
+    assert store.list("absent") == ()
+    assert store.list() == ("run-2/d.json", "run/b/1.json", "run/b/2.json", "run/c.json")
+    assert store.exists("run/c.json") and not store.exists("run/b") and not store.exists("run/x")
+
+
+def test_a_local_path_is_a_root_too_and_odd_characters_survive(
+    adapter: Path, tmp_path: Path
+) -> None:
+    store = ArtifactStore(str(tmp_path / "my artifacts #1 100%"))
+    assert store.root_uri.startswith("file:///") and "%20" in store.root_uri
+    reference = ArtifactStore(store.root_uri).publish_directory(adapter, "adapters")
+    assert (
+        store.fetch_directory(reference)
+        == (tmp_path / "my artifacts #1 100%" / "adapters" / reference.sha256).resolve()
+    )
+
+
+def test_the_least_recently_used_copies_of_objects_leave_the_cache(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seal.storage import ObjectStorage
+
+    storage = ObjectStorage("memory", "lru/seal", cache=tmp_path / "cache", cached_directories=2)
+    for index in range(3):
+        (adapter / "adapter_config.json").write_text(str(index))
+        sha256 = storage.publish(adapter, ("adapter_config.json",), "a")
+        local = storage.fetch(f"a/{sha256}", sha256)
+        os.utime(local, (index, index))
+    storage.fetch(f"a/{sha256}", sha256)
+    kept = {(entry / "adapter_config.json").read_text() for entry in (tmp_path / "cache").iterdir()}
+    assert kept == {"1", "2"}

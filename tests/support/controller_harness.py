@@ -1,0 +1,172 @@
+"""What the controller's tests share.
+
+A small data set, a small spec, and one worker task on fake services.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fake_services import Fakes, serve_fakes
+
+from controller_svc.core import Stage, StartTask, shards, task_name
+from controller_svc.local.files import open_run
+from controller_svc.worker.clients import ServiceClients, WorkerSettings
+from controller_svc.worker.progress import SILENT, TaskProgress
+from controller_svc.worker.store import ShardStore
+from controller_svc.worker.task import run_task
+from seal.artifacts import ArtifactStore
+from seal.records import AdapterReference, ContextRecord, ShardSummary
+from seal.settings import (
+    DataSettings,
+    EditSettings,
+    InnerLoopSettings,
+    OptimizerSettings,
+    RunSpec,
+    ValidationSettings,
+)
+
+IMPATIENT = WorkerSettings(
+    retry_initial_seconds=0.001, retry_max_seconds=0.002, call_attempts=3, call_timeout_seconds=20
+)
+POLICY = AdapterReference(uri="file:///fake/policy", sha256="a" * 64)
+
+
+def write_passages(path: Path, titles: list[str], *, questions: int = 3) -> str:
+    """A file of passages that no other title has."""
+    rows = [
+        {
+            "title": title,
+            "context": f"The {title} lies beyond the hills. It was built of {title} stone and "
+            f"holds nine {title} lamps.",
+            "questions": [
+                {"question": f"What is {title} number {n}?", "answer": f"{title} lamp {n}"}
+                for n in range(questions)
+            ],
+        }
+        for title in titles
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def small_spec(
+    directory: Path, *, passages: tuple[int, int, int] = (3, 2, 2), **changes: object
+) -> RunSpec:
+    """Two rounds on a handful of passages: so many for training, validation and retention."""
+    train, validation, retained = passages
+    data = DataSettings(
+        train=write_passages(directory / "train.jsonl", [f"Tower {n}" for n in range(train)]),
+        validation=write_passages(
+            directory / "validation.jsonl", [f"Valley {n}" for n in range(validation)]
+        ),
+        retained=write_passages(
+            directory / "retained.jsonl", [f"River {n}" for n in range(retained)]
+        )
+        if retained
+        else "",
+    )
+    values: dict[str, object] = {
+        "name": "demo",
+        "rounds": 2,
+        "data": data,
+        "edit": EditSettings(k=3),
+        "inner": InnerLoopSettings(repeats=2, optimizer=OptimizerSettings(epochs=2)),
+        "validation": ValidationSettings(edits_per_context=2, retained_queries=2),
+    }
+    return RunSpec.model_validate(values | changes)
+
+
+def start(
+    spec: RunSpec,
+    stage: Stage,
+    *,
+    round: int,
+    shard: int = 0,
+    policy: AdapterReference | None = None,
+) -> StartTask:
+    """The action that the core would emit for the first attempt."""
+    return StartTask(
+        name=task_name(
+            run=spec.name,
+            round=round,
+            stage=stage,
+            shard=None if stage is Stage.IMPROVE else shard,
+            attempt=1,
+        ),
+        run=spec.name,
+        stage=stage,
+        round=round,
+        shard=shard,
+        shards=shards(spec, stage),
+        attempt=1,
+        policy=policy,
+    )
+
+
+@dataclass
+class Workplace:
+    """A pinned run and fake services."""
+
+    spec: RunSpec
+    store: ArtifactStore
+    clients: ServiceClients
+    fakes: Fakes
+    settings: WorkerSettings
+
+    async def run(
+        self,
+        stage: Stage,
+        *,
+        round: int,
+        shard: int = 0,
+        policy: AdapterReference | None = None,
+        tell: Callable[[TaskProgress], None] = SILENT.on_progress,
+    ) -> ShardSummary:
+        """One task to its end."""
+        task = start(self.spec, stage, round=round, shard=shard, policy=policy)
+        return await run_task(
+            task,
+            spec=self.spec,
+            store=self.store,
+            clients=self.clients,
+            settings=self.settings,
+            tell=tell,
+        )
+
+    async def records(
+        self, stage: Stage, *, round: int, shard: int = 0
+    ) -> tuple[ContextRecord, ...]:
+        """The records of a finished shard."""
+        return (await self.files(stage, round=round, shard=shard).read_records())[0]
+
+    def files(self, stage: Stage, *, round: int, shard: int = 0) -> ShardStore:
+        """The files of a shard."""
+        return ShardStore(self.store, run=self.spec.name, round=round, stage=stage, shard=shard)
+
+    def asked(self, kind: str) -> list[str]:
+        """Request ids that were asked for, in order of first arrival."""
+        return [name for what, name in self.fakes.calls if what == kind]
+
+
+@asynccontextmanager
+async def workplace(
+    directory: Path,
+    *,
+    fakes: Fakes | None = None,
+    settings: WorkerSettings = IMPATIENT,
+    spec: RunSpec | None = None,
+) -> AsyncIterator[Workplace]:
+    """Pin a small run and serve fakes for it."""
+    fakes, spec, store = (
+        fakes or Fakes(),
+        spec or small_spec(directory),
+        ArtifactStore(str(directory / "artifacts")),
+    )
+    await open_run(store, spec, resume=False)
+    async with serve_fakes(fakes) as addresses, ServiceClients(addresses, settings) as clients:
+        yield Workplace(spec=spec, store=store, clients=clients, fakes=fakes, settings=settings)

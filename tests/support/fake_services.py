@@ -1,0 +1,282 @@
+"""The three services as deterministic fakes on a real gRPC server.
+
+Everything follows from hashes of the request, nothing is computed. The same request always gives
+the same answer, in any process. Every training that is executed (not merely asked for again)
+appends a line to a log that survives the process, so that a test can count over crashes what was
+done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import grpc.aio
+
+from controller_svc.worker.task import ServiceAddresses
+from seal.settings import RunSpec
+from seal.v1 import (
+    common_pb2,
+    evaluator_pb2,
+    evaluator_pb2_grpc,
+    generator_pb2,
+    generator_pb2_grpc,
+    trainer_pb2,
+    trainer_pb2_grpc,
+)
+
+SHARE_INVALID = 0.1
+SHARE_DIVERGED = 0.1
+SHARE_UNGRADED = 0.05
+
+
+def digest(*parts: object) -> str:
+    """sha256 of the parts."""
+    return hashlib.sha256("|".join(str(part) for part in parts).encode()).hexdigest()
+
+
+def chance(*parts: object) -> float:
+    """A number in [0, 1) that depends on the parts alone."""
+    return int(digest(*parts)[:8], 16) / 2**32
+
+
+def body_digest(request: trainer_pb2.TrainAdapterRequest) -> str:
+    """Digest of a request without its id."""
+    body = trainer_pb2.TrainAdapterRequest()
+    body.CopyFrom(request)
+    body.ClearField("request_id")
+    return hashlib.sha256(body.SerializeToString(deterministic=True)).hexdigest()
+
+
+@dataclass
+class Fakes:
+    """What the fakes share: what they were asked, how they fail, and where they log."""
+
+    log: Path | None = None
+    """Append-only file: one line `pid kind request_id` per executed call."""
+    fail: Callable[[str, str, int], grpc.StatusCode | None] = lambda kind, request_id, call: None
+    """(kind, request_id, number of this call of that id, from 0) -> a status to fail with."""
+    delay_seconds: float = 0.0
+    calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How often each (kind, request_id) was asked for."""
+    requests: dict[str, object] = field(default_factory=dict)
+    """Last request by id."""
+    running: int = 0
+    most_running: int = 0
+    """Most calls of one kind at once, generation excluded."""
+
+    async def enter(
+        self,
+        kind: str,
+        request_id: str,
+        request: object,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> None:
+        """Count a call, and fail it if the test wants that."""
+        call = self.calls[(kind, request_id)]
+        self.calls[(kind, request_id)] += 1
+        self.requests[f"{kind} {request_id}"] = request
+        await context.send_initial_metadata(
+            ()
+            # As real services do: what follows is an answer, which the channel does not ask for
+            # again
+        )
+        if (code := self.fail(kind, request_id, call)) is not None:
+            await context.abort(code, f"{kind} {request_id} fails as the test wants it")
+        if self.delay_seconds:
+            await asyncio.sleep(self.delay_seconds)
+
+    def executed(self, kind: str, request_id: str) -> None:
+        """Log an executed call, durably."""
+        if self.log is not None:
+            with self.log.open("a", encoding="utf-8") as handle:
+                handle.write(f"{os.getpid()} {kind} {request_id}\n")
+                handle.flush()
+                os.fsync(handle.fileno())
+
+
+class FakeGenerator(generator_pb2_grpc.GeneratorServiceServicer):
+    """Writes edits of a few lines; a tenth of them are empty."""
+
+    def __init__(self, fakes: Fakes) -> None:
+        self._fakes = fakes
+
+    async def GenerateEdits(
+        self,
+        request: generator_pb2.GenerateEditsRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> AsyncIterator[generator_pb2.GenerateEditsResponse]:
+        await self._fakes.enter("generate", request.request_id, request, context)
+        total = sum(len(item.seeds) for item in request.contexts)
+        progress = generator_pb2.GenerateProgress(
+            edits_done=0, edits_total=total, state=common_pb2.TASK_STATE_RUNNING
+        )
+        yield generator_pb2.GenerateEditsResponse(progress=progress)
+        self._fakes.executed("generate", request.request_id)
+        for item in request.contexts:
+            edits = [_edit(request, item, seed) for seed in item.seeds]
+            result = generator_pb2.ContextEdits(
+                context_id=item.context_id,
+                prompt=f"Learn {item.title}:\n",
+                edits=edits,
+                engine_seconds=0.01,
+            )
+            yield generator_pb2.GenerateEditsResponse(context_edits=result)
+
+
+def _edit(
+    request: generator_pb2.GenerateEditsRequest, item: generator_pb2.EditContext, seed: int
+) -> generator_pb2.Edit:
+    seen = (request.policy.adapter.sha256, item.context_id, seed)
+    if chance("invalid", *seen) < SHARE_INVALID:
+        return generator_pb2.Edit(text="", seed=seed, tokens=0)
+    lines = [
+        f"{item.title} is known for fact {digest(line, *seen)[:10]}."
+        for line in range(1 + int(3 * chance("lines", *seen)))
+    ]
+    return generator_pb2.Edit(text="\n".join(lines), seed=seed, tokens=12 * len(lines))
+
+
+class FakeTrainer(trainer_pb2_grpc.TrainerServiceServicer):
+    """Makes up an adapter whose digest is that of the request; a tenth of the edits diverge.
+
+    Ended trainings are remembered on disk.
+    """
+
+    def __init__(self, fakes: Fakes) -> None:
+        self._fakes = fakes
+
+    async def TrainAdapter(
+        self,
+        request: trainer_pb2.TrainAdapterRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> AsyncIterator[trainer_pb2.TrainAdapterResponse]:
+        self._fakes.running += 1
+        self._fakes.most_running = max(self._fakes.most_running, self._fakes.running)
+        try:
+            await self._fakes.enter("train", request.request_id, request, context)
+            steps = request.optimizer.epochs * len(request.examples)
+            for step in (0, steps // 2):
+                progress = trainer_pb2.TrainingProgress(
+                    state=common_pb2.TASK_STATE_RUNNING, step=step, total_steps=steps
+                )
+                yield trainer_pb2.TrainAdapterResponse(progress=progress)
+            self._fakes.executed("train", request.request_id)
+            yield trainer_pb2.TrainAdapterResponse(result=_training(request, steps))
+        finally:
+            self._fakes.running -= 1
+
+    async def GetTraining(
+        self,
+        request: trainer_pb2.GetTrainingRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> trainer_pb2.GetTrainingResponse:
+        raise NotImplementedError
+
+    async def CancelTraining(
+        self,
+        request: trainer_pb2.CancelTrainingRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> trainer_pb2.CancelTrainingResponse:
+        raise NotImplementedError
+
+
+def _training(request: trainer_pb2.TrainAdapterRequest, steps: int) -> trainer_pb2.TrainingResult:
+    sha256 = body_digest(request)
+    diverged = "/edit/" in request.request_id and chance("diverged", sha256) < SHARE_DIVERGED
+    return trainer_pb2.TrainingResult(
+        outcome=common_pb2.OUTCOME_DIVERGED if diverged else common_pb2.OUTCOME_OK,
+        adapter=None
+        if diverged
+        else common_pb2.AdapterRef(uri=f"file:///fake/{sha256}", sha256=sha256),
+        steps=steps,
+        final_loss=0.0 if diverged else 0.5,
+        tokens=10 * steps,
+        seconds=0.1,
+        engine_seconds=0.1,
+    )
+
+
+class FakeEvaluator(evaluator_pb2_grpc.EvaluatorServiceServicer):
+    """Grades by hash: an adapter is right more often than the policy alone.
+
+    A few answers are ungraded.
+    """
+
+    def __init__(self, fakes: Fakes) -> None:
+        self._fakes = fakes
+
+    async def Evaluate(
+        self,
+        request: evaluator_pb2.EvaluateRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> AsyncIterator[evaluator_pb2.EvaluateResponse]:
+        await self._fakes.enter("evaluate", request.request_id, request, context)
+        total = len(request.queries)
+        progress = evaluator_pb2.EvaluateProgress(
+            state=common_pb2.TASK_STATE_RUNNING, queries_done=total // 2, queries_total=total
+        )
+        yield evaluator_pb2.EvaluateResponse(progress=progress)
+        self._fakes.executed("evaluate", request.request_id)
+        answers = [_answer(request, query) for query in request.queries]
+        scores = [answer.score for answer in answers if answer.outcome == common_pb2.OUTCOME_OK]
+        yield evaluator_pb2.EvaluateResponse(
+            result=evaluator_pb2.EvaluationResult(
+                outcome=common_pb2.OUTCOME_OK if scores else common_pb2.OUTCOME_UNGRADED,
+                reward=sum(scores) / len(scores) if scores else 0.0,
+                answers=answers,
+                ungraded=len(answers) - len(scores),
+                max_logit_difference=1.0 if request.HasField("adapter") else 0.0,
+                tokens=4 * total,
+                engine_seconds=0.02,
+            )
+        )
+
+
+def _answer(
+    request: evaluator_pb2.EvaluateRequest, query: evaluator_pb2.Query
+) -> evaluator_pb2.GradedAnswer:
+    seen = (request.policy.adapter.sha256, request.adapter.sha256, query.query_id)
+    right = float(chance("right", *seen) < (0.5 if request.HasField("adapter") else 0.2))
+    ungraded = chance("ungraded", *seen) < SHARE_UNGRADED
+    return evaluator_pb2.GradedAnswer(
+        query_id=query.query_id,
+        answer=query.answer if right else "no idea",
+        outcome=common_pb2.OUTCOME_UNGRADED if ungraded else common_pb2.OUTCOME_OK,
+        score=0.0 if ungraded else right,
+        exact=right,
+        contains=right,
+        f1=right,
+        logprob=-1.0 - chance("logprob", *seen),
+    )
+
+
+@asynccontextmanager
+async def serve_fakes(fakes: Fakes) -> AsyncIterator[ServiceAddresses]:
+    """The fakes on a Unix socket."""
+    with TemporaryDirectory(prefix="seal-fake-") as directory:
+        server = grpc.aio.server()
+        generator_pb2_grpc.add_GeneratorServiceServicer_to_server(FakeGenerator(fakes), server)
+        trainer_pb2_grpc.add_TrainerServiceServicer_to_server(FakeTrainer(fakes), server)
+        evaluator_pb2_grpc.add_EvaluatorServiceServicer_to_server(FakeEvaluator(fakes), server)
+        address = f"unix:{directory}/seal.sock"
+        server.add_insecure_port(address)
+        await server.start()
+        try:
+            yield ServiceAddresses.all_at(address)
+        finally:
+            await server.stop(grace=0)
+
+
+def resume_services(
+    spec: RunSpec, root: str, log: Path
+) -> AbstractAsyncContextManager[ServiceAddresses]:
+    """The fakes as `resume_harness` starts them."""
+    return serve_fakes(Fakes(log=log))

@@ -1,0 +1,429 @@
+"""A run made up from a seed, as the workers would have left it.
+
+What the report and the command line are tested on. The rewards follow a plausible model (the better
+the policy, the more of its edits help), the texts come from the embedded corpus.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pydantic import Field, TypeAdapter
+
+from seal.artifacts import ArtifactStore
+from seal.datasets import load_contexts
+from seal.domains.base import Context
+from seal.domains.graders import grade
+from seal.outcomes import Outcome
+from seal.records import (
+    AdapterReference,
+    AnswerRecord,
+    ContextRecord,
+    EditRecord,
+    EvaluationRecord,
+    ExampleRecord,
+    InnerLoopKind,
+    InnerLoopRecord,
+    Record,
+    SelectionRecord,
+    ShardSummary,
+    TrainingRecord,
+)
+from seal.report.numbers.model import Machine
+from seal.restem.racing import advance
+from seal.restem.rollout import runner_of, select_records
+from seal.settings import (
+    EditSettings,
+    EvaluationSettings,
+    InnerLoopSettings,
+    RunSpec,
+    ValidationSettings,
+)
+
+MACHINE = Machine(
+    system="Linux x86_64",
+    processor="Imaginary 3000",
+    cores=2,
+    memory_gib=15.6,
+    device="cpu",
+    versions={"seal": "0.1.0", "python": "3.11.7", "torch": "2.13.0"},
+    dtype="bfloat16",
+    gemm_teraflops=0.42,
+)
+
+
+class Status(Record):
+    """The part of status.json that a report reads, and a field of another owner that it has to leave alone."""
+
+    phase: str
+    conditions: tuple[dict[str, str], ...] = ()
+    started_seconds: float = 1_700_000_000.0
+    finished_seconds: float | None = 1_700_000_660.0
+    counters: dict[str, int] = Field(default={"tasks_started": 7})
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """What kind of run to make up."""
+
+    seed: int = 7
+    passages: int = 16
+    train_passages: int = 12
+    grader: str = "f1"
+    rounds: int = 2
+    """Rounds that the spec asks for."""
+    stages_done: int = 99
+    """Stages that are finished, counted in their order."""
+    repeats: int = 1
+    racing: tuple[int, ...] = ()
+    """Survivors of a rollout's candidates after each repeat but the last."""
+    k: int = 4
+    shards: int = 1
+    gold: bool = True
+    retained: bool = True
+    invalid: float = 0.08
+    """Share of edits that parse to nothing."""
+    diverged: float = 0.02
+    ungraded: float = 0.0
+    """Share of answers without a grade."""
+    gain: float = 0.12
+    """How much better an edit's answers are than those of the passage alone."""
+    edits: bool = True
+    """False: the prompt family `none`, which trains on the passage alone."""
+    perfect_before: bool = False
+    """The policy answers everything right before any training: no edit can gain."""
+    hostile: bool = False
+    """Texts that try to break out of the page."""
+
+
+HOSTILE = "</pre><script>alert(1)</script><img src=x onerror='alert(2)'> & \x00\x1b[31m \ud800 ｟日本語｠ ]]> -->"
+
+
+class Maker:
+    """Makes one run."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.random = recipe, random.Random(recipe.seed)
+        self.spec = RunSpec(
+            name="demo",
+            seed=recipe.seed,
+            rounds=recipe.rounds,
+            shards=recipe.shards,
+            edit=EditSettings(family="self-qa", k=recipe.k, temperature=0.7),
+            inner=InnerLoopSettings(repeats=recipe.repeats, racing=recipe.racing),
+            evaluation=EvaluationSettings.model_validate(
+                {"question_format": "few-shot", "grader": recipe.grader, "max_tokens": 16}
+            ),
+            validation=ValidationSettings(
+                gold_bound=recipe.gold, retained_queries=4 if recipe.retained else 0
+            ),
+        )
+        self.validation = load_contexts("corpus://validation")[: recipe.passages]
+        self.train = load_contexts("corpus://train")[: recipe.train_passages]
+        self.retained = load_contexts("corpus://retained") if recipe.retained else ()
+
+    def write(self, store: ArtifactStore) -> str:
+        """Write the run; its name."""
+        recipe, run = self.recipe, self.spec.name
+        stages: list[tuple[str, int]] = [("validate", 0)]
+        stages += [
+            (stage, number)
+            for number in range(1, recipe.rounds + 1)
+            for stage in ("rollout", "improve", "validate")
+        ]
+        store.write_json(f"{run}/spec.json", self.spec)
+        store.write_json(f"{run}/machine.json", MACHINE)
+        complete = recipe.stages_done >= len(stages)
+        status = (
+            Status(phase="Complete") if complete else Status(phase="Running", finished_seconds=None)
+        )
+        store.write_json(f"{run}/status.json", status)
+        for name, contexts in (
+            ("train", self.train),
+            ("validation", self.validation),
+            ("retained", self.retained),
+        ):
+            lines = b"".join(_context_json(context) + b"\n" for context in contexts)
+            store.write_bytes(f"{run}/contexts/{name}.jsonl", lines)
+        kept: Sequence[ContextRecord] = ()
+        for stage, number in stages[: recipe.stages_done]:
+            if stage == "improve":
+                self._write_improve(
+                    store, number, select_records(kept, round=number, keep_per_context=1)
+                )
+            else:
+                kept = self._write_stage(store, stage, number)
+        return run
+
+    def _write_stage(
+        self, store: ArtifactStore, stage: str, number: int
+    ) -> tuple[ContextRecord, ...]:
+        policy = number if stage == "validate" else number - 1
+        contexts = self.validation if stage == "validate" else self.train
+        records = tuple(self.context(context, stage, policy) for context in contexts)
+        for shard in range(self.recipe.shards):
+            part = records[shard :: self.recipe.shards]
+            path = f"{self.spec.name}/stages/r{number}-{stage}/shard-{shard:04d}"
+            lines = b"".join(record.model_dump_json().encode() + b"\n" for record in part)
+            store.write_bytes(f"{path}/records.jsonl", lines)
+            if stage == "validate" and shard == 0 and self.retained:
+                store.write_json(
+                    f"{path}/retained.json", self.evaluate(self.retained, 0.62, with_passage=True)
+                )
+            loops = [loop for record in part for loop in record.inner_loops]
+            summary = ShardSummary.model_validate(
+                {
+                    "name": f"demo-r{number}-{stage}-{shard}-a1",
+                    "stage": stage,
+                    "round": number,
+                    "shard": shard,
+                    "attempt": 1,
+                    "seconds": 1.7 * len(loops),
+                    "inner_loops_run": len(loops) - len(loops) // 3,
+                    "inner_loops_resumed": len(loops) // 3,
+                    "outcomes": dict(Counter(str(loop.outcome) for loop in loops)),
+                    "tokens": {
+                        "generate": 100 * len(part),
+                        "train": 900 * len(loops),
+                        "evaluate": 60 * len(loops),
+                    },
+                    "engine_seconds": {
+                        "generate": 0.9 * len(part),
+                        "train": 1.1 * len(loops),
+                        "evaluate": 0.3 * len(loops),
+                    },
+                    "result_sha256": hashlib.sha256(lines).hexdigest(),
+                }
+            )
+            store.write_json(f"{path}/summary.json", summary)
+        return records
+
+    def _write_improve(self, store: ArtifactStore, number: int, selection: SelectionRecord) -> None:
+        path = f"{self.spec.name}/stages/r{number}-improve"
+        store.write_json(f"{path}/selection.json", selection)
+        policy = (
+            AdapterReference(uri="file:///adapter", sha256="a" * 64) if selection.kept else None
+        )
+        summary = ShardSummary(
+            name=f"demo-r{number}-improve-a1",
+            stage="improve",
+            round=number,
+            shard=0,
+            attempt=1,
+            seconds=21.0,
+            inner_loops_run=0,
+            inner_loops_resumed=0,
+            outcomes={"ok": 1} if policy else {},
+            tokens={"improve": 5000} if policy else {},
+            engine_seconds={"improve": 20.0} if policy else {},
+            policy=policy,
+            kept=len(selection.kept),
+            result_sha256=selection.sha256,
+        )
+        store.write_json(f"{path}/shard-0000/summary.json", summary)
+
+    def context(self, context: Context, stage: str, policy: int) -> ContextRecord:
+        """One passage of a stage."""
+        k = (
+            (self.recipe.k if stage == "rollout" else self.spec.validation.edits_per_context)
+            if self.recipe.edits
+            else 0
+        )
+        edits = tuple(self.edit(context, candidate, policy) for candidate in range(k))
+        ease = self.random.uniform(-0.1, 0.1)
+        plan: list[tuple[InnerLoopKind, int, float]] = [
+            (
+                "edit",
+                edit.candidate,
+                0.12 + ease + self.recipe.gain * (1 + policy) / 2 * self.random.uniform(-0.5, 2),
+            )
+            for edit in edits
+        ]
+        if stage == "validate" and policy == 0:
+            plan += [("passage", 0, 0.12 + ease)] + (
+                [("gold", 0, 0.93)] if self.recipe.gold else []
+            )
+        loops = [
+            self.loop(
+                context, edits, kind, candidate, repeat, right, ask_retained=stage == "validate"
+            )
+            for kind, candidate, right in plan
+            for repeat in range(self.recipe.repeats)
+        ]
+        running = set(range(k))
+        for repeat, survivors in enumerate(
+            self.recipe.racing if stage == "rollout" else (), start=1
+        ):
+            so_far = [loop for loop in loops if loop.repeat < repeat]
+            running = set(
+                advance([runner_of(edits[candidate], so_far) for candidate in running], survivors)
+            )
+            loops = [loop for loop in loops if loop.repeat < repeat or loop.candidate in running]
+        return ContextRecord(
+            context_id=context.context_id,
+            title=context.title,
+            prompt=f"Passage: {context.text}\n",
+            baseline=self.evaluate(
+                [context], 1.0 if self.recipe.perfect_before else 0.03 + 0.02 * policy
+            ),
+            edits=edits,
+            inner_loops=tuple(loops),
+            engine_seconds_generate=0.9,
+        )
+
+    def edit(self, context: Context, candidate: int, policy: int) -> EditRecord:
+        """One self-edit: question-answer pairs from the passage."""
+        seed = self.random.randrange(2**60)
+        if self.random.random() < self.recipe.invalid:
+            text, examples = (
+                self.random.choice(["", "the the the the the", "Question: Question: Question:"]),
+                (),
+            )
+        else:
+            pairs = self.random.sample(context.queries, k=min(3 + policy, len(context.queries)))
+            texts = [
+                (query.question, query.answer if self.random.random() < 0.6 else "a kind of lamp")
+                for query in pairs
+            ]
+            text = "\n".join(
+                f"Question: {question}\nAnswer: {answer}" for question, answer in texts
+            )
+            examples = tuple(
+                ExampleRecord(prompt=f"Question: {question}\nAnswer:", completion=f" {answer}")
+                for question, answer in texts
+            )
+        if self.recipe.hostile:
+            text, examples = (
+                HOSTILE,
+                tuple(ExampleRecord(prompt=HOSTILE, completion=HOSTILE) for _ in examples),
+            )
+        return EditRecord(
+            context_id=context.context_id,
+            candidate=candidate,
+            seed=seed,
+            text=_storable(text),
+            tokens=len(text) // 4,
+            truncated=self.random.random() < 0.1,
+            examples=tuple(
+                ExampleRecord(prompt=_storable(each.prompt), completion=_storable(each.completion))
+                for each in examples
+            ),
+        )
+
+    def loop(
+        self,
+        context: Context,
+        edits: Sequence[EditRecord],
+        kind: InnerLoopKind,
+        candidate: int,
+        repeat: int,
+        right: float,
+        *,
+        ask_retained: bool,
+    ) -> InnerLoopRecord:
+        """One inner loop."""
+        values = {
+            "kind": kind,
+            "context_id": context.context_id,
+            "candidate": candidate,
+            "repeat": repeat,
+        }
+        nothing = {"training": None, "evaluation": None, "retained": None}
+        if kind == "edit" and not edits[candidate].examples:
+            return InnerLoopRecord.model_validate({**values, **nothing, "outcome": Outcome.INVALID})
+        adapter = AdapterReference(uri="file:///adapter", sha256="b" * 64)
+        training = TrainingRecord(
+            outcome=Outcome.OK,
+            adapter=adapter,
+            steps=60,
+            final_loss=0.4,
+            tokens=900,
+            seconds=1.4,
+            engine_seconds=1.1,
+        )
+        if kind == "edit" and self.random.random() < self.recipe.diverged:
+            failed = training.model_copy(update={"outcome": Outcome.DIVERGED, "adapter": None})
+            return InnerLoopRecord.model_validate(
+                {**values, **nothing, "training": failed, "outcome": Outcome.DIVERGED}
+            )
+        evaluation = self.evaluate([context], right)
+        window = self.random.sample(self.retained, k=2) if ask_retained and self.retained else []
+        retained = self.evaluate(window, 0.55, with_passage=True) if window else None
+        rest = {"training": training, "evaluation": evaluation, "retained": retained}
+        return InnerLoopRecord.model_validate({**values, **rest, "outcome": evaluation.outcome})
+
+    def evaluate(
+        self, contexts: Sequence[Context], right: float, *, with_passage: bool = False
+    ) -> EvaluationRecord:
+        """Answers of which about `right` are right."""
+        answers = tuple(
+            self.answer(
+                query_id=f"{context.context_id}/{index}",
+                question=query.question,
+                gold=query.answer,
+                right=right,
+            )
+            for context in contexts
+            for index, query in enumerate(context.queries)
+        )
+        scores = [answer.score for answer in answers if answer.score is not None]
+        return EvaluationRecord(
+            outcome=Outcome.OK if scores else Outcome.UNGRADED,
+            reward=sum(scores) / len(scores) if scores else None,
+            answers=answers,
+            ungraded=len(answers) - len(scores),
+            max_logit_difference=0.0 if with_passage else 2.5,
+            tokens=60,
+            engine_seconds=0.3,
+        )
+
+    def answer(self, *, query_id: str, question: str, gold: str, right: float) -> AnswerRecord:
+        """One answer."""
+        said = (
+            gold
+            if self.random.random() < right
+            else self.random.choice(["", "in the year 1850", "a lighthouse keeper", f"{gold} lamp"])
+        )
+        if self.recipe.hostile:
+            said = _storable(HOSTILE)
+        logprob = -self.random.uniform(0.2, 5)
+        grades: dict[str, float] = {
+            name: grade(name, said, gold, logprob) or 0.0
+            for name in ("exact", "contains", "f1", "logprob")
+        }  # type: ignore[arg-type]
+        ungraded = self.random.random() < self.recipe.ungraded
+        return AnswerRecord(
+            query_id=query_id,
+            question=question,
+            gold=gold,
+            answer=said,
+            outcome=Outcome.UNGRADED if ungraded else Outcome.OK,
+            score=None if ungraded else grades[self.recipe.grader],
+            exact=grades["exact"],
+            contains=grades["contains"],
+            f1=grades["f1"],
+            logprob=grades["logprob"],
+        )
+
+
+def _context_json(context: Context) -> bytes:
+    return TypeAdapter(Context).dump_json(context)
+
+
+def _storable(text: str) -> str:
+    """Without lone surrogates, which no JSON file holds."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def make_run(
+    store: ArtifactStore, change: Callable[[Maker], None] | None = None, **recipe: object
+) -> str:
+    """Make up a run in a store; its name."""
+    maker = Maker(Recipe(**recipe))  # type: ignore[arg-type]
+    if change:
+        change(maker)
+    return maker.write(store)

@@ -1,0 +1,149 @@
+"""The M-step: from a rollout's records to a selection, and from the kept edits to a policy, or to none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import pytest
+from controller_harness import POLICY, Workplace, small_spec, workplace
+from fake_services import Fakes
+
+from controller_svc.core import Stage
+from controller_svc.worker.store import read_selection
+from seal.errors import Internal, Transient
+from seal.records import SelectionRecord
+from seal.settings import ImproveSettings
+from seal.v1 import common_pb2, trainer_pb2
+
+
+def m_step(place: Workplace) -> trainer_pb2.TrainAdapterRequest:
+    """The request of the one M-step."""
+    (name,) = [name for name in place.asked("train") if "/improve/" in name]
+    request = place.fakes.requests[f"train {name}"]
+    assert isinstance(request, trainer_pb2.TrainAdapterRequest)
+    return request
+
+
+async def selection_of(place: Workplace, round: int) -> SelectionRecord:
+    selection = await read_selection(place.store, place.spec.name, round)
+    assert selection is not None
+    return selection
+
+
+async def test_records_that_are_not_those_of_their_summary_are_never_learnt(tmp_path: Path) -> None:
+    async with workplace(tmp_path) as place:
+        await place.run(Stage.ROLLOUT, round=1)
+        path = f"{place.files(Stage.ROLLOUT, round=1).path}/records.jsonl"
+        place.store.write_bytes(
+            path, place.store.read_bytes(path).replace(b'"reward":0', b'"reward":1')
+        )
+        with pytest.raises(Internal, match="is not the file of its summary"):
+            await place.run(Stage.IMPROVE, round=1)
+
+
+async def test_a_rollout_without_its_summary_is_not_taken_for_finished(tmp_path: Path) -> None:
+    async with workplace(tmp_path) as place:
+        with pytest.raises(Internal, match="has no summary"):
+            await place.run(Stage.IMPROVE, round=1)
+
+
+async def test_nothing_kept_trains_nothing_and_makes_no_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fake_services.SHARE_INVALID", 1.0)
+    async with workplace(tmp_path) as place:
+        await place.run(Stage.ROLLOUT, round=1)
+        summary = await place.run(Stage.IMPROVE, round=1)
+        assert [name for name in place.asked("train") if "/improve/" in name] == []
+        selection = await selection_of(place, 1)
+    assert (summary.kept, summary.policy, summary.outcomes) == (0, None, {})
+    assert selection.kept == () and sum(selection.dropped.values()) == 9
+
+
+async def test_an_m_step_that_diverges_makes_no_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fake_services
+
+    honest = fake_services._training
+
+    def diverging(
+        request: trainer_pb2.TrainAdapterRequest, steps: int
+    ) -> trainer_pb2.TrainingResult:
+        bad = trainer_pb2.TrainingResult(outcome=common_pb2.OUTCOME_DIVERGED, steps=1)
+        return bad if "/improve/" in request.request_id else honest(request, steps)
+
+    monkeypatch.setattr(fake_services, "_training", diverging)
+    async with workplace(tmp_path) as place:
+        await place.run(Stage.ROLLOUT, round=1)
+        summary = await place.run(Stage.IMPROVE, round=1)
+    assert summary.policy is None
+    assert summary.outcomes == {"diverged": 1}
+    assert summary.kept > 0
+
+
+async def test_the_policy_learns_the_kept_prompts_and_edits_and_is_one_adapter_on_the_base(
+    tmp_path: Path,
+) -> None:
+    async with workplace(tmp_path) as place:
+        await place.run(Stage.ROLLOUT, round=1, policy=POLICY)
+        summary = await place.run(Stage.IMPROVE, round=1, policy=POLICY)
+        request, selection = m_step(place), await selection_of(place, 1)
+    assert [(row.prompt, row.completion) for row in request.examples] == [
+        (edit.prompt, edit.text) for edit in selection.kept
+    ]
+    assert request.policy.adapter.sha256 == POLICY.sha256
+    assert request.export_mode == trainer_pb2.EXPORT_MODE_WITH_POLICY
+    assert request.checkpoint_every_seconds == place.spec.improve.checkpoint_every_seconds > 0
+    assert not any(
+        place.fakes.requests[f"train {name}"].checkpoint_every_seconds
+        for name in place.asked("train")
+        if name != request.request_id
+    )
+    assert (request.lora.rank, request.optimizer.epochs) == (
+        place.spec.improve.lora.rank,
+        place.spec.improve.optimizer.epochs,
+    )
+    assert summary.policy is not None
+    assert summary.result_sha256 == selection.sha256
+
+
+async def test_an_m_step_from_the_base_leaves_the_policy_beneath_out(tmp_path: Path) -> None:
+    async with workplace(
+        tmp_path, spec=small_spec(tmp_path, improve=ImproveSettings(start="base"))
+    ) as place:
+        await place.run(Stage.ROLLOUT, round=1, policy=POLICY)
+        await place.run(Stage.IMPROVE, round=1, policy=POLICY)
+        request = m_step(place)
+    assert not request.policy.HasField("adapter")
+    assert request.policy.base_model == place.spec.model
+
+
+async def test_what_is_kept_is_decided_once_before_anything_is_trained(tmp_path: Path) -> None:
+    fakes = Fakes(
+        fail=lambda kind, name, call: grpc.StatusCode.UNAVAILABLE if "/improve/" in name else None
+    )
+    async with workplace(tmp_path, fakes=fakes) as place:
+        await place.run(Stage.ROLLOUT, round=1)
+        with pytest.raises(Transient):
+            await place.run(Stage.IMPROVE, round=1)
+        decided = await selection_of(place, 1)
+        place.store.write_bytes(f"{place.files(Stage.ROLLOUT, round=1).path}/records.jsonl", b"")
+        fakes.fail = lambda kind, name, call: None
+        await place.run(Stage.IMPROVE, round=1)
+        assert len(m_step(place).examples) == len(decided.kept)
+
+
+async def test_the_number_of_shards_changes_nothing_that_is_kept(tmp_path: Path) -> None:
+    digests = set()
+    for shards in (1, 3):
+        directory = tmp_path / str(shards)
+        directory.mkdir()
+        async with workplace(
+            directory, spec=small_spec(directory, passages=(5, 2, 2), shards=shards)
+        ) as place:
+            for shard in range(shards):
+                await place.run(Stage.ROLLOUT, round=1, shard=shard)
+            digests.add((await place.run(Stage.IMPROVE, round=1)).result_sha256)
+    assert len(digests) == 1
