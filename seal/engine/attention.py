@@ -80,9 +80,8 @@ def _attention_forward(
     if isinstance(plan, VarlenRows):
         return _varlen_attention(q, k, v, plan, scale, sliding_window)[None], None
     if isinstance(plan, CachedPass):
-        return plan.attend(
-            q, k, v, layer=int(module.layer_idx), scale=scale, window=sliding_window
-        )[None], None  # type: ignore[arg-type]
+        layer = int(module.layer_idx)  # type: ignore[arg-type]
+        return plan.attend(q, k, v, layer=layer, scale=scale, window=sliding_window)[None], None
     raise Internal("the engine's attention was entered without a plan")
 
 
