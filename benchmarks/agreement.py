@@ -1,4 +1,6 @@
-"""P7: whether edits get the same rewards when they are trained in `clean` mode and as the reference trains them (`parity`).
+"""P7: whether edits get the same rewards when trained in `clean` mode and in `parity`.
+
+`parity` is how the reference trains them.
 
 Parity mode fills every row up with end-of-sequence tokens that count as targets. The published
 length is 2,048; it is computed in full, so this figure fills up to `agreement_tokens`, an eighth of
@@ -167,9 +169,8 @@ def _figure(
             contexts, *sides, resamples=setting.sizes.agreement_resamples
         )
     first_clean, first_mode = views["log p"]
-    details["same seeds, log p"] = (
-        f"{mean(spearman(one, other) for one, other in zip(first_clean, first_mode, strict=True)):.3f}"
-    )
+    same = mean(spearman(one, other) for one, other in zip(first_clean, first_mode, strict=True))
+    details["same seeds, log p"] = f"{same:.3f}"
     for view in ("log p", "F1"):
         means = [float(np.mean(side)) for side in views[view]]
         details[f"mean {view}"] = f"{means[0]:.3f} (clean), {means[1]:.3f} ({name})"

@@ -155,7 +155,10 @@ def train_all(engine: Engine, requests: Sequence[TrainingRequest]) -> tuple[Trai
 
 
 def time_training(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing:
-    """Seconds from the first request to the last adapter, tokenising, initial weights and export included; per adapter-step."""
+    """Seconds per adapter-step, from the first request to the last adapter.
+
+    Tokenising, initial weights and export are in it.
+    """
     started = time.perf_counter()
     results = train_all(engine, requests)
     seconds = time.perf_counter() - started
@@ -211,7 +214,7 @@ def time_stream(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing:
 
 @contextmanager
 def held(engine: Engine, request: TrainingRequest) -> Iterator[None]:
-    """Keep the engine's thread busy until the block ends, so that all that is queued in it starts together.
+    """Keep the engine's thread busy until the block ends, so that what is queued starts together.
 
     `request` is a small training; the thread waits in its progress report. Raises Transient if the
     engine does not come to it.

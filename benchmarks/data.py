@@ -53,7 +53,10 @@ class Cases:
     """Where they come from, for the documents."""
 
     def take(self, count: int, *, queries: int = 0) -> tuple[EditCase, ...]:
-        """The first `count` edits whose context has `queries` questions, again from the start if there are fewer."""
+        """The first `count` edits whose context has `queries` questions.
+
+        They start again from the first if there are fewer.
+        """
         fitting = [case for case in self.cases if len(case.context.queries) >= queries]
         if not fitting:
             raise InvalidInput(
@@ -64,7 +67,10 @@ class Cases:
         return tuple(fitting[index % len(fitting)] for index in range(count))
 
     def grid(self, contexts: int, edits: int, *, queries: int) -> tuple[EditCase, ...]:
-        """`edits` edits of each of `contexts` contexts that have `queries` questions, or as many contexts as there are."""
+        """`edits` edits of each of `contexts` contexts that have `queries` questions.
+
+        Or of as many contexts as there are.
+        """
         by_context: dict[str, list[EditCase]] = {}
         for case in self.cases:
             if len(case.context.queries) >= queries:
@@ -105,9 +111,10 @@ def load_cases(*, edits: Path | None, passages: Path | None) -> Cases:
 def documents_of_length(
     tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], *, tokens: int, count: int
 ) -> tuple[str, ...]:
-    """`count` texts, cut out of `texts`, that become training rows of exactly `tokens` tokens, the end token included.
+    """`count` texts, cut out of `texts`, that become training rows of exactly `tokens` tokens.
 
-    Texts repeat if there are not enough. Raises Internal if none can be cut.
+    The end token is one of them. Texts repeat if there are not enough. Raises Internal if none can
+    be cut.
     """
     ids = tokenizer.encode("\n".join(texts), add_special_tokens=False)
     wanted = tokens - 1 - (len(tokenizer("").input_ids))

@@ -191,8 +191,9 @@ def _details(sides: _Sides, timings: dict[str, tuple[Timing, ...]]) -> dict[str,
         for ours, other in zip(sides.answers[index].logprobs, one.logprobs, strict=True)
     )
     scored = sum(len(one.logprobs) for one in theirs.values())
+    unscored = generate * median(ratios(timings["reference"], timings["engine"]))
     return {
-        "ratio with the reference's scoring left out": f"{generate * median(ratios(timings['reference'], timings['engine'])):.1f}x",
+        "ratio with the reference's scoring left out": f"{unscored:.1f}x",
         "tokens generated per adapter": ", ".join(
             f"{median(t.tokens / t.count for t in timings[name]):.0f} ({name})" for name in timings
         ),

@@ -32,7 +32,7 @@ class Weights:
     """Weights of the output matrix."""
 
     def training_flop(self, *, tokens: int, targets: int) -> float:
-        """FLOP of forward and backward for so many real tokens, of which `targets` are predicted."""
+        """FLOP of forward and backward for so many real tokens, `targets` of them predicted."""
         return float(tokens * (4 * self.linears + 6 * self.lora) + targets * 4 * self.head)
 
 

@@ -61,8 +61,10 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
         sizes=("memory_points",),
     )
     details = {
-        f"{point.slots} slots, rows of {point.tokens} tokens": f"{point.taken_bytes / MIB:.0f} MiB measured, "
-        f"{point.estimated_bytes / MIB:.0f} MiB estimated"
+        f"{point.slots} slots, rows of {point.tokens} tokens": (
+            f"{point.taken_bytes / MIB:.0f} MiB measured, "
+            f"{point.estimated_bytes / MIB:.0f} MiB estimated"
+        )
         for point in points
     }
     details["beside it"] = (

@@ -55,7 +55,10 @@ def forget_peak() -> None:
 
 
 def estimate_bytes(model: FrozenModel, *, slots: int, row_tokens: int) -> int:
-    """What the memory model says of training rows of one length with the published adapter, beside the base model."""
+    """What the memory model says of training rows of one length, beside the base model.
+
+    The adapter is the published one.
+    """
     adapter = AdapterSize(rank=PUBLISHED.lora.rank, targets=PUBLISHED.lora.target_modules)
     tokens = min(slots * row_tokens, max(row_tokens, EngineSettings().max_pass_tokens))
     rows = -(-tokens // row_tokens)

@@ -25,8 +25,10 @@ would cover them."""
 _HEADING = re.compile(r"^## +(\S+) *$", re.MULTILINE)
 _INTRODUCTION = """# Benchmarks
 
-Made by `make bench`; edit the notes in `benchmarks/` and the code, not this file. Every figure is a ratio of two sides that took turns in
-one process on one machine, or a share of what that machine was measured to reach meanwhile; what each side does stands at the end. Numbers
+Made by `make bench`; edit the notes in `benchmarks/` and the code, not this file. Every figure \
+is a ratio of two sides that took turns in
+one process on one machine, or a share of what that machine was measured to reach meanwhile; what \
+each side does stands at the end. Numbers
 with all samples: [benchmarks.json](benchmarks.json).
 """
 

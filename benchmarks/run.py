@@ -205,7 +205,10 @@ def main(
         bool, typer.Option("--render-only", help="Measure nothing; render the page again.")
     ] = False,
 ) -> None:
-    """Measure the engine against its opponents and write docs/benchmarks.json and docs/benchmarks.md."""
+    """Measure the engine against its opponents.
+
+    Writes docs/benchmarks.json and docs/benchmarks.md.
+    """
     _quiet()
     keep_freed_memory()  # as Engine.load does; both sides have it
     compute_serially()

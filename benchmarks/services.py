@@ -79,7 +79,10 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
 async def _measure(
     setting: Setting, engine: Engine, cases: Sequence[EditCase], root: str
 ) -> dict[str, tuple[Timing, ...]]:
-    """Rounds in turn forwards and backwards, as `benchmarks.common.interleave` does for sides that are no coroutines."""
+    """Rounds in turn forwards and backwards.
+
+    As `benchmarks.common.interleave` does for sides that are no coroutines.
+    """
     timings: dict[str, list[Timing]] = {"services": [], "direct": []}
     async with (
         serve_engine(engine, root=root) as addresses,
@@ -121,7 +124,10 @@ class _Round:
         return Timing(time.perf_counter() - started, len(self.cases))
 
     def _spec(self) -> RunSpec:
-        """The published inner loop under a name of this round's own, so that no request is answered from an earlier one."""
+        """The published inner loop under a name of this round's own.
+
+        So no request is answered from an earlier one.
+        """
         sizes = self.setting.sizes
         return load_run_spec(
             None,

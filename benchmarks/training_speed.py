@@ -178,7 +178,8 @@ class _Run:
 
     def _in_use(self, name: str) -> str:
         """Slots that held an adapter, on average over a round's time."""
-        return f"{median(timing.slots_in_use for timing in self.timings[name]):.1f} of {self.setting.sizes.slots} on average over time"
+        in_use = median(timing.slots_in_use for timing in self.timings[name])
+        return f"{in_use:.1f} of {self.setting.sizes.slots} on average over time"
 
     def against_reference(self) -> Figure:
         """P1."""
@@ -219,7 +220,9 @@ class _Run:
                 self._side(_ENGINE, f"engine, {self.setting.sizes.slots} slots"),
             ),
             details={
-                "all rounds of the single slot together": f"{pooled / median(t.each for t in engine):.2f}x",
+                "all rounds of the single slot together": (
+                    f"{pooled / median(t.each for t in engine):.2f}x"
+                ),
                 "per real token": f"{median(per_token):.2f}x",
                 "slots in use": self._in_use(_ENGINE),
             },
@@ -254,7 +257,9 @@ class _Run:
                 ),
             ),
             details={
-                "real tokens per second": f"{median(timing.tokens / timing.seconds for timing in engine):.0f}",
+                "real tokens per second": (
+                    f"{median(timing.tokens / timing.seconds for timing in engine):.0f}"
+                ),
                 "FLOP per real token": f"{flop[0] / engine[0].tokens / 1e9:.3f} G",
                 "weights": f"{weights.linears / 1e6:.1f} M frozen linear, "
                 f"{weights.lora / 1e6:.2f} M LoRA, {weights.head / 1e6:.1f} M head",

@@ -145,7 +145,7 @@ class Squares:
         return Components(candidate=float(between - noise) / self.repeats, noise=float(noise))
 
     def shared_noise(self, passages_N: NDArray[np.int64] | None = None) -> float:
-        """Share of the noise of one training that all candidates of a passage have in common in a repeat."""
+        """Share of a training's noise that a passage's candidates have in common in a repeat."""
         picked = np.arange(len(self.rest_P)) if passages_N is None else passages_N
         rest = float(self.rest_P[picked].mean()) / ((self.candidates - 1) * (self.repeats - 1))
         shared = (
@@ -181,7 +181,10 @@ def replay(
     orders = _candidate_orders(candidates, seed)
     return np.array([
         np.mean([
-            rewards_C_R[choose(rewards_C_R[np.ix_(order, repeat_order[:-1])], policy, order), repeat_order[-1]]
+            rewards_C_R[
+                choose(rewards_C_R[np.ix_(order, repeat_order[:-1])], policy, order),
+                repeat_order[-1],
+            ]
             for repeat_order in permutations(range(repeats))
             for order in orders
         ])
@@ -213,7 +216,10 @@ def _candidate_orders(candidates: int, seed: int) -> list[tuple[int, ...]]:
 
 
 class Simulation:
-    """Draws of the model, shared by all policies and all components so that only these differ between two results."""
+    """Draws of the model, shared by all policies and components.
+
+    So only these differ between two results.
+    """
 
     def __init__(self, *, contexts: int, candidates: int, repeats: int, seed: int) -> None:
         generator = np.random.default_rng(seed)

@@ -74,7 +74,10 @@ def render(found: Replay) -> Iterator[Table | str]:
         f"with a random edit {points(log.reward)}"
     )
     if log.level_at_cut is not None:
-        yield f"In {percent(log.level_at_cut)} of the first repeats the second and the third edit are level; ties are broken at random."
+        yield (
+            f"In {percent(log.level_at_cut)} of the first repeats the second and the third edit "
+            "are level; ties are broken at random."
+        )
     yield _policies(found)
     yield _comparisons(found.comparisons)
     yield _reliability(found)
@@ -89,7 +92,10 @@ def render(found: Replay) -> Iterator[Table | str]:
         f"{percent(judge.saved_baseline_once)}. Contradictory verdicts of one key: "
         f"{calls.contradictions}."
     )
-    yield f"Intervals: 95 %, {found.resamples} resamples of the passages. Simulated: {found.simulated_contexts} contexts, fitted variances."
+    yield (
+        f"Intervals: 95 %, {found.resamples} resamples of the passages. "
+        f"Simulated: {found.simulated_contexts} contexts, fitted variances."
+    )
 
 
 def _policies(found: Replay) -> Table:
@@ -131,7 +137,10 @@ def _reliability(found: Replay) -> Table:
         table.add_column(name, justify="left" if name == "candidates compared" else "right")
     table.add_row("within the same repeats", plain(facts.single), plain(facts.averaged))
     table.add_row("across repeats", plain(facts.single_across), plain(facts.averaged_across))
-    table.caption = f"Of the noise of one training, {plain(facts.shared_noise)} is common to the candidates of a passage in a repeat."
+    table.caption = (
+        f"Of the noise of one training, {plain(facts.shared_noise)} is common to the candidates "
+        "of a passage in a repeat."
+    )
     return table
 
 

@@ -66,7 +66,10 @@ class SealLog:
 
 @dataclass(frozen=True)
 class JudgeCalls:
-    """Calls of a judge that grades one answer at a time, without and with a cache by (question, gold, normalised answer)."""
+    """Calls of a judge that grades one answer at a time, without and with a cache.
+
+    The cache is by (question, gold, normalised answer).
+    """
 
     adapter: int
     """Answers of adapted models."""

@@ -49,7 +49,7 @@ JSON_FILE, PLOT_FILE = "soak.json", "soak.svg"
 
 
 def synthetic_cases(count: int, *, seed: int = 0) -> tuple[EditCase, ...]:
-    """Edits of sentences of the embedded corpus, with as many rows as those of the published system have."""
+    """Edits of sentences of the embedded corpus, with as many rows as published ones have."""
     contexts = load_contexts("corpus://train")
     sentences = [
         part for context in contexts for part in re.split(r"(?<=[.!?])\s+", context.text.strip())
