@@ -412,7 +412,13 @@ def test_on_a_terminal_there_are_bars_for_generation_training_and_evaluation(her
         os.environ |= {"PYTHONPATH": str(REPOSITORY), "TERM": "xterm", "COLUMNS": "110"}
         os.execv(
             sys.executable,
-            [sys.executable, str(REPOSITORY / "tests/support/cli_on_fakes.py"), "0.3", str(here / "log"), *RUN],
+            [
+                sys.executable,
+                str(REPOSITORY / "tests/support/cli_on_fakes.py"),
+                "0.3",
+                str(here / "log"),
+                *RUN,
+            ],
         )
     seen, typed = b"", False
     while True:

@@ -146,7 +146,8 @@ def test_the_resident_set_stays_within_tensors_and_holes():
     The peak is above the tensors alone and not above the estimate.
     """
     tests = Path(__file__).parents[1]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests / "support"), str(tests / "engine")])}
+    paths = (tests.parent, tests / "support", tests / "engine")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
     command = [sys.executable, str(tests / "support" / "resident_peak.py")]
     ran = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=300, check=False
