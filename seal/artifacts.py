@@ -50,7 +50,6 @@ class ArtifactStore:
             root_uri if "://" in root_uri else Path(root_uri).expanduser().absolute().as_uri(),
             field="root_uri",
         )
-        self._scheme, self._path = scheme, path
         self._storage: Storage
         if scheme == "file":
             self._storage = LocalStorage(Path(path))
@@ -124,12 +123,14 @@ class ArtifactStore:
         sha256 = self._storage.publish(
             local_dir, check_file_names(local_dir, allowed_suffixes=PUBLISHED_SUFFIXES), checked
         )
-        return AdapterReference(uri=self._storage.uri(f"{checked}/{sha256}"), sha256=sha256)
+        return AdapterReference(path=f"{checked}/{sha256}", sha256=sha256)
 
     def fetch_directory(self, reference: AdapterReference) -> Path:
-        """Local directory with the referenced files (for `file://` the published one itself), every sha256 checked. Do not write to it.
+        """Local directory with the referenced files, every sha256 checked. Do not write to it.
 
-        Raises InvalidInput if the URI does not lie below the root, NotFound if nothing was
+        For `file://` it is the published directory itself.
+
+        Raises InvalidInput if the path leads out of the root, NotFound if nothing was
         published there, Internal naming the file that is missing, extra, truncated or altered.
         """
         if not _SHA256.fullmatch(reference.sha256):
@@ -138,15 +139,7 @@ class ArtifactStore:
                 field="sha256",
                 remedy="give the reference unaltered",
             )
-        scheme, path = _parse_uri(reference.uri, field="uri")
-        if scheme != self._scheme or not path.startswith(self._path.rstrip("/") + "/"):
-            raise InvalidInput(
-                f"{reference.uri} does not lie below the artifact root {self.root_uri}",
-                field="uri",
-                remedy="use an artifact of this store, or start the service with the root that "
-                "holds it",
-            )
-        return self._storage.fetch(path.removeprefix(self._path).strip("/"), reference.sha256)
+        return self._storage.fetch(_checked(reference.path), reference.sha256)
 
     def remove_leftovers(self, prefix: str = "", *, older_than_seconds: float = 3600.0) -> int:
         """Delete unfinished files that killed writers left; returns their number.

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from seal.outcomes import Outcome
+
 
 class SealError(Exception):
     """Root. `str(error)` is the message followed by the remedy."""
@@ -39,6 +41,19 @@ class SealError(Exception):
 
 class InvalidInput(SealError, ValueError):
     """What was handed in is wrong, and will be wrong again."""
+
+
+class UnfitItem(InvalidInput):
+    """One item's own content is at fault: who has the item records the outcome, nobody else pays.
+
+    Services answer it as a result with this outcome, never as the error of a call.
+    """
+
+    def __init__(
+        self, message: str, *, outcome: Outcome, remedy: str = "", field: str = ""
+    ) -> None:
+        super().__init__(message, remedy=remedy, field=field, outcome=str(outcome))
+        self.outcome = outcome
 
 
 class NotFound(SealError, LookupError):

@@ -22,8 +22,8 @@ class Record(BaseModel):
 class AdapterReference(Record):
     """One adapter in the artifact store."""
 
-    uri: str
-    """fsspec URI of its directory."""
+    path: str
+    """Its directory, relative to the store's root: the same volume may be mounted elsewhere."""
     sha256: str
     """Digest of its manifest, lower-case hex."""
 

@@ -126,7 +126,7 @@ def parse_training(
 
 
 def body_digest(request: trainer_pb2.TrainAdapterRequest) -> str:
-    """sha256 of the request without id, checkpoints and policy URI.
+    """sha256 of the request without id, checkpoints and policy path.
 
     The same artifacts under a moved root are the same body.
     """
@@ -135,7 +135,7 @@ def body_digest(request: trainer_pb2.TrainAdapterRequest) -> str:
     body.ClearField("request_id")
     body.ClearField("checkpoint_every_seconds")
     if body.policy.HasField("adapter"):
-        body.policy.adapter.ClearField("uri")
+        body.policy.adapter.ClearField("path")
     return hashlib.sha256(body.SerializeToString(deterministic=True)).hexdigest()
 
 

@@ -20,6 +20,9 @@ OUTCOME_TO_WIRE = MappingProxyType(
         Outcome.DIVERGED: common_pb2.OUTCOME_DIVERGED,
         Outcome.UNGRADED: common_pb2.OUTCOME_UNGRADED,
         Outcome.CANCELLED: common_pb2.OUTCOME_CANCELLED,
+        Outcome.TOO_LONG: common_pb2.OUTCOME_TOO_LONG,
+        Outcome.INERT: common_pb2.OUTCOME_INERT,
+        Outcome.REFUSED: common_pb2.OUTCOME_REFUSED,
     }
 )
 OUTCOME_FROM_WIRE = MappingProxyType({wire: outcome for outcome, wire in OUTCOME_TO_WIRE.items()})
@@ -28,22 +31,22 @@ OUTCOME_FROM_WIRE = MappingProxyType({wire: outcome for outcome, wire in OUTCOME
 def adapter_reference(message: common_pb2.AdapterRef, *, field: str) -> AdapterReference:
     """Reference from the wire.
 
-    Raises InvalidInput naming `field` for a missing URI or a digest that is none.
+    Raises InvalidInput naming `field` for a missing path or a digest that is none.
     """
-    uri = validation.text(
-        message.uri,
-        field=f"{field}.uri",
+    path = validation.text(
+        message.path,
+        field=f"{field}.path",
         max_characters=4096,
         remedy="give the reference as the trainer returned it",
     )
     return AdapterReference(
-        uri=uri, sha256=validation.sha256(message.sha256, field=f"{field}.sha256")
+        path=path, sha256=validation.sha256(message.sha256, field=f"{field}.sha256")
     )
 
 
 def adapter_message(reference: AdapterReference) -> common_pb2.AdapterRef:
     """Reference to the wire."""
-    return common_pb2.AdapterRef(uri=reference.uri, sha256=reference.sha256)
+    return common_pb2.AdapterRef(path=reference.path, sha256=reference.sha256)
 
 
 def policy_message(base_model: str, adapter: AdapterReference | None) -> common_pb2.PolicyRef:

@@ -31,11 +31,17 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     OUTCOME_INVALID: _Outcome.ValueType  # 2
     """The edit parsed to no training example."""
     OUTCOME_DIVERGED: _Outcome.ValueType  # 3
-    """Training met NaN or Inf."""
+    """Training, or the adapted model, met NaN or Inf."""
     OUTCOME_UNGRADED: _Outcome.ValueType  # 4
     """No grade could be given (for example the judge was down)."""
     OUTCOME_CANCELLED: _Outcome.ValueType  # 5
     """The caller cancelled it."""
+    OUTCOME_TOO_LONG: _Outcome.ValueType  # 6
+    """A row is longer than the engine or the model's positions allow."""
+    OUTCOME_INERT: _Outcome.ValueType  # 7
+    """The adapter changes nothing: its logits are the base's."""
+    OUTCOME_REFUSED: _Outcome.ValueType  # 8
+    """The engine cannot do it even alone, for example for want of memory."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
     """Outcome says how one inner-loop step ended. A missing score is missing, never 0."""
@@ -46,11 +52,17 @@ OUTCOME_OK: Outcome.ValueType  # 1
 OUTCOME_INVALID: Outcome.ValueType  # 2
 """The edit parsed to no training example."""
 OUTCOME_DIVERGED: Outcome.ValueType  # 3
-"""Training met NaN or Inf."""
+"""Training, or the adapted model, met NaN or Inf."""
 OUTCOME_UNGRADED: Outcome.ValueType  # 4
 """No grade could be given (for example the judge was down)."""
 OUTCOME_CANCELLED: Outcome.ValueType  # 5
 """The caller cancelled it."""
+OUTCOME_TOO_LONG: Outcome.ValueType  # 6
+"""A row is longer than the engine or the model's positions allow."""
+OUTCOME_INERT: Outcome.ValueType  # 7
+"""The adapter changes nothing: its logits are the base's."""
+OUTCOME_REFUSED: Outcome.ValueType  # 8
+"""The engine cannot do it even alone, for example for want of memory."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 class _TaskState:
@@ -85,21 +97,23 @@ class AdapterRef(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    URI_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
-    uri: _builtins.str
-    """fsspec URI of the adapter directory, for example "file:///data/adapters/3f2a..."."""
+    path: _builtins.str
+    """Path of the adapter directory below the artifact store's root, for example "adapters/3f2a...": the
+    same volume may be mounted elsewhere.
+    """
     sha256: _builtins.str
     """sha256 of the adapter's manifest, lower-case hex; checked on every read."""
     def __init__(
         self,
         *,
-        uri: _builtins.str = ...,
+        path: _builtins.str = ...,
         sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -163,7 +163,7 @@ class GradedAnswer(_message.Message):
     answer: _builtins.str
     """What the model said."""
     outcome: _common_pb2.Outcome.ValueType
-    """OK or UNGRADED."""
+    """OK, UNGRADED, or the outcome of the whole evaluation."""
     score: _builtins.float
     """Score by the chosen grader; valid only if outcome is OK."""
     exact: _builtins.float
@@ -238,7 +238,9 @@ class EvaluationResult(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     ENGINE_SECONDS_FIELD_NUMBER: _builtins.int
     outcome: _common_pb2.Outcome.ValueType
-    """OK if at least one answer was graded, else UNGRADED."""
+    """OK if at least one answer was graded, UNGRADED if none was; INERT, DIVERGED, TOO_LONG or REFUSED if the
+    adapted model could not be asked: then every answer has that outcome too.
+    """
     reward: _builtins.float
     """Mean score over the graded answers; valid only if outcome is OK."""
     ungraded: _builtins.int

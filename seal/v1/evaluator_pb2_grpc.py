@@ -48,7 +48,7 @@ class EvaluatorServiceServicer(object):
 
     def Evaluate(self, request, context):
         """Evaluate answers the queries with the policy and, if given, one adapter on top of it, and grades the answers: a stream of
-        progress, then one result. An adapter that leaves the logits as they are is refused (FAILED_PRECONDITION): a silent no-op is an error.
+        progress, then one result. An adapter that leaves the logits as they are has outcome INERT: a silent no-op is no score.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

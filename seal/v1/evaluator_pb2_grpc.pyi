@@ -35,7 +35,7 @@ class EvaluatorServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EvaluatorServiceAsyncStub: ...
     Evaluate: _grpc.UnaryStreamMultiCallable[_evaluator_pb2.EvaluateRequest, _evaluator_pb2.EvaluateResponse]
     """Evaluate answers the queries with the policy and, if given, one adapter on top of it, and grades the answers: a stream of
-    progress, then one result. An adapter that leaves the logits as they are is refused (FAILED_PRECONDITION): a silent no-op is an error.
+    progress, then one result. An adapter that leaves the logits as they are has outcome INERT: a silent no-op is no score.
     """
 
 @_typing.type_check_only
@@ -45,7 +45,7 @@ class EvaluatorServiceAsyncStub(EvaluatorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Evaluate: _aio.UnaryStreamMultiCallable[_evaluator_pb2.EvaluateRequest, _evaluator_pb2.EvaluateResponse]  # type: ignore[assignment]
     """Evaluate answers the queries with the policy and, if given, one adapter on top of it, and grades the answers: a stream of
-    progress, then one result. An adapter that leaves the logits as they are is refused (FAILED_PRECONDITION): a silent no-op is an error.
+    progress, then one result. An adapter that leaves the logits as they are has outcome INERT: a silent no-op is no score.
     """
 
 class EvaluatorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -58,7 +58,7 @@ class EvaluatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_evaluator_pb2.EvaluateResponse], _abc.AsyncIterator[_evaluator_pb2.EvaluateResponse]]:
         """Evaluate answers the queries with the policy and, if given, one adapter on top of it, and grades the answers: a stream of
-        progress, then one result. An adapter that leaves the logits as they are is refused (FAILED_PRECONDITION): a silent no-op is an error.
+        progress, then one result. An adapter that leaves the logits as they are has outcome INERT: a silent no-op is no score.
         """
 
 def add_EvaluatorServiceServicer_to_server(servicer: EvaluatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -209,12 +209,15 @@ class ContextEdits(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     EDITS_FIELD_NUMBER: _builtins.int
     ENGINE_SECONDS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     context_id: _builtins.str
     """Id from the request."""
     prompt: _builtins.str
     """The rendered prompt: what the M-step trains the edit to follow."""
     engine_seconds: _builtins.float
     """This context's share of the engine's time, seconds."""
+    outcome: _common_pb2.Outcome.ValueType
+    """OK, or why this context has no edits (TOO_LONG, DIVERGED, REFUSED); the other contexts have theirs."""
     @_builtins.property
     def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Edit]:
         """One per seed, in the order of the seeds."""
@@ -226,10 +229,11 @@ class ContextEdits(_message.Message):
         prompt: _builtins.str = ...,
         edits: _abc.Iterable[Global___Edit] | None = ...,
         engine_seconds: _builtins.float = ...,
+        outcome: _common_pb2.Outcome.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "edits", b"edits", "engine_seconds", b"engine_seconds", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "edits", b"edits", "engine_seconds", b"engine_seconds", "outcome", b"outcome", "prompt", b"prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -274,7 +274,7 @@ class TrainingResult(_message.Message):
     SECONDS_FIELD_NUMBER: _builtins.int
     ENGINE_SECONDS_FIELD_NUMBER: _builtins.int
     outcome: _common_pb2.Outcome.ValueType
-    """OK, DIVERGED or CANCELLED."""
+    """OK, TOO_LONG, INERT, DIVERGED, REFUSED or CANCELLED."""
     steps: _builtins.int
     """Optimiser steps done."""
     final_loss: _builtins.float

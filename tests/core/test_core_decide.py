@@ -29,7 +29,7 @@ from seal.records import AdapterReference, ScoreSum, ShardSummary
 from seal.settings import RunSpec
 
 SPEC = RunSpec(name="demo", rounds=1, shards=2)
-POLICY = AdapterReference(uri="file:///x/1", sha256="1" * 64)
+POLICY = AdapterReference(path="x/1", sha256="1" * 64)
 
 
 def summary_of(task: StartTask, **update: object) -> ShardSummary:
@@ -218,7 +218,7 @@ def test_rollout_and_improve_work_with_the_policy_of_the_round_before_and_valida
     while status.stage is not None:
         (task,) = starts(decide(two, status, Observed()))
         seen[(task.round, task.stage)] = task.policy.sha256[0] if task.policy else None
-        policy = AdapterReference(uri="file:///x", sha256=str(task.round) * 64)
+        policy = AdapterReference(path="x", sha256=str(task.round) * 64)
         status = finish_stage(status, spec=two, policy=policy).status
     assert seen == {
         (0, Stage.VALIDATE): None,

@@ -43,7 +43,7 @@ def summary_of(task: StartTask) -> ShardSummary:
         outcomes={"ok": 2},
         tokens={},
         engine_seconds={"train": 0.1 * (task.shard + 1)},
-        policy=AdapterReference(uri="file:///p", sha256=str(task.round) * 64) if keeps else None,
+        policy=AdapterReference(path="p", sha256=str(task.round) * 64) if keeps else None,
     )
 
 

@@ -148,8 +148,8 @@ def test_an_adapter_on_a_policy_equals_their_concatenation_on_the_base():
     upper = trained(model, 5, policy=policy)
     from seal.engine.peft_format import concatenate
 
-    (stacked,) = evaluate(model, [evaluation(upper, policy)])
-    (merged,) = evaluate(model, [evaluation(concatenate(policy, upper))])
+    (stacked,) = evaluated(model, [evaluation(upper, policy)])
+    (merged,) = evaluated(model, [evaluation(concatenate(policy, upper))])
     assert stacked.answers == merged.answers
     assert stacked.logprobs == pytest.approx(merged.logprobs, abs=1e-4)
 
@@ -163,7 +163,7 @@ def test_an_adapter_that_changes_nothing_shows_a_logit_difference_of_zero():
         adapter.alpha,
         {n: LoraPair(p.a, torch.zeros_like(p.b)) for n, p in adapter.pairs.items()},
     )
-    (result,) = evaluate(model, [evaluation(silent)])
+    (result,) = evaluated(model, [evaluation(silent)])
     assert result.max_logit_difference == 0.0
 
 
@@ -225,5 +225,5 @@ def test_progress_counts_up_to_all_rows_and_a_cancelled_generation_stops():
 
 
 def test_log_probabilities_are_at_most_zero_and_finite():
-    (result,) = evaluate(tiny_model(), [evaluation()])
+    (result,) = evaluated(tiny_model(), [evaluation()])
     assert all(math.isfinite(value) and value <= 0 for value in result.logprobs)

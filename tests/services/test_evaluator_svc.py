@@ -92,7 +92,7 @@ BAD_REQUESTS: list[tuple[str, dict[str, object]]] = [
     ("request_id", {"request_id": ""}),
     ("run", {"run": "Run"}),
     ("policy.base_model", {"policy": common_pb2.PolicyRef()}),
-    ("adapter.sha256", {"adapter": common_pb2.AdapterRef(uri="file:///x", sha256="A" * 64)}),
+    ("adapter.sha256", {"adapter": common_pb2.AdapterRef(path="x", sha256="A" * 64)}),
     ("domain", {"domain": "chess"}),
     ("question_format", {"question_format": "riddle"}),
     ("queries", {"queries": []}),

@@ -110,7 +110,7 @@ BAD_REQUESTS: list[tuple[str, dict[str, object]]] = [
     ("run", {"run": "a" * 41}),
     ("policy.base_model", {"policy": common_pb2.PolicyRef()}),
     (
-        "policy.adapter.uri",
+        "policy.adapter.path",
         {
             "policy": common_pb2.PolicyRef(
                 base_model="tiny", adapter=common_pb2.AdapterRef(sha256="a" * 64)

@@ -92,7 +92,7 @@ async def test_on_a_policy_it_is_resumed_too_and_on_another_policy_it_is_not(
             for seed in (1, 2)
         ]
         policies = [
-            AdapterReference(uri=item.adapter.uri, sha256=item.adapter.sha256) for item in made
+            AdapterReference(path=item.adapter.path, sha256=item.adapter.sha256) for item in made
         ]
         on_first, on_second = (
             m_step(optimizer=LONG, policy=policy(item, base_model=MODEL)) for item in policies

@@ -117,9 +117,9 @@ def _example(completion: str = "x", prompt: str = "") -> trainer_pb2.TrainingExa
     return trainer_pb2.TrainingExample(prompt=prompt, completion=completion)
 
 
-def _adapter(uri: str = "file:///x", sha256: str = "a" * 64) -> common_pb2.PolicyRef:
+def _adapter(path: str = "x", sha256: str = "a" * 64) -> common_pb2.PolicyRef:
     return common_pb2.PolicyRef(
-        base_model="tiny", adapter=common_pb2.AdapterRef(uri=uri, sha256=sha256)
+        base_model="tiny", adapter=common_pb2.AdapterRef(path=path, sha256=sha256)
     )
 
 
@@ -130,7 +130,7 @@ BAD_REQUESTS: list[tuple[str, dict[str, object]]] = [
     ("run", {"run": "../other"}),
     ("policy.base_model", {"policy": common_pb2.PolicyRef()}),
     ("policy.adapter.sha256", {"policy": _adapter(sha256="abc")}),
-    ("policy.adapter.uri", {"policy": _adapter(uri="")}),
+    ("policy.adapter.path", {"policy": _adapter(path="")}),
     ("examples", {"examples": []}),
     ("examples", {"examples": [_example()] * 20_001}),
     ("examples[1].completion", {"examples": [_example(), _example(" \n")]}),
@@ -267,7 +267,7 @@ async def test_disk_full_is_said_and_the_retry_stores_the_trained_adapter_withou
         result = await trainer.result(training_request())
     assert result.outcome == common_pb2.OUTCOME_OK
     assert store.fetch_directory(
-        AdapterReference(uri=result.adapter.uri, sha256=result.adapter.sha256)
+        AdapterReference(path=result.adapter.path, sha256=result.adapter.sha256)
     ).is_dir()
     assert len(trainer.engine.trained) == 1
 
@@ -361,9 +361,7 @@ async def test_the_same_policy_under_a_moved_root_is_the_same_body(start: Start)
     async with start() as trainer:
         reference = publish(trainer.store)
         first = await trainer.result(training_request(policy=policy(reference)))
-        moved = AdapterReference(
-            uri="file:///elsewhere/" + reference.sha256, sha256=reference.sha256
-        )
+        moved = AdapterReference(path="elsewhere/" + reference.sha256, sha256=reference.sha256)
         assert await trainer.result(training_request(policy=policy(moved))) == first
     assert len(trainer.engine.trained) == 1
 

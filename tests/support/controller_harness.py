@@ -33,7 +33,7 @@ from seal.settings import (
 IMPATIENT = WorkerSettings(
     retry_initial_seconds=0.001, retry_max_seconds=0.002, call_attempts=3, call_timeout_seconds=20
 )
-POLICY = AdapterReference(uri="file:///fake/policy", sha256="a" * 64)
+POLICY = AdapterReference(path="fake/policy", sha256="a" * 64)
 
 
 def write_passages(path: Path, titles: list[str], *, questions: int = 3) -> str:

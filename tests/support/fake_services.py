@@ -193,9 +193,7 @@ def _training(request: trainer_pb2.TrainAdapterRequest, steps: int) -> trainer_p
     diverged = "/edit/" in request.request_id and chance("diverged", sha256) < SHARE_DIVERGED
     return trainer_pb2.TrainingResult(
         outcome=common_pb2.OUTCOME_DIVERGED if diverged else common_pb2.OUTCOME_OK,
-        adapter=None
-        if diverged
-        else common_pb2.AdapterRef(uri=f"file:///fake/{sha256}", sha256=sha256),
+        adapter=None if diverged else common_pb2.AdapterRef(path=f"fake/{sha256}", sha256=sha256),
         steps=steps,
         final_loss=0.0 if diverged else 0.5,
         tokens=10 * steps,

@@ -205,9 +205,7 @@ class Maker:
     def _write_improve(self, store: ArtifactStore, number: int, selection: SelectionRecord) -> None:
         path = f"{self.spec.name}/stages/r{number}-improve"
         store.write_json(f"{path}/selection.json", selection)
-        policy = (
-            AdapterReference(uri="file:///adapter", sha256="a" * 64) if selection.kept else None
-        )
+        policy = AdapterReference(path="adapter", sha256="a" * 64) if selection.kept else None
         summary = ShardSummary(
             name=f"demo-r{number}-improve-a1",
             stage="improve",
@@ -335,7 +333,7 @@ class Maker:
         nothing = {"training": None, "evaluation": None, "retained": None}
         if kind == "edit" and not edits[candidate].examples:
             return InnerLoopRecord.model_validate({**values, **nothing, "outcome": Outcome.INVALID})
-        adapter = AdapterReference(uri="file:///adapter", sha256="b" * 64)
+        adapter = AdapterReference(path="adapter", sha256="b" * 64)
         training = TrainingRecord(
             outcome=Outcome.OK,
             adapter=adapter,
