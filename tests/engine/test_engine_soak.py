@@ -16,7 +16,7 @@ from tiny_model import tiny_model
 from typer import Typer
 from typer.testing import CliRunner
 
-from benchmarks.soak import main, make_requests, synthetic_cases
+from benchmarks.soak.__main__ import main, make_requests, synthetic_cases
 from benchmarks.soak.figures import Served, largest_lead, round_robin, summarise
 from benchmarks.soak.run import soak
 from seal.engine import Engine
