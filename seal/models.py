@@ -1,7 +1,8 @@
-"""From the name of a base model to a directory that the engine can load, checked before torch is asked.
+"""From the name of a base model to a directory that the engine can load.
 
-Four sources: an embedded name, `hf://org/model[@revision]`, `file://`, a plain path. Only data is
-ever loaded: safetensors, never pickle, never a model's own code.
+What is there is checked before torch is asked. Four sources: an embedded name,
+`hf://org/model[@revision]`, `file://`, a plain path. Only data is ever loaded: safetensors, never
+pickle, never a model's own code.
 """
 
 from __future__ import annotations

@@ -268,7 +268,7 @@ class RunSpec(Settings):
 
     @model_validator(mode="after")
     def _racing_fits(self) -> Self:
-        """A race runs from `edit.k` over `inner.repeats` repeats to at least `improve.keep_per_context`."""
+        """A race runs from `edit.k` over `inner.repeats` to at least `improve.keep_per_context`."""
         racing, keep = self.inner.racing, self.improve.keep_per_context
         rung_sizes(self.edit.k, repeats=self.inner.repeats, survivors=racing)
         if racing and keep > racing[-1]:

@@ -252,7 +252,10 @@ class ObjectStorage:
         return local
 
     def remove_leftovers(self, prefix: str, *, older_than_seconds: float) -> int:
-        """Nothing to do: puts appear whole, and a directory without a manifest is filled up by the next attempt at its digest."""
+        """Nothing to do: puts appear whole.
+
+        A directory without a manifest is filled up by the next attempt at its digest.
+        """
         return 0
 
     def _check_sizes(self, path: str, manifest: Manifest) -> None:

@@ -170,7 +170,10 @@ class MetricsServer:
 
 
 def start_metrics_server(
-    port: int, *, host: str = "0.0.0.0", registry: CollectorRegistry | None = None
+    port: int,
+    *,
+    host: str = "0.0.0.0",  # noqa: S104 - scraped from outside the pod
+    registry: CollectorRegistry | None = None,
 ) -> MetricsServer:
     """Serve the metrics over HTTP from a thread; port 0 takes a free one.
 

@@ -38,7 +38,7 @@ def has_words(text: str) -> bool:
 
 
 def is_heading(line: str) -> bool:
-    """True for a line that only announces what follows ("Implications:", "Here are five statements:")."""
+    """True for a line that only announces what follows, for example "Implications:"."""
     return line.endswith((":", "\uff1a"))
 
 
@@ -94,7 +94,7 @@ def cut(text: str, room: int) -> str:
 
 
 def pieces(text: str, room: int) -> Iterator[str]:
-    """The whole text in pieces of at most `room` characters, each cut at white space where there is some."""
+    """The whole text in pieces of at most `room` characters, cut at white space where possible."""
     text = text.strip()
     start = 0
     while start < len(text):

@@ -60,14 +60,21 @@ def grade(grader: GraderName, answer: str, gold: str, logprob: float | None) -> 
 
 
 def _comparable(answer: str, gold: str) -> tuple[list[str], list[str]]:
-    """Words of both. A gold answer that normalises to nothing (blood group "A", "?!") is compared without the normalisation."""
+    """Words of both.
+
+    A gold answer that normalises to nothing (blood group "A", "?!") is compared without the
+    normalisation.
+    """
     if gold_words := normalise(gold).split():
         return normalise(answer).split(), gold_words
     return answer.casefold().split(), gold.casefold().split()
 
 
 def token_f1(answer_words: list[str], gold_words: list[str]) -> float:
-    """Harmonic mean of precision and recall over words, each counted as often as it stands on both sides."""
+    """Harmonic mean of precision and recall over words.
+
+    Each word counts as often as it stands on both sides.
+    """
     common = (Counter(answer_words) & Counter(gold_words)).total()
     return 2.0 * common / (len(answer_words) + len(gold_words)) if common else 0.0
 

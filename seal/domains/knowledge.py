@@ -94,7 +94,7 @@ class KnowledgeDomain:
     def gold_examples(
         self, context: Context, settings: ExampleSettings, question_format: QuestionFormat
     ) -> tuple[Example, ...]:
-        """The context's own question-answer pairs, in the form in which an edit's pairs are trained on."""
+        """The context's own question-answer pairs, in the form in which an edit's are learnt."""
         pairs = [
             Pair(" ".join(query.question.split()), " ".join(query.answer.split()))
             for query in context.queries
@@ -131,7 +131,10 @@ class KnowledgeDomain:
 
 
 def is_grounded(pair: Pair, passage: str) -> bool:
-    """True if the answer stands in the passage and not in its own question, as whole words after SQuAD's normalisation."""
+    """True if the answer stands in the passage and not in its own question.
+
+    As whole words after SQuAD's normalisation.
+    """
     in_passage, in_question = (
         graders.grade("contains", text, pair.answer, None) for text in (passage, pair.question)
     )
@@ -177,9 +180,10 @@ def turn(question: str, question_format: QuestionFormat, *, passage: str = "") -
 def pair_examples(
     pairs: Iterable[Pair], *, title: str, settings: ExampleSettings, question_format: QuestionFormat
 ) -> tuple[Example, ...]:
-    """Question-answer pairs as documents under the title, or as the evaluation's turn with the answer after it.
+    """Question-answer pairs as documents under the title, or as turns with their answers.
 
-    A pair is kept whole or left out: one that is longer than the bound would lose its answer.
+    A turn is the one that the evaluation asks. A pair is kept whole or left out: one that is longer
+    than the bound would lose its answer.
 
     For `chat` the turn is the user's message on a line of its own: the template around it is the
     model's, which a domain does not know.

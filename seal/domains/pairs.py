@@ -25,7 +25,8 @@ _ANSWER = re.compile(
     re.IGNORECASE,
 )
 _LABEL_WITHIN_A_LINE = re.compile(
-    r" (?=[*_]{0,3}(?:Question|Answer)\s?\d{0,3}[*_]{0,3}:)|(?<=[?.!]) (?=[*_]{0,3}[QA]\d{0,3}[*_]{0,3}:)"
+    r" (?=[*_]{0,3}(?:Question|Answer)\s?\d{0,3}[*_]{0,3}:)"
+    r"|(?<=[?.!]) (?=[*_]{0,3}[QA]\d{0,3}[*_]{0,3}:)"
 )
 MAX_QUESTION_CHARACTERS = 1000
 """Lines are added to a question only up to here: prose without a label is no question."""

@@ -50,7 +50,7 @@ class MemoryBudget:
     """
 
     def __init__(self, size: ModelSize, settings: EngineSettings, limit_bytes: int) -> None:
-        """Raises InvalidInput naming `engine.slots` and the largest number that fits, if the setting does not."""
+        """Raises InvalidInput naming `engine.slots` and the largest number that fits."""
         self._size, self._settings, self.limit_bytes = size, settings, limit_bytes
         default = LoraSettings()
         self.at_start = self._check_setting(
@@ -117,7 +117,7 @@ class MemoryBudget:
         )
 
     def _estimate(self, slots: int, lora: LoraSettings, policy: Adapter | None) -> MemoryEstimate:
-        """With gradient checkpointing if the setting has it on, or leaves it open and it takes that to fit."""
+        """With gradient checkpointing if that is on, or is left open and it takes that to fit."""
         settings = self._settings
         load = Workload(
             slots=slots,

@@ -24,7 +24,10 @@ MAX_BUCKET_PADDING = 0.25
 
 
 class KeyValueCache:
-    """Keys (places, kv_heads, head_dim, capacity) and values (places, kv_heads, capacity, head_dim) of every layer."""
+    """Keys and values of every layer.
+
+    Keys (places, kv_heads, head_dim, capacity), values (places, kv_heads, capacity, head_dim).
+    """
 
     def __init__(
         self,
@@ -146,7 +149,10 @@ class CachedPass:
         scale: float,
         window: int | None,
     ) -> torch.Tensor:
-        """Store k and v (T, kv, D) and return softmax(q k^T * scale) v for q (T, H, D), each row over its own place: (T, H, D)."""
+        """Store k and v (T, kv, D) and return softmax(q k^T * scale) v (T, H, D) for q (T, H, D).
+
+        Each row looks at its own place.
+        """
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         keys[self.places_T, :, :, self.positions_T] = k
         values[self.places_T, :, self.positions_T] = v
@@ -201,7 +207,10 @@ def _attend(
 def _buckets(
     spans: Sequence[Span], first_R: torch.Tensor, device: torch.device
 ) -> tuple[list[RowBucket], torch.Tensor]:
-    """Rows sorted into buckets of like length, and the place of each token (T,) in the concatenated buckets."""
+    """Rows sorted into buckets of like length, and where each token lies.
+
+    The places (T,) are those in the concatenated buckets.
+    """
     order = sorted(range(len(spans)), key=lambda row: -spans[row].count)
     inverse = torch.empty(sum(span.count for span in spans), dtype=torch.long)
     buckets: list[RowBucket] = []

@@ -1,4 +1,4 @@
-"""A checkpoint: the whole state of one training between two steps, and the digest of the training that it belongs to.
+"""A checkpoint: the whole state of one training between two steps, and that training's digest.
 
 As bytes it is a safetensors file: weights, first and second moments (float32) and the loss of each
 step (float64); in its header a JSON text of the counters and a sha256 over all of it. Row order,
@@ -108,9 +108,11 @@ class SlotCheckpoint:
                     f"it holds {len(tensors['losses'])} losses for {counters.step} steps"
                 )
         except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-            message = f"the checkpoint cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InvalidInput(
-                message, field="checkpoint", remedy="delete it; the training then starts anew"
+                f"the checkpoint cannot be read: {reason}",
+                field="checkpoint",
+                remedy="delete it; the training then starts anew",
             ) from error
         return cls(
             values_P=tensors["values"],

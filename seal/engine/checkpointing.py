@@ -41,7 +41,7 @@ class Suspended(Transient):
 
 
 class Checkpoints:
-    """What a caller of `Engine.train` says about checkpoints of one training, and how it stops it."""
+    """What `Engine.train` is told about one training's checkpoints, and how it is stopped."""
 
     def __init__(
         self,
@@ -50,10 +50,10 @@ class Checkpoints:
         on_checkpoint: Callable[[SlotCheckpoint], None],
         resume: SlotCheckpoint | None = None,
     ) -> None:
-        """`on_checkpoint` is called from the engine's thread between steps, at most every `every_seconds`, and once after `suspend`.
+        """`on_checkpoint` is called from the engine's thread, between steps.
 
-        It must return quickly and not raise. `resume`: a checkpoint to go on from; one of another
-        training is logged and not used.
+        At most every `every_seconds`, and once after `suspend`. It must return quickly and not
+        raise. `resume`: a checkpoint to go on from; one of another training is logged and not used.
         """
         self.every_seconds, self.on_checkpoint, self.resume = every_seconds, on_checkpoint, resume
         self._suspended = threading.Event()

@@ -1,4 +1,7 @@
-"""From a GGUF file, the quantised format of llama.cpp, to a model directory of safetensors in bfloat16 that the engine loads."""
+"""From a GGUF file, llama.cpp's quantised format, to a model directory that the engine loads.
+
+The directory holds safetensors in bfloat16.
+"""
 
 from __future__ import annotations
 

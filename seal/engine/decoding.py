@@ -190,7 +190,10 @@ class RunningBatch:
         self._take(rows, logits_R_V)
 
     def _score(self, rows: Sequence[Row], hidden_W_d: torch.Tensor) -> None:
-        """Log-probabilities of the completions, `hidden_W_d` being the states before their tokens (one state of a row without any)."""
+        """Log-probabilities of the completions.
+
+        `hidden_W_d` are the states before their tokens, one state of a row without any.
+        """
         if not any(row.gold for row in rows):
             return
         wanted_W_1 = torch.tensor(
@@ -253,7 +256,10 @@ class RunningBatch:
         return model.hidden(model.embed(ids_T), plan.positions_T, route=route, plan=plan)
 
     def _near_adapters(self, groups: Sequence[int]) -> tuple[AdapterGroups, list[int]]:
-        """The adapters that are still in use, copied together once they are half of the last copy, and the groups' numbers there."""
+        """The adapters that are still in use, and the groups' numbers among them.
+
+        They are copied together once they are half of the last copy.
+        """
         used = set(groups)
         if not self._adapters.factors:
             return self._adapters, list(groups)

@@ -1,4 +1,4 @@
-"""The engine: one frozen base model, one thread that owns it, and three kinds of work that share it.
+"""The engine: one frozen base model, the thread that owns it, and three kinds of work.
 
 Callers hand in requests from any thread and get a task with a future. The thread takes, in this
 order: one step of the running generation; evaluation, once enough rows wait or no training could
@@ -107,7 +107,7 @@ class Engine:
 
     @property
     def memory(self) -> MemoryEstimate:
-        """What the settings take at most, for adapters of the default shape and the longest rows."""
+        """What the settings take at most, for default adapters and the longest rows."""
         return self._budget.at_start
 
     @classmethod
@@ -276,7 +276,7 @@ class Engine:
         metrics.engine_busy_seconds.labels(kind).inc(seconds)
 
     def _take_evaluations(self) -> list[EngineTask[EvaluationResult]]:
-        """A batch that shares the policy, if it is full, has waited long, or no training could run meanwhile."""
+        """A batch that shares the policy, once it is full, has waited long, or none could train."""
         first = next(iter(self._evaluations), None)
         if first is None:
             return []

@@ -27,12 +27,12 @@ def evaluate(
     max_rows: int,
     cancelled: Callable[[int], bool] = nobody,
 ) -> list[EvaluationResult]:
-    """Answer and score the queries of many adapters in one batch of at most `max_rows` rows at once. All requests share a policy.
+    """Answer and score the queries of many adapters in one batch of at most `max_rows` rows.
 
-    Beside each request's rows, its first prompt runs once without the adapter: the proof that the
-    adapter changes the logits. `cancelled(index of a request)` is asked after every step; a
-    cancelled request's rows are dropped and its result is incomplete. Raises InvalidInput for a
-    gold completion without tokens.
+    All requests share a policy. Beside each request's rows, its first prompt runs once without the
+    adapter: the proof that the adapter changes the logits. `cancelled(index of a request)` is asked
+    after every step; a cancelled request's rows are dropped and its result is incomplete. Raises
+    InvalidInput for a gold completion without tokens.
     """
     started = time.monotonic()
     count = len(requests) + 1

@@ -49,7 +49,7 @@ class Generations:
             rows += len(task.job.all_rows)
 
     def step(self) -> None:
-        """Write one token of each running row, tell every task's progress and end those that are complete."""
+        """Write one token of each running row, tell all progress and end what is complete."""
         if self._batch is None:
             policy = next(iter(self._written)).request.policy
             self._batch = GenerationBatch(self._model, policy, max_rows=self._max_rows)

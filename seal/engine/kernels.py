@@ -245,9 +245,10 @@ class PackedKernels:
 def choose_kernels(
     device: torch.device, dtype: torch.dtype, *, head_dim: int, layers: Sequence[tuple[int, int]]
 ) -> Kernels:
-    """Packed where the kernels exist (bfloat16, CUDA of compute capability 8.0) and the model's widths suit them; else padded.
+    """Packed where the kernels exist and the model's widths suit them; else padded.
 
-    `layers`: (in, out) of all linears that tokens go through.
+    They exist for bfloat16 on CUDA from compute capability 8.0 on. `layers`: (in, out) of all
+    linears that tokens go through.
     """
     widths = {width for layer in layers for width in layer}
     aligned = head_dim <= LARGEST_HEAD and all(

@@ -21,7 +21,7 @@ MAX_CHUNK_TOKENS = 64
 
 @dataclass(frozen=True)
 class Chunk:
-    """Slots `slot_start` to `slot_stop`, each with a block of `block` tokens from `token_start` on."""
+    """Slots `slot_start` to `slot_stop`, each a block of `block` tokens from `token_start` on."""
 
     slot_start: int
     slot_stop: int
@@ -40,7 +40,11 @@ class Chunk:
 
 
 def make_chunks(tokens_G: Sequence[int], *, chunk_tokens: float) -> tuple[Chunk, ...]:
-    """Cut slots into chunks of least cost, given each slot's tokens in falling order and what a chunk costs, in tokens of padding."""
+    """Cut slots into chunks of least cost.
+
+    `tokens_G` are the slots' tokens in falling order, `chunk_tokens` is what a chunk costs, in
+    tokens of padding.
+    """
     chunks: list[Chunk] = []
     for start, stop in cheapest_cut(
         len(tokens_G), lambda start, stop: chunk_tokens + (stop - start) * tokens_G[start]

@@ -1,9 +1,10 @@
-"""Cross-entropy with the frozen head, on target positions only and in chunks, so that logits of (tokens, vocabulary) never exist at once.
+"""Cross-entropy with the frozen head, on target positions only and in chunks.
 
-Forward and gradient are formed in one pass over the chunks: the head is frozen, so the gradient of
-the hidden states is (softmax - one_hot) W times each target's weight, and nothing has to be kept
-for later. The target's own term (p - 1) W[target] is added apart, because p - 1 of a well-learnt
-token would drown in the compute type's rounding of p.
+So logits of (tokens, vocabulary) never exist at once. Forward and gradient are formed in one pass
+over the chunks: the head is frozen, so the gradient of the hidden states is (softmax - one_hot) W
+times each target's weight, and nothing has to be kept for later. The target's own term (p - 1)
+W[target] is added apart, because p - 1 of a well-learnt token would drown in the compute type's
+rounding of p.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ def cross_entropy_with_gradient(
     targets_K: torch.Tensor,
     weights_K: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return per-target losses (K,) in float32 nats, unweighted, and the gradient (K, d) of sum(weights * losses) by the hidden states."""
+    """Return each target's loss and the gradient by the hidden states.
+
+    Losses (K,) in float32 nats, unweighted; the gradient (K, d) is that of sum(weights * losses).
+    """
     losses_K = torch.empty(len(targets_K), dtype=torch.float32, device=hidden_K_d.device)
     gradient_K_d = torch.empty_like(hidden_K_d)
     for start in range(0, len(targets_K), CHUNK_TARGETS):

@@ -42,7 +42,7 @@ SELF_CHECK_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 6e-2}
 
 
 class FrozenModel:
-    """One base model in memory with everything that training, generation and scoring need from it."""
+    """One base model in memory with all that training, generation and scoring need from it."""
 
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, name: str) -> None:
         _refuse_unsupported(model.config, name)

@@ -53,10 +53,10 @@ class _RMSNormFunction(torch.autograd.Function):
 
 @torch.no_grad()
 def frozen_norm(module: nn.Module) -> FrozenRMSNorm | None:
-    """The same norm with the fast backward pass, if `module` is an RMSNorm that multiplies by `weight` or, as Gemma's, by 1 + `weight`.
+    """The same norm with the fast backward pass, or None if `module` is no RMSNorm.
 
-    What a class does is not read off its name: both forms are tried on random numbers, and None
-    says that neither agrees.
+    It may multiply by `weight` or, as Gemma's, by 1 + `weight`. What a class does is not read off
+    its name: both forms are tried on random numbers, and None says that neither agrees.
     """
     weight = getattr(module, "weight", None)
     epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))

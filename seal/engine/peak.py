@@ -18,7 +18,10 @@ MAX_SECONDS = 5.0
 def measure_gemm_peak(
     *, dtype: torch.dtype, size: int = 2048, repeats: int = 10, device: str = "cpu"
 ) -> float:
-    """Best of `repeats` square products of the given type and size with all threads, in TFLOP/s (2 * size^3 operations each)."""
+    """Best of `repeats` square products with all threads, in TFLOP/s.
+
+    2 * size^3 operations each, of the given type and size.
+    """
     return in_parallel(lambda: _measure(dtype, size, repeats, device))
 
 

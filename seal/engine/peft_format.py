@@ -1,4 +1,6 @@
-"""LoRA adapters in memory and on disk, in PEFT's format, so that `peft.PeftModel` and vLLM load what this engine exports.
+"""LoRA adapters in memory and on disk, in PEFT's format.
+
+`peft.PeftModel` and vLLM load what this engine exports.
 
 An adapter directory holds `adapter_config.json` (PEFT's `LoraConfig`) and
 `adapter_model.safetensors` with one pair per target layer: `base_model.model.<layer>.lora_A.weight`

@@ -70,7 +70,10 @@ def choose_tokens(logits_R_V: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
 
 
 def _sample(logits_R_V: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
-    """Nucleus sampling (Holtzman et al., arXiv 1904.09751) by inverting each row's cumulative mass at its own number."""
+    """Nucleus sampling by inverting each row's cumulative mass at its own number.
+
+    Holtzman et al., arXiv 1904.09751.
+    """
     device = logits_R_V.device
     temperatures_R = torch.tensor([draw.temperature for draw in draws], device=device)
     top_p_R_1 = torch.tensor([[draw.top_p] for draw in draws], device=device)
@@ -91,7 +94,7 @@ def _invert(
     top_p_R_1: torch.Tensor,
     uniforms_R: torch.Tensor,
 ) -> torch.Tensor:
-    """The token (R,) at which each row's cumulative mass within its nucleus passes the row's number."""
+    """The token (R,) at which a row's cumulative mass within its nucleus passes its number."""
     before = falling_R_N.cumsum(-1) - falling_R_N
     nucleus = falling_R_N.masked_fill(before >= top_p_R_1, 0.0)
     cumulative = nucleus.cumsum(-1)

@@ -1,4 +1,7 @@
-"""The widths of a base model that memory depends on, from a loaded model or from its configuration alone."""
+"""The widths of a base model that memory depends on.
+
+From a loaded model or from its configuration alone.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,10 @@ class ModelSize:
 
 
 def size_of(model: nn.Module) -> ModelSize:
-    """Sizes of a transformers causal language model, before or after the engine has taken its linears; it may lie on the meta device."""
+    """Sizes of a transformers causal language model.
+
+    Before or after the engine has taken its linears; it may lie on the meta device.
+    """
     config: Any = model.config
     heads = int(config.num_attention_heads)
     kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)

@@ -271,7 +271,7 @@ class TrainingBatch:
         return losses, {slot: sums_N_P[place] for slot, place in places.items()}
 
     def _forward_backward(self, part: _Pass, targets: dict[int, int]) -> dict[int, float]:
-        """One pass: writes the gradient of its g-th slot to row g, returns each slot's summed loss."""
+        """One pass: its g-th slot's gradient goes to row g; returns each slot's summed loss."""
         model, count = self.model, len(part.slots)
         batch = _lay_out(part, targets, model, adapted_layers=len(self.shape.spans))
         for row, slot in enumerate(part.slots):
@@ -365,7 +365,7 @@ def _with_rows(rows_N_P: torch.Tensor, added: int) -> torch.Tensor:
 
 
 def _cut_into_passes(rows_by_slot: dict[int, list[TrainingRow]], max_tokens: int) -> list[_Pass]:
-    """Cut a step's rows into as few passes of about `max_tokens` tokens as it takes, of about equal size.
+    """Cut a step's rows into as few passes of about `max_tokens` as it takes, of about equal size.
 
     Slots with many tokens come first, so that the blocks of a pass are alike.
     """

@@ -75,7 +75,8 @@ def with_interval(
     """12.3 % [8.0, 16.1], or +3.1 [-1.0, +7.2] for a difference."""
     if estimate is None or estimate.mean is None:
         return MISSING
-    return f"{score(estimate.mean, metric, grader, signed=signed)} {interval(estimate, metric, grader, signed=signed)}".rstrip()
+    mean = score(estimate.mean, metric, grader, signed=signed)
+    return f"{mean} {interval(estimate, metric, grader, signed=signed)}".rstrip()
 
 
 def duration(seconds: float | None) -> str:

@@ -1,9 +1,10 @@
-"""Racing: successive halving of a context's candidates, so that repeats go where the choice is made.
+"""Racing: successive halving of a context's candidates.
 
-One repeat of every candidate, another only of the best: 5 -> 2 takes 7 inner loops where two
-repeats of all take 10, and 10 -> 3 -> 2 takes the 15 of 5 x 3. Repeat j of all candidates of a
-context has the same seeds (common random numbers), so a rung compares edits under the same luck
-(Jamieson and Talwalkar 2016, arXiv 1502.07943, "successive halving").
+So repeats go where the choice is made. One repeat of every candidate, another only of the best: 5
+-> 2 takes 7 inner loops where two repeats of all take 10, and 10 -> 3 -> 2 takes the 15 of 5 x 3.
+Repeat j of all candidates of a context has the same seeds (common random numbers), so a rung
+compares edits under the same luck (Jamieson and Talwalkar 2016, arXiv 1502.07943, "successive
+halving").
 
 A mean of one repeat is never compared with a mean of two. Who leads after one repeat leads partly
 by luck (the winner's curse); those who ran again have paid that back, the others have not, and a

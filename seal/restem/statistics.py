@@ -52,7 +52,10 @@ class PassCounts:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How much of the spread of rewards between a context's candidates is more than noise between repeats (1: all of it)."""
+    """How much of the rewards' spread between candidates is more than noise between repeats.
+
+    1 is all of it; candidates are compared within their context.
+    """
 
     single: float
     """Intraclass correlation of one repeat; below 0 where repeats of one candidate differ more than

@@ -98,7 +98,10 @@ def result_of(finished: asyncio.Future[Result]) -> Result:
 async def sample(
     newest: Newest[Value], finished: asyncio.Future[Result], *, pace: Pace
 ) -> AsyncIterator[Value]:
-    """Yield the newest value now, whenever it changed (at most every interval), as a heartbeat, and once more at the end if it changed."""
+    """Yield the newest value now, when it changed, as a heartbeat, and at the end if it changed.
+
+    At most one change in every interval.
+    """
     sent: Value | None = None
     sent_at = float("-inf")
     while True:

@@ -68,7 +68,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         await self._idle.wait()
 
     def end_watches(self) -> None:
-        """End health and reflection streams, which would never end by themselves, with UNAVAILABLE."""
+        """End health and reflection streams with UNAVAILABLE; by themselves they never end."""
         self._ending = True
         for task in self._watches:
             task.cancel()

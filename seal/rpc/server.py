@@ -80,7 +80,11 @@ class RunningServer:
         await self._health.set(service, serving)
 
     async def stop(self, grace_seconds: float) -> None:
-        """End: NOT_SERVING, pause, refuse new calls, wait for the running ones at most `grace_seconds`, cancel the rest. Idempotent."""
+        """Stop serving; a second call waits for the same end.
+
+        NOT_SERVING, pause, refuse new calls, wait for the running ones at most `grace_seconds`,
+        cancel the rest.
+        """
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._stop(grace_seconds))
         await asyncio.shield(self._stopping)

@@ -111,7 +111,8 @@ async def serving(
 
 
 async def get(
-    channel: grpc.aio.Channel, timeout: float | None = None
+    channel: grpc.aio.Channel,
+    timeout: float | None = None,  # noqa: ASYNC109 - gRPC sends it
 ) -> trainer_pb2.GetTrainingResponse:
     with rpc_errors():
         request = trainer_pb2.GetTrainingRequest(request_id="r-1", run="demo")

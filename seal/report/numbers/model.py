@@ -142,7 +142,7 @@ class Bin(Record):
 
 
 class Reliability(Record):
-    """How far the reward of a candidate repeats itself when it is trained again with other seeds."""
+    """How far a candidate's reward repeats itself when it is trained again with other seeds."""
 
     candidates: int
     """Candidates with a reward."""

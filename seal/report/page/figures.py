@@ -329,7 +329,8 @@ def _svg(figure: Figure, name: str, description: str) -> Html:
     )
     opening = opening.replace(
         "<svg",
-        f'<svg role="img" aria-label="{text(description)}" style="max-width:{figure.get_figwidth():g}in"',
+        f'<svg role="img" aria-label="{text(description)}" '
+        f'style="max-width:{figure.get_figwidth():g}in"',
         1,
     )
     return Html(opening.replace("\n", " ") + svg[svg.index(">") :].replace("xlink:href", "href"))

@@ -1,4 +1,7 @@
-"""The page: one self-contained HTML file, without scripts and without the network, from a `Report` and nothing else."""
+"""The page: one self-contained HTML file from a `Report` and nothing else.
+
+It needs neither scripts nor the network.
+"""
 
 from __future__ import annotations
 
@@ -156,7 +159,8 @@ def _sides(passage: PassageEntry, grader: str) -> Html:
 def _card(edit: EditEntry, grader: str) -> Html:
     """One edit: fate, numbers, text, training examples."""
     gained = score(edit.gain, "score", grader, signed=True)
-    numbers = f" reward {score(edit.reward, 'score', grader)}, gain {gained}, {plural(edit.tokens, 'token')}"
+    reward = score(edit.reward, "score", grader)
+    numbers = f" reward {reward}, gain {gained}, {plural(edit.tokens, 'token')}"
     return tag(
         "div",
         paragraph(

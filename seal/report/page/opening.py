@@ -129,7 +129,10 @@ def _difference(left: str, right: str, estimate: Estimate | None) -> str:
         return ""
     amount = f"{points(estimate.mean)} percentage points"
     if estimate.low is None or estimate.high is None:
-        return f"{left} against {right}: {amount} on {plural(estimate.n, 'passage')}, too few for an interval."
+        return (
+            f"{left} against {right}: {amount} on {plural(estimate.n, 'passage')}, "
+            "too few for an interval."
+        )
     verdict = (
         "better: the interval is clear of zero"
         if estimate.low > 0
@@ -137,7 +140,10 @@ def _difference(left: str, right: str, estimate: Estimate | None) -> str:
         if estimate.high < 0
         else "not told apart: the interval holds zero"
     )
-    return f"{left} against {right}: {amount}, 95 % interval {points(estimate.low)} to {points(estimate.high)} ({verdict})."
+    return (
+        f"{left} against {right}: {amount}, 95 % interval {points(estimate.low)} "
+        f"to {points(estimate.high)} ({verdict})."
+    )
 
 
 def _facts(report: Report) -> list[tuple[str, Child]]:
@@ -173,7 +179,10 @@ def _machine(machine: Machine | None) -> str:
         if machine.gemm_teraflops is not None
         else ""
     )
-    return f"{machine.processor}, {plural(machine.cores, 'core')}, {machine.memory_gib:.0f} GiB, on {machine.device}{peak}"
+    return (
+        f"{machine.processor}, {plural(machine.cores, 'core')}, {machine.memory_gib:.0f} GiB, "
+        f"on {machine.device}{peak}"
+    )
 
 
 def _notes(report: Report) -> Html | None:

@@ -36,7 +36,8 @@ def results(report: Report) -> Html | None:
     if not report.rows:
         return None
     grader = report.spec.evaluation.grader
-    measured = f"{plural(report.validation_passages, 'passage')}, {plural(report.validation_questions, 'question')}"
+    passages = plural(report.validation_passages, "passage")
+    measured = f"{passages}, {plural(report.validation_questions, 'question')}"
     return join(
         paragraph(
             "Each passage counts once: the scores of its answers are averaged first. Passages "
@@ -267,10 +268,17 @@ def edits(report: Report) -> Html | None:
     if not report.shapes:
         return None
     head: list[Child] = [
-        "stage", "written by", "edits", "tokens, median (quartiles)", "examples, median", "empty", "cut off", "different texts",
+        "stage",
+        "written by",
+        "edits",
+        "tokens, median (quartiles)",
+        "examples, median",
+        "empty",
+        "cut off",
+        "different texts",
         "different word pairs",
         "distance within a passage",
-    ]  # fmt: skip
+    ]
     return join(
         paragraph(
             "A policy that collapses writes ever more of the same: fewer different texts and word "

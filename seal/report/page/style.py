@@ -4,14 +4,20 @@ One column to read, tables that scroll by themselves, ink on white in print.
 """
 
 CSS = """
-:root { --ink: #1b1b1b; --soft: #55585c; --line: #d4d7da; --pale: #f4f6f8; --accent: #1f4e79; color-scheme: light; }
+:root {
+  --ink: #1b1b1b; --soft: #55585c; --line: #d4d7da; --pale: #f4f6f8; --accent: #1f4e79;
+  color-scheme: light; }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body {
-  margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 70rem; background: #fff; color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, "Liberation Sans", sans-serif; overflow-wrap: break-word; }
+  margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 70rem; background: #fff;
+  color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, "Liberation Sans",
+  sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.01em; }
-h2 { font-size: 1.3rem; line-height: 1.3; margin: 3.2rem 0 .6rem; padding-top: .9rem; border-top: 2px solid var(--ink); }
+h2 {
+  font-size: 1.3rem; line-height: 1.3; margin: 3.2rem 0 .6rem; padding-top: .9rem;
+  border-top: 2px solid var(--ink); }
 h3 { font-size: 1.05rem; margin: 2rem 0 .4rem; }
 h4 { font-size: .95rem; margin: 0 0 .4rem; }
 p, ul, dl { margin: .6rem 0; }
@@ -23,20 +29,25 @@ a { color: var(--accent); text-underline-offset: .15em; }
 nav { margin: 1.6rem 0 0; font-size: .92rem; }
 nav a { margin-right: 1.1rem; white-space: nowrap; }
 .facts {
-  display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .7rem 1.6rem; margin: 1.4rem 0;
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .7rem 1.6rem;
+  margin: 1.4rem 0;
   padding: 1rem 0; border-top: 1px solid var(--line); border-bottom: 1px solid var(--line); }
 .facts dt { font-size: .82rem; }
 .facts dd { margin: 0; }
-.notes { margin: 1.4rem 0; padding: .7rem 1.1rem; border: 1px solid var(--ink); border-left-width: 6px; }
+.notes {
+  margin: 1.4rem 0; padding: .7rem 1.1rem; border: 1px solid var(--ink); border-left-width: 6px; }
 .notes h3 { margin: 0 0 .2rem; }
 figure { margin: 1.4rem 0; }
 figure svg { width: 100%; height: auto; display: block; }
 figcaption { font-size: .9rem; max-width: 46rem; margin-top: .4rem; }
 .scroll { overflow-x: auto; margin: 1.1rem 0; }
 table {
-  border-collapse: collapse; font-size: .9rem; line-height: 1.4; min-width: 100%; font-variant-numeric: tabular-nums; }
+  border-collapse: collapse; font-size: .9rem; line-height: 1.4; min-width: 100%;
+  font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .4rem; }
-th, td { padding: .38rem 1rem .38rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+th, td {
+  padding: .38rem 1rem .38rem 0; text-align: left; vertical-align: top;
+  border-bottom: 1px solid var(--line); }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { border-bottom: 1.5px solid var(--ink); vertical-align: bottom; font-weight: 600; }
 tbody th { font-weight: 400; }
@@ -51,12 +62,14 @@ details details { border: 0; padding: .2rem 0; }
 summary { cursor: pointer; }
 details > summary > b { font-weight: 600; }
 details[open] > summary { margin-bottom: .5rem; }
-.sides { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 1.4rem; margin: 1rem 0; }
+.sides {
+  display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 1.4rem; margin: 1rem 0; }
 .kept { position: sticky; top: 1rem; align-self: start; }
 .card { border: 1px solid var(--line); padding: .6rem .8rem; margin: 0 0 .8rem; }
 .kept .card { border: 2px solid var(--ink); }
 .card p { margin: 0 0 .4rem; }
-.tagged { font-size: .82rem; border: 1px solid var(--ink); padding: .05rem .4rem; white-space: nowrap; }
+.tagged {
+  font-size: .82rem; border: 1px solid var(--ink); padding: .05rem .4rem; white-space: nowrap; }
 .kept .tagged { background: var(--ink); color: #fff; }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere;
   font: .82rem/1.45 ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace;
@@ -65,7 +78,8 @@ ol.examples { margin: .4rem 0; padding-left: 1.5rem; font-size: .85rem; }
 ol.examples li { margin: .15rem 0; }
 .asked { color: var(--soft); }
 blockquote {
-  margin: .6rem 0; padding: 0 0 0 .9rem; border-left: 3px solid var(--line); color: var(--soft); font-size: .93rem; max-width: 46rem; }
+  margin: .6rem 0; padding: 0 0 0 .9rem; border-left: 3px solid var(--line); color: var(--soft);
+  font-size: .93rem; max-width: 46rem; }
 .answers td { max-width: 16rem; min-width: 7rem; }
 .mark { font-weight: 700; }
 @media (max-width: 40rem) {
