@@ -108,7 +108,7 @@ def _progress(
 
 
 def _check_applied(digest: str, evaluated: EvaluationResult) -> None:
-    """Raise PreconditionFailed unless the adapted logits are finite and differ from the policy's."""
+    """Raise PreconditionFailed unless the adapted logits are finite and not the policy's."""
     difference = evaluated.max_logit_difference
     if not math.isfinite(difference):
         raise PreconditionFailed(

@@ -54,7 +54,7 @@ def main(
     log_level: LogLevelOption = "info",
     log_format: LogFormatOption = LogFormat.AUTO,
 ) -> None:
-    """Train LoRA adapters, many at once, on one frozen base model (gRPC service seal.v1.TrainerService).
+    """Train many LoRA adapters at once on one base model (gRPC service seal.v1.TrainerService).
 
     A training belongs to the service: a client that goes away may come back with the same
     request_id and finds it running or done. Adapters and results are published in the artifact

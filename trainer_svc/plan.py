@@ -61,8 +61,9 @@ class TrainingPlan:
 
     @property
     def checkpoint_path(self) -> str:
-        """Where the last checkpoint of the running training is kept, relative to the artifacts root."""
-        return f"{self.run}/checkpoints/{hashlib.sha256(self.request_id.encode()).hexdigest()}.safetensors"
+        """Where the running training's last checkpoint is kept, relative to the artifacts root."""
+        digest = hashlib.sha256(self.request_id.encode()).hexdigest()
+        return f"{self.run}/checkpoints/{digest}.safetensors"
 
 
 def result_path(run: str, request_id: str) -> str:

@@ -1,13 +1,15 @@
-"""The trainings that this service has accepted, from request to stored result, whoever is still listening.
+"""The trainings that this service has accepted, from request to stored result.
 
-A training belongs to the service, not to a call. It ends in one of three ways:
+A training belongs to the service, not to a call, whoever is still listening. It ends in one of
+three ways:
+
 - its result is stored (`{run}/trainings/...json`): from then on every retry of the same request
-gets this result, also after a restart;
+  gets this result, also after a restart;
 - trained, but the adapter could not be stored (disk full): the weights stay in memory and the next
-retry only stores them;
+  retry only stores them;
 - failed before that: it is forgotten, the callers get the error, and a retry starts anew, with the
-same seeds and so the same weights,
-  or goes on from the last checkpoint if the request asked for checkpoints.
+  same seeds and so the same weights, or goes on from the last checkpoint if the request asked for
+  checkpoints.
 """
 
 from __future__ import annotations
@@ -175,9 +177,10 @@ class Trainings:
                 training.checkpoints.suspend()
 
     async def close(self, *, grace_seconds: float) -> None:
-        """Accept nothing new, suspend what keeps checkpoints, let the others end within the grace, then drop what is left.
+        """Accept nothing new and end what runs within the grace.
 
-        A retry goes on from the checkpoints and trains the others again.
+        What keeps checkpoints is suspended, the others may end, what is left then is dropped. A
+        retry goes on from the checkpoints and trains the others again.
         """
         self._closing = True
         self.suspend()

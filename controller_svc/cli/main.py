@@ -1,7 +1,7 @@
-"""Entry point: runs the app and turns what escapes it into one message, a remedy and the exit code of the errors table.
+"""Entry point: runs the app and ends what escapes it with a message, a remedy and an exit code.
 
-0 ok, 2 configuration, 42 permanent, 43 try again later, 130 stopped by Ctrl-C; 1 is an error that
-nobody foresaw.
+The exit code is that of the errors table: 0 ok, 2 configuration, 42 permanent, 43 try again later,
+130 stopped by Ctrl-C; 1 is an error that nobody foresaw.
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ def list_models(*, as_json: bool) -> None:
         state = (
             f"ready  {row['path']}"
             if row["ready"]
-            else f"not downloaded yet ({model_size(row['download_bytes'])}): seal models pull {row['name']}"
+            else f"not downloaded yet ({model_size(row['download_bytes'])}): "
+            f"seal models pull {row['name']}"
         )
         typer.echo(f"{row['name']}  {state}")
     typer.echo(

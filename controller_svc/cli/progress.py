@@ -114,7 +114,7 @@ class Lines:
 
 
 class Bars:
-    """A bar for the run and one for each kind of work, each with the time that is left in this stage."""
+    """A bar for the run and one for each kind of work, each with the time left in this stage."""
 
     def __init__(self, tracker: StageTracker | None = None) -> None:
         self._tracker = tracker

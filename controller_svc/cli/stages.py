@@ -41,7 +41,10 @@ class Amount:
 
 
 class StageTracker:
-    """Follows one run. Work that was found finished counts as done, but not for the time that is left."""
+    """Follows one run.
+
+    Work that was found finished counts as done, but not for the time that is left.
+    """
 
     def __init__(self, spec: RunSpec, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._spec, self._clock = spec, clock
@@ -149,7 +152,8 @@ class StageTracker:
         entry = next((entry for entry in status.rounds if entry.round == number), None)
         if entry is None:
             return ""
-        head = f"{_title(stage, self._spec.rounds)}: done in {duration(entry.seconds.get(str(kind), 0.0))}"
+        spent = duration(entry.seconds.get(str(kind), 0.0))
+        head = f"{_title(stage, self._spec.rounds)}: done in {spent}"
         if kind is Stage.IMPROVE:
             policy = next((policy for policy in status.policies if policy.round == number), None)
             resumed = sum(shard.resumed_steps for shard in self._shards.values())

@@ -10,7 +10,7 @@ import sys
 
 
 class LateStderr(io.TextIOBase):
-    """Writes to whatever `sys.stderr` is at the time, so that log lines go above the bars and not through them."""
+    """Writes to whatever `sys.stderr` is at the time, so that log lines go above the bars."""
 
     def write(self, text: str) -> int:
         """Write text."""

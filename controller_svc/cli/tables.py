@@ -67,7 +67,9 @@ def _results(report: Report) -> Table | None:
     reward: Metric | None = None if grader == "contains" else "score"
     head = ["trained on", "accuracy", "exact", "F1", "log p", "accuracy\nover passage only"]
     head += [f"{METRIC_NAMES[grader]}\nover passage only"] if reward else []
-    title = f"Validation, {plural(report.validation_passages, 'passage')}, {plural(report.validation_questions, 'question')} [95 % interval]"
+    passages = plural(report.validation_passages, "passage")
+    questions = plural(report.validation_questions, "question")
+    title = f"Validation, {passages}, {questions} [95 % interval]"
     return _table(title, head, [_result_row(row, grader, reward) for row in report.rows])
 
 

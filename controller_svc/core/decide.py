@@ -189,7 +189,10 @@ def _absorb(
     if isinstance(result, TaskSucceeded):
         summary = result.summary
         if (summary.stage, summary.round, summary.shard) != (task.stage, task.round, task.shard):
-            message = f"task {task.name} delivered the summary of {summary.stage} round {summary.round} shard {summary.shard}"
+            message = (
+                f"task {task.name} delivered the summary of {summary.stage} "
+                f"round {summary.round} shard {summary.shard}"
+            )
             return _fail(status, index, Reason.WRONG_RESULT, message, observed)
         done = task.model_copy(
             update={"state": TaskState.SUCCEEDED, "summary": summary, "message": ""}
@@ -198,7 +201,10 @@ def _absorb(
     if result.permanent:
         return _fail(status, index, result.reason, f"task {task.name}: {result.message}", observed)
     if task.attempt >= budget.attempts:
-        message = f"task {task.name} was the last of {budget.attempts} attempts: {result.reason}: {result.message}"
+        message = (
+            f"task {task.name} was the last of {budget.attempts} attempts: "
+            f"{result.reason}: {result.message}"
+        )
         return _fail(status, index, Reason.ATTEMPTS_EXHAUSTED, message, observed)
     attempt = task.attempt + 1
     name = task_name(

@@ -1,4 +1,4 @@
-"""Folding the summaries of a finished stage into the round's numbers and, after an M-step, into the policies."""
+"""Folding a finished stage's summaries into the round and, after an M-step, the policies."""
 
 from __future__ import annotations
 

@@ -262,14 +262,14 @@ class ServiceClients:
 
 
 def _pause_before_retry(error: Exception) -> bool | float:
-    """Whether an error is worth another attempt, and after how many seconds if the server said so."""
+    """Whether an error is worth another attempt, after how many seconds if the server said so."""
     return isinstance(error, Retryable) and (error.retry_after_seconds or True)
 
 
 def _check_edits(
     request: generator_pb2.GenerateEditsRequest, results: list[generator_pb2.ContextEdits]
 ) -> None:
-    """A generator that mixes up contexts or seeds would train the wrong thing without anybody seeing it."""
+    """Refuse mixed up contexts or seeds, which would train the wrong thing and not show."""
     asked = [(context.context_id, list(context.seeds)) for context in request.contexts]
     given = [(result.context_id, [edit.seed for edit in result.edits]) for result in results]
     if len(given) < len(asked) and given == asked[: len(given)]:

@@ -77,7 +77,10 @@ async def improve(
 async def rollout_records(
     store: ArtifactStore, spec: RunSpec, round: int
 ) -> tuple[ContextRecord, ...]:
-    """All context records of a round's rollout, ordered by context so that the number of shards does not show."""
+    """All context records of a round's rollout, ordered by context.
+
+    So the number of shards does not show.
+    """
     shards = [
         ShardStore(store, run=spec.name, round=round, stage=Stage.ROLLOUT, shard=shard)
         for shard in range(spec.shards)
