@@ -133,7 +133,7 @@ def _f1(case: EditCase, result: EvaluationResult) -> float:
     domain = get_domain("knowledge")
     pairs = zip(result.answers, case.context.queries, strict=True)
     grades = [
-        domain.grade("f1", domain.clean_answer(answer), query.answer, None)
+        domain.grade("f1", domain.clean_answer(answer), query.answers, None)
         for answer, query in pairs
     ]
     return mean(grade for grade in grades if grade is not None)

@@ -187,7 +187,7 @@ def _log_edits(articles: Iterable[Any]) -> Iterator[tuple[Context, int, str]]:
             for row in completion["questions"]
         }
         queries = tuple(
-            Query(f"{name}/{index}", question, answer)
+            Query(f"{name}/{index}", question, (answer,))
             for index, (question, answer) in enumerate(asked.items())
         )
         context = Context(name, article["title"], article["context"], queries)

@@ -56,7 +56,7 @@ def evaluation_request(
         policy=None,
         adapter=adapter,
         prompts=tuple(engine.render(prompt) for prompt in prompts),
-        golds=tuple(domain.answer_completion(query.answer, QUESTION_FORMAT) for query in asked),
+        golds=tuple(domain.answer_completion(query.answers[0], QUESTION_FORMAT) for query in asked),
         max_tokens=max_tokens,
         stop=tuple(dict.fromkeys(stop for prompt in prompts for stop in prompt.stop)),
     )

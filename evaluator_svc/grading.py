@@ -42,14 +42,14 @@ def _grade(
     domain: Domain, grader: GraderName, query: Query, text: str, logprob: float
 ) -> evaluator_pb2.GradedAnswer:
     answer = domain.clean_answer(text)
-    score = domain.grade(grader, answer, query.answer, logprob)
+    score = domain.grade(grader, answer, query.answers, logprob)
     return evaluator_pb2.GradedAnswer(
         query_id=query.query_id,
         answer=answer,
         outcome=OUTCOME_TO_WIRE[Outcome.UNGRADED if score is None else Outcome.OK],
         score=score or 0.0,
-        exact=domain.grade("exact", answer, query.answer, logprob) or 0.0,
-        contains=domain.grade("contains", answer, query.answer, logprob) or 0.0,
-        f1=domain.grade("f1", answer, query.answer, logprob) or 0.0,
+        exact=domain.grade("exact", answer, query.answers, logprob) or 0.0,
+        contains=domain.grade("contains", answer, query.answers, logprob) or 0.0,
+        f1=domain.grade("f1", answer, query.answers, logprob) or 0.0,
         logprob=logprob,
     )

@@ -5,11 +5,19 @@ Every bound is refused by the name of its field before the engine sees anything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast, get_args
 
 from seal.domains import get_domain
 from seal.domains.base import Domain, Query
+from seal.limits import (
+    MAX_ANSWER_CHARACTERS,
+    MAX_ANSWERS,
+    MAX_PASSAGE_CHARACTERS,
+    MAX_QUESTION_CHARACTERS,
+    MAX_QUESTIONS,
+)
 from seal.records import AdapterReference
 from seal.rpc import validation
 from seal.rpc.convert import adapter_reference
@@ -28,13 +36,15 @@ GRADERS: dict[int, GraderName] = {
 class EvaluationLimits:
     """Bounds of one request."""
 
-    max_queries: int = 4096
+    max_queries: int = MAX_QUESTIONS
     """Questions."""
-    max_question_characters: int = 4000
+    max_question_characters: int = MAX_QUESTION_CHARACTERS
     """One question."""
-    max_answer_characters: int = 4000
+    max_answers: int = MAX_ANSWERS
+    """Gold answers to one question."""
+    max_answer_characters: int = MAX_ANSWER_CHARACTERS
     """One gold answer."""
-    max_context_characters: int = 32_768
+    max_context_characters: int = MAX_PASSAGE_CHARACTERS
     """The passage of one open-book question."""
     max_tokens: int = 4096
     """New tokens per answer."""
@@ -111,13 +121,26 @@ def _query(message: evaluator_pb2.Query, field: str, limits: EvaluationLimits) -
             max_characters=limits.max_question_characters,
             remedy="give the question",
         ),
-        answer=validation.text(
-            message.answer,
-            field=f"{field}.answer",
-            max_characters=limits.max_answer_characters,
-            remedy="give the gold answer, or drop the query: without one nothing can be graded",
-        ),
+        answers=_answers(message.answers, f"{field}.answers", limits),
         context=validation.optional_text(
             message.context, field=f"{field}.context", max_characters=limits.max_context_characters
         ),
+    )
+
+
+def _answers(golds: Sequence[str], field: str, limits: EvaluationLimits) -> tuple[str, ...]:
+    remedy = "give a gold answer, or drop the query: without one nothing can be graded"
+    if not golds:
+        raise validation.refuse(field, "is empty", remedy)
+    if len(golds) > limits.max_answers:
+        problem = f"holds {len(golds)}, the limit is {limits.max_answers}"
+        raise validation.refuse(field, problem, "give the most usual answers only")
+    return tuple(
+        validation.text(
+            gold,
+            field=f"{field}[{index}]",
+            max_characters=limits.max_answer_characters,
+            remedy=remedy,
+        )
+        for index, gold in enumerate(golds)
     )

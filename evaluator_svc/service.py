@@ -91,7 +91,7 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
             adapter=adapter,
             prompts=tuple(self._engine.render(prompt) for prompt in prompts),
             golds=tuple(
-                plan.domain.answer_completion(query.answer, plan.question_format)
+                plan.domain.answer_completion(query.answers[0], plan.question_format)
                 for query in plan.queries
             ),
             max_tokens=plan.max_tokens,

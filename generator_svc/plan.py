@@ -11,6 +11,7 @@ from typing import cast, get_args
 
 from seal.domains import get_domain
 from seal.domains.base import Domain
+from seal.limits import MAX_PASSAGE_CHARACTERS, MAX_TITLE_CHARACTERS
 from seal.records import AdapterReference
 from seal.rpc import validation
 from seal.rpc.convert import adapter_reference
@@ -26,9 +27,9 @@ class GenerationLimits:
     """Contexts."""
     max_edits: int = 8192
     """Edits over all contexts."""
-    max_title_characters: int = 1000
+    max_title_characters: int = MAX_TITLE_CHARACTERS
     """One title."""
-    max_text_characters: int = 65_536
+    max_text_characters: int = MAX_PASSAGE_CHARACTERS
     """One passage."""
     max_tokens: int = 8192
     """New tokens per edit."""

@@ -69,7 +69,7 @@ def dataset_digest(contexts: Iterable[Context]) -> str:
             context.context_id,
             context.title,
             context.text,
-            [[query.question, query.answer, query.context] for query in context.queries],
+            [[query.question, query.answers, query.context] for query in context.queries],
         ]
         for context in contexts
     ]
@@ -208,7 +208,9 @@ def _query(row: _Row, value: object, field: str, query_id: str) -> Query:
         )
     question = _text(row, value, "question", f"{field}.question")
     return Query(
-        query_id=query_id, question=question, answer=_text(row, value, "answer", f"{field}.answer")
+        query_id=query_id,
+        question=question,
+        answers=(_text(row, value, "answer", f"{field}.answer"),),
     )
 
 

@@ -33,7 +33,8 @@ class AnswerRecord(Record):
 
     query_id: str
     question: str
-    gold: str
+    golds: tuple[str, ...]
+    """Acceptable answers; the one that fits best counts."""
     answer: str
     outcome: Outcome
     score: float | None
@@ -42,7 +43,7 @@ class AnswerRecord(Record):
     contains: float
     f1: float
     logprob: float
-    """Mean log p of the gold answer, nats per token."""
+    """Mean log p of the first gold answer, nats per token."""
 
 
 class EvaluationRecord(Record):

@@ -175,7 +175,7 @@ class Requests:
                 evaluator_pb2.Query(
                     query_id=query.query_id,
                     question=query.question,
-                    answer=query.answer,
+                    answers=query.answers,
                     context=query.context,
                 )
                 for query in queries
@@ -207,7 +207,7 @@ class RetainedSet:
                 Query(
                     query_id=f"{key_of(context.context_id)}/{index}",
                     question=query.question,
-                    answer=query.answer,
+                    answers=query.answers,
                     context=context.text,
                 )
                 for context in contexts

@@ -21,8 +21,9 @@ class Query:
     query_id: str
     """Unique in the dataset."""
     question: str
-    answer: str
-    """Gold answer."""
+    answers: tuple[str, ...]
+    """Acceptable gold answers, at least one: the one that fits best counts. Trained on (upper
+    bound) and scored by its log-probability is the first."""
     context: str = ""
     """Passage shown with the question (open book); empty for the question without context."""
 
@@ -102,9 +103,9 @@ class Domain(Protocol):
         """The answer in what the model wrote, in one line."""
 
     def grade(
-        self, grader: GraderName, answer: str, gold: str, logprob: float | None
+        self, grader: GraderName, answer: str, golds: tuple[str, ...], logprob: float | None
     ) -> float | None:
-        """Score of a clean answer; None if it cannot be graded.
+        """Score of a clean answer by the gold answer that fits best; None if it cannot be graded.
 
-        `logprob`: mean log p of the gold answer, nats per token.
+        `logprob`: mean log p of the first gold answer, nats per token.
         """

@@ -5,8 +5,9 @@ Lower case, no punctuation, no articles, single spaces.
     exact      1 if the normalised answer is the gold answer
     contains   1 if the gold answer stands in the answer, as whole words
     f1         overlap of words, 0 to 1
-    logprob    the model's own mean log p of the gold answer, passed through
+    logprob    the model's own mean log p of the first gold answer, passed through
 
+Of several gold answers the one that fits best counts, as SQuAD has it.
 What cannot be graded is None (outcome `ungraded`), never 0.
 """
 
@@ -42,13 +43,20 @@ def _is_punctuation(character: str) -> bool:
     return character in string.punctuation or unicodedata.category(character).startswith("P")
 
 
-def grade(grader: GraderName, answer: str, gold: str, logprob: float | None) -> float | None:
-    """Score of an answer, or None if it cannot be given.
+def grade(
+    grader: GraderName, answer: str, golds: tuple[str, ...], logprob: float | None
+) -> float | None:
+    """Score of an answer by the gold answer that fits best, or None if it cannot be given.
 
     No gold answer, or a log-probability that is missing or not finite.
     """
     if grader == "logprob":
         return logprob if logprob is not None and math.isfinite(logprob) else None
+    scores = (_score(grader, answer, gold) for gold in golds)
+    return max((score for score in scores if score is not None), default=None)
+
+
+def _score(grader: GraderName, answer: str, gold: str) -> float | None:
     answer_words, gold_words = _comparable(answer, gold)
     if not gold_words:
         return None

@@ -94,9 +94,12 @@ class KnowledgeDomain:
     def gold_examples(
         self, context: Context, settings: ExampleSettings, question_format: QuestionFormat
     ) -> tuple[Example, ...]:
-        """The context's own question-answer pairs, in the form in which an edit's are learnt."""
+        """The context's own questions, each with its first gold answer.
+
+        In the form in which an edit's pairs are trained on.
+        """
         pairs = [
-            Pair(" ".join(query.question.split()), " ".join(query.answer.split()))
+            Pair(" ".join(query.question.split()), " ".join(query.answers[0].split()))
             for query in context.queries
         ]
         return pair_examples(
@@ -124,10 +127,10 @@ class KnowledgeDomain:
         return graders.clean_answer(text)
 
     def grade(
-        self, grader: GraderName, answer: str, gold: str, logprob: float | None
+        self, grader: GraderName, answer: str, golds: tuple[str, ...], logprob: float | None
     ) -> float | None:
         """See `seal.domains.graders.grade`."""
-        return graders.grade(grader, answer, gold, logprob)
+        return graders.grade(grader, answer, golds, logprob)
 
 
 def is_grounded(pair: Pair, passage: str) -> bool:
@@ -136,7 +139,7 @@ def is_grounded(pair: Pair, passage: str) -> bool:
     As whole words after SQuAD's normalisation.
     """
     in_passage, in_question = (
-        graders.grade("contains", text, pair.answer, None) for text in (passage, pair.question)
+        graders.grade("contains", text, (pair.answer,), None) for text in (passage, pair.question)
     )
     return in_passage == 1.0 and in_question == 0.0
 

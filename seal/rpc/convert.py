@@ -108,7 +108,7 @@ def _answer_record(query: evaluator_pb2.Query, answer: evaluator_pb2.GradedAnswe
     return AnswerRecord(
         query_id=answer.query_id,
         question=query.question,
-        gold=query.answer,
+        golds=tuple(query.answers),
         answer=answer.answer,
         outcome=outcome,
         score=answer.score if outcome is Outcome.OK else None,

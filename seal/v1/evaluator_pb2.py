@@ -25,27 +25,27 @@ _sym_db = _symbol_database.Default()
 from seal.v1 import common_pb2 as seal_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17seal/v1/evaluator.proto\x12\x07seal.v1\x1a\x14seal/v1/common.proto\"L\n\x05Query\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\x12\x0f\n\x07\x63ontext\x18\x04 \x01(\t\"\xfb\x01\n\x0f\x45valuateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\"\n\x06policy\x18\x03 \x01(\x0b\x32\x12.seal.v1.PolicyRef\x12$\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0b\x32\x13.seal.v1.AdapterRef\x12\x0e\n\x06\x64omain\x18\x05 \x01(\t\x12\x17\n\x0fquestion_format\x18\x06 \x01(\t\x12\x1f\n\x07queries\x18\x07 \x03(\x0b\x32\x0e.seal.v1.Query\x12\x1f\n\x06grader\x18\x08 \x01(\x0e\x32\x0f.seal.v1.Grader\x12\x12\n\nmax_tokens\x18\t \x01(\r\"\xa0\x01\n\x0cGradedAnswer\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12!\n\x07outcome\x18\x03 \x01(\x0e\x32\x10.seal.v1.Outcome\x12\r\n\x05score\x18\x04 \x01(\x01\x12\r\n\x05\x65xact\x18\x05 \x01(\x01\x12\x10\n\x08\x63ontains\x18\x06 \x01(\x01\x12\n\n\x02\x66\x31\x18\x07 \x01(\x01\x12\x0f\n\x07logprob\x18\x08 \x01(\x01\"b\n\x10\x45valuateProgress\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.seal.v1.TaskState\x12\x14\n\x0cqueries_done\x18\x02 \x01(\r\x12\x15\n\rqueries_total\x18\x03 \x01(\r\"\xc5\x01\n\x10\x45valuationResult\x12!\n\x07outcome\x18\x01 \x01(\x0e\x32\x10.seal.v1.Outcome\x12\x0e\n\x06reward\x18\x02 \x01(\x01\x12&\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x15.seal.v1.GradedAnswer\x12\x10\n\x08ungraded\x18\x04 \x01(\r\x12\x1c\n\x14max_logit_difference\x18\x05 \x01(\x01\x12\x0e\n\x06tokens\x18\x06 \x01(\x04\x12\x16\n\x0e\x65ngine_seconds\x18\x07 \x01(\x01\"w\n\x10\x45valuateResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.seal.v1.EvaluateProgressH\x00\x12+\n\x06result\x18\x02 \x01(\x0b\x32\x19.seal.v1.EvaluationResultH\x00\x42\x07\n\x05\x65vent*j\n\x06Grader\x12\x16\n\x12GRADER_UNSPECIFIED\x10\x00\x12\x10\n\x0cGRADER_EXACT\x10\x01\x12\x13\n\x0fGRADER_CONTAINS\x10\x02\x12\r\n\tGRADER_F1\x10\x03\x12\x12\n\x0eGRADER_LOGPROB\x10\x04\x32U\n\x10\x45valuatorService\x12\x41\n\x08\x45valuate\x12\x18.seal.v1.EvaluateRequest\x1a\x19.seal.v1.EvaluateResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17seal/v1/evaluator.proto\x12\x07seal.v1\x1a\x14seal/v1/common.proto\"M\n\x05Query\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\x0f\n\x07\x61nswers\x18\x03 \x03(\t\x12\x0f\n\x07\x63ontext\x18\x04 \x01(\t\"\xfb\x01\n\x0f\x45valuateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\"\n\x06policy\x18\x03 \x01(\x0b\x32\x12.seal.v1.PolicyRef\x12$\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0b\x32\x13.seal.v1.AdapterRef\x12\x0e\n\x06\x64omain\x18\x05 \x01(\t\x12\x17\n\x0fquestion_format\x18\x06 \x01(\t\x12\x1f\n\x07queries\x18\x07 \x03(\x0b\x32\x0e.seal.v1.Query\x12\x1f\n\x06grader\x18\x08 \x01(\x0e\x32\x0f.seal.v1.Grader\x12\x12\n\nmax_tokens\x18\t \x01(\r\"\xa0\x01\n\x0cGradedAnswer\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12!\n\x07outcome\x18\x03 \x01(\x0e\x32\x10.seal.v1.Outcome\x12\r\n\x05score\x18\x04 \x01(\x01\x12\r\n\x05\x65xact\x18\x05 \x01(\x01\x12\x10\n\x08\x63ontains\x18\x06 \x01(\x01\x12\n\n\x02\x66\x31\x18\x07 \x01(\x01\x12\x0f\n\x07logprob\x18\x08 \x01(\x01\"b\n\x10\x45valuateProgress\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.seal.v1.TaskState\x12\x14\n\x0cqueries_done\x18\x02 \x01(\r\x12\x15\n\rqueries_total\x18\x03 \x01(\r\"\xc5\x01\n\x10\x45valuationResult\x12!\n\x07outcome\x18\x01 \x01(\x0e\x32\x10.seal.v1.Outcome\x12\x0e\n\x06reward\x18\x02 \x01(\x01\x12&\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x15.seal.v1.GradedAnswer\x12\x10\n\x08ungraded\x18\x04 \x01(\r\x12\x1c\n\x14max_logit_difference\x18\x05 \x01(\x01\x12\x0e\n\x06tokens\x18\x06 \x01(\x04\x12\x16\n\x0e\x65ngine_seconds\x18\x07 \x01(\x01\"w\n\x10\x45valuateResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.seal.v1.EvaluateProgressH\x00\x12+\n\x06result\x18\x02 \x01(\x0b\x32\x19.seal.v1.EvaluationResultH\x00\x42\x07\n\x05\x65vent*j\n\x06Grader\x12\x16\n\x12GRADER_UNSPECIFIED\x10\x00\x12\x10\n\x0cGRADER_EXACT\x10\x01\x12\x13\n\x0fGRADER_CONTAINS\x10\x02\x12\r\n\tGRADER_F1\x10\x03\x12\x12\n\x0eGRADER_LOGPROB\x10\x04\x32U\n\x10\x45valuatorService\x12\x41\n\x08\x45valuate\x12\x18.seal.v1.EvaluateRequest\x1a\x19.seal.v1.EvaluateResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'seal.v1.evaluator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GRADER']._serialized_start=974
-  _globals['_GRADER']._serialized_end=1080
+  _globals['_GRADER']._serialized_start=975
+  _globals['_GRADER']._serialized_end=1081
   _globals['_QUERY']._serialized_start=58
-  _globals['_QUERY']._serialized_end=134
-  _globals['_EVALUATEREQUEST']._serialized_start=137
-  _globals['_EVALUATEREQUEST']._serialized_end=388
-  _globals['_GRADEDANSWER']._serialized_start=391
-  _globals['_GRADEDANSWER']._serialized_end=551
-  _globals['_EVALUATEPROGRESS']._serialized_start=553
-  _globals['_EVALUATEPROGRESS']._serialized_end=651
-  _globals['_EVALUATIONRESULT']._serialized_start=654
-  _globals['_EVALUATIONRESULT']._serialized_end=851
-  _globals['_EVALUATERESPONSE']._serialized_start=853
-  _globals['_EVALUATERESPONSE']._serialized_end=972
-  _globals['_EVALUATORSERVICE']._serialized_start=1082
-  _globals['_EVALUATORSERVICE']._serialized_end=1167
+  _globals['_QUERY']._serialized_end=135
+  _globals['_EVALUATEREQUEST']._serialized_start=138
+  _globals['_EVALUATEREQUEST']._serialized_end=389
+  _globals['_GRADEDANSWER']._serialized_start=392
+  _globals['_GRADEDANSWER']._serialized_end=552
+  _globals['_EVALUATEPROGRESS']._serialized_start=554
+  _globals['_EVALUATEPROGRESS']._serialized_end=652
+  _globals['_EVALUATIONRESULT']._serialized_start=655
+  _globals['_EVALUATIONRESULT']._serialized_end=852
+  _globals['_EVALUATERESPONSE']._serialized_start=854
+  _globals['_EVALUATERESPONSE']._serialized_end=973
+  _globals['_EVALUATORSERVICE']._serialized_start=1083
+  _globals['_EVALUATORSERVICE']._serialized_end=1168
 # @@protoc_insertion_point(module_scope)

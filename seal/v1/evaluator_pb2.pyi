@@ -28,26 +28,26 @@ class _GraderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Grader.ValueTy
     DESCRIPTOR: _descriptor.EnumDescriptor
     GRADER_UNSPECIFIED: _Grader.ValueType  # 0
     GRADER_EXACT: _Grader.ValueType  # 1
-    """Normalised answer equals the gold answer (SQuAD normalisation)."""
+    """Normalised answer equals a gold answer (SQuAD normalisation)."""
     GRADER_CONTAINS: _Grader.ValueType  # 2
-    """Normalised gold answer occurs in the normalised answer as whole words."""
+    """A normalised gold answer occurs in the normalised answer as whole words."""
     GRADER_F1: _Grader.ValueType  # 3
-    """Token F1 against the gold answer."""
+    """Token F1 against the gold answer that fits best."""
     GRADER_LOGPROB: _Grader.ValueType  # 4
-    """Mean log p of the gold answer's tokens, teacher-forced; in nats, at most 0."""
+    """Mean log p of the first gold answer's tokens, teacher-forced; in nats, at most 0."""
 
 class Grader(_Grader, metaclass=_GraderEnumTypeWrapper):
     """Grader says what a correct answer is."""
 
 GRADER_UNSPECIFIED: Grader.ValueType  # 0
 GRADER_EXACT: Grader.ValueType  # 1
-"""Normalised answer equals the gold answer (SQuAD normalisation)."""
+"""Normalised answer equals a gold answer (SQuAD normalisation)."""
 GRADER_CONTAINS: Grader.ValueType  # 2
-"""Normalised gold answer occurs in the normalised answer as whole words."""
+"""A normalised gold answer occurs in the normalised answer as whole words."""
 GRADER_F1: Grader.ValueType  # 3
-"""Token F1 against the gold answer."""
+"""Token F1 against the gold answer that fits best."""
 GRADER_LOGPROB: Grader.ValueType  # 4
-"""Mean log p of the gold answer's tokens, teacher-forced; in nats, at most 0."""
+"""Mean log p of the first gold answer's tokens, teacher-forced; in nats, at most 0."""
 Global___Grader: _TypeAlias = Grader  # noqa: Y015
 
 @_typing.final
@@ -58,27 +58,29 @@ class Query(_message.Message):
 
     QUERY_ID_FIELD_NUMBER: _builtins.int
     QUESTION_FIELD_NUMBER: _builtins.int
-    ANSWER_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """Caller's id; unique in the request."""
     question: _builtins.str
     """The question."""
-    answer: _builtins.str
-    """Gold answer; required."""
     context: _builtins.str
     """Passage shown with the question (open book); empty for the no-context question of the inner loop."""
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Acceptable gold answers, at least one: the one that fits best counts. The log p is that of the first."""
+
     def __init__(
         self,
         *,
         query_id: _builtins.str = ...,
         question: _builtins.str = ...,
-        answer: _builtins.str = ...,
+        answers: _abc.Iterable[_builtins.str] | None = ...,
         context: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "context", b"context", "query_id", b"query_id", "question", b"question"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "context", b"context", "query_id", b"query_id", "question", b"question"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -169,11 +171,11 @@ class GradedAnswer(_message.Message):
     exact: _builtins.float
     """Exact match, 0 or 1."""
     contains: _builtins.float
-    """Gold answer contained, 0 or 1."""
+    """A gold answer contained, 0 or 1."""
     f1: _builtins.float
     """Token F1, 0 to 1."""
     logprob: _builtins.float
-    """Mean log p of the gold answer, nats per token."""
+    """Mean log p of the first gold answer, nats per token."""
     def __init__(
         self,
         *,

@@ -183,10 +183,10 @@ def test_a_row_becomes_a_context_with_its_queries_and_other_fields_are_ignored(
     (context,) = load_contexts(write(tmp_path, [row]))
     assert (context.title, context.text) == ("Veldra", "Veldra is long.")
     (query,) = context.queries
-    assert (query.query_id, query.question, query.answer, query.context) == (
+    assert (query.query_id, query.question, query.answers, query.context) == (
         f"{context.context_id}/0",
         "How?",
-        "long",
+        ("long",),
         "",
     )
 
@@ -263,4 +263,4 @@ def test_the_embedded_corpus_has_at_least_40_passages_of_6_answerable_questions_
     for context in everything:
         assert len(context.queries) == 6
         assert 80 <= len(context.text.split()) <= 130
-        assert all(query.answer in context.text for query in context.queries)
+        assert all(query.answers[0] in context.text for query in context.queries)

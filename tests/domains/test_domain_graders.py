@@ -23,11 +23,11 @@ WORDS = st.lists(
 def test_a_log_probability_that_is_missing_or_not_finite_is_ungraded_and_not_zero(
     logprob: float | None,
 ) -> None:
-    assert grade("logprob", "Mirrowdelk", "Mirrowdelk", logprob) is None
+    assert grade("logprob", "Mirrowdelk", ("Mirrowdelk",), logprob) is None
 
 
 def test_a_missing_log_probability_does_not_hinder_the_other_graders() -> None:
-    assert [grade(grader, "Mirrowdelk", "Mirrowdelk", math.nan) for grader in TEXT_GRADERS] == [
+    assert [grade(grader, "Mirrowdelk", ("Mirrowdelk",), math.nan) for grader in TEXT_GRADERS] == [
         1.0,
         1.0,
         1.0,
@@ -36,47 +36,47 @@ def test_a_missing_log_probability_does_not_hinder_the_other_graders() -> None:
 
 @pytest.mark.parametrize("grader", TEXT_GRADERS)
 def test_without_a_gold_answer_nothing_can_be_graded(grader: GraderName) -> None:
-    assert grade(grader, "anything", " \n", -1.0) is None
+    assert grade(grader, "anything", (" \n",), -1.0) is None
 
 
 @pytest.mark.parametrize("grader", TEXT_GRADERS)
 def test_an_empty_answer_is_wrong(grader: GraderName) -> None:
-    assert grade(grader, "", "Mirrowdelk", -1.0) == 0.0
+    assert grade(grader, "", ("Mirrowdelk",), -1.0) == 0.0
 
 
 @pytest.mark.parametrize("grader", TEXT_GRADERS)
 def test_a_gold_answer_of_articles_or_punctuation_only_is_not_right_for_every_answer(
     grader: GraderName,
 ) -> None:
-    assert grade(grader, "Mirrowdelk", "A", -1.0) == 0.0
-    assert grade(grader, "a", "A", -1.0) == 1.0
-    assert grade(grader, "Mirrowdelk", "?!", -1.0) == 0.0
+    assert grade(grader, "Mirrowdelk", ("A",), -1.0) == 0.0
+    assert grade(grader, "a", ("A",), -1.0) == 1.0
+    assert grade(grader, "Mirrowdelk", ("?!",), -1.0) == 0.0
 
 
 def test_contains_asks_for_whole_words() -> None:
-    assert grade("contains", "It had 146 pedals.", "46", None) == 0.0
-    assert grade("contains", "It had 46 pedals.", "46", None) == 1.0
-    assert grade("contains", "46, it had pedals", "46 pedals", None) == 0.0
+    assert grade("contains", "It had 146 pedals.", ("46",), None) == 0.0
+    assert grade("contains", "It had 46 pedals.", ("46",), None) == 1.0
+    assert grade("contains", "46, it had pedals", ("46 pedals",), None) == 0.0
 
 
 def test_exact_ignores_case_articles_punctuation_and_spacing_only() -> None:
-    assert grade("exact", "the  Ostrabel museum.", "Ostrabel Museum", None) == 1.0
-    assert grade("exact", "Ostrabel Museum in Mirrowdelk", "Ostrabel Museum", None) == 0.0
+    assert grade("exact", "the  Ostrabel museum.", ("Ostrabel Museum",), None) == 1.0
+    assert grade("exact", "Ostrabel Museum in Mirrowdelk", ("Ostrabel Museum",), None) == 0.0
 
 
 def test_f1_is_the_harmonic_mean_of_precision_and_recall_with_repeated_words_counted_once_each() -> (
     None
 ):
-    assert grade("f1", "Bertane Holvusk of Mirrowdelk", "Bertane Holvusk", None) == pytest.approx(
-        2 * (2 / 4) * 1 / (2 / 4 + 1)
-    )
-    assert grade("f1", "loom loom loom", "loom frame", None) == pytest.approx(
+    assert grade(
+        "f1", "Bertane Holvusk of Mirrowdelk", ("Bertane Holvusk",), None
+    ) == pytest.approx(2 * (2 / 4) * 1 / (2 / 4 + 1))
+    assert grade("f1", "loom loom loom", ("loom frame",), None) == pytest.approx(
         2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2)
     )
 
 
 def test_the_log_probability_is_passed_through() -> None:
-    assert grade("logprob", "wrong", "right", -0.25) == -0.25
+    assert grade("logprob", "wrong", ("right",), -0.25) == -0.25
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_normalisation_applied_twice_changes_nothing_more(text: str) -> None:
 def test_every_score_of_text_is_between_0_and_1_and_exact_implies_the_others(
     answer: str, gold: str
 ) -> None:
-    scores = {grader: grade(grader, answer, gold, None) for grader in TEXT_GRADERS}
+    scores = {grader: grade(grader, answer, (gold,), None) for grader in TEXT_GRADERS}
     if scores["exact"] is None:
         assert set(scores.values()) == {None}
         return
@@ -119,7 +119,7 @@ def test_every_score_of_text_is_between_0_and_1_and_exact_implies_the_others(
 @settings(deadline=None)
 def test_f1_is_symmetric(answer: str, gold: str) -> None:
     if normalise(answer) and normalise(gold):
-        assert grade("f1", answer, gold, None) == grade("f1", gold, answer, None)
+        assert grade("f1", answer, (gold,), None) == grade("f1", gold, (answer,), None)
 
 
 @pytest.mark.parametrize(

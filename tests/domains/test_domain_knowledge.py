@@ -184,7 +184,7 @@ def test_a_prompted_pair_is_asked_with_the_last_turn_of_the_evaluation(
         settings=PROMPTED,
         question_format=question_format,
     )
-    asked = KNOWLEDGE.question_prompt(Query("q", "What is it?", "a river"), question_format)
+    asked = KNOWLEDGE.question_prompt(Query("q", "What is it?", ("a river",)), question_format)
     if question_format == "chat":
         assert example.prompt == asked.messages[-1].content + "\n"
     else:
@@ -202,7 +202,7 @@ def test_gold_pairs_take_the_form_of_the_edits_own_pairs(
         "c",
         "Veldra",
         "text",
-        (Query("c/0", "What is\n it?", "a river"), Query("c/1", "Is it long?", "yes")),
+        (Query("c/0", "What is\n it?", ("a river",)), Query("c/1", "Is it long?", ("yes",))),
     )
     text = "Q: What is it?\nA: a river\nQ: Is it long?\nA: yes"
     own = KNOWLEDGE.parse_edit(

@@ -127,7 +127,7 @@ def test_the_worked_facts_are_read_as_one_statement_a_line_and_each_names_its_su
 def test_few_shot_shows_three_pairs_in_the_wording_of_the_question_and_stops_at_the_line_break() -> (
     None
 ):
-    prompt = KNOWLEDGE.question_prompt(Query("q", "What is Veldra?", "a river"), "few-shot")
+    prompt = KNOWLEDGE.question_prompt(Query("q", "What is Veldra?", ("a river",)), "few-shot")
     *shots, last = prompt.text.split("\n\n")
     assert shots == [f"Question: {question}\nAnswer: {answer}" for question, answer in SHOTS]
     assert (len(shots), last, prompt.stop) == (3, "Question: What is Veldra?\nAnswer:", ("\n",))
@@ -137,10 +137,12 @@ def test_few_shot_shows_three_pairs_in_the_wording_of_the_question_and_stops_at_
 def test_the_passage_is_shown_for_an_open_book_question_only(
     question_format: QuestionFormat,
 ) -> None:
-    closed = whole(KNOWLEDGE.question_prompt(Query("q", "What is it?", "a river"), question_format))
+    closed = whole(
+        KNOWLEDGE.question_prompt(Query("q", "What is it?", ("a river",)), question_format)
+    )
     opened = whole(
         KNOWLEDGE.question_prompt(
-            Query("q", "What is it?", "a river", context="Veldra is a {river}."), question_format
+            Query("q", "What is it?", ("a river",), context="Veldra is a {river}."), question_format
         )
     )
     assert "Veldra is a {river}." in opened
@@ -150,7 +152,7 @@ def test_the_passage_is_shown_for_an_open_book_question_only(
 @pytest.mark.parametrize("question_format", QUESTION_FORMATS)
 def test_the_gold_answer_is_never_in_the_question_prompt(question_format: QuestionFormat) -> None:
     assert "Zanzibar" not in whole(
-        KNOWLEDGE.question_prompt(Query("q", "Where?", "Zanzibar"), question_format)
+        KNOWLEDGE.question_prompt(Query("q", "Where?", ("Zanzibar",)), question_format)
     )
 
 
@@ -173,8 +175,10 @@ def test_no_gold_answer_of_the_embedded_corpus_stands_in_the_shots_or_the_worked
         pair.answer for pair in parse_pairs(WORKED_QUESTIONS)
     ]
     golds = [
-        query.answer for context in load_contexts(f"corpus://{name}") for query in context.queries
+        query.answers[0]
+        for context in load_contexts(f"corpus://{name}")
+        for query in context.queries
     ]
     assert [
-        gold for gold in golds if any(grade("contains", answer, gold, None) for answer in shown)
+        gold for gold in golds if any(grade("contains", answer, (gold,), None) for answer in shown)
     ] == []

@@ -47,7 +47,7 @@ def evaluation(context, adapter=None) -> EvaluationRequest:
         adapter=adapter,
         prompts=tuple(prompt.text for prompt in prompts),
         golds=tuple(
-            KNOWLEDGE.answer_completion(query.answer, "few-shot") for query in context.queries
+            KNOWLEDGE.answer_completion(query.answers[0], "few-shot") for query in context.queries
         ),
         max_tokens=16,
         stop=prompts[0].stop,
@@ -56,7 +56,7 @@ def evaluation(context, adapter=None) -> EvaluationRequest:
 
 def accuracy(context, answers) -> float:
     grades = [
-        KNOWLEDGE.grade("contains", answer, query.answer, None)
+        KNOWLEDGE.grade("contains", answer, query.answers, None)
         for answer, query in zip(answers, context.queries, strict=True)
     ]
     return sum(grade or 0.0 for grade in grades) / len(grades)

@@ -394,9 +394,9 @@ def test_answers_before_and_after_are_those_of_the_records(
     record_of_entry = next(each for each in record if each.context_id == entry.context_id)
     assert entry.text.startswith("The ")
     for question, answer in zip(entry.questions, record_of_entry.baseline.answers, strict=True):
-        assert (question.question, question.gold, question.answers["base"].answer) == (
+        assert (question.question, question.golds, question.answers["base"].answer) == (
             answer.question,
-            answer.gold,
+            answer.golds,
             answer.answer,
         )
     assert {"base", "passage", "edit-1", "edit-2", "gold"} <= set(entry.questions[0].answers)

@@ -188,7 +188,7 @@ def test_kept_and_dropped_edits_stand_side_by_side_with_reasons_examples_and_ans
         example.completion.strip() in page.text for edit in edits for example in edit.examples
     )
     assert all(
-        question.gold in page.text
+        " / ".join(question.golds) in page.text
         for group in report.rollout_details
         for each in group.passages
         for question in each.questions

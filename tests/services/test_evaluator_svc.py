@@ -85,7 +85,9 @@ def start(tmp_path: Path, engine: FakeEngine) -> Start:
 def _query(
     query_id: str = "q1", question: str = "Who?", answer: str = "Ada", context: str = ""
 ) -> evaluator_pb2.Query:
-    return evaluator_pb2.Query(query_id=query_id, question=question, answer=answer, context=context)
+    return evaluator_pb2.Query(
+        query_id=query_id, question=question, answers=[answer], context=context
+    )
 
 
 BAD_REQUESTS: list[tuple[str, dict[str, object]]] = [
@@ -101,9 +103,14 @@ BAD_REQUESTS: list[tuple[str, dict[str, object]]] = [
     ("queries[0].query_id", {"queries": [_query("")]}),
     ("queries[0].question", {"queries": [_query(question=" ")]}),
     ("queries[0].question", {"queries": [_query(question="x" * 4001)]}),
-    ("queries[1].answer", {"queries": [_query("a"), _query("b", answer="")]}),
-    ("queries[0].answer", {"queries": [_query(answer="x" * 4001)]}),
-    ("queries[0].context", {"queries": [_query(context="x" * 40_000)]}),
+    ("queries[1].answers[0]", {"queries": [_query("a"), _query("b", answer="")]}),
+    ("queries[0].answers[0]", {"queries": [_query(answer="x" * 4001)]}),
+    ("queries[0].answers", {"queries": [evaluator_pb2.Query(query_id="q", question="Who?")]}),
+    (
+        "queries[0].answers",
+        {"queries": [evaluator_pb2.Query(query_id="q", question="Who?", answers=["Ada"] * 257)]},
+    ),
+    ("queries[0].context", {"queries": [_query(context="x" * 70_000)]}),
     ("grader", {"grader": evaluator_pb2.GRADER_UNSPECIFIED}),
     ("max_tokens", {"max_tokens": 0}),
     ("max_tokens", {"max_tokens": 100_000}),
@@ -128,7 +135,7 @@ async def test_a_missing_gold_answer_is_refused_with_its_field_and_the_remedy(st
                 evaluation_request(queries=[_query("a"), _query("b"), _query("c", answer="  ")])
             )
         )
-    assert error.field == "queries[2].answer"
+    assert error.field == "queries[2].answers[0]"
     assert "gold answer" in error.remedy
 
 
@@ -220,9 +227,13 @@ async def test_what_could_not_be_graded_is_counted_and_not_averaged(
     grade = KnowledgeDomain.grade
 
     def judge_down_for_the_second(
-        self: KnowledgeDomain, grader: str, answer: str, gold: str, logprob: float | None
+        self: KnowledgeDomain,
+        grader: str,
+        answer: str,
+        golds: tuple[str, ...],
+        logprob: float | None,
     ) -> float | None:
-        return None if gold == "Mount Oss" else grade(self, grader, answer, gold, logprob)  # type: ignore[arg-type]
+        return None if golds == ("Mount Oss",) else grade(self, grader, answer, golds, logprob)  # type: ignore[arg-type]
 
     monkeypatch.setattr(KnowledgeDomain, "grade", judge_down_for_the_second)
     async with start() as evaluator:
@@ -268,6 +279,23 @@ async def test_every_grade_is_filled_and_the_score_is_the_chosen_one(start: Star
         firsts[0].f1,
         firsts[0].logprob,
     ]
+
+
+async def test_of_several_gold_answers_the_best_counts_and_the_first_is_scored_by_log_probability(
+    start: Start,
+) -> None:
+    query = evaluator_pb2.Query(
+        query_id="q", question="Which river?", answers=["the river Veldra", "Veldra"]
+    )
+    request = evaluation_request(queries=[query], grader=evaluator_pb2.GRADER_EXACT)
+    async with start() as evaluator:
+        evaluator.engine.answer = lambda request, index: "Veldra."
+        result = await evaluator.result(request)
+    (answer,) = result.answers
+    assert (answer.exact, answer.contains, answer.f1, result.reward) == (1.0, 1.0, 1.0, 1.0)
+    assert evaluator.engine.evaluated[0].golds == (" the river Veldra",)
+    (record,) = evaluation_record(request, result).answers
+    assert record.golds == ("the river Veldra", "Veldra")
 
 
 async def test_without_an_adapter_the_policy_alone_is_asked_and_no_proof_is_needed(

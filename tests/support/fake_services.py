@@ -246,7 +246,7 @@ def _answer(
     ungraded = chance("ungraded", *seen) < SHARE_UNGRADED
     return evaluator_pb2.GradedAnswer(
         query_id=query.query_id,
-        answer=query.answer if right else "no idea",
+        answer=query.answers[0] if right else "no idea",
         outcome=common_pb2.OUTCOME_UNGRADED if ungraded else common_pb2.OUTCOME_OK,
         score=0.0 if ungraded else right,
         exact=right,

@@ -124,8 +124,10 @@ def evaluation_request(**changes: object) -> evaluator_pb2.EvaluateRequest:
         "domain": "knowledge",
         "question_format": "few-shot",
         "queries": [
-            evaluator_pb2.Query(query_id="q1", question="What is Veldra?", answer="a river"),
-            evaluator_pb2.Query(query_id="q2", question="Where does it rise?", answer="Mount Oss"),
+            evaluator_pb2.Query(query_id="q1", question="What is Veldra?", answers=["a river"]),
+            evaluator_pb2.Query(
+                query_id="q2", question="Where does it rise?", answers=["Mount Oss"]
+            ),
         ],
         "grader": evaluator_pb2.GRADER_CONTAINS,
         "max_tokens": 16,

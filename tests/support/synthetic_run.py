@@ -284,7 +284,10 @@ class Maker:
         else:
             pairs = self.random.sample(context.queries, k=min(3 + policy, len(context.queries)))
             texts = [
-                (query.question, query.answer if self.random.random() < 0.6 else "a kind of lamp")
+                (
+                    query.question,
+                    query.answers[0] if self.random.random() < 0.6 else "a kind of lamp",
+                )
                 for query in pairs
             ]
             text = "\n".join(
@@ -362,7 +365,7 @@ class Maker:
             self.answer(
                 query_id=f"{context.context_id}/{index}",
                 question=query.question,
-                gold=query.answer,
+                golds=query.answers,
                 right=right,
             )
             for context in contexts
@@ -379,8 +382,11 @@ class Maker:
             engine_seconds=0.3,
         )
 
-    def answer(self, *, query_id: str, question: str, gold: str, right: float) -> AnswerRecord:
+    def answer(
+        self, *, query_id: str, question: str, golds: tuple[str, ...], right: float
+    ) -> AnswerRecord:
         """One answer."""
+        gold = golds[0]
         said = (
             gold
             if self.random.random() < right
@@ -390,14 +396,14 @@ class Maker:
             said = _storable(HOSTILE)
         logprob = -self.random.uniform(0.2, 5)
         grades: dict[str, float] = {
-            name: grade(name, said, gold, logprob) or 0.0
+            name: grade(name, said, golds, logprob) or 0.0
             for name in ("exact", "contains", "f1", "logprob")
         }  # type: ignore[arg-type]
         ungraded = self.random.random() < self.recipe.ungraded
         return AnswerRecord(
             query_id=query_id,
             question=question,
-            gold=gold,
+            golds=golds,
             answer=said,
             outcome=Outcome.UNGRADED if ungraded else Outcome.OK,
             score=None if ungraded else grades[self.recipe.grader],

@@ -183,7 +183,7 @@ def test_snapshots_are_not_told_more_often_than_a_bar_can_show(tmp_path: Path) -
 
 
 QUERIES = tuple(
-    Query(query_id=str(index), question="?", answer="!", context="text") for index in range(5)
+    Query(query_id=str(index), question="?", answers=("!",), context="text") for index in range(5)
 )
 
 

@@ -174,7 +174,7 @@ def _passage(
     questions = tuple(
         QuestionEntry(
             question=asked.question,
-            gold=asked.gold,
+            golds=asked.golds,
             answers={
                 key: _answer(answers[asked.query_id])
                 for key, answers in by_query.items()

@@ -222,7 +222,7 @@ class QuestionEntry(Record):
     """One question and what the models said."""
 
     question: str
-    gold: str
+    golds: tuple[str, ...]
     answers: dict[str, AnswerEntry]
     """By the key of the row, or of the candidate (`before`, `candidate-0`, ...). First candidate
     and repeat that have an answer."""

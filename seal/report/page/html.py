@@ -255,7 +255,7 @@ def _answers_of(passage: PassageEntry, heads: Mapping[str, str]) -> Html:
 def _question_cells(question: QuestionEntry, columns: list[str]) -> list[Child]:
     return [
         question.question,
-        question.gold,
+        " / ".join(question.golds),
         *(_answer_cell(question.answers.get(key)) for key in columns),
     ]
 
