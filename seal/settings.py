@@ -201,8 +201,8 @@ class DataSettings(Settings):
 class EngineSettings(Settings):
     """One engine: a frozen base model and its slots."""
 
-    slots: Positive = 16
-    """Adapters trained at once."""
+    slots: int = Field(default=16, ge=0)
+    """Adapters trained at once; 0 for an engine that trains nothing."""
     dtype: ComputeType = "auto"
     """Compute type; masters and optimiser state are always float32. `auto`: bfloat16 where the
     device multiplies it in hardware, else float32."""
@@ -223,7 +223,9 @@ class EngineSettings(Settings):
     generation_rows: Positive = 64
     """Rows sampled at once."""
     max_queue: Positive = 1024
-    """Requests that may wait; more are refused with RESOURCE_EXHAUSTED."""
+    """Requests of each kind that may wait; more are refused with RESOURCE_EXHAUSTED."""
+    stall_seconds: float = Field(default=600.0, gt=0)
+    """The engine counts as broken once work waits and no step has ended for so long."""
     memory_bytes: int = Field(default=0, ge=0)
     """Bytes that the engine may take, base model included; 0 takes what the device has free. A
     setting that needs more is refused."""

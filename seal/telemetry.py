@@ -19,6 +19,7 @@ import structlog
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     GCCollector,
     Histogram,
     PlatformCollector,
@@ -54,6 +55,18 @@ class Metrics:
             "Seconds that the engine worked, by kind: train, generate, evaluate.",
             ("kind",),
             registry=registry,
+        )
+        self.engine_queue_length = Gauge(
+            "seal_engine_queue_length",
+            "Requests that wait for the engine, by kind: train, generate, evaluate.",
+            ("kind",),
+            registry=registry,
+        )
+        self.engine_slots = Gauge(
+            "seal_engine_slots", "Adapters that the engine trains at once.", registry=registry
+        )
+        self.engine_slots_in_use = Gauge(
+            "seal_engine_slots_in_use", "Adapters in training.", registry=registry
         )
         self.inner_loops = Counter(
             "seal_inner_loops",

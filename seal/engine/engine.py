@@ -26,10 +26,11 @@ from seal.engine.checkpointing import Checkpoints, Suspended, job_checkpoints
 from seal.engine.evaluation import encode_golds, evaluate
 from seal.engine.generation import Generation
 from seal.engine.generations import Generations
+from seal.engine.health import Health
 from seal.engine.memory import MemoryEstimate
 from seal.engine.model import FrozenModel
 from seal.engine.precision import compute_dtype, dtype_name, multiplies_bfloat16
-from seal.engine.queues import EngineTask, FairQueue
+from seal.engine.queues import KINDS, EngineTask, FairQueue, Kind
 from seal.engine.requests import (
     EvaluationRequest,
     EvaluationResult,
@@ -55,6 +56,8 @@ active."""
 MAX_TRAINING_WAIT_SECONDS = 60.0
 """Once the next training in turn waited this long for a batch of its own shape, nothing more joins
 the running one."""
+RETRY_AFTER_SECONDS = 2.0
+"""When a caller who met a full queue may ask again."""
 GENERATION_TURN_SECONDS = 5.0
 """After so much generation, one evaluation batch or training step comes in between if one waits."""
 
@@ -77,11 +80,10 @@ class Engine:
             )
         self._budget = MemoryBudget(model.size, settings, memory_bytes)
         self._model = model
-        self._trainings, self._generations, self._evaluations = (
-            FairQueue(),
-            FairQueue(),
-            FairQueue(),
-        )
+        self._queues: dict[Kind, FairQueue] = {kind: FairQueue() for kind in KINDS}
+        self._trainings, self._generations, self._evaluations = self._queues.values()
+        self._unfinished: set[EngineTask[Any]] = set()
+        """Every task that has not ended, waiting or in hand."""
         self._written, self._turn_seconds = (
             Generations(model, max_rows=settings.generation_rows),
             0.0,
@@ -95,7 +97,9 @@ class Engine:
         """Tasks of the work in hand: they end with its error if it fails."""
         self._wake = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._loop, name="seal-engine", daemon=True)
+        self._health = Health(stall_seconds=settings.stall_seconds, on_broken=self._fail_unfinished)
+        metrics.engine_slots.set(settings.slots)
+        self._thread = threading.Thread(target=self._run, name="seal-engine", daemon=True)
         self._thread.start()
         log.info(
             "engine_memory",
@@ -104,6 +108,29 @@ class Engine:
             limit_mib=memory_bytes // MIB,
             parts=str(self.memory),
         )
+
+    @property
+    def broken(self) -> str | None:
+        """Why this engine will never work again, None while it works; readable from any thread.
+
+        All tasks have ended with Transient then, and every call raises it. The process should end,
+        so that another takes its place.
+        """
+        if self._health.reason is None and not (self._closing or self._thread.is_alive()):
+            self._health.give_up("the engine's thread has ended")
+        return self._health.reason
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """Age of the engine's last sign of life, 0 while it has nothing to do.
+
+        Above `engine.stall_seconds` the engine counts as broken.
+        """
+        return self._health.silent_seconds
+
+    def queued(self, kind: Kind) -> int:
+        """Requests of a kind that wait; at `engine.max_queue` one more is refused with Exhausted."""
+        return len(self._queues[kind])
 
     @property
     def memory(self) -> MemoryEstimate:
@@ -160,6 +187,7 @@ class Engine:
         Raises InvalidInput for what can never be trained (naming the field), Exhausted when the
         queue is full.
         """
+        self._check_open("train")
         if request.lora.rank > self.settings.max_rank:
             raise InvalidInput(
                 f"rank {request.lora.rank} is larger than the engine's largest, "
@@ -173,7 +201,7 @@ class Engine:
         job.checkpoints = (
             None if checkpoints is None else job_checkpoints(checkpoints, self._model, job)
         )
-        return self._queue(self._trainings, EngineTask(request.run, request, on_progress, job))
+        return self._queue("train", EngineTask(request.run, request, on_progress, job))
 
     def generate(
         self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None = None
@@ -182,10 +210,11 @@ class Engine:
 
         `on_progress(samples done, tokens)` is called from the engine's thread. Raises as `train`.
         """
+        self._check_open("generate")
         if request.policy is not None:
             self._model.check_adapter(request.policy, field="policy")
         return self._queue(
-            self._generations,
+            "generate",
             EngineTask(request.run, request, on_progress, Generation(self._model, request)),
         )
 
@@ -196,44 +225,79 @@ class Engine:
 
         Raises as `train`.
         """
+        self._check_open("evaluate")
         for adapter, field in ((request.policy, "policy"), (request.adapter, "adapter")):
             if adapter is not None:
                 self._model.check_adapter(adapter, field=field)
         encode_golds(self._model, request)
-        return self._queue(self._evaluations, EngineTask(request.run, request, on_progress))
+        return self._queue("evaluate", EngineTask(request.run, request, on_progress))
 
     def close(self) -> None:
-        """Stop after the current step; what is unfinished ends with Transient."""
+        """Stop after the current step; what is unfinished ends with Transient.
+
+        Does not wait for the thread of an engine that is broken.
+        """
         with self._wake:
             self._closing = True
             self._wake.notify()
-        self._thread.join()
+        while self._thread.is_alive() and self.broken is None:
+            self._thread.join(timeout=1.0)
 
-    def _queue(self, queue: FairQueue, task: EngineTask[Any]) -> EngineTask[Any]:
+    def _check_open(self, kind: Kind) -> None:
+        """Raise Transient if nothing is done here any more, Exhausted if the queue is full.
+
+        Asked before a request is looked at, so that a caller may ask again and again.
+        """
+        if (reason := self.broken) is not None:
+            raise _broken(reason)
+        if self._closing:
+            raise Transient("the engine is closing", remedy="send the request to another server")
+        if (waiting := self.queued(kind)) >= self.settings.max_queue:
+            raise Exhausted(
+                f"{waiting} requests wait already",
+                remedy="try again later or add servers",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+
+    def _queue(self, kind: Kind, task: EngineTask[Any]) -> EngineTask[Any]:
         with self._wake:
-            if self._closing:
-                raise Transient(
-                    "the engine is closing", remedy="send the request to another server"
-                )
-            if len(queue) >= self.settings.max_queue:
-                raise Exhausted(
-                    f"{len(queue)} requests wait already",
-                    remedy="try again later or add servers",
-                    retry_after_seconds=10.0,
-                )
-            queue.put(task)
+            self._check_open(kind)
+            self._unfinished.add(task)
+            task.future.add_done_callback(lambda _: self._unfinished.discard(task))
+            self._queues[kind].put(task)
             self._wake.notify()
         return task
 
+    def _fail_unfinished(self, reason: str) -> None:
+        """End every task: the engine is broken."""
+        log.error("engine_broken", reason=reason, tasks=len(self._unfinished))
+        for task in list(self._unfinished):
+            task.fail(_broken(reason))
+
+    def _run(self) -> None:
+        """The thread: whatever ends it, nobody waits for it any more."""
+        try:
+            compute_with(self.settings.threads)
+            self._loop()
+        except BaseException as error:  # whoever waits must not wait for ever, whatever it was
+            log.exception("engine_thread_failed")
+            self._health.give_up(f"the engine's thread has ended with {error!r}")
+        else:
+            self._fail_all(Transient("the engine was closed", remedy="send the request again"))
+        finally:
+            self._health.end()
+
     def _loop(self) -> None:
-        compute_with(self.settings.threads)
         while True:
             with self._wake:
                 self._drop_cancelled()
-                while not self._closing and not self._has_work():
+                self._report()
+                while not (self._stopped or self._has_work()):
+                    self._health.rest()
                     self._wake.wait()
-                if self._closing:
-                    break
+                if self._stopped:
+                    return
+            self._health.alive()
             try:
                 self._work()
             except SealError as error:
@@ -241,7 +305,16 @@ class Engine:
             except Exception as error:  # the loop's boundary: no request may end the engine
                 log.exception("engine_work_failed", tasks=len(self._owners))
                 self._fail_owners(Internal(f"the engine failed: {error!r}"))
-        self._fail_all(Transient("the engine was closed", remedy="send the request again"))
+            self._health.alive()
+
+    @property
+    def _stopped(self) -> bool:
+        return self._closing or self._health.reason is not None
+
+    def _report(self) -> None:
+        for kind, queue in self._queues.items():
+            metrics.engine_queue_length.labels(kind).set(len(queue))
+        metrics.engine_slots_in_use.set(len(self._active))
 
     def _has_work(self) -> bool:
         return bool(
@@ -441,6 +514,12 @@ class Engine:
             while (task := queue.take()) is not None:
                 self._owners.append(task)
         self._fail_owners(error)
+
+
+def _broken(reason: str) -> Transient:
+    return Transient(
+        f"the engine is broken: {reason}", remedy="send the same request to another server"
+    )
 
 
 def _waited(task: EngineTask[Any]) -> float:

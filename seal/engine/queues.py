@@ -7,10 +7,20 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
+
+import structlog
+
+from seal.errors import Internal, SealError
+
+log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
+Kind = Literal["train", "generate", "evaluate"]
+"""Kinds of work, each with a queue of its own."""
+KINDS: tuple[Kind, ...] = ("train", "generate", "evaluate")
 
 
 @dataclass(eq=False)
@@ -34,6 +44,31 @@ class EngineTask(Generic[Result]):
     def cancelled(self) -> bool:
         """True once `cancel` was called."""
         return self._cancelled.is_set()
+
+    @property
+    def unwanted(self) -> bool:
+        """True once nobody waits for a result: it was cancelled, or has ended already."""
+        return self.cancelled or self.future.done()
+
+    def succeed(self, result: Result) -> None:
+        """End with a result, unless it has ended: the watch may have given up the engine."""
+        with suppress(concurrent.futures.InvalidStateError):
+            self.future.set_result(result)
+
+    def fail(self, error: SealError) -> None:
+        """End with an error, unless it has ended."""
+        with suppress(concurrent.futures.InvalidStateError):
+            self.future.set_exception(error)
+
+    def tell(self, *news: Any) -> None:
+        """Call `on_progress`; if it raises, its own task ends with Internal, and no other."""
+        if self.on_progress is None or self.future.done():
+            return
+        try:
+            self.on_progress(*news)
+        except Exception as error:  # the caller's code: nothing is known of what it raises
+            log.exception("progress_callback_failed", run=self.run)
+            self.fail(Internal(f"the progress callback failed: {error!r}"))
 
 
 class FairQueue:

@@ -102,8 +102,15 @@ class FakeEngine:
         self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self.waiting = 0
         """Requests that have not begun."""
+        self.broken: str | None = None
+        """Why it would never work again."""
+        self.heartbeat_seconds = 0.0
         self._thread = threading.Thread(target=self._work, name="fake engine", daemon=True)
         self._thread.start()
+
+    def queued(self, kind: str) -> int:
+        """All kinds wait in one queue here."""
+        return self.waiting
 
     def render(self, prompt: Prompt) -> str:
         """Chat messages or raw text."""
@@ -148,6 +155,8 @@ class FakeEngine:
         self._thread.join(timeout=10)
 
     def _submit(self, work: Callable[[], Any], *, training: bool = False) -> FakeTask:
+        if self.broken is not None:
+            raise Transient(f"the engine is broken: {self.broken}", remedy="use another server")
         if self.waiting >= self.settings.max_queue:
             raise Exhausted(
                 "the engine's queue is full",
