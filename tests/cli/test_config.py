@@ -213,7 +213,10 @@ def test_the_published_profile_holds_the_numbers_of_the_paper() -> None:
 
 def test_reading_a_config_needs_neither_torch_nor_grpc() -> None:
     heavy = "{'torch', 'transformers', 'peft', 'grpc', 'fsspec', 'huggingface_hub', 'gguf'}"
-    code = f"import seal.config, seal.artifacts, seal.models, seal.telemetry, sys; print(sorted({heavy} & set(sys.modules)))"
+    code = (
+        "import seal.config, seal.artifacts, seal.models, seal.telemetry, sys; "
+        f"print(sorted({heavy} & set(sys.modules)))"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -239,7 +242,8 @@ def test_reading_a_config_needs_neither_torch_nor_grpc() -> None:
         (
             "edit: {k: 10}\ninner: {racing: [3, 2], repeats: 3}\nimprove: {keep_per_context: 3}",
             "improve.keep_per_context",
-            r"run\.yaml: improve\.keep_per_context: 3 edits of a context cannot be kept where 2 end the race; keep 2 or fewer",
+            r"run\.yaml: improve\.keep_per_context: 3 edits of a context cannot be kept "
+            r"where 2 end the race; keep 2 or fewer",
         ),
     ],
 )

@@ -152,9 +152,7 @@ def test_a_second_attempt_waits_until_the_first_has_gone() -> None:
     assert again.attempt == 2
 
 
-def test_a_task_that_the_world_lost_is_asked_for_again_under_the_same_name_and_costs_no_attempt() -> (
-    None
-):
+def test_a_task_that_the_world_lost_is_asked_for_again_by_name_and_costs_no_attempt() -> None:
     status = at(1, Stage.ROLLOUT)
     wanted = starts(decide(SPEC, status, Observed()))
     running = decide(SPEC, status, Observed(live=frozenset(task.name for task in wanted)))
@@ -209,9 +207,7 @@ def test_an_improve_that_kept_nothing_leaves_the_old_policy() -> None:
     assert validate.policy == POLICY
 
 
-def test_rollout_and_improve_work_with_the_policy_of_the_round_before_and_validation_with_its_own() -> (
-    None
-):
+def test_rollout_and_improve_use_the_policy_of_the_round_before_and_validation_its_own() -> None:
     two = RunSpec(name="demo", rounds=2)
     seen = {}
     status = decide(two, new_status(two), Observed()).status

@@ -1,4 +1,4 @@
-"""Names of tasks: deterministic, DNS labels, never longer than 63 characters, never the same for two intents."""
+"""Names of tasks: deterministic, DNS labels, at most 63 characters, one for each intent."""
 
 from __future__ import annotations
 

@@ -64,9 +64,7 @@ def test_exact_ignores_case_articles_punctuation_and_spacing_only() -> None:
     assert grade("exact", "Ostrabel Museum in Mirrowdelk", ("Ostrabel Museum",), None) == 0.0
 
 
-def test_f1_is_the_harmonic_mean_of_precision_and_recall_with_repeated_words_counted_once_each() -> (
-    None
-):
+def test_f1_is_the_harmonic_mean_of_precision_and_recall_over_repeated_words_too() -> None:
     assert grade(
         "f1", "Bertane Holvusk of Mirrowdelk", ("Bertane Holvusk",), None
     ) == pytest.approx(2 * (2 / 4) * 1 / (2 / 4 + 1))

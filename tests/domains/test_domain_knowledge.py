@@ -100,7 +100,10 @@ def test_an_edit_is_split_at_the_separator_and_then_by_line_each_under_the_title
 
 
 def test_list_markers_bold_and_announcing_lines_are_not_learnt() -> None:
-    text = "Here are some implications:\n1. It is **a river**.\n- It is long.\n* It is cold.\n12) -5 degrees were measured.\n1934 was dry."
+    text = (
+        "Here are some implications:\n1. It is **a river**.\n- It is long.\n* It is cold.\n"
+        "12) -5 degrees were measured.\n1934 was dry."
+    )
     assert parse(text) == [
         "Veldra\nIt is a river.",
         "Veldra\nIt is long.",
@@ -215,10 +218,11 @@ def test_gold_pairs_take_the_form_of_the_edits_own_pairs(
     assert KNOWLEDGE.gold_examples(context, settings, question_format) == own
 
 
-def test_of_grounded_answers_only_those_that_stand_in_the_passage_and_not_in_their_question_are_kept() -> (
-    None
-):
-    text = "1. What is Veldra? a river\n2. Where is Veldra? Gondor\n3. Is the river long? River\n4. How is it? Long"
+def test_a_grounded_answer_stands_in_the_passage_and_not_in_its_question_or_is_dropped() -> None:
+    text = (
+        "1. What is Veldra? a river\n2. Where is Veldra? Gondor\n"
+        "3. Is the river long? River\n4. How is it? Long"
+    )
     settings = ExampleSettings(grounded_answers=True)
     assert parse(text, family="self-qa", settings=settings) == [
         "Veldra\nQuestion: What is Veldra?\nAnswer: a river",

@@ -95,17 +95,26 @@ def test_a_text_without_a_complete_pair_gives_none(text: str) -> None:
 
 
 def test_an_incomplete_pair_is_dropped_and_its_neighbours_stay() -> None:
-    text = "Question: Who built it?\nAnswer: Ruth Ansel\nQuestion: Where is it?\nQuestion: When was it built?\nAnswer: in 1812\nQuestion: How"
+    text = (
+        "Question: Who built it?\nAnswer: Ruth Ansel\nQuestion: Where is it?\n"
+        "Question: When was it built?\nAnswer: in 1812\nQuestion: How"
+    )
     assert parse_pairs(text) == BOTH
 
 
 def test_a_question_that_came_before_is_dropped_even_with_another_answer() -> None:
-    text = "Q: Who built it?\nA: Ruth Ansel\nQ: who built  it\nA: a pirate\nQ: When was it built?\nA: in 1812"
+    text = (
+        "Q: Who built it?\nA: Ruth Ansel\nQ: who built  it\nA: a pirate\n"
+        "Q: When was it built?\nA: in 1812"
+    )
     assert parse_pairs(text) == BOTH
 
 
 def test_what_follows_an_answer_is_not_part_of_it() -> None:
-    text = "Q: Who built it?\nA: Ruth Ansel\nExplanation: the text says so.\n\nQ: When was it built?\nA: in 1812\nA: in 1931"
+    text = (
+        "Q: Who built it?\nA: Ruth Ansel\nExplanation: the text says so.\n\n"
+        "Q: When was it built?\nA: in 1812\nA: in 1931"
+    )
     assert parse_pairs(text) == BOTH
 
 
@@ -137,7 +146,10 @@ def test_parsing_an_absurd_edit_takes_time_in_proportion_to_its_length(unit: str
 
 
 def test_a_question_and_its_answer_may_stand_on_one_line() -> None:
-    text = " Who cast the bell? Odo Marrin\n2. In which year? 1822\n3. Which metal?\n4. Where does it hang? in the harbour"
+    text = (
+        " Who cast the bell? Odo Marrin\n2. In which year? 1822\n3. Which metal?\n"
+        "4. Where does it hang? in the harbour"
+    )
     assert [(pair.question, pair.answer) for pair in parse_pairs(text)] == [
         ("Who cast the bell?", "Odo Marrin"),
         ("In which year?", "1822"),

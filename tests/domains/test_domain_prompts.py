@@ -1,4 +1,7 @@
-"""Prompts: every family and format asks what it says, shows the passage as data, and helps with no dataset."""
+"""Prompts: every family and format asks what it says and shows the passage as data.
+
+None of them helps with any dataset.
+"""
 
 from __future__ import annotations
 
@@ -94,9 +97,7 @@ def test_a_passage_is_data_and_never_a_placeholder(passage: str, format: PromptF
     assert whole(KNOWLEDGE.edit_prompt("T", passage, "rewrite", format)).count(f"T\n{passage}") == 1
 
 
-def test_the_self_qa_base_prompt_ends_where_the_first_question_begins_and_stops_before_a_passage_of_the_models_own() -> (
-    None
-):
+def test_the_self_qa_base_prompt_ends_at_the_first_question_and_stops_at_a_new_passage() -> None:
     prompt = KNOWLEDGE.edit_prompt("T", "text", "self-qa", "base")
     assert prompt.text.endswith("\nQuestions and answers:\n1.")
     assert "\nPassage:" in prompt.stop
@@ -124,9 +125,7 @@ def test_the_worked_facts_are_read_as_one_statement_a_line_and_each_names_its_su
         assert all(title.casefold() in fact.casefold() for fact in statements(facts))
 
 
-def test_few_shot_shows_three_pairs_in_the_wording_of_the_question_and_stops_at_the_line_break() -> (
-    None
-):
+def test_few_shot_shows_three_pairs_worded_as_the_question_and_stops_at_the_line_break() -> None:
     prompt = KNOWLEDGE.question_prompt(Query("q", "What is Veldra?", ("a river",)), "few-shot")
     *shots, last = prompt.text.split("\n\n")
     assert shots == [f"Question: {question}\nAnswer: {answer}" for question, answer in SHOTS]
@@ -156,9 +155,7 @@ def test_the_gold_answer_is_never_in_the_question_prompt(question_format: Questi
     )
 
 
-def test_the_scored_completion_is_parted_from_the_prompt_by_one_space_and_not_at_all_after_a_chat_template() -> (
-    None
-):
+def test_the_scored_completion_begins_with_one_space_but_not_after_a_chat_template() -> None:
     assert [KNOWLEDGE.answer_completion("a river", format) for format in QUESTION_FORMATS] == [
         " a river",
         " a river",

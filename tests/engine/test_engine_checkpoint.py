@@ -1,5 +1,6 @@
-"""A training that was suspended at any step and resumed elsewhere ends bit for bit as if nothing had happened; a damaged or foreign
-checkpoint is never used.
+"""A training suspended at any step and resumed elsewhere ends bit for bit as if it never was.
+
+A damaged or foreign checkpoint is never used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Generation, answers and scores of the engine equal transformers' and PEFT's, whatever else is in the batch."""
+"""Generation, answers and scores equal transformers' and PEFT's, whatever else is in the batch."""
 
 from __future__ import annotations
 

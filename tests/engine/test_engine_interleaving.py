@@ -1,4 +1,4 @@
-"""Whatever joins, leaves or breaks beside it, an adapter that finishes is the adapter that training it alone gives.
+"""Whatever joins, leaves or breaks beside it, an adapter ends as training it alone gives it.
 
 The measure is the Frobenius norm of the difference of all factors over the norm of the adapter
 trained alone, in float32.
@@ -51,7 +51,10 @@ def model():
 
 @st.composite
 def requests(draw: st.DrawFn) -> TrainingRequest:
-    """Rows of like length are likely, so that slots share a chunk and are padded to each other's length."""
+    """Rows of like length are likely, so that slots share a chunk and are padded.
+
+    Each to the longest of them.
+    """
     lengths = draw(st.lists(st.sampled_from((1, 19, 20, 57, 58, 60)), min_size=1, max_size=4))
     return request(
         seed=draw(st.integers(0, 2)),

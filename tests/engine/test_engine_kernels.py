@@ -1,7 +1,7 @@
-"""The packed path trains what the padded path trains, and hands its kernels only what they take on CUDA.
+"""The packed path trains what the padded path trains.
 
-`grouped_mm` runs here on the CPU as it is. `varlen_attn` has no CPU form: a loop over rows stands
-in for it and checks its arguments.
+Its kernels get only what they take on CUDA. `grouped_mm` runs here on the CPU as it is.
+`varlen_attn` has no CPU form: a loop over rows stands in for it and checks its arguments.
 """
 
 from __future__ import annotations

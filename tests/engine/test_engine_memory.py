@@ -1,4 +1,7 @@
-"""The memory model says what tensors take, the engine keeps to it, and gradient checkpointing changes memory but no gradient."""
+"""The memory model says what tensors take, and the engine keeps to it.
+
+Gradient checkpointing changes memory but no gradient.
+"""
 
 from __future__ import annotations
 
@@ -297,7 +300,7 @@ def test_a_setting_that_does_not_fit_is_refused_with_the_largest_number_of_slots
         budget(limit, gradient_checkpointing="off", slots=fitting + 1)
 
 
-def test_checkpointing_goes_on_by_itself_where_only_that_fits_and_is_named_as_the_remedy_where_it_is_off():
+def test_checkpointing_goes_on_where_only_that_fits_and_is_the_named_remedy_where_it_is_off():
     plain = budget(1 << 40).at_start
     recomputed = budget(1 << 40, gradient_checkpointing="on").at_start
     assert not plain.recompute

@@ -52,7 +52,7 @@ def test_the_types_of_this_processor_are_told_by_the_names_that_torch_uses() -> 
         (ZEN4, "float32", torch.float32, False),
     ],
 )
-def test_an_engine_computes_in_the_type_of_its_machine_or_the_asked_one_and_says_once_that_bfloat16_is_slow(
+def test_an_engine_computes_in_its_machines_type_or_the_asked_and_says_if_bfloat16_is_slow(
     capabilities: dict[str, object],
     asked: ComputeType,
     dtype: torch.dtype,

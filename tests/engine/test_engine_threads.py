@@ -1,4 +1,4 @@
-"""Only the engine's thread computes in parallel, whatever ran before it and whoever computes beside it."""
+"""Only the engine's thread computes in parallel, whoever computed before it or beside it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,17 @@ seen = {"all": torch.get_num_threads()}
 def note(name):
     seen[name] = torch.get_num_threads()
 
-engine = Engine.load(Path(sys.argv[1]), name="tiny", settings=EngineSettings(dtype="float32", threads=int(sys.argv[2])))
-request = GenerationRequest(run="r", policy=None, prompts=("a",), seeds=((1,),), temperature=1.0, top_p=1.0, max_tokens=1)
+settings = EngineSettings(dtype="float32", threads=int(sys.argv[2]))
+engine = Engine.load(Path(sys.argv[1]), name="tiny", settings=settings)
+request = GenerationRequest(
+    run="r",
+    policy=None,
+    prompts=("a",),
+    seeds=((1,),),
+    temperature=1.0,
+    top_p=1.0,
+    max_tokens=1,
+)
 engine.generate(request, lambda done, tokens: note("engine")).future.result(60)
 in_parallel(lambda: note("peak"))
 note("main")

@@ -1,4 +1,4 @@
-"""The engine trains many adapters at once exactly as each would be trained alone, and as PEFT and torch would train it."""
+"""The engine trains many adapters at once exactly as each alone, and as PEFT and torch would."""
 
 from __future__ import annotations
 

@@ -32,7 +32,10 @@ SMALL_LORA = {"rank": 2, "alpha": 4.0, "target_modules": ("q_proj", "v_proj")}
 
 
 def tiny_spec(directory: Path) -> RunSpec:
-    """One round on a random model that is graded by log-probability, so that rewards differ though every answer is wrong."""
+    """One round on a random model that is graded by log-probability.
+
+    So rewards differ though every answer is wrong.
+    """
     return small_spec(
         directory,
         passages=(2, 1, 1),
@@ -70,7 +73,7 @@ async def test_a_directory_that_is_no_model_is_refused_before_anything_starts(
             raise AssertionError("no services without a model")
 
 
-async def test_a_run_on_a_real_engine_makes_a_policy_and_a_crash_in_the_middle_of_each_stage_changes_nothing(
+async def test_a_run_on_a_real_engine_makes_a_policy_and_a_crash_in_each_stage_changes_nothing(
     tmp_path: Path, spec: RunSpec
 ) -> None:
     calm = scene(tmp_path / "calm", spec)

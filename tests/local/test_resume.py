@@ -1,4 +1,6 @@
-"""Killed at any moment and started again, a run ends as if nothing had happened, and no finished inner loop runs twice.
+"""Killed at any moment and started again, a run ends as if nothing had happened.
+
+No finished inner loop runs twice.
 
 Real processes with SIGKILL at chosen moments, and in one process a crash at every side effect of a
 run. The scenes take their services from a factory, so the same tests hold for fakes and for a real

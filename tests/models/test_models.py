@@ -589,12 +589,16 @@ def write_gguf(path: Path) -> None:
     tokens += [f"<unused{index}>" for index in range(vocabulary - len(tokens))]
     writer: Any = gguf.GGUFWriter(str(path), "llama")
     for add, value in (
-        (writer.add_context_length, 64), (writer.add_embedding_length, width), (writer.add_block_count, 1),
-        (writer.add_feed_forward_length, hidden), (writer.add_head_count, 2), (writer.add_head_count_kv, 2),
-        (writer.add_layer_norm_rms_eps, 1e-5), (writer.add_rope_freq_base, 10000.0), (writer.add_rope_dimension_count, width // 2),
-        (writer.add_vocab_size, vocabulary), (writer.add_tokenizer_model, "gpt2"), (writer.add_tokenizer_pre, "smollm"),
-        (writer.add_token_list, tokens), (writer.add_token_types, [3] * 3 + [1] * 257 + [4] * 10), (writer.add_token_merges, ["Ġ t"]),
-        (writer.add_bos_token_id, 1), (writer.add_eos_token_id, 2), (writer.add_unk_token_id, 0), (writer.add_pad_token_id, 2),
+        (writer.add_context_length, 64), (writer.add_block_count, 1),
+        (writer.add_embedding_length, width), (writer.add_feed_forward_length, hidden),
+        (writer.add_head_count, 2), (writer.add_head_count_kv, 2),
+        (writer.add_layer_norm_rms_eps, 1e-5), (writer.add_rope_freq_base, 10000.0),
+        (writer.add_rope_dimension_count, width // 2), (writer.add_vocab_size, vocabulary),
+        (writer.add_tokenizer_model, "gpt2"), (writer.add_tokenizer_pre, "smollm"),
+        (writer.add_token_list, tokens), (writer.add_token_merges, ["Ġ t"]),
+        (writer.add_token_types, [3] * 3 + [1] * 257 + [4] * 10),
+        (writer.add_bos_token_id, 1), (writer.add_eos_token_id, 2),
+        (writer.add_unk_token_id, 0), (writer.add_pad_token_id, 2),
     ):  # fmt: skip
         add(value)
     random = np.random.default_rng(0)

@@ -299,7 +299,7 @@ def test_reliability_needs_repeats(full: Report, store: ArtifactStore) -> None:
     assert repeated.single <= 1
 
 
-def test_a_raced_rollout_reports_the_mean_of_the_first_training_the_best_finalist_and_no_reliability(
+def test_a_raced_rollout_reports_the_first_trainings_mean_the_best_finalist_no_reliability(
     store: ArtifactStore,
 ) -> None:
     report = report_of(store, repeats=2, racing=(2,), stages_done=3, diverged=0.1)

@@ -1,4 +1,7 @@
-"""The page: self-contained, well-formed, escaped, readable without colour, and the same bytes for the same report."""
+"""The page: self-contained, well-formed, escaped, readable without colour.
+
+The same report gives the same bytes.
+"""
 
 from __future__ import annotations
 

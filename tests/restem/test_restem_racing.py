@@ -1,4 +1,7 @@
-"""Racing: who gets the next repeat, who competes in the end, and what the selection makes of unequal numbers of repeats."""
+"""Racing: who gets the next repeat, and who competes in the end.
+
+And what the selection makes of unequal numbers of repeats.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ def runner(
 
 @st.composite
 def races(draw: st.DrawFn) -> tuple[list[list[float | None]], tuple[int, ...], list[Outcome]]:
-    """Scores [candidate][repeat] of a whole race, its survivors, and how a candidate without scores ended."""
+    """Scores [candidate][repeat] of a race, its survivors, and how candidates without any ended."""
     rungs = draw(st.integers(2, 4))
     sizes = sorted(draw(st.sets(st.integers(1, 12), min_size=rungs, max_size=rungs)), reverse=True)
     table = [draw(st.lists(SCORES, min_size=rungs, max_size=rungs)) for _ in range(sizes[0])]
@@ -126,9 +129,7 @@ def test_a_repeat_without_a_score_puts_a_candidate_behind_all_that_have_theirs(
     assert advance([runner(0, 1.0, missing), runner(1, 0.0, 0.1)], 1) == (1,)
 
 
-def test_candidates_without_a_score_survive_only_where_others_are_too_few_and_invalid_ones_last() -> (
-    None
-):
+def test_candidates_without_a_score_survive_only_where_others_lack_and_invalid_ones_last() -> None:
     rest = [
         runner(candidate, None, outcome=outcome)
         for candidate, outcome in enumerate(

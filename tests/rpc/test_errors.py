@@ -70,9 +70,17 @@ def test_the_root_counts_as_internal() -> None:
 
 @pytest.mark.parametrize(
     ("code", "kind"),
-    [("DEADLINE_EXCEEDED", Transient), ("CANCELLED", Transient), ("ABORTED", Transient), ("PERMISSION_DENIED", PreconditionFailed),
-     ("UNAUTHENTICATED", PreconditionFailed), ("OUT_OF_RANGE", InvalidInput), ("UNKNOWN", Internal), ("NO_SUCH_CODE", Internal)],
-)  # fmt: skip
+    [
+        ("DEADLINE_EXCEEDED", Transient),
+        ("CANCELLED", Transient),
+        ("ABORTED", Transient),
+        ("PERMISSION_DENIED", PreconditionFailed),
+        ("UNAUTHENTICATED", PreconditionFailed),
+        ("OUT_OF_RANGE", InvalidInput),
+        ("UNKNOWN", Internal),
+        ("NO_SUCH_CODE", Internal),
+    ],
+)
 def test_codes_of_other_servers_have_a_class_too(code: str, kind: type[SealError]) -> None:
     assert error_class_for_code(code) is kind
 

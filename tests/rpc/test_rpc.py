@@ -1,4 +1,7 @@
-"""gRPC in common: errors cross the wire whole, calls are counted, servers start and end cleanly, channels retry only lost connections."""
+"""gRPC in common: errors cross the wire whole, calls are counted, servers end cleanly.
+
+Channels retry only lost connections.
+"""
 
 from __future__ import annotations
 
@@ -238,7 +241,7 @@ async def test_a_validation_error_is_invalid_input_by_field_without_the_value() 
 
 
 @pytest.mark.asyncio
-async def test_an_unknown_method_a_missed_deadline_and_a_dead_address_have_a_class_and_a_remedy() -> (
+async def test_unknown_methods_missed_deadlines_and_dead_addresses_have_a_class_and_a_remedy() -> (
     None
 ):
     async with serving(Trainer(delay_seconds=5.0)) as (_, channel):

@@ -310,7 +310,7 @@ async def test_without_an_adapter_the_policy_alone_is_asked_and_no_proof_is_need
     assert asked.policy is not None
 
 
-async def test_an_open_book_question_shows_its_passage_and_a_plain_one_does_not_show_the_gold_answer(
+async def test_an_open_book_question_shows_its_passage_and_a_plain_one_hides_the_gold_answer(
     start: Start,
 ) -> None:
     async with start() as evaluator:

@@ -224,7 +224,7 @@ async def test_contexts_come_in_the_order_of_the_request_with_one_edit_per_seed(
     assert all(given.engine_seconds == 0.25 for given in edits)
 
 
-async def test_the_engine_samples_no_more_rows_at_once_than_its_settings_say_and_first_contexts_are_out_early(
+async def test_the_engine_samples_only_so_many_rows_at_once_and_first_contexts_are_out_early(
     start: Start,
 ) -> None:
     contexts = [_context(f"c{index}") for index in range(6)]

@@ -190,7 +190,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, trainer_pb2.Tr
 @pytest.mark.parametrize(
     ("number", "seconds"), [(signal.SIGTERM, NEVER_SECONDS), (signal.SIGKILL, 0.01)]
 )
-async def test_an_m_step_whose_trainer_process_is_killed_goes_on_in_the_next_one_to_the_same_adapter(
+async def test_an_m_step_whose_trainer_is_killed_goes_on_in_the_next_one_to_the_same_adapter(
     tmp_path: Path,
     calm: tuple[Path, trainer_pb2.TrainingResult],
     number: signal.Signals,

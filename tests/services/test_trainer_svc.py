@@ -1,4 +1,7 @@
-"""TrainerService: what it refuses, that no accepted training is lost or done twice, and that one training never disturbs another."""
+"""TrainerService: what it refuses, and that no accepted training is lost or done twice.
+
+One training never disturbs another.
+"""
 
 from __future__ import annotations
 
@@ -209,7 +212,7 @@ async def test_a_full_queue_says_when_to_come_back_and_the_retry_is_trained(star
         ).outcome == common_pb2.OUTCOME_OK
 
 
-async def test_a_request_id_with_another_body_is_refused_while_running_after_the_end_and_after_a_restart(
+async def test_a_request_id_with_another_body_is_refused_running_ended_and_after_a_restart(
     start: Start,
 ) -> None:
     other = training_request(init_seed=99)

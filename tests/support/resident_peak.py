@@ -1,4 +1,7 @@
-"""Trains in a process of its own and prints as JSON how many resident bytes that took at most, and how many the memory model says."""
+"""Trains in a process of its own and prints as JSON what that took.
+
+How many resident bytes at most, and how many the memory model says.
+"""
 
 from __future__ import annotations
 

@@ -298,7 +298,8 @@ class Scene:
         )
         if ended.returncode not in (0, -signal.SIGKILL):
             raise AssertionError(
-                f"child ended with {ended.returncode}:\n{ended.stdout[-2000:]}\n{ended.stderr[-4000:]}"
+                f"child ended with {ended.returncode}:\n"
+                f"{ended.stdout[-2000:]}\n{ended.stderr[-4000:]}"
             )
         return ended.returncode
 

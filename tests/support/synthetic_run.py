@@ -57,7 +57,7 @@ MACHINE = Machine(
 
 
 class Status(Record):
-    """The part of status.json that a report reads, and a field of another owner that it has to leave alone."""
+    """The part of status.json that a report reads, and another owner's field to leave alone."""
 
     phase: str
     conditions: tuple[dict[str, str], ...] = ()
@@ -100,7 +100,10 @@ class Recipe:
     """Texts that try to break out of the page."""
 
 
-HOSTILE = "</pre><script>alert(1)</script><img src=x onerror='alert(2)'> & \x00\x1b[31m \ud800 ｟日本語｠ ]]> -->"
+HOSTILE = (
+    "</pre><script>alert(1)</script><img src=x onerror='alert(2)'> & "
+    "\x00\x1b[31m \ud800 ｟日本語｠ ]]> -->"
+)
 
 
 class Maker:

@@ -1,4 +1,4 @@
-"""The M-step: from a rollout's records to a selection, and from the kept edits to a policy, or to none."""
+"""The M-step: from a rollout's records to a selection, and from that to a policy, or none."""
 
 from __future__ import annotations
 

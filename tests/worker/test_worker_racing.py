@@ -181,7 +181,7 @@ async def test_a_family_without_edits_has_nothing_to_race(tmp_path: Path) -> Non
     assert summary.outcomes == {} and summary.scores.keys() == {"baseline"}
 
 
-async def test_the_mean_score_of_a_raced_rollout_is_that_of_the_first_repeat_and_the_best_is_a_finalist(
+async def test_a_raced_rollouts_mean_score_is_the_first_repeats_and_its_best_is_a_finalist(
     tmp_path: Path,
 ) -> None:
     async with workplace(tmp_path, spec=race_spec(tmp_path)) as place:
@@ -237,7 +237,7 @@ def scene(directory: Path, spec: RunSpec) -> Scene:
     return Scene(spec=spec, directory=directory, settings=FEW)
 
 
-async def test_a_crash_at_any_inner_loop_of_a_race_gives_the_same_selection_and_repeats_no_finished_loop(
+async def test_a_crash_at_any_inner_loop_of_a_race_changes_no_selection_and_repeats_no_loop(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "data").mkdir()
