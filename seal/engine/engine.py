@@ -129,7 +129,7 @@ class Engine:
         return self._health.silent_seconds
 
     def queued(self, kind: Kind) -> int:
-        """Requests of a kind that wait; at `engine.max_queue` one more is refused with Exhausted."""
+        """Requests of a kind that wait; Exhausted refuses more than `engine.max_queue`."""
         return len(self._queues[kind])
 
     @property
