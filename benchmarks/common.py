@@ -85,9 +85,9 @@ class Timing:
 def interleave(
     sides: Mapping[str, Callable[[int], Timing]], *, rounds: int, report: Callable[[int, int], None]
 ) -> dict[str, tuple[Timing, ...]]:
-    """Run every side once per round (given the round's number), in turn forwards and backwards.
+    """Timings by side: every side runs once per round, in turn forwards and backwards.
 
-    Timings by side.
+    A side is given the round's number.
     """
     timings: dict[str, list[Timing]] = {name: [] for name in sides}
     for number in range(rounds):
@@ -174,11 +174,11 @@ def time_training(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing
 def time_stream(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing:
     """Seconds and adapter-steps while all slots are in use.
 
-    From the first request to the first step of the one admitted last. A server's requests neither
-    begin nor end. What a finite list adds, the thinning out after its last admission, would measure
-    the list: one edit with 59 rows among edits with nine. Tokenising (of all, before the first
-    step), admission, initial weights and the export of those that end are in it. The trainings that
-    are not done by then are cancelled, and only steps that were done count.
+    They count from the first request to the first step of the one admitted last. A server's
+    requests neither begin nor end. What a finite list adds, the thinning out after its last
+    admission, would measure the list: one edit with 59 rows among edits with nine. Tokenising (of
+    all, before the first step), admission, initial weights and the export of those that end are in
+    it. The trainings that are not done by then are cancelled, and only steps that were done count.
     """
     steps: list[list[tuple[float, int]]] = [[] for _ in requests]
     begun = threading.Event()

@@ -80,14 +80,13 @@ class Cases:
 
 
 def load_cases(*, edits: Path | None, passages: Path | None) -> Cases:
-    """Edits of the SEAL log; derived from a file of passages with questions.
+    """Edits of the SEAL log, of a file of passages with questions, or of the embedded corpus.
 
-    Or from the embedded corpus.
+    Without a log they are derived.
 
     Raises:
         InvalidInput: the file is no such log or dataset.
         NotFound: there is no such file.
-
     """
     if edits is not None:
         log = _read_log(edits)

@@ -67,7 +67,7 @@ def evaluate_all(
 ) -> tuple[list[EvaluationResult], float]:
     """Evaluate requests that wait together.
 
-    Results in order, and seconds from the moment the engine may begin.
+    Gives the results in order, and the seconds from the moment the engine may begin.
     """
     with held(engine, hold):
         tasks = [engine.evaluate(request) for request in requests]

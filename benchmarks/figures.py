@@ -1,8 +1,4 @@
-"""What a figure is.
-
-Its value and samples, the goal it is held against, both sides' own samples, and where it was
-measured.
-"""
+"""A figure: value, samples and goal, both sides' own samples, and where it was measured."""
 
 from __future__ import annotations
 

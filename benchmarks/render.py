@@ -128,10 +128,7 @@ def _draw_panel(panel: Any, figure: Figure) -> None:
 
 
 def _shared(figures: Figures) -> list[str]:
-    """Machine, data, model and command.
-
-    Said once where all figures have the same, else in each section.
-    """
+    """Machine, data, model and command, once where all figures have the same, else by section."""
     lines = []
     for label, values in _provenance(figures).items():
         if len(values) == 1:

@@ -90,7 +90,7 @@ def run_benchmarks(
 ) -> tuple[Figures, list[SealError]]:
     """Measure the wanted figures and write JSON, page and plot into `docs`.
 
-    All figures there are, and what could not be measured.
+    Gives all figures there are, and what could not be measured.
     """
     laid_in = read_notes(notes)
     figures = read_figures(docs / JSON_FILE)
@@ -267,10 +267,7 @@ def _quiet() -> None:
 
 
 def _command() -> str:
-    """The command of this process, as a user types it.
-
-    Of paths only the last part, which is the same elsewhere.
-    """
+    """The command of this process as a user types it, with the last part of every path."""
     return shlex.join(
         [
             "python",

@@ -115,7 +115,7 @@ def _engine_round(
 ) -> Timing:
     """The edits through a fresh engine whose slots have all been in use before.
 
-    A server starts once.
+    A server starts once, so its first use of a slot does not count.
     """
     warm = [replace(case, examples=case.examples[:1]) for case in cases[:slots]]
     with engine_on(model, slots=slots) as engine:
@@ -133,10 +133,7 @@ def _texts(case: EditCase) -> list[str]:
 
 
 def _parts(cases: Sequence[EditCase], parts: int) -> list[list[EditCase]]:
-    """Parts of like edits.
-
-    Sorted by size and dealt out, so that each has the same mix and every edit is in one.
-    """
+    """The edits in parts of like mix: sorted by size and dealt out, every edit in one."""
     by_size = sorted(cases, key=lambda case: sum(map(len, _texts(case))))
     return [dealt for start in range(parts) if (dealt := by_size[start::parts])]
 

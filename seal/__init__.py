@@ -1,4 +1,4 @@
-"""SEAL on Kubernetes.
+"""SEAL on Kubernetes: a model that writes its own finetuning data, as a service.
 
-A language model that writes its own finetuning data, as a service (arXiv 2506.10943).
+After arXiv 2506.10943.
 """

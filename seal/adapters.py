@@ -1,9 +1,8 @@
-"""Adapters in memory, by digest.
+"""Adapters in memory by digest, shared by three services and many calls.
 
-What three services and many calls share instead of reading the same directory again and again. A
-policy is used by every call of a round, so it is fetched, verified and parsed once; an inner
-adapter usually once. Concurrent callers of one digest wait for one load. Least recently used
-adapters leave first.
+Nobody reads the same directory again and again. A policy is used by every call of a round, so it is
+fetched, verified and parsed once; an inner adapter usually once. Concurrent callers of one digest
+wait for one load. Least recently used adapters leave first.
 """
 
 from __future__ import annotations

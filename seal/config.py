@@ -186,7 +186,7 @@ def _field(detail: ErrorDetails) -> str:
 def _location(detail: ErrorDetails) -> tuple[int | str, ...]:
     """Where the fault lies.
 
-    What two fields together break, pydantic reports without a place, but our own refusals name it.
+    Pydantic reports without a place what two fields break together; our own refusals name it.
     """
     refused = _refused(detail)
     return tuple(refused.field.split(".")) if refused else detail["loc"]

@@ -1,7 +1,7 @@
-"""Contexts from files: SQuAD-style rows `{title, context, questions.
+"""Contexts from files: SQuAD-style rows, as one JSON list or as JSON Lines.
 
-[{question, answer}]}`, as one JSON list or as JSON Lines. A bad row is refused with the file, the
-row, the field and the remedy, and then nothing of the file is used: half a dataset measures
+A row is `{title, context, questions: [{question, answer}]}`. A bad row is refused with the file,
+the row, the field and the remedy, and then nothing of the file is used: half a dataset measures
 something else. Fields that are not named above are ignored.
 """
 

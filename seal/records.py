@@ -141,10 +141,7 @@ class ContextEditsRecord(Record):
 
 
 class ScoreSum(Record):
-    """A mean in the making.
-
-    Sums of parts add up, and a missing score is neither counted nor added.
-    """
+    """A mean in the making: sums add up, and a missing score is not counted."""
 
     n: int
     """Scores in the sum."""

@@ -1,9 +1,8 @@
-"""Two places where bytes are kept under relative paths.
+"""Two places where bytes are kept under relative paths: a directory and an object store.
 
-A directory of this machine (or a mounted volume), and an object store. They differ in what is
-atomic. A directory has rename; an object store has single puts that appear whole, so there the
-manifest of a directory is put last and readers ask for it first. Both give the promise of
-`seal.artifacts`: all or nothing.
+The directory is of this machine or a mounted volume. They differ in what is atomic. A directory has
+rename; an object store has single puts that appear whole, so there the manifest of a directory is
+put last and readers ask for it first. Both give the promise of `seal.artifacts`: all or nothing.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class LogFacts(BaseModel):
 class ReliabilityFacts(BaseModel):
     """How much of the spread between a passage's candidates is not noise.
 
-    Of one repeat, and of the mean of all.
+    For one repeat, and for the mean of all.
     """
 
     single: Spread
@@ -182,9 +182,9 @@ def replay_log(log: SealLog, *, command: str, seed: int, number: int, contexts: 
 
 
 def replayable(candidates: int, repeats: int) -> list[Policy]:
-    """What leaves a repeat of the log to hold out.
+    """Policies that leave a repeat of the log to hold out.
 
-    Fewer than all repeats of all candidates, and a race to two.
+    They use fewer than all repeats of all candidates, or a race to two.
     """
     every = [Policy(candidates, number) for number in range(1, repeats)]
     return [*every, Policy(candidates, 2, (2,))] if repeats > 2 and candidates > 2 else every

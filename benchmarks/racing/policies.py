@@ -246,7 +246,7 @@ class Simulation:
     def gains(self, policy: Policy, components: Sequence[Components]) -> NDArray[np.float64]:
         """`gain` for many components, read off a curve over the reliability.
 
-        The gain is proportional to the total spread.
+        It is proportional to the total spread.
         """
         reliability_B = np.array([each.reliability_of(1) for each in components])
         spread_B = np.array([np.sqrt(max(each.candidate, 0.0) + each.noise) for each in components])

@@ -90,9 +90,9 @@ def soak(
 ) -> tuple[Served, ...]:
     """Train all requests, queued in their order before the first begins.
 
-    What became of each, in the order in which they ended. Every `cancel_every`-th is cancelled
-    after its first step. `measure` is called when one ends. Raises Transient if nothing ends for
-    `stall_seconds`, naming how many are missing.
+    Gives what became of each, in the order in which they ended. Every `cancel_every`-th is
+    cancelled after its first step. `measure` is called when one ends. Raises Transient if nothing
+    ends for `stall_seconds`, naming how many are missing.
     """
     watch = _Watch(len(requests), measure, on_end)
     first = replace(requests[0], run="hold", examples=requests[0].examples[:1])

@@ -112,9 +112,9 @@ def _refuse_repetition(spec: RunSpec, *, root: str, resume: bool, again: str) ->
 
 
 def _measure(spec: RunSpec, root: str, screen: Screen, limit: TimeLimit | None) -> int:
-    """Measure the machine and leave the figures with the run.
+    """Measure the machine, leave the figures with the run and give the minutes that follow.
 
-    The limit in minutes that follows, 0 without one.
+    They are 0 without a limit.
     """
     dtype, teraflops = _gemm_peak(spec.engine)
     machine = describe_machine(device=spec.engine.device, dtype=dtype, gemm_teraflops=teraflops)

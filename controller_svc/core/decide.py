@@ -56,9 +56,9 @@ class AttemptBudget:
     """Longest pause, unless the failing side asked for more."""
 
     def delay_seconds(self, *, name: str, attempt: int, retry_after_seconds: float = 0.0) -> float:
-        """Pause before `attempt`.
+        """Seconds to pause before `attempt`, at least what was asked for.
 
-        Doubling, between half and all of it by a hash of the name, at least what was asked for.
+        They double, and lie between half and all of it by a hash of the name.
         """
         if attempt <= 1:
             return 0.0
@@ -180,10 +180,7 @@ def _absorb(
     observed: Observed,
     budget: AttemptBudget,
 ) -> RunStatus:
-    """Take one task's end into the status.
-
-    Its summary, its next attempt, or the failure of the run.
-    """
+    """Take one task's end into the status: summary, next attempt, or the run's failure."""
     task = status.tasks[index]
     counters = status.counters
     if isinstance(result, TaskSucceeded):
@@ -232,10 +229,7 @@ def _absorb(
 
 
 def _finish_stage(spec: RunSpec, status: RunStatus, observed: Observed) -> RunStatus:
-    """All shards of the stage are done.
-
-    Fold them into the round and enter the next stage, or end the run.
-    """
+    """Fold the stage, all of whose shards are done, and enter the next one or end the run."""
     finished = (status.tasks[0].round, status.tasks[0].stage)
     status = fold_stage(status)
     plan = stages(spec)

@@ -14,9 +14,9 @@ _HASH_CHARACTERS = 8
 
 
 def task_name(*, run: str, round: int, stage: str, attempt: int, shard: int | None = None) -> str:
-    """Name of one attempt of one shard of a stage.
+    """Name of one attempt of one shard of a stage, or of the whole stage without `shard`.
 
-    Without `shard`, of the stage as a whole (one Indexed Job on a cluster).
+    A whole stage is one Indexed Job on a cluster.
     """
     parts = [run, f"r{round}", stage, *([] if shard is None else [str(shard)]), f"a{attempt}"]
     return shorten("-".join(parts))

@@ -1,8 +1,8 @@
-"""What a task tells while it works.
+"""What a task tells while it works: one small snapshot per change.
 
-One small snapshot per change, for progress bars, heartbeats and CR status alike. Every snapshot is
-complete in itself: a reader may skip any of them. Work that an earlier attempt had finished counts
-as done from the first snapshot on, but not for the estimate of the time that is left.
+Progress bars, heartbeats and CR status alike are made from it. Every snapshot is complete in
+itself: a reader may skip any of them. Work that an earlier attempt had finished counts as done from
+the first snapshot on, but not for the estimate of the time that is left.
 """
 
 from __future__ import annotations

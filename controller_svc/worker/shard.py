@@ -1,6 +1,6 @@
 """One shard of a rollout or a validation.
 
-Baselines, edits and inner loops of its contexts, whatever of them is not yet committed. All of it
+It makes whatever baselines, edits and inner loops of its contexts are not yet committed. All of it
 runs at once, as far as `WorkerSettings.concurrency` allows: the engine batches what is outstanding.
 Edits are asked for in fixed groups of contexts and, after a restart, for a whole group again if one
 of its contexts lacks them: the same request again. In a race the repeats of a context's candidates
@@ -238,18 +238,15 @@ class _Shard:
         self.loops[key.file] = await run_inner_loop(self.bench, key, context, examples, retained)
 
     def _window(self, index: int, candidate: int, repeat: int) -> tuple[Query, ...]:
-        """Retained questions of one adapted model.
+        """Retained questions of one adapted model, the same in every round.
 
-        The same in every round, and for the bounds as for the first candidate.
+        Bounds are asked those of the first candidate.
         """
         model = (index * self.plan.k + candidate) * self._repeats + repeat
         return self.plan.retained.window(model=model, size=self.plan.retained_per_model)
 
     def _edit_examples(self, context: Context, candidate: int) -> tuple[Example, ...]:
-        """What an edit is trained on: its own examples and the passage.
-
-        Nothing if it has none of its own.
-        """
+        """What an edit is trained on: its own examples and the passage; nothing without any."""
         edit = self.edits[key_of(context.context_id)].edits[candidate]
         own = tuple(
             Example(prompt=example.prompt, completion=example.completion)
@@ -261,10 +258,7 @@ class _Shard:
         return (*own, *passage) if own else ()
 
     def _bound_examples(self, context: Context, bound: Bound) -> tuple[Example, ...]:
-        """What a bound is trained on.
-
-        The passage alone (at least once), or the gold question-answer pairs.
-        """
+        """What a bound is trained on: the passage alone, at least once, or the gold pairs."""
         spec = self.bench.requests.spec
         settings = spec.inner.examples
         if bound == "gold":

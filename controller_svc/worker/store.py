@@ -53,10 +53,7 @@ class ClockRecord(Record):
 
 
 def key_of(context_id: str) -> str:
-    """A context's id as part of a path and of a request id.
-
-    Itself where it is short and plain, else a digest.
-    """
+    """A context's id in paths and request ids: itself if short and plain, else a digest."""
     if len(context_id) <= MAX_KEY_CHARACTERS and _SAFE_KEY.fullmatch(context_id):
         return context_id
     return f"sha256-{hashlib.sha256(context_id.encode()).hexdigest()}"

@@ -129,9 +129,9 @@ async def rollout_plan(task: StartTask, spec: RunSpec, store: ArtifactStore) -> 
 
 
 async def validate_plan(task: StartTask, spec: RunSpec, store: ArtifactStore) -> ShardPlan:
-    """The policy on the held-out contexts, with the retained set.
+    """Validate the policy on the held-out contexts, with the retained set.
 
-    In round 0 also the bounds, which do not depend on the policy.
+    Round 0 also measures the bounds, which do not depend on the policy.
     """
     contexts = await read_contexts(store, spec.name, "validation")
     bounds: tuple[Bound, ...] = ("passage", "gold") if spec.validation.gold_bound else ("passage",)
@@ -184,7 +184,7 @@ async def _contexts_task(task: StartTask, bench: Bench, plan: ShardPlan) -> Shar
 def principal_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The one error that decides what happens next.
 
-    One that no retry mends before one that a retry may mend.
+    One that no retry mends goes before one that a retry may mend.
     """
     errors = list(_leaves(group))
     permanent = [error for error in errors if not isinstance(error, Retryable)]

@@ -1,8 +1,7 @@
-"""What a domain is.
+"""What a domain is: it words prompts, makes training examples of edits and grades answers.
 
-How a context becomes a prompt for an edit, an edit training examples, a query a prompt, and an
-answer a grade. A domain is pure: text in, text out. It knows no model, no tokenizer and no service;
-the engine renders its prompts.
+A domain is pure: text in, text out. It knows no model, no tokenizer and no service; the engine
+renders its prompts.
 """
 
 from __future__ import annotations
@@ -88,9 +87,9 @@ class Domain(Protocol):
     def gold_examples(
         self, context: Context, settings: ExampleSettings, question_format: QuestionFormat
     ) -> tuple[Example, ...]:
-        """The gold question-answer pairs as training examples.
+        """The gold question-answer pairs as training examples, never shown to the policy.
 
-        The upper bound, never shown to the policy.
+        They make the upper bound.
         """
 
     def question_prompt(self, query: Query, question_format: QuestionFormat) -> Prompt:

@@ -43,10 +43,7 @@ def is_heading(line: str) -> bool:
 
 
 def statements(text: str) -> list[str]:
-    """An edit's statements.
-
-    One per line, without headings, lines without words, and repetitions.
-    """
+    """An edit's statements: one per line, no headings, no lines without words, no repetitions."""
     lines = (plain_line(line) for part in segments(text) for line in part.splitlines())
     return distinct(line for line in lines if has_words(line) and not is_heading(line))
 
@@ -77,9 +74,9 @@ def documents(title: str, body: str, settings: ExampleSettings) -> tuple[Example
 
 
 def title_line(title: str, settings: ExampleSettings) -> str:
-    """The title and a line break.
+    """The title and a line break, or nothing.
 
-    Empty without a title, and for a title that would take more than half of the example.
+    Nothing without a title, or if it would take more than half of the example.
     """
     line = " ".join(title.split())
     return f"{line}\n" if line and 2 * (len(line) + 1) <= settings.max_characters else ""
@@ -88,7 +85,7 @@ def title_line(title: str, settings: ExampleSettings) -> str:
 def cut(text: str, room: int) -> str:
     """The text, or its beginning up to the last white space that fits in `room` characters.
 
-    Within a word only if the first is too long.
+    It is cut within a word only if the first one is too long.
     """
     return next(pieces(text, room), "")
 

@@ -46,9 +46,9 @@ def _is_punctuation(character: str) -> bool:
 def grade(
     grader: GraderName, answer: str, golds: tuple[str, ...], logprob: float | None
 ) -> float | None:
-    """Score of an answer by the gold answer that fits best, or None if it cannot be given.
+    """Score of an answer, or None if it cannot be given.
 
-    No gold answer, or a log-probability that is missing or not finite.
+    It cannot without a gold answer, or where a log-probability is missing or not finite.
     """
     if grader == "logprob":
         return logprob if logprob is not None and math.isfinite(logprob) else None

@@ -153,10 +153,7 @@ def fill(wording: str, **values: str) -> str:
 
 
 def after_heading(text: str, heading: str) -> str:
-    """What follows the last line that consists of this word.
-
-    The whole text without a heading or without such a line.
-    """
+    """What follows the last line that consists of this word, or all without such a line."""
     if not heading:
         return text
     lines = text.splitlines()

@@ -74,9 +74,9 @@ class _Reader:
             self.answer, self.answer_labelled = content, True
 
     def read_other(self, line: str) -> None:
-        """A line without a label that begins no question.
+        """Take a line without a label that begins no question.
 
-        The answer if one is awaited, else more of the question.
+        It is the answer if one is awaited, else more of the question.
         """
         if self.answer:
             return

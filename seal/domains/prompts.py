@@ -1,10 +1,10 @@
 """The wording of the knowledge domain, as plain data.
 
-How the policy is asked for an edit, and how the adapted model is asked a question. `{passage}`
-stands for the title line and the text, `{title}` and `{text}` for each alone, `{question}` for the
-question. A base prompt ends where the model goes on writing; a small model gets worked examples
-where the form of its answer matters. The passages and questions in here are about other things than
-any dataset: what they say must be of no help.
+It asks the policy for an edit and the adapted model a question. `{passage}` stands for the title
+line and the text, `{title}` and `{text}` for each alone, `{question}` for the question. A base
+prompt ends where the model goes on writing; a small model gets worked examples where the form of
+its answer matters. The passages and questions in here are about other things than any dataset: what
+they say must be of no help.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How much memory a device still has to give.
-
-Of a machine, of the container around this process, or of a CUDA device.
-"""
+"""How much memory is left: of a machine, the container around us, or a CUDA device."""
 
 from __future__ import annotations
 
@@ -75,9 +72,9 @@ def _left_in_groups(root: Path) -> Iterator[int]:
 
 
 def _left(group: Path, limit: str, usage: str, cache: str) -> int | None:
-    """Limit less usage of one group, file cache that can be dropped not counted as used.
+    """Limit less usage of one group, None without a limit.
 
-    None without a limit.
+    File cache that can be dropped does not count as used.
     """
     try:
         text = (group / limit).read_text(encoding="ascii").strip()

@@ -77,9 +77,9 @@ class SlotShape:
     def initialise(
         self, row_P: torch.Tensor, *, rank: int, targets: Sequence[str], seed: int
     ) -> None:
-        """PEFT's default initialisation.
+        """PEFT's default initialisation, from the seed alone.
 
-        A uniform in +-1/sqrt(in) (kaiming_uniform with a = sqrt 5), B = 0; from the seed alone.
+        A is uniform in +-1/sqrt(in) (kaiming_uniform with a = sqrt 5), B = 0.
         """
         generator = torch.Generator().manual_seed(seed)
         row_P.zero_()

@@ -4,13 +4,13 @@ It refuses what can never fit, limits the slots of a batch, and says when a pass
 recomputed. When is checked what:
 
 - at the engine's start: the setting with a request of the default shape (`LoraSettings`), its
-longest rows and fullest pass. If it does not
-  fit, the engine does not start and names the number of slots that would.
+  longest rows and fullest pass. If it does not fit, the engine does not start and names the number
+  of slots that would.
 - at a request: one slot of its own rank, targets and policy. If not even that fits it is refused,
-before it waits.
+  before it waits.
 - at a batch: how many slots of that shape fit; the batch never grows beyond.
 - at each pass, with `gradient_checkpointing: auto`: whether its activations fit beside the slots;
-if not, it is recomputed layer by layer.
+  if not, it is recomputed layer by layer.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class RowBucket:
     def mask(self, window: int | None) -> torch.Tensor:
         """(R, 1, 1, Q, K) True where a query must not look.
 
-        Later positions, and those that left the sliding window.
+        It must not at later positions, nor at those that left the sliding window.
         """
         if window not in self.masks:
             columns_K = torch.arange(self.key_count, device=self.positions_R_Q.device)

@@ -128,7 +128,7 @@ def fingerprint_of(
 ) -> str:
     """sha256 of what defines a training up to rounding.
 
-    Base model, compute type, policy, tokens, adapter, optimiser and seeds.
+    That is base model, compute type, policy, tokens, adapter, optimiser and seeds.
     """
     digest = hashlib.sha256()
     settings = {

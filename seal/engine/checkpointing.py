@@ -116,7 +116,7 @@ class JobCheckpoints:
     def after_step(self, job: TrainingJob, slot: SlotState) -> Suspended | None:
         """Copy the slot if that is due.
 
-        The error with which the training is to leave it if its caller has asked for that.
+        Gives the error with which the training is to leave it if its caller has asked for that.
         """
         suspended = self.suspended
         if suspended or time.monotonic() - self._last >= self._checkpoints.every_seconds:

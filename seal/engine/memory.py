@@ -280,7 +280,8 @@ def _saved_bytes(size: ModelSize, adapter: AdapterSize, policy: AdapterSize | No
 def _decode_work_bytes(size: ModelSize, load: Workload) -> int:
     """The widest moment of a prefill.
 
-    One layer's MLP, or its scores in float32, their softmax and its copy in the compute type.
+    It holds one layer's MLP, or its scores in float32, their softmax and its copy in the compute
+    type.
     """
     tokens = load.decoded_rows * load.decoded_tokens
     mlp = WORKING_DECODE_MLP_VALUES * size.intermediate * tokens * size.item_bytes

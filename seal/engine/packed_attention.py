@@ -1,11 +1,10 @@
-"""Attention in training.
+"""Attention in training, by plain matrix products.
 
-Rows of many lengths that lie behind one another in one packed sequence, by plain matrix products.
-Rows of like length form a *bucket* and are padded to its longest, for attention alone. One gather
-per q, k and v brings the tokens of all buckets into the order that batched products want, (row,
-key-value head, query head, position); every bucket is then a contiguous piece of that memory, and
-one gather brings the result back. The backward pass is written by hand: SDPA's backward in bfloat16
-is slow on a CPU.
+Rows of many lengths lie behind one another in one packed sequence. Rows of like length form a
+*bucket* and are padded to its longest, for attention alone. One gather per q, k and v brings the
+tokens of all buckets into the order that batched products want, (row, key-value head, query head,
+position); every bucket is then a contiguous piece of that memory, and one gather brings the result
+back. The backward pass is written by hand: SDPA's backward in bfloat16 is slow on a CPU.
 
 Padding of a bucket stands behind a row's last token, so that no query of the row looks at it; what
 it computes is not read. Tokens that belong to no row (padding of a chunk, `layout.py`) read the
@@ -186,7 +185,7 @@ def _make_gather(plan: PackedRows, kv_heads: int, groups: int) -> Gather:
 class PackedAttention(torch.autograd.Function):
     """softmax(q k^T * scale) v within each row of a packed sequence.
 
-    Q (T, H, D), k and v (T, kv, D) -> (T, H, D).
+    With q (T, H, D), k and v (T, kv, D) it is (T, H, D).
     """
 
     @staticmethod

@@ -1,7 +1,4 @@
-"""How fast this machine multiplies.
-
-The measured GEMM peak, against which figures of the engine are given.
-"""
+"""How fast this machine multiplies: the GEMM peak that figures are given against."""
 
 from __future__ import annotations
 

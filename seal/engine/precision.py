@@ -33,7 +33,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 def multiplies_bfloat16(device: torch.device) -> bool:
     """True if the device has matrix instructions for bfloat16.
 
-    Avx512_bf16 or amx_bf16 on x86, bf16 on ARM, CUDA from Ampere on.
+    They are avx512_bf16 or amx_bf16 on x86, bf16 on ARM, and CUDA's from Ampere on.
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

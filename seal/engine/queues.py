@@ -98,10 +98,7 @@ class FairQueue:
     def take(
         self, wanted: Callable[[EngineTask[Any]], bool] = lambda _: True
     ) -> EngineTask[Any] | None:
-        """Take the first task, of the run that was served longest ago, that is wanted.
-
-        None if there is none.
-        """
+        """Take the first wanted task, of the run that was served longest ago, or None."""
         for run, tasks in self._runs.items():
             for place, task in enumerate(tasks):
                 if wanted(task):

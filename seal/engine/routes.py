@@ -24,9 +24,9 @@ largest."""
 
 @dataclass(frozen=True)
 class AdapterGroups:
-    """Finished adapters of a batch.
+    """Finished adapters of a batch, all on one policy.
 
-    Group g's tokens use factors g of each layer, all sit on one policy.
+    Group g's tokens use factors g of each layer.
     """
 
     groups: int
@@ -111,7 +111,7 @@ class TokenRoute:
     def add(self, layer: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Add policy and adapters of a layer to its output, in place.
 
-        X (1, T, in), y (1, T, out).
+        x is (1, T, in), y is (1, T, out).
         """
         x2, y2 = x[0], y[0]
         policy, factors = self.adapters.policy.get(layer), self.adapters.factors.get(layer)

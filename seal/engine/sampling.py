@@ -1,6 +1,6 @@
-"""The next token of each row.
+"""The next token of each row, with settings and random numbers of the row's own.
 
-Greedy or nucleus sampling, with settings and random numbers of the row's own.
+Greedy or by nucleus sampling.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""What a new row need not compute.
+"""What a new row need not compute: what another row of its adapter has in the cache.
 
-The part of its prompt that another row of the same adapter has in the cache. Samples of one prompt
-share all of it, questions of one few-shot format share the examples. A row copies the longest
-prefix it finds and computes the rest. Rows that come together are cut into *levels*: a row that
-copies from another new row runs one level after it.
+Samples of one prompt share all of it, questions of one few-shot format share the examples. A row
+copies the longest prefix it finds and computes the rest. Rows that come together are cut into
+*levels*: a row that copies from another new row runs one level after it.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ def plan_starts(running: Sequence[Prompted], new: Sequence[Prompted]) -> list[li
 def common_prefix(row: list[int], other: list[int], *, at_least: int = 0) -> int:
     """Tokens that both begin with, at most all but one of `row`'s.
 
-    0 if that is no more than `at_least`.
+    It is 0 if that is no more than `at_least`.
     """
     limit = min(len(row) - 1, len(other))
     if limit <= at_least or row[: at_least + 1] != other[: at_least + 1]:

@@ -37,11 +37,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def encode_example(
     tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str, *, pad_to_tokens: int = 0
 ) -> TrainingRow:
-    """Prompt without loss, completion and one end-of-sequence token with loss (performance.md.
+    """Prompt without loss, completion and one end-of-sequence token with loss.
 
-    Without it answers never stop). With `pad_to_tokens` a shorter row is filled up with
-    end-of-sequence tokens as the published system fills it: all of them are targets, none is
-    attended to (the tokenizer's attention mask is 0 there). Every padding token stands at a
+    Without that token answers never stop (performance.md). With `pad_to_tokens` a shorter row is
+    filled up with end-of-sequence tokens as the published system fills it: all of them are targets,
+    none is attended to (the tokenizer's attention mask is 0 there). Every padding token stands at a
     position of its own, so its hidden state is its own too: there is no shorter row with the same
     gradient, and the row is computed in its full length.
 

@@ -156,10 +156,9 @@ class TrainingBatch:
         max_pass_tokens: int,
         activation_bytes: int | None = None,
     ) -> None:
-        """`activation_bytes`.
+        """`activation_bytes`: a pass that takes more is recomputed layer by layer; None: none is.
 
-        A pass that takes more is recomputed layer by layer (gradient checkpointing); None: none
-        ever is.
+        Recomputing is gradient checkpointing.
         """
         self.model, self.policy, self.targets = model, policy, targets
         self.rank = math.ceil(rank / model.kernels.rank_multiple) * model.kernels.rank_multiple
@@ -180,7 +179,7 @@ class TrainingBatch:
     def fits(self, request: TrainingRequest) -> bool:
         """True if the request can join this batch once a slot is free.
 
-        Same policy, no larger rank, no other targets.
+        It needs the same policy, no larger rank, no other targets.
         """
         return (
             request.policy is self.policy

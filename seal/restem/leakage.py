@@ -1,6 +1,6 @@
-"""A passage on both sides of an experiment makes its result worthless.
+"""Finds passages on both sides of an experiment, which make its result worthless.
 
-A digest that ignores case, spacing and punctuation finds it.
+The digest ignores case, spacing and punctuation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from seal.errors import InvalidInput
 def passage_digest(text: str) -> str:
     """sha256 of a passage's letters and digits in lower case, word by word.
 
-    Of the bare text if it has none.
+    It is that of the bare text if it has none.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     words = "".join(character if character.isalnum() else " " for character in folded).split()

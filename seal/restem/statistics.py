@@ -195,7 +195,7 @@ def _squares(values: Sequence[float]) -> float:
 def _effective_repeats(candidates: Sequence[Sequence[float]]) -> float:
     """A context's share of the average number of repeats in an unbalanced design.
 
-    With n each: n (candidates - 1).
+    With n each it is n (candidates - 1).
     """
     sizes = [len(candidate) for candidate in candidates]
     return sum(sizes) - sum(size * size for size in sizes) / sum(sizes)

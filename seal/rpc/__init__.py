@@ -1,4 +1,4 @@
 """gRPC as all services and clients use it.
 
-Rich errors, one server, one channel, checks and conversions of what crosses the wire.
+It holds rich errors, one server, one channel, checks and conversions of what crosses the wire.
 """

@@ -1,10 +1,9 @@
-"""From the engine's thread to an RPC.
+"""From the engine's thread to an RPC: own a task for a call, sample its progress steadily.
 
-Own an engine task for the length of a call, and sample its progress at a steady pace. The engine
-reports every step from its own thread; a client wants a few messages a second and a sign of life
-while nothing happens. So the engine's callback only replaces one value (`Newest`), and the call
-reads it at an interval: no queue that can grow, no event per step on the loop, and a slow client
-skips what it was too slow for.
+The engine reports every step from its own thread; a client wants a few messages a second and a sign
+of life while nothing happens. So the engine's callback only replaces one value (`Newest`), and the
+call reads it at an interval: no queue that can grow, no event per step on the loop, and a slow
+client skips what it was too slow for.
 """
 
 from __future__ import annotations

@@ -228,7 +228,7 @@ def _check_host_and_port(address: str) -> None:
 def _check_unix_path(address: str) -> None:
     """Look what is in the way.
 
-    GRPC would remove any socket, also one that another server listens on.
+    gRPC would remove any socket, also one that another server listens on.
     """
     path = Path(address.removeprefix("unix:").removeprefix("//"))
     if not path.name or len(os.fsencode(path)) > _MAX_UNIX_PATH_BYTES:

@@ -145,9 +145,9 @@ def sha256(value: str, *, field: str) -> str:
 
 
 def settings(model: type[Model], *, field: str, **values: object) -> Model:
-    """A settings model from a message's values.
+    """A settings model from a message's values; Inf and NaN are refused.
 
-    Its own bounds become errors on `field`.<name>, and Inf or NaN are refused.
+    Its own bounds become errors on `field`.<name>.
     """
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):

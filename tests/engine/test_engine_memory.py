@@ -101,10 +101,9 @@ def spy_on_estimates(monkeypatch) -> list[tuple]:
 def test_the_estimate_of_a_pass_covers_every_live_tensor_and_little_more(
     architecture, dtype, targets, recompute, monkeypatch
 ):
-    """Measured in allocated bytes: never below, at most 15 % above (with checkpointing 35 %.
+    """Measured in allocated bytes: never below, at most 15 % above, with checkpointing 35 %.
 
-    The work of the one layer is a maximum of
-    two that are never there together).
+    There the work of the one layer is a maximum of two that are never there together.
     """
     model = model_of(architecture, dtype)
     lora = LoraSettings(rank=4, alpha=8, target_modules=targets)

@@ -451,7 +451,7 @@ def test_a_padded_pass_holds_every_row_once_and_attends_to_each_token_once(rows)
 def test_packed_attention_is_attention_row_by_row_and_padding_neither_gives_nor_takes(window):
     """q, k, v of a few rows between tokens of no row.
 
-    Against torch's own attention and its gradients.
+    Compared with torch's own attention and its gradients.
     """
     generator = torch.Generator().manual_seed(0)
     starts, lengths, tokens = [0, 7, 40, 45], [7, 30, 5, 9], 60

@@ -122,10 +122,7 @@ def _edit(
 
 
 def validation_details(files: RunFiles, *, limit: int) -> PassageGroup | None:
-    """The first validation passages with the answers of every row.
-
-    None before the first validation.
-    """
+    """The first validation passages with the answers of every row, none before there are any."""
     stages = list(files.named("validate"))
     first = next((stage for stage in stages if stage.round == 0), None)
     if first is None:

@@ -1,7 +1,4 @@
-"""Means with intervals for the report.
-
-`seal.restem.statistics` under the run's seed, and in words what they are.
-"""
+"""Means with intervals for the report, under the run's seed, and in words what they are."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def _reward_bins(
 
 
 def _reliability(files: RunFiles, stage: Stage) -> Reliability | None:
-    """Of the rewards of repeated trainings.
+    """The reliability of the rewards of repeated trainings.
 
     None after a race, which repeats what was lucky the first time.
     """

@@ -49,10 +49,7 @@ class _Measured:
 
 
 def score_rows(files: RunFiles, estimator: Estimator) -> tuple[ScoreRow, ...]:
-    """Base, passage only, self-edits of every validated round, gold.
-
-    What was not measured is absent.
-    """
+    """Base, passage only, self-edits of every validated round, gold, as far as measured."""
     measured = _measured(files)
     references: dict[RowKind, dict[Metric, ByPassage]] = {
         entry.kind: entry.scores for entry in measured if entry.kind != "edit"

@@ -47,10 +47,7 @@ def words_of(text: str) -> list[str]:
 
 
 def distinct_pairs_share(texts: Iterable[str]) -> float | None:
-    """Different pairs of neighbouring words among all of them (distinct-2).
-
-    None if there is no pair.
-    """
+    """Different pairs of neighbouring words among all (distinct-2), None if there is none."""
     pairs = [pair for text in texts for pair in pairwise(words_of(text))]
     return len(set(pairs)) / len(pairs) if pairs else None
 

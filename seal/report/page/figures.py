@@ -184,9 +184,9 @@ def _bars(axes: Axes, bins: Sequence[Bin]) -> None:
 
 
 def shapes_figure(shapes: Sequence[EditShape]) -> Html:
-    """Length of the edits (box: quartiles, whiskers: extremes, diamond.
+    """Length of the edits and their diversity, stage by stage.
 
-    Mean) and their diversity, stage by stage.
+    Boxes are quartiles, whiskers extremes, diamonds means.
     """
     labels = [f"r{shape.round} {shape.stage}" for shape in shapes]
     with mpl.rc_context(_STYLE):
@@ -306,9 +306,9 @@ def _retained_kind(row: RetainedRow) -> RowKind:
 
 
 def _svg(figure: Figure, name: str, description: str) -> Html:
-    """The figure as an element.
+    """The figure as an element that scales with the page, its ids unique there.
 
-    Scales with the page, ids unique in it, the same bytes for the same numbers.
+    The same numbers give the same bytes.
     """
     buffer = io.StringIO()
     salt: Any = {"svg.hashsalt": name}
