@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 
@@ -30,12 +31,21 @@ def convert_gguf(gguf: Path, out_dir: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
             gguf_file=gguf.name,
-            quantization_config=GgufConfig(dequantize=True),
             dtype=torch.bfloat16,
             trust_remote_code=False,
+            **_dequantised(),
         )
         model.save_pretrained(out_dir)
         tokenizer.save_pretrained(out_dir)
+
+
+def _dequantised() -> dict[str, object]:
+    """The arguments with which transformers unpacks every block.
+
+    From 5.20 on it may keep them packed; before that it always unpacks and has no such setting.
+    """
+    packed = getattr(transformers, "GgufConfig", None)
+    return {} if packed is None else {"quantization_config": packed(dequantize=True)}
 
 
 @contextmanager
