@@ -3,20 +3,17 @@
 Every round runs these sides, and the figures share them:
 
 - *engine*: `edits` real edits (rows as `seal.domains.knowledge` makes them, published settings:
-q_proj and v_proj, rank 32, batch 1,
-  AdamW) pass through `slots` slots, `epochs` epochs each. Slots are refilled as edits end, and the
-  round lasts until no edit waits any
-  more (`time_stream`): tokenising, initial weights and the copy of the finished adapters are in it,
-  the end of the list is not.
+  q_proj and v_proj, rank 32, batch 1, AdamW) pass through `slots` slots, `epochs` epochs each.
+  Slots are refilled as edits end, and the round lasts until no edit waits any more (`time_stream`):
+  tokenising, initial weights and the copy of the finished adapters are in it, the end of the list
+  is not.
 - *reference* (P1): transformers Trainer + PEFT, see `benchmarks.reference`; one of the same edits
-per round, `reference_steps` steps.
-  Its step does not depend on the edit: every row is padded to 2,048 tokens. Construction and
-  tokenising are left out of it.
+  per round, `reference_steps` steps. Its step does not depend on the edit: every row is padded to
+  2,048 tokens. Construction and tokenising are left out of it.
 - *single* (P2): the same engine with one slot. Over all rounds it trains exactly the engine's
-edits, each once: a round takes every
-  `samples`-th by size.
+  edits, each once: a round takes every `samples`-th by size.
 - *equal* (P4): the engine, in the same way, with the same number of edits and rows, but every row
-has the mean length.
+  has the mean length.
 
 P1 and P2 compare seconds per optimiser step of one adapter, P4 seconds per real token. Ten epochs
 are ten times the same steps, so the seconds of a whole edit are steps times seconds per step on

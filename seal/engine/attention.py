@@ -4,12 +4,10 @@ Three ways to attend, chosen by what the engine puts into `AttentionHolder` for 
 forward pass:
 
 - `PackedRows` (packed_attention.py): training. Rows of many lengths lie behind one another in one
-packed sequence; attention costs what
-  the rows cost and never crosses a row's border.
+  packed sequence; attention costs what the rows cost and never crosses a row's border.
 - `VarlenRows`: training on CUDA. The same without padding, by torch's `varlen_attn`.
 - `CachedPass` (cache.py): generation and scoring. Keys and values go into a preallocated cache,
-rows are left-aligned, each at a position
-  of its own.
+  rows are left-aligned, each at a position of its own.
 
 transformers builds no mask for an attention it does not know; causality, row borders and the
 sliding window are applied here.

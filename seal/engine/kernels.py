@@ -5,11 +5,10 @@ tokens (`SlotProducts`) and how rows attend. Everything else, from the embedding
 is the same for both:
 
 - padded: slots with about as many tokens form chunks of equal blocks (`layout.py`); batched matrix
-products over the blocks of each chunk,
-  matmul attention over buckets of rows (`packed_attention.py`). Any device, any type.
+  products over the blocks of each chunk, matmul attention over buckets of rows
+  (`packed_attention.py`). Any device, any type.
 - packed: rows follow one another without padding; `grouped_mm` multiplies each slot's stretch of
-tokens by its own factors and
-  `varlen_attn` attends within each row. bfloat16 on CUDA.
+  tokens by its own factors and `varlen_attn` attends within each row. bfloat16 on CUDA.
 
 The packed kernels read memory in units of 16 bytes: every row of a matrix and every slot's factors
 must begin at a multiple of 8 bfloat16 values. Widths of models are multiples of 8; ranks are
