@@ -43,9 +43,9 @@ def publish_adapter(
 
 
 def _error_number(error: SafetensorError) -> int:
-    """The errno that safetensors puts into its message, for example "...
+    """The errno that safetensors puts into its message, EIO without one.
 
-    (os error 28)"; EIO without one.
+    The message ends, for example, in "(os error 28)".
     """
     found = re.search(r"os error (\d+)|code: (\d+)", str(error))
     return int(found[1] or found[2]) if found else errno.EIO
