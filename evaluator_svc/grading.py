@@ -5,10 +5,12 @@ Every cheap grade beside the chosen score, and what could not be graded counted 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from seal.outcomes import Outcome
-from seal.rpc.convert import OUTCOME_TO_WIRE
+from seal.rpc.convert import OUTCOME_TO_WIRE, finite_or_zero
 from seal.v1 import evaluator_pb2
 
 if TYPE_CHECKING:
@@ -18,13 +20,23 @@ if TYPE_CHECKING:
     from seal.settings import GraderName
 
 
-def grade_all(plan: EvaluationPlan, evaluated: EvaluationResult) -> evaluator_pb2.EvaluationResult:
-    """Grade the answers of one evaluation; the reward is the mean over the graded ones."""
+def grade_all(
+    plan: EvaluationPlan,
+    asked: Sequence[int],
+    evaluated: EvaluationResult,
+    unfit: Mapping[int, Outcome],
+) -> evaluator_pb2.EvaluationResult:
+    """Grade the answers of one evaluation; the reward is the mean over the graded ones.
+
+    `asked`: places of the queries that were asked; `unfit`: outcomes of the others by place.
+    """
+    graded = {
+        place: _grade(plan.domain, plan.grader, plan.queries[place], text, logprob)
+        for place, text, logprob in zip(asked, evaluated.answers, evaluated.logprobs, strict=True)
+    }
     answers = [
-        _grade(plan.domain, plan.grader, query, text, logprob)
-        for query, text, logprob in zip(
-            plan.queries, evaluated.answers, evaluated.logprobs, strict=True
-        )
+        graded.get(place) or _ungraded(query, unfit[place])
+        for place, query in enumerate(plan.queries)
     ]
     scores = [answer.score for answer in answers if answer.outcome == OUTCOME_TO_WIRE[Outcome.OK]]
     return evaluator_pb2.EvaluationResult(
@@ -36,6 +48,39 @@ def grade_all(plan: EvaluationPlan, evaluated: EvaluationResult) -> evaluator_pb
         tokens=evaluated.tokens,
         engine_seconds=evaluated.engine_seconds,
     )
+
+
+def without_grades(
+    plan: EvaluationPlan, outcome: Outcome, evaluated: EvaluationResult | None = None
+) -> evaluator_pb2.EvaluationResult:
+    """An evaluation that has no scores; `evaluated` tells what it cost, if it was done at all."""
+    return evaluator_pb2.EvaluationResult(
+        outcome=OUTCOME_TO_WIRE[outcome],
+        answers=[_ungraded(query, outcome) for query in plan.queries],
+        ungraded=len(plan.queries),
+        max_logit_difference=0.0
+        if evaluated is None
+        else finite_or_zero(evaluated.max_logit_difference),
+        tokens=0 if evaluated is None else evaluated.tokens,
+        engine_seconds=0.0 if evaluated is None else evaluated.engine_seconds,
+    )
+
+
+def adapter_outcome(evaluated: EvaluationResult, *, adapted: bool) -> Outcome:
+    """Whether an evaluation says something about the model that was asked.
+
+    `diverged`: the logits are NaN or infinite. `inert`: an adapter leaves the logits exactly as
+    they are without it, so that a score would be the policy's.
+    """
+    if not all(map(math.isfinite, (evaluated.max_logit_difference, *evaluated.logprobs))):
+        return Outcome.DIVERGED
+    if adapted and evaluated.max_logit_difference == 0:
+        return Outcome.INERT
+    return Outcome.OK
+
+
+def _ungraded(query: Query, outcome: Outcome) -> evaluator_pb2.GradedAnswer:
+    return evaluator_pb2.GradedAnswer(query_id=query.query_id, outcome=OUTCOME_TO_WIRE[outcome])
 
 
 def _grade(

@@ -6,24 +6,26 @@ applied.
 
 from __future__ import annotations
 
-import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from evaluator_svc.grading import grade_all
+from evaluator_svc.grading import adapter_outcome, grade_all, without_grades
 from evaluator_svc.plan import EvaluationLimits, EvaluationPlan, parse_evaluation
 from seal.engine import EvaluationRequest, EvaluationResult
-from seal.errors import PreconditionFailed
-from seal.rpc.engine_calls import Newest, Pace, engine_call, result_of, sample
+from seal.errors import UnfitItem
+from seal.outcomes import Outcome
+from seal.rpc.convert import OUTCOME_FROM_WIRE
+from seal.rpc.engine_calls import Newest, Pace, engine_call, sample, shows_life, unfit_place
+from seal.rpc.line import EngineTask, Line
 from seal.v1 import common_pb2, evaluator_pb2, evaluator_pb2_grpc
 
 if TYPE_CHECKING:
     import grpc
 
     from seal.adapters import AdapterCache
-    from seal.engine import Engine
+    from seal.engine import Adapter, Engine
 
 log = structlog.get_logger(__name__)
 
@@ -35,35 +37,46 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         self, *, engine: Engine, adapters: AdapterCache, limits: EvaluationLimits, pace: Pace
     ) -> None:
         self._engine, self._adapters, self._limits, self._pace = engine, adapters, limits, pace
+        self._line = Line("evaluate")
 
     async def Evaluate(
         self, request: evaluator_pb2.EvaluateRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[evaluator_pb2.EvaluateResponse]:
         """Stream progress, then the graded result.
 
+        What is the fault of a query (its prompt is too long) or of the adapter is an outcome.
         A cancelled call or a passed deadline stops the work; a retry does it again.
         """
         plan = parse_evaluation(request, limits=self._limits)
         self._adapters.check_base_model(plan.base_model)
-        engine_request = await self._engine_request(plan)
+        adapters = await self._fetch(plan)
         progress = Newest(_progress(common_pb2.TASK_STATE_QUEUED, 0, plan))
 
         def on_progress(done: int) -> None:
             progress.set(_progress(common_pb2.TASK_STATE_RUNNING, done, plan))
 
-        async with engine_call(
-            lambda: self._engine.evaluate(engine_request, on_progress=on_progress)
-        ) as finished:
-            async for news in sample(progress, finished, pace=self._pace):
-                yield evaluator_pb2.EvaluateResponse(progress=news)
-            evaluated = result_of(finished)
-        if plan.adapter is not None:
-            _check_applied(plan.adapter.sha256, evaluated)
-        result = grade_all(plan, evaluated)
+        asked, unfit = list(range(len(plan.queries))), dict[int, Outcome]()
+        evaluated: EvaluationResult | None = None
+        while evaluated is None and asked:
+            try:
+                async with engine_call(
+                    self._start(plan, adapters, asked, on_progress),
+                    line=self._line,
+                    time_left=context.time_remaining,
+                ) as finished:
+                    async for news in sample(
+                        progress, finished, pace=self._pace, alive=lambda: shows_life(self._engine)
+                    ):
+                        yield evaluator_pb2.EvaluateResponse(progress=news)
+                    evaluated = finished.result()
+            except UnfitItem as error:
+                _leave_out(error, asked, unfit)
+        result = _result(plan, asked, evaluated, unfit)
         log.info(
             "evaluation ended",
             run=plan.run,
             request_id=request.request_id,
+            outcome=OUTCOME_FROM_WIRE[result.outcome].value,
             queries=len(plan.queries),
             ungraded=result.ungraded,
             reward=round(result.reward, 4),
@@ -71,7 +84,8 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         )
         yield evaluator_pb2.EvaluateResponse(result=result)
 
-    async def _engine_request(self, plan: EvaluationPlan) -> EvaluationRequest:
+    async def _fetch(self, plan: EvaluationPlan) -> tuple[Adapter | None, Adapter | None]:
+        """Policy and adapter of a request."""
         policy = (
             None
             if plan.policy is None
@@ -82,21 +96,31 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
             if plan.adapter is None
             else await self._adapters.get(plan.adapter, field="adapter")
         )
-        prompts = [
-            plan.domain.question_prompt(query, plan.question_format) for query in plan.queries
-        ]
-        return EvaluationRequest(
+        return policy, adapter
+
+    def _start(
+        self,
+        plan: EvaluationPlan,
+        adapters: tuple[Adapter | None, Adapter | None],
+        asked: Sequence[int],
+        on_progress: Callable[[int], None],
+    ) -> Callable[[], EngineTask[EvaluationResult]]:
+        """Hands the queries at these places to the engine."""
+        queries = [plan.queries[place] for place in asked]
+        prompts = [plan.domain.question_prompt(query, plan.question_format) for query in queries]
+        request = EvaluationRequest(
             run=plan.run,
-            policy=policy,
-            adapter=adapter,
+            policy=adapters[0],
+            adapter=adapters[1],
             prompts=tuple(self._engine.render(prompt) for prompt in prompts),
             golds=tuple(
                 plan.domain.answer_completion(query.answers[0], plan.question_format)
-                for query in plan.queries
+                for query in queries
             ),
             max_tokens=plan.max_tokens,
             stop=tuple(dict.fromkeys(stop for prompt in prompts for stop in prompt.stop)),
         )
+        return lambda: self._engine.evaluate(request, on_progress=on_progress)
 
 
 def _progress(
@@ -107,20 +131,27 @@ def _progress(
     )
 
 
-def _check_applied(digest: str, evaluated: EvaluationResult) -> None:
-    """Raise PreconditionFailed unless the adapted logits are finite and not the policy's."""
-    difference = evaluated.max_logit_difference
-    if not math.isfinite(difference):
-        raise PreconditionFailed(
-            f"adapter {digest[:12]} makes the model's logits NaN or infinite",
-            field="adapter",
-            remedy="train it again at a lower rate",
-        )
-    if difference == 0:
-        raise PreconditionFailed(
-            f"adapter was not applied: {digest[:12]} leaves the logits exactly as they are "
-            "without it",
-            field="adapter",
-            remedy="check that the adapter's weights are not all zero and that its layers are the "
-            "base model's",
-        )
+def _leave_out(error: UnfitItem, asked: list[int], unfit: dict[int, Outcome]) -> None:
+    """Note the query that is at fault, so that the others are asked without it; or all of them."""
+    log.warning("query unfit", outcome=error.outcome.value, reason=str(error))
+    place = unfit_place(error)
+    if place is not None and place < len(asked):
+        unfit[asked.pop(place)] = error.outcome
+        return
+    unfit.update(dict.fromkeys(asked, error.outcome))
+    asked.clear()
+
+
+def _result(
+    plan: EvaluationPlan,
+    asked: Sequence[int],
+    evaluated: EvaluationResult | None,
+    unfit: Mapping[int, Outcome],
+) -> evaluator_pb2.EvaluationResult:
+    """Grades, or the outcome of an evaluation that has none."""
+    if evaluated is None:
+        return without_grades(plan, unfit[0])
+    outcome = adapter_outcome(evaluated, adapted=plan.adapter is not None)
+    if outcome is not Outcome.OK:
+        return without_grades(plan, outcome, evaluated)
+    return grade_all(plan, asked, evaluated, unfit)

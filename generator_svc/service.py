@@ -8,8 +8,10 @@ between. The cut depends on the request alone: a retry gives the same edits.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -22,7 +24,10 @@ from generator_svc.plan import (
     parse_generation,
 )
 from seal.engine import GenerationRequest, GenerationResult
-from seal.rpc.engine_calls import Newest, Pace, engine_call, result_of, sample
+from seal.errors import UnfitItem
+from seal.rpc.convert import OUTCOME_TO_WIRE
+from seal.rpc.engine_calls import Newest, Pace, engine_call, sample, shows_life, unfit_place
+from seal.rpc.line import Line, TimeLeft
 from seal.v1 import common_pb2, generator_pb2, generator_pb2_grpc
 
 if TYPE_CHECKING:
@@ -41,6 +46,7 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
         self, *, engine: Engine, adapters: AdapterCache, limits: GenerationLimits, pace: Pace
     ) -> None:
         self._engine, self._adapters, self._limits, self._pace = engine, adapters, limits, pace
+        self._line = Line("generate")
 
     async def GenerateEdits(
         self,
@@ -58,23 +64,20 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
             if plan.policy is None
             else await self._adapters.get(plan.policy, field="policy.adapter")
         )
-        edits, tokens = 0, 0
+        counted = _Counted(plan.edits)
         for part in cut_into_parts(plan.contexts, max_edits=self._engine.settings.generation_rows):
             async with aclosing(
-                self._sample_part(plan, policy, part, edits_before=edits, tokens_before=tokens)
+                self._sample_part(plan, policy, part, counted, context.time_remaining)
             ) as responses:
                 async for response in responses:
-                    if response.HasField("context_edits"):
-                        edits += len(response.context_edits.edits)
-                        tokens += sum(edit.tokens for edit in response.context_edits.edits)
                     yield response
         log.info(
             "edits generated",
             run=plan.run,
             request_id=request.request_id,
             contexts=len(plan.contexts),
-            edits=edits,
-            tokens=tokens,
+            edits=counted.edits,
+            tokens=counted.tokens,
         )
 
     async def _sample_part(
@@ -82,65 +85,122 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
         plan: GenerationPlan,
         policy: Adapter | None,
         part: tuple[PlannedContext, ...],
-        *,
-        edits_before: int,
-        tokens_before: int,
+        counted: _Counted,
+        time_left: TimeLeft,
     ) -> AsyncGenerator[generator_pb2.GenerateEditsResponse, None]:
-        """Sample one part: its progress, then its contexts."""
+        """Sample one part: its progress, then its contexts.
 
-        def progress_after(
-            state: common_pb2.TaskState.ValueType, edits: int, tokens: int
-        ) -> generator_pb2.GenerateProgress:
-            return generator_pb2.GenerateProgress(
-                state=state,
-                edits_done=edits_before + edits,
-                edits_total=plan.edits,
-                tokens=tokens_before + tokens,
-            )
-
-        def on_progress(edits: int, tokens: int) -> None:
-            progress.set(progress_after(common_pb2.TASK_STATE_RUNNING, edits, tokens))
-
-        first = common_pb2.TASK_STATE_RUNNING if edits_before else common_pb2.TASK_STATE_QUEUED
-        progress = Newest(progress_after(first, 0, 0))
-        engine_request = self._engine_request(plan, policy, part)
-        async with engine_call(
-            lambda: self._engine.generate(engine_request, on_progress=on_progress)
-        ) as finished:
-            async for news in sample(progress, finished, pace=self._pace):
-                yield generator_pb2.GenerateEditsResponse(progress=news)
-            generated = result_of(finished)
-        for index, planned in enumerate(part):
-            edits = _context_edits(
-                planned.context_id, engine_request.prompts[index], generated, index
-            )
-            yield generator_pb2.GenerateEditsResponse(context_edits=edits)
-
-    def _engine_request(
-        self, plan: GenerationPlan, policy: Adapter | None, part: tuple[PlannedContext, ...]
-    ) -> GenerationRequest:
+        A context that is at fault gets an outcome and the others are asked without it; where only
+        the request as a whole is at fault, each is asked alone.
+        """
         prompts = [
             plan.domain.edit_prompt(context.title, context.text, plan.family, plan.format)
             for context in part
         ]
-        return GenerationRequest(
-            run=plan.run,
-            policy=policy,
-            prompts=tuple(self._engine.render(prompt) for prompt in prompts),
-            seeds=tuple(context.seeds for context in part),
-            temperature=plan.temperature,
-            top_p=plan.top_p,
-            max_tokens=plan.max_tokens,
-            stop=tuple(dict.fromkeys(stop for prompt in prompts for stop in prompt.stop)),
+        rendered = [self._engine.render(prompt) for prompt in prompts]
+        stop = tuple(dict.fromkeys(stop for prompt in prompts for stop in prompt.stop))
+        ended: dict[int, generator_pb2.ContextEdits] = {}
+        groups = deque([list(range(len(part)))])
+        while groups:
+            asked = groups.popleft()
+            request = GenerationRequest(
+                run=plan.run,
+                policy=policy,
+                prompts=tuple(rendered[place] for place in asked),
+                seeds=tuple(part[place].seeds for place in asked),
+                temperature=plan.temperature,
+                top_p=plan.top_p,
+                max_tokens=plan.max_tokens,
+                stop=stop,
+            )
+            try:
+                async with aclosing(self._sample(request, counted, time_left)) as events:
+                    async for event in events:
+                        if isinstance(event, GenerationResult):
+                            for index, place in enumerate(asked):
+                                ended[place] = _context_edits(event, index)
+                        else:
+                            yield generator_pb2.GenerateEditsResponse(progress=event)
+            except UnfitItem as error:
+                for place in _leave_out(error, asked, groups):
+                    ended[place] = generator_pb2.ContextEdits(
+                        outcome=OUTCOME_TO_WIRE[error.outcome]
+                    )
+        for place, context in enumerate(part):
+            edits = ended[place]
+            edits.context_id, edits.prompt = context.context_id, rendered[place]
+            yield generator_pb2.GenerateEditsResponse(context_edits=edits)
+
+    async def _sample(
+        self, request: GenerationRequest, counted: _Counted, time_left: TimeLeft
+    ) -> AsyncGenerator[generator_pb2.GenerateProgress | GenerationResult, None]:
+        """Progress of one request to the engine, then its result, which is counted."""
+        state = common_pb2.TASK_STATE_RUNNING if counted.edits else common_pb2.TASK_STATE_QUEUED
+        progress = Newest(counted.progress(state, 0, 0))
+
+        def on_progress(edits: int, tokens: int) -> None:
+            progress.set(counted.progress(common_pb2.TASK_STATE_RUNNING, edits, tokens))
+
+        async with engine_call(
+            lambda: self._engine.generate(request, on_progress=on_progress),
+            line=self._line,
+            time_left=time_left,
+        ) as finished:
+            async for news in sample(
+                progress, finished, pace=self._pace, alive=lambda: shows_life(self._engine)
+            ):
+                yield news
+            result = finished.result()
+        counted.add(result)
+        yield result
+
+
+@dataclass
+class _Counted:
+    """What a call has written so far."""
+
+    total: int
+    """Edits asked for."""
+    edits: int = 0
+    tokens: int = 0
+
+    def progress(
+        self, state: common_pb2.TaskState.ValueType, edits: int, tokens: int
+    ) -> generator_pb2.GenerateProgress:
+        """Progress with so many more edits and tokens."""
+        return generator_pb2.GenerateProgress(
+            state=state,
+            edits_done=self.edits + edits,
+            edits_total=self.total,
+            tokens=self.tokens + tokens,
         )
 
+    def add(self, result: GenerationResult) -> None:
+        """Count what the engine has finished."""
+        self.edits += sum(map(len, result.samples))
+        self.tokens += sum(sample.tokens for samples in result.samples for sample in samples)
 
-def _context_edits(
-    context_id: str, prompt: str, generated: GenerationResult, index: int
-) -> generator_pb2.ContextEdits:
+
+def _leave_out(error: UnfitItem, asked: list[int], groups: deque[list[int]]) -> list[int]:
+    """The context that is at fault; the others go back to `groups`.
+
+    Where the error names none of several, none is, and each is asked alone.
+    """
+    log.warning("context unfit", outcome=error.outcome.value, reason=str(error))
+    place = unfit_place(error)
+    if len(asked) == 1:
+        return asked
+    if place is None or place >= len(asked):
+        groups.extend([alone] for alone in asked)
+        return []
+    groups.append([other for index, other in enumerate(asked) if index != place])
+    return [asked[place]]
+
+
+def _context_edits(generated: GenerationResult, index: int) -> generator_pb2.ContextEdits:
+    """The edits of one of the contexts that were asked."""
     return generator_pb2.ContextEdits(
-        context_id=context_id,
-        prompt=prompt,
+        outcome=common_pb2.OUTCOME_OK,
         edits=[
             generator_pb2.Edit(
                 text=sampled.text,

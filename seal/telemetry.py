@@ -68,6 +68,12 @@ class Metrics:
         self.engine_slots_in_use = Gauge(
             "seal_engine_slots_in_use", "Adapters in training.", registry=registry
         )
+        self.waiting_calls = Gauge(
+            "seal_waiting_calls",
+            "Calls that wait because the engine's queue is full, by kind.",
+            ("kind",),
+            registry=registry,
+        )
         self.inner_loops = Counter(
             "seal_inner_loops",
             "Inner loops that ended, by outcome.",

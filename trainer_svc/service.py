@@ -45,8 +45,10 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         """
         plan = parse_training(request, limits=self._limits)
         self._adapters.check_base_model(plan.base_model)
-        training = self._trainings.attach(plan)
-        async for progress in sample(training.progress, training.task, pace=self._pace):
+        training = self._trainings.attach(plan, time_left=context.time_remaining())
+        async for progress in sample(
+            training.progress, training.task, pace=self._pace, alive=self._trainings.alive
+        ):
             yield trainer_pb2.TrainAdapterResponse(progress=progress)
         yield trainer_pb2.TrainAdapterResponse(result=training_message(await training.result()))
 

@@ -4,7 +4,8 @@ A training belongs to the service, not to a call, whoever is still listening. It
 three ways:
 
 - its result is stored (`{run}/trainings/...json`): from then on every retry of the same request
-  gets this result, also after a restart;
+  gets this result, also after a restart. A training whose own content is at fault (a row too long,
+  for example) ends so too: its outcome says it, and nobody else pays;
 - trained, but the adapter could not be stored (disk full): the weights stay in memory and the next
   retry only stores them;
 - failed before that: it is forgotten, the callers get the error, and a retry starts anew, with the
@@ -15,6 +16,7 @@ three ways:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -34,11 +36,12 @@ from seal.engine import (
     TrainingResult,
     save_adapter,
 )
-from seal.errors import Conflict, NotFound, Transient
+from seal.errors import Conflict, NotFound, Transient, UnfitItem
 from seal.outcomes import Outcome
 from seal.records import Record, TrainingRecord
 from seal.rpc.convert import finite_or_zero
-from seal.rpc.engine_calls import EngineTask, Newest, engine_call, result_of
+from seal.rpc.engine_calls import Newest, engine_call, shows_life
+from seal.rpc.line import EngineTask, Line
 from seal.v1 import common_pb2, trainer_pb2
 from trainer_svc.checkpoints import checkpoints_of, discard_checkpoint
 from trainer_svc.plan import TrainingPlan, result_path
@@ -91,10 +94,25 @@ class Training:
         self.progress = Newest(trainer_pb2.TrainingProgress(state=common_pb2.TASK_STATE_QUEUED))
         self.cancel_requested = False
         self.engine_task: EngineTask[TrainingResult] | None = None
+        """Once it has a place in the engine's queue."""
+        self.waiting: asyncio.Task[TrainingResult] | None = None
+        """Its time in the line and in the engine."""
+        self.give_up_at = float("-inf")
+        """Monotonic time until which a caller waits for a place in the engine's queue."""
         self.checkpoints: Checkpoints | None = None
         self.task: asyncio.Task[TrainingRecord]
         """Its whole life; read it with `result`, never await it directly: a caller that leaves must
         not end it."""
+
+    def wait_until(self, seconds: float | None) -> None:
+        """One more caller, who can wait so long (None: for ever) for a place in the queue."""
+        caller_gives_up_at = float("inf") if seconds is None else time.monotonic() + seconds
+        self.give_up_at = max(self.give_up_at, caller_gives_up_at)
+
+    def time_left(self) -> float | None:
+        """Seconds until no caller waits any more; None: for ever."""
+        left = self.give_up_at - time.monotonic()
+        return None if left == float("inf") else left
 
     async def result(self) -> TrainingRecord:
         """Wait for the end. Raises what ended it, or Transient if the service is shutting down."""
@@ -123,20 +141,24 @@ class Trainings:
         self._save_adapter = save_adapter
         self._live: dict[Key, Training] = {}
         self._unstored: OrderedDict[Key, tuple[str, TrainingResult]] = OrderedDict()
+        self._line = Line("train")
         self._closing = self._suspending = False
 
-    def attach(self, plan: TrainingPlan) -> Training:
+    def attach(self, plan: TrainingPlan, *, time_left: float | None = None) -> Training:
         """The live training of this request, or a new one.
 
-        Raises Conflict if the request_id belongs to another body.
+        `time_left`: seconds that this caller can wait for a place in the engine's queue; None: as
+        long as it takes. Raises Conflict if the request_id belongs to another body.
         """
         key = (plan.run, plan.request_id)
         if (training := self._live.get(key)) is not None:
             _check_same_body(plan, training.plan.body_sha256)
+            training.wait_until(time_left)
             return training
         if self._closing or (self._suspending and plan.checkpoint_every_seconds):
             raise Transient("the trainer is shutting down", remedy="send the same request again")
         training = self._live[key] = Training(plan)
+        training.wait_until(time_left)
         training.task = asyncio.create_task(self._run(training), name=f"training {plan.request_id}")
         training.task.add_done_callback(lambda task: self._ended(key, task))
         return training
@@ -163,8 +185,14 @@ class Trainings:
         found.cancel_requested = True
         if found.engine_task is not None:
             found.engine_task.cancel()
+        elif found.waiting is not None:
+            found.waiting.cancel()
         await asyncio.wait({found.task}, timeout=CANCEL_WAIT_SECONDS)
         return found.task.done()
+
+    def alive(self) -> bool:
+        """Whether the engine gives signs of life."""
+        return shows_life(self._engine)
 
     def suspend(self) -> None:
         """Stop the trainings that keep checkpoints after their current step, with a last one.
@@ -201,7 +229,7 @@ class Trainings:
             return stored
         body, trained = self._unstored.get(key, ("", None))
         if trained is None or body != plan.body_sha256:
-            trained = await self._train(training)
+            trained = await self._train_or_outcome(training)
         self._unstored[key] = (plan.body_sha256, trained)
         while len(self._unstored) > UNSTORED_ADAPTERS:
             self._unstored.popitem(last=False)
@@ -220,6 +248,20 @@ class Trainings:
         )
         return record
 
+    async def _train_or_outcome(self, training: Training) -> TrainingResult:
+        """A training whose own content is at fault has an outcome, which is final as any other."""
+        try:
+            return await self._train(training)
+        except UnfitItem as error:
+            log.warning(
+                "training unfit",
+                run=training.plan.run,
+                request_id=training.plan.request_id,
+                outcome=error.outcome.value,
+                reason=str(error),
+            )
+            return _without_adapter(error.outcome)
+
     async def _train(self, training: Training) -> TrainingResult:
         plan = training.plan
         policy = (
@@ -228,7 +270,7 @@ class Trainings:
             else await self._adapters.get(plan.policy, field="policy.adapter")
         )
         if training.cancel_requested:
-            return _cancelled()
+            return _without_adapter(Outcome.CANCELLED)
         request = TrainingRequest(
             run=plan.run,
             policy=policy,
@@ -242,7 +284,11 @@ class Trainings:
         async with checkpoints_of(self._store, plan) as training.checkpoints:
             if training.checkpoints is not None and self._suspending:
                 training.checkpoints.suspend()
-            async with engine_call(lambda: self._start(training, request)) as finished:
+            async with engine_call(
+                lambda: self._start(training, request),
+                line=self._line,
+                time_left=training.time_left,
+            ) as training.waiting:
                 log.info(
                     "training accepted",
                     run=plan.run,
@@ -250,10 +296,10 @@ class Trainings:
                     examples=len(plan.examples),
                     rank=plan.lora.rank,
                 )
-                await asyncio.wait({finished})
-                if finished.cancelled() and training.cancel_requested:
-                    return _cancelled()
-                return result_of(finished)
+                await asyncio.wait({training.waiting})
+                if training.waiting.cancelled() and training.cancel_requested:
+                    return _without_adapter(Outcome.CANCELLED)
+                return training.waiting.result()
 
     def _start(self, training: Training, request: TrainingRequest) -> EngineTask[TrainingResult]:
         """Hand the request to the engine; a cancel that came meanwhile is passed on."""
@@ -359,10 +405,10 @@ def _check_same_body(plan: TrainingPlan, body_sha256: str) -> None:
         )
 
 
-def _cancelled() -> TrainingResult:
-    """A training that was stopped before the engine could say how far it was."""
+def _without_adapter(outcome: Outcome) -> TrainingResult:
+    """A training that ended before the engine could say how far it was."""
     return TrainingResult(
-        outcome=Outcome.CANCELLED,
+        outcome=outcome,
         adapter=None,
         steps=0,
         final_loss=0.0,

@@ -9,28 +9,35 @@ client skips what it was too slow for.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from seal.errors import Transient
+from seal.errors import Transient, UnfitItem
+from seal.rpc.line import EngineTask, Line, TimeLeft
+from seal.settings import EngineSettings
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")
 
 
-class EngineTask(Protocol[Result]):
-    """What every request to the engine returns."""
+class LivingEngine(Protocol):
+    """What tells whether an engine still works."""
 
     @property
-    def future(self) -> concurrent.futures.Future[Result]:
-        """Ends with the result, an error, or cancelled."""
+    def settings(self) -> EngineSettings:
+        """How long it may be silent, among others."""
 
-    def cancel(self) -> object:
-        """Ask the engine to drop the request at its next step; a finished one stays finished."""
+    @property
+    def broken(self) -> str | None:
+        """Why it will never work again; None while it works."""
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """Age of its last sign of life."""
 
 
 @dataclass(frozen=True)
@@ -56,62 +63,91 @@ class Newest(Generic[Value]):
 
 @asynccontextmanager
 async def engine_call(
-    start: Callable[[], EngineTask[Result]],
-) -> AsyncIterator[asyncio.Future[Result]]:
+    start: Callable[[], EngineTask[Result]], *, line: Line, time_left: TimeLeft
+) -> AsyncIterator[asyncio.Task[Result]]:
     """Start an engine task and own it for the length of the block.
 
-    Leaving early (client gone, deadline, error) cancels the work. `start` runs on a thread, because
-    the engine tokenises and checks a request before it queues it; what it raises comes out here.
-    Gives the task's end as a future of the running loop; wait with `asyncio.wait` and read it with
-    `result_of`. Awaiting it directly would let the cancelled caller cancel the engine's future
-    without the engine's knowing.
+    Gives a task of the running loop that ends with the result or what went wrong; wait for it with
+    `asyncio.wait` or `sample`. If the engine's queue is full it waits in `line`, as long as
+    `time_left` allows, and ends with Exhausted after that. What the engine refuses at the door
+    comes out here. Leaving early (client gone, deadline, error) cancels the work.
     """
-    starting = asyncio.create_task(asyncio.to_thread(start))
-    try:
-        task = await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        starting.add_done_callback(_cancel_started)
-        raise
-    finished = asyncio.wrap_future(task.future)
+    entered = await line.enter_at_once(start)
+    finished = asyncio.create_task(_end(entered, start, line, time_left))
     finished.add_done_callback(_retrieve)
     try:
         yield finished
     finally:
-        if not task.future.done():
-            task.cancel()
-
-
-def result_of(finished: asyncio.Future[Result]) -> Result:
-    """Result of a done future.
-
-    Raises its error; Transient if the engine dropped the task though nobody asked for it.
-    """
-    if finished.cancelled():
-        raise Transient(
-            "the engine dropped the request because it is closing",
-            remedy="send the same request again",
-        )
-    return finished.result()
+        finished.cancel()
+        if entered is not None and not entered.future.done():
+            entered.cancel()  # a task that is cancelled before its first step never runs
 
 
 async def sample(
-    newest: Newest[Value], finished: asyncio.Future[Result], *, pace: Pace
+    newest: Newest[Value],
+    finished: asyncio.Future[Result],
+    *,
+    pace: Pace,
+    alive: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Value]:
-    """Yield the newest value now, when it changed, as a heartbeat, and at the end if it changed.
+    """Yield the newest value now, whenever it changed, as a heartbeat, and changed at the end.
 
-    At most one change in every interval.
+    While the engine is not `alive` there are no heartbeats: a caller that hears nothing for long
+    asks elsewhere.
     """
     sent: Value | None = None
     sent_at = float("-inf")
     while True:
         ended = finished.done()
         value, now = newest.value, time.monotonic()
-        if value != sent or (not ended and now - sent_at >= pace.heartbeat_seconds):
+        due = not ended and now - sent_at >= pace.heartbeat_seconds and (sent is None or alive())
+        if value != sent or due:
             yield value
             sent, sent_at = value, now
         if ended:
             return
         await asyncio.wait({finished}, timeout=pace.interval_seconds)
+
+
+def shows_life(engine: LivingEngine) -> bool:
+    """Whether an engine works and gave its last sign of life within `engine.stall_seconds`."""
+    return engine.broken is None and engine.heartbeat_seconds < engine.settings.stall_seconds
+
+
+def unfit_place(error: UnfitItem) -> int | None:
+    """Which of several items of a request is at fault: the index in the error's field.
+
+    None where the field names no single one: a request with one item, or a fault of them together.
+    """
+    found = re.search(r"\[(\d+)\]", error.field)
+    return None if found is None else int(found[1])
+
+
+async def _end(
+    entered: EngineTask[Result] | None,
+    start: Callable[[], EngineTask[Result]],
+    line: Line,
+    time_left: TimeLeft,
+) -> Result:
+    """The end of an engine task; cancelling this cancels the work.
+
+    Awaiting the engine's future directly would let a cancelled caller cancel that future without
+    the engine's knowing.
+    """
+    task = entered or await line.wait(start, time_left)
+    future = asyncio.wrap_future(task.future)
+    try:
+        await asyncio.wait({future})
+    finally:
+        if not task.future.done():
+            task.cancel()
+        future.add_done_callback(_retrieve)
+    if future.cancelled():
+        raise Transient(
+            "the engine dropped the request because it is closing",
+            remedy="send the same request again",
+        )
+    return future.result()
 
 
 def _retrieve(finished: asyncio.Future[Result]) -> None:
@@ -121,9 +157,3 @@ def _retrieve(finished: asyncio.Future[Result]) -> None:
     """
     if not finished.cancelled():
         finished.exception()
-
-
-def _cancel_started(starting: asyncio.Task[EngineTask[Result]]) -> None:
-    """The caller left while the request was being queued."""
-    if not starting.cancelled() and starting.exception() is None:
-        starting.result().cancel()

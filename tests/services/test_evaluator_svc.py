@@ -1,7 +1,7 @@
 """EvaluatorService.
 
-What it refuses, that a missing grade is never a zero, and that an adapter which changes nothing is
-an error.
+What it refuses, that a missing grade is never a zero, and that an adapter which changes nothing has
+no score.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from service_harness import (
 from evaluator_svc.server import register
 from seal.artifacts import ArtifactStore
 from seal.domains.knowledge import KnowledgeDomain
-from seal.errors import InvalidInput, NotFound, PreconditionFailed
+from seal.engine import EvaluationRequest
+from seal.errors import InvalidInput, NotFound, UnfitItem
+from seal.outcomes import Outcome
 from seal.records import AdapterReference
 from seal.rpc.convert import adapter_message, evaluation_record
 from seal.v1 import common_pb2, evaluator_pb2, evaluator_pb2_grpc
@@ -139,28 +141,83 @@ async def test_a_missing_gold_answer_is_refused_with_its_field_and_the_remedy(st
     assert "gold answer" in error.remedy
 
 
-async def test_an_adapter_that_leaves_the_logits_as_they_are_is_an_error_not_a_score(
+async def test_an_adapter_that_leaves_the_logits_as_they_are_is_inert_and_has_no_score(
     start: Start,
 ) -> None:
     async with start() as evaluator:
         evaluator.engine.logit_difference = 0.0
         adapter = adapter_message(publish(evaluator.store))
-        error = await refusal(evaluator.evaluate(evaluation_request(adapter=adapter)))
-    assert isinstance(error, PreconditionFailed)
-    assert "adapter was not applied" in error.message
-    assert error.field == "adapter"
+        request = evaluation_request(adapter=adapter)
+        result = await evaluator.result(request)
+    _check_without_score(request, result, Outcome.INERT)
 
 
 @pytest.mark.parametrize("difference", [float("nan"), float("inf")])
-async def test_an_adapter_that_makes_the_logits_no_numbers_is_an_error(
+async def test_an_adapter_that_makes_the_logits_no_numbers_has_diverged_and_has_no_score(
     start: Start, difference: float
 ) -> None:
     async with start() as evaluator:
         evaluator.engine.logit_difference = difference
         adapter = adapter_message(publish(evaluator.store))
-        error = await refusal(evaluator.evaluate(evaluation_request(adapter=adapter)))
-    assert isinstance(error, PreconditionFailed)
-    assert "NaN" in error.message
+        request = evaluation_request(adapter=adapter)
+        result = await evaluator.result(request)
+    _check_without_score(request, result, Outcome.DIVERGED)
+    assert result.max_logit_difference == 0.0
+
+
+@pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.DIVERGED, Outcome.TOO_LONG])
+async def test_an_evaluation_that_fails_by_its_own_fault_has_that_outcome(
+    start: Start, outcome: Outcome
+) -> None:
+    def unfit(request: EvaluationRequest) -> None:
+        raise UnfitItem("cannot be asked", outcome=outcome)
+
+    async with start() as evaluator:
+        evaluator.engine.fault = unfit
+        result = await evaluator.result(evaluation_request())
+    _check_without_score(evaluation_request(), result, outcome)
+
+
+async def test_a_query_that_is_too_long_has_an_outcome_and_the_others_are_graded(
+    start: Start,
+) -> None:
+    def short(request: EvaluationRequest) -> None:
+        for index, prompt in enumerate(request.prompts):
+            if "endless" in prompt:
+                raise UnfitItem(
+                    f"prompts[{index}]", outcome=Outcome.TOO_LONG, field=f"prompts[{index}]"
+                )
+
+    request = evaluation_request(
+        queries=[
+            _query("a", question="endless?"),
+            _query("b", answer="Ada"),
+            _query("c", question="also endless?"),
+            _query("d", answer="Bob"),
+        ]
+    )
+    async with start() as evaluator:
+        evaluator.engine.check = short
+        result = await evaluator.result(request)
+    assert (result.outcome, result.reward, result.ungraded) == (common_pb2.OUTCOME_OK, 1.0, 2)
+    assert [answer.query_id for answer in result.answers] == ["a", "b", "c", "d"]
+    assert [answer.outcome for answer in result.answers] == [
+        common_pb2.OUTCOME_TOO_LONG,
+        common_pb2.OUTCOME_OK,
+        common_pb2.OUTCOME_TOO_LONG,
+        common_pb2.OUTCOME_OK,
+    ]
+    record = evaluation_record(request, result)
+    assert (record.reward, record.answers[0].score) == (1.0, None)
+
+
+def _check_without_score(
+    request: evaluator_pb2.EvaluateRequest, result: evaluator_pb2.EvaluationResult, outcome: Outcome
+) -> None:
+    record = evaluation_record(request, result)
+    assert (record.outcome, record.reward) == (outcome, None)
+    assert {(answer.outcome, answer.score) for answer in record.answers} == {(outcome, None)}
+    assert len(record.answers) == record.ungraded == len(request.queries)
 
 
 @pytest.mark.parametrize("field", ["adapter", "policy.adapter"])

@@ -37,7 +37,9 @@ import generator_svc.server
 import trainer_svc.server
 from seal.artifacts import ArtifactStore
 from seal.domains import get_domain
-from seal.errors import InvalidInput, Transient
+from seal.engine import GenerationRequest
+from seal.errors import InvalidInput, Transient, UnfitItem
+from seal.outcomes import Outcome
 from seal.v1 import (
     common_pb2,
     evaluator_pb2_grpc,
@@ -233,6 +235,40 @@ async def test_the_engine_samples_only_so_many_rows_at_once_and_first_contexts_a
     assert [sum(map(len, request.seeds)) for request in generator.engine.generated] == [4, 4, 4]
     kinds = [message.WhichOneof("event") for message in messages]
     assert "progress" in kinds[kinds.index("context_edits") :]
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_context_at_fault_has_an_outcome_and_the_others_get_their_edits(
+    start: Start, named: bool
+) -> None:
+    def short(request: GenerationRequest) -> None:
+        for index, prompt in enumerate(request.prompts):
+            if "endless" in prompt:
+                field = f"prompts[{index}]" if named else "prompts"
+                raise UnfitItem("too long", outcome=Outcome.TOO_LONG, field=field)
+
+    contexts = [
+        _context(f"c{index}", text="endless" if index in (1, 2, 4) else "short")
+        for index in range(6)
+    ]
+    async with start() as generator:
+        generator.engine.check = short
+        edits = await generator.edits(generation_request(contexts=contexts))
+    assert [given.context_id for given in edits] == [context.context_id for context in contexts]
+    too_long, ok = common_pb2.OUTCOME_TOO_LONG, common_pb2.OUTCOME_OK
+    assert [given.outcome for given in edits] == [ok, too_long, too_long, ok, too_long, ok]
+    assert [len(given.edits) for given in edits] == [2, 0, 0, 2, 0, 2]
+    assert all(given.prompt for given in edits)
+
+
+async def test_a_generation_that_meets_a_full_queue_waits(start: Start) -> None:
+    async with start() as generator:
+        generator.engine.gate.clear()
+        calls = [generator.edits(generation_request(request_id=f"g{index}")) for index in range(6)]
+        waiting = [asyncio.create_task(call) for call in calls]
+        await until(lambda: generator.engine.waiting == 4)
+        generator.engine.gate.set()
+        assert all(len(edits) == 1 for edits in await asyncio.gather(*waiting))
 
 
 async def test_progress_rises_over_the_parts_to_the_total(start: Start) -> None:

@@ -18,7 +18,6 @@ from service_harness import (
     generation_request,
     policy,
     read_all,
-    refusal,
     serving,
     training_request,
 )
@@ -30,7 +29,7 @@ import trainer_svc.server
 from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
 from seal.engine import Engine
-from seal.errors import InvalidInput, PreconditionFailed
+from seal.errors import InvalidInput
 from seal.records import AdapterReference
 from seal.rpc.convert import adapter_message, training_record
 from seal.settings import EngineSettings
@@ -116,13 +115,13 @@ def _optimizer(learning_rate: float, epochs: int = 2) -> trainer_pb2.OptimizerCo
     )
 
 
-async def test_an_adapter_that_training_left_at_zero_is_an_error_not_a_score(
+async def test_an_adapter_that_training_left_at_zero_is_inert_and_has_no_score(
     services: Services,
 ) -> None:
     adapter = await services.adapter(optimizer=_optimizer(1e-38))
-    error = await refusal(services.evaluate(adapter=adapter_message(adapter)))
-    assert isinstance(error, PreconditionFailed)
-    assert "adapter was not applied" in error.message
+    result = (await read_all(services.evaluate(adapter=adapter_message(adapter))))[-1].result
+    assert result.outcome == common_pb2.OUTCOME_INERT
+    assert {answer.outcome for answer in result.answers} == {common_pb2.OUTCOME_INERT}
 
 
 async def test_what_does_not_fit_the_engine_is_refused_by_its_field(services: Services) -> None:

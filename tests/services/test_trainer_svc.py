@@ -34,9 +34,10 @@ from service_harness import (
 )
 
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict, Exhausted, InvalidInput, NotFound, SealError, Transient
+from seal.errors import Conflict, Exhausted, InvalidInput, NotFound, SealError, Transient, UnfitItem
 from seal.outcomes import Outcome
 from seal.records import AdapterReference
+from seal.rpc.convert import OUTCOME_TO_WIRE
 from seal.rpc.errors import from_rpc_error
 from seal.v1 import common_pb2, trainer_pb2, trainer_pb2_grpc
 from trainer_svc.server import register
@@ -194,22 +195,103 @@ async def test_a_policy_adapter_for_another_base_is_refused_naming_both(start: S
     assert "tiny" in error.message
 
 
-async def test_a_full_queue_says_when_to_come_back_and_the_retry_is_trained(start: Start) -> None:
+async def _fill_queue(trainer: Trainer) -> list[grpc.aio.UnaryStreamCall]:  # type: ignore[type-arg]
+    """Four requests that wait in the engine, whose queue is full with them."""
+    trainer.engine.gate.clear()
+    calls = [trainer.train(training_request(request_id=f"waiting-{index}")) for index in range(4)]
+    await until(lambda: trainer.engine.waiting == 4)
+    return calls
+
+
+async def test_a_full_queue_makes_the_caller_wait_in_line_and_speaks_while_it_waits(
+    start: Start,
+) -> None:
     async with start() as trainer:
-        trainer.engine.gate.clear()
-        waiting = [
-            trainer.train(training_request(request_id=f"waiting-{index}")) for index in range(4)
-        ]
-        await until(lambda: trainer.engine.waiting == 4)
-        error = await refusal(trainer.train(training_request(request_id="one-too-many")))
+        waiting = await _fill_queue(trainer)
+        late = asyncio.create_task(read_all(trainer.train(training_request(request_id="late"))))
+        await asyncio.sleep(0.7)
+        assert not late.done()
+        trainer.engine.gate.set()
+        for call in waiting:
+            await read_all(call)
+        messages = await late
+    assert messages[-1].result.outcome == common_pb2.OUTCOME_OK
+    states = [message.progress.state for message in messages[:-1]]
+    assert states.count(common_pb2.TASK_STATE_QUEUED) >= 3
+
+
+async def test_who_waits_for_a_full_queue_is_served_in_the_order_of_coming(start: Start) -> None:
+    async with start() as trainer:
+        calls = await _fill_queue(trainer)
+        for index in range(6):
+            calls.append(
+                trainer.train(training_request(request_id=f"late-{index}", init_seed=index))
+            )
+            await anext(aiter(calls[-1]))
+        trainer.engine.gate.set()
+        for call in calls:
+            await read_all(call)
+    assert [request.init_seed for request in trainer.engine.trained][4:] == list(range(6))
+
+
+async def test_only_a_caller_without_time_left_hears_of_a_full_queue_and_when_to_come_back(
+    start: Start,
+) -> None:
+    async with start() as trainer:
+        waiting = await _fill_queue(trainer)
+        late = training_request(request_id="late")
+        error = await refusal(trainer.stub.TrainAdapter(late, timeout=1.0))
         assert isinstance(error, Exhausted)
         assert error.retry_after_seconds == 2.0
         trainer.engine.gate.set()
         for call in waiting:
             await read_all(call)
-        assert (
-            await trainer.result(training_request(request_id="one-too-many"))
-        ).outcome == common_pb2.OUTCOME_OK
+        assert (await trainer.result(late)).outcome == common_pb2.OUTCOME_OK
+    assert len(trainer.engine.trained) == 5
+
+
+async def test_a_training_in_line_can_be_cancelled(start: Start) -> None:
+    async with start() as trainer:
+        await _fill_queue(trainer)
+        late = trainer.train(training_request(request_id="late"))
+        await anext(aiter(late))
+        cancel = trainer_pb2.CancelTrainingRequest(request_id="late", run="run")
+        state = (await trainer.stub.CancelTraining(cancel, timeout=DEADLINE_SECONDS)).state
+        assert state == common_pb2.TASK_STATE_DONE
+        assert (await read_all(late))[-1].result.outcome == common_pb2.OUTCOME_CANCELLED
+        trainer.engine.gate.set()
+
+
+@pytest.mark.parametrize("outcome", [Outcome.TOO_LONG, Outcome.REFUSED, Outcome.INERT])
+@pytest.mark.parametrize("place", ["check", "fault"])
+async def test_a_training_whose_own_content_is_at_fault_has_that_outcome_which_is_final(
+    start: Start, outcome: Outcome, place: str
+) -> None:
+    def unfit(request: object) -> None:
+        raise UnfitItem("examples[1] does not fit", outcome=outcome, field="examples[1]")
+
+    async with start() as trainer:
+        setattr(trainer.engine, place, unfit)
+        first = await trainer.result(training_request())
+        setattr(trainer.engine, place, lambda request: None)
+        assert await trainer.result(training_request()) == first
+    async with start() as trainer:
+        assert (await trainer.get()).result == first
+    assert first.outcome == OUTCOME_TO_WIRE[outcome]
+    assert not first.HasField("adapter")
+    assert trainer.engine.trained == []
+
+
+async def test_a_stream_falls_silent_when_the_engine_shows_no_life(start: Start) -> None:
+    async with start() as trainer:
+        trainer.engine.gate.clear()
+        call = trainer.train(training_request())
+        await anext(aiter(call))
+        trainer.engine.heartbeat_seconds = trainer.engine.settings.stall_seconds
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3 * FAST.heartbeat_seconds):
+                await anext(aiter(call))
+        trainer.engine.gate.set()
 
 
 async def test_a_request_id_with_another_body_is_refused_running_ended_and_after_a_restart(

@@ -99,6 +99,10 @@ class FakeEngine:
         self.logit_difference = 1.0
         self.outcome = Outcome.OK
         self.final_loss = 0.5
+        self.check: Callable[[Any], None] = lambda request: None
+        """Raises what the engine refuses at its door."""
+        self.fault: Callable[[Any], None] = lambda request: None
+        """Raises what goes wrong in the work on a request."""
         self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self.waiting = 0
         """Requests that have not begun."""
@@ -126,19 +130,19 @@ class FakeEngine:
         checkpoints: Checkpoints | None = None,
     ) -> FakeTask:
         """Three steps, then an adapter made of a digest of the request."""
-        return self._submit(lambda: self._train(request, on_progress), training=True)
+        return self._submit(request, lambda: self._train(request, on_progress), training=True)
 
     def generate(
         self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None = None
     ) -> FakeTask:
         """A text that names prompt, seed and policy."""
-        return self._submit(lambda: self._generate(request, on_progress))
+        return self._submit(request, lambda: self._generate(request, on_progress))
 
     def evaluate(
         self, request: EvaluationRequest, on_progress: Callable[[int], None] | None = None
     ) -> FakeTask:
         """Answers by `self.answer`."""
-        return self._submit(lambda: self._evaluate(request, on_progress))
+        return self._submit(request, lambda: self._evaluate(request, on_progress))
 
     def drop_all(self) -> None:
         """What a closing engine does.
@@ -154,7 +158,7 @@ class FakeEngine:
         self._queue.put(None)
         self._thread.join(timeout=10)
 
-    def _submit(self, work: Callable[[], Any], *, training: bool = False) -> FakeTask:
+    def _submit(self, request: Any, work: Callable[[], Any], *, training: bool = False) -> FakeTask:
         if self.broken is not None:
             raise Transient(f"the engine is broken: {self.broken}", remedy="use another server")
         if self.waiting >= self.settings.max_queue:
@@ -163,13 +167,14 @@ class FakeEngine:
                 remedy="send the request again later",
                 retry_after_seconds=2.0,
             )
+        self.check(request)
         task = FakeTask(training=training)
         self.tasks.append(task)
         self.waiting += 1
-        self._queue.put(lambda: self._run(task, work))
+        self._queue.put(lambda: self._run(task, request, work))
         return task
 
-    def _run(self, task: FakeTask, work: Callable[[], Any]) -> None:
+    def _run(self, task: FakeTask, request: Any, work: Callable[[], Any]) -> None:
         while not self.gate.wait(0.01) and not task.cancelled.is_set():
             pass
         self.waiting -= 1
@@ -183,6 +188,7 @@ class FakeEngine:
                 )
             return
         try:
+            self.fault(request)
             task.future.set_result(work())
         except Exception as error:  # the engine's loop boundary
             task.future.set_exception(error)
