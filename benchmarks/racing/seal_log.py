@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from seal.domains.graders import normalise
+from seal.domains.words import normalise
 from seal.errors import InvalidInput
 from seal.files import file_errors
 

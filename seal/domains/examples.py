@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from seal.domains.base import Example
-from seal.domains.graders import normalise
+from seal.domains.words import normalise
 from seal.settings import ExampleSettings
 
 _SEPARATOR = re.compile(r"-{3,}")

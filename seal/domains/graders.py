@@ -1,6 +1,6 @@
-"""Is the answer right? Four cheap graders over text normalised as SQuAD does it.
+"""Is the answer right? Four cheap graders over words as `seal.domains.words` has them.
 
-Lower case, no punctuation, no articles, single spaces.
+These are SQuAD's on English text, and characters in scripts without spaces.
 
     exact      1 if the normalised answer is the gold answer
     contains   1 if the gold answer stands in the answer, as whole words
@@ -15,32 +15,14 @@ from __future__ import annotations
 
 import math
 import re
-import string
-import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 
+from seal.domains.words import is_english, words
 from seal.settings import GraderName
-
-ARTICLES = frozenset({"a", "an", "the"})
 
 _NEXT_QUESTION = re.compile(r"\n[ \t]{0,8}(?:question|passage)[ \t]{0,2}:", re.IGNORECASE)
 _ANSWER_LABEL = re.compile(r"(?:answer[ \t]?:[ \t]*)+", re.IGNORECASE)
-
-
-def normalise(text: str) -> str:
-    """SQuAD's normalisation, with punctuation of all scripts.
-
-    Applied twice it changes nothing more.
-    """
-    composed = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    bare = unicodedata.normalize(
-        "NFC", "".join(character for character in composed if not _is_punctuation(character))
-    )
-    return " ".join(word for word in bare.split() if word not in ARTICLES)
-
-
-def _is_punctuation(character: str) -> bool:
-    return character in string.punctuation or unicodedata.category(character).startswith("P")
 
 
 def grade(
@@ -67,18 +49,19 @@ def _score(grader: GraderName, answer: str, gold: str) -> float | None:
     return token_f1(answer_words, gold_words)
 
 
-def _comparable(answer: str, gold: str) -> tuple[list[str], list[str]]:
+def _comparable(answer: str, gold: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Words of both.
 
     A gold answer that normalises to nothing (blood group "A", "?!") is compared without the
     normalisation.
     """
-    if gold_words := normalise(gold).split():
-        return normalise(answer).split(), gold_words
-    return answer.casefold().split(), gold.casefold().split()
+    english = is_english(gold)
+    if gold_words := words(gold, english=english):
+        return words(answer, english=english), gold_words
+    return tuple(answer.casefold().split()), tuple(gold.casefold().split())
 
 
-def token_f1(answer_words: list[str], gold_words: list[str]) -> float:
+def token_f1(answer_words: Sequence[str], gold_words: Sequence[str]) -> float:
     """Harmonic mean of precision and recall over words.
 
     Each word counts as often as it stands on both sides.

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from seal.domains.examples import has_words, is_heading, plain_line, segments
-from seal.domains.graders import normalise
+from seal.domains.words import normalise
 
 _QUESTION = re.compile(
     r"[*_]{0,3}(?:(?:question\s{0,2}\d{0,3}|q\d{0,3})\s?[*_]{0,3}[:\uff1a]|q\d{1,3}[.)])",
@@ -31,8 +31,10 @@ _LABEL_WITHIN_A_LINE = re.compile(
 MAX_QUESTION_CHARACTERS = 1000
 """Lines are added to a question only up to here: prose without a label is no question."""
 
-_INLINE = re.compile(r"(?P<question>[^?\uff1f\u061f]{3,}[?\uff1f\u061f])\s+(?P<answer>\S.*)")
-"""An unlabelled line that holds a question and its answer."""
+_INLINE = re.compile(
+    r"(?P<question>[^?\uff1f\u061f]{3,}(?:[?\u061f](?=\s)|\uff1f))\s*(?P<answer>\S.*)"
+)
+"""An unlabelled line that holds a question and its answer; no space follows a full-width mark."""
 _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 
 

@@ -10,17 +10,28 @@ import unicodedata
 from collections.abc import Sequence
 
 from seal.domains.base import Context
+from seal.domains.words import split_spaceless
 from seal.errors import InvalidInput
 
 
 def passage_digest(text: str) -> str:
     """sha256 of a passage's letters and digits in lower case, word by word.
 
-    It is that of the bare text if it has none.
+    Character by character in scripts without spaces. It is that of the bare text if it has none.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
-    words = "".join(character if character.isalnum() else " " for character in folded).split()
-    return hashlib.sha256((" ".join(words) or folded).encode()).hexdigest()
+    parts = (part for word in _letters(folded).split() for part in split_spaceless(word))
+    return hashlib.sha256((" ".join(parts) or folded).encode()).hexdigest()
+
+
+def _letters(text: str) -> str:
+    """Letters with their marks (vowels, in many scripts) and digits; a space for all else."""
+    kept: list[str] = []
+    for character in text:
+        is_mark = unicodedata.category(character).startswith("M")
+        keep = kept[-1:] not in ([], [" "]) if is_mark else character.isalnum()
+        kept.append(character if keep else " ")
+    return "".join(kept)
 
 
 def check_leakage(train: Sequence[Context], validation: Sequence[Context]) -> None:

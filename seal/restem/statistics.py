@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from seal.domains.graders import normalise
+from seal.domains.words import normalise
 from seal.restem.reward import gain, mean, present
 from seal.restem.select import SAME_SCORE
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
+import string
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seal.domains import get_domain
-from seal.domains.graders import clean_answer, grade, normalise
+from seal.domains.graders import clean_answer, grade
+from seal.domains.words import normalise
 from seal.settings import GraderName
 
 TEXT_GRADERS: tuple[GraderName, ...] = ("exact", "contains", "f1")
@@ -93,9 +97,144 @@ def test_normalisation_is_that_of_squad_for_punctuation_of_all_scripts(
     assert normalise(text) == expected
 
 
+def squad_normalisation(text: str) -> str:
+    """`normalize_answer` of SQuAD's own evaluation script."""
+    bare = "".join(c for c in text.lower() if c not in set(string.punctuation))
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The Denver Broncos",
+        "Levi's Stadium in the San Francisco Bay Area at Santa Clara, California.",
+        "$5 billion, 27%",
+        "March 18, 1990 – 10:30 a.m.",
+        "a high-pressure (steam) engine; an A/C",
+        "66,700 to 1,149,000 people",
+        "Beyoncé Giselle Knowles-Carter",
+    ],
+)
+def test_english_text_is_normalised_as_squads_own_script_does_it(text: str) -> None:
+    assert normalise(text) == squad_normalisation(text.replace("–", ""))
+
+
+@given(st.text(alphabet=st.sampled_from("aAnthe THEloom 46'-$%?!/\t\n"), max_size=40))
+@settings(deadline=None)
+def test_ascii_text_without_decimals_is_normalised_as_squads_own_script_does_it(text: str) -> None:
+    assert normalise(text) == squad_normalisation(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1,000", "1000"),
+        ("1,234,567", "1234567"),
+        ("1.234.567", "1234567"),
+        ("1\u202f000\u00a0000", "1000000"),
+        ("1'000", "1000"),
+        ("12,34,567", "1234567"),
+        ("１，０００", "1000"),
+        ("٣٬٠٠٠", "3000"),
+        ("๑๒", "12"),
+        ("1.000,5", "1,000.5"),
+        ("1,5", "1.5"),
+        ("٣٫٥", "3.5"),
+        ("$5", "5"),
+        ("5 €", "5"),
+        ("¥1,000", "1000"),
+        ("£1.5 million", "1.5 million"),
+    ],
+)
+def test_a_number_is_the_same_with_separators_currency_and_digits_of_other_scripts(
+    one: str, other: str
+) -> None:
+    assert grade("exact", one, (other,), None) == 1.0
+    assert grade("contains", f"It was {one}, they say.", (other,), None) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("1.5", "15"), ("1,5", "15"), ("0.001", "0001"), ("1.500", "1500"), ("1000.5", "10005")],
+)
+def test_a_decimal_point_stays(one: str, other: str) -> None:
+    assert grade("exact", one, (other,), None) == 0.0
+    assert grade("contains", f"It was {one}.", (one,), None) == 1.0
+    assert grade("contains", one, ("5",), None) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("首都は東京です。", "東京"),
+        ("北京是中国的首都。", "北京"),
+        ("ที่ตั้งคือกรุงเทพมหานครครับ", "กรุงเทพมหานคร"),
+        ("ແມ່ນວຽງຈັນ", "ວຽງຈັນ"),
+        ("គឺភ្នំពេញ", "ភ្នំពេញ"),
+        ("ရန်ကုန်မြို့", "ရန်ကုန်"),
+        ("共有１，０４６个踏板", "1046"),
+        ("ｶﾞﾗｽでできている", "ガラス"),
+        ("Python、Java、Goを使う", "Java"),
+        ("语言：Ｊａｖａ，Ｃ", "java"),
+        ("「ジョン・スミス」", "ジョンスミス"),
+    ],
+)
+def test_text_without_spaces_contains_an_answer_of_the_same_characters_in_a_row(
+    answer: str, gold: str
+) -> None:
+    assert grade("contains", answer, (gold,), None) == 1.0
+    assert grade("exact", answer, (gold,), None) == float(answer == "「ジョン・スミス」")
+    assert 0.0 < (grade("f1", answer, (gold,), None) or 0.0) <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [("共有146个踏板", "46"), ("東の京", "東京"), ("ก่า", "กา"), ("JavaScriptを使う", "Java")],
+)
+def test_text_without_spaces_does_not_contain_a_part_of_a_number_word_or_character(
+    answer: str, gold: str
+) -> None:
+    assert grade("contains", answer, (gold,), None) == 0.0
+
+
+def test_f1_of_text_without_spaces_counts_characters() -> None:
+    assert grade("f1", "東京都", ("東京",), None) == pytest.approx(2 * 2 / (3 + 2))
+
+
+def test_articles_are_dropped_in_english_only() -> None:
+    assert grade("exact", "The wall of a town", ("wall of town",), None) == 1.0
+    assert grade("exact", "ビタミン", ("ビタミン A",), None) == 0.0
+    assert grade("exact", "ビタミンA", ("ビタミン A",), None) == 1.0
+    assert grade("contains", "the Great Wall of the North (长城)", ("Wall of North",), None) == 1.0
+
+
+@pytest.mark.parametrize("grader", TEXT_GRADERS)
+def test_of_several_gold_answers_the_one_that_fits_best_counts(grader: GraderName) -> None:
+    golds = ("the town of Mirrowdelk", "Mirrowdelk", "?!")
+    assert grade(grader, "Mirrowdelk", golds, None) == 1.0
+    assert grade(grader, "Ostrabel", golds, None) == 0.0
+    assert grade(grader, "Mirrowdelk", (), None) is None
+    assert grade(grader, "Mirrowdelk", (" ", "Mirrowdelk"), None) == 1.0
+
+
+def test_a_long_answer_is_compared_with_many_gold_answers_in_no_time() -> None:
+    answer, golds = "loom 1,000 " * 4000, tuple(f"frame {index}" for index in range(256))
+    started = time.perf_counter()
+    assert grade("contains", answer, golds, None) == 0.0
+    assert time.perf_counter() - started < 5.0
+
+
 @given(st.text())
 @settings(deadline=None)
 def test_normalisation_applied_twice_changes_nothing_more(text: str) -> None:
+    assert normalise(normalise(text)) == normalise(text)
+
+
+@given(st.text(alphabet=st.sampled_from("1250.,'、，．東ーกำ่ aの-€")))
+@settings(deadline=None)
+def test_normalisation_of_numbers_and_spaceless_scripts_applied_twice_changes_nothing_more(
+    text: str,
+) -> None:
     assert normalise(normalise(text)) == normalise(text)
 
 

@@ -8,6 +8,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from seal.domains import Context, Example, Query, get_domain
+from seal.domains.knowledge import is_grounded
+from seal.domains.pairs import Pair
 from seal.errors import InvalidInput
 from seal.settings import ExampleSettings, PromptFamily, QuestionFormat
 
@@ -294,3 +296,28 @@ def test_pieces_of_a_passage_hold_all_its_characters_and_keep_the_bound(
     ]
     if all(example.completion.startswith(heading) for example in examples) or not heading.strip():
         assert "".join("".join(bodies).split()) == "".join(text.split()) * settings.passage_repeats
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "grounded"),
+    [
+        ("首都はどこですか", "東京", True),
+        ("首都はどこですか", "大阪", False),
+        ("東京はどこの首都ですか", "東京", False),
+        ("人口は何人ですか", "14,000,000", True),
+        ("年は", "400", False),
+    ],
+)
+def test_an_answer_in_text_without_spaces_is_grounded_by_its_characters(
+    question: str, answer: str, grounded: bool
+) -> None:
+    passage = "日本の首都は東京です。人口は１４００００００人で、1400年に建てられました。"
+    assert is_grounded(Pair(question, answer), passage) is grounded
+
+
+def test_trained_on_as_the_upper_bound_is_the_first_gold_answer() -> None:
+    queries = (Query("c/0", "What is it?", ("a river", "river")),)
+    examples = KNOWLEDGE.gold_examples(Context("c", "Veldra", "x", queries), DOCUMENT, "few-shot")
+    assert [example.completion for example in examples] == [
+        "Veldra\nQuestion: What is it?\nAnswer: a river"
+    ]

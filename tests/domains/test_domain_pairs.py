@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seal.domains.graders import normalise
 from seal.domains.pairs import Pair, parse_pairs
+from seal.domains.words import normalise
 
 BOTH = (Pair("Who built it?", "Ruth Ansel"), Pair("When was it built?", "in 1812"))
 
@@ -155,3 +155,10 @@ def test_a_question_and_its_answer_may_stand_on_one_line() -> None:
         ("In which year?", "1822"),
         ("Where does it hang?", "in the harbour"),
     ]
+
+
+def test_no_space_is_needed_after_a_full_width_question_mark() -> None:
+    assert parse_pairs("1. 首都はどこですか？東京です\n2. いつ建てられましたか？\n1400年") == (
+        Pair("首都はどこですか？", "東京です"),
+        Pair("いつ建てられましたか？", "1400年"),
+    )

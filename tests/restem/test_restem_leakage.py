@@ -37,6 +37,21 @@ def test_other_passages_under_the_same_title_are_no_leak() -> None:
     check_leakage([], [context("Veldra", "Veldra is cold.")])
 
 
-@pytest.mark.parametrize(("one", "other"), [("a b", "ab"), ("!!", "??"), ("1 2", "12"), ("", " ")])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("a b", "ab"), ("!!", "??"), ("1 2", "12"), ("", " "), ("กิน", "กัน"), ("की", "को")],
+)
 def test_different_words_have_different_digests(one: str, other: str) -> None:
     assert passage_digest(one) != passage_digest(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("東京は、日本の首都です。", "東京は日本の 首都です"),
+        ("กรุงเทพ เป็นเมือง", "กรุงเทพเป็นเมือง"),
+        ("❤\ufe0f river", "❤ river"),
+    ],
+)
+def test_typography_makes_no_other_passage_of_text_without_spaces(one: str, other: str) -> None:
+    assert passage_digest(one) == passage_digest(other)
