@@ -44,7 +44,7 @@ from benchmarks.figures import Figure, Figures
 from benchmarks.ranks import Agreement, Scores, agreement, bootstrap, spearman, within_contexts
 from seal.domains import get_domain
 from seal.engine import Engine, EvaluationResult
-from seal.engine.text import encode_example
+from seal.engine.text import ModelText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -92,8 +92,9 @@ def _padding_share(
     tokenizer: PreTrainedTokenizerBase, cases: Sequence[EditCase], pad_to_tokens: int
 ) -> float:
     """Share of the targets that are padding."""
+    text = ModelText(tokenizer, name="reference")
     rows = [
-        encode_example(tokenizer, *example, pad_to_tokens=pad_to_tokens)
+        text.example(*example, pad_to_tokens=pad_to_tokens)
         for case in cases
         for example in case.examples
     ]

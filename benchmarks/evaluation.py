@@ -55,7 +55,7 @@ def evaluation_request(
         run="benchmark",
         policy=None,
         adapter=adapter,
-        prompts=tuple(engine.render(prompt) for prompt in prompts),
+        prompts=tuple(prompts),
         golds=tuple(domain.answer_completion(query.answers[0], QUESTION_FORMAT) for query in asked),
         max_tokens=max_tokens,
         stop=tuple(dict.fromkeys(stop for prompt in prompts for stop in prompt.stop)),

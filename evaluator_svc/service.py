@@ -112,7 +112,7 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
             run=plan.run,
             policy=adapters[0],
             adapter=adapters[1],
-            prompts=tuple(self._engine.render(prompt) for prompt in prompts),
+            prompts=tuple(prompts),
             golds=tuple(
                 plan.domain.answer_completion(query.answers[0], plan.question_format)
                 for query in queries

@@ -25,7 +25,7 @@ from generator_svc.plan import (
 )
 from seal.engine import GenerationRequest, GenerationResult
 from seal.errors import UnfitItem
-from seal.rpc.convert import OUTCOME_TO_WIRE
+from seal.rpc.convert import OUTCOME_TO_WIRE, chat_message_list
 from seal.rpc.engine_calls import Newest, Pace, engine_call, sample, shows_life, unfit_place
 from seal.rpc.line import Line, TimeLeft
 from seal.v1 import common_pb2, generator_pb2, generator_pb2_grpc
@@ -97,7 +97,6 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
             plan.domain.edit_prompt(context.title, context.text, plan.family, plan.format)
             for context in part
         ]
-        rendered = [self._engine.render(prompt) for prompt in prompts]
         stop = tuple(dict.fromkeys(stop for prompt in prompts for stop in prompt.stop))
         ended: dict[int, generator_pb2.ContextEdits] = {}
         groups = deque([list(range(len(part)))])
@@ -106,7 +105,7 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
             request = GenerationRequest(
                 run=plan.run,
                 policy=policy,
-                prompts=tuple(rendered[place] for place in asked),
+                prompts=tuple(prompts[place] for place in asked),
                 seeds=tuple(part[place].seeds for place in asked),
                 temperature=plan.temperature,
                 top_p=plan.top_p,
@@ -128,7 +127,8 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
                     )
         for place, context in enumerate(part):
             edits = ended[place]
-            edits.context_id, edits.prompt = context.context_id, rendered[place]
+            edits.context_id, edits.prompt = context.context_id, prompts[place].text
+            edits.messages.extend(chat_message_list(prompts[place].messages))
             yield generator_pb2.GenerateEditsResponse(context_edits=edits)
 
     async def _sample(

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from seal.outcomes import Outcome
+from seal.prompts import Message
 
 
 class Record(BaseModel):
@@ -118,7 +119,10 @@ class ContextRecord(Record):
     context_id: str
     title: str
     prompt: str
-    """The rendered edit prompt, which the M-step trains the edit to follow."""
+    """The edit prompt, which the M-step trains the edit to follow; with `messages` how the model's
+    turn starts."""
+    messages: tuple[Message, ...] = ()
+    """Turns of a chat prompt; empty for a raw one."""
     baseline: EvaluationRecord
     """The policy without an inner adapter."""
     edits: tuple[EditRecord, ...]
@@ -134,7 +138,9 @@ class ContextEditsRecord(Record):
 
     context_id: str
     prompt: str
-    """The rendered edit prompt."""
+    """The edit prompt, as in `ContextRecord`."""
+    messages: tuple[Message, ...] = ()
+    """Turns of a chat prompt; empty for a raw one."""
     edits: tuple[EditRecord, ...]
     engine_seconds: float
     """This context's share of the engine's time."""
@@ -192,11 +198,13 @@ class KeptEdit(Record):
     context_id: str
     candidate: int
     prompt: str
+    messages: tuple[Message, ...] = ()
+    """Turns of a chat prompt; empty for a raw one."""
     text: str
     reward: float
     gain: float
     sha256: str
-    """Digest of (context_id, prompt, text)."""
+    """Digest of (context_id, prompt, messages, text)."""
 
 
 class SelectionRecord(Record):

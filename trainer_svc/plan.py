@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from seal.prompts import Prompt
 from seal.records import AdapterReference
 from seal.rpc import validation
-from seal.rpc.convert import adapter_reference
+from seal.rpc.convert import adapter_reference, chat_messages
 from seal.settings import LoraSettings, OptimizerSettings
 from seal.v1 import trainer_pb2
 
@@ -44,8 +45,8 @@ class TrainingPlan:
     URI of the policy, whose digest says what it is."""
     base_model: str
     policy: AdapterReference | None
-    examples: tuple[tuple[str, str], ...]
-    """(prompt, completion) pairs."""
+    examples: tuple[tuple[str | Prompt, str], ...]
+    """(prompt, completion) pairs; a chat's turns are in a `Prompt`."""
     lora: LoraSettings
     optimizer: OptimizerSettings
     init_seed: int
@@ -142,7 +143,7 @@ def body_digest(request: trainer_pb2.TrainAdapterRequest) -> str:
 
 def _examples(
     request: trainer_pb2.TrainAdapterRequest, limits: TrainingLimits
-) -> tuple[tuple[str, str], ...]:
+) -> tuple[tuple[str | Prompt, str], ...]:
     validation.count(
         request.examples, field="examples", maximum=limits.max_examples, what="example"
     )
@@ -154,13 +155,24 @@ def _examples(
                 "drop the example",
             )
         characters = len(example.prompt) + len(example.completion)
+        characters += sum(len(message.content) for message in example.messages)
         if characters > limits.max_example_characters:
             raise validation.refuse(
                 f"examples[{index}]",
                 f"has {characters} characters, the limit is {limits.max_example_characters}",
                 "cut it in parts",
             )
-    return tuple((example.prompt, example.completion) for example in request.examples)
+    return tuple(
+        (_prompt(example, f"examples[{index}].messages"), example.completion)
+        for index, example in enumerate(request.examples)
+    )
+
+
+def _prompt(example: trainer_pb2.TrainingExample, field: str) -> str | Prompt:
+    """What stands before the completion: raw text, or a chat for the model's template."""
+    if not example.messages:
+        return example.prompt
+    return Prompt(text=example.prompt, messages=chat_messages(example.messages, field=field))
 
 
 def _lora(message: trainer_pb2.LoraConfig, limits: TrainingLimits) -> LoraSettings:

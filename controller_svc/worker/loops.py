@@ -30,6 +30,7 @@ from seal.records import (
     InnerLoopRecord,
     TrainingRecord,
 )
+from seal.rpc.convert import chat_messages
 from seal.v1 import generator_pb2
 
 log = structlog.get_logger(__name__)
@@ -155,6 +156,7 @@ def _edits_record(
     return ContextEditsRecord(
         context_id=context.context_id,
         prompt=written.prompt,
+        messages=chat_messages(written.messages),
         edits=edits,
         engine_seconds=written.engine_seconds,
     )

@@ -18,7 +18,7 @@ from controller_svc.worker.store import key_of
 from seal.domains.base import Context, Example, Query
 from seal.records import AdapterReference, InnerLoopKind, KeptEdit
 from seal.restem.seeds import derive_seed
-from seal.rpc.convert import adapter_message, policy_message
+from seal.rpc.convert import adapter_message, chat_message_list, policy_message
 from seal.settings import LoraSettings, OptimizerSettings, RunSpec
 from seal.v1 import common_pb2, evaluator_pb2, generator_pb2, trainer_pb2
 
@@ -123,7 +123,11 @@ class Requests:
             run=self.spec.name,
             policy=policy,
             examples=[
-                trainer_pb2.TrainingExample(prompt=edit.prompt, completion=edit.text)
+                trainer_pb2.TrainingExample(
+                    prompt=edit.prompt,
+                    messages=chat_message_list(edit.messages),
+                    completion=edit.text,
+                )
                 for edit in kept
             ],
             lora=_lora(settings.lora),

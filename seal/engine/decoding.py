@@ -22,7 +22,7 @@ from seal.engine.model import FrozenModel
 from seal.engine.routes import AdapterGroups
 from seal.engine.sampling import DecodeSettings, Draw, choose_tokens, draw_uniforms
 from seal.engine.sharing import Prompted, Start, plan_starts
-from seal.engine.text import cut_at_stop, end_token, reached_stop
+from seal.engine.text import cut_at_stop
 
 REFILL_SHARE = 0.125
 """New rows join when this share of the places is free (or all that wait fit): a pass for a single
@@ -128,8 +128,7 @@ class RunningBatch:
         finished = [place for place, row in enumerate(self.running) if row.done]
         rows = [self.running[place] for place in finished]
         for row in rows:
-            text = str(self.model.tokenizer.decode(row.tokens, skip_special_tokens=True))
-            row.text = cut_at_stop(text, row.settings.stop)[0]
+            row.text = cut_at_stop(self.model.text.decode(row.tokens), row.settings.stop)[0]
         self._remove(finished)
         return rows
 
@@ -227,18 +226,17 @@ class RunningBatch:
         if not places:
             return
         logits = logits_R_V if len(places) == len(rows) else logits_R_V[places]
-        tokenizer = self.model.tokenizer
+        text = self.model.text
         for place, token in zip(
             places, choose_tokens(logits, [rows[place].draw() for place in places]), strict=True
         ):
             row = rows[place]
-            if token == end_token(tokenizer):
+            if token in text.end_tokens:
                 row.ended = True
                 continue
             row.tokens.append(token)
-            if reached_stop(tokenizer, row.tokens, row.settings.stop):
-                text = str(tokenizer.decode(row.tokens, skip_special_tokens=True))
-                row.ended = cut_at_stop(text, row.settings.stop)[1]
+            if text.reached_stop(row.tokens, row.settings.stop):
+                row.ended = cut_at_stop(text.decode(row.tokens), row.settings.stop)[1]
 
     @torch.no_grad()
     def _forward(

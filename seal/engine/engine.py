@@ -18,7 +18,6 @@ from typing import Any
 import structlog
 import torch
 
-from seal.engine import text
 from seal.engine.allocator import keep_freed_memory
 from seal.engine.available import usable_bytes
 from seal.engine.budget import MIB, BatchLimits, MemoryBudget
@@ -44,7 +43,6 @@ from seal.engine.threads import compute_serially, compute_with
 from seal.engine.training import TrainingBatch, make_job
 from seal.errors import Exhausted, Internal, InvalidInput, SealError, Transient
 from seal.outcomes import Outcome
-from seal.prompts import Prompt
 from seal.settings import EngineSettings
 from seal.telemetry import metrics
 
@@ -168,13 +166,6 @@ class Engine:
         model = FrozenModel.load(directory, name=name, dtype=dtype, device=settings.device)
         return cls(model, settings, memory_bytes=memory_bytes)
 
-    def render(self, prompt: Prompt) -> str:
-        """A prompt as the text that the model continues.
-
-        Raw, or through the model's chat template.
-        """
-        return text.render(self._model.tokenizer, prompt)
-
     def train(
         self,
         request: TrainingRequest,
@@ -229,6 +220,8 @@ class Engine:
         for adapter, field in ((request.policy, "policy"), (request.adapter, "adapter")):
             if adapter is not None:
                 self._model.check_adapter(adapter, field=field)
+        for prompt in request.prompts:
+            self._model.text.check_prompt(prompt)
         encode_golds(self._model, request)
         return self._queue("evaluate", EngineTask(request.run, request, on_progress))
 

@@ -11,7 +11,6 @@ from seal.engine.model import FrozenModel
 from seal.engine.requests import EvaluationRequest, EvaluationResult
 from seal.engine.routes import AdapterGroups
 from seal.engine.sampling import GREEDY, DecodeSettings
-from seal.engine.text import encode
 from seal.errors import InvalidInput
 
 
@@ -47,7 +46,7 @@ def evaluate(
     )
     batch = RunningBatch(model, adapters, max_rows=max_rows)
     witnesses = {
-        prompt: Row(encode(model.tokenizer, prompt), 0, GREEDY, keep_logits=True)
+        prompt: Row(model.text.prompt(prompt), 0, GREEDY, keep_logits=True)
         for prompt in dict.fromkeys(
             request.prompts[0] for request in requests if request.adapter is not None
         )
@@ -74,9 +73,7 @@ def evaluate(
 
 def encode_golds(model: FrozenModel, request: EvaluationRequest) -> list[tuple[int, ...]]:
     """Tokens of the gold completions; raises InvalidInput for one without any."""
-    golds = [
-        tuple(model.tokenizer.encode(gold, add_special_tokens=False)) for gold in request.golds
-    ]
+    golds = [tuple(model.text.completion(gold)) for gold in request.golds]
     for index, gold in enumerate(golds):
         if not gold:
             raise InvalidInput(
@@ -92,9 +89,7 @@ def _evaluation_rows(model: FrozenModel, request: EvaluationRequest, group: int)
     first = request.adapter is not None
     rows: list[Row] = []
     for prompt, gold in zip(request.prompts, encode_golds(model, request), strict=True):
-        rows.append(
-            Row(encode(model.tokenizer, prompt), group, settings, gold=gold, keep_logits=first)
-        )
+        rows.append(Row(model.text.prompt(prompt), group, settings, gold=gold, keep_logits=first))
         first = False
     return rows
 

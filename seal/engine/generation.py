@@ -10,7 +10,6 @@ from seal.engine.peft_format import Adapter
 from seal.engine.requests import GenerationRequest, GenerationResult, Sample
 from seal.engine.routes import AdapterGroups
 from seal.engine.sampling import DecodeSettings
-from seal.engine.text import encode
 
 
 def never() -> bool:
@@ -26,7 +25,7 @@ class Generation:
         settings = DecodeSettings(
             request.temperature, request.top_p, request.max_tokens, request.stop
         )
-        prompts = [encode(model.tokenizer, prompt) for prompt in request.prompts]
+        prompts = [model.text.prompt(prompt) for prompt in request.prompts]
         self.rows = [
             [Row(prompt, 0, settings, seed) for seed in seeds]
             for prompt, seeds in zip(prompts, request.seeds, strict=True)

@@ -30,6 +30,7 @@ from seal.engine.norm import frozen_norm
 from seal.engine.packed_attention import PackedRows
 from seal.engine.peft_format import Adapter
 from seal.engine.sizes import ModelSize, size_of, size_of_config
+from seal.engine.text import ModelText
 from seal.errors import InvalidInput
 from seal.settings import ALL_PROJECTIONS
 
@@ -59,6 +60,12 @@ class FrozenModel:
         sizes = [(size.in_features, size.out_features) for size in self.layers.values()]
         self.kernels = choose_kernels(self.device, self.dtype, head_dim=self.head_dim, layers=sizes)
         self._self_check(*reference)
+        self.text = ModelText(
+            tokenizer,
+            name=name,
+            end_tokens=_end_tokens(model),
+            embedding_rows=model.get_input_embeddings().weight.shape[0],  # type: ignore[operator]
+        )
 
     @classmethod
     def load(
@@ -237,6 +244,14 @@ class FrozenModel:
                 field="model",
                 remedy="use a dense Llama, Qwen2, Qwen3, Gemma 3 or Mistral text model",
             )
+
+
+def _end_tokens(model: nn.Module) -> tuple[int, ...]:
+    """Every token that the model's generation config ends a text with."""
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    if ends is None:
+        return ()
+    return tuple(ends) if isinstance(ends, list | tuple) else (int(ends),)
 
 
 @torch.no_grad()

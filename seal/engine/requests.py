@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from seal.engine.peft_format import Adapter
 from seal.outcomes import Outcome
+from seal.prompts import Prompt
 from seal.settings import LoraSettings, OptimizerSettings
 
 
@@ -32,8 +33,9 @@ class TrainingRequest:
     """Whom it is for; the scheduler is fair between runs."""
     policy: Adapter | None
     """Frozen adapter beneath the new one."""
-    examples: tuple[tuple[str, str], ...]
-    """(prompt, completion): loss is on the completion and one end-of-sequence token."""
+    examples: tuple[tuple[str | Prompt, str], ...]
+    """(prompt, completion): loss is on the completion and one end-of-sequence token. A string is a
+    raw prompt."""
     lora: LoraSettings
     optimizer: OptimizerSettings
     init_seed: int
@@ -82,7 +84,7 @@ class GenerationRequest:
 
     run: str
     policy: Adapter | None
-    prompts: tuple[str, ...]
+    prompts: tuple[str | Prompt, ...]
     seeds: tuple[tuple[int, ...], ...]
     """Seeds of each prompt's samples."""
     temperature: float
@@ -120,7 +122,7 @@ class EvaluationRequest:
     run: str
     policy: Adapter | None
     adapter: Adapter | None
-    prompts: tuple[str, ...]
+    prompts: tuple[str | Prompt, ...]
     golds: tuple[str, ...]
     """One completion per prompt, scored teacher-forced."""
     max_tokens: int

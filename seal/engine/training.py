@@ -29,7 +29,7 @@ from seal.engine.order import plan_steps
 from seal.engine.packed_attention import PackedRows
 from seal.engine.peft_format import Adapter, concatenate
 from seal.engine.requests import TaskState, TrainingProgress, TrainingRequest, TrainingResult
-from seal.engine.text import TrainingRow, encode_example
+from seal.engine.text import TrainingRow
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
 
@@ -116,7 +116,7 @@ def make_job(model: FrozenModel, request: TrainingRequest, *, max_row_tokens: in
         model.check_adapter(request.policy, field="policy")
     pad_to_tokens = request.optimizer.pad_to_tokens
     rows = tuple(
-        encode_example(model.tokenizer, prompt, completion, pad_to_tokens=pad_to_tokens)
+        model.text.example(prompt, completion, pad_to_tokens=pad_to_tokens)
         for prompt, completion in request.examples
     )
     for index, row in enumerate(rows):

@@ -56,6 +56,7 @@ def candidates_of(record: ContextRecord) -> tuple[Candidate, ...]:
             logprob=runner.logprob,
             baseline=record.baseline.reward,
             eliminated=edit.candidate not in in_the_end,
+            messages=record.messages,
         )
         for edit, runner in zip(record.edits, runners, strict=True)
     )
@@ -122,6 +123,7 @@ def _outcome(edit: EditRecord, loops: Sequence[InnerLoopRecord]) -> Outcome:
 
 def _kept_edit(kept: Kept) -> KeptEdit:
     candidate = kept.candidate
+    turns = [text for message in candidate.messages for text in (message.role, message.content)]
     return KeptEdit(
         context_id=candidate.context_id,
         candidate=candidate.candidate,
@@ -129,7 +131,8 @@ def _kept_edit(kept: Kept) -> KeptEdit:
         text=candidate.text,
         reward=kept.reward,
         gain=kept.gain,
-        sha256=_digest([candidate.context_id, candidate.prompt, candidate.text]),
+        messages=candidate.messages,
+        sha256=_digest([candidate.context_id, candidate.prompt, *turns, candidate.text]),
     )
 
 

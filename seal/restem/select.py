@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
+from seal.prompts import Message
 from seal.restem.reward import gain, mean, present
 
 SAME_SCORE = 1e-9
@@ -58,7 +59,7 @@ class Candidate:
     candidate: int
     """Index among the context's k."""
     prompt: str
-    """The rendered edit prompt."""
+    """The edit prompt, as in `ContextRecord`."""
     text: str
     """The edit as the policy wrote it."""
     outcome: Outcome
@@ -71,6 +72,8 @@ class Candidate:
     """The policy's own score on the context's queries."""
     eliminated: bool = False
     """Out of the race before its end (seal.restem.racing)."""
+    messages: tuple[Message, ...] = ()
+    """Turns of a chat prompt; empty for a raw one."""
 
     @property
     def reward(self) -> float | None:

@@ -6,9 +6,12 @@ Services and workers both use it.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from types import MappingProxyType
+from typing import cast, get_args
 
 from seal.outcomes import Outcome
+from seal.prompts import Message, Role
 from seal.records import AdapterReference, AnswerRecord, EvaluationRecord, TrainingRecord
 from seal.rpc import validation
 from seal.v1 import common_pb2, evaluator_pb2, trainer_pb2
@@ -53,6 +56,29 @@ def policy_message(base_model: str, adapter: AdapterReference | None) -> common_
     """Policy to the wire; without an adapter it is the base model alone."""
     return common_pb2.PolicyRef(
         base_model=base_model, adapter=None if adapter is None else adapter_message(adapter)
+    )
+
+
+def chat_message_list(messages: Iterable[Message]) -> list[common_pb2.ChatMessage]:
+    """Turns of a chat to the wire."""
+    return [
+        common_pb2.ChatMessage(role=message.role, content=message.content) for message in messages
+    ]
+
+
+def chat_messages(
+    messages: Iterable[common_pb2.ChatMessage], *, field: str = "messages"
+) -> tuple[Message, ...]:
+    """Turns of a chat from the wire. Raises InvalidInput naming the one whose role is none."""
+    return tuple(
+        Message(
+            role=cast(
+                Role,
+                validation.one_of(message.role, get_args(Role), field=f"{field}[{index}].role"),
+            ),
+            content=message.content,
+        )
+        for index, message in enumerate(messages)
     )
 
 

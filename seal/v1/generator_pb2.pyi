@@ -210,10 +210,11 @@ class ContextEdits(_message.Message):
     EDITS_FIELD_NUMBER: _builtins.int
     ENGINE_SECONDS_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
     context_id: _builtins.str
     """Id from the request."""
     prompt: _builtins.str
-    """The rendered prompt: what the M-step trains the edit to follow."""
+    """What the M-step trains the edit to follow: the whole prompt or, with messages, how the model's turn starts."""
     engine_seconds: _builtins.float
     """This context's share of the engine's time, seconds."""
     outcome: _common_pb2.Outcome.ValueType
@@ -221,6 +222,10 @@ class ContextEdits(_message.Message):
     @_builtins.property
     def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Edit]:
         """One per seed, in the order of the seeds."""
+
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ChatMessage]:
+        """Turns of a chat prompt, for the model's own template; empty for a raw prompt."""
 
     def __init__(
         self,
@@ -230,10 +235,11 @@ class ContextEdits(_message.Message):
         edits: _abc.Iterable[Global___Edit] | None = ...,
         engine_seconds: _builtins.float = ...,
         outcome: _common_pb2.Outcome.ValueType = ...,
+        messages: _abc.Iterable[_common_pb2.ChatMessage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "edits", b"edits", "engine_seconds", b"engine_seconds", "outcome", b"outcome", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "edits", b"edits", "engine_seconds", b"engine_seconds", "messages", b"messages", "outcome", b"outcome", "prompt", b"prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

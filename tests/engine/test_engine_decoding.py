@@ -16,7 +16,7 @@ from seal.engine.generation import generate
 from seal.engine.peft_format import Adapter, LoraPair, load_adapter, save_adapter
 from seal.engine.requests import EvaluationRequest, GenerationRequest
 from seal.engine.sampling import Draw, choose_tokens
-from seal.engine.text import cut_at_stop, encode
+from seal.engine.text import cut_at_stop
 from seal.errors import InvalidInput, NotFound
 
 PROMPTS = (
@@ -62,7 +62,7 @@ def test_greedy_decoding_equals_transformers_generate(architecture):
     model, reference = tiny_model(architecture), tiny_transformer(architecture)
     samples = generate(model, generation(), max_rows=8).samples
     for prompt, (sample,) in zip(PROMPTS, samples, strict=True):
-        tokens = torch.tensor([encode(model.tokenizer, prompt)])
+        tokens = torch.tensor([model.text.prompt(prompt)])
         wanted = reference.generate(tokens, do_sample=False, max_new_tokens=12)[
             0, tokens.shape[1] :
         ]
@@ -75,7 +75,7 @@ def test_a_sliding_window_shorter_than_the_prompt_is_kept_in_the_cache_too():
         tiny_transformer("mistral", sliding_window=8),
     )
     ((sample,), *_) = generate(model, generation(), max_rows=8).samples
-    tokens = torch.tensor([encode(model.tokenizer, PROMPTS[0])])
+    tokens = torch.tensor([model.text.prompt(PROMPTS[0])])
     wanted = reference.generate(tokens, do_sample=False, max_new_tokens=12)[0, tokens.shape[1] :]
     assert sample.text == model.tokenizer.decode(wanted, skip_special_tokens=True)
 
@@ -132,7 +132,7 @@ def test_many_adapters_in_one_batch_answer_and_score_as_each_alone_and_as_peft(t
         )
         for prompt, gold, logprob in zip(PROMPTS, GOLDS, result.logprobs, strict=True):
             before, wanted = (
-                encode(model.tokenizer, prompt),
+                model.text.prompt(prompt),
                 model.tokenizer.encode(gold, add_special_tokens=False),
             )
             logits = reference(input_ids=torch.tensor([before + wanted])).logits[0].log_softmax(-1)

@@ -22,7 +22,6 @@ from seal.engine.queues import FairQueue
 from seal.engine.training import TrainingBatch
 from seal.errors import Exhausted, Internal, InvalidInput, Transient
 from seal.outcomes import Outcome
-from seal.prompts import Message, Prompt
 from seal.settings import EngineSettings, LoraSettings
 
 SETTINGS = EngineSettings(slots=2, dtype="float32", max_queue=8, max_rank=8, max_row_tokens=256)
@@ -185,12 +184,6 @@ def test_adapters_of_another_shape_do_not_wait_without_end_for_a_batch_that_is_r
     for task in [*queue("small", 2, 6), *queue("large", 8, 1)]:
         assert task.future.result(60).outcome is Outcome.OK
     assert ended.index("large") < len(ended) - 1
-
-
-def test_chat_prompts_go_through_the_models_template_and_raw_prompts_do_not(engine):
-    chat = Prompt(text="", messages=(Message(role="user", content="hi"),), stop=())
-    assert engine.render(chat) == "<s>user: hi</s><s>assistant: "
-    assert engine.render(Prompt(text="raw", messages=(), stop=())) == "raw"
 
 
 def test_a_model_is_loaded_from_its_directory(tmp_path):

@@ -22,7 +22,7 @@ from seal.engine.peft_format import Adapter, LoraPair
 from seal.engine.routes import AdapterGroups
 from seal.engine.sampling import DecodeSettings
 from seal.engine.sharing import Prompted, common_prefix, plan_starts
-from seal.engine.text import cut_at_stop, encode, reached_stop
+from seal.engine.text import ModelText, cut_at_stop
 
 LENGTHS = (3, 40, 11, 25, 4, 60, 18, 9, 33, 7)
 
@@ -36,7 +36,7 @@ def mixed_rows(model) -> list[Row]:
     text = "It was the best of times, it was the worst of times, it was the age of wisdom."
     return [
         Row(
-            encode(model.tokenizer, text[index : index + length]),
+            model.text.prompt(text[index : index + length]),
             0,
             DecodeSettings(
                 temperature=(0.0, 0.7, 1.2)[index % 3],
@@ -77,7 +77,7 @@ def test_a_sliding_window_holds_across_refilled_places():
     model, reference = tiny_model("gemma3", **options), tiny_transformer("gemma3", **options)
     samples = generate(model, generation(), max_rows=1).samples
     for prompt, (sample,) in zip(PROMPTS, samples, strict=True):
-        tokens = torch.tensor([encode(model.tokenizer, prompt)])
+        tokens = torch.tensor([model.text.prompt(prompt)])
         wanted = reference.generate(tokens, do_sample=False, max_new_tokens=12)[
             0, tokens.shape[1] :
         ]
@@ -209,22 +209,23 @@ def test_a_stop_string_is_seen_at_the_token_that_completes_it_even_between_chara
     text, stop
 ):
     tokenizer = byte_tokenizer()
+    model_text = ModelText(tokenizer, name="tiny")
     tokens = tokenizer.encode(text + stop + "é", add_special_tokens=False)
     contains = [
         stop in tokenizer.decode(tokens[:count], skip_special_tokens=True)
         for count in range(1, len(tokens) + 1)
     ]
     first = contains.index(True)
-    assert reached_stop(tokenizer, tokens[: first + 1], (stop, "zz"))
+    assert model_text.reached_stop(tokens[: first + 1], (stop, "zz"))
     assert not any(
-        reached_stop(tokenizer, tokens[:count], (stop, "zz")) for count in range(1, first + 1)
+        model_text.reached_stop(tokens[:count], (stop, "zz")) for count in range(1, first + 1)
     )
 
 
 def test_a_character_cut_between_tokens_is_whole_in_the_text():
     model = tiny_model()
     row = Row([5], 0, DecodeSettings(0.0, 1.0, 6, ()))
-    letters = encode(model.tokenizer, "né€")
+    letters = model.text.prompt("né€")
     write_these(model, row, letters)
     assert row.text == "né€"
 

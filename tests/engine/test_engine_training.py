@@ -20,7 +20,6 @@ from seal.engine.order import plan_steps
 from seal.engine.packed_attention import PackedAttention, pack_rows
 from seal.engine.peft_format import Adapter
 from seal.engine.requests import TrainingRequest, TrainingResult
-from seal.engine.text import encode_example, end_token
 from seal.engine.training import TrainingBatch, make_job
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
@@ -350,15 +349,13 @@ def test_clipping_and_update_equal_torch_and_every_gradient_row_is_contiguous():
 
 
 def test_padded_rows_learn_every_padding_token_and_keep_what_is_longer():
-    tokenizer = tiny_model().tokenizer
-    clean, padded = (
-        encode_example(tokenizer, "Q:", " a cat", pad_to_tokens=count) for count in (0, 20)
-    )
+    text = tiny_model().text
+    clean, padded = (text.example("Q:", " a cat", pad_to_tokens=count) for count in (0, 20))
     assert len(padded.tokens) == 20
     assert padded.tokens[: len(clean.tokens)] == clean.tokens
-    assert set(padded.tokens[20 - padded.pads :]) == {end_token(tokenizer)}
+    assert set(padded.tokens[20 - padded.pads :]) == {text.end_token}
     assert padded.targets == clean.targets + padded.pads - 1
-    assert encode_example(tokenizer, "Q:", " a cat", pad_to_tokens=2) == clean
+    assert text.example("Q:", " a cat", pad_to_tokens=2) == clean
 
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=12)

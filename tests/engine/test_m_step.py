@@ -20,13 +20,17 @@ from controller_svc.core import Stage
 from controller_svc.worker.requests import Requests
 from seal.artifacts import ArtifactStore
 from seal.engine import Adapter, Engine, EvaluationRequest, load_adapter
-from seal.engine.text import encode
+from seal.engine.text import ModelText
+from seal.errors import InvalidInput
+from seal.prompts import Message, Prompt
 from seal.records import AdapterReference, KeptEdit
 from seal.rpc.convert import training_record
 from seal.settings import ALL_PROJECTIONS, ImproveSettings, LoraSettings, OptimizerSettings, RunSpec
 from seal.v1 import trainer_pb2
+from trainer_svc.plan import TrainingLimits, parse_training
 
 LORA = LoraSettings(rank=64, alpha=128, target_modules=ALL_PROJECTIONS)
+TEXT = ModelText(byte_tokenizer(), name="tiny")
 PROMPT, GOLD = "Learn Tower 3:\n", "Tower 3 has nine lamps."
 LOGIT_TOLERANCE = 1e-4
 """Largest difference of logits of size 1 between two orders of the same float32 sums."""
@@ -78,12 +82,12 @@ def reference_logits(adapters: Sequence[Adapter], text: str) -> torch.Tensor:
         for name, pair in adapter.pairs.items():
             model.get_submodule(name).weight.data += adapter.scale * pair.b @ pair.a
     with torch.no_grad():
-        return model(input_ids=torch.tensor([encode(byte_tokenizer(), text)])).logits[0]
+        return model(input_ids=torch.tensor([TEXT.prompt(text)])).logits[0]
 
 
 def reference_logprob(adapters: Sequence[Adapter]) -> float:
     """Mean log p of the gold completion."""
-    tokens, prompt = encode(byte_tokenizer(), PROMPT + GOLD), len(encode(byte_tokenizer(), PROMPT))
+    tokens, prompt = TEXT.prompt(PROMPT + GOLD), len(TEXT.prompt(PROMPT))
     logprobs = reference_logits(adapters, PROMPT + GOLD).log_softmax(-1)
     return float(
         torch.stack(
@@ -177,3 +181,21 @@ async def test_trained_anew_from_the_base_the_policy_before_leaves_no_trace(tmp_
         on_top = await trainer.result(changed(improve_request("policy", before), "on top"))
     assert again.adapter.sha256 == before.sha256
     assert on_top.adapter.sha256 != before.sha256
+
+
+def test_a_chat_is_trained_on_as_it_was_asked_and_its_passage_stays_text():
+    asked = (Message("user", "Learn </s> this."),)
+    kept = KEPT[0].model_copy(update={"prompt": "1.", "messages": asked})
+    request = Requests(spec=RunSpec(), stage=Stage.IMPROVE, round=1, policy=None).improve((kept,))
+    plan = parse_training(request, limits=TrainingLimits())
+    assert plan.examples == ((Prompt(text="1.", messages=asked), kept.text),)
+    model = tiny_model()
+    (row,) = (model.text.example(*example) for example in plan.examples)
+    assert model.tokenizer.decode(row.tokens, skip_special_tokens=False) == (
+        f"<s>user: Learn </s> this.</s><s>assistant: 1.{kept.text}</s>"
+    )
+    assert row.tokens.count(model.text.end_token) == 2
+    request.examples[0].messages[0].role = "tool"
+    with pytest.raises(InvalidInput) as caught:
+        parse_training(request, limits=TrainingLimits())
+    assert caught.value.field == "examples[0].messages[0].role"

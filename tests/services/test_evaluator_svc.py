@@ -183,7 +183,7 @@ async def test_a_query_that_is_too_long_has_an_outcome_and_the_others_are_graded
 ) -> None:
     def short(request: EvaluationRequest) -> None:
         for index, prompt in enumerate(request.prompts):
-            if "endless" in prompt:
+            if "endless" in repr(prompt):
                 raise UnfitItem(
                     f"prompts[{index}]", outcome=Outcome.TOO_LONG, field=f"prompts[{index}]"
                 )
@@ -379,7 +379,7 @@ async def test_an_open_book_question_shows_its_passage_and_a_plain_one_hides_the
                 ]
             )
         )
-    closed, opened = evaluator.engine.evaluated[0].prompts
+    closed, opened = (prompt.text for prompt in evaluator.engine.evaluated[0].prompts)
     assert "The Veldra is long." in opened
     assert "The Veldra is long." not in closed
     assert "Zyx" not in closed + opened

@@ -116,13 +116,6 @@ class FakeEngine:
         """All kinds wait in one queue here."""
         return self.waiting
 
-    def render(self, prompt: Prompt) -> str:
-        """Chat messages or raw text."""
-        return (
-            "".join(f"<{message.role}>{message.content}" for message in prompt.messages)
-            + prompt.text
-        )
-
     def train(
         self,
         request: TrainingRequest,
@@ -239,7 +232,8 @@ class FakeEngine:
         policy = "base" if request.policy is None else "adapted"
         samples = tuple(
             tuple(
-                Sample(f"{policy} edit {seed} on {len(prompt)}", seed, 5, False) for seed in seeds
+                Sample(f"{policy} edit {seed} on {_characters(prompt)}", seed, 5, False)
+                for seed in seeds
             )
             for prompt, seeds in zip(request.prompts, request.seeds, strict=True)
         )
@@ -260,6 +254,12 @@ class FakeEngine:
             tokens=4 * len(request.prompts),
             engine_seconds=0.2,
         )
+
+
+def _characters(prompt: str | Prompt) -> int:
+    if isinstance(prompt, str):
+        return len(prompt)
+    return len(prompt.text) + sum(len(message.content) for message in prompt.messages)
 
 
 def _cancelled() -> TrainingResult:
