@@ -1,10 +1,13 @@
 """The artifact store.
 
 Everything that outlives a process, under one root URI (`file://`, `s3://`, `gs://`, `memory://`).
-Single files are written whole or not at all. A directory, for example an adapter, is published
-under the sha256 of its manifest, so its address says what is in it: publishing it twice is one
-artifact, a reader checks every byte against the address, and nothing that is addressed ever
-changes. All calls block; in async code use `asyncio.to_thread`.
+Single files are written whole or not at all; what must not change once it is there is created: of
+many writers at once one counts, and all of them get its content back.
+
+A directory, for example an adapter, is published under the sha256 of its manifest, so its address
+says what is in it: publishing it twice is one artifact, a reader checks every byte against the
+address, and nothing that is addressed ever changes. All calls block; in async code use
+`asyncio.to_thread`.
 """
 
 from __future__ import annotations
@@ -19,8 +22,9 @@ from pydantic import BaseModel, ValidationError
 from seal.errors import Internal, InvalidInput
 from seal.files import TEMPORARY_PREFIX, cache_directory
 from seal.manifest import check_file_names
+from seal.object_storage import ObjectStorage
 from seal.records import AdapterReference
-from seal.storage import LocalStorage, ObjectStorage, Storage
+from seal.storage import LocalStorage, Storage
 
 SCHEMES = ("file", "s3", "gs", "memory")
 """URI schemes that are allowed; anything else, chained ones included, is refused."""
@@ -74,13 +78,32 @@ class ArtifactStore:
         """
         self._storage.write(_checked(path), content)
 
+    def create_bytes(self, path: str, content: bytes) -> bytes:
+        """Write a file, durably, unless one is there; returns what is there in either case.
+
+        Of many writers, on any machine, one counts, and all get the same answer. Raises like
+        `write_bytes`, and PreconditionFailed where the file system has no hard links.
+        """
+        created = self._storage.create(_checked(path), content)
+        return content if created else self._storage.read(path)
+
     def read_bytes(self, path: str) -> bytes:
         """Content of a file. Raises NotFound naming its URI."""
         return self._storage.read(_checked(path))
 
     def write_json(self, path: str, model: BaseModel) -> None:
         """Write a model as JSON, like `write_bytes`."""
-        self.write_bytes(path, model.model_dump_json().encode() + b"\n")
+        self.write_bytes(path, _json(model))
+
+    def create_json(self, path: str, model: Model) -> Model:
+        """Write a model as JSON unless one is there; returns the one that counts.
+
+        Raises like `create_bytes` and `read_json`.
+        """
+        content = _json(model)
+        if self._storage.create(_checked(path), content):
+            return model
+        return self.read_json(path, type(model))
 
     def read_json(self, path: str, kind: type[Model]) -> Model:
         """Read a model.
@@ -152,6 +175,10 @@ class ArtifactStore:
         return self._storage.remove_leftovers(
             _checked(prefix) if prefix else "", older_than_seconds=older_than_seconds
         )
+
+
+def _json(model: BaseModel) -> bytes:
+    return model.model_dump_json().encode() + b"\n"
 
 
 def _parse_uri(uri: str, *, field: str) -> tuple[str, str]:

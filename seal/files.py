@@ -21,13 +21,36 @@ from typing import IO
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
-from seal.errors import Exhausted, NotFound, PreconditionFailed
+from seal.errors import Exhausted, InvalidInput, NotFound, PreconditionFailed, Transient
 
 TEMPORARY_PREFIX = ".tmp-"
 """First characters of every name that readers skip."""
 DISK_RETRY_SECONDS = 30.0
 """How long a caller is asked to wait after the disk was full."""
 _CHUNK_BYTES = 1 << 20
+_AWAY = frozenset(
+    {
+        errno.EIO,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.ENOTCONN,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENXIO,
+        errno.ENODEV,
+        errno.ENOLCK,
+        errno.EBUSY,
+        errno.EAGAIN,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+    }
+)
+"""A disk, a volume's server or this process is short of something for the moment."""
+_UNUSABLE = frozenset({errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 def cache_directory() -> Path:
@@ -44,7 +67,8 @@ def cache_directory() -> Path:
 def file_errors(path: Path | str) -> Iterator[None]:
     """Turn an OSError about `path` into the error that says what to do.
 
-    Exhausted (disk full), NotFound or PreconditionFailed.
+    Exhausted (disk full), Transient (the volume is away), NotFound, InvalidInput or
+    PreconditionFailed.
     """
     try:
         yield
@@ -64,6 +88,18 @@ def file_errors(path: Path | str) -> Iterator[None]:
             raise PreconditionFailed(
                 f"no permission for {path}",
                 remedy="give this user access to it, or choose another place",
+                path=str(path),
+            ) from error
+        if error.errno in _AWAY or isinstance(error, TimeoutError | ConnectionError):
+            raise Transient(
+                f"{path} cannot be reached: {error.strerror or type(error).__name__}",
+                remedy="try again later; if it stays so, look at the disk or the volume's server",
+                path=str(path),
+            ) from error
+        if error.errno in _UNUSABLE:
+            raise InvalidInput(
+                f"{path} cannot be used as a file: {error.strerror}",
+                remedy="give another path",
                 path=str(path),
             ) from error
         raise
@@ -90,6 +126,47 @@ def write_atomically(path: Path, content: bytes) -> None:
         finally:
             temporary.unlink(missing_ok=True)
         flush_directory(path.parent)
+
+
+def create_atomically(path: Path, content: bytes) -> bool:
+    """Create `path` with this content, durably, unless something is there; tell whether it did.
+
+    Raises Exhausted if the disk is full (then nothing has changed), PreconditionFailed on a file
+    system without hard links: nothing else creates a whole file only where there is none.
+    """
+    with file_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_sibling(path)
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                flush(file)
+            created = _link(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        flush_directory(path.parent)
+    return created
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    """Give a file its second name unless that is taken."""
+    try:
+        path.hardlink_to(temporary)
+    except OSError as error:
+        # NFS repeats a request whose reply was lost, and the repeat finds the first one's link:
+        # what counts is the number of names that the file has now
+        if temporary.stat().st_nlink == 2:
+            return True
+        if error.errno == errno.EEXIST:
+            return False
+        if error.errno in _NO_LINKS:
+            raise PreconditionFailed(
+                f"the file system of {path.parent} has no hard links, which write-once files need",
+                remedy="use a volume with hard links (a local disk, NFS, CephFS), or s3:// or gs://",
+                path=str(path),
+            ) from error
+        raise
+    return True
 
 
 def copy_durably(source: Path, target: Path) -> tuple[str, int]:

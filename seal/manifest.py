@@ -16,13 +16,15 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from seal.errors import Internal, InvalidInput
+from seal.errors import Internal, InvalidInput, NotFound, SealError
 from seal.files import copy_durably, flush, sha256_of_file
 from seal.records import Record
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 20
 """A larger manifest is refused before it is parsed."""
+DAMAGED_REMEDY = "delete that directory and publish or train it again"
+"""What to do about a published directory that is not what its manifest says."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -77,6 +79,26 @@ def parse_manifest(
         if not _FILE_NAME.fullmatch(name):
             raise _broken(f"{where} names {name!r}, which is no plain file name", remedy=remedy)
     return manifest
+
+
+def read_manifest(read: Callable[[], bytes], *, uri: str, sha256: str) -> Manifest:
+    """The manifest of a published directory, checked against the digest that the caller asks for.
+
+    Raises NotFound if `read` finds none, Internal naming the manifest if it is another.
+    """
+    try:
+        content = read()
+    except (FileNotFoundError, NotADirectoryError, NotFound) as error:
+        raise NotFound(
+            f"{uri} is not published: it has no {MANIFEST_FILE}",
+            remedy="check the reference, or train it again",
+        ) from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise _broken(
+            f"{uri}/{MANIFEST_FILE} has been altered: its sha256 is not the one asked for",
+            remedy=DAMAGED_REMEDY,
+        )
+    return parse_manifest(content, where=f"{uri}/{MANIFEST_FILE}")
 
 
 def check_file_names(directory: Path, *, allowed_suffixes: tuple[str, ...]) -> tuple[str, ...]:
@@ -145,6 +167,17 @@ def verify_directory(
                 f"{shown}/{name} has been altered: its sha256 is not the one in the manifest",
                 remedy=remedy,
             )
+
+
+def is_intact(directory: Path, manifest: Manifest) -> bool:
+    """Tell whether a local directory holds exactly this manifest and its files."""
+    try:
+        if (directory / MANIFEST_FILE).read_bytes() != manifest.to_bytes():
+            return False
+        verify_directory(directory, manifest, remedy=DAMAGED_REMEDY)
+    except (OSError, SealError):
+        return False
+    return True
 
 
 def manifest_of(directory: Path, names: tuple[str, ...]) -> Manifest:

@@ -10,7 +10,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,35 +24,6 @@ from seal.records import AdapterReference
 class Note(BaseModel):
     text: str
     score: float | None = None
-
-
-@pytest.fixture(params=["file", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactStore]:
-    """The same promises on a directory and on an object store."""
-    if request.param == "file":
-        yield ArtifactStore((tmp_path / "store").as_uri())
-        return
-    import fsspec
-
-    yield ArtifactStore("memory://bucket/seal", cache_dir=tmp_path / "cache")
-    memory = fsspec.filesystem("memory")
-    if memory.exists("/bucket"):
-        memory.rm("/bucket", recursive=True)
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore((tmp_path / "store").as_uri())
-
-
-@pytest.fixture
-def adapter(tmp_path: Path) -> Path:
-    """A directory with the two files of an adapter."""
-    directory = tmp_path / "adapter"
-    directory.mkdir()
-    (directory / "adapter_config.json").write_text('{"r": 4}')
-    (directory / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 40)
-    return directory
 
 
 def published_file(store: ArtifactStore, reference: AdapterReference, name: str) -> str:
@@ -503,7 +474,7 @@ def test_a_local_path_is_a_root_too_and_odd_characters_survive(
 def test_the_least_recently_used_copies_of_objects_leave_the_cache(
     adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seal.storage import ObjectStorage
+    from seal.object_storage import ObjectStorage
 
     storage = ObjectStorage("memory", "lru/seal", cache=tmp_path / "cache", cached_directories=2)
     for index in range(3):

@@ -1,0 +1,307 @@
+"""A bucket as a place for bytes: puts that appear whole, and puts on the condition of absence.
+
+The manifest of a directory is put last, and readers ask for it first. The drivers are fsspec's, and
+they read what other programs of their kind read: for S3 the variables AWS_ENDPOINT_URL,
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_PROFILE, or the machine's role.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from http import HTTPStatus
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from seal.errors import (
+    Exhausted,
+    Internal,
+    InvalidInput,
+    NotFound,
+    PreconditionFailed,
+    SealError,
+    Transient,
+)
+from seal.files import DISK_RETRY_SECONDS, file_errors, install_directory, temporary_sibling
+from seal.manifest import (
+    DAMAGED_REMEDY,
+    MANIFEST_FILE,
+    Manifest,
+    is_intact,
+    manifest_of,
+    read_manifest,
+    verify_directory,
+)
+
+_CONFLICT_WAITS_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
+_MEMORY = threading.RLock()
+"""fsspec's memory is shared by all threads and safe for none."""
+_DRIVER_ERRORS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
+    {
+        "s3": (("botocore.exceptions", "BotoCoreError"),),
+        "gs": (
+            ("gcsfs.retry", "HttpError"),
+            ("google.auth.exceptions", "GoogleAuthError"),
+            ("aiohttp", "ClientError"),
+        ),
+    }
+)
+_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError")
+_EXPIRED = ("ExpiredToken", "RequestExpired", "RequestTimeTooSkewed", "TokenRefreshRequired")
+_RETRIED_STATUS = (408, 409, 425, 429)
+_CREDENTIALS_REMEDY = MappingProxyType(
+    {
+        "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE, or a role) to "
+        "credentials that may list, get, put and delete in this bucket",
+        "gs": "set GOOGLE_APPLICATION_CREDENTIALS (or a service account) to credentials that may "
+        "list, get, create and delete in this bucket",
+    }
+)
+
+
+class ObjectStorage:
+    """A bucket, or fsspec's in-memory file system.
+
+    Fetched directories are kept in a local cache, the least recently used leave first.
+    """
+
+    def __init__(
+        self, scheme: str, root: str, *, cache: Path, cached_directories: int = 64
+    ) -> None:
+        """`root`: bucket and prefix.
+
+        Raises PreconditionFailed if the driver of `scheme` is not installed.
+        """
+        # Here, because most processes need no object store and its import is not free
+        import fsspec
+
+        try:
+            self._fs: Any = fsspec.filesystem(scheme, use_listings_cache=False)
+        except ImportError as error:
+            raise PreconditionFailed(
+                f"no driver for {scheme}:// URIs: {error}",
+                remedy="install the package that it names",
+            ) from error
+        self._scheme, self._root, self._cache, self._cached = (
+            scheme,
+            root,
+            cache,
+            cached_directories,
+        )
+        self._driver_errors: tuple[type[Exception], ...] = (OSError, *_driver_errors(scheme))
+        self._turn: AbstractContextManager[Any] = _MEMORY if scheme == "memory" else nullcontext()
+
+    def uri(self, path: str) -> str:
+        """URI with the scheme of the store."""
+        return f"{self._scheme}://{self._key(path)}".rstrip("/")
+
+    def read(self, path: str) -> bytes:
+        """Content of an object."""
+        with self._errors(path):
+            return bytes(self._fs.cat_file(self._key(path)))
+
+    def write(self, path: str, content: bytes) -> None:
+        """Put one object."""
+        with self._errors(path):
+            self._fs.pipe_file(self._key(path), content)
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Put one object on the condition that there is none."""
+        for wait_seconds in (*_CONFLICT_WAITS_SECONDS, 0.0):
+            with self._errors(path):
+                try:
+                    self._fs.pipe_file(self._key(path), content, mode="create")
+                except FileExistsError:
+                    return False
+                except self._driver_errors as error:
+                    status = http_status(error)
+                    if status == HTTPStatus.PRECONDITION_FAILED:
+                        return False
+                    # The store saw several puts at once and let none of them through
+                    if status != HTTPStatus.CONFLICT:
+                        raise
+                else:
+                    return True
+            # Jitter: those who met once would meet again
+            time.sleep(wait_seconds * random.uniform(0.5, 1.5))  # noqa: S311 (no secret)
+        raise Transient(
+            f"{self.uri(path)} is being created by others all the time", remedy="try again later"
+        )
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is an object of this name."""
+        # Not fsspec's isfile, which takes every error for an absent file
+        try:
+            with self._errors(path):
+                return bool(self._fs.info(self._key(path))["type"] == "file")
+        except NotFound:
+            return False
+
+    def remove(self, path: str) -> None:
+        """Delete one object."""
+        with self._errors(path), suppress(FileNotFoundError):
+            self._fs.rm_file(self._key(path))
+
+    def list(self, prefix: str) -> tuple[str, ...]:
+        """List all objects below a prefix."""
+        return tuple(sorted(self._sizes(prefix)))
+
+    def publish(self, source: Path, names: tuple[str, ...], prefix: str) -> str:
+        """Put the files, then the manifest; nothing if all are there already."""
+        manifest = manifest_of(source, names)
+        path = f"{prefix}/{manifest.sha256}"
+        expected = {f"{path}/{name}": entry.bytes for name, entry in manifest.files.items()}
+        if self._sizes(path) == {**expected, f"{path}/{MANIFEST_FILE}": len(manifest.to_bytes())}:
+            return manifest.sha256
+        for name in names:
+            with self._errors(f"{path}/{name}"):
+                self._fs.put_file(str(source / name), self._key(f"{path}/{name}"))
+        self.write(f"{path}/{MANIFEST_FILE}", manifest.to_bytes())
+        return manifest.sha256
+
+    def fetch(self, path: str, sha256: str) -> Path:
+        """Download into the cache unless an intact copy is there; returns the copy."""
+        local = self._cache / sha256
+        manifest = read_manifest(
+            lambda: self.read(f"{path}/{MANIFEST_FILE}"), uri=self.uri(path), sha256=sha256
+        )
+        if not is_intact(local, manifest):
+            self._check_sizes(path, manifest)
+            self._download(path, manifest, local)
+        os.utime(local)
+        self._evict()
+        return local
+
+    def remove_leftovers(self, prefix: str, *, older_than_seconds: float) -> int:
+        """Nothing to do: puts appear whole.
+
+        A directory without a manifest is filled up by the next attempt at its digest.
+        """
+        return 0
+
+    def _check_sizes(self, path: str, manifest: Manifest) -> None:
+        """Refuse a tampered directory before downloading it."""
+        sizes = self._sizes(path)
+        for name, entry in manifest.files.items():
+            if sizes.get(f"{path}/{name}") != entry.bytes:
+                raise Internal(
+                    f"{self.uri(path)}/{name} is missing or not {entry.bytes} bytes long",
+                    remedy=DAMAGED_REMEDY,
+                )
+        for extra in sorted(
+            set(sizes) - {f"{path}/{name}" for name in (*manifest.files, MANIFEST_FILE)}
+        ):
+            raise Internal(f"{self.uri(extra)} is not in the manifest", remedy=DAMAGED_REMEDY)
+
+    def _download(self, path: str, manifest: Manifest, local: Path) -> None:
+        temporary = temporary_sibling(local)
+        with file_errors(local):
+            temporary.mkdir(parents=True)
+        try:
+            for name in manifest.files:
+                with self._errors(f"{path}/{name}", local=True):
+                    self._fs.get_file(self._key(f"{path}/{name}"), str(temporary / name))
+            with file_errors(local):
+                (temporary / MANIFEST_FILE).write_bytes(manifest.to_bytes())
+                verify_directory(temporary, manifest, remedy=DAMAGED_REMEDY, where=self.uri(path))
+                install_directory(temporary, local, adopt=lambda final: is_intact(final, manifest))
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _evict(self) -> None:
+        kept = sorted(
+            (entry for entry in self._cache.iterdir() if len(entry.name) == 64),
+            key=lambda entry: -entry.stat().st_mtime,
+        )
+        for entry in kept[self._cached :]:
+            shutil.rmtree(entry, ignore_errors=True)
+
+    def _sizes(self, prefix: str) -> Mapping[str, int]:
+        """Bytes by path of all objects beneath a prefix."""
+        start = len(self._key("").lstrip("/"))
+        with self._errors(prefix):
+            found: Mapping[str, Mapping[str, Any]] = self._fs.find(self._key(prefix), detail=True)
+        return {
+            name.lstrip("/")[start:].lstrip("/"): int(info["size"]) for name, info in found.items()
+        }
+
+    def _key(self, path: str) -> str:
+        return f"{self._root}/{path}".rstrip("/")
+
+    @contextmanager
+    def _errors(self, path: str, *, local: bool = False) -> Iterator[None]:
+        """Turn what the driver gives up on, after retries of its own, into an error of SEAL."""
+        where = f"{self.uri(path)} or its local copy" if local else self.uri(path)
+        with self._turn:
+            try:
+                with file_errors(where) if local else nullcontext():
+                    yield
+            except self._driver_errors as error:
+                raise _classified(error, scheme=self._scheme, where=where) from error
+
+
+def http_status(error: BaseException) -> int | None:
+    """HTTP status that a driver's error tells of; None if no reply came.
+
+    s3fs raises an OSError from botocore's error, gcsfs an HttpError with a code.
+    """
+    code = getattr(error, "code", None)
+    if code is None:
+        response = getattr(error.__cause__, "response", None) or {}
+        code = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return int(code) if str(code).isdecimal() else None
+
+
+def _classified(error: Exception, *, scheme: str, where: str) -> SealError:
+    """What a driver's error means for the caller."""
+    response = getattr(error.__cause__, "response", None) or {}
+    code = str(response.get("Error", {}).get("Code", ""))
+    status = http_status(error)
+    said = code or str(status or type(error).__name__)
+    if isinstance(error, FileNotFoundError):
+        if code == "NoSuchBucket":
+            return NotFound(f"the bucket of {where} does not exist", remedy="create the bucket")
+        return NotFound(f"{where} does not exist", remedy="check the path", path=where)
+    if code in _EXPIRED:
+        return Transient(
+            f"{where}: the credentials are out of date, or this machine's clock is wrong ({said})",
+            remedy="renew the credentials or set the clock, then try again",
+        )
+    if (
+        type(error).__name__ in _NO_CREDENTIALS
+        or status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+        or str(error).startswith("Forbidden")  # gcsfs has nothing else to tell it by
+    ):
+        return InvalidInput(
+            f"{where}: access was denied ({said})",
+            remedy=_CREDENTIALS_REMEDY.get(scheme, "give this user access to it"),
+        )
+    if status == HTTPStatus.INSUFFICIENT_STORAGE:
+        return Exhausted(
+            f"no space left to write {where}",
+            remedy="free space in that store, then try again",
+            retry_after_seconds=DISK_RETRY_SECONDS,
+        )
+    if status and status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _RETRIED_STATUS:
+        return InvalidInput(
+            f"{where}: the store refused the request ({said}): {error}"[:500],
+            remedy="check the bucket, its region and the endpoint (AWS_REGION, AWS_ENDPOINT_URL)"
+            if scheme == "s3"
+            else "check the bucket's name",
+        )
+    return Transient(f"{where} cannot be reached: {said}", remedy="try again later")
+
+
+def _driver_errors(scheme: str) -> tuple[type[Exception], ...]:
+    """What a driver raises beside OSError; the drivers are optional."""
+    return tuple(
+        getattr(importlib.import_module(module), name)
+        for module, name in _DRIVER_ERRORS.get(scheme, ())
+    )

@@ -1,0 +1,74 @@
+"""The same promises on a directory, in memory and on a real S3."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from s3_server import BUCKET, S3Server, s3_server
+
+from seal.artifacts import ArtifactStore
+
+
+@pytest.fixture(scope="session")
+def running_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One server for all tests of this process."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        forget_clients()
+        yield server
+        forget_clients()
+
+
+@pytest.fixture
+def s3_root(running_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh root on the server, whose variables are set."""
+    for name, value in running_s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+def forget_clients() -> None:
+    """fsspec keeps a client for the life of the process, with the variables of its first use."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
+def root_uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A fresh root on each kind of place."""
+    if request.param == "file":
+        yield (tmp_path / "store").as_uri()
+    elif request.param == "s3":
+        yield request.getfixturevalue("s3_root")
+    else:
+        root = uuid.uuid4().hex
+        yield f"memory://{root}/seal"
+        memory = fsspec.filesystem("memory")
+        if memory.exists(root):
+            memory.rm(root, recursive=True)
+
+
+@pytest.fixture
+def store(root_uri: str, tmp_path: Path) -> ArtifactStore:
+    """A store on each kind of place."""
+    return ArtifactStore(root_uri, cache_dir=tmp_path / "cache")
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> ArtifactStore:
+    """A store in a directory."""
+    return ArtifactStore((tmp_path / "store").as_uri())
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """A directory with the two files of an adapter."""
+    directory = tmp_path / "adapter"
+    directory.mkdir()
+    (directory / "adapter_config.json").write_text('{"r": 4}')
+    (directory / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 40)
+    return directory

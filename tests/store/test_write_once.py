@@ -1,0 +1,105 @@
+"""What is created is never replaced: of many writers one counts, and all see the same."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from seal.artifacts import ArtifactStore
+from seal.errors import Exhausted, PreconditionFailed
+
+WRITERS = 8
+
+
+class Score(BaseModel):
+    """What two writers disagree about."""
+
+    reward: float
+
+
+def test_the_second_writer_gets_what_the_first_one_wrote(store: ArtifactStore) -> None:
+    assert store.create_json("run/a.json", Score(reward=0.1)) == Score(reward=0.1)
+    assert store.create_json("run/a.json", Score(reward=0.9)) == Score(reward=0.1)
+    assert store.read_json("run/a.json", Score) == Score(reward=0.1)
+    assert store.create_bytes("run/b", b"first") == b"first"
+    assert store.create_bytes("run/b", b"second") == b"first"
+    assert store.list() == ("run/a.json", "run/b")
+
+
+def test_of_many_threads_one_counts_and_all_see_the_same(store: ArtifactStore) -> None:
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for key in range(20):
+            seen = set(
+                pool.map(
+                    lambda writer, key=key: store.create_bytes(f"run/{key}", b"%d" % writer),
+                    range(WRITERS),
+                )
+            )
+            assert seen == {store.read_bytes(f"run/{key}")}
+    assert len(store.list("run")) == 20
+
+
+def _create(root_uri: str, writer: int) -> list[bytes]:
+    store = ArtifactStore(root_uri)
+    return [store.create_bytes(f"run/{key}", b"%d" % writer * 1000) for key in range(50)]
+
+
+@pytest.mark.parametrize("root_uri", ["file", "s3"], indirect=True)
+def test_of_many_processes_one_counts_and_all_see_the_same(root_uri: str) -> None:
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        answers = pool.starmap(_create, [(root_uri, writer) for writer in range(3)])
+    assert answers[0] == answers[1] == answers[2]
+    assert all(len(set(content)) == 1 and len(content) == 1000 for content in answers[0])
+
+
+def test_a_link_whose_reply_was_lost_counts_as_created(
+    local: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.link
+
+    def link_twice(source: Path, target: Path, **options: bool) -> None:
+        """NFS: the first request is done, its reply lost, and the repeat finds the name taken."""
+        real(source, target, **options)
+        real(source, target, **options)
+
+    monkeypatch.setattr(os, "link", link_twice)
+    assert local.create_bytes("a", b"mine") == b"mine"
+    assert local.list() == ("a",)
+
+
+def test_a_file_system_without_hard_links_is_refused_by_name(
+    local: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*paths: Path, **options: bool) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(PreconditionFailed, match="no hard links") as caught:
+        local.create_bytes("run/a", b"x")
+    assert str(tmp_path / "store" / "run") in caught.value.message
+    assert "s3://" in caught.value.remedy
+    assert not list((tmp_path / "store" / "run").iterdir())
+
+
+@pytest.mark.parametrize("flush", [0, 1])
+def test_a_full_disk_leaves_nothing_half_created(
+    local: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush: int
+) -> None:
+    real, count = os.fsync, iter(range(100))
+
+    def fsync(descriptor: int) -> None:
+        if next(count) == flush:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(Exhausted, match="no space left"):
+        local.create_bytes("a", b"whole")
+    assert local.create_bytes("a", b"whole") == b"whole"
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["a"]
