@@ -29,7 +29,7 @@ demo: $(VENV)/.demo ## Train a self-edit policy on a real small model (15-30 min
 demo-quick: $(VENV)/.demo ## The same in about 5 minutes, with fewer contexts and one round
 	$(BIN)/seal demo --quick
 
-bench: $(VENV)/.dev ## Measure the engine against its opponents (90 min on 2 cores): make bench EDITS=rank_iter0.json ARGS='--only P1'
+bench: $(VENV)/.dev ## Measure the engine against its opponents (20 min on 2 cores): make bench EDITS=rank_iter0.json ARGS='--only P1'
 	$(BIN)/python -m benchmarks.run $(if $(EDITS),--edits $(EDITS)) $(if $(SQUAD),--squad $(SQUAD)) $(ARGS)
 
 test: $(VENV)/.dev lint ## Set up, lint, and run every test

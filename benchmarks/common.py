@@ -258,7 +258,7 @@ def make_figure(
 
     `value`: the samples' median unless given; `sizes`: names of those it depends on.
     """
-    goal = GOALS[key]
+    goal = GOALS[key].on(matrix_units=has_matrix_units())
     value = median(samples) if value is None else value
     provenance = setting.provenance
     return Figure(
@@ -305,6 +305,12 @@ def make_curves(
         data=provenance.data,
         model=provenance.model,
     )
+
+
+def has_matrix_units() -> bool:
+    """Whether this processor multiplies bfloat16 tiles in AMX; benchmarks here run on CPUs."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and " amx_bf16" in cpuinfo.read_text(encoding="utf-8")
 
 
 def machine_line(dtype: torch.dtype) -> str:

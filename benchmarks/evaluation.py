@@ -7,7 +7,7 @@ and one more pass per adapter without it, the proof that it was applied. *refere
 `generate` + PEFT, see `benchmarks.reference`; adapters are loaded beforehand and then take turns:
 `set_adapter`, one batch of the adapter's questions with the same end token, stop strings and bound,
 and one forward pass that scores the gold answers. The reference's time is a sum over adapters, so a
-round takes only the next few of them, and seconds per adapter are compared.
+round takes only a few of them, the same in every round, and seconds per adapter are compared.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class _Sides:
         return Timing(seconds, len(self.requests), sum(result.tokens for result in self.answers))
 
     def run_reference(self, number: int) -> Timing:
-        """The next adapters in turn."""
-        turn = [(number * self.turn + place) % len(self.requests) for place in range(self.turn)]
+        """The same few adapters in every round, spread over all."""
+        turn = [place * len(self.requests) // self.turn for place in range(self.turn)]
         answers = {index: self.reference.evaluate(index, self.requests[index]) for index in turn}
         self.reference_answers |= answers
         return Timing(

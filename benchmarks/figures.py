@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
@@ -28,6 +28,15 @@ class Goal:
     must: float
     aim: float | None
     unit: str
+    must_with_matrix_units: float | None = None
+    """What is asked instead where a processor has matrix units (AMX, a GPU's tensor cores): one
+    slot is then bound by reading weights, and many slots gain more."""
+
+    def on(self, *, matrix_units: bool) -> Goal:
+        """What is asked on such a machine."""
+        if not matrix_units or self.must_with_matrix_units is None:
+            return self
+        return replace(self, must=self.must_with_matrix_units)
 
     @property
     def must_text(self) -> str:
@@ -51,15 +60,22 @@ class Goal:
 GOALS: Mapping[str, Goal] = MappingProxyType(
     {
         "P1": Goal("inner loop against the reference style, same edits", ">=", 70, 120, "x"),
-        "P2": Goal("32 slots against the engine's own single slot, unpadded", ">=", 3, 4, "x"),
-        "P3": Goal("sustained share of the measured GEMM peak, real length mix", ">=", 25, 45, "%"),
+        "P2": Goal(
+            "32 slots against the engine's own single slot, unpadded",
+            ">=",
+            2.2,
+            4,
+            "x",
+            must_with_matrix_units=3,
+        ),
+        "P3": Goal("sustained share of the measured GEMM peak, real length mix", ">=", 50, 65, "%"),
         "P4": Goal(
-            "real length mix against equal lengths, time per real token", "<=", 1.3, 1.1, "x"
+            "real length mix against equal lengths, time per real token", "<=", 1.15, 1.05, "x"
         ),
         "P5": Goal(
             "batched against alone, fp32: largest relative weight difference of any adapter",
             "<=",
-            1e-4,
+            1e-5,
             None,
             "",
         ),
@@ -74,7 +90,7 @@ GOALS: Mapping[str, Goal] = MappingProxyType(
         "P8": Goal(
             "inner loop through gRPC and artifact store against the engine called directly",
             "<=",
-            1.10,
+            1.05,
             1.03,
             "x",
         ),
@@ -93,6 +109,9 @@ CURVES: Mapping[str, str] = MappingProxyType(
 """Titles of the figures that are curves."""
 
 KEYS = (*GOALS, *CURVES)
+BY_NAME_ONLY = ("P7", "slots", "lengths", "memory")
+"""Figures that take long and tell nothing new of a change: measured where `--only` names them."""
+DEFAULT_KEYS = tuple(key for key in KEYS if key not in BY_NAME_ONLY)
 
 
 class Side(Record):

@@ -73,10 +73,9 @@ def render_table(figures: Figures) -> str:
     for key, goal in GOALS.items():
         figure = figures.get(key)
         measured = "–" if figure is None else f"**{show(figure.value, figure.unit)}**"
+        must = goal.must_text if figure is None else figure.goal
         met = "–" if figure is None else {True: "yes", False: "**no**", None: "–"}[figure.met]
-        rows.append(
-            f"| {key} | {goal.title} | {goal.must_text} | {goal.aim_text} | {measured} | {met} |"
-        )
+        rows.append(f"| {key} | {goal.title} | {must} | {goal.aim_text} | {measured} | {met} |")
     return "\n".join(rows)
 
 

@@ -37,7 +37,16 @@ from benchmarks import (
 )
 from benchmarks.common import Report, Setting, machine_line
 from benchmarks.data import load_cases
-from benchmarks.figures import KEYS, Figures, Provenance, in_order, read_figures, write_figures
+from benchmarks.figures import (
+    BY_NAME_ONLY,
+    DEFAULT_KEYS,
+    KEYS,
+    Figures,
+    Provenance,
+    in_order,
+    read_figures,
+    write_figures,
+)
 from benchmarks.render import PLOT_FILE, draw_plot, read_notes, render_markdown, render_table
 from benchmarks.sizes import parse_sizes
 from seal.engine.allocator import keep_freed_memory
@@ -129,7 +138,10 @@ def _write_page(figures: Figures, notes: Mapping[str, str], docs: Path) -> None:
 
 
 def parse_only(only: str) -> tuple[str, ...]:
-    """Keys from `P1,P3`; all for nothing. Raises InvalidInput for a key that is none."""
+    """Keys from `P1,P3`; those that discriminate for nothing.
+
+    Raises InvalidInput for a key that is none.
+    """
     wanted = [key.strip() for key in only.split(",") if key.strip()]
     if unknown := sorted(set(wanted) - set(KEYS)):
         raise InvalidInput(
@@ -137,7 +149,7 @@ def parse_only(only: str) -> tuple[str, ...]:
             field="only",
             remedy="use some of: " + ", ".join(KEYS),
         )
-    return tuple(in_order(set(wanted))) or KEYS
+    return tuple(in_order(set(wanted))) or DEFAULT_KEYS
 
 
 @contextmanager
@@ -185,7 +197,12 @@ def main(
         ),
     ] = Dtype.AUTO,
     only: Annotated[
-        str, typer.Option(help="Figures to measure, for example P1,P3,slots; all if empty.")
+        str,
+        typer.Option(
+            help="Figures to measure, for example P1,P3,slots; if empty all but "
+            + ", ".join(BY_NAME_ONLY)
+            + ", which take long."
+        ),
     ] = "",
     size: Annotated[
         list[str] | None, typer.Option(help="FIELD=VALUE of benchmarks/sizes.py; may be repeated.")

@@ -17,15 +17,15 @@ from seal.settings import Positive, Settings
 class Sizes(Settings):
     """Sizes of all figures.
 
-    The defaults are those of docs/benchmarks.md; all figures together take an hour and a half on 2
-    cores.
+    The defaults are those of docs/benchmarks.md: what `make bench` measures takes at most 20
+    minutes on 2 cores, the figures that are measured by name only take another 60.
     """
 
-    samples: Positive = 5
+    samples: Positive = 3
     """Rounds of each interleaved comparison; the figure is their median."""
     slots: Positive = 32
     """Adapters that the engine trains at once (P1-P4, P6-P8)."""
-    edits: Positive = 96
+    edits: Positive = 48
     """Edits that pass through the slots in one sample of P1-P4."""
     epochs: Positive = 1
     """Epochs of each of those edits; a whole inner loop has 10 of the same steps. Many edits for
@@ -35,17 +35,17 @@ class Sizes(Settings):
     """Optimiser steps of one sample of P1's opponent."""
     reference_tokens: Positive = 2048
     """Tokens to which P1's opponent pads every row."""
-    exact_adapters: Positive = 10
+    exact_adapters: Positive = 6
     """Adapters of P5."""
-    exact_slots: Positive = 8
+    exact_slots: Positive = 4
     """Slots of P5's batched side; fewer than adapters, so that some join a running batch."""
     exact_epochs: Positive = 2
     """Epochs of P5."""
     evaluation_adapters: Positive = 32
     """Adapters of P6 on the engine's side."""
     evaluation_reference_adapters: Positive = 8
-    """Adapters of one sample of P6's opponent, which takes them one after another: the next ones in
-    each sample."""
+    """Adapters of one sample of P6's opponent, which takes them one after another: the same ones in
+    each sample, spread over all."""
     evaluation_queries: Positive = 5
     """Questions per adapter (P6-P8)."""
     answer_tokens: Positive = 64
@@ -65,7 +65,7 @@ class Sizes(Settings):
     cost."""
     agreement_resamples: Positive = 2000
     """Bootstrap resamples of P7."""
-    service_adapters: Positive = 32
+    service_adapters: Positive = 24
     """Inner loops of one sample of P8."""
     service_epochs: Positive = 1
     """Epochs of P8; the overhead is per inner loop, so fewer epochs make its share larger."""

@@ -216,7 +216,7 @@ def test_both_sides_of_the_evaluation_score_the_same_answers_alike(
 ) -> None:
     words = measured["P6"].details["largest difference of a mean log p between the sides"]
     assert float(words.split()[0]) < 0.05
-    assert "of 4 gold answers" in words
+    assert "of 2 gold answers" in words  # one adapter, the same in both rounds
 
 
 def test_the_reference_pads_with_the_end_token_and_learns_the_pads(setting: Setting) -> None:
@@ -442,3 +442,15 @@ def test_notes_for_a_figure_that_does_not_exist_are_refused(tmp_path: Path) -> N
     with pytest.raises(InvalidInput, match="P11"):
         render.read_notes(notes)
     assert render.read_notes(run.NOTES) is not None
+
+
+def test_what_takes_long_is_measured_by_name_only() -> None:
+    assert run.parse_only("") == figures.DEFAULT_KEYS
+    assert not set(figures.DEFAULT_KEYS) & set(figures.BY_NAME_ONLY)
+    assert run.parse_only("P7,P1") == ("P1", "P7")
+
+
+def test_more_is_asked_of_many_slots_where_a_processor_has_matrix_units() -> None:
+    goal = figures.GOALS["P2"]
+    assert (goal.on(matrix_units=False).must, goal.on(matrix_units=True).must) == (2.2, 3)
+    assert figures.GOALS["P1"].on(matrix_units=True) == figures.GOALS["P1"]
