@@ -188,7 +188,7 @@ class ReferenceEvaluator:
         """
         started = time.perf_counter()
         self._model.set_adapter(str(index))
-        encoded = self._tokenizer(list(request.prompts), padding=True, return_tensors="pt")
+        encoded = self._tokenizer(_raw_prompts(request), padding=True, return_tensors="pt")
         written = self._model.generate(
             **encoded,
             do_sample=False,
@@ -210,7 +210,7 @@ class ReferenceEvaluator:
         golds = [self._tokenizer.encode(gold, add_special_tokens=False) for gold in request.golds]
         rows = [
             self._tokenizer.encode(prompt) + gold
-            for prompt, gold in zip(request.prompts, golds, strict=True)
+            for prompt, gold in zip(_raw_prompts(request), golds, strict=True)
         ]
         batch = self._tokenizer.pad(
             {"input_ids": rows}, return_tensors="pt"
@@ -227,3 +227,8 @@ class ReferenceEvaluator:
             )
             scores.append(float(chosen.mean()))
         return tuple(scores)
+
+
+def _raw_prompts(request: EvaluationRequest) -> list[str]:
+    """The prompts as text to continue: the published questions are no chats."""
+    return [prompt if isinstance(prompt, str) else prompt.text for prompt in request.prompts]
