@@ -24,7 +24,7 @@ from benchmarks.data import Cases, EditCase
 from benchmarks.figures import GOALS, Curve, Figure, Provenance, Side
 from benchmarks.sizes import Sizes
 from controller_svc.cli.machine import describe_machine
-from seal.config import load_run_spec
+from seal.config import load_run
 from seal.engine import Engine, TrainingProgress, TrainingRequest, TrainingResult
 from seal.engine.model import FrozenModel
 from seal.engine.peak import measure_gemm_peak
@@ -35,7 +35,7 @@ from seal.outcomes import Outcome
 from seal.restem.seeds import derive_seed
 from seal.settings import EngineSettings, InnerLoopSettings, OptimizerSettings
 
-PUBLISHED: InnerLoopSettings = load_run_spec(None, {"profile": "published"}).inner
+PUBLISHED: InnerLoopSettings = load_run(None, {"profile": "published"}).spec.inner
 """The published inner loop: rank 32, alpha 64 on q_proj and v_proj, AdamW at 1e-3 linear to 0,
 batch 1, clip 1.0."""
 
@@ -136,7 +136,9 @@ def training_request(
         policy=None,
         examples=case.examples,
         lora=inner.lora,
-        optimizer=OptimizerSettings.model_validate(inner.optimizer.model_dump() | changes),
+        optimizer=OptimizerSettings.model_validate(
+            inner.optimizer.model_dump(by_alias=False) | changes
+        ),
         init_seed=derive_seed(seed, "init", case.case_id),
         order_seed=derive_seed(seed, "order", case.case_id),
     )

@@ -33,12 +33,12 @@ from controller_svc.core import Stage
 from controller_svc.local.services import serve_engine
 from controller_svc.worker.clients import ServiceClients, WorkerSettings
 from controller_svc.worker.requests import LoopKey, Requests
-from seal.config import load_run_spec
+from seal.config import load_run
 from seal.domains.base import Example
 from seal.engine import Engine, TrainingRequest
 from seal.errors import Internal
 from seal.outcomes import Outcome
-from seal.settings import RunSpec
+from seal.resources import RestEMRun
 
 KEYS = ("P8",)
 
@@ -116,29 +116,32 @@ class _Round:
             "services": self._through_services,
             "direct": self._direct,
         }
-        requests = Requests(spec=self._spec(), stage=Stage.ROLLOUT, round=1, policy=None)
+        manifest = self._manifest()
+        requests = Requests(
+            run=manifest.name, spec=manifest.spec, stage=Stage.ROLLOUT, round=1, policy=None
+        )
         started = time.perf_counter()
         await asyncio.gather(
             *(loops[name](requests, index, case) for index, case in enumerate(self.cases))
         )
         return Timing(time.perf_counter() - started, len(self.cases))
 
-    def _spec(self) -> RunSpec:
+    def _manifest(self) -> RestEMRun:
         """The published inner loop under a name of this round's own.
 
         So no request is answered from an earlier one.
         """
         sizes = self.setting.sizes
-        return load_run_spec(
+        return load_run(
             None,
             {
                 "profile": "published",
-                "name": f"round-{self.number + 1}",
+                "metadata.name": f"round-{self.number + 1}",
                 "seed": self.number + 1,
                 "model": self.setting.model,
                 "inner.optimizer.epochs": sizes.service_epochs,
-                "evaluation.max_tokens": sizes.answer_tokens,
-                "evaluation.question_format": QUESTION_FORMAT,
+                "evaluation.maxTokens": sizes.answer_tokens,
+                "evaluation.questionFormat": QUESTION_FORMAT,
             },
         )
 

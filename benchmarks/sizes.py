@@ -6,12 +6,15 @@ One frozen model with a docstring per field, overridden on the command line by `
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import yaml
 from pydantic import Field, ValidationError
 
 from seal.errors import InvalidInput
-from seal.settings import Positive, Settings
+from seal.settings import Settings
+
+Positive = Annotated[int, Field(ge=1)]
 
 
 class Sizes(Settings):

@@ -1,18 +1,19 @@
-"""From a YAML file to a `RunSpec`.
+"""From a manifest and a profile to a run, and to the engine of local mode.
 
 Profile, then file, then overrides, each laid over the one before, field by field. Every refusal
-names where the value came from, the dotted field, what is wrong and, for a field that does not
-exist, the one that was probably meant.
+names where the value came from, the dotted field as the file writes it, what is wrong and, for a
+field that does not exist, the one that was probably meant.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib.resources
+import sys
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,18 +21,21 @@ from pydantic_core import ErrorDetails
 
 from seal.errors import InvalidInput
 from seal.files import file_errors
-from seal.settings import RunSpec
+from seal.resources import API_VERSION, RUN_KIND, RestEMRun
+from seal.settings import EngineSettings, FileSettings, RunSpec
 
 PROFILES: tuple[str, ...] = get_args(RunSpec.model_fields["profile"].annotation)
 """Names of the profiles in `seal/profiles`."""
-OVERRIDES = "override"
-"""What an error calls a value that came from the overrides."""
+STANDARD_INPUT = Path("-")
+"""A manifest of this path is read from standard input."""
 MAX_CONFIG_BYTES = 1 << 20
-"""A larger file is no config file."""
+"""A larger file is no manifest."""
 _SHOWN_ERRORS = 5
+_HEAD = f"begin it with `apiVersion: {API_VERSION}` and `kind: {RUN_KIND}`"
 
 Tree = dict[str, object]
 """Nested mapping as YAML gives it."""
+Section = TypeVar("Section", bound=FileSettings)
 
 
 @dataclass(frozen=True)
@@ -43,37 +47,95 @@ class _Layer:
     values: Tree
 
 
-def load_run_spec(path: Path | None, overrides: Mapping[str, object] | None = None) -> RunSpec:
-    """Read a run's config.
+def load_run(path: Path | None, overrides: Mapping[str, object] | None = None) -> RestEMRun:
+    """Read a run's manifest.
 
-    `path`: YAML file, or None for the profile alone. `overrides`: values that win over the file;
-    keys may be dotted (`"inner.optimizer.epochs": 5`) or nested mappings; a value of None is no
-    override. The profile is the overrides' or the file's `profile`, else `embedded`.
+    `path`: YAML file, `-` for standard input, or None for the profile alone under the name `run`.
+    `overrides`: values that win over the file, as `changes_to_run` makes them; a value of None is
+    no override. The profile is the overrides' or the file's `spec.profile`, else `embedded`.
 
     Raises NotFound for a missing file and InvalidInput naming source, field and remedy for
     everything else.
     """
-    file = _Layer(str(path), _read_yaml(path)) if path is not None else _Layer("", {})
-    override = _Layer(OVERRIDES, _nested(overrides or {}))
-    profile = _load_profile(
-        str(override.values.get("profile") or file.values.get("profile") or PROFILES[0])
+    file = _read_manifest(path) if path is not None else _Layer("", {"metadata": {"name": "run"}})
+    override = _Layer("--set", _nested(_below_spec(overrides or {})))
+    profile = _load_profile(_profile_name(override.values) or _profile_name(file.values))
+    spec = {"spec": profile.values.get("spec", {})}
+    return _validated(RestEMRun, (_Layer(profile.name, spec), file, override))
+
+
+def load_engine(profile: str, overrides: Mapping[str, object] | None = None) -> EngineSettings:
+    """The engine of local mode: what the profile says of it, and what overrides it.
+
+    Raises InvalidInput naming source, field and remedy.
+    """
+    layer = _load_profile(profile)
+    engine = layer.values.get("engine", {})
+    layers = (
+        _Layer(f"{layer.name}: engine", engine if isinstance(engine, dict) else {}),
+        _Layer("--engine", _nested(overrides or {})),
     )
-    layers = (profile, file, override)
+    return _validated(EngineSettings, layers)
+
+
+def _validated(kind: type[Section], layers: tuple[_Layer, ...]) -> Section:
+    """The layers laid over each other, as a model; by alias only, as files are written."""
     merged: Tree = {}
     for layer in layers:
-        merged = _merge(merged, layer.values)
+        merged = _merge(merged, layer.values, kind)
     try:
-        return RunSpec.model_validate(merged)
+        return kind.model_validate(merged, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise _refusal(error, layers) from error
+        raise _refusal(error, layers, kind) from error
+
+
+def _profile_name(values: Tree) -> str:
+    spec = values.get("spec")
+    name = spec.get("profile") if isinstance(spec, dict) else None
+    return str(name) if name is not None else ""
+
+
+def _below_spec(overrides: Mapping[str, object]) -> dict[str, object]:
+    """Overrides of fields of the spec may leave out `spec.`."""
+    whole = ("spec", *(alias for alias, _ in _aliases(RestEMRun)))
+    return {
+        key if key.split(".")[0] in whole else f"spec.{key}": value
+        for key, value in overrides.items()
+    }
+
+
+def _read_manifest(path: Path) -> _Layer:
+    """A file that says what it is.
+
+    Raises InvalidInput if it is another kind of object, or says not which.
+    """
+    name = "standard input" if path == STANDARD_INPUT else str(path)
+    values = _parse_yaml(_read_text(path, name), where=name)
+    kind, version = values.get("kind"), values.get("apiVersion")
+    if kind is None or version is None:
+        missing = "kind" if kind is None else "apiVersion"
+        raise InvalidInput(
+            f"{name} is no manifest: it has no `{missing}`",
+            field=missing,
+            remedy=f"{_HEAD}, `metadata.name`, and put the settings below `spec`",
+        )
+    if kind != RUN_KIND or version != API_VERSION:
+        raise InvalidInput(
+            f"{name} is a {kind!s:.80} of {version!s:.80}, which this command does not run",
+            field="kind" if kind != RUN_KIND else "apiVersion",
+            remedy=_HEAD,
+        )
+    values.pop("status", None)  # what `kubectl get -o yaml` shows beside the spec
+    return _Layer(name, values)
 
 
 def _load_profile(name: str) -> _Layer:
     """Values of a profile. Raises InvalidInput naming the profiles there are."""
+    name = name or PROFILES[0]
     if name not in PROFILES:
         raise InvalidInput(
-            f"profile: {name!r} is unknown",
-            field="profile",
+            f"spec.profile: {name!r} is unknown",
+            field="spec.profile",
             remedy="use one of: " + ", ".join(PROFILES),
         )
     text = (importlib.resources.files("seal") / "profiles" / f"{name}.yaml").read_text(
@@ -97,42 +159,57 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _read_yaml(path: Path) -> Tree:
+def _read_text(path: Path, name: str) -> str:
     with file_errors(path):
-        if path.is_dir():
-            raise InvalidInput(f"{path} is a directory", remedy="give a YAML file")
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise InvalidInput(
-                f"{path} has more than {MAX_CONFIG_BYTES} bytes",
-                remedy="give the config file, not the dataset",
-            )
-        content = path.read_bytes()
+        if path == STANDARD_INPUT:
+            content = sys.stdin.buffer.read(MAX_CONFIG_BYTES + 1)
+        else:
+            if path.is_dir():
+                raise InvalidInput(f"{name} is a directory", remedy="give a YAML file")
+            with path.open("rb") as handle:
+                content = handle.read(MAX_CONFIG_BYTES + 1)
+    if len(content) > MAX_CONFIG_BYTES:
+        raise InvalidInput(
+            f"{name} has more than {MAX_CONFIG_BYTES} bytes",
+            remedy="give the manifest, not the dataset",
+        )
     try:
-        return _parse_yaml(content.decode("utf-8"), where=str(path))
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidInput(
-            f"{path} is not UTF-8 at byte {error.start}", remedy="save it as UTF-8 text"
+            f"{name} is not UTF-8 at byte {error.start}", remedy="save it as UTF-8 text"
         ) from error
 
 
 def _parse_yaml(text: str, *, where: str) -> Tree:
     try:
-        tree = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a subclass of SafeLoader
-    except yaml.YAMLError as error:
+        trees = list(yaml.load_all(text, Loader=_UniqueKeyLoader))
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that is none
         raise InvalidInput(
             f"{where} is no valid YAML: {_yaml_problem(error)}", remedy="correct that line"
         ) from error
+    except RecursionError as error:
+        raise InvalidInput(
+            f"{where} is nested too deeply", remedy="write the manifest plainly"
+        ) from error
+    trees = [tree for tree in trees if tree is not None]
+    if len(trees) > 1:
+        raise InvalidInput(
+            f"{where} holds {len(trees)} YAML documents; a run is one",
+            remedy="give each run a file of its own, without `---` between them",
+        )
+    tree = trees[0] if trees else None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise InvalidInput(
             f"{where} holds no mapping of fields",
-            remedy="write `field: value` lines, for example `rounds: 1`",
+            remedy=f"{_HEAD}, then `field: value` lines",
         )
     return tree
 
 
-def _yaml_problem(error: yaml.YAMLError) -> str:
+def _yaml_problem(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
@@ -143,31 +220,52 @@ def _nested(overrides: Mapping[str, object]) -> Tree:
     """Dotted keys to nested mappings; None values are left out."""
     tree: Tree = {}
     for key, value in overrides.items():
+        if value is None:
+            continue
+        nested = value
         for part in reversed(key.split(".")):
-            value = {part: value}
-        tree = _merge(tree, value)  # type: ignore[arg-type]
+            nested = {part: nested}
+        tree = _laid_over(tree, nested if isinstance(nested, Mapping) else {})
     return tree
 
 
-def _merge(under: Tree, over: Mapping[str, object]) -> Tree:
-    """Lay one tree over another.
-
-    A mapping is merged field by field, anything else replaces; None (an empty section) changes
-    nothing.
-    """
+def _merge(under: Tree, over: Mapping[str, object], kind: type[BaseModel]) -> Tree:
+    """Lay one tree over another, where an empty section of a known name changes nothing."""
+    known = dict(_aliases(kind))
+    given = {key: value for key, value in over.items() if value is not None or key not in known}
     merged = dict(under)
-    for key, value in over.items():
-        below = merged.get(key)
-        if value is None and (below is not None or key in RunSpec.model_fields):
-            continue
-        if isinstance(value, Mapping):
-            merged[key] = _merge(below if isinstance(below, dict) else {}, value)
+    for key, value in given.items():
+        section, below = known.get(key), merged.get(key)
+        if isinstance(value, Mapping) and section is not None:
+            merged[key] = _merge(below if isinstance(below, dict) else {}, value, section)
         else:
             merged[key] = value
     return merged
 
 
-def _refusal(error: ValidationError, layers: tuple[_Layer, ...]) -> InvalidInput:
+def _laid_over(under: Tree, over: Mapping[str, object]) -> Tree:
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = (
+            _laid_over(below, value)
+            if isinstance(below, dict) and isinstance(value, Mapping)
+            else value
+        )
+    return merged
+
+
+def _aliases(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel] | None]]:
+    """The fields as files write them, each with the model of its section if it is one."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        section = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+        yield field.alias or name, section
+
+
+def _refusal(
+    error: ValidationError, layers: tuple[_Layer, ...], kind: type[BaseModel]
+) -> InvalidInput:
     """All that pydantic found, the first in full with its remedy."""
     details = error.errors(include_url=False)
     shown = [
@@ -176,7 +274,9 @@ def _refusal(error: ValidationError, layers: tuple[_Layer, ...]) -> InvalidInput
     ]
     if len(details) > _SHOWN_ERRORS:
         shown.append(f"and {len(details) - _SHOWN_ERRORS} more")
-    return InvalidInput("; ".join(shown), field=_field(details[0]), remedy=_remedy(details[0]))
+    return InvalidInput(
+        "; ".join(shown), field=_field(details[0]), remedy=_remedy(details[0], kind)
+    )
 
 
 def _field(detail: ErrorDetails) -> str:
@@ -186,10 +286,10 @@ def _field(detail: ErrorDetails) -> str:
 def _location(detail: ErrorDetails) -> tuple[int | str, ...]:
     """Where the fault lies.
 
-    Pydantic reports without a place what two fields break together; our own refusals name it.
+    Pydantic reports at their section what two fields together break; our own refusals name it.
     """
     refused = _refused(detail)
-    return tuple(refused.field.split(".")) if refused else detail["loc"]
+    return (*detail["loc"], *(refused.field.split(".") if refused else ()))
 
 
 def _refused(detail: ErrorDetails) -> InvalidInput | None:
@@ -222,33 +322,39 @@ def _problem(detail: ErrorDetails) -> str:
     return f"{detail['msg']}, got {value if len(value) <= 80 else value[:77] + '...'}"
 
 
-def _remedy(detail: ErrorDetails) -> str:
+def _remedy(detail: ErrorDetails, kind: type[BaseModel]) -> str:
     if refused := _refused(detail):
         return refused.remedy
+    *parents, wrong = [str(part) for part in detail["loc"]]
+    if detail["type"] == "missing":
+        return f"add `{_field(detail)}`"
     if detail["type"] != "extra_forbidden":
         return "correct the value"
-    wrong, *parents = reversed([str(part) for part in detail["loc"]])
-    here = _model_at(list(reversed(parents)))
-    prefix = "".join(f"{parent}." for parent in reversed(parents))
-    if near := difflib.get_close_matches(wrong, here.model_fields, n=1):
+    here = [alias for alias, _ in _aliases(_model_at(parents, kind))]
+    prefix = "".join(f"{parent}." for parent in parents)
+    if near := difflib.get_close_matches(_plain(wrong), here, n=1):
         return f"did you mean {prefix}{near[0]}?"
-    if elsewhere := [path for path in _all_fields(RunSpec) if path.rsplit(".", 1)[-1] == wrong]:
+    everywhere = list(_all_fields(kind))
+    if elsewhere := [path for path in everywhere if path.rsplit(".", 1)[-1] == _plain(wrong)]:
         return "did you mean " + " or ".join(elsewhere) + "?"
-    return f"the fields of {prefix.rstrip('.') or 'a run'} are: " + ", ".join(here.model_fields)
+    return f"the fields of {prefix.rstrip('.') or 'it'} are: " + ", ".join(here)
 
 
-def _model_at(path: list[str]) -> type[BaseModel]:
-    model: type[BaseModel] = RunSpec
+def _plain(name: str) -> str:
+    """A field as it would be written, from one written with underscores or dashes."""
+    first, *others = name.replace("-", "_").split("_")
+    return first + "".join(part.capitalize() for part in others)
+
+
+def _model_at(path: list[str], model: type[BaseModel]) -> type[BaseModel]:
     for part in path:
-        annotation = model.model_fields[part].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
+        model = dict(_aliases(model)).get(part) or model
     return model
 
 
 def _all_fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Dotted paths of all fields, sections included."""
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _all_fields(field.annotation, f"{prefix}{name}.")
+    for alias, section in _aliases(model):
+        yield prefix + alias
+        if section is not None:
+            yield from _all_fields(section, f"{prefix}{alias}.")

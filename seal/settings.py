@@ -1,9 +1,10 @@
 """The configuration of a run, as pydantic models.
 
-A docstring with the unit under each field, unknown fields refused. A run's config file holds any
-part of `RunSpec`; what it leaves out comes from its profile (`seal/profiles/*.yaml`): `embedded` is
-tuned for the 135M model on a CPU, `published` holds the numbers of the paper (arXiv 2506.10943,
-appendix B) for 7B models on GPUs. This module is light: no torch, no network.
+A docstring with the unit under each field, unknown fields refused, integers bounded. A manifest's
+`spec` holds any part of `RunSpec`; what it leaves out comes from its profile
+(`seal/profiles/*.yaml`): `embedded` is tuned for the 135M model on a CPU, `published` holds the
+numbers of the paper (arXiv 2506.10943, appendix B) for 7B models on GPUs. Files write the fields in
+camelCase, as Kubernetes does. This module is light: no torch, no network.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
 
 from seal.errors import InvalidInput
-from seal.restem.racing import rung_sizes
+from seal.restem.racing import RacingScore, rung_sizes
 
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -29,9 +31,9 @@ PromptFamily = Literal[
 PromptFormat = Literal["base", "chat"]
 QuestionFormat = Literal["few-shot", "plain", "chat"]
 GraderName = Literal["exact", "contains", "f1", "logprob"]
-RacingScore = Literal["reward", "logprob"]
 ComputeType = Literal["auto", "bfloat16", "float32"]
-Positive = Annotated[int, Field(ge=1)]
+MAX_SEED = 2**63 - 1
+"""A seed fits the 64-bit integer that Kubernetes and protobuf know."""
 
 
 def _yaml_switch(value: object) -> object:
@@ -47,10 +49,24 @@ class Settings(BaseModel):
     )
 
 
-class LoraSettings(Settings):
+class FileSettings(Settings):
+    """Base of the settings that stand in files: there, and in every dump, camelCase.
+
+    Python code writes the fields' own names; a file is validated by alias alone.
+    """
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
+
+
+class LoraSettings(FileSettings):
     """Shape of a LoRA adapter (arXiv 2106.09685)."""
 
-    rank: Positive = 32
+    rank: int = Field(default=32, ge=1, le=1024)
     """Rank r."""
     alpha: float = Field(default=64.0, gt=0)
     """Scale numerator: the update is alpha / rank * B A."""
@@ -58,7 +74,7 @@ class LoraSettings(Settings):
     """Names of the linear layers that get an adapter."""
 
 
-class OptimizerSettings(Settings):
+class OptimizerSettings(FileSettings):
     """AdamW over the adapter's weights."""
 
     learning_rate: float = Field(default=1e-3, gt=0, le=1.0)
@@ -81,27 +97,27 @@ class OptimizerSettings(Settings):
     system does with 2,048: for comparison, at its cost."""
 
 
-class EditSettings(Settings):
+class EditSettings(FileSettings):
     """How the policy is asked for self-edits."""
 
     family: PromptFamily = "implications"
     """Prompt family."""
     format: PromptFormat = "base"
     """Continuation prompt (base models) or the model's chat template."""
-    k: Positive = 5
+    k: int = Field(default=5, ge=1, le=1024)
     """Candidates per context in a rollout."""
     temperature: float = Field(default=1.0, ge=0)
     """Softmax temperature; 0 is greedy."""
     top_p: float = Field(default=0.95, gt=0, le=1)
     """Nucleus mass."""
-    max_tokens: Positive = 512
+    max_tokens: int = Field(default=512, ge=1, le=131_072)
     """Upper bound of new tokens per edit."""
 
 
-class ExampleSettings(Settings):
+class ExampleSettings(FileSettings):
     """How an edit becomes training examples."""
 
-    passage_repeats: int = Field(default=1, ge=0)
+    passage_repeats: int = Field(default=1, ge=0, le=1000)
     """How often the passage itself is appended to the examples."""
     question_answer: Literal["document", "prompted"] = "document"
     """A question-answer pair as one document (as published), or as prompt and completion in the
@@ -109,13 +125,13 @@ class ExampleSettings(Settings):
     grounded_answers: bool = False
     """Drop a question-answer pair whose answer does not stand in the passage, or stands in its
     question: a check of what a small model makes up."""
-    max_examples: Positive = 128
+    max_examples: int = Field(default=128, ge=1, le=10_000)
     """Examples taken from one edit; what is beyond is dropped."""
-    max_characters: Positive = 4000
+    max_characters: int = Field(default=4000, ge=1, le=1_000_000)
     """Characters of one example; a longer one is cut at a word."""
 
 
-class InnerLoopSettings(Settings):
+class InnerLoopSettings(FileSettings):
     """Training of one candidate's adapter."""
 
     lora: LoraSettings = LoraSettings()
@@ -124,7 +140,7 @@ class InnerLoopSettings(Settings):
     """How it is trained."""
     examples: ExampleSettings = ExampleSettings()
     """What it is trained on."""
-    repeats: Positive = 3
+    repeats: int = Field(default=3, ge=1, le=100)
     """Trainings per candidate, each with its own seeds; the reward is their mean."""
     racing: tuple[int, ...] = ()
     """In a rollout, how many candidates of a context are trained again after each repeat but the
@@ -138,7 +154,7 @@ class InnerLoopSettings(Settings):
     that it costs nothing and saves nothing. Later repeats rank by the mean reward."""
 
 
-class EvaluationSettings(Settings):
+class EvaluationSettings(FileSettings):
     """How an adapted model is asked and graded."""
 
     question_format: QuestionFormat = "plain"
@@ -146,11 +162,11 @@ class EvaluationSettings(Settings):
     format is not counted as knowledge."""
     grader: GraderName = "contains"
     """What the reward is the mean of."""
-    max_tokens: Positive = 64
+    max_tokens: int = Field(default=64, ge=1, le=32_768)
     """Upper bound of new tokens per answer."""
 
 
-class ImproveSettings(Settings):
+class ImproveSettings(FileSettings):
     """The M-step: supervised finetuning of the policy on the kept (prompt, edit) pairs."""
 
     lora: LoraSettings = LoraSettings(rank=64, alpha=128.0, target_modules=ALL_PROJECTIONS)
@@ -160,27 +176,27 @@ class ImproveSettings(Settings):
     start: Literal["policy", "base"] = "policy"
     """`policy`: train on top of the last policy and export both as one adapter; `base`: train anew
     from the base model."""
-    keep_per_context: Positive = 1
+    keep_per_context: int = Field(default=1, ge=1, le=1024)
     """Best edits kept per context."""
     checkpoint_every_seconds: float = Field(default=60.0, ge=0, le=86_400)
     """Seconds between two checkpoints of the training, from which an interrupted one goes on; 0
     keeps none."""
 
 
-class ValidationSettings(Settings):
+class ValidationSettings(FileSettings):
     """Measuring a policy on held-out contexts."""
 
-    edits_per_context: Positive = 1
+    edits_per_context: int = Field(default=1, ge=1, le=1024)
     """Edits sampled per validation context; the context's score is their mean."""
     gold_bound: bool = False
     """Also train on the gold question-answer pairs, once: the upper bound. Never shown to the
     policy."""
-    retained_queries: int = Field(default=4, ge=0)
+    retained_queries: int = Field(default=4, ge=0, le=1000)
     """Open-book questions of the retained set asked of every adapted model, to measure
     forgetting."""
 
 
-class DataSettings(Settings):
+class DataSettings(FileSettings):
     """Where the contexts come from.
 
     SQuAD-style JSON or JSONL, a path or `corpus://NAME` for the embedded corpus.
@@ -192,41 +208,41 @@ class DataSettings(Settings):
     """Held-out contexts."""
     retained: str = "corpus://retained"
     """Passages for open-book questions; empty for none."""
-    train_contexts: int = Field(default=0, ge=0)
+    train_contexts: int = Field(default=0, ge=0, le=10_000_000)
     """Contexts a round takes from the training set; 0 takes all."""
-    validation_contexts: int = Field(default=0, ge=0)
+    validation_contexts: int = Field(default=0, ge=0, le=10_000_000)
     """Validation contexts taken from the start of the file; 0 takes all."""
 
 
-class EngineSettings(Settings):
+class EngineSettings(FileSettings):
     """One engine: a frozen base model and its slots."""
 
-    slots: int = Field(default=16, ge=0)
+    slots: int = Field(default=16, ge=0, le=4096)
     """Adapters trained at once; 0 for an engine that trains nothing."""
     dtype: ComputeType = "auto"
     """Compute type; masters and optimiser state are always float32. `auto`: bfloat16 where the
     device multiplies it in hardware, else float32."""
     device: str = "cpu"
     """torch device."""
-    threads: int = Field(default=0, ge=0)
+    threads: int = Field(default=0, ge=0, le=4096)
     """CPU threads that the engine computes with; 0 takes torch's default, the cores or
     OMP_NUM_THREADS."""
-    max_rank: Positive = 128
+    max_rank: int = Field(default=128, ge=1, le=1024)
     """Largest LoRA rank that is accepted."""
-    max_row_tokens: Positive = 2048
+    max_row_tokens: int = Field(default=2048, ge=1, le=1_048_576)
     """Longest training example, tokens."""
-    max_pass_tokens: Positive = 2048
+    max_pass_tokens: int = Field(default=2048, ge=1, le=16_777_216)
     """Tokens of one forward and backward pass, within half a row; a larger step is cut into
     several."""
-    evaluation_rows: Positive = 192
+    evaluation_rows: int = Field(default=192, ge=1, le=65_536)
     """Rows decoded at once in an evaluation."""
-    generation_rows: Positive = 64
+    generation_rows: int = Field(default=64, ge=1, le=65_536)
     """Rows sampled at once."""
-    max_queue: Positive = 1024
+    max_queue: int = Field(default=1024, ge=1, le=10_000_000)
     """Requests of each kind that may wait; more are refused with RESOURCE_EXHAUSTED."""
     stall_seconds: float = Field(default=600.0, gt=0)
     """The engine counts as broken once work waits and no step has ended for so long."""
-    memory_bytes: int = Field(default=0, ge=0)
+    memory_bytes: int = Field(default=0, ge=0, le=2**50)
     """Bytes that the engine may take, base model included; 0 takes what the device has free. A
     setting that needs more is refused."""
     gradient_checkpointing: Annotated[
@@ -236,22 +252,20 @@ class EngineSettings(Settings):
     passes that do not fit otherwise."""
 
 
-class RunSpec(Settings):
-    """One ReST^EM run."""
+class RunSpec(FileSettings):
+    """The algorithm of one ReST^EM run; where and how it is computed is no part of it."""
 
-    name: str = Field(default="run", pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")
-    """Name of the run: a DNS label of at most 40 characters."""
     profile: Literal["embedded", "published"] = "embedded"
-    """Where the fields that the file leaves out come from."""
-    seed: int = Field(default=0, ge=0)
+    """Where the fields that the manifest leaves out come from."""
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Every sample, shuffle and initial weight derives from it."""
     model: str = "smollm2-135m"
     """Base model: an embedded name, a path, `file://` or `hf://org/model[@revision]`."""
     domain: Literal["knowledge"] = "knowledge"
     """What is learnt."""
-    rounds: int = Field(default=2, ge=0)
+    rounds: int = Field(default=2, ge=0, le=1000)
     """ReST^EM rounds; 0 only measures the base policy."""
-    shards: Positive = 1
+    shards: int = Field(default=1, ge=1, le=10_000)
     """Parts into which the contexts of a stage are cut; each is one task or Job index."""
     data: DataSettings = DataSettings()
     """Contexts."""
@@ -265,18 +279,16 @@ class RunSpec(Settings):
     """M-step."""
     validation: ValidationSettings = ValidationSettings()
     """Validation."""
-    engine: EngineSettings = EngineSettings()
-    """Engine of local mode."""
 
     @model_validator(mode="after")
     def _racing_fits(self) -> Self:
-        """A race runs from `edit.k` over `inner.repeats` to at least `improve.keep_per_context`."""
+        """A race runs from `edit.k` over `inner.repeats` to at least `improve.keepPerContext`."""
         racing, keep = self.inner.racing, self.improve.keep_per_context
         rung_sizes(self.edit.k, repeats=self.inner.repeats, survivors=racing)
         if racing and keep > racing[-1]:
             raise InvalidInput(
                 f"{keep} edits of a context cannot be kept where {racing[-1]} end the race",
-                field="improve.keep_per_context",
+                field="improve.keepPerContext",
                 remedy=f"keep {racing[-1]} or fewer, or let more end inner.racing",
             )
         return self

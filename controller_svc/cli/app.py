@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TextIO, cast
@@ -27,9 +29,9 @@ DEMO_HELP = (
 )
 RUN_HELP = (
     "Run ReST^EM on your own passages and questions.\n\n"
-    "Needs a config file; `rounds: 1` is one. Options here win over the file. Everything that is "
-    "finished is kept at once: "
-    "a run that was stopped or killed goes on with --resume."
+    "Needs a manifest of kind RestEMRun, the same that a cluster takes (examples/ has some). "
+    "Options here win over the file. Everything that is finished is kept at once: a run "
+    "that was stopped or killed goes on with --resume."
 )
 REPORT_HELP = (
     "Make the report of a run again and show its result.\n\n"
@@ -37,6 +39,8 @@ REPORT_HELP = (
     "--output json it prints "
     "all of report.json."
 )
+
+_EXAMPLES = {"--set": "--set inner.repeats=3", "--engine": "--engine slots=8"}
 
 app = typer.Typer(
     name="seal",
@@ -84,6 +88,15 @@ ResumeOption = Annotated[
 ]
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="Download nothing: the model has to be on this machine.")
+]
+
+EngineOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine",
+        metavar="FIELD=VALUE",
+        help="Set a field of this machine's engine, for example --engine slots=8. Repeatable.",
+    ),
 ]
 
 
@@ -139,19 +152,14 @@ def demo(
     resume: ResumeOption = False,
     output: OutputOption = Output.TABLE,
     offline: OfflineOption = False,
+    engine: EngineOption = None,
 ) -> None:
     """Train a self-edit policy on a real small model, on this machine."""
-    from importlib import resources
-
     from controller_svc.cli.execute import DEMO_NAMES, TimeLimit, execute
-    from seal.config import load_run_spec
+    from seal.config import load_engine, load_run
 
-    name = DEMO_NAMES[quick]
-    if quick:
-        with resources.as_file(resources.files("seal") / "profiles" / "quick.yaml") as overlay:
-            spec = load_run_spec(overlay, {"name": name})
-    else:
-        spec = load_run_spec(None, {"name": name})
+    with demo_manifest(DEMO_NAMES[quick]) as path:
+        manifest = load_run(path)
     fast, slow = DEMO_LIMITS_MINUTES[quick]
     limit = TimeLimit(
         fast_minutes=fast,
@@ -160,7 +168,8 @@ def demo(
         slow_teraflops=SLOW_TERAFLOPS,
     )
     execute(
-        spec,
+        manifest,
+        engine=load_engine(manifest.spec.profile, changes(engine or [], option="--engine")),
         root=directory,
         resume=resume,
         offline=offline,
@@ -175,8 +184,9 @@ def run(
     config: Annotated[
         Path,
         typer.Argument(
-            metavar="CONFIG.yaml",
-            help="Settings of the run; what it leaves out comes from its profile.",
+            metavar="FILE",
+            help="Manifest of the run (kind RestEMRun), `-` for standard input; what it leaves "
+            "out comes from its profile.",
         ),
     ],
     dataset: Annotated[
@@ -208,7 +218,7 @@ def run(
         typer.Option(
             "--set",
             metavar="FIELD=VALUE",
-            help="Set any field of the config, for example --set inner.repeats=3. Repeatable.",
+            help="Set any field of the manifest, for example --set inner.repeats=3. Repeatable.",
         ),
     ] = None,
     root: Annotated[
@@ -221,19 +231,22 @@ def run(
     resume: ResumeOption = False,
     output: OutputOption = Output.TABLE,
     offline: OfflineOption = False,
+    engine: EngineOption = None,
 ) -> None:
     """Run ReST^EM on your own passages and questions."""
     from controller_svc.cli.execute import execute
-    from seal.config import load_run_spec
+    from seal.config import load_engine, load_run
 
-    named = {"data.train": dataset, "data.validation": validation, "model": model, "name": name}
-    spec = load_run_spec(
-        config,
-        changes(change or [])
-        | {field: value for field, value in named.items() if value is not None},
-    )
+    named = {
+        "spec.data.train": dataset,
+        "spec.data.validation": validation,
+        "spec.model": model,
+        "metadata.name": name,
+    }
+    manifest = load_run(config, changes(change or []) | named)
     execute(
-        spec,
+        manifest,
+        engine=load_engine(manifest.spec.profile, changes(engine or [], option="--engine")),
         root=root,
         resume=resume,
         offline=offline,
@@ -248,7 +261,7 @@ def report(
         str,
         typer.Argument(
             metavar="RUN_DIR",
-            help="Directory or URI of a run, finished or not: it holds spec.json.",
+            help="Directory or URI of a run, finished or not: it holds run.json.",
         ),
     ],
     output: OutputOption = Output.TABLE,
@@ -291,7 +304,16 @@ def list_(output: OutputOption = Output.TABLE) -> None:
     list_models(as_json=output is Output.JSON)
 
 
-def changes(settings: list[str]) -> dict[str, object]:
+@contextmanager
+def demo_manifest(name: str) -> Iterator[Path]:
+    """The file of a demo's run."""
+    from importlib import resources
+
+    with resources.as_file(resources.files("seal") / "profiles" / f"{name}.yaml") as path:
+        yield path
+
+
+def changes(settings: list[str], *, option: str = "--set") -> dict[str, object]:
     """`FIELD=VALUE` settings, values read as YAML.
 
     Raises:
@@ -304,15 +326,15 @@ def changes(settings: list[str]) -> dict[str, object]:
         field, separator, value = setting.partition("=")
         if not separator or not field.strip():
             raise InvalidInput(
-                f"--set {setting}: there is no FIELD=VALUE",
-                field="--set",
-                remedy="write for example --set inner.repeats=3",
+                f"{option} {setting}: there is no FIELD=VALUE",
+                field=option,
+                remedy=f"write for example {_EXAMPLES[option]}",
             )
         try:
             found[field.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise InvalidInput(
-                f"--set {setting}: the value is no valid YAML",
+                f"{option} {setting:.200}: the value is no valid YAML",
                 field=field,
                 remedy="put it into quotes",
             ) from error

@@ -29,7 +29,8 @@ from controller_svc.worker.task import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.errors import ERROR_CLASSES, Conflict, Internal, PreconditionFailed, Transient
 from seal.report.formats import duration
-from seal.settings import EngineSettings, RunSpec
+from seal.resources import RestEMRun
+from seal.settings import EngineSettings
 
 DEMO_NAMES = ("demo", "demo-quick")
 """Names of the demo's runs, in full and quick."""
@@ -56,8 +57,9 @@ class TimeLimit:
 
 
 def execute(
-    spec: RunSpec,
+    manifest: RestEMRun,
     *,
+    engine: EngineSettings,
     root: str,
     resume: bool,
     offline: bool,
@@ -65,7 +67,7 @@ def execute(
     again: str,
     limit: TimeLimit | None = None,
 ) -> None:
-    """Run a spec and show its report. `again`: the command that goes on with the run.
+    """Run a manifest and show its report. `again`: the command that goes on with the run.
 
     Raises:
         SealError: from `check_run`, from loading the model, or from the report.
@@ -73,22 +75,29 @@ def execute(
     """
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries would run through ours
     started = time.monotonic()
-    tracker = StageTracker(spec)
+    tracker = StageTracker(manifest.spec)
     try:
-        _refuse_repetition(spec, root=root, resume=resume, again=again)
-        status = asyncio.run(check_run(spec, root=root, resume=resume))
+        _refuse_repetition(manifest.name, root=root, resume=resume, again=again)
+        status = asyncio.run(check_run(manifest, root=root, resume=resume))
         if status is None or status.phase is not Phase.COMPLETE:
             with open_screen(tracker, bars=not as_json) as screen:
-                minutes = _measure(spec, root, screen, limit)
+                minutes = _measure(manifest.name, engine, root, screen, limit)
                 status = asyncio.run(
-                    _run(spec, root=root, resume=resume, offline=offline, screen=screen)
+                    _run(
+                        manifest,
+                        engine=engine,
+                        root=root,
+                        resume=resume,
+                        offline=offline,
+                        screen=screen,
+                    )
                 )
                 if minutes and status.phase is Phase.COMPLETE:
                     screen.say(
                         f"Ended after {duration(time.monotonic() - started)}; the limit is "
                         f"{minutes} min."
                     )
-        print_report(write_report(ArtifactStore(root), spec.name), as_json=as_json)
+        print_report(write_report(ArtifactStore(root), manifest.name), as_json=as_json)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         complain("all that is finished is kept; go on with:", again, label="stopped")
@@ -97,32 +106,34 @@ def execute(
         raise typer.Exit(_tell_failure(status, again))
 
 
-def _refuse_repetition(spec: RunSpec, *, root: str, resume: bool, again: str) -> None:
+def _refuse_repetition(run: str, *, root: str, resume: bool, again: str) -> None:
     """A run that exists is not begun anew; the remedy is a command to copy.
 
     Raises:
         Conflict: it exists.
     """
-    if not resume and ArtifactStore(root).exists(f"{spec.name}/spec.json"):
-        other = "--dir" if spec.name in DEMO_NAMES else "--name or --root"
+    if not resume and ArtifactStore(root).exists(f"{run}/run.json"):
+        other = "--dir" if run in DEMO_NAMES else "--name or --root"
         raise Conflict(
-            f"run {spec.name!r} exists already in {root}",
+            f"run {run!r} exists already in {root}",
             remedy=f"go on with it:  {again}  or begin another one with {other}",
         )
 
 
-def _measure(spec: RunSpec, root: str, screen: Screen, limit: TimeLimit | None) -> int:
+def _measure(
+    run: str, engine: EngineSettings, root: str, screen: Screen, limit: TimeLimit | None
+) -> int:
     """Measure the machine, leave the figures with the run and give the minutes that follow.
 
     They are 0 without a limit.
     """
-    dtype, teraflops = _gemm_peak(spec.engine)
-    machine = describe_machine(device=spec.engine.device, dtype=dtype, gemm_teraflops=teraflops)
-    ArtifactStore(root).write_json(f"{spec.name}/machine.json", machine)
+    dtype, teraflops = _gemm_peak(engine)
+    machine = describe_machine(device=engine.device, dtype=dtype, gemm_teraflops=teraflops)
+    ArtifactStore(root).write_json(f"{run}/machine.json", machine)
     minutes = limit.minutes(teraflops) if limit else 0
     so = f": it is to end within {minutes} min" if minutes else ""
     screen.say(
-        f"{spec.name}: {machine.cores} cores, computing in {dtype}, measured GEMM peak "
+        f"{run}: {machine.cores} cores, computing in {dtype}, measured GEMM peak "
         f"{teraflops:.2f} TFLOP/s{so}"
     )
     return minutes
@@ -153,19 +164,27 @@ def _gemm_peak(engine: EngineSettings) -> tuple[str, float]:
         raise PreconditionFailed(
             message,
             field="engine.device",
-            remedy="choose another one, for example --set engine.device=cpu",
+            remedy="choose another one, for example --engine device=cpu",
         ) from error
 
 
 async def _run(
-    spec: RunSpec, *, root: str, resume: bool, offline: bool, screen: Screen
+    manifest: RestEMRun,
+    *,
+    engine: EngineSettings,
+    root: str,
+    resume: bool,
+    offline: bool,
+    screen: Screen,
 ) -> RunStatus:
     """The run on services that live as long as it does."""
     try:
-        async with _services(spec, root=root, offline=offline, screen=screen) as addresses:
+        async with _services(
+            manifest.spec.model, engine=engine, root=root, offline=offline, screen=screen
+        ) as addresses:
             try:
                 return await run_local(
-                    spec, root=root, services=addresses, resume=resume, progress=screen
+                    manifest, root=root, services=addresses, resume=resume, progress=screen
                 )
             except asyncio.CancelledError:
                 _stopping(screen)  # before the services are stopped, which may take a while
@@ -191,13 +210,13 @@ def _stop_at_once(number: int, frame: FrameType | None) -> None:
 
 @asynccontextmanager
 async def _services(
-    spec: RunSpec, *, root: str, offline: bool, screen: Screen
+    model: str, *, engine: EngineSettings, root: str, offline: bool, screen: Screen
 ) -> AsyncIterator[ServiceAddresses]:
     """Model and services in this process."""
     from controller_svc.local.services import local_services  # loads torch
 
     async with local_services(
-        spec.model, root=root, engine=spec.engine, offline=offline, on_download=screen.on_download
+        model, root=root, engine=engine, offline=offline, on_download=screen.on_download
     ) as services:
         yield services.addresses
 

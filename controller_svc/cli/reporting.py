@@ -46,10 +46,10 @@ def locate_run(directory: str) -> tuple[ArtifactStore, str]:
     if root in ("", "file://"):
         raise NotFound(f"{directory} holds no run", remedy=NAME_A_RUN)
     store = ArtifactStore(root)
-    if not store.exists(f"{name}/spec.json"):
+    if not store.exists(f"{name}/run.json"):
         runs = [path.split("/")[-2] for path in _specs_below(store, name)]
         near = f"did you mean {directory.rstrip('/')}/{runs[0]}?" if runs else NAME_A_RUN
-        raise NotFound(f"{directory} holds no run: there is no spec.json in it", remedy=near)
+        raise NotFound(f"{directory} holds no run: there is no run.json in it", remedy=near)
     return store, name
 
 
@@ -57,7 +57,7 @@ def _specs_below(store: ArtifactStore, name: str) -> list[str]:
     return [
         path
         for path in store.list(name)
-        if path.count("/") == name.count("/") + 2 and path.endswith("/spec.json")
+        if path.count("/") == name.count("/") + 2 and path.endswith("/run.json")
     ]
 
 

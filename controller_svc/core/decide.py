@@ -92,9 +92,9 @@ def shards(spec: RunSpec, stage: Stage) -> int:
     return 1 if stage is Stage.IMPROVE else spec.shards
 
 
-def new_status(spec: RunSpec) -> RunStatus:
+def new_status(spec: RunSpec, *, run: str) -> RunStatus:
     """The status of a run that has not started."""
-    return RunStatus(run=spec.name, spec_sha256=spec_digest(spec))
+    return RunStatus(run=run, spec_sha256=spec_digest(spec))
 
 
 def decide(
@@ -117,7 +117,7 @@ def reopen(spec: RunSpec, status: RunStatus, *, now_seconds: float = 0.0) -> Run
     again = tuple(
         task
         if task.state is TaskState.SUCCEEDED
-        else _first_attempt(spec, task.round, task.stage, task.shard)
+        else _first_attempt(status.run, task.round, task.stage, task.shard)
         for task in status.tasks
     )
     counters = _count(
@@ -260,7 +260,9 @@ def _enter(
     spec: RunSpec, status: RunStatus, round: int, stage: Stage, observed: Observed
 ) -> RunStatus:
     """The status with the tasks of (round, stage) wanted."""
-    tasks = tuple(_first_attempt(spec, round, stage, shard) for shard in range(shards(spec, stage)))
+    tasks = tuple(
+        _first_attempt(status.run, round, stage, shard) for shard in range(shards(spec, stage))
+    )
     counters = _count(status.counters, tasks_started=len(tasks))
     status = status.model_copy(
         update={"round": round, "stage": stage, "tasks": tasks, "counters": counters}
@@ -271,9 +273,9 @@ def _enter(
     )
 
 
-def _first_attempt(spec: RunSpec, round: int, stage: Stage, shard: int) -> TaskStatus:
+def _first_attempt(run: str, round: int, stage: Stage, shard: int) -> TaskStatus:
     name = task_name(
-        run=spec.name, round=round, stage=stage, shard=_shard_in_name(stage, shard), attempt=1
+        run=run, round=round, stage=stage, shard=_shard_in_name(stage, shard), attempt=1
     )
     return TaskStatus(name=name, stage=stage, round=round, shard=shard, attempt=1)
 

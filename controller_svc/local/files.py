@@ -1,9 +1,9 @@
 """A local run on disk.
 
 Opening it, pinning its data, resuming it, and the lock that keeps a second process away. A run
-exists from the moment its `spec.json` is there. It is pinned to that spec and to the contexts
-beside it: a resume with another spec is refused, and a data file that changes in the meantime
-changes nothing.
+exists from the moment its `run.json` is there. It is pinned to that manifest's spec and to the
+contexts beside it: a resume with another spec is refused, and a data file that changes in the
+meantime changes nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from urllib.parse import unquote, urlsplit
 import structlog
 
 from controller_svc.core import Phase, RunStatus, new_status, reopen
-from controller_svc.worker.store import in_thread, spec_path, status_path, write_contexts
+from controller_svc.worker.store import in_thread, manifest_path, status_path, write_contexts
 from seal.artifacts import ArtifactStore
 from seal.datasets import load_contexts
 from seal.domains.base import Context
 from seal.errors import Conflict
 from seal.files import file_errors
+from seal.resources import RestEMRun
 from seal.restem.leakage import check_leakage
 from seal.settings import RunSpec
 
@@ -32,7 +33,7 @@ log = structlog.get_logger(__name__)
 MAX_FIELDS_IN_MESSAGE = 3
 
 
-async def open_run(store: ArtifactStore, spec: RunSpec, *, resume: bool) -> RunStatus:
+async def open_run(store: ArtifactStore, manifest: RestEMRun, *, resume: bool) -> RunStatus:
     """The status that a run goes on from; a new run is pinned first.
 
     Raises:
@@ -40,41 +41,42 @@ async def open_run(store: ArtifactStore, spec: RunSpec, *, resume: bool) -> RunS
         InvalidInput: a data file is refused, or a passage is on two sides.
 
     """
-    if not await check_existing(store, spec, resume=resume):
-        return await _create(store, spec)
-    status = await read_status(store, spec.name) or new_status(spec)
+    run, spec = manifest.name, manifest.spec
+    if not await check_existing(store, manifest, resume=resume):
+        return await _create(store, manifest)
+    status = await read_status(store, run) or new_status(spec, run=run)
     if status.phase is Phase.FAILED:
-        log.info("failed run taken up again", run=spec.name)
+        log.info("failed run taken up again", run=run)
         return reopen(spec, status)
     return status
 
 
-async def check_existing(store: ArtifactStore, spec: RunSpec, *, resume: bool) -> bool:
+async def check_existing(store: ArtifactStore, manifest: RestEMRun, *, resume: bool) -> bool:
     """True if the run exists and may be resumed, False if there is none.
 
     Raises:
         Conflict: it exists and `resume` is not set, or it exists with another spec.
 
     """
-    saved = await read_spec(store, spec.name)
+    saved = await read_manifest(store, manifest.name)
     if saved is None:
         return False
     if not resume:
-        status = await read_status(store, spec.name)
+        status = await read_status(store, manifest.name)
         phase = f" ({status.phase})" if status else ""
         raise Conflict(
-            f"run {spec.name!r} exists already{phase}",
+            f"run {manifest.name!r} exists already{phase}",
             remedy="go on with it by --resume, or choose another name",
         )
-    check_same_spec(saved, spec)
+    check_same_spec(saved, manifest)
     return True
 
 
-async def read_spec(store: ArtifactStore, run: str) -> RunSpec | None:
-    """The spec that a run is pinned to; None if there is no such run."""
-    if not await in_thread(store.exists, spec_path(run)):
+async def read_manifest(store: ArtifactStore, run: str) -> RestEMRun | None:
+    """The manifest that a run is pinned to; None if there is no such run."""
+    if not await in_thread(store.exists, manifest_path(run)):
         return None
-    return await in_thread(store.read_json, spec_path(run), RunSpec)
+    return await in_thread(store.read_json, manifest_path(run), RestEMRun)
 
 
 async def read_status(store: ArtifactStore, run: str) -> RunStatus | None:
@@ -89,9 +91,11 @@ async def write_status(store: ArtifactStore, status: RunStatus) -> None:
     await in_thread(store.write_json, status_path(status.run), status)
 
 
-def check_same_spec(saved: RunSpec, given: RunSpec) -> None:
+def check_same_spec(saved: RestEMRun, given: RestEMRun) -> None:
     """Raises Conflict naming the first fields in which the specs differ, with both values."""
-    before, now = _flat(saved.model_dump(mode="json")), _flat(given.model_dump(mode="json"))
+    before, now = (
+        _flat(manifest.spec.model_dump(mode="json"), "spec.") for manifest in (saved, given)
+    )
     fields = [
         name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)
     ]
@@ -125,17 +129,16 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     return leaves
 
 
-async def _create(store: ArtifactStore, spec: RunSpec) -> RunStatus:
+async def _create(store: ArtifactStore, manifest: RestEMRun) -> RunStatus:
     """Pin data and spec; the spec last, as it is what makes the run exist."""
-    contexts = await in_thread(load_data, spec)
+    run = manifest.name
+    contexts = await in_thread(load_data, manifest.spec)
     for name, members in contexts.items():
-        await write_contexts(store, spec.name, name, members)
-    status = new_status(spec)
+        await write_contexts(store, run, name, members)
+    status = new_status(manifest.spec, run=run)
     await write_status(store, status)
-    await in_thread(store.write_json, spec_path(spec.name), spec)
-    log.info(
-        "run created", run=spec.name, **{name: len(members) for name, members in contexts.items()}
-    )
+    await in_thread(store.write_json, manifest_path(run), manifest)
+    log.info("run created", run=run, **{name: len(members) for name, members in contexts.items()})
     return status
 
 

@@ -34,7 +34,7 @@ from controller_svc.local.files import (
     check_existing,
     load_data,
     open_run,
-    read_spec,
+    read_manifest,
     read_status,
     run_lock,
     write_status,
@@ -50,16 +50,17 @@ from controller_svc.worker.store import in_thread
 from controller_svc.worker.task import run_task
 from seal.artifacts import ArtifactStore
 from seal.errors import Retryable, SealError, error_class
+from seal.resources import RestEMRun
 from seal.settings import RunSpec
 from seal.telemetry import metrics
 
-__all__ = ["check_run", "read_spec", "read_status", "run_local"]
+__all__ = ["check_run", "read_manifest", "read_status", "run_local"]
 
 log = structlog.get_logger(__name__)
 
 
 async def run_local(
-    spec: RunSpec,
+    manifest: RestEMRun,
     *,
     root: str | Path,
     services: ServiceAddresses,
@@ -68,7 +69,7 @@ async def run_local(
     settings: WorkerSettings = DEFAULT_SETTINGS,
     budget: AttemptBudget = DEFAULT_BUDGET,
 ) -> RunStatus:
-    """Run a spec to its end on services that are up; the final status, `Complete` or `Failed`.
+    """Run a manifest to its end on services that are up; the final status, `Complete` or `Failed`.
 
     Cancelling it (Ctrl-C under `asyncio.run`) stops the tasks and leaves a run that `resume=True`
     takes up; a run that failed is tried again by `resume=True` too. `root` is the artifact store's
@@ -82,11 +83,11 @@ async def run_local(
 
     """
     store = ArtifactStore(str(root))
-    with run_lock(store, spec.name):
-        status = await open_run(store, spec, resume=resume)
+    with run_lock(store, manifest.name):
+        status = await open_run(store, manifest, resume=resume)
         async with ServiceClients(services, settings) as clients:
             run = _LocalRun(
-                spec,
+                manifest.spec,
                 store=store,
                 clients=clients,
                 settings=settings,
@@ -94,11 +95,13 @@ async def run_local(
                 observer=progress,
             )
             status = await run.to_the_end(status)
-        await in_thread(store.remove_leftovers, spec.name, older_than_seconds=0.0)
+        await in_thread(store.remove_leftovers, manifest.name, older_than_seconds=0.0)
         return status
 
 
-async def check_run(spec: RunSpec, *, root: str | Path, resume: bool = False) -> RunStatus | None:
+async def check_run(
+    manifest: RestEMRun, *, root: str | Path, resume: bool = False
+) -> RunStatus | None:
     """The refusals of `run_local` before anything costly is loaded; nothing is written.
 
     The saved status of the run to resume, or None.
@@ -109,9 +112,9 @@ async def check_run(spec: RunSpec, *, root: str | Path, resume: bool = False) ->
 
     """
     store = ArtifactStore(str(root))
-    if await check_existing(store, spec, resume=resume):
-        return await read_status(store, spec.name)
-    await in_thread(load_data, spec)
+    if await check_existing(store, manifest, resume=resume):
+        return await read_status(store, manifest.name)
+    await in_thread(load_data, manifest.spec)
     return None
 
 

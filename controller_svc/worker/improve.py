@@ -45,13 +45,13 @@ async def improve(
         SealError: from the trainer.
 
     """
-    selection = await read_selection(store, spec.name, task.round)
+    selection = await read_selection(store, task.run, task.round)
     if selection is None:
-        records = await rollout_records(store, spec, task.round)
+        records = await rollout_records(store, task.run, spec, task.round)
         selection = select_records(
             records, round=task.round, keep_per_context=spec.improve.keep_per_context
         )
-        await write_selection(store, spec.name, selection)
+        await write_selection(store, task.run, selection)
     log.info("edits selected", kept=len(selection.kept), dropped=dict(selection.dropped))
     meter.plan(edits=0, trainings=1, queries=0, inner_loops=0)
     training = await _train(task, spec, clients, meter, selection) if selection.kept else None
@@ -75,14 +75,14 @@ async def improve(
 
 
 async def rollout_records(
-    store: ArtifactStore, spec: RunSpec, round: int
+    store: ArtifactStore, run: str, spec: RunSpec, round: int
 ) -> tuple[ContextRecord, ...]:
     """All context records of a round's rollout, ordered by context.
 
     So the number of shards does not show.
     """
     shards = [
-        ShardStore(store, run=spec.name, round=round, stage=Stage.ROLLOUT, shard=shard)
+        ShardStore(store, run=run, round=round, stage=Stage.ROLLOUT, shard=shard)
         for shard in range(spec.shards)
     ]
     parts = await asyncio.gather(*(_checked_records(shard) for shard in shards))
@@ -116,7 +116,7 @@ async def _train(
 ) -> TrainingRecord:
     """The finetuning of the policy on the kept edits."""
     request = Requests(
-        spec=spec, stage=Stage.IMPROVE, round=task.round, policy=task.policy
+        run=task.run, spec=spec, stage=Stage.IMPROVE, round=task.round, policy=task.policy
     ).improve(selection.kept)
 
     def resumed(step: int) -> None:

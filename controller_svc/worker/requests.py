@@ -51,6 +51,8 @@ class LoopKey:
 class Requests:
     """Requests of one stage of one run."""
 
+    run: str
+    """Name of the run."""
     spec: RunSpec
     stage: Stage
     round: int
@@ -72,7 +74,7 @@ class Requests:
         ).hexdigest()[:16]
         return generator_pb2.GenerateEditsRequest(
             request_id=self._id("edits", together),
-            run=self.spec.name,
+            run=self.run,
             policy=self._policy(),
             domain=self.spec.domain,
             prompt=generator_pb2.EditPrompt(family=edit.family, format=edit.format),
@@ -96,7 +98,7 @@ class Requests:
         """The training of one inner loop, on top of the policy."""
         return trainer_pb2.TrainAdapterRequest(
             request_id=self.loop_id(key),
-            run=self.spec.name,
+            run=self.run,
             policy=self._policy(),
             examples=[
                 trainer_pb2.TrainingExample(prompt=example.prompt, completion=example.completion)
@@ -120,7 +122,7 @@ class Requests:
         )
         return trainer_pb2.TrainAdapterRequest(
             request_id=self._id("policy"),
-            run=self.spec.name,
+            run=self.run,
             policy=policy,
             examples=[
                 trainer_pb2.TrainingExample(
@@ -170,7 +172,7 @@ class Requests:
         settings = self.spec.evaluation
         return evaluator_pb2.EvaluateRequest(
             request_id=name,
-            run=self.spec.name,
+            run=self.run,
             policy=self._policy(),
             adapter=None if adapter is None else adapter_message(adapter),
             domain=self.spec.domain,
@@ -192,9 +194,7 @@ class Requests:
         return policy_message(self.spec.model, self.policy)
 
     def _id(self, *parts: str | int) -> str:
-        return "/".join(
-            str(part) for part in (self.spec.name, f"r{self.round}", self.stage, *parts)
-        )
+        return "/".join(str(part) for part in (self.run, f"r{self.round}", self.stage, *parts))
 
 
 @dataclass(frozen=True)

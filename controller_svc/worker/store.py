@@ -1,6 +1,6 @@
 """Where a run's files lie in the artifact store, and how a shard commits its work.
 
-    {run}/spec.json, status.json, contexts/{train,validation,retained}.jsonl
+    {run}/run.json, status.json, contexts/{train,validation,retained}.jsonl
     {run}/stages/r{round}-{stage}/shard-{0000}/{baseline,edits,inner}/<key>.json   one small file
     per finished piece of work
                                               /retained.json, clock.json, records.jsonl, and
@@ -59,9 +59,9 @@ def key_of(context_id: str) -> str:
     return f"sha256-{hashlib.sha256(context_id.encode()).hexdigest()}"
 
 
-def spec_path(run: str) -> str:
-    """The spec that the run is pinned to."""
-    return f"{run}/spec.json"
+def manifest_path(run: str) -> str:
+    """The manifest that the run is pinned to."""
+    return f"{run}/run.json"
 
 
 def status_path(run: str) -> str:

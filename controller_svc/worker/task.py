@@ -79,7 +79,7 @@ async def run_task(
         run=task.run, round=task.round, stage=str(task.stage), shard=task.shard
     ):
         files = ShardStore(
-            store, run=spec.name, round=task.round, stage=task.stage, shard=task.shard
+            store, run=task.run, round=task.round, stage=task.stage, shard=task.shard
         )
         if (summary := await files.summary()) is not None:
             return summary
@@ -90,7 +90,9 @@ async def run_task(
                 task, spec=spec, store=store, clients=clients, clock=clock, meter=meter
             )
         else:
-            requests = Requests(spec=spec, stage=task.stage, round=task.round, policy=task.policy)
+            requests = Requests(
+                run=task.run, spec=spec, stage=task.stage, round=task.round, policy=task.policy
+            )
             bench = Bench(
                 requests=requests,
                 clients=clients,
@@ -118,7 +120,7 @@ async def run_task(
 async def rollout_plan(task: StartTask, spec: RunSpec, store: ArtifactStore) -> ShardPlan:
     """E-step: k edits for each training context of the round."""
     contexts = {
-        context.context_id: context for context in await read_contexts(store, spec.name, "train")
+        context.context_id: context for context in await read_contexts(store, task.run, "train")
     }
     chosen = plan_round(spec.seed, tuple(contexts), task.round, spec.data.train_contexts)
     k = _candidates(spec, spec.edit.k)
@@ -133,13 +135,13 @@ async def validate_plan(task: StartTask, spec: RunSpec, store: ArtifactStore) ->
 
     Round 0 also measures the bounds, which do not depend on the policy.
     """
-    contexts = await read_contexts(store, spec.name, "validation")
+    contexts = await read_contexts(store, task.run, "validation")
     bounds: tuple[Bound, ...] = ("passage", "gold") if spec.validation.gold_bound else ("passage",)
     return ShardPlan(
         contexts=shard_of(contexts, task),
         k=_candidates(spec, spec.validation.edits_per_context),
         bounds=bounds if task.round == 0 else (),
-        retained=RetainedSet.of(await read_contexts(store, spec.name, "retained")),
+        retained=RetainedSet.of(await read_contexts(store, task.run, "retained")),
         retained_per_model=spec.validation.retained_queries,
         retained_of_policy=task.shard == 0,
     )

@@ -54,6 +54,6 @@ def _check(context_ids: Sequence[str], round: int, train_contexts: int) -> None:
     if train_contexts < 0:
         raise InvalidInput(
             f"{train_contexts} contexts cannot be taken",
-            field="data.train_contexts",
+            field="data.trainContexts",
             remedy="give 0 for all, or more",
         )

@@ -18,11 +18,14 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
 from seal.restem.reward import mean, present
 
+RacingScore = Literal["reward", "logprob"]
+"""What the first rung ranks by."""
 _SAME_DIGITS = 9
 """Scores that are equal in so many decimals are equal: means of the same answers may differ in the
 last bit."""

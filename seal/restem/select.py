@@ -133,7 +133,7 @@ def select(candidates: Iterable[Candidate], *, keep_per_context: int = 1) -> Sel
     if keep_per_context < 1:
         raise InvalidInput(
             f"{keep_per_context} edits cannot be kept",
-            field="improve.keep_per_context",
+            field="improve.keepPerContext",
             remedy="give 1 or more",
         )
     contexts: dict[str, dict[int, Candidate]] = {}

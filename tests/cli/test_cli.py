@@ -27,19 +27,24 @@ from synthetic_run import make_run
 
 import controller_svc.cli.execute as execute
 from controller_svc.cli import main
-from controller_svc.cli.app import app, changes
+from controller_svc.cli.app import app, changes, demo_manifest
 from controller_svc.cli.execute import TimeLimit
 from seal.artifacts import ArtifactStore
 from seal.errors import InvalidInput
 from seal.report import Report
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CONFIG = """
-name: tiny
-rounds: 1
-edit: {k: 2, family: implications}
-inner: {repeats: 1, optimizer: {epochs: 1}}
-validation: {retained_queries: 1, gold_bound: false}
+HEAD = """
+apiVersion: seal.dev/v1alpha1
+kind: RestEMRun
+metadata: {name: tiny}
+"""
+MANIFEST = f"""{HEAD}
+spec:
+  rounds: 1
+  edit: {{k: 2, family: implications}}
+  inner: {{repeats: 1, optimizer: {{epochs: 1}}}}
+  validation: {{retainedQueries: 1, goldBound: false}}
 """
 
 
@@ -60,7 +65,7 @@ def handlers() -> Iterator[None]:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with a config and data, as the working directory."""
-    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    (tmp_path / "tiny.yaml").write_text(MANIFEST)
     write_passages(tmp_path / "train.jsonl", ["Tower 1", "Tower 2", "Tower 3"])
     write_passages(tmp_path / "validation.jsonl", ["Valley 1", "Valley 2"])
     monkeypatch.chdir(tmp_path)
@@ -100,7 +105,7 @@ def one_line(text: str) -> str:
     ("arguments", "code", "message"),
     [
         (["run", "nowhere.yaml"], 42, "nowhere.yaml"),
-        (["run", "bad.yaml"], 2, "did you mean inner.repeats?"),
+        (["run", "bad.yaml"], 2, "did you mean spec.inner.repeats?"),
         (["run", "tiny.yaml", "--set", "edit.k=0"], 2, "edit.k"),
         (["run", "tiny.yaml", "--set", "edit.k"], 2, "write for example --set"),
         (["run", "tiny.yaml", "--name", "Not A Name"], 2, "name"),
@@ -112,7 +117,7 @@ def one_line(text: str) -> str:
             "also the training passage 'Tower 1'",
         ),
         (["run", "tiny.yaml", "--root", "ftp://host/x"], 2, "ftp://host/x"),
-        (["report", "nowhere"], 42, "spec.json"),
+        (["report", "nowhere"], 42, "run.json"),
         (["report", "/"], 42, "holds no run"),
         (["models", "pull", "smolm2-135m"], 42, "did you mean smollm2-135m?"),
     ],
@@ -125,7 +130,7 @@ def test_what_is_wrong_is_refused_with_message_remedy_and_code_of_the_table(
     code: int,
     message: str,
 ) -> None:
-    (here / "bad.yaml").write_text("inner: {repeat: 3}\n")
+    (here / "bad.yaml").write_text(HEAD + "spec: {inner: {repeat: 3}}\n")
     (here / "empty.jsonl").write_text("")
     row = {
         "title": "A",
@@ -140,7 +145,7 @@ def test_what_is_wrong_is_refused_with_message_remedy_and_code_of_the_table(
     assert message in one_line(captured.err)
     assert "Traceback" not in captured.err
     assert fakes.calls == Counter()
-    assert not (here / "seal-runs" / "tiny" / "spec.json").exists()
+    assert not (here / "seal-runs" / "tiny" / "run.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -183,11 +188,11 @@ def test_a_device_that_is_not_there_is_named(
     assert seal_cuda() == 42
     error = one_line(capsys.readouterr().err)
     assert "'cuda' cannot be used: Torch not compiled with CUDA enabled" in error
-    assert "--set engine.device=cpu" in error
+    assert "--engine device=cpu" in error
 
 
 def seal_cuda() -> int:
-    return seal(*RUN, "--set", "engine.device=cuda")
+    return seal(*RUN, "--engine", "device=cuda")
 
 
 # What a run prints
@@ -265,7 +270,7 @@ def test_set_wins_over_the_file_and_is_kept_with_the_run(here: Path, fakes: Fake
         )
         == 0
     )
-    spec = json.loads((here / "seal-runs/other/spec.json").read_text())
+    spec = json.loads((here / "seal-runs/other/run.json").read_text())["spec"]
     assert (spec["edit"]["k"], spec["evaluation"]["grader"], spec["inner"]["repeats"]) == (
         3,
         "f1",
@@ -487,18 +492,17 @@ def test_the_demo_prints_the_measured_peak_and_the_limit_that_follows(
     assert f"0.75 TFLOP/s: it is to end within {minutes} min" in captured.err
     assert f"the limit is {minutes} min" in captured.err
     result = json.loads(captured.out)
-    assert result["spec"]["name"] == name
+    assert result["run"] == name
     assert (here / "here" / name / "report.html").exists()
 
 
 def test_quick_is_less_of_the_same() -> None:
-    from importlib import resources
+    from seal.config import load_run
 
-    from seal.config import load_run_spec
-
-    full = load_run_spec(None)
-    with resources.as_file(resources.files("seal") / "profiles" / "quick.yaml") as path:
-        quick = load_run_spec(path)
+    with demo_manifest("demo") as path:
+        full = load_run(path).spec
+    with demo_manifest("demo-quick") as path:
+        quick = load_run(path).spec
     assert quick.rounds < full.rounds
     assert quick.data.train_contexts > 0
     assert quick.data.validation_contexts > 0

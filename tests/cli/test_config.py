@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from seal.config import PROFILES, load_run_spec
+from seal.config import PROFILES, load_engine, load_run
 from seal.errors import InvalidInput, NotFound
-from seal.settings import ALL_PROJECTIONS, RunSpec
+from seal.resources import RestEMRun
+from seal.settings import ALL_PROJECTIONS, EngineSettings
 
 
 @pytest.fixture
@@ -19,30 +23,45 @@ def config(tmp_path: Path) -> Path:
     return tmp_path / "run.yaml"
 
 
-def refusal(config: Path, text: str, **overrides: object) -> InvalidInput:
+HEAD = "apiVersion: seal.dev/v1alpha1\nkind: RestEMRun\nmetadata: {name: my-run}\n"
+
+
+def manifest(spec: str) -> str:
+    """A manifest with these lines below `spec`."""
+    return f"{HEAD}spec:\n{textwrap.indent(spec, '  ')}\n"
+
+
+def refused_file(config: Path, text: str, **overrides: object) -> InvalidInput:
     config.write_text(text)
     with pytest.raises(InvalidInput) as caught:
-        load_run_spec(config, overrides)
+        load_run(config, overrides)
     return caught.value
+
+
+def refusal(config: Path, spec: str, **overrides: object) -> InvalidInput:
+    return refused_file(config, manifest(spec), **overrides)
 
 
 @pytest.mark.parametrize(
     ("text", "field", "remedy"),
     [
         (
-            "inner: {optimizer: {learning_rte: 0.1}}",
-            "inner.optimizer.learning_rte",
-            "did you mean inner.optimizer.learning_rate?",
+            "inner: {optimizer: {learningRte: 0.1}}",
+            "spec.inner.optimizer.learningRte",
+            "did you mean spec.inner.optimizer.learningRate?",
         ),
-        ("modle: x", "modle", "did you mean model?"),
-        ("k: 3", "k", "did you mean edit.k?"),
+        ("modle: x", "spec.modle", "did you mean spec.model?"),
+        ("k: 3", "spec.k", "did you mean spec.edit.k?"),
+        ("edit: {max_tokens: 3}", "spec.edit.max_tokens", "did you mean spec.edit.maxTokens?"),
+        ("train-contexts: 3", "spec.train-contexts", "did you mean spec.data.trainContexts?"),
         (
-            "learning_rate: 1",
-            "learning_rate",
-            "did you mean inner.optimizer.learning_rate or improve.optimizer.learning_rate?",
+            "learningRate: 1",
+            "spec.learningRate",
+            "did you mean spec.inner.optimizer.learningRate or "
+            "spec.improve.optimizer.learningRate?",
         ),
-        ("edit: {zzz: 1}", "edit.zzz", "the fields of edit are: family, format, k"),
-        ("zzz: 1", "zzz", "the fields of a run are: name, profile"),
+        ("edit: {zzz: 1}", "spec.edit.zzz", "the fields of spec.edit are: family, format, k"),
+        ("zzz: 1", "spec.zzz", "the fields of spec are: profile, seed"),
     ],
 )
 def test_an_unknown_field_is_refused_with_the_one_that_was_meant(
@@ -56,16 +75,19 @@ def test_an_unknown_field_is_refused_with_the_one_that_was_meant(
 @pytest.mark.parametrize(
     ("text", "field", "problem"),
     [
-        ("edit: {k: 0}", "edit.k", "greater than or equal to 1, got 0"),
-        ("edit: {k: -3}", "edit.k", "got -3"),
-        ("edit: {k: many}", "edit.k", "valid integer"),
-        ("edit: {top_p: 1.5}", "edit.top_p", "less than or equal to 1"),
-        ("edit: {family: implication}", "edit.family", "'implications'"),
-        ("inner: {optimizer: {learning_rate: .nan}}", "inner.optimizer.learning_rate", "got nan"),
-        ("inner: {lora: {target_modules: []}}", "inner.lora.target_modules", "at least 1"),
-        ("inner: 3", "inner", "got 3"),
-        ("name: My_Run", "name", "pattern"),
-        ("seed: -1", "seed", "got -1"),
+        ("edit: {k: 0}", "spec.edit.k", "greater than or equal to 1, got 0"),
+        ("edit: {k: -3}", "spec.edit.k", "got -3"),
+        ("edit: {k: many}", "spec.edit.k", "valid integer"),
+        ("edit: {topP: 1.5}", "spec.edit.topP", "less than or equal to 1"),
+        ("edit: {family: implication}", "spec.edit.family", "'implications'"),
+        (
+            "inner: {optimizer: {learningRate: .nan}}",
+            "spec.inner.optimizer.learningRate",
+            "got nan",
+        ),
+        ("inner: {lora: {targetModules: []}}", "spec.inner.lora.targetModules", "at least 1"),
+        ("inner: 3", "spec.inner", "got 3"),
+        ("seed: -1", "spec.seed", "got -1"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_by_file_and_field(
@@ -81,12 +103,12 @@ def test_a_value_out_of_bounds_is_refused_by_file_and_field(
 
 def test_a_wrong_override_is_not_blamed_on_the_file(config: Path) -> None:
     error = refusal(config, "edit: {k: 2}", **{"edit.k": 0})
-    assert error.message.startswith("override: edit.k: ")
+    assert error.message.startswith("--set: spec.edit.k: ")
 
 
 def test_all_wrong_fields_are_told_at_once(config: Path) -> None:
-    message = refusal(config, "edit: {k: 0, top_p: 2}\nrounds: -1").message
-    assert "edit.k" in message and "edit.top_p" in message and "rounds" in message
+    message = refusal(config, "edit: {k: 0, topP: 2}\nrounds: -1").message
+    assert "edit.k" in message and "edit.topP" in message and "rounds" in message
 
 
 def test_a_long_value_is_not_repeated_in_full(config: Path) -> None:
@@ -95,7 +117,7 @@ def test_a_long_value_is_not_repeated_in_full(config: Path) -> None:
 
 def test_an_unknown_profile_names_the_ones_there_are(config: Path) -> None:
     error = refusal(config, "profile: large")
-    assert error.field == "profile" and "embedded, published" in error.remedy
+    assert error.field == "spec.profile" and "embedded, published" in error.remedy
 
 
 @pytest.mark.parametrize(
@@ -112,7 +134,7 @@ def test_an_unknown_profile_names_the_ones_there_are(config: Path) -> None:
 def test_what_is_no_plain_yaml_mapping_is_refused_with_its_line(
     config: Path, text: str, problem: str
 ) -> None:
-    error = refusal(config, text)
+    error = refused_file(config, text)
     assert str(config) in error.message and problem in error.message
 
 
@@ -120,57 +142,65 @@ def test_a_missing_file_a_directory_and_binary_data_are_refused_by_name(
     config: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(NotFound, match=r"run\.yaml does not exist"):
-        load_run_spec(config, {})
+        load_run(config, {})
     with pytest.raises(InvalidInput, match="is a directory"):
-        load_run_spec(tmp_path, {})
+        load_run(tmp_path, {})
     config.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InvalidInput, match="not UTF-8"):
-        load_run_spec(config, {})
+        load_run(config, {})
     config.write_bytes(b"#" * (2 << 20))
     with pytest.raises(InvalidInput, match="not the dataset"):
-        load_run_spec(config, {})
+        load_run(config, {})
 
 
 def test_overrides_win_over_the_file_and_the_file_over_the_profile(config: Path) -> None:
-    config.write_text("profile: published\nedit: {k: 7, temperature: 0.5}\n")
-    spec = load_run_spec(
-        config, {"edit.temperature": 0.25, "inner": {"optimizer": {"epochs": 3}}, "name": None}
+    config.write_text(manifest("profile: published\nedit: {k: 7, temperature: 0.5}"))
+    run = load_run(
+        config,
+        {
+            "edit.temperature": 0.25,
+            "spec.inner": {"optimizer": {"epochs": 3}},
+            "metadata.name": None,
+        },
     )
+    spec = run.spec
     assert (spec.edit.k, spec.edit.temperature, spec.edit.top_p) == (7, 0.25, 0.95)
     assert (spec.inner.optimizer.epochs, spec.inner.optimizer.learning_rate) == (3, 1e-3)
-    assert spec.name == "run"
+    assert run.name == "my-run"
 
 
 def test_an_override_may_choose_the_profile(config: Path) -> None:
-    config.write_text("rounds: 1")
-    assert load_run_spec(config, {"profile": "published"}).inner.lora.rank == 32
-    assert load_run_spec(None, {"profile": "published"}).profile == "published"
+    config.write_text(manifest("rounds: 1"))
+    assert load_run(config, {"profile": "published"}).spec.inner.lora.rank == 32
+    assert load_run(None, {"profile": "published"}).spec.profile == "published"
 
 
 @pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "edit:\ninner:\n  optimizer:\n"])
 def test_an_empty_file_or_section_changes_nothing(config: Path, text: str) -> None:
-    config.write_text(text)
-    assert load_run_spec(config, {}) == load_run_spec(None)
+    config.write_text(manifest(text))
+    assert load_run(config, {}).spec == load_run(None).spec
 
 
 def test_infinite_numbers_are_refused(config: Path) -> None:
-    assert refusal(config, "inner: {lora: {alpha: .inf}}").field == "inner.lora.alpha"
+    assert refusal(config, "inner: {lora: {alpha: .inf}}").field == "spec.inner.lora.alpha"
 
 
 def test_exponents_without_a_dot_are_numbers(config: Path) -> None:
-    config.write_text("inner: {optimizer: {learning_rate: 1e-4}}")
-    assert load_run_spec(config, {}).inner.optimizer.learning_rate == 1e-4
+    config.write_text(manifest("inner: {optimizer: {learningRate: 1e-4}}"))
+    assert load_run(config, {}).spec.inner.optimizer.learning_rate == 1e-4
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_is_valid_names_itself_and_survives_a_round_trip(profile: str) -> None:
-    spec = load_run_spec(None, {"profile": profile})
-    assert spec.profile == profile
-    assert RunSpec.model_validate_json(spec.model_dump_json()) == spec
+    run = load_run(None, {"profile": profile})
+    assert run.spec.profile == profile
+    assert RestEMRun.model_validate_json(run.model_dump_json()) == run
+    assert "trainContexts" in run.model_dump_json()
+    assert "train_contexts" not in run.model_dump_json()
 
 
 def test_the_published_profile_holds_the_numbers_of_the_paper() -> None:
-    spec = load_run_spec(None, {"profile": "published"})
+    spec = load_run(None, {"profile": "published"}).spec
     assert (
         spec.edit.temperature,
         spec.edit.top_p,
@@ -230,19 +260,20 @@ def test_reading_a_config_needs_neither_torch_nor_grpc() -> None:
     [
         (
             "inner: {racing: [2]}",
-            "inner.racing",
-            r"run\.yaml: inner\.racing: a race to \[2\] has 2 repeats, but inner\.repeats is 1",
+            "spec.inner.racing",
+            r"run\.yaml: spec\.inner\.racing: a race to \[2\] has 2 repeats, "
+            r"but inner\.repeats is 1",
         ),
         (
             "inner: {racing: [4], repeats: 2}",
-            "inner.racing",
+            "spec.inner.racing",
             "do not become fewer .*; give numbers that fall strictly, from below edit.k = 4",
         ),
-        ("inner: {racing: [0], repeats: 2}", "inner.racing", "do not become fewer"),
+        ("inner: {racing: [0], repeats: 2}", "spec.inner.racing", "do not become fewer"),
         (
-            "edit: {k: 10}\ninner: {racing: [3, 2], repeats: 3}\nimprove: {keep_per_context: 3}",
-            "improve.keep_per_context",
-            r"run\.yaml: improve\.keep_per_context: 3 edits of a context cannot be kept "
+            "edit: {k: 10}\ninner: {racing: [3, 2], repeats: 3}\nimprove: {keepPerContext: 3}",
+            "spec.improve.keepPerContext",
+            r"run\.yaml: spec\.improve\.keepPerContext: 3 edits of a context cannot be kept "
             r"where 2 end the race; keep 2 or fewer",
         ),
     ],
@@ -256,11 +287,109 @@ def test_a_race_that_contradicts_other_fields_is_refused_by_the_field_to_change(
 
 
 def test_a_race_is_off_unless_it_is_asked_for(config: Path) -> None:
-    assert [load_run_spec(None, {"profile": profile}).inner.racing for profile in PROFILES] == [
+    assert [load_run(None, {"profile": profile}).spec.inner.racing for profile in PROFILES] == [
         ()
     ] * len(PROFILES)
     config.write_text(
-        "profile: published\nedit: {k: 10}\ninner: {racing: [3, 2], racing_score: logprob}\n"
+        manifest("profile: published\nedit: {k: 10}\ninner: {racing: [3, 2], racingScore: logprob}")
     )
-    inner = load_run_spec(config).inner
+    inner = load_run(config).spec.inner
     assert (inner.racing, inner.repeats, inner.racing_score) == ((3, 2), 3, "logprob")
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "message", "remedy"),
+    [
+        ("", "kind", "no `kind`", "kind: RestEMRun"),
+        ("rounds: 1", "kind", "no `kind`", "put the settings below `spec`"),
+        ("kind: RestEMRun", "apiVersion", "no `apiVersion`", "seal.dev/v1alpha1"),
+        (HEAD.replace("RestEMRun", "Job"), "kind", "is a Job of seal.dev/v1alpha1", "RestEMRun"),
+        (HEAD.replace("v1alpha1", "v2"), "apiVersion", "of seal.dev/v2", "seal.dev/v1alpha1"),
+        (HEAD + "---\n" + HEAD, "", "2 YAML documents", "a file of its own"),
+        (HEAD.replace("my-run", "My_Run"), "metadata.name", "pattern", "correct the value"),
+        (HEAD.replace("name", "nmae"), "metadata.name", "Field required", "add `metadata.name`"),
+        (HEAD + "rounds: 1", "rounds", "no such field", "did you mean spec.rounds?"),
+        (HEAD + "spec: {seed: 2020-99-99}", "", "no valid YAML", "correct that line"),
+        (HEAD + f"spec: {{seed: {'9' * 5000}}}", "", "no valid YAML", "correct that line"),
+    ],
+)
+def test_a_file_that_is_no_manifest_of_a_run_is_refused_by_what_it_lacks(
+    config: Path, text: str, field: str, message: str, remedy: str
+) -> None:
+    error = refused_file(config, text)
+    assert error.field == field
+    assert message in error.message
+    assert remedy in error.remedy
+
+
+def test_what_kubectl_keeps_beside_a_run_is_accepted(config: Path) -> None:
+    config.write_text(
+        """
+        apiVersion: seal.dev/v1alpha1
+        kind: RestEMRun
+        metadata:
+          name: my-run
+          namespace: team
+          uid: 0a-1b
+          generation: 3
+          labels: {team: a}
+          annotations: {note: b}
+        spec: {rounds: 1}
+        status: {phase: Running}
+        """
+    )
+    run = load_run(config)
+    assert (run.name, run.metadata.namespace, run.metadata.labels) == (
+        "my-run",
+        "team",
+        {"team": "a"},
+    )
+
+
+def test_a_manifest_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = manifest("rounds: 7").encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    assert load_run(Path("-")).spec.rounds == 7
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with pytest.raises(InvalidInput, match="standard input is no manifest"):
+        load_run(Path("-"))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "edit: {k: 99999999999999999999}",
+        "edit: {maxTokens: 100000000}",
+        "inner: {lora: {rank: 100000}}",
+        "seed: 99999999999999999999",
+        "rounds: 100000000000",
+        "shards: 100000000000",
+    ],
+)
+def test_every_whole_number_has_an_upper_bound(config: Path, spec: str) -> None:
+    assert "less than or equal to" in refusal(config, spec).message
+
+
+def test_no_integer_of_the_schema_is_without_bounds() -> None:
+    def integers(node: object, path: str) -> Iterator[tuple[str, dict[str, object]]]:
+        if isinstance(node, dict):
+            if node.get("type") == "integer":
+                yield path, node
+            for key, value in node.items():
+                yield from integers(value, f"{path}.{key}")
+
+    found = dict(integers(RestEMRun.model_json_schema(), ""))
+    found |= dict(integers(EngineSettings.model_json_schema(), ""))
+    del found[".$defs.InnerLoopSettings.properties.racing.items"]  # bounded by edit.k
+    assert len(found) > 20
+    assert [path for path, node in found.items() if "maximum" not in node] == []
+
+
+def test_the_engine_takes_what_its_profile_says_unless_it_is_told_otherwise() -> None:
+    assert (load_engine("embedded").slots, load_engine("embedded").evaluation_rows) == (16, 96)
+    assert load_engine("published").device == "cuda"
+    engine = load_engine("published", {"device": "cpu", "maxRowTokens": 512})
+    assert (engine.device, engine.dtype, engine.max_row_tokens) == ("cpu", "bfloat16", 512)
+    with pytest.raises(InvalidInput, match="--engine: max_rank: there is no such") as caught:
+        load_engine("embedded", {"max_rank": 3})
+    assert caught.value.remedy == "did you mean maxRank?"

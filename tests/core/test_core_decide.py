@@ -28,7 +28,7 @@ from controller_svc.core import (
 from seal.records import AdapterReference, ScoreSum, ShardSummary
 from seal.settings import RunSpec
 
-SPEC = RunSpec(name="demo", rounds=1, shards=2)
+SPEC = RunSpec(rounds=1, shards=2)
 POLICY = AdapterReference(path="x/1", sha256="1" * 64)
 
 
@@ -74,7 +74,7 @@ def at(
     round: int, stage: Stage, *, spec: RunSpec = SPEC, policy: AdapterReference | None = POLICY
 ) -> RunStatus:
     """A run that has reached (round, stage) without trouble."""
-    status = decide(spec, new_status(spec), Observed()).status
+    status = decide(spec, new_status(spec, run="demo"), Observed()).status
     while (status.round, status.stage) != (round, stage):
         status = finish_stage(status, spec=spec, policy=policy).status
     return status
@@ -199,7 +199,7 @@ def test_a_terminal_status_never_changes_and_wants_nothing() -> None:
 
 
 def test_an_improve_that_kept_nothing_leaves_the_old_policy() -> None:
-    two = RunSpec(name="demo", rounds=2, shards=1)
+    two = RunSpec(rounds=2, shards=1)
     status = finish_stage(at(2, Stage.IMPROVE, spec=two), spec=two, policy=None).status
     assert policy_of(status, 1).adapter == POLICY and policy_of(status, 1).improved
     assert policy_of(status, 2).adapter == POLICY and not policy_of(status, 2).improved
@@ -208,9 +208,9 @@ def test_an_improve_that_kept_nothing_leaves_the_old_policy() -> None:
 
 
 def test_rollout_and_improve_use_the_policy_of_the_round_before_and_validation_its_own() -> None:
-    two = RunSpec(name="demo", rounds=2)
+    two = RunSpec(rounds=2)
     seen = {}
-    status = decide(two, new_status(two), Observed()).status
+    status = decide(two, new_status(two, run="demo"), Observed()).status
     while status.stage is not None:
         (task,) = starts(decide(two, status, Observed()))
         seen[(task.round, task.stage)] = task.policy.sha256[0] if task.policy else None
@@ -228,7 +228,7 @@ def test_rollout_and_improve_use_the_policy_of_the_round_before_and_validation_i
 
 
 def test_zero_rounds_only_measure_the_base_model() -> None:
-    none = RunSpec(name="demo", rounds=0)
+    none = RunSpec(rounds=0)
     assert stages(none) == ((0, Stage.VALIDATE),)
     assert finish_stage(at(0, Stage.VALIDATE, spec=none), spec=none).status.phase is Phase.COMPLETE
 
@@ -249,7 +249,7 @@ def test_a_round_sums_its_shards_and_keeps_stages_apart() -> None:
 
 
 def test_a_condition_keeps_its_transition_time_while_its_value_stays() -> None:
-    status = decide(SPEC, new_status(SPEC), Observed(now_seconds=5.0)).status
+    status = decide(SPEC, new_status(SPEC, run="demo"), Observed(now_seconds=5.0)).status
     wanted = starts(decide(SPEC, status, Observed()))
     status = decide(
         SPEC,
@@ -275,4 +275,4 @@ def test_only_its_owner_takes_up_a_failed_run_again_and_what_had_succeeded_stays
 
 def test_the_policy_of_a_round_to_come_is_a_lookup_error() -> None:
     with pytest.raises(LookupError, match="round 1"):
-        policy_of(new_status(SPEC), 1)
+        policy_of(new_status(SPEC, run="demo"), 1)

@@ -60,7 +60,7 @@ class World:
             failures,
             crashes,
         )
-        self.saved = new_status(spec)
+        self.saved = new_status(spec, run="p")
         self.live: dict[str, StartTask] = {}
         self.results: dict[str, TaskResult] = {}
         self.failed: dict[tuple[int, str, int], int] = {}
@@ -145,7 +145,7 @@ def result(status: RunStatus) -> object:
     return status.phase, status.policies, rounds, status.counters.tasks_succeeded
 
 
-SPECS = st.builds(RunSpec, name=st.just("p"), rounds=st.integers(0, 3), shards=st.integers(1, 4))
+SPECS = st.builds(RunSpec, rounds=st.integers(0, 3), shards=st.integers(1, 4))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from live_bytes import LiveBytes
 from test_engine_training import TEXTS, difference, request, train
 from tiny_model import ARCHITECTURES, byte_tokenizer, save_tiny_model, tiny_model, tiny_transformer
 from transformers import AutoConfig
 
-from seal.config import load_run_spec
+from seal.config import load_engine
 from seal.engine import Engine
 from seal.engine import training as training_module
 from seal.engine.available import free_host_bytes
@@ -448,7 +449,6 @@ def test_this_machine_has_memory():
 @pytest.mark.parametrize(
     ("written", "read"), [("on", "on"), ("off", "off"), ("auto", "auto"), ('"on"', "on")]
 )
-def test_the_switch_is_read_from_yaml_as_it_is_written(tmp_path, written, read):
-    file = tmp_path / "run.yaml"
-    file.write_text(f"engine: {{gradient_checkpointing: {written}}}\n")
-    assert load_run_spec(file, {}).engine.gradient_checkpointing == read
+def test_the_switch_is_read_from_yaml_as_it_is_written(written, read):
+    overrides = yaml.safe_load(f"gradientCheckpointing: {written}\n")
+    assert load_engine("embedded", overrides).gradient_checkpointing == read

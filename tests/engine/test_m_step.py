@@ -113,8 +113,8 @@ def improve_request(start: str, policy: AdapterReference | None) -> trainer_pb2.
         lora=LORA,
         optimizer=OptimizerSettings(learning_rate=5e-3, epochs=3, batch_size=10),
     )
-    spec = RunSpec(name="run", model=MODEL, improve=improve)
-    return Requests(spec=spec, stage=Stage.IMPROVE, round=2, policy=policy).improve(KEPT)
+    spec = RunSpec(model=MODEL, improve=improve)
+    return Requests(run="run", spec=spec, stage=Stage.IMPROVE, round=2, policy=policy).improve(KEPT)
 
 
 def changed(
@@ -186,7 +186,9 @@ async def test_trained_anew_from_the_base_the_policy_before_leaves_no_trace(tmp_
 def test_a_chat_is_trained_on_as_it_was_asked_and_its_passage_stays_text():
     asked = (Message("user", "Learn </s> this."),)
     kept = KEPT[0].model_copy(update={"prompt": "1.", "messages": asked})
-    request = Requests(spec=RunSpec(), stage=Stage.IMPROVE, round=1, policy=None).improve((kept,))
+    request = Requests(
+        run="run", spec=RunSpec(), stage=Stage.IMPROVE, round=1, policy=None
+    ).improve((kept,))
     plan = parse_training(request, limits=TrainingLimits())
     assert plan.examples == ((Prompt(text="1.", messages=asked), kept.text),)
     model = tiny_model()

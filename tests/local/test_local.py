@@ -11,7 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from controller_harness import IMPATIENT, small_spec
+from controller_harness import IMPATIENT, RUN, small_spec
 from fake_services import Fakes, serve_fakes
 from resume_harness import REPOSITORY, Effects, Scene
 
@@ -22,7 +22,8 @@ from controller_svc.worker.progress import TaskProgress
 from controller_svc.worker.store import status_path
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, InvalidInput
-from seal.settings import DataSettings, EditSettings, EngineSettings, RunSpec
+from seal.resources import RestEMRun
+from seal.settings import DataSettings, EditSettings, RunSpec
 from seal.telemetry import metrics
 
 QUICK = AttemptBudget(attempts=3, base_seconds=0.01, max_seconds=0.02)
@@ -55,7 +56,7 @@ async def run(
     """One local run on fakes."""
     async with serve_fakes(fakes or Fakes()) as addresses:
         return await run_local(
-            spec,
+            RestEMRun.of(RUN, spec),
             root=directory / "artifacts",
             services=addresses,
             resume=resume,
@@ -74,7 +75,7 @@ async def test_a_run_is_not_started_over_an_existing_one(tmp_path: Path) -> None
         await run(spec, tmp_path)
     assert "--resume" in refused.value.remedy
     with pytest.raises(Conflict):
-        await check_run(spec, root=tmp_path / "artifacts")
+        await check_run(RestEMRun.of(RUN, spec), root=tmp_path / "artifacts")
 
 
 async def test_a_resume_with_another_spec_names_the_fields_that_differ(tmp_path: Path) -> None:
@@ -95,11 +96,12 @@ async def test_of_many_differing_fields_the_first_are_named_and_the_rest_counted
 ) -> None:
     spec = small_spec(tmp_path, rounds=0)
     await run(spec, tmp_path)
-    engine = EngineSettings(slots=3, dtype="float32", device="cuda", threads=2)
+    edit = EditSettings(k=7, temperature=0.5, top_p=0.5, max_tokens=9)
     with pytest.raises(
-        Conflict, match=r"engine\.device: .*, engine\.dtype: .*, engine\.slots: .* and 1 more"
+        Conflict,
+        match=r"edit\.k: .*, spec\.edit\.maxTokens: .*, spec\.edit\.temperature: .* and 1 more",
     ):
-        await run(spec.model_copy(update={"engine": engine}), tmp_path, resume=True)
+        await run(spec.model_copy(update={"edit": edit}), tmp_path, resume=True)
 
 
 def hold_lock(root: Path) -> subprocess.Popen[str]:
@@ -140,7 +142,7 @@ async def test_refused_data_leave_no_run_behind(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput):
         await run(leaking, tmp_path)
     with pytest.raises(InvalidInput):
-        await check_run(leaking, root=tmp_path / "artifacts")
+        await check_run(RestEMRun.of(RUN, leaking), root=tmp_path / "artifacts")
     assert await read_status(ArtifactStore(str(tmp_path / "artifacts")), "demo") is None
     assert (await run(spec, tmp_path)).phase is Phase.COMPLETE
 
@@ -270,7 +272,9 @@ async def test_a_finished_run_is_resumed_without_a_call(tmp_path: Path) -> None:
     done = await run(spec, tmp_path)
     assert await run(spec, tmp_path, resume=True, fakes=fakes) == done
     assert fakes.calls == {}
-    assert await check_run(spec, root=tmp_path / "artifacts", resume=True) == done
+    assert (
+        await check_run(RestEMRun.of(RUN, spec), root=tmp_path / "artifacts", resume=True) == done
+    )
 
 
 async def test_inner_loops_are_counted_by_outcome_as_the_status_counts_them(tmp_path: Path) -> None:

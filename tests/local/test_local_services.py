@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from controller_harness import IMPATIENT, small_spec
+from controller_harness import IMPATIENT, RUN, small_spec
+from engine_services import ENGINE
 from resume_harness import REPOSITORY, Crash, Effects, KillPoint, Scene, crash
 from tiny_model import save_tiny_model
 
@@ -23,11 +24,9 @@ from controller_svc.local.services import local_services
 from seal.artifacts import ArtifactStore
 from seal.engine import load_adapter
 from seal.errors import InvalidInput
-from seal.settings import EngineSettings, RunSpec
+from seal.resources import RestEMRun
+from seal.settings import RunSpec
 
-ENGINE = EngineSettings(
-    slots=4, dtype="float32", max_rank=8, generation_rows=8, evaluation_rows=16, threads=1
-)
 SMALL_LORA = {"rank": 2, "alpha": 4.0, "target_modules": ("q_proj", "v_proj")}
 
 
@@ -41,7 +40,6 @@ def tiny_spec(directory: Path) -> RunSpec:
         passages=(2, 1, 1),
         rounds=1,
         model=str(save_tiny_model(directory / "model")),
-        engine=ENGINE,
         edit={"k": 2, "max_tokens": 40},
         inner={"repeats": 1, "lora": SMALL_LORA, "optimizer": {"epochs": 2, "learning_rate": 0.05}},
         improve={"lora": SMALL_LORA, "optimizer": {"epochs": 1}},
@@ -133,8 +131,11 @@ def long_spec(tmp_path_factory: pytest.TempPathFactory) -> RunSpec:
     """The same with an M-step of many steps, checkpointed all the time."""
     spec = tiny_spec(tmp_path_factory.mktemp("long"))
     optimizer = {"epochs": 12, "batch_size": 1, "learning_rate": 1e-4}
-    improve = spec.improve.model_dump() | {"optimizer": optimizer, "checkpoint_every_seconds": 0.01}
-    return RunSpec.model_validate(spec.model_dump() | {"improve": improve})
+    improve = spec.improve.model_dump(by_alias=False) | {
+        "optimizer": optimizer,
+        "checkpoint_every_seconds": 0.01,
+    }
+    return RunSpec.model_validate(spec.model_dump(by_alias=False) | {"improve": improve})
 
 
 def policy_digests(run: Scene) -> list[str | None]:
@@ -182,8 +183,10 @@ def test_the_command_stopped_in_the_m_step_leaves_a_last_checkpoint_and_goes_on_
 ) -> None:
     stopped = scene(tmp_path / "stopped", long_spec)
     config = tmp_path / "run.yaml"
-    config.write_text(yaml.safe_dump(long_spec.model_dump(mode="json")))
+    config.write_text(yaml.safe_dump(RestEMRun.of(RUN, long_spec).model_dump(mode="json")))
     arguments = ["run", str(config), "--root", stopped.root, "--output", "json"]
+    for field, value in ENGINE.model_dump(exclude_defaults=True).items():
+        arguments += ["--engine", f"{field}={value}"]
     command = [
         sys.executable,
         "-c",

@@ -51,7 +51,7 @@ def mean(values: list[float]) -> float:
 
 
 def test_a_directory_without_a_run_is_refused_with_the_remedy(store: ArtifactStore) -> None:
-    with pytest.raises(NotFound, match=r"spec\.json"):
+    with pytest.raises(NotFound, match=r"run\.json"):
         build_report(store, "demo")
 
 

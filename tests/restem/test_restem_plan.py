@@ -21,7 +21,7 @@ IDS = tuple(f"c{index}" for index in range(10))
         ((), 1, 0, "data.train"),
         (("a", "b", "a"), 1, 0, "data.train"),
         (IDS, 0, 0, "round"),
-        (IDS, 1, -1, "data.train_contexts"),
+        (IDS, 1, -1, "data.trainContexts"),
     ],
 )
 def test_a_round_that_cannot_be_planned_is_refused_by_field(

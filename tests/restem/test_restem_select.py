@@ -77,7 +77,7 @@ def test_nothing_selects_nothing() -> None:
 def test_fewer_than_one_kept_edit_is_refused() -> None:
     with pytest.raises(InvalidInput, match="0 edits cannot be kept") as caught:
         select(of(0.5), keep_per_context=0)
-    assert caught.value.field == "improve.keep_per_context"
+    assert caught.value.field == "improve.keepPerContext"
 
 
 def test_a_candidate_given_twice_is_refused_because_a_reward_counts_once() -> None:

@@ -19,7 +19,7 @@ import controller_svc.cli.execute as execute
 from controller_svc.cli import main
 from controller_svc.cli.progress import Screen
 from controller_svc.worker.task import ServiceAddresses
-from seal.settings import RunSpec
+from seal.settings import EngineSettings
 
 PEAK_TERAFLOPS = 0.75
 STOP_SECONDS = "SEAL_TEST_STOP_SECONDS"
@@ -31,7 +31,7 @@ def install(fakes: Fakes) -> None:
 
     @asynccontextmanager
     async def services(
-        spec: RunSpec, *, root: str, offline: bool, screen: Screen
+        model: str, *, engine: EngineSettings, root: str, offline: bool, screen: Screen
     ) -> AsyncIterator[ServiceAddresses]:
         screen.on_download("downloading", 30_000_000, 93_000_000)
         async with serve_fakes(fakes) as addresses:

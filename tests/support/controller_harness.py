@@ -21,6 +21,7 @@ from controller_svc.worker.store import ShardStore
 from controller_svc.worker.task import run_task
 from seal.artifacts import ArtifactStore
 from seal.records import AdapterReference, ContextRecord, ShardSummary
+from seal.resources import RestEMRun
 from seal.settings import (
     DataSettings,
     EditSettings,
@@ -33,6 +34,8 @@ from seal.settings import (
 IMPATIENT = WorkerSettings(
     retry_initial_seconds=0.001, retry_max_seconds=0.002, call_attempts=3, call_timeout_seconds=20
 )
+RUN = "demo"
+"""Name of the run."""
 POLICY = AdapterReference(path="fake/policy", sha256="a" * 64)
 
 
@@ -71,7 +74,6 @@ def small_spec(
         else "",
     )
     values: dict[str, object] = {
-        "name": "demo",
         "rounds": 2,
         "data": data,
         "edit": EditSettings(k=3),
@@ -92,13 +94,13 @@ def start(
     """The action that the core would emit for the first attempt."""
     return StartTask(
         name=task_name(
-            run=spec.name,
+            run=RUN,
             round=round,
             stage=stage,
             shard=None if stage is Stage.IMPROVE else shard,
             attempt=1,
         ),
-        run=spec.name,
+        run=RUN,
         stage=stage,
         round=round,
         shard=shard,
@@ -146,7 +148,7 @@ class Workplace:
 
     def files(self, stage: Stage, *, round: int, shard: int = 0) -> ShardStore:
         """The files of a shard."""
-        return ShardStore(self.store, run=self.spec.name, round=round, stage=stage, shard=shard)
+        return ShardStore(self.store, run=RUN, round=round, stage=stage, shard=shard)
 
     def asked(self, kind: str) -> list[str]:
         """Request ids that were asked for, in order of first arrival."""
@@ -167,6 +169,6 @@ async def workplace(
         spec or small_spec(directory),
         ArtifactStore(str(directory / "artifacts")),
     )
-    await open_run(store, spec, resume=False)
+    await open_run(store, RestEMRun.of(RUN, spec), resume=False)
     async with serve_fakes(fakes) as addresses, ServiceClients(addresses, settings) as clients:
         yield Workplace(spec=spec, store=store, clients=clients, fakes=fakes, settings=settings)

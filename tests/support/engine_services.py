@@ -9,8 +9,13 @@ from pathlib import Path
 
 from controller_svc.local.services import local_services
 from controller_svc.worker.clients import ServiceAddresses
-from seal.settings import RunSpec
+from seal.settings import EngineSettings, RunSpec
 from trainer_svc.trainings import Training, Trainings
+
+ENGINE = EngineSettings(
+    slots=4, dtype="float32", max_rank=8, generation_rows=8, evaluation_rows=16, threads=1
+)
+"""A small engine, for tiny models."""
 
 
 def log_trainings(log: Path) -> Callable[[], None]:
@@ -45,7 +50,7 @@ async def resume_services(spec: RunSpec, root: str, log: Path) -> AsyncIterator[
     """Local mode's own services."""
     undo = log_trainings(log)
     try:
-        async with local_services(spec.model, root=root, engine=spec.engine) as services:
+        async with local_services(spec.model, root=root, engine=ENGINE) as services:
             yield services.addresses
     finally:
         undo()

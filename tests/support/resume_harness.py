@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
 from unittest import mock
 
+from controller_harness import RUN
+
 import controller_svc.local.world
 from controller_svc.core import RunStatus, Stage
 from controller_svc.worker.clients import (
@@ -42,6 +44,7 @@ from seal.records import (
     SelectionRecord,
     TrainingRecord,
 )
+from seal.resources import RestEMRun
 from seal.settings import RunSpec
 from seal.v1 import evaluator_pb2, generator_pb2, trainer_pb2
 
@@ -206,13 +209,13 @@ class Scene:
         """Committed inner loops by request id."""
         loops = {}
         store = ArtifactStore(self.root)
-        for path in store.list(f"{self.spec.name}/stages"):
+        for path in store.list(f"{RUN}/stages"):
             if "/inner/" not in path:
                 continue
             record = store.read_json(path, InnerLoopRecord)
             round, stage = path.split("/")[2].split("-")
             requests = Requests(
-                spec=self.spec, stage=Stage(stage), round=int(round[1:]), policy=None
+                run=RUN, spec=self.spec, stage=Stage(stage), round=int(round[1:]), policy=None
             )
             key = LoopKey(
                 kind=record.kind,
@@ -225,15 +228,14 @@ class Scene:
 
     def status(self) -> RunStatus:
         """The saved status."""
-        return ArtifactStore(self.root).read_json(status_path(self.spec.name), RunStatus)
+        return ArtifactStore(self.root).read_json(status_path(RUN), RunStatus)
 
     def selections(self) -> dict[int, SelectionRecord]:
         """What each round kept."""
         store = ArtifactStore(self.root)
         rounds = range(1, self.spec.rounds + 1)
         return {
-            round: store.read_json(selection_path(self.spec.name, round), SelectionRecord)
-            for round in rounds
+            round: store.read_json(selection_path(RUN, round), SelectionRecord) for round in rounds
         }
 
     def final(self) -> object:
@@ -266,7 +268,7 @@ class Scene:
         with watched(effects):
             async with factory(self.spec, self.root, self.log) as addresses:
                 return await controller_svc.local.world.run_local(
-                    self.spec,
+                    RestEMRun.of(RUN, self.spec),
                     root=self.root,
                     services=addresses,
                     resume=resume,

@@ -34,6 +34,7 @@ from seal.records import (
     TrainingRecord,
 )
 from seal.report.numbers.model import Machine
+from seal.resources import RestEMRun
 from seal.restem.racing import advance
 from seal.restem.rollout import runner_of, select_records
 from seal.settings import (
@@ -106,13 +107,16 @@ HOSTILE = (
 )
 
 
+RUN = "demo"
+"""Name of the run."""
+
+
 class Maker:
     """Makes one run."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.random = recipe, random.Random(recipe.seed)
         self.spec = RunSpec(
-            name="demo",
             seed=recipe.seed,
             rounds=recipe.rounds,
             shards=recipe.shards,
@@ -131,14 +135,14 @@ class Maker:
 
     def write(self, store: ArtifactStore) -> str:
         """Write the run; its name."""
-        recipe, run = self.recipe, self.spec.name
+        recipe, run = self.recipe, RUN
         stages: list[tuple[str, int]] = [("validate", 0)]
         stages += [
             (stage, number)
             for number in range(1, recipe.rounds + 1)
             for stage in ("rollout", "improve", "validate")
         ]
-        store.write_json(f"{run}/spec.json", self.spec)
+        store.write_json(f"{run}/run.json", RestEMRun.of(run, self.spec))
         store.write_json(f"{run}/machine.json", MACHINE)
         complete = recipe.stages_done >= len(stages)
         status = (
@@ -170,7 +174,7 @@ class Maker:
         records = tuple(self.context(context, stage, policy) for context in contexts)
         for shard in range(self.recipe.shards):
             part = records[shard :: self.recipe.shards]
-            path = f"{self.spec.name}/stages/r{number}-{stage}/shard-{shard:04d}"
+            path = f"{RUN}/stages/r{number}-{stage}/shard-{shard:04d}"
             lines = b"".join(record.model_dump_json().encode() + b"\n" for record in part)
             store.write_bytes(f"{path}/records.jsonl", lines)
             if stage == "validate" and shard == 0 and self.retained:
@@ -206,7 +210,7 @@ class Maker:
         return records
 
     def _write_improve(self, store: ArtifactStore, number: int, selection: SelectionRecord) -> None:
-        path = f"{self.spec.name}/stages/r{number}-improve"
+        path = f"{RUN}/stages/r{number}-improve"
         store.write_json(f"{path}/selection.json", selection)
         policy = AdapterReference(path="adapter", sha256="a" * 64) if selection.kept else None
         summary = ShardSummary(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from controller_harness import IMPATIENT, POLICY, small_spec, workplace
+from controller_harness import IMPATIENT, POLICY, RUN, small_spec, workplace
 from fake_services import Fakes
 
 from controller_svc.core import Stage
@@ -15,7 +15,7 @@ from controller_svc.worker.progress import TaskProgress
 from controller_svc.worker.task import principal_error
 from seal.errors import Internal, InvalidInput, PreconditionFailed, SealError, Transient
 from seal.outcomes import Outcome
-from seal.settings import EditSettings, InnerLoopSettings, RunSpec, ValidationSettings
+from seal.settings import EditSettings, InnerLoopSettings, ValidationSettings
 from seal.v1 import evaluator_pb2, generator_pb2, trainer_pb2
 
 
@@ -359,9 +359,9 @@ async def test_the_passage_bound_is_trained_even_where_edits_go_without_the_pass
     assert summary.scores["passage"].n == 2
 
 
-def retained_questions(fakes: Fakes, spec: RunSpec, round: int) -> dict[str, list[str]]:
+def retained_questions(fakes: Fakes, round: int) -> dict[str, list[str]]:
     """Retained questions by adapted model (without run and round), of one round."""
-    prefix = f"evaluate {spec.name}/r{round}/validate/"
+    prefix = f"evaluate {RUN}/r{round}/validate/"
     return {
         name.removeprefix(prefix): [query.query_id for query in request.queries]
         for name, request in fakes.requests.items()
@@ -377,7 +377,7 @@ async def test_retained_questions_rotate_over_the_adapted_models_and_are_the_sam
     async with workplace(tmp_path) as place:
         for round in (0, 1):
             await place.run(Stage.VALIDATE, round=round)
-        zero, one = (retained_questions(place.fakes, place.spec, round) for round in (0, 1))
+        zero, one = (retained_questions(place.fakes, round) for round in (0, 1))
         shown = [
             request for name, request in place.fakes.requests.items() if name.endswith("/retained")
         ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from controller_harness import POLICY, Workplace, small_spec, workplace
+from controller_harness import POLICY, RUN, Workplace, small_spec, workplace
 from fake_services import Fakes
 
 from controller_svc.core import Stage
@@ -26,7 +26,7 @@ def m_step(place: Workplace) -> trainer_pb2.TrainAdapterRequest:
 
 
 async def selection_of(place: Workplace, round: int) -> SelectionRecord:
-    selection = await read_selection(place.store, place.spec.name, round)
+    selection = await read_selection(place.store, RUN, round)
     assert selection is not None
     return selection
 

@@ -41,7 +41,7 @@ def report_of(files: RunFiles, *, max_passages: int = MAX_PASSAGES_IN_DETAIL) ->
     rollouts = tuple(rollout_report(files, stage, estimator) for stage in files.named("rollout"))
     first = files.stage("validate", 0)
     return Report(
-        run=files.spec.name,
+        run=files.name,
         phase=files.status.phase,
         failure=files.status.failure,
         rounds_done=max(

@@ -1,6 +1,6 @@
 """What a run left in the artifact store, read once and checked, for the report to be computed from.
 
-    {run}/spec.json, status.json, machine.json, contexts/{train,validation,retained}.jsonl
+    {run}/run.json, status.json, machine.json, contexts/{train,validation,retained}.jsonl
     {run}/stages/r{round}-{stage}/shard-{0000}/{records.jsonl, retained.json, summary.json}
     {run}/stages/r{round}-improve/selection.json
 
@@ -21,6 +21,7 @@ from seal.domains.base import Context
 from seal.errors import Internal, NotFound
 from seal.records import ContextRecord, EvaluationRecord, SelectionRecord, ShardSummary
 from seal.report.numbers.model import Machine
+from seal.resources import RestEMRun
 from seal.settings import RunSpec
 
 StageName = Literal["rollout", "improve", "validate"]
@@ -92,6 +93,7 @@ class Stage:
 class RunFiles:
     """A run as it lies in the store."""
 
+    name: str
     spec: RunSpec
     status: StatusFile
     machine: Machine | None
@@ -120,12 +122,12 @@ def read_run(store: ArtifactStore, run: str) -> RunFiles:
         NotFound: there is no such run.
         Internal: a file is not what its summary or type says, naming it.
     """
-    if not store.exists(f"{run}/spec.json"):
+    if not store.exists(f"{run}/run.json"):
         raise NotFound(
             f"there is no run in {store.uri(run)}",
-            remedy="give the directory that holds the run's spec.json",
+            remedy="give the directory that holds the run's run.json",
         )
-    spec = store.read_json(f"{run}/spec.json", RunSpec)
+    spec = store.read_json(f"{run}/run.json", RestEMRun).spec
     order: list[tuple[StageName, int]] = [("validate", 0)]
     for round in range(1, spec.rounds + 1):
         order += [("rollout", round), ("improve", round), ("validate", round)]
@@ -136,6 +138,7 @@ def read_run(store: ArtifactStore, run: str) -> RunFiles:
     decided = [store.read_json(path, SelectionRecord) for path in selections if store.exists(path)]
     status, machine = f"{run}/status.json", f"{run}/machine.json"
     return RunFiles(
+        name=run,
         spec=spec,
         status=store.read_json(status, StatusFile) if store.exists(status) else StatusFile(),
         machine=store.read_json(machine, Machine) if store.exists(machine) else None,

@@ -94,13 +94,13 @@ def settings(report: Report) -> Html:
 
 
 def _leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Settings by dotted name."""
-    for name in type(model).model_fields:
+    """Settings by dotted name, as manifests write it."""
+    for name, field in type(model).model_fields.items():
         value = getattr(model, name)
         if isinstance(value, BaseModel):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from _leaves(value, f"{prefix}{field.alias or name}.")
         else:
             yield (
-                f"{prefix}{name}",
+                f"{prefix}{field.alias or name}",
                 ", ".join(map(str, value)) if isinstance(value, tuple) else str(value),
             )
