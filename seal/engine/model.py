@@ -18,8 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from seal.engine.architecture import (
+    SUPPORTED,
+    empty_model,
+    read_config,
+    refuse_config,
+    refuse_structure,
+)
 from seal.engine.attention import ATTENTION_NAME, AttentionHolder, VarlenRows, register_attention
 from seal.engine.bank import LayerSize
 from seal.engine.cache import CachedPass
@@ -29,7 +36,7 @@ from seal.engine.linear import FrozenRoute, Route, RouteHolder, SlotLinear
 from seal.engine.norm import frozen_norm
 from seal.engine.packed_attention import PackedRows
 from seal.engine.peft_format import Adapter
-from seal.engine.sizes import ModelSize, size_of, size_of_config
+from seal.engine.sizes import ModelSize, size_of
 from seal.engine.text import ModelText
 from seal.errors import InvalidInput
 from seal.settings import ALL_PROJECTIONS
@@ -42,11 +49,16 @@ SELF_CHECK_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 6e-2}
 (bf16 has 8 bits of mantissa)."""
 
 
+NAMED_TENSORS = 3
+"""Tensors that an error names; it counts the rest."""
+
+
 class FrozenModel:
     """One base model in memory with all that training, generation and scoring need from it."""
 
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, name: str) -> None:
-        _refuse_unsupported(model.config, name)
+        refuse_config(model.config, name=name)
+        refuse_structure(model, name=name)
         self.name, self.tokenizer, self.model = name, tokenizer, model
         self.config: Any = model.config
         self.device = next(model.parameters()).device
@@ -73,14 +85,24 @@ class FrozenModel:
     ) -> FrozenModel:
         """Load a transformers directory.
 
-        Raises InvalidInput naming what the engine does not support.
+        Raises InvalidInput naming what the engine does not support, and the tensors that the
+        weights lack or have beyond the model's: transformers would fill in random numbers or leave
+        them out.
         """
-        _refuse_unsupported(AutoConfig.from_pretrained(directory), name)
-        model = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, attn_implementation="eager"
+        read_config(directory, name=name)
+        tokenizer = _read_tokenizer(directory, name)
+        loading: Any = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=dtype,
+            attn_implementation="eager",
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
-        model.to(device)  # type: ignore[arg-type]
-        return cls(model, AutoTokenizer.from_pretrained(directory), name=name)
+        model, loaded = loading
+        _refuse_other_tensors(loaded, name)
+        model.to(device)
+        return cls(model, tokenizer, name=name)
 
     @classmethod
     def size_on_disk(cls, directory: Path, *, name: str, dtype: torch.dtype) -> ModelSize:
@@ -88,9 +110,7 @@ class FrozenModel:
 
         Raises InvalidInput as `load`.
         """
-        config = AutoConfig.from_pretrained(directory)
-        _refuse_unsupported(config, name)
-        return size_of_config(config, dtype)
+        return size_of(empty_model(read_config(directory, name=name), name=name, dtype=dtype))
 
     @property
     def head_V_d(self) -> torch.Tensor:
@@ -242,7 +262,41 @@ class FrozenModel:
                 "engine than in transformers "
                 f"(relative difference {error:.2g}): it does something the engine does not know",
                 field="model",
-                remedy="use a dense Llama, Qwen2, Qwen3, Gemma 3 or Mistral text model",
+                remedy=f"use {SUPPORTED}",
+            )
+
+
+def _read_tokenizer(directory: Path, name: str) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(directory)
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise InvalidInput(
+            f"the tokenizer of model {name!r} cannot be read: {' '.join(str(error).split())[:200]}",
+            field="model",
+            remedy="save it anew with tokenizer.save_pretrained",
+        ) from error
+
+
+def _refuse_other_tensors(loaded: Mapping[str, Any], name: str) -> None:
+    """Raise InvalidInput unless the weights held exactly the model's tensors, in their shapes."""
+    shapes = {
+        f"{tensor} of shape {tuple(found)} where the model has {tuple(wanted)}"
+        for tensor, found, wanted in loaded["mismatched_keys"]
+    }
+    for what, tensors in (
+        ("lack tensors of the model", loaded["missing_keys"]),
+        ("hold tensors that the model does not have", loaded["unexpected_keys"]),
+        ("do not fit the configuration", shapes),
+        ("cannot be read", loaded["error_msgs"]),
+    ):
+        if tensors:
+            first = sorted(map(str, tensors))[:NAMED_TENSORS]
+            more = f" and {len(tensors) - len(first)} more" if len(tensors) > len(first) else ""
+            raise InvalidInput(
+                f"the weights of model {name!r} {what}: {', '.join(first)}{more}",
+                field="model",
+                remedy="save the model anew with model.save_pretrained (for a compiled or wrapped "
+                "model, that of the module within), together with its config.json",
             )
 
 
@@ -261,25 +315,3 @@ def _reference_logits(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     tokens = torch.randint(0, vocabulary, (24,), generator=torch.Generator().manual_seed(0))
     tokens = tokens.to(next(model.parameters()).device)
     return tokens, model(input_ids=tokens[None], use_cache=False).logits[0, -1].float()
-
-
-def _refuse_unsupported(config: Any, name: str) -> None:
-    reasons = {
-        "mixture of experts": any(
-            getattr(config, field, 0)
-            for field in ("num_experts", "num_local_experts", "n_routed_experts")
-        ),
-        "multimodal model": any(
-            hasattr(config, field) for field in ("vision_config", "audio_config")
-        ),
-        "encoder-decoder model": bool(getattr(config, "is_encoder_decoder", False)),
-        "quantised model": getattr(config, "quantization_config", None) is not None,
-    }
-    for reason, applies in reasons.items():
-        if applies:
-            raise InvalidInput(
-                f"model {name!r} ({config.model_type}) is a {reason}, which the engine does not "
-                "support",
-                field="model",
-                remedy="use a dense text-only causal language model",
-            )

@@ -6,21 +6,30 @@ is the same arithmetic in the same precision; the backward pass forms the input'
 the compute type:
 
     y = w x s,  s = 1 / sqrt(mean(x^2) + eps)        dx = s (w dy) - x s^3 / d sum(w dy x)
+
+Llama rounds x s to the compute type before it multiplies by w. Gemma multiplies by 1 + w in float32
+and rounds once: in bfloat16 1 + w would lose most of a small w.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import nn
 
-AGREEMENT = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
-"""Largest difference to the module that is replaced, over the largest output."""
+AGREEMENT = 1e-5
+"""Largest difference of a form to the module that is replaced, in float32, over the largest
+output."""
 
 
 class FrozenRMSNorm(nn.Module):
-    """y = weight * x / rms(x) over the last dimension."""
+    """y = weight * x / rms(x) over the last dimension.
+
+    With a weight in the compute type x / rms(x) is rounded before the product, with one in float32
+    after it.
+    """
 
     def __init__(self, weight_d: torch.Tensor, epsilon: float) -> None:
         super().__init__()
@@ -38,13 +47,13 @@ class _RMSNormFunction(torch.autograd.Function):
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight_d, inverse)
-        y: torch.Tensor = (x * inverse).to(x.dtype).mul_(weight_d)
-        return y
+        y: torch.Tensor = (x * inverse).to(weight_d.dtype).mul_(weight_d)
+        return y.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight_d, inverse = ctx.saved_tensors
-        dx = grad_outputs[0] * weight_d
+        dx = (grad_outputs[0] * weight_d).to(x.dtype)
         along = (dx * x).sum(-1, keepdim=True, dtype=torch.float32)
         dx.mul_(inverse.to(x.dtype))
         dx.addcmul_(x, (along * inverse.pow(3) / x.shape[-1]).to(x.dtype), value=-1.0)
@@ -53,10 +62,12 @@ class _RMSNormFunction(torch.autograd.Function):
 
 @torch.no_grad()
 def frozen_norm(module: nn.Module) -> FrozenRMSNorm | None:
-    """The same norm with the fast backward pass, or None if `module` is no RMSNorm.
+    """The same norm with the fast backward pass, if `module` is an RMSNorm.
 
     It may multiply by `weight` or, as Gemma's, by 1 + `weight`. What a class does is not read off
-    its name: both forms are tried on random numbers, and None says that neither agrees.
+    its name: both forms are tried, and None says that neither agrees. They are tried in float32 and
+    with weights chosen for it: with the model's own, in bfloat16, w and 1 + w are alike where w is
+    large.
     """
     weight = getattr(module, "weight", None)
     epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
@@ -67,11 +78,15 @@ def frozen_norm(module: nn.Module) -> FrozenRMSNorm | None:
         or not isinstance(epsilon, float)
     ):
         return None
-    sample = torch.randn(8, weight.shape[0], generator=torch.Generator().manual_seed(0)).to(weight)
-    wanted = module(sample)
-    for effective in (weight.detach(), weight.detach() + 1):
-        norm = FrozenRMSNorm(effective, epsilon)
-        difference = (norm(sample) - wanted).abs().max() / wanted.abs().max().clamp_min(1e-6)
-        if float(difference) <= AGREEMENT[weight.dtype]:
-            return norm
+    probe = copy.deepcopy(module).to("cpu", torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.rand(weight.shape[0], generator=generator) - 0.5
+    sample = torch.randn(8, weight.shape[0], generator=generator)
+    probe.weight.data = chosen
+    wanted = probe(sample)
+    for added in (0.0, 1.0):
+        tried = FrozenRMSNorm(chosen + added, epsilon)(sample)
+        if float((tried - wanted).abs().max()) <= AGREEMENT * float(wanted.abs().max()):
+            own = weight.detach()
+            return FrozenRMSNorm(own.float() + 1 if added else own, epsilon)
     return None

@@ -9,9 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from seal.engine.bank import LayerSize
 from seal.settings import ALL_PROJECTIONS
@@ -72,12 +70,6 @@ def size_of(model: nn.Module) -> ModelSize:
         // layers,
         targets=linears,
     )
-
-
-def size_of_config(config: Any, dtype: torch.dtype) -> ModelSize:
-    """The same of a transformers config alone: nothing is loaded."""
-    with torch.device("meta"):
-        return size_of(AutoModelForCausalLM.from_config(config, dtype=dtype))  # type: ignore[no-untyped-call]
 
 
 def _norm_values(name: str, module: nn.Module, heads: int, kv_heads: int) -> int:

@@ -20,7 +20,6 @@ import yaml
 from live_bytes import LiveBytes
 from test_engine_training import TEXTS, difference, request, train
 from tiny_model import ARCHITECTURES, byte_tokenizer, save_tiny_model, tiny_model, tiny_transformer
-from transformers import AutoConfig
 
 from seal.config import load_engine
 from seal.engine import Engine
@@ -36,7 +35,7 @@ from seal.engine.memory import (
     estimate_pass,
 )
 from seal.engine.model import FrozenModel
-from seal.engine.sizes import size_of, size_of_config
+from seal.engine.sizes import size_of
 from seal.engine.training import TrainingBatch, make_job
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
@@ -192,7 +191,7 @@ def test_a_slot_takes_sixteen_bytes_and_its_compute_copy_per_parameter():
 def test_the_configuration_alone_gives_the_sizes_of_the_loaded_model(tmp_path):
     for architecture in ARCHITECTURES:
         directory = save_tiny_model(tmp_path / architecture, architecture)
-        from_config = size_of_config(AutoConfig.from_pretrained(directory), torch.float32)
+        from_config = FrozenModel.size_on_disk(directory, name="tiny", dtype=torch.float32)
         assert (
             from_config == size_of(tiny_transformer(architecture)) == tiny_model(architecture).size
         )
