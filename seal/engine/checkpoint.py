@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from seal.engine.requests import TrainingRequest
     from seal.engine.text import TrainingRow
 
-FORMAT = "seal-slot-checkpoint/1"
+FORMAT = "seal-slot-checkpoint/2"
 """Changes when a training of the same request would go another way, or when the file looks
 different."""
 MAX_HEADER_BYTES = 1 << 20

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from seal.engine.cache import CachedPass, KeyValueCache, Span
 from seal.engine.model import FrozenModel
 from seal.engine.routes import AdapterGroups
-from seal.engine.sampling import DecodeSettings, Draw, choose_tokens, draw_uniforms
+from seal.engine.sampling import DecodeSettings, Draw, Uniforms, choose_tokens
 from seal.engine.sharing import Prompted, Start, plan_starts
 from seal.engine.text import cut_at_stop
 
@@ -57,10 +57,10 @@ class Row:
     logits_V: torch.Tensor | None = None
     seconds: float = 0.0
     """Share of the passes' time: the shares of one step sum to the step."""
-    uniforms: list[float] = field(default_factory=list)
+    uniforms: Uniforms = field(init=False)
 
     def __post_init__(self) -> None:
-        self.uniforms = draw_uniforms(self.seed, self.settings)
+        self.uniforms = Uniforms(self.seed)
 
     @property
     def done(self) -> bool:
@@ -73,8 +73,8 @@ class Row:
         return len(self.prompt) + max(len(self.gold), self.settings.max_tokens)
 
     def draw(self) -> Draw:
-        """What chooses the next token."""
-        uniform = self.uniforms[len(self.tokens)] if self.uniforms else 0.0
+        """What chooses the next token; to be asked once for each."""
+        uniform = self.uniforms.next() if self.settings.temperature else 0.0
         return Draw(self.settings.temperature, self.settings.top_p, uniform)
 
 

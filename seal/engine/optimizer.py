@@ -19,10 +19,14 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 def learning_rate(settings: OptimizerSettings, step: int, total_steps: int) -> float:
-    """Rate of step `step` (from 0) of `total_steps`, as transformers' schedules have it."""
+    """Rate of step `step` (from 0) of `total_steps`: never 0.
+
+    As transformers' schedules have it but for the warm-up, which is one step ahead: theirs spends
+    its first step at rate 0, and that may be the only step.
+    """
     warmup_steps = math.ceil(settings.warmup_ratio * total_steps)
     if step < warmup_steps:
-        return settings.learning_rate * step / max(1, warmup_steps)
+        return settings.learning_rate * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     if settings.schedule == "linear":
         return settings.learning_rate * (1.0 - progress)

@@ -39,15 +39,30 @@ class Draw:
     """Random number in [0, 1); not used when greedy."""
 
 
-def draw_uniforms(seed: int, settings: DecodeSettings) -> list[float]:
-    """Random numbers in [0, 1) of a row, one per token, from its seed alone; none when greedy."""
-    if settings.temperature == 0:
-        return []
-    generator = torch.Generator().manual_seed(seed % 2**63)
-    return [
-        float(value)
-        for value in torch.rand(settings.max_tokens, generator=generator, dtype=torch.float64)
-    ]
+DRAWN_AT_ONCE = 64
+"""Random numbers that a row draws ahead of its tokens."""
+
+
+class Uniforms:
+    """Random numbers in [0, 1) of one row, one per token in order, from its seed alone.
+
+    The first n are those of one draw of n; what is not asked for is not drawn, so that a row that
+    waits holds none.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._generator: torch.Generator | None = None
+        self._drawn: list[float] = []
+
+    def next(self) -> float:
+        """The next number."""
+        if self._generator is None:
+            self._generator = torch.Generator().manual_seed(self._seed % 2**63)
+        if not self._drawn:
+            numbers = torch.rand(DRAWN_AT_ONCE, generator=self._generator, dtype=torch.float64)
+            self._drawn = numbers.tolist()[::-1]
+        return self._drawn.pop()
 
 
 def choose_tokens(logits_R_V: torch.Tensor, draws: Sequence[Draw]) -> list[int]:

@@ -35,10 +35,23 @@ class TrainingRow:
     The last `targets` tokens are learnt, each predicted from the token before it.
     """
 
-    tokens: tuple[int, ...]
+    real: tuple[int, ...]
+    """The tokens without padding."""
     targets: int
     pads: int = 0
-    """The last so many tokens are padding: learnt, but never attended to."""
+    """So many tokens of padding follow: learnt, but never attended to."""
+    pad: int = 0
+    """Id of the padding."""
+
+    @property
+    def length(self) -> int:
+        """Tokens, padding included."""
+        return len(self.real) + self.pads
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """All tokens; padding exists only while somebody looks at it."""
+        return (*self.real, *(self.pad,) * self.pads) if self.pads else self.real
 
 
 class ModelText:
@@ -129,8 +142,9 @@ class ModelText:
             before, learnt = [], [*self._start, *self._data(completion)]
         pads = max(0, pad_to_tokens - len(before) - len(learnt))
         end = self._turn_end() if isinstance(prompt, Prompt) and prompt.messages else self.end_token
-        tokens = [*before, *learnt, *[end] * max(1, pads)]
-        return TrainingRow(tuple(tokens), min(len(tokens) - len(before), len(tokens) - 1), pads)
+        real = (*before, *learnt, *(() if pads else (end,)))
+        length = len(real) + pads
+        return TrainingRow(real, min(length - len(before), length - 1), pads, end)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Tokens that the model wrote as text; control tokens do not show."""

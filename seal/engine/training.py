@@ -25,7 +25,7 @@ from seal.engine.loss import cross_entropy_with_gradient
 from seal.engine.memory import AdapterSize, PassSize, estimate_pass
 from seal.engine.model import FrozenModel
 from seal.engine.optimizer import SlotOptimizer, learning_rate
-from seal.engine.order import plan_steps
+from seal.engine.order import StepOrder
 from seal.engine.packed_attention import PackedRows
 from seal.engine.peft_format import Adapter, concatenate
 from seal.engine.requests import TaskState, TrainingProgress, TrainingRequest, TrainingResult
@@ -43,7 +43,7 @@ class TrainingJob:
 
     request: TrainingRequest
     rows: tuple[TrainingRow, ...]
-    order: tuple[tuple[int, ...], ...]
+    order: StepOrder
     """Rows of each step."""
     on_progress: Callable[[TrainingProgress], None] | None = None
     checkpoints: JobCheckpoints | None = None
@@ -64,7 +64,7 @@ class TrainingJob:
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps per pass over the rows."""
-        return math.ceil(len(self.rows) / self.request.optimizer.batch_size)
+        return self.order.steps_per_epoch
 
     def next_rows(self) -> list[TrainingRow]:
         """Rows of the next step."""
@@ -120,16 +120,18 @@ def make_job(model: FrozenModel, request: TrainingRequest, *, max_row_tokens: in
         for prompt, completion in request.examples
     )
     for index, row in enumerate(rows):
-        if len(row.tokens) > max_row_tokens:
+        if row.length > max_row_tokens:
             raise InvalidInput(
-                f"example {index} has {len(row.tokens)} tokens, the engine takes {max_row_tokens}",
+                f"example {index} has {row.length} tokens, the engine takes {max_row_tokens}",
                 field=f"examples[{index}]",
                 remedy="shorten or split the example",
             )
     optimizer = request.optimizer
-    lengths = [len(row.tokens) for row in rows]
-    order = plan_steps(
-        lengths, batch_size=optimizer.batch_size, epochs=optimizer.epochs, seed=request.order_seed
+    order = StepOrder(
+        [row.length for row in rows],
+        batch_size=optimizer.batch_size,
+        epochs=optimizer.epochs,
+        seed=request.order_seed,
     )
     return TrainingJob(request, rows, order)
 
@@ -235,7 +237,7 @@ class TrainingBatch:
         started = time.monotonic()
         rows_by_slot = {slot: job.next_rows() for slot, job in self.jobs.items()}
         losses, gradients = self._form_gradients(rows_by_slot)
-        tokens = {slot: sum(len(row.tokens) for row in rows) for slot, rows in rows_by_slot.items()}
+        tokens = {slot: sum(row.length for row in rows) for slot, rows in rows_by_slot.items()}
         for slot, count in tokens.items():
             self.jobs[slot].tokens += count
         with record_function(UPDATE_SPAN):
@@ -368,20 +370,20 @@ def _cut_into_passes(rows_by_slot: dict[int, list[TrainingRow]], max_tokens: int
 
     Slots with many tokens come first, so that the blocks of a pass are alike.
     """
-    total = sum(len(row.tokens) for rows in rows_by_slot.values() for row in rows)
+    total = sum(row.length for rows in rows_by_slot.values() for row in rows)
     max_tokens = math.ceil(total / math.ceil(total / max_tokens))
     passes: list[_Pass] = []
     current: dict[int, list[TrainingRow]] = {}
     used = 0
     for slot in sorted(
-        rows_by_slot, key=lambda slot: -sum(len(row.tokens) for row in rows_by_slot[slot])
+        rows_by_slot, key=lambda slot: -sum(row.length for row in rows_by_slot[slot])
     ):
         for row in rows_by_slot[slot]:
-            if current and used + len(row.tokens) / 2 > max_tokens:
+            if current and used + row.length / 2 > max_tokens:
                 passes.append(_as_pass(current))
                 current, used = {}, 0
             current.setdefault(slot, []).append(row)
-            used += len(row.tokens)
+            used += row.length
     return [*passes, _as_pass(current)]
 
 
@@ -389,7 +391,7 @@ def _as_pass(rows_by_slot: dict[int, list[TrainingRow]]) -> _Pass:
     """Slots by falling number of tokens, so that neighbours make chunks."""
     slots = sorted(
         rows_by_slot,
-        key=lambda slot: sum(len(row.tokens) for row in rows_by_slot[slot]),
+        key=lambda slot: sum(row.length for row in rows_by_slot[slot]),
         reverse=True,
     )
     return _Pass(tuple(slots), tuple(tuple(rows_by_slot[slot]) for slot in slots))
@@ -415,7 +417,7 @@ def _lay_out(
     part: _Pass, targets: dict[int, int], model: FrozenModel, *, adapted_layers: int
 ) -> _PackedBatch:
     """Put the rows of a pass where the model's kernels want them."""
-    lengths_G = [[len(row.tokens) for row in rows] for rows in part.rows]
+    lengths_G = [[row.length for row in rows] for rows in part.rows]
     layout = model.kernels.lay_out(
         lengths_G, model.device, adapted_layers=adapted_layers, attended_G=_attended(part)
     )
@@ -428,11 +430,11 @@ def _lay_out(
         zip(part.slots, part.rows, layout.row_starts_G, strict=True)
     ):
         for row, start in zip(rows, starts, strict=True):
-            stop = start + len(row.tokens)
+            stop = start + row.length
             tokens[start:stop] = row.tokens
-            positions[start:stop] = range(len(row.tokens))
+            positions[start:stop] = range(row.length)
             predictors += range(stop - 1 - row.targets, stop - 1)
-            target_ids += row.tokens[len(row.tokens) - row.targets :]
+            target_ids += tokens[stop - row.targets : stop]
             weights += [1.0 / targets[slot]] * row.targets
             places += [place] * row.targets
     device = model.device
@@ -451,4 +453,4 @@ def _attended(part: _Pass) -> list[list[int]] | None:
     """Tokens of each row that may be attended to, where any row has padding of its own."""
     if not any(row.pads for rows in part.rows for row in rows):
         return None
-    return [[len(row.tokens) - row.pads for row in rows] for rows in part.rows]
+    return [[row.length - row.pads for row in rows] for rows in part.rows]

@@ -15,7 +15,7 @@ from seal.engine.evaluation import evaluate
 from seal.engine.generation import generate
 from seal.engine.peft_format import Adapter, LoraPair, load_adapter, save_adapter
 from seal.engine.requests import EvaluationRequest, GenerationRequest
-from seal.engine.sampling import Draw, choose_tokens
+from seal.engine.sampling import DRAWN_AT_ONCE, Draw, Uniforms, choose_tokens
 from seal.engine.text import cut_at_stop
 from seal.errors import InvalidInput, NotFound
 
@@ -91,6 +91,15 @@ def test_a_sample_depends_on_its_seed_alone_not_on_its_neighbours():
     ]
     assert together.samples[0][1].text == alone.samples[0][0].text
     assert len({sample.text for sample in together.samples[0]}) == 3
+
+
+def test_random_numbers_drawn_while_writing_are_those_of_one_draw_ahead():
+    count = 3 * DRAWN_AT_ONCE + 5
+    ahead = torch.rand(
+        count, generator=torch.Generator().manual_seed(2**63 + 7 - 2**63), dtype=torch.float64
+    )
+    uniforms = Uniforms(2**63 + 7)
+    assert [uniforms.next() for _ in range(count)] == ahead.tolist()
 
 
 def test_nucleus_sampling_draws_each_token_with_its_renormalised_probability():

@@ -16,7 +16,7 @@ from seal.engine.bank import SlotShape
 from seal.engine.kernels import PaddedKernels
 from seal.engine.layout import make_chunks
 from seal.engine.optimizer import SlotOptimizer, learning_rate
-from seal.engine.order import plan_steps
+from seal.engine.order import StepOrder
 from seal.engine.packed_attention import PackedAttention, pack_rows
 from seal.engine.peft_format import Adapter
 from seal.engine.requests import TrainingRequest, TrainingResult
@@ -324,10 +324,34 @@ def test_schedules_follow_transformers():
         ours = OptimizerSettings(learning_rate=0.1, schedule=name, warmup_ratio=0.2)
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
         schedule = make(optimizer, num_warmup_steps=math.ceil(0.2 * 13), num_training_steps=13)
-        for step in range(13):
-            assert learning_rate(ours, step, 13) == pytest.approx(schedule.get_last_lr()[0])
+        theirs = []
+        for _ in range(13):
+            theirs.append(schedule.get_last_lr()[0])
             optimizer.step()
             schedule.step()
+        warmup = math.ceil(0.2 * 13)
+        for step in range(13):  # the warm-up is one step ahead of theirs
+            expected = theirs[step + 1] if step < warmup else theirs[step]
+            assert learning_rate(ours, step, 13) == pytest.approx(expected)
+
+
+@given(
+    total=st.integers(1, 60),
+    ratio=st.floats(0, 1, exclude_max=True),
+    schedule=st.sampled_from(["linear", "cosine", "constant"]),
+)
+def test_no_step_is_taken_at_rate_zero(total, ratio, schedule):
+    chosen = OptimizerSettings(learning_rate=1e-3, schedule=schedule, warmup_ratio=ratio)
+    rates = [learning_rate(chosen, step, total) for step in range(total)]
+    assert all(0 < rate <= 1e-3 for rate in rates)
+
+
+def test_a_training_of_one_step_with_a_warm_up_changes_the_adapter():
+    (result,) = train(
+        tiny_model(), [request(examples=TEXTS[:1], epochs=1, batch_size=1, warmup_ratio=0.03)]
+    )
+    assert result.steps == 1
+    assert any(float(pair.b.abs().max()) > 0 for pair in result.adapter.pairs.values())
 
 
 def test_clipping_and_update_equal_torch_and_every_gradient_row_is_contiguous():
@@ -361,6 +385,10 @@ def test_padded_rows_learn_every_padding_token_and_keep_what_is_longer():
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=12)
 
 
+def plan_steps(lengths, **settings) -> tuple[tuple[int, ...], ...]:
+    return tuple(StepOrder(lengths, **settings))
+
+
 @given(
     lengths=LENGTHS,
     batch_size=st.integers(1, 5),
@@ -375,6 +403,15 @@ def test_every_epoch_takes_every_row_once_in_full_steps(lengths, batch_size, epo
         part = steps[epoch * per_epoch : (epoch + 1) * per_epoch]
         assert sorted(row for step in part for row in step) == list(range(len(lengths)))
         assert all(len(step) == batch_size for step in part[:-1])
+
+
+def test_steps_are_the_same_in_whatever_order_they_are_asked_for():
+    lengths = [5, 900, 5, 30, 7]
+    settings = {"batch_size": 2, "epochs": 4, "seed": 11}
+    wanted = plan_steps(lengths, **settings)
+    order = StepOrder(lengths, **settings)
+    for step in (11, 0, 7, 8, 3, 11):
+        assert order[step] == wanted[step]
 
 
 def test_every_order_of_an_epoch_is_equally_likely():

@@ -47,7 +47,7 @@ def train(model: FrozenModel, *, slots: int, characters: int) -> int:
                 max_row_tokens=512,
             )
         )
-    row_tokens = max(len(row.tokens) for job in batch.jobs.values() for row in job.rows)
+    row_tokens = max(row.length for job in batch.jobs.values() for row in job.rows)
     while batch.jobs:
         batch.step()
     return row_tokens
