@@ -100,17 +100,18 @@ class ArtifactStore:
 
         Raises like `create_bytes` and `read_json`.
         """
-        content = _json(model)
-        if self._storage.create(_checked(path), content):
-            return model
-        return self.read_json(path, type(model))
+        own = _json(model)
+        counted = self.create_bytes(path, own)
+        return model if counted == own else self._parsed(path, counted, type(model))
 
     def read_json(self, path: str, kind: type[Model]) -> Model:
         """Read a model.
 
         Raises NotFound, or Internal naming file and field if it does not hold such a model.
         """
-        content = self.read_bytes(path)
+        return self._parsed(path, self.read_bytes(path), kind)
+
+    def _parsed(self, path: str, content: bytes, kind: type[Model]) -> Model:
         try:
             return kind.model_validate_json(content)
         except ValidationError as error:

@@ -17,8 +17,8 @@ from controller_svc.worker.requests import Requests
 from controller_svc.worker.store import (
     ShardClock,
     ShardStore,
+    commit_selection,
     read_selection,
-    write_selection,
 )
 from seal.artifacts import ArtifactStore
 from seal.errors import Internal
@@ -51,7 +51,7 @@ async def improve(
         selection = select_records(
             records, round=task.round, keep_per_context=spec.improve.keep_per_context
         )
-        await write_selection(store, task.run, selection)
+        selection = await commit_selection(store, task.run, selection)
     log.info("edits selected", kept=len(selection.kept), dropped=dict(selection.dropped))
     meter.plan(edits=0, trainings=1, queries=0, inner_loops=0)
     training = await _train(task, spec, clients, meter, selection) if selection.kept else None

@@ -92,8 +92,7 @@ async def run_retained(bench: Bench, queries: Sequence[Query]) -> EvaluationReco
         asked = [group.create_task(ask(part)) for part in range(len(parts))]
     record = join_evaluations([task.result() for task in asked])
     bench.meter.evaluating("retained/0", queries=len(record.answers))
-    await bench.files.write_retained(record)
-    return record
+    return await bench.files.commit_retained(record)
 
 
 def join_evaluations(parts: Sequence[EvaluationRecord]) -> EvaluationRecord:

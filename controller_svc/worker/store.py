@@ -123,15 +123,21 @@ async def read_selection(store: ArtifactStore, run: str, round: int) -> Selectio
     return await _read_if_there(store, selection_path(run, round), SelectionRecord)
 
 
-async def write_selection(store: ArtifactStore, run: str, selection: SelectionRecord) -> None:
-    """Decide what a round keeps."""
-    await in_thread(store.write_json, selection_path(run, selection.round), selection)
+async def commit_selection(
+    store: ArtifactStore, run: str, selection: SelectionRecord
+) -> SelectionRecord:
+    """Decide what a round keeps, unless it is decided; returns the selection that counts."""
+    return await in_thread(store.create_json, selection_path(run, selection.round), selection)
 
 
 async def _read_if_there(store: ArtifactStore, path: str, type: type[R]) -> R | None:
     if not await in_thread(store.exists, path):
         return None
     return await in_thread(store.read_json, path, type)
+
+
+def _parsed(lines: bytes) -> tuple[ContextRecord, ...]:
+    return tuple(ContextRecord.model_validate_json(line) for line in lines.splitlines())
 
 
 class ShardStore:
@@ -158,13 +164,7 @@ class ShardStore:
 
     async def commit(self, folder: str, key: str, record: R) -> R:
         """Write a record unless its key has one; either way return the one that counts."""
-        return await in_thread(self._commit, f"{self.path}/{folder}/{key}.json", record)
-
-    def _commit(self, path: str, record: R) -> R:
-        if self._store.exists(path):
-            return self._store.read_json(path, type(record))
-        self._store.write_json(path, record)
-        return record
+        return await in_thread(self._store.create_json, f"{self.path}/{folder}/{key}.json", record)
 
     async def baselines(self) -> dict[str, EvaluationRecord]:
         """Finished baselines by context key."""
@@ -182,29 +182,33 @@ class ShardStore:
         """The policy alone on the whole retained set."""
         return await _read_if_there(self._store, f"{self.path}/retained.json", EvaluationRecord)
 
-    async def write_retained(self, record: EvaluationRecord) -> None:
-        """Commit it."""
-        await in_thread(self._store.write_json, f"{self.path}/retained.json", record)
+    async def commit_retained(self, record: EvaluationRecord) -> EvaluationRecord:
+        """Write it unless it is there; returns the one that counts."""
+        return await in_thread(self._store.create_json, f"{self.path}/retained.json", record)
 
     async def summary(self) -> ShardSummary | None:
         """The shard's summary, if it is finished."""
         return await _read_if_there(self._store, f"{self.path}/summary.json", ShardSummary)
 
-    async def write_summary(self, summary: ShardSummary) -> None:
-        """Say that the shard is finished; nothing follows."""
-        await in_thread(self._store.write_json, f"{self.path}/summary.json", summary)
+    async def commit_summary(self, summary: ShardSummary) -> ShardSummary:
+        """Say that the shard is finished; nothing follows. Returns the summary that counts."""
+        return await in_thread(self._store.create_json, f"{self.path}/summary.json", summary)
 
-    async def write_records(self, records: Sequence[ContextRecord]) -> str:
-        """Write `records.jsonl`; its sha256."""
-        lines = b"".join(record.model_dump_json().encode() + b"\n" for record in records)
-        await in_thread(self._store.write_bytes, f"{self.path}/records.jsonl", lines)
-        return hashlib.sha256(lines).hexdigest()
+    async def commit_records(
+        self, records: Sequence[ContextRecord]
+    ) -> tuple[tuple[ContextRecord, ...], str]:
+        """Write `records.jsonl` unless it is there; returns the records that count, their sha256.
+
+        A summary is made of what this returns: it then agrees with the file, whoever wrote it.
+        """
+        own = b"".join(record.model_dump_json().encode() + b"\n" for record in records)
+        lines = await in_thread(self._store.create_bytes, f"{self.path}/records.jsonl", own)
+        return _parsed(lines), hashlib.sha256(lines).hexdigest()
 
     async def read_records(self) -> tuple[tuple[ContextRecord, ...], str]:
         """The records and their sha256."""
         lines = await in_thread(self._store.read_bytes, f"{self.path}/records.jsonl")
-        records = tuple(ContextRecord.model_validate_json(line) for line in lines.splitlines())
-        return records, hashlib.sha256(lines).hexdigest()
+        return _parsed(lines), hashlib.sha256(lines).hexdigest()
 
     async def clock(self) -> ShardClock:
         """The shard's clock, running."""

@@ -107,7 +107,7 @@ async def run_task(
                 else validate_plan(task, spec, store)
             )
             summary = await _contexts_task(task, bench, plan)
-        await files.write_summary(summary)
+        summary = await files.commit_summary(summary)
         log.info(
             "task finished",
             task=task.name,
@@ -163,7 +163,7 @@ async def _contexts_task(task: StartTask, bench: Bench, plan: ShardPlan) -> Shar
         result = await run_shard(bench, plan)
     except BaseExceptionGroup as group:
         raise principal_error(group) from group
-    records_sha256 = await bench.files.write_records(result.records)
+    records, records_sha256 = await bench.files.commit_records(result.records)
     return ShardSummary.model_validate(
         {
             "name": task.name,
@@ -174,10 +174,10 @@ async def _contexts_task(task: StartTask, bench: Bench, plan: ShardPlan) -> Shar
             "seconds": bench.clock.seconds,
             "inner_loops_run": result.inner_loops_run,
             "inner_loops_resumed": result.inner_loops_resumed,
-            "outcomes": shard_outcomes(result.records),
-            "tokens": shard_tokens(result.records, result.retained),
-            "engine_seconds": shard_engine_seconds(result.records, result.retained),
-            "scores": shard_scores(result.records, result.retained),
+            "outcomes": shard_outcomes(records),
+            "tokens": shard_tokens(records, result.retained),
+            "engine_seconds": shard_engine_seconds(records, result.retained),
+            "scores": shard_scores(records, result.retained),
             "result_sha256": records_sha256,
         }
     )

@@ -216,16 +216,16 @@ async def test_a_full_disk_stops_the_run_without_a_false_status(
 ) -> None:
     from seal.errors import Exhausted
 
-    write = ArtifactStore.write_bytes
+    create = ArtifactStore.create_bytes
 
-    def full(self: ArtifactStore, path: str, content: bytes) -> None:
+    def full(self: ArtifactStore, path: str, content: bytes) -> bytes:
         if "/inner/" in path:
             raise Exhausted(f"no space left to write {path}", remedy="free space on that disk")
-        write(self, path, content)
+        return create(self, path, content)
 
     spec = small_spec(tmp_path, rounds=0)
     with monkeypatch.context() as patched:
-        patched.setattr(ArtifactStore, "write_bytes", full)
+        patched.setattr(ArtifactStore, "create_bytes", full)
         status = await run(spec, tmp_path)
     condition = status.condition("Failed")
     assert condition is not None

@@ -131,6 +131,12 @@ def watched(effects: Effects) -> Iterator[None]:
             super().write_bytes(path, content)
             effects.at("write", path, "after")
 
+        def create_bytes(self, path: str, content: bytes) -> bytes:
+            effects.at("write", path, "before")
+            counted = super().create_bytes(path, content)
+            effects.at("write", path, "after")
+            return counted
+
     class WatchedClients(ServiceClients):
         async def generate(
             self,

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from typing import IO
 
 import pytest
 from controller_harness import small_spec, start
 from hypothesis import given
 from hypothesis import strategies as st
 
+import seal.files
 from controller_svc.core import Stage
 from controller_svc.worker.progress import Meter, TaskProgress
 from controller_svc.worker.requests import RetainedSet
@@ -36,6 +38,7 @@ from seal.records import (
     ExampleRecord,
     InnerLoopRecord,
     ScoreSum,
+    ShardSummary,
 )
 
 
@@ -71,6 +74,67 @@ async def test_what_is_committed_first_counts(tmp_path: Path) -> None:
     first = await files.commit("baseline", "hill", evaluation(0.5))
     second = await files.commit("baseline", "hill", evaluation(0.9))
     assert second == first == (await files.baselines())["hill"]
+
+
+async def test_of_two_writers_of_one_key_one_counts_and_both_see_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_are_writing, real = threading.Barrier(2, timeout=5), seal.files.flush
+
+    def flush(file: IO[bytes]) -> None:
+        both_are_writing.wait()
+        real(file)
+
+    monkeypatch.setattr(seal.files, "flush", flush)
+    seen = await asyncio.gather(
+        shard_files(tmp_path).commit("inner", "hill", evaluation(0.1)),
+        shard_files(tmp_path).commit("inner", "hill", evaluation(0.9)),
+    )
+    counted = await shard_files(tmp_path).committed("inner", EvaluationRecord)
+    assert seen[0] == seen[1] == counted["hill"]
+
+
+async def test_a_ghost_of_a_finished_shard_changes_neither_its_records_nor_its_summary(
+    tmp_path: Path,
+) -> None:
+    files, ghost = shard_files(tmp_path), shard_files(tmp_path)
+    records, sha256 = await files.commit_records([record_of("hill", evaluation(0.1))])
+    summary = await files.commit_summary(summary_of(sha256))
+    ghosts, ghosts_sha256 = await ghost.commit_records([record_of("hill", evaluation(0.9))])
+    assert (ghosts, ghosts_sha256) == (records, sha256)
+    assert await ghost.commit_summary(summary_of("0" * 64)) == summary == await files.summary()
+    assert await files.read_records() == (records, summary.result_sha256)
+    assert await files.commit_retained(evaluation(0.1)) == evaluation(0.1)
+    assert await ghost.commit_retained(evaluation(0.9)) == evaluation(0.1)
+
+
+def record_of(context_id: str, baseline: EvaluationRecord) -> ContextRecord:
+    return ContextRecord(
+        context_id=context_id,
+        title="Hill",
+        prompt="",
+        baseline=baseline,
+        edits=(),
+        inner_loops=(),
+        engine_seconds_generate=0.0,
+    )
+
+
+def summary_of(records_sha256: str) -> ShardSummary:
+    return ShardSummary(
+        name="demo-r1-rollout-s0-a0",
+        stage="rollout",
+        round=1,
+        shard=0,
+        attempt=0,
+        seconds=1.0,
+        inner_loops_run=0,
+        inner_loops_resumed=0,
+        outcomes={},
+        tokens={},
+        engine_seconds={},
+        result_sha256=records_sha256,
+    )
 
 
 async def test_a_cancelled_write_is_over_before_its_task_is() -> None:
