@@ -1,8 +1,12 @@
-"""Contexts from files: SQuAD-style rows, as one JSON list or as JSON Lines.
+"""Contexts from files, in any of the shapes of `seal.dataset_rows`, as JSON or JSON Lines.
 
-A row is `{title, context, questions: [{question, answer}]}`. A bad row is refused with the file,
-the row, the field and the remedy, and then nothing of the file is used: half a dataset measures
-something else. Fields that are not named above are ignored.
+A bad row is refused with the file, the row, the field and the remedy, and then nothing of the file
+is used: half a dataset measures something else. So is what the services would refuse for its
+length. Fields that no shape names are ignored.
+
+Rows of the SQuAD shapes that hold one passage (case, spacing and punctuation apart) become one
+context, with the text and title of the first; in SEAL's own shape, where a passage has all its
+questions beside it, a second one is a mistake and is refused.
 """
 
 from __future__ import annotations
@@ -10,56 +14,88 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import structlog
+
+from seal.dataset_rows import SHAPES, Passage, Place, Question, read_passages
 from seal.domains.base import Context, Query
 from seal.errors import InvalidInput, NotFound
 from seal.files import file_errors
-from seal.restem.leakage import passage_digest
+from seal.limits import MAX_QUESTIONS
+from seal.restem.leakage import check_ids, passage_digest
+
+log = structlog.get_logger(__name__)
 
 CORPORA = ("train", "validation", "retained")
-SHAPE = '{"title": ..., "context": ..., "questions": [{"question": ..., "answer": ...}]}'
 _MAX_SLUG_CHARACTERS = 48
+_ID_DIGITS = 24
+"""Hex digits of a passage's digest in its id: 96 bits, so that a million passages do not collide
+by chance, while the id still fits names of files."""
 
 
 @dataclass(frozen=True)
-class _Row:
-    """One row and where it stands."""
+class LoadedContexts:
+    """What a file holds, and what of it was not taken."""
 
-    source: str
-    index: int
-    value: object
-
-    def refuse(self, field: str, problem: str, remedy: str) -> InvalidInput:
-        """The error for one field of this row; the caller raises it."""
-        where = f"{self.source}, row {self.index} (counted from 0)" + (
-            f", field {field}" if field else ""
-        )
-        path = f"[{self.index}]" + (f".{field}" if field else "")
-        return InvalidInput(f"{where}: {problem}", field=path, remedy=remedy, source=self.source)
+    contexts: tuple[Context, ...]
+    unanswerable: int
+    """Questions left out: they have no answer."""
+    emptied: int
+    """Passages left out: none of their questions has an answer."""
+    joined: int
+    """Rows or paragraphs whose questions joined those of the same passage before."""
 
 
 def load_contexts(source: str, *, limit: int = 0) -> tuple[Context, ...]:
+    """The contexts of `load_dataset`."""
+    return load_dataset(source, limit=limit).contexts
+
+
+def load_dataset(source: str, *, limit: int = 0) -> LoadedContexts:
     """Read contexts from a path, a `file://` URI or `corpus://NAME`.
 
-    `limit` takes the first ones only, 0 takes all. Every row is checked.
+    `limit` takes the first ones only, 0 takes all. Every row is checked and counted.
 
     Raises:
-        InvalidInput: the file is no such dataset, is empty, holds a bad row, or a passage twice.
+        InvalidInput: the file is no such dataset, holds no question with an answer, a bad row, or a
+            passage twice.
         NotFound: there is no such file.
     """
-    rows = list(_rows(source, _read(source)))
-    if not rows:
+    passages = [
+        passage
+        for place, value in _rows(source, _read(source))
+        for passage in read_passages(place, value)
+    ]
+    if not passages:
+        raise InvalidInput(f"{source} holds no passage", remedy=SHAPES, source=source)
+    groups = _grouped(passages)
+    contexts = tuple(_context(group) for group in groups if any(part.questions for part in group))
+    if not contexts:
         raise InvalidInput(
-            f"{source} holds no row", remedy=f"give at least one row {SHAPE}", source=source
+            f"{source} holds no question that has an answer",
+            remedy="give questions with gold answers: without one nothing can be graded",
+            source=source,
         )
-    contexts = tuple(_context(row) for row in rows)
-    _refuse_repetition(rows, contexts)
-    return contexts[:limit] if limit > 0 else contexts
+    check_ids(contexts, where=source)
+    loaded = LoadedContexts(
+        contexts=contexts[:limit] if limit > 0 else contexts,
+        unanswerable=sum(passage.unanswerable for passage in passages),
+        emptied=len(groups) - len(contexts),
+        joined=len(passages) - len(groups),
+    )
+    if loaded.unanswerable:
+        log.info(
+            "questions without an answer left out",
+            source=source,
+            questions=loaded.unanswerable,
+            passages=loaded.emptied,
+        )
+    return loaded
 
 
 def dataset_digest(contexts: Iterable[Context]) -> str:
@@ -79,12 +115,12 @@ def dataset_digest(contexts: Iterable[Context]) -> str:
 
 
 def context_id(title: str, text: str) -> str:
-    """Id of a passage: its title in a-z, 0-9 and -, and 8 hex digits of its digest.
+    """Id of a passage: its title in a-z, 0-9 and -, and 24 hex digits of its digest.
 
     The same passage has it in every file.
     """
     slug = re.sub(r"[^a-z0-9]+", "-", title.lower())[:_MAX_SLUG_CHARACTERS].strip("-")
-    return f"{slug or 'context'}-{passage_digest(text)[:8]}"
+    return f"{slug or 'context'}-{passage_digest(text)[:_ID_DIGITS]}"
 
 
 def _read(source: str) -> str:
@@ -97,10 +133,6 @@ def _read(source: str) -> str:
     try:
         with file_errors(path):
             return Path(path).read_bytes().decode("utf-8-sig")
-    except IsADirectoryError as error:
-        raise InvalidInput(
-            f"{source} is a directory", remedy="give a .json or .jsonl file", source=source
-        ) from error
     except UnicodeDecodeError as error:
         raise InvalidInput(
             f"{source} is not UTF-8 at byte {error.start}", remedy="save it as UTF-8", source=source
@@ -131,138 +163,89 @@ def _split(source: str) -> tuple[str, str]:
     return "file", unquote(parts.path)
 
 
-def _rows(source: str, text: str) -> Iterator[_Row]:
-    """Rows of a JSON list, or of JSON Lines; blank lines do not count."""
-    if text.lstrip().startswith("["):
-        values = _parse(
-            source,
-            text,
-            "the file",
-            remedy=f"give one JSON list of rows {SHAPE}, or one row per line",
-        )
-        yield from (
-            _Row(source, index, value)
-            for index, value in enumerate(values if isinstance(values, list) else [values])
-        )
+def _rows(source: str, text: str) -> Iterator[tuple[Place, object]]:
+    """Values with their places: of a JSON list, of one JSON object, or of JSON Lines.
+
+    Blank lines do not count.
+    """
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not lines:
+        raise InvalidInput(f"{source} is empty", remedy=SHAPES, source=source)
+    if len(lines) == 1 or not _is_json_object(lines[0][1]):
+        value = _parse(source, text, "")
+        if not isinstance(value, list):
+            yield Place(source) if _is_whole_file(value) else _row(source, 0), value
+            return
+        yield from ((_row(source, index), member) for index, member in enumerate(value))
         return
-    lines = (
-        (number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()
-    )
     for index, (number, line) in enumerate(lines):
-        where = f"row {index} (counted from 0, line {number})"
-        yield _Row(
-            source,
-            index,
-            _parse(source, line, where, remedy=f"give a JSON list, or one row per line: {SHAPE}"),
-        )
+        where = f"row {index + 1} (line {number})"
+        yield _row(source, index), _parse(source, line, where)
 
 
-def _parse(source: str, text: str, where: str, *, remedy: str) -> object:
+def _row(source: str, index: int) -> Place:
+    return Place(source, f"row {index + 1}", f"[{index}]")
+
+
+def _is_whole_file(value: object) -> bool:
+    return isinstance(value, dict) and "data" in value
+
+
+def _is_json_object(line: str) -> bool:
+    """True for a whole JSON object: then every line of the file is one."""
+    if not line.strip().startswith("{"):
+        return False
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _parse(source: str, text: str, where: str) -> object:
+    """JSON. `where`: the row, empty for the whole file."""
+    at = f"{source}, {where}" if where else source
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        place = (
-            f"line {error.lineno}, column {error.colno}"
-            if "\n" in text
-            else f"column {error.colno}"
-        )
+        place = f"column {error.colno}" if where else f"line {error.lineno}, column {error.colno}"
         raise InvalidInput(
-            f"{source}, {where}: not JSON at {place} ({error.msg})", remedy=remedy, source=source
+            f"{at}: not JSON at {place} ({error.msg})", remedy=SHAPES, source=source
         ) from error
     except (RecursionError, ValueError) as error:
         raise InvalidInput(
-            f"{source}, {where}: nested too deeply, or a number too long",
-            remedy=remedy,
-            source=source,
+            f"{at}: nested too deeply, or a number too long", remedy=SHAPES, source=source
         ) from error
 
 
-def _context(row: _Row) -> Context:
-    """Check one row."""
-    if not isinstance(row.value, dict):
-        raise row.refuse("", f"is {_kind(row.value)}, not an object", f"give {SHAPE}")
-    title = _text(row, row.value, "title", "title", may_be_empty=True)
-    text = _text(row, row.value, "context", "context")
-    questions = row.value.get("questions")
-    if not isinstance(questions, list) or not questions:
-        problem = (
-            "is missing"
-            if "questions" not in row.value
-            else "is empty"
-            if questions == []
-            else f"is {_kind(questions)}, not a list"
+def _grouped(passages: Iterable[Passage]) -> list[list[Passage]]:
+    """Passages of one text together, in the order of their first."""
+    groups: dict[str, list[Passage]] = {}
+    for passage in passages:
+        group = groups.setdefault(passage_digest(passage.text), [])
+        if group and not (passage.may_recur and group[0].may_recur):
+            raise passage.place.refuse(
+                "context",
+                f"is the passage of {group[0].place.words} again",
+                "keep one of the two rows, with the questions of both",
+            )
+        group.append(passage)
+    return list(groups.values())
+
+
+def _context(group: list[Passage]) -> Context:
+    """One context of all that belongs to a passage."""
+    first = group[0]
+    questions: list[Question] = [question for part in group for question in part.questions]
+    if len(questions) > MAX_QUESTIONS:
+        raise first.place.refuse(
+            "",
+            f"holds {len(questions)} questions, the limit is {MAX_QUESTIONS}",
+            "keep the best ones",
         )
-        raise row.refuse("questions", problem, "give at least one question with its answer")
-    identifier = context_id(title, text)
+    identifier = context_id(first.title, first.text)
     queries = tuple(
-        _query(row, question, f"questions[{index}]", f"{identifier}/{index}")
+        Query(f"{identifier}/{index}", question.text, question.answers)
         for index, question in enumerate(questions)
     )
-    return Context(context_id=identifier, title=title, text=text, queries=queries)
-
-
-def _query(row: _Row, value: object, field: str, query_id: str) -> Query:
-    if not isinstance(value, dict):
-        raise row.refuse(
-            field, f"is {_kind(value)}, not an object", 'give {"question": ..., "answer": ...}'
-        )
-    question = _text(row, value, "question", f"{field}.question")
-    return Query(
-        query_id=query_id,
-        question=question,
-        answers=(_text(row, value, "answer", f"{field}.answer"),),
-    )
-
-
-_REMEDIES = {
-    "title": 'give the title as a string, "" for none',
-    "context": "give the passage as a string",
-    "question": "give the question as a string",
-    "answer": "give the gold answer as a string, or drop the question: without one nothing can be "
-    "graded",
-}
-
-
-def _text(
-    row: _Row, values: dict[str, object], name: str, field: str, *, may_be_empty: bool = False
-) -> str:
-    """A required string without white space at its ends."""
-    value, remedy = values.get(name), _REMEDIES[name]
-    if not isinstance(value, str):
-        raise row.refuse(
-            field, "is missing" if value is None else f"is {_kind(value)}, not a string", remedy
-        )
-    if not value.strip() and not may_be_empty:
-        raise row.refuse(field, "is empty", remedy)
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise row.refuse(
-            field,
-            "holds half of a character (a lone UTF-16 surrogate)",
-            "write the character whole",
-        )
-    return value.strip()
-
-
-def _kind(value: object) -> str:
-    """JSON's word for a value's type."""
-    kinds = {
-        dict: "an object",
-        list: "a list",
-        str: "a string",
-        bool: "true or false",
-        type(None): "null",
-    }
-    return kinds.get(type(value), "a number")
-
-
-def _refuse_repetition(rows: Sequence[_Row], contexts: Sequence[Context]) -> None:
-    """A passage that stands twice in a file would be counted twice."""
-    seen: dict[str, int] = {}
-    for row, context in zip(rows, contexts, strict=True):
-        first = seen.setdefault(passage_digest(context.text), row.index)
-        if first != row.index:
-            raise row.refuse(
-                "context",
-                f"is the passage of row {first} again ({context.title!r})",
-                "keep one of the two rows",
-            )
+    return Context(context_id=identifier, title=first.title, text=first.text, queries=queries)

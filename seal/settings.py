@@ -199,7 +199,8 @@ class ValidationSettings(FileSettings):
 class DataSettings(FileSettings):
     """Where the contexts come from.
 
-    SQuAD-style JSON or JSONL, a path or `corpus://NAME` for the embedded corpus.
+    SQuAD files, Hugging Face rows or rows of our own (README), as JSON or JSONL: a path, or
+    `corpus://NAME` for the embedded corpus.
     """
 
     train: str = "corpus://train"

@@ -12,6 +12,7 @@ import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -25,7 +26,7 @@ from seal.domains.base import Context
 from seal.errors import Conflict
 from seal.files import file_errors
 from seal.resources import RestEMRun
-from seal.restem.leakage import check_leakage
+from seal.restem.leakage import check_ids, check_leakage
 from seal.settings import RunSpec
 
 log = structlog.get_logger(__name__)
@@ -146,8 +147,8 @@ def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
     """The contexts of a run by name.
 
     Raises:
-        InvalidInput: a bad row, an empty file, or a passage on both the training and the validation
-            side.
+        InvalidInput: a bad row, an empty file, a passage on both the training and the validation
+            side, or two passages under one id.
         NotFound: there is no such file.
 
     """
@@ -158,6 +159,7 @@ def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
         "retained": load_contexts(data.retained) if data.retained else (),
     }
     check_leakage(contexts["train"], contexts["validation"])
+    check_ids(chain.from_iterable(contexts.values()), where="the data")
     return contexts
 
 

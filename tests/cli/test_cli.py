@@ -110,7 +110,7 @@ def one_line(text: str) -> str:
         (["run", "tiny.yaml", "--set", "edit.k"], 2, "write for example --set"),
         (["run", "tiny.yaml", "--name", "Not A Name"], 2, "name"),
         (["run", "tiny.yaml", "--dataset", "empty.jsonl"], 2, "empty.jsonl"),
-        (["run", "tiny.yaml", "--dataset", "no-answer.jsonl"], 2, "questions[1].answer"),
+        (["run", "tiny.yaml", "--dataset", "no-answer.jsonl"], 2, "question 2, field answer"),
         (
             ["run", "tiny.yaml", "--dataset", "train.jsonl", "--validation", "train.jsonl"],
             2,

@@ -6,7 +6,7 @@ import pytest
 
 from seal.domains import Context
 from seal.errors import InvalidInput
-from seal.restem.leakage import check_leakage, passage_digest
+from seal.restem.leakage import check_ids, check_leakage, passage_digest
 
 
 def context(title: str, text: str) -> Context:
@@ -55,3 +55,14 @@ def test_different_words_have_different_digests(one: str, other: str) -> None:
 )
 def test_typography_makes_no_other_passage_of_text_without_spaces(one: str, other: str) -> None:
     assert passage_digest(one) == passage_digest(other)
+
+
+def test_an_id_of_two_different_passages_is_refused_and_one_passage_may_stand_on_two_sides() -> (
+    None
+):
+    one = context("Veldra", "Veldra is long.")
+    check_ids(
+        [one, context("Veldra", " veldra is LONG"), context("Oss", "Oss is high.")], where="x"
+    )
+    with pytest.raises(InvalidInput, match=r"the data: .*'Veldra' and 'Veldra' differ .* veldra"):
+        check_ids([one, context("Veldra", "Veldra is cold.")], where="the data")
