@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -34,6 +35,15 @@ from seal.errors import Internal, Transient
 from seal.outcomes import Outcome
 from seal.restem.seeds import derive_seed
 from seal.settings import EngineSettings, InnerLoopSettings, OptimizerSettings
+
+
+class Dtype(StrEnum):
+    """Compute types, as a command line offers them."""
+
+    AUTO = "auto"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
 
 PUBLISHED: InnerLoopSettings = load_run(None, {"profile": "published"}).spec.inner
 """The published inner loop: rank 32, alpha 64 on q_proj and v_proj, AdamW at 1e-3 linear to 0,

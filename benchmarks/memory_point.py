@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from transformers import AutoTokenizer
 
-from benchmarks.common import PUBLISHED
+from benchmarks.common import PUBLISHED, Dtype
 from benchmarks.scaling import equal_cases, time_steps
 from seal.datasets import load_contexts
 from seal.engine.allocator import keep_freed_memory
@@ -23,7 +23,6 @@ from seal.engine.memory import AdapterSize, PassSize, Workload, estimate, estima
 from seal.engine.model import FrozenModel
 from seal.engine.precision import compute_dtype
 from seal.errors import PreconditionFailed
-from seal.serving import Dtype
 from seal.settings import EngineSettings
 
 STEPS = 2

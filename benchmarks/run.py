@@ -35,7 +35,7 @@ from benchmarks import (
     step_profile,
     training_speed,
 )
-from benchmarks.common import Report, Setting, machine_line
+from benchmarks.common import Dtype, Report, Setting, machine_line
 from benchmarks.data import load_cases
 from benchmarks.figures import (
     BY_NAME_ONLY,
@@ -55,7 +55,6 @@ from seal.engine.threads import compute_serially
 from seal.errors import InvalidInput, SealError, error_class
 from seal.files import file_errors
 from seal.models import resolve_model
-from seal.serving import Dtype
 from seal.telemetry import configure_logging
 
 NOTES = Path(__file__).parent / "notes.md"

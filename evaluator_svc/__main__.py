@@ -3,96 +3,36 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import ClassVar
 
-import typer
+from pydantic import Field
 
-from seal.serving import (
-    DEFAULTS,
-    AddressOption,
-    ArtifactsOption,
-    Backend,
-    DeviceOption,
-    Dtype,
-    DtypeOption,
-    GraceOption,
-    LogFormat,
-    LogFormatOption,
-    LogLevelOption,
-    MetricsPortOption,
-    ModelOption,
-    OfflineOption,
-    QueueOption,
-    Serving,
-    ServingOptions,
-    ThreadsOption,
-    serve,
-)
-from seal.settings import EngineSettings
-
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+from seal.options import ServiceOptions
+from seal.rpc.lifecycle import Serving
+from seal.serving import Backend, run
 
 
-@app.command()
-def main(
-    artifacts: ArtifactsOption,
-    model: ModelOption = "smollm2-135m",
-    address: AddressOption = "127.0.0.1:50053",
-    metrics_port: MetricsPortOption = 9103,
-    rows: Annotated[
-        int,
-        typer.Option(envvar="SEAL_ROWS", min=1, help="Questions answered at once, over all calls."),
-    ] = DEFAULTS.evaluation_rows,
-    dtype: DtypeOption = Dtype.AUTO,
-    device: DeviceOption = DEFAULTS.device,
-    threads: ThreadsOption = DEFAULTS.threads,
-    max_queue: QueueOption = DEFAULTS.max_queue,
-    offline: OfflineOption = False,
-    grace_seconds: GraceOption = 30.0,
-    log_level: LogLevelOption = "info",
-    log_format: LogFormatOption = LogFormat.AUTO,
-) -> None:
-    """Ask an adapted model questions and grade its answers (gRPC service seal.v1.EvaluatorService).
+class EvaluatorOptions(ServiceOptions):
+    """Ask an adapted model questions and grade its answers.
 
-    Every evaluation proves that the adapter was applied: one that leaves the logits as they are is
-    an error, not a score.
-
-    On SIGTERM it becomes NOT_SERVING, takes no new request, lets running calls end within the
-    grace, and then leaves: what was cut gives the same answers when its client asks again.
-
-    Exit codes: 0 ended by a signal, 2 wrong option or model, 42 permanent error, 43 worth a retry.
+    The gRPC service seal.v1.EvaluatorService. Every evaluation proves that the adapter was applied: one that leaves the logits as they are is
+    inert, which is an outcome and no score.
     """
-    settings = EngineSettings(
-        slots=1,
-        evaluation_rows=rows,
-        dtype=dtype.value,
-        device=device,
-        threads=threads,
-        max_queue=max_queue,
-    )
-    serve(
-        ServingOptions(
-            model=model,
-            artifacts=artifacts,
-            address=address,
-            metrics_port=metrics_port,
-            engine=settings,
-            offline=offline,
-            grace_seconds=grace_seconds,
-            log_level=log_level,
-            log_format=log_format,
-        ),
-        _make,
-    )
+
+    program: ClassVar[str] = "python -m evaluator_svc"
+    address: str = "127.0.0.1:50053"
+    """host:port to listen on (port 0 takes a free one), or unix:/path/to/socket."""
+    metrics_port: int = Field(default=9103, ge=0, le=65535)
+    """HTTP port of the metrics; 0 for none."""
+    slots: int = Field(default=0, ge=0)
+    """Adapters trained at once: none, this service trains nothing."""
 
 
 def _make(backend: Backend) -> Serving:
-    from evaluator_svc.server import register  # loads torch: not for --help
+    from evaluator_svc.service import register  # loads torch: not for --help
 
-    return Serving(
-        partial(register, engine=backend.engine, store=backend.store, adapters=backend.adapters)
-    )
+    return Serving(partial(register, engine=backend.engine, adapters=backend.adapters))
 
 
 if __name__ == "__main__":
-    app(prog_name="python -m evaluator_svc")
+    run(EvaluatorOptions, _make)

@@ -30,13 +30,24 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
+def register(
+    server: grpc.aio.Server,
+    *,
+    engine: Engine,
+    adapters: AdapterCache,
+    pace: Pace | None = None,
+) -> str:
+    """Add the service to `server`; returns its full name for health checks."""
+    service = EvaluatorService(engine=engine, adapters=adapters, pace=pace or Pace())
+    evaluator_pb2_grpc.add_EvaluatorServiceServicer_to_server(service, server)
+    return evaluator_pb2.DESCRIPTOR.services_by_name["EvaluatorService"].full_name
+
+
 class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
     """Serves Evaluate."""
 
-    def __init__(
-        self, *, engine: Engine, adapters: AdapterCache, limits: EvaluationLimits, pace: Pace
-    ) -> None:
-        self._engine, self._adapters, self._limits, self._pace = engine, adapters, limits, pace
+    def __init__(self, *, engine: Engine, adapters: AdapterCache, pace: Pace) -> None:
+        self._engine, self._adapters, self._pace = engine, adapters, pace
         self._line = Line("evaluate")
 
     async def Evaluate(
@@ -47,7 +58,7 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         What is the fault of a query (its prompt is too long) or of the adapter is an outcome.
         A cancelled call or a passed deadline stops the work; a retry does it again.
         """
-        plan = parse_evaluation(request, limits=self._limits)
+        plan = parse_evaluation(request, limits=EvaluationLimits())
         self._adapters.check_base_model(plan.base_model)
         adapters = await self._fetch(plan)
         progress = Newest(_progress(common_pb2.TASK_STATE_QUEUED, 0, plan))

@@ -39,13 +39,24 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
+def register(
+    server: grpc.aio.Server,
+    *,
+    engine: Engine,
+    adapters: AdapterCache,
+    pace: Pace | None = None,
+) -> str:
+    """Add the service to `server`; returns its full name for health checks."""
+    service = GeneratorService(engine=engine, adapters=adapters, pace=pace or Pace())
+    generator_pb2_grpc.add_GeneratorServiceServicer_to_server(service, server)
+    return generator_pb2.DESCRIPTOR.services_by_name["GeneratorService"].full_name
+
+
 class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
     """Serves GenerateEdits."""
 
-    def __init__(
-        self, *, engine: Engine, adapters: AdapterCache, limits: GenerationLimits, pace: Pace
-    ) -> None:
-        self._engine, self._adapters, self._limits, self._pace = engine, adapters, limits, pace
+    def __init__(self, *, engine: Engine, adapters: AdapterCache, pace: Pace) -> None:
+        self._engine, self._adapters, self._pace = engine, adapters, pace
         self._line = Line("generate")
 
     async def GenerateEdits(
@@ -57,7 +68,7 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
 
         A cancelled call or a passed deadline stops the work; a retry gives the same edits.
         """
-        plan = parse_generation(request, limits=self._limits)
+        plan = parse_generation(request, limits=GenerationLimits())
         self._adapters.check_base_model(plan.base_model)
         policy = (
             None

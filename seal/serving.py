@@ -1,24 +1,36 @@
 """What the commands `python -m generator_svc|trainer_svc|evaluator_svc` share.
 
-Options, loading the model, serving, draining. The options are typer annotations; every one can also
-be given by environment variable, which is how a pod gets them.
+Look at everything that can be known, load the model, serve, drain, and end with the exit code that
+says what happened.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import structlog
-import typer
 
 from seal.artifacts import ArtifactStore
-from seal.errors import SealError, error_class
+from seal.errors import (
+    InvalidInput,
+    NotFound,
+    PreconditionFailed,
+    SealError,
+    Transient,
+    error_class,
+)
 from seal.models import resolve_model
-from seal.rpc.server import Registration, serve_forever
+from seal.options import ServiceOptions
+from seal.rpc.lifecycle import Serving, Signals, serve_until_signal, stop_signals
+from seal.rpc.server import check_address
+from seal.rpc.settings import ServerSettings
 from seal.settings import EngineSettings
 from seal.telemetry import configure_logging, start_metrics_server
 
@@ -28,118 +40,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-DEFAULTS = EngineSettings()
+Value = TypeVar("Value")
 
-
-class Dtype(StrEnum):
-    """Compute types, as a command line offers them."""
-
-    AUTO = "auto"
-    """bfloat16 where the device multiplies it in hardware, else float32."""
-    BFLOAT16 = "bfloat16"
-    FLOAT32 = "float32"
-
-
-class LogFormat(StrEnum):
-    """How logs are written."""
-
-    AUTO = "auto"
-    """Console on a terminal, else JSON."""
-    JSON = "json"
-    CONSOLE = "console"
-
-
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        envvar="SEAL_MODEL",
-        help="Base model: smollm2-135m, a directory, file:// or hf://org/model[@revision]. "
-        "Requests name it exactly as it is given here.",
-    ),
-]
-ArtifactsOption = Annotated[
-    str,
-    typer.Option(
-        envvar="SEAL_ARTIFACTS",
-        help="Artifact store that holds the adapters: a directory, file://, s3:// or gs://.",
-        show_default=False,
-    ),
-]
-AddressOption = Annotated[
-    str,
-    typer.Option(
-        envvar="SEAL_ADDRESS",
-        help="host:port to listen on (port 0 takes a free one), or unix:/path/to/socket.",
-    ),
-]
-MetricsPortOption = Annotated[
-    int,
-    typer.Option(
-        envvar="SEAL_METRICS_PORT",
-        min=0,
-        max=65535,
-        help="HTTP port of the Prometheus metrics; 0 for none.",
-    ),
-]
-DtypeOption = Annotated[
-    Dtype,
-    typer.Option(
-        envvar="SEAL_DTYPE",
-        help="Compute type; auto takes bfloat16 where the device multiplies it in hardware.",
-    ),
-]
-DeviceOption = Annotated[
-    str, typer.Option(envvar="SEAL_DEVICE", help="torch device, for example cpu or cuda:0.")
-]
-ThreadsOption = Annotated[
-    int, typer.Option(envvar="SEAL_THREADS", min=0, help="CPU threads; 0 takes torch's default.")
-]
-QueueOption = Annotated[
-    int,
-    typer.Option(
-        envvar="SEAL_MAX_QUEUE",
-        min=1,
-        help="Requests that may wait; more are refused with RESOURCE_EXHAUSTED.",
-    ),
-]
-OfflineOption = Annotated[
-    bool,
-    typer.Option(
-        "--offline", envvar="SEAL_OFFLINE", help="Never download: the model must be in the cache."
-    ),
-]
-GraceOption = Annotated[
-    float,
-    typer.Option(
-        envvar="SEAL_GRACE_SECONDS",
-        min=0.0,
-        help="Seconds that running work may take to end after SIGTERM.",
-    ),
-]
-LogLevelOption = Annotated[
-    str, typer.Option(envvar="SEAL_LOG_LEVEL", help="debug, info, warning or error.")
-]
-LogFormatOption = Annotated[
-    LogFormat,
-    typer.Option(
-        envvar="SEAL_LOG_FORMAT", help="auto writes to a terminal for people, else JSON lines."
-    ),
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServingOptions:
-    """Options of one process, as its command line gave them."""
-
-    model: str
-    artifacts: str
-    address: str
-    metrics_port: int
-    engine: EngineSettings
-    offline: bool
-    grace_seconds: float
-    log_level: str
-    log_format: LogFormat
+STOPPED_AT_ONCE = 43
+"""Exit code after a second signal: work was cut, and its caller should ask again."""
 
 
 @dataclass(frozen=True)
@@ -151,65 +55,76 @@ class Backend:
     adapters: AdapterCache
 
 
-def _nothing_to_suspend() -> None:
-    """The default of `Serving.suspend`."""
+class _StoppedAtOnce(Exception):
+    """A signal that leaves no time for anything."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(f"exit code {exit_code}")
+        self.exit_code = exit_code
 
 
-async def _nothing_to_drain(grace_seconds: float) -> None:
-    """The default of `Serving.drain`."""
-
-
-@dataclass(frozen=True)
-class Serving:
-    """One service on its backend."""
-
-    register: Registration
-    suspend: Callable[[], None] = _nothing_to_suspend
-    """Called at the signal: put aside what can go on elsewhere or later. Returns at once."""
-    drain: Callable[[float], Awaitable[None]] = _nothing_to_drain
-    """Called once the server has stopped, with the seconds that work which no call waits for may
-    still take."""
-
-
-def serve(options: ServingOptions, make: Callable[[Backend], Serving]) -> None:
-    """Load the model, serve until SIGTERM or SIGINT, drain.
-
-    Errors end the process with their message and exit code.
-    """
+def run(kind: type[ServiceOptions], make: Callable[[Backend], Serving]) -> None:
+    """A service as a process: options from the command line and the environment, exit code out."""
     try:
-        json = (
-            None if options.log_format is LogFormat.AUTO else options.log_format is LogFormat.JSON
-        )
-        configure_logging(options.log_level, json)
+        options = kind.parse(sys.argv[1:])
+        configure_logging(options.log_level, options.log_json)
         asyncio.run(_serve(options, make))
     except SealError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error_class(error).exit_code) from error
+        _say(error)
+        sys.exit(error_class(error).exit_code)
 
 
-async def _serve(options: ServingOptions, make: Callable[[Backend], Serving]) -> None:
-    store = ArtifactStore(options.artifacts)
-    metrics = start_metrics_server(options.metrics_port) if options.metrics_port else None
-    try:
-        backend = await asyncio.to_thread(_load_backend, options, store)
+async def _serve(options: ServiceOptions, make: Callable[[Backend], Serving]) -> None:
+    async with stop_signals() as signals:
         try:
-            serving = make(backend)
-            await serve_forever(
-                [serving.register],
-                address=options.address,
-                grace_seconds=options.grace_seconds,
-                on_stopping=serving.suspend,
-            )
-            await serving.drain(options.grace_seconds)
-        finally:
-            await asyncio.to_thread(backend.engine.close)
+            await _serve_and_drain(options, make, signals)
+        except _StoppedAtOnce as stopped:
+            _leave(stopped.exit_code)
+
+
+async def _serve_and_drain(
+    options: ServiceOptions, make: Callable[[Backend], Serving], signals: Signals
+) -> None:
+    check_address(options.address)
+    metrics = (
+        start_metrics_server(options.metrics_port, host=options.metrics_host)
+        if options.metrics_port
+        else None
+    )
+    try:
+        with _wrong_input():
+            backend = await _unless_stopped(asyncio.to_thread(_load_backend, options), signals)
+        await _serve_backend(options, make(backend), backend.engine, signals)
+        await asyncio.to_thread(backend.engine.close)
     finally:
         if metrics is not None:
             metrics.stop()
 
 
-def _load_backend(options: ServingOptions, store: ArtifactStore) -> Backend:
+async def _serve_backend(
+    options: ServiceOptions, serving: Serving, engine: Engine, signals: Signals
+) -> None:
+    """Serve until a signal; an engine that is broken ends the process, whatever still hangs in it."""
+    try:
+        in_order = await serve_until_signal(
+            serving,
+            address=options.address,
+            signals=signals,
+            settings=options.part(ServerSettings),
+            grace_seconds=options.grace_seconds,
+            broken=lambda: engine.broken,
+        )
+    except Transient as error:
+        _say(error)
+        _leave(error_class(error).exit_code)
+    if not in_order:
+        raise _StoppedAtOnce(STOPPED_AT_ONCE)
+
+
+def _load_backend(options: ServiceOptions) -> Backend:
     """The slow part of a start: find, check and load the model."""
+    store = ArtifactStore(options.artifacts)
+    store.exists("seal")  # a store that cannot be reached is found now, not by the first request
     model = resolve_model(options.model, offline=options.offline)
     from seal.adapters import (
         # Torch takes seconds to import: neither for --help nor for a model that is none
@@ -221,8 +136,40 @@ def _load_backend(options: ServingOptions, store: ArtifactStore) -> Backend:
         "loading the model",
         model=options.model,
         path=str(model.path),
-        device=options.engine.device,
-        dtype=options.engine.dtype,
+        device=options.device,
+        dtype=options.dtype,
     )
-    engine = Engine.load(model.path, name=options.model, settings=options.engine)
+    engine = Engine.load(model.path, name=options.model, settings=options.part(EngineSettings))
     return Backend(engine, store, AdapterCache(store, base_model=engine.name))
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, Value], signals: Signals) -> Value:
+    """Do the work; a signal does not wait for it."""
+    working = asyncio.create_task(work)
+    stopped = asyncio.create_task(signals.get())
+    await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if stopped.done():
+        raise _StoppedAtOnce(0)
+    stopped.cancel()
+    return working.result()
+
+
+@contextmanager
+def _wrong_input() -> Iterator[None]:
+    """What does not exist or is not installed is the caller's mistake while a process starts."""
+    try:
+        yield
+    except (NotFound, PreconditionFailed) as error:
+        raise InvalidInput(error.message, remedy=error.remedy, field=error.field) from error
+
+
+def _say(error: SealError) -> None:
+    sys.stderr.write(f"error: {error}\n")
+
+
+def _leave(exit_code: int) -> NoReturn:
+    """End without waiting for any thread: a load, a step or a write may take minutes, or hang."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)

@@ -189,14 +189,11 @@ class MetricsServer:
 
 
 def start_metrics_server(
-    port: int,
-    *,
-    host: str = "0.0.0.0",  # noqa: S104 - scraped from outside the pod
-    registry: CollectorRegistry | None = None,
+    port: int, *, host: str = "127.0.0.1", registry: CollectorRegistry | None = None
 ) -> MetricsServer:
     """Serve the metrics over HTTP from a thread; port 0 takes a free one.
 
-    Raises InvalidInput naming a port that is in use.
+    `host`: this machine alone unless given (`seal.options` decides it for a service). Raises InvalidInput naming a port that is in use.
     """
     try:
         server, thread = start_http_server(port, addr=host, registry=registry or metrics.registry)

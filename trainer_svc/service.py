@@ -23,18 +23,27 @@ if TYPE_CHECKING:
     from seal.adapters import AdapterCache
 
 
+def register(
+    server: grpc.aio.Server,
+    *,
+    trainings: Trainings,
+    adapters: AdapterCache,
+    pace: Pace | None = None,
+) -> str:
+    """Add the service to `server`; returns its full name for health checks.
+
+    The caller ends the trainings once the server has stopped: `trainings.close`.
+    """
+    service = TrainerService(trainings=trainings, adapters=adapters, pace=pace or Pace())
+    trainer_pb2_grpc.add_TrainerServiceServicer_to_server(service, server)
+    return trainer_pb2.DESCRIPTOR.services_by_name["TrainerService"].full_name
+
+
 class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     """Serves TrainAdapter, GetTraining and CancelTraining."""
 
-    def __init__(
-        self, *, trainings: Trainings, adapters: AdapterCache, limits: TrainingLimits, pace: Pace
-    ) -> None:
-        self._trainings, self._adapters, self._limits, self._pace = (
-            trainings,
-            adapters,
-            limits,
-            pace,
-        )
+    def __init__(self, *, trainings: Trainings, adapters: AdapterCache, pace: Pace) -> None:
+        self._trainings, self._adapters, self._pace = trainings, adapters, pace
 
     async def TrainAdapter(
         self, request: trainer_pb2.TrainAdapterRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -43,7 +52,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
 
         The client may leave: the training goes on.
         """
-        plan = parse_training(request, limits=self._limits)
+        plan = parse_training(request, limits=TrainingLimits())
         self._adapters.check_base_model(plan.base_model)
         training = self._trainings.attach(plan, time_left=context.time_remaining())
         async for progress in sample(

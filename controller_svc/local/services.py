@@ -16,9 +16,9 @@ from pathlib import Path
 
 import structlog
 
-import evaluator_svc.server
-import generator_svc.server
-import trainer_svc.server
+import evaluator_svc.service
+import generator_svc.service
+import trainer_svc.service
 from controller_svc.worker.clients import ServiceAddresses
 from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
@@ -88,19 +88,9 @@ async def serve_engine(engine: Engine, *, root: str | Path) -> AsyncIterator[Ser
     with tempfile.TemporaryDirectory(prefix="seal-") as directory:
         server = await start_server(
             [
-                partial(
-                    generator_svc.server.register, engine=engine, store=store, adapters=adapters
-                ),
-                partial(
-                    trainer_svc.server.register,
-                    engine=engine,
-                    store=store,
-                    adapters=adapters,
-                    trainings=trainings,
-                ),
-                partial(
-                    evaluator_svc.server.register, engine=engine, store=store, adapters=adapters
-                ),
+                partial(generator_svc.service.register, engine=engine, adapters=adapters),
+                partial(trainer_svc.service.register, trainings=trainings, adapters=adapters),
+                partial(evaluator_svc.service.register, engine=engine, adapters=adapters),
             ],
             address=f"unix:{directory}/seal.sock",
         )

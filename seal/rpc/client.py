@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc.aio
 from pydantic import Field
@@ -17,8 +17,6 @@ from pydantic import Field
 from seal.errors import Transient
 from seal.rpc.errors import from_rpc_error
 from seal.settings import Settings
-
-Response = TypeVar("Response")
 
 
 class ClientSettings(Settings):
@@ -67,19 +65,6 @@ def rpc_errors() -> Iterator[None]:
         raise Transient(
             "the server cancelled the call", remedy="send the same request again"
         ) from error
-
-
-async def messages(call: grpc.aio.UnaryStreamCall[Any, Response]) -> AsyncIterator[Response]:
-    """Messages of a streaming call, errors as SealErrors.
-
-    Leaving the loop early cancels the call.
-    """
-    try:
-        with rpc_errors():
-            async for message in call:
-                yield message
-    finally:
-        call.cancel()
 
 
 def _target(address: str) -> str:

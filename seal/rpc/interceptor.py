@@ -21,7 +21,7 @@ import grpc.aio
 import structlog
 from pydantic import ValidationError
 
-from seal.errors import Internal, SealError, Transient, error_class
+from seal.errors import Exhausted, Internal, SealError, Transient, error_class
 from seal.rpc.errors import STATUS_KEY, from_validation_error, to_status
 from seal.telemetry import Metrics
 
@@ -30,6 +30,9 @@ log = structlog.get_logger(__name__)
 NO_TRANSPORT_RETRY = ("grpc-retry-pushback-ms", "-1")
 """Tells the client's channel to hand the error up: the channel retries lost connections, the caller
 retries what a service refused."""
+
+RETRY_AFTER_SECONDS = 5.0
+"""When a caller who met too many calls may ask again."""
 
 _QUIET_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
 _LOGGED_CHARACTERS = 500
@@ -52,11 +55,14 @@ class _Method:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler and knows which calls run.
 
-    Those of the services, and those of health and reflection apart from them.
+    Those of the services, and those of health and reflection apart from them: a probe is never
+    refused for the number of calls, or a busy server would be killed for being busy.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, *, max_calls: int) -> None:
+        """`max_calls`: calls of the services that may run at once; more end with Exhausted."""
         self._metrics = metrics
+        self._max_calls = max_calls
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -133,7 +139,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _call(self, method: _Method, request: Any, context: Any) -> AsyncIterator[None]:
         started = time.monotonic()
         watch = asyncio.current_task() if method.service in _QUIET_SERVICES else None
-        self._enter(method, watch)
+        self._metrics.grpc_started.labels(**method.labels).inc()
+        if watch is None and self._running >= self._max_calls:
+            refused = Exhausted(
+                f"{self._running} calls run already",
+                remedy="try again later or add servers",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+            self._record(method, "OK", refused, seconds=time.monotonic() - started)
+            await _abort(context, refused)
+        self._enter(watch)
         code = "OK"
         failure: SealError | None = None
         try:
@@ -158,8 +173,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         finally:
             self._leave(watch)
 
-    def _enter(self, method: _Method, watch: asyncio.Task[Any] | None) -> None:
-        self._metrics.grpc_started.labels(**method.labels).inc()
+    def _enter(self, watch: asyncio.Task[Any] | None) -> None:
         if watch is not None:
             self._watches.add(watch)
         else:

@@ -2,14 +2,13 @@
 
 A service is a function that adds its servicer to the server and returns its full name. Health knows
 `""` (the process lives) and each service by name (it is ready). At the end: NOT_SERVING, wait until
-load balancers have seen it, refuse new calls, let the running ones end.
+load balancers have seen it, refuse new calls, let the running ones end (`lifecycle.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import stat
 from collections.abc import Callable, Sequence
@@ -20,11 +19,10 @@ import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from pydantic import Field
 
 from seal.errors import InvalidInput
 from seal.rpc.interceptor import CallInterceptor
-from seal.settings import Settings
+from seal.rpc.settings import ServerSettings
 from seal.telemetry import Metrics, metrics
 
 log = structlog.get_logger(__name__)
@@ -33,24 +31,6 @@ Registration = Callable[[grpc.aio.Server], str]
 """Adds one servicer and returns the full name of its service."""
 
 _MAX_UNIX_PATH_BYTES = 107
-
-
-class ServerSettings(Settings):
-    """Limits of a server."""
-
-    max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
-    """Largest message that is received or sent."""
-    max_concurrent_calls: int = Field(default=4096, ge=1)
-    """Calls that may run at once; more are refused with RESOURCE_EXHAUSTED."""
-    unready_seconds: float = Field(default=0.0, ge=0)
-    """Pause between NOT_SERVING and refusing calls: as long as the probes of a load balancer need
-    to notice."""
-    keepalive_seconds: float = Field(default=30.0, gt=0)
-    """A silent client is pinged after this long; clients may ping the server half as often at
-    most."""
-    max_connection_seconds: float = Field(default=600.0, ge=0)
-    """A TCP connection is renewed after this long, so that clients find new replicas; calls on it
-    go on. 0 keeps it."""
 
 
 class RunningServer:
@@ -68,6 +48,7 @@ class RunningServer:
         self.address = address
         """What a client connects to; the port is the real one where 0 was asked for."""
         self._server, self._health, self._calls, self._settings = server, health, calls, settings
+        self._leaving: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
 
     async def set_ready(self, service: str, ready: bool) -> None:
@@ -79,11 +60,16 @@ class RunningServer:
         )
         await self._health.set(service, serving)
 
+    async def leave(self) -> None:
+        """Say NOT_SERVING, and wait until load balancers have seen it; calls are still accepted."""
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self._leave())
+        await asyncio.shield(self._leaving)
+
     async def stop(self, grace_seconds: float) -> None:
         """Stop serving; a second call waits for the same end.
 
-        NOT_SERVING, pause, refuse new calls, wait for the running ones at most `grace_seconds`,
-        cancel the rest.
+        Leave, refuse new calls, wait for the running ones at most `grace_seconds`, cancel the rest.
         """
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._stop(grace_seconds))
@@ -93,9 +79,12 @@ class RunningServer:
         """Wait until the server has ended."""
         await self._server.wait_for_termination()
 
-    async def _stop(self, grace_seconds: float) -> None:
+    async def _leave(self) -> None:
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.unready_seconds)
+
+    async def _stop(self, grace_seconds: float) -> None:
+        await self.leave()
         ending = asyncio.create_task(
             self._server.stop(grace_seconds)
         )  # never call it twice at once: grpc.aio crashes the process
@@ -120,12 +109,8 @@ async def start_server(
     address that is in use or is none.
     """
     settings = settings or ServerSettings()
-    calls = CallInterceptor(metrics)
-    server = grpc.aio.server(
-        interceptors=[calls],
-        options=_options(settings, address),
-        maximum_concurrent_rpcs=settings.max_concurrent_calls,
-    )
+    calls = CallInterceptor(metrics, max_calls=settings.max_concurrent_calls)
+    server = grpc.aio.server(interceptors=[calls], options=_options(settings, address))
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     names = [register(server) for register in registrations]
@@ -139,45 +124,6 @@ async def start_server(
         await running.set_ready(name, True)
     log.info("server started", address=bound, services=names)
     return running
-
-
-async def serve_forever(
-    registrations: Sequence[Registration],
-    *,
-    address: str,
-    settings: ServerSettings | None = None,
-    grace_seconds: float = 30.0,
-    on_started: Callable[[RunningServer], None] | None = None,
-    on_stopping: Callable[[], None] | None = None,
-) -> None:
-    """Serve until SIGTERM or SIGINT, then stop with `grace_seconds`; a second signal ends at once.
-
-    Main thread only.
-    `on_stopping` is called at the signal: what can be put aside need not use up the grace.
-    """
-    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.put_nowait, number)
-    try:
-        running = await start_server(registrations, address=address, settings=settings)
-        if on_started is not None:
-            on_started(running)
-        received = await signals.get()
-        log.info("stopping", signal=received.name, grace_seconds=grace_seconds)
-        if on_stopping is not None:
-            on_stopping()
-        stopping, again = (
-            asyncio.create_task(running.stop(grace_seconds)),
-            asyncio.create_task(signals.get()),
-        )
-        await asyncio.wait({stopping, again}, return_when=asyncio.FIRST_COMPLETED)
-        again.cancel()
-        if not stopping.done():
-            log.warning("stopping at once", address=running.address)
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
 
 
 def _options(settings: ServerSettings, address: str) -> list[tuple[str, int]]:
@@ -198,6 +144,37 @@ def _options(settings: ServerSettings, address: str) -> list[tuple[str, int]]:
     return options
 
 
+def check_address(address: str) -> None:
+    """Whether a server could listen there; the costly part of a start comes after this.
+
+    Raises InvalidInput naming an address that is in use or is none.
+    """
+    if address.startswith("unix:"):
+        _check_unix_path(address)
+        return
+    _check_host_and_port(address)
+    host, _, port = address.rpartition(":")
+    try:
+        known = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, name = known[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(name)
+    except OSError as error:
+        raise _not_free(address) from error
+
+
+def _not_free(address: str) -> InvalidInput:
+    return InvalidInput(
+        f"address {address} is in use or not an address of this machine",
+        field="address",
+        remedy="stop the process that holds it, or choose another with --address; port 0 "
+        "takes a free one",
+    )
+
+
 def _bind(server: grpc.aio.Server, address: str) -> str:
     if address.startswith("unix:"):
         _check_unix_path(address)
@@ -206,12 +183,7 @@ def _bind(server: grpc.aio.Server, address: str) -> str:
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise InvalidInput(
-            f"address {address} is in use or not an address of this machine",
-            field="address",
-            remedy="stop the process that holds it, or choose another with --address; port 0 "
-            "takes a free one",
-        ) from error
+        raise _not_free(address) from error
     return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
 

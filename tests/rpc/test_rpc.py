@@ -6,11 +6,7 @@ Channels retry only lost connections.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -36,9 +32,10 @@ from seal.errors import (
     SealError,
     Transient,
 )
-from seal.rpc.client import ClientSettings, messages, open_channel, rpc_errors
+from seal.rpc.client import ClientSettings, open_channel, rpc_errors
 from seal.rpc.errors import from_rpc_error, from_status, to_status
-from seal.rpc.server import RunningServer, ServerSettings, start_server
+from seal.rpc.server import RunningServer, check_address, start_server
+from seal.rpc.settings import ServerSettings
 from seal.telemetry import Metrics
 from seal.v1 import trainer_pb2, trainer_pb2_grpc
 
@@ -283,13 +280,11 @@ def test_a_status_that_is_broken_or_of_another_code_is_ignored(trailing: bytes) 
 async def test_a_client_that_leaves_cancels_the_handler_and_is_counted_so() -> None:
     trainer, metrics = Trainer(delay_seconds=5.0), Metrics(CollectorRegistry())
     async with serving(trainer, metrics=metrics) as (_, channel):
-        stream = messages(
-            trainer_pb2_grpc.TrainerServiceStub(channel).TrainAdapter(
-                trainer_pb2.TrainAdapterRequest()
-            )
+        call = trainer_pb2_grpc.TrainerServiceStub(channel).TrainAdapter(
+            trainer_pb2.TrainAdapterRequest()
         )
-        assert (await anext(stream)).progress.step == 0
-        await stream.aclose()  # type: ignore[attr-defined]
+        assert (await anext(aiter(call))).progress.step == 0
+        call.cancel()
         await asyncio.wait_for(trainer.cancelled.wait(), 5)
         labels = {
             "grpc_type": "server_stream",
@@ -445,6 +440,36 @@ async def test_calls_over_the_limit_are_refused() -> None:
 
 
 @pytest.mark.asyncio
+async def test_health_checks_are_answered_when_no_more_calls_are_taken() -> None:
+    async with serving(
+        Trainer(delay_seconds=0.5), settings=ServerSettings(max_concurrent_calls=1)
+    ) as (_, channel):
+        running = asyncio.create_task(get(channel))
+        await asyncio.sleep(0.1)
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        checks = [health.Check(health_pb2.HealthCheckRequest(service=TRAINER)) for _ in range(20)]
+        for check in checks:
+            assert (await check).status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(Exhausted) as caught:
+            await get(channel)
+        assert caught.value.retry_after_seconds
+        assert not running.done()
+        await running
+
+
+@pytest.mark.asyncio
+async def test_an_address_can_be_looked_at_before_anything_listens_there(tmp_path: Path) -> None:
+    server = await start_server([Trainer().register], address="127.0.0.1:0")
+    for taken in (server.address, "127.0.0.1:http", f"unix:{tmp_path}/no/such.sock", "192.0.2.1:1"):
+        with pytest.raises(InvalidInput) as caught:
+            check_address(taken)
+        assert caught.value.field == "address" and caught.value.remedy
+    address = server.address
+    await server.stop(0)
+    check_address(address)
+
+
+@pytest.mark.asyncio
 async def test_health_knows_the_process_and_each_service_and_reflection_lists_them() -> None:
     from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -488,7 +513,8 @@ async def _steps(
         trainer_pb2.TrainAdapterRequest, trainer_pb2.TrainAdapterResponse
     ],
 ) -> list[int]:
-    return [message.progress.step async for message in messages(call)]
+    with rpc_errors():
+        return [message.progress.step async for message in call]
 
 
 @pytest.mark.asyncio
@@ -525,39 +551,6 @@ async def test_a_health_watch_sees_the_end_and_does_not_delay_it() -> None:
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         await stopping
         assert 0.1 <= time.monotonic() - started < 5
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_served_process_ends_cleanly_on_a_signal_and_at_once_on_the_second(
-    tmp_path: Path, number: signal.Signals
-) -> None:
-    code = (
-        "import asyncio, sys\n"
-        "from seal.rpc.server import serve_forever, ServerSettings\n"
-        "from seal.telemetry import configure_logging\n"
-        "configure_logging()\n"
-        "async def main():\n"
-        f"    await serve_forever([], address='unix:{tmp_path}/s.sock', "
-        "settings=ServerSettings(unready_seconds=float(sys.argv[1])),\n"
-        "                        on_started=lambda running: print(running.address, flush=True))\n"
-        "    print('ended', flush=True)\n"
-        "asyncio.run(main())\n"
-    )
-    pipes = {
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "text": True,
-        "cwd": Path(__file__).parents[2],
-    }
-    for unready_seconds, signals in (("0", 1), ("60", 2)):
-        with subprocess.Popen([sys.executable, "-c", code, unready_seconds], **pipes) as process:  # type: ignore[call-overload]
-            assert process.stdout is not None
-            assert process.stdout.readline().startswith("unix:")
-            for _ in range(signals):
-                os.kill(process.pid, number)
-                time.sleep(0.3)
-            output, errors = process.communicate(timeout=10)
-            assert process.returncode == 0 and "ended" in output, errors
 
 
 # Client

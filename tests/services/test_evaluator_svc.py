@@ -30,7 +30,7 @@ from service_harness import (
     until,
 )
 
-from evaluator_svc.server import register
+from evaluator_svc.service import register
 from seal.artifacts import ArtifactStore
 from seal.domains.knowledge import KnowledgeDomain
 from seal.engine import EvaluationRequest
@@ -77,7 +77,7 @@ def start(tmp_path: Path, engine: FakeEngine) -> Start:
         store = ArtifactStore(f"file://{tmp_path}/artifacts")
         adapters = fake_cache(store, engine)
         async with serving(
-            functools.partial(register, engine=engine, store=store, adapters=adapters, pace=FAST)
+            functools.partial(register, engine=engine, adapters=adapters, pace=FAST)
         ) as channel:
             yield Evaluator(evaluator_pb2_grpc.EvaluatorServiceStub(channel), engine, store)
 

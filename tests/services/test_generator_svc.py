@@ -32,9 +32,9 @@ from service_harness import (
     until,
 )
 
-import evaluator_svc.server
-import generator_svc.server
-import trainer_svc.server
+import evaluator_svc.service
+import generator_svc.service
+import trainer_svc.service
 from seal.artifacts import ArtifactStore
 from seal.domains import get_domain
 from seal.engine import GenerationRequest
@@ -88,7 +88,7 @@ def start(tmp_path: Path, engine: FakeEngine) -> Start:
         store = ArtifactStore(f"file://{tmp_path}/artifacts")
         adapters = fake_cache(store, engine)
         registration = functools.partial(
-            generator_svc.server.register, engine=engine, store=store, adapters=adapters, pace=FAST
+            generator_svc.service.register, engine=engine, adapters=adapters, pace=FAST
         )
         async with serving(registration) as channel:
             yield Generator(generator_pb2_grpc.GeneratorServiceStub(channel), engine, store)
@@ -338,11 +338,11 @@ async def test_all_three_services_register_on_one_server_and_share_engine_store_
     trainings = Trainings(
         engine=engine, store=store, adapters=adapters, save_adapter=save_fake_adapter
     )  # type: ignore[arg-type]
-    shared = {"engine": engine, "store": store, "adapters": adapters, "pace": FAST}
+    shared = {"adapters": adapters, "pace": FAST}
     registrations = [
-        functools.partial(generator_svc.server.register, **shared),  # type: ignore[arg-type]
-        functools.partial(trainer_svc.server.register, trainings=trainings, **shared),  # type: ignore[arg-type]
-        functools.partial(evaluator_svc.server.register, **shared),  # type: ignore[arg-type]
+        functools.partial(generator_svc.service.register, engine=engine, **shared),  # type: ignore[arg-type]
+        functools.partial(trainer_svc.service.register, trainings=trainings, **shared),  # type: ignore[arg-type]
+        functools.partial(evaluator_svc.service.register, engine=engine, **shared),  # type: ignore[arg-type]
     ]
     async with serving(*registrations) as channel:
         health = health_pb2_grpc.HealthStub(channel)

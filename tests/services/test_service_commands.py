@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from tiny_model import save_tiny_model
 from trainer_harness import NEVER_SECONDS, m_step, optimizer
 
 from seal.errors import Transient
+from seal.options import ServiceOptions
 from seal.rpc.client import open_channel
 from seal.v1 import common_pb2, trainer_pb2, trainer_pb2_grpc
 
@@ -30,12 +32,12 @@ SERVICES = ("generator_svc", "trainer_svc", "evaluator_svc")
 START_SECONDS = 60.0
 
 
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *arguments]
-    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         command,
-        cwd=ROOT,
+        cwd=cwd,
         env=environment,
         capture_output=True,
         text=True,
@@ -45,35 +47,64 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_help_names_the_service_every_option_and_the_exit_codes_and_loads_no_torch(
+def test_help_names_the_service_every_option_its_variable_and_the_exit_codes_and_loads_no_torch(
     service: str,
 ) -> None:
     ended = _run(service, "--help")
     assert ended.returncode == 0
-    options = (
-        "--model",
-        "--artifacts",
-        "--address",
-        "--metrics-port",
-        "--dtype",
-        "--device",
-        "--threads",
-        "--offline",
-        "--grace-seconds",
-    )
-    for words in (f"python -m {service}", "seal.v1.", "SIGTERM", "Exit codes", *options):
+    assert ended.stdout.startswith(f"usage: python -m {service}")
+    for words in ("seal.v1.", "SIGTERM", "Exit codes"):
         assert words in ended.stdout
+    for name in ServiceOptions.model_fields:
+        assert f"--{name.replace('_', '-')}" in ended.stdout
+        assert f"SEAL_{name.upper()}" in ended.stdout
     code = f"import sys, {service}.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_a_wrong_option_or_model_ends_with_exit_code_2_and_says_what_is_wrong(
+@pytest.mark.parametrize(
+    ("service", "arguments", "words"),
+    [
+        ("evaluator_svc", (), "--artifacts: Field required"),
+        ("evaluator_svc", ("--artifacts", "a", "--nonsense", "1"), "--nonsense"),
+        ("trainer_svc", ("--artifacts", "a", "--max-row-tokens", "0"), "--max-row-tokens"),
+        ("trainer_svc", ("--artifacts", "ftp://host/x"), "ftp://host/x has no allowed scheme"),
+        ("trainer_svc", ("--artifacts", "a", "--model", "/no/such"), "/no/such"),
+        ("trainer_svc", ("--artifacts", "a", "--address", "here"), "'here' is no address"),
+        ("generator_svc", ("--artifacts", "a", "--address", "unix:/no/such/s"), "does not exist"),
+    ],
+)
+def test_what_the_caller_gave_wrong_ends_with_2_says_what_and_loads_no_model(
+    service: str, arguments: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    ended = _run(service, *arguments, "--metrics-port", "0", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "loading the model" not in ended.stderr
+
+
+def test_a_metrics_port_or_an_address_in_use_is_found_before_the_model_is_loaded(
     tmp_path: Path,
 ) -> None:
-    assert _run("evaluator_svc").returncode == 2
-    ended = _run("trainer_svc", "--artifacts", "ftp://host/x", "--metrics-port", "0")
-    assert ended.returncode == 2
-    assert "ftp://host/x has no allowed scheme" in ended.stderr
+    model = save_tiny_model(tmp_path / "model")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for options in (
+            ("--address", f"127.0.0.1:{port}", "--metrics-port", "0"),
+            ("--metrics-address", "127.0.0.1", "--metrics-port", str(port)),
+        ):
+            ended = _run(
+                "trainer_svc", "--artifacts", str(tmp_path), "--model", str(model), *options
+            )
+            assert ended.returncode == 2
+            assert f"127.0.0.1:{port} is in use" in ended.stderr
+            assert "loading the model" not in ended.stderr
+
+
+def test_a_model_without_a_tokenizer_ends_with_2(tmp_path: Path) -> None:
     model = save_tiny_model(tmp_path / "model")
     for file in model.glob("tokenizer*"):
         file.unlink()
@@ -97,6 +128,8 @@ async def _process(socket: Path, *arguments: str) -> AsyncIterator[asyncio.subpr
         "0",
         "--dtype",
         "float32",
+        "--unready-seconds",
+        "0.5",
         *arguments,
     ]
     process = await asyncio.create_subprocess_exec(
@@ -138,6 +171,27 @@ async def test_a_trainer_process_serves_and_sigterm_lets_the_running_training_en
     assert result.outcome == common_pb2.OUTCOME_OK
     assert (tmp_path / "artifacts" / "run" / "adapters" / result.adapter.sha256).is_dir()
     assert b'"event": "server stopped"' in output
+
+
+async def test_a_second_signal_ends_a_process_at_once_whatever_still_runs(tmp_path: Path) -> None:
+    model, socket = save_tiny_model(tmp_path / "model"), tmp_path / "s"
+    async with (
+        _trainer(socket, model, tmp_path / "artifacts") as process,
+        open_channel(f"unix:{socket}") as channel,
+    ):
+        call = trainer_pb2_grpc.TrainerServiceStub(channel).TrainAdapter(
+            _long_m_step(model, checkpoint_every_seconds=0.0), timeout=START_SECONDS
+        )
+        async for message in call:
+            if message.progress.step:
+                break
+        process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(1.0)
+        assert process.returncode is None
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(3):
+            assert await process.wait() == 43
+        call.cancel()
 
 
 def _trainer(

@@ -23,9 +23,9 @@ from service_harness import (
 )
 from tiny_model import tiny_model
 
-import evaluator_svc.server
-import generator_svc.server
-import trainer_svc.server
+import evaluator_svc.service
+import generator_svc.service
+import trainer_svc.service
 from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
 from seal.engine import Engine
@@ -90,11 +90,11 @@ async def services(tmp_path: Path, engine: Engine) -> AsyncIterator[Services]:
     store = ArtifactStore(f"file://{tmp_path}/artifacts")
     adapters = AdapterCache(store, base_model=engine.name)
     trainings = Trainings(engine=engine, store=store, adapters=adapters)
-    shared = {"engine": engine, "store": store, "adapters": adapters, "pace": FAST}
+    shared = {"adapters": adapters, "pace": FAST}
     registrations = [
-        functools.partial(generator_svc.server.register, **shared),
-        functools.partial(trainer_svc.server.register, trainings=trainings, **shared),
-        functools.partial(evaluator_svc.server.register, **shared),
+        functools.partial(generator_svc.service.register, engine=engine, **shared),
+        functools.partial(trainer_svc.service.register, trainings=trainings, **shared),
+        functools.partial(evaluator_svc.service.register, engine=engine, **shared),
     ]
     async with serving(*registrations) as channel:
         yield Services(

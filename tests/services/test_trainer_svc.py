@@ -40,7 +40,7 @@ from seal.records import AdapterReference
 from seal.rpc.convert import OUTCOME_TO_WIRE
 from seal.rpc.errors import from_rpc_error
 from seal.v1 import common_pb2, trainer_pb2, trainer_pb2_grpc
-from trainer_svc.server import register
+from trainer_svc.service import register
 from trainer_svc.trainings import Trainings
 
 
@@ -90,9 +90,7 @@ def start(tmp_path: Path, engine: FakeEngine) -> Start:
         store = store or ArtifactStore(f"file://{tmp_path}/artifacts")
         cache = fake_cache(store, engine)
         trainings = Trainings(engine=engine, store=store, adapters=cache, save_adapter=save)  # type: ignore[arg-type]
-        registration = functools.partial(
-            register, engine=engine, store=store, adapters=cache, trainings=trainings, pace=FAST
-        )
+        registration = functools.partial(register, trainings=trainings, adapters=cache, pace=FAST)
         async with serving(registration) as channel:
             yield Trainer(trainer_pb2_grpc.TrainerServiceStub(channel), engine, store, trainings)
             await trainings.close(grace_seconds=grace_seconds)
@@ -227,7 +225,7 @@ async def test_who_waits_for_a_full_queue_is_served_in_the_order_of_coming(start
             calls.append(
                 trainer.train(training_request(request_id=f"late-{index}", init_seed=index))
             )
-            await anext(aiter(calls[-1]))
+            await until(lambda count=index + 1: len(trainer.trainings._line) == count)
         trainer.engine.gate.set()
         for call in calls:
             await read_all(call)
@@ -254,7 +252,7 @@ async def test_a_training_in_line_can_be_cancelled(start: Start) -> None:
     async with start() as trainer:
         await _fill_queue(trainer)
         late = trainer.train(training_request(request_id="late"))
-        await anext(aiter(late))
+        await until(lambda: len(trainer.trainings._line) == 1)
         cancel = trainer_pb2.CancelTrainingRequest(request_id="late", run="run")
         state = (await trainer.stub.CancelTraining(cancel, timeout=DEADLINE_SECONDS)).state
         assert state == common_pb2.TASK_STATE_DONE

@@ -19,7 +19,7 @@ from seal.artifacts import ArtifactStore
 from seal.engine import Engine
 from seal.settings import ALL_PROJECTIONS, EngineSettings
 from seal.v1 import trainer_pb2, trainer_pb2_grpc
-from trainer_svc.server import register
+from trainer_svc.service import register
 from trainer_svc.trainings import Trainings
 
 MODEL = "tiny-llama"
@@ -97,9 +97,7 @@ async def live_trainer(
     store = store or ArtifactStore(str(directory / "artifacts"))
     adapters = AdapterCache(store, base_model=engine.name)
     trainings = Trainings(engine=engine, store=store, adapters=adapters)
-    registration = functools.partial(
-        register, engine=engine, store=store, adapters=adapters, trainings=trainings, pace=FAST
-    )
+    registration = functools.partial(register, trainings=trainings, adapters=adapters, pace=FAST)
     try:
         async with serving(registration) as channel:
             yield LiveTrainer(

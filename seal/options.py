@@ -1,0 +1,145 @@
+"""The options of the three services: one list, as flags and as environment variables.
+
+Each option is a field. `--max-row-tokens 512` and `SEAL_MAX_ROW_TOKENS=512` are the same; a flag
+wins. The engine's and the server's own settings are taken over with their defaults, bounds and
+words, so that there is no second list to keep. This module is light: no torch, no gRPC server.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from seal.errors import InvalidInput
+from seal.rpc.settings import ServerSettings
+from seal.settings import EngineSettings, Settings
+
+Part = TypeVar("Part", bound=Settings)
+
+HOW_IT_ENDS = """
+On SIGTERM it becomes NOT_SERVING, still accepts calls for --unready-seconds, then refuses them and
+lets the running work end within --grace-seconds; a second signal ends it at once.
+
+Exit codes: 0 ended by a signal, 2 a wrong option, model, address or store, 42 permanent error,
+43 worth a retry (a broken engine, a store that is away, a second signal).
+"""
+"""What the help of every service ends with."""
+
+LOOPBACK, ALL_ADDRESSES = "127.0.0.1", "0.0.0.0"  # noqa: S104 - a container's own network
+_CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
+_CONTAINER_VARIABLES = ("KUBERNETES_SERVICE_HOST", "container")
+
+
+def in_container(
+    environment: Mapping[str, str] = os.environ, *, files: tuple[str, ...] = _CONTAINER_FILES
+) -> bool:
+    """Whether this process runs in a container, where a scraper comes from outside.
+
+    Kubernetes sets KUBERNETES_SERVICE_HOST, podman and systemd-nspawn `container`; docker and
+    podman leave a file at the root.
+    """
+    return any(map(environment.get, _CONTAINER_VARIABLES)) or any(
+        Path(file).exists() for file in files
+    )
+
+
+class ServiceOptions(EngineSettings, ServerSettings, BaseSettings):
+    """What every service can be told."""
+
+    model_config = SettingsConfigDict(
+        alias_generator=None,
+        env_prefix="SEAL_",
+        env_ignore_empty=True,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_show_env_vars=True,
+        cli_hide_none_type=True,
+    )
+
+    model: str = "smollm2-135m"
+    """Base model: smollm2-135m, a directory, file:// or org/model[@revision]. Requests name it
+    exactly as it is given here."""
+    artifacts: str
+    """Artifact store that holds the adapters: a directory, file://, s3:// or gs://."""
+    address: str = f"{LOOPBACK}:0"
+    """host:port to listen on (port 0 takes a free one), or unix:/path/to/socket."""
+    metrics_address: str = ""
+    """Address that the Prometheus metrics listen on. Empty: 127.0.0.1, but 0.0.0.0 in a container,
+    where a scraper comes from outside. A container is known by KUBERNETES_SERVICE_HOST or
+    `container` in the environment, or by /.dockerenv or /run/.containerenv."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """HTTP port of the metrics; 0 for none."""
+    offline: bool = False
+    """Never download: the model must be in the cache."""
+    unready_seconds: float = Field(default=5.0, ge=0)
+    """After SIGTERM: seconds between NOT_SERVING and refusing calls, as long as load balancers need
+    to notice."""
+    grace_seconds: float = Field(default=30.0, ge=0)
+    """After that: seconds that running work may take to end."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged."""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """auto writes to a terminal for people, else JSON lines."""
+
+    program: ClassVar[str] = ""
+    """What the help calls the command."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """The docstring of a service's own options is what its help begins with."""
+        super().__init_subclass__(**arguments)
+        cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n{HOW_IT_ENDS}"
+
+    @classmethod
+    def parse(cls, arguments: list[str]) -> Self:
+        """Options of a command line, with what it leaves out from the environment.
+
+        Ends the process after --help, and with 2 and the list of options for an unknown one.
+        Raises InvalidInput naming an option that is missing or out of its bounds.
+        """
+        try:
+            return cls(_cli_parse_args=arguments, _cli_prog_name=cls.program)  # type: ignore[call-arg]
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            name = str(first["loc"][0])
+            raise _wrong(name, str(first["msg"])) from error
+        except SettingsError as error:
+            raise InvalidInput(str(error), remedy="see --help") from error
+
+    @property
+    def metrics_host(self) -> str:
+        """Address of the metrics, decided."""
+        return self.metrics_address or (ALL_ADDRESSES if in_container() else LOOPBACK)
+
+    @property
+    def log_json(self) -> bool | None:
+        """JSON lines or not; None leaves it to the stream."""
+        return None if self.log_format == "auto" else self.log_format == "json"
+
+    def part(self, kind: type[Part]) -> Part:
+        """The options that belong to one of the settings models, for example `EngineSettings`."""
+        return kind(**{name: getattr(self, name) for name in kind.model_fields})
+
+
+def _wrong(name: str, problem: str) -> InvalidInput:
+    flag = "--" + name.replace("_", "-")
+    return InvalidInput(
+        f"{flag}: {problem}",
+        field=name,
+        remedy=f"give {flag} or set SEAL_{name.upper()}; --help lists what is possible",
+    )
+
+
+def _by_their_own_names(options: type[ServiceOptions]) -> None:
+    """Take the names off that the fields have in files: flags and variables are made of their own."""
+    for field in options.model_fields.values():
+        field.alias = field.validation_alias = field.serialization_alias = None
+    options.model_rebuild(force=True)
+
+
+_by_their_own_names(ServiceOptions)
