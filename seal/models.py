@@ -1,24 +1,26 @@
 """From the name of a base model to a directory that the engine can load.
 
-What is there is checked before torch is asked. Four sources: an embedded name,
-`hf://org/model[@revision]`, `file://`, a plain path. Only data is ever loaded: safetensors, never
-pickle, never a model's own code.
+What is there is checked before torch is asked. Four sources: an embedded name, a path, `file://`,
+and the Hugging Face hub as `org/model[@revision]` or `hf://org/model[@revision]`. Only data is ever
+loaded: safetensors, never pickle, never a model's own code.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
-from seal.embedded import EMBEDDED_MODELS, Progress, ensure_embedded, remembered_sha256
+from seal.bases import BaseReference
+from seal.digests import kept_sha256s
+from seal.embedded import EMBEDDED_MODELS, Progress, ensure_embedded
 from seal.errors import InvalidInput, NotFound, PreconditionFailed, Transient
 from seal.files import cache_directory, file_errors
+from seal.model_files import check_model_directory, has_chat_template
 
 HUB_FILES = (
     "config.json",
@@ -40,9 +42,8 @@ HUB_FILES = (
 _HUB_ID = re.compile(
     r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[A-Za-z0-9][\w./-]*))?"
 )
-_TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
-_INDEX = "model.safetensors.index.json"
-_MAX_HEADER_BYTES = 100 << 20
+_NOT_FROM_HUB = ("*/*", "consolidated*")
+"""Sub-directories, and the weights a second time in another layout."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,15 @@ class ResolvedModel:
     """Embedded name, `org/model[@revision]`, or the directory's name."""
     path: Path
     """Directory with config.json, tokenizer and safetensors."""
-    sha256_of_weights: str
-    """Digest of the weights, lower-case hex: of the file itself, or of the sorted lines `sha256
-    name` if there are several."""
+    base: BaseReference
+    """What requests and adapters call it; its name is the source as it was given."""
+    has_chat_template: bool
+    """Whether it can be asked in a chat."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the weights, lower-case hex (`weights_sha256`)."""
+        return self.base.sha256
 
 
 def resolve_model(
@@ -68,8 +75,8 @@ def resolve_model(
 ) -> ResolvedModel:
     """Find, download or make a base model and check that it is complete.
 
-    `cache_dir`: where embedded models are kept (default: `$SEAL_CACHE` or the user's cache).
-    `offline`: download nothing. `force`: make an embedded model anew. `progress`: see
+    `cache_dir`: where embedded models and digests are kept; default: `$SEAL_CACHE` or the user's
+    cache. `offline`: download nothing. `force`: make an embedded model anew. `progress`: see
     `seal.embedded.Progress`.
 
     Raises InvalidInput naming what a directory lacks or why a source is none, NotFound for what
@@ -77,24 +84,83 @@ def resolve_model(
     if a download failed, Exhausted if the disk is full, PreconditionFailed if access is refused or
     a package is missing.
     """
-    report = progress or _silent
+    report, cache = progress or _silent, cache_dir or cache_directory()
     if (embedded := EMBEDDED_MODELS.get(source)) is not None:
-        cache = cache_dir or cache_directory()
         path, manifest = ensure_embedded(
             embedded, cache=cache, offline=offline, force=force, progress=report
         )
-        weights = {
-            name: entry.sha256
-            for name, entry in manifest.files.items()
-            if name.endswith(".safetensors")
-        }
-        return ResolvedModel(name=source, path=path, sha256_of_weights=_weights_digest(weights))
-    if source.startswith("hf://"):
-        return _checked(
-            _from_hub(source, offline=offline), name=source.removeprefix("hf://"), progress=report
+        sha256 = _combined(
+            entry.sha256 for name, entry in manifest.files.items() if name.endswith(".safetensors")
         )
+        base = BaseReference(source, sha256, location=embedded.hub_id)
+        return _resolved(source, path, base)
+    if (match := _hub_match(source)) is not None:
+        path = _from_hub(source, match, offline=offline)
+        base = BaseReference(source, location=match["repository"], revision=match["revision"] or "")
+        return _checked(_hub_name(source), path, base, cache=cache, progress=report)
     path = _local_path(source)
-    return _checked(path, name=path.name, progress=report)
+    base = BaseReference(source, location=str(path))
+    return _checked(path.name, path, base, cache=cache, progress=report)
+
+
+def weights_sha256(
+    path: Path, *, cache_dir: Path | None = None, progress: Progress | None = None
+) -> str:
+    """Digest of the weights in a directory, whatever their files are called.
+
+    One file has its own sha256; several have that of their digests, sorted, one a line. Computed
+    once while the files stay as they are: the digests are kept in the user's cache. Raises
+    InvalidInput as `resolve_model`.
+    """
+    report = progress or _silent
+    with file_errors(path):
+        digests = kept_sha256s(
+            check_model_directory(path),
+            cache=cache_dir or cache_directory(),
+            progress=lambda done, total: report("checking", done, total),
+        )
+    return _combined(digests)
+
+
+def _combined(digests: Iterable[str]) -> str:
+    several = sorted(digests)
+    if len(several) == 1:
+        return several[0]
+    return hashlib.sha256("".join(f"{digest}\n" for digest in several).encode()).hexdigest()
+
+
+def _checked(
+    name: str, path: Path, base: BaseReference, *, cache: Path, progress: Progress
+) -> ResolvedModel:
+    """Refuse a directory that is not complete or wants to run code; hash its weights."""
+    sha256 = weights_sha256(path, cache_dir=cache, progress=progress)
+    return _resolved(name, path, replace(base, sha256=sha256))
+
+
+def _resolved(name: str, path: Path, base: BaseReference) -> ResolvedModel:
+    with file_errors(path):
+        return ResolvedModel(name, path, base, has_chat_template(path))
+
+
+def _hub_name(source: str) -> str:
+    return source.removeprefix("hf://")
+
+
+def _hub_match(source: str) -> re.Match[str] | None:
+    """A repository of the hub: what says so, or what looks so and is no path here.
+
+    Raises InvalidInput for `hf://` before what is no repository.
+    """
+    match = _HUB_ID.fullmatch(_hub_name(source))
+    if source.startswith("hf://"):
+        if match is None or ".." in source:
+            raise InvalidInput(
+                f"model: {source} names no repository",
+                field="model",
+                remedy="write org/model or hf://org/model@revision",
+            )
+        return match
+    return None if ".." in source or Path(source).exists() else match
 
 
 def _local_path(source: str) -> Path:
@@ -106,7 +172,7 @@ def _local_path(source: str) -> Path:
             raise InvalidInput(
                 f"model: {source} is no source of models",
                 field="model",
-                remedy="use an embedded name, hf://org/model, file:///absolute/path or a path",
+                remedy="use an embedded name, org/model of the hub, a path or file:///absolute/path",
             )
         plain = unquote(rest)
     path = Path(plain).expanduser().absolute()
@@ -124,140 +190,27 @@ def _local_path(source: str) -> Path:
         field="model",
         remedy=f"did you mean {near[0]}?"
         if near
-        else "use one of: " + ", ".join([*EMBEDDED_MODELS, "hf://org/model", "a path"]),
+        else "use one of: " + ", ".join([*EMBEDDED_MODELS, "org/model of the hub", "a path"]),
     )
 
 
-def _checked(path: Path, *, name: str, progress: Progress) -> ResolvedModel:
-    """Refuse a directory that is not complete or wants to run code; hash its weights."""
-    with file_errors(path):
-        _check_config(path)
-        if not any(all((path / part).is_file() for part in parts) for parts in _TOKENIZERS):
-            raise _incomplete(
-                path,
-                "no tokenizer (tokenizer.json or tokenizer.model)",
-                "save it there with tokenizer.save_pretrained",
-            )
-        weights = _weight_files(path)
-        for weight in weights:
-            _check_safetensors(weight)
-        digests: dict[str, str] = {}
-        for done, weight in enumerate(weights):
-            progress(
-                "checking",
-                sum(one.stat().st_size for one in weights[:done]),
-                sum(one.stat().st_size for one in weights),
-            )
-            digests[weight.name] = remembered_sha256(weight)
-    return ResolvedModel(name=name, path=path, sha256_of_weights=_weights_digest(digests))
-
-
-def _check_config(path: Path) -> None:
-    config = path / "config.json"
-    if not config.is_file():
-        raise _incomplete(path, "no config.json", "save the model there with model.save_pretrained")
-    for file in (config, path / "tokenizer_config.json"):
-        if file.is_file() and "auto_map" in _json_object(file):
-            raise InvalidInput(
-                f"model: {file} names code of its own (auto_map), which is never run",
-                field="model",
-                remedy="use a model whose architecture transformers knows",
-            )
-
-
-def _json_object(file: Path) -> Mapping[str, object]:
-    try:
-        content = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise InvalidInput(
-            f"model: {file} is no JSON: {error}", field="model", remedy="copy the file again"
-        ) from error
-    if not isinstance(content, dict):
-        raise InvalidInput(
-            f"model: {file} holds no JSON object", field="model", remedy="copy the file again"
-        )
-    return content
-
-
-def _weight_files(path: Path) -> list[Path]:
-    """All safetensors of a model, sorted; with an index, exactly the files that it names."""
-    index = path / _INDEX
-    if index.is_file():
-        names = _json_object(index).get("weight_map")
-        if not isinstance(names, dict) or not names:
-            raise InvalidInput(
-                f"model: {index} has no weight_map", field="model", remedy="copy the file again"
-            )
-        files = sorted({path / Path(str(name)).name for name in names.values()})
-        for file in files:
-            if not file.is_file():
-                raise _incomplete(
-                    path, f"no {file.name}, which {_INDEX} names", "copy that file too"
-                )
-        return files
-    if files := sorted(path.glob("*.safetensors")):
-        return files
-    if pickles := sorted(
-        file.name for file in path.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".gguf")
-    ):
-        raise _incomplete(
-            path,
-            f"no safetensors, only {pickles[0]}",
-            "save it anew with model.save_pretrained, which writes safetensors",
-        )
-    raise _incomplete(
-        path, "no weights (*.safetensors)", "save the model there with model.save_pretrained"
-    )
-
-
-def _check_safetensors(file: Path) -> None:
-    """Compare the file's size with its own header.
-
-    A download that was cut off is found here, by name.
-    """
-    size = file.stat().st_size
-    with file.open("rb") as reader:
-        header_bytes = int.from_bytes(reader.read(8), "little")
-        if size < 8 or header_bytes > min(_MAX_HEADER_BYTES, size - 8):
-            raise _truncated(file)
-        try:
-            header = json.loads(reader.read(header_bytes))
-            ends = [
-                int(entry["data_offsets"][1])
-                for name, entry in header.items()
-                if name != "__metadata__"
-            ]
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-            raise _truncated(file) from error
-    if not ends or size != 8 + header_bytes + max(ends):
-        raise _truncated(file)
-
-
-def _from_hub(source: str, *, offline: bool) -> Path:
+def _from_hub(source: str, match: re.Match[str], *, offline: bool) -> Path:
     """Snapshot of a repository in the hub's own cache, which other programs share."""
-    match = _HUB_ID.fullmatch(source.removeprefix("hf://"))
-    if match is None or ".." in source:
-        raise InvalidInput(
-            f"model: {source} names no repository",
-            field="model",
-            remedy="write hf://org/model or hf://org/model@revision",
-        )
     try:
         from huggingface_hub import errors, snapshot_download  # here, because its import is slow
     except ModuleNotFoundError as error:
         raise PreconditionFailed(
-            f"hf:// models need the package {error.name}",
+            f"models of the hub need the package {error.name}",
             remedy="install the engine: pip install 'seal-kubernetes[engine]'",
         ) from error
     repository, revision = match["repository"], match["revision"]
-    files, not_files = list(HUB_FILES), ["*/*"]
     try:
         return Path(
             snapshot_download(
                 repository,
                 revision=revision,
-                allow_patterns=files,
-                ignore_patterns=not_files,
+                allow_patterns=list(HUB_FILES),
+                ignore_patterns=list(_NOT_FROM_HUB),
                 local_files_only=offline,
             )
         )
@@ -269,14 +222,15 @@ def _from_hub(source: str, *, offline: bool) -> Path:
         ) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise NotFound(
-            f"model: the hub has no {source.removeprefix('hf://')}",
+            f"model: the hub has no {_hub_name(source)}{_nor_a_path(source)}",
             field="model",
             remedy="check the name; for a private one set HF_TOKEN",
         ) from error
     except errors.LocalEntryNotFoundError as error:
         if offline:
             raise NotFound(
-                f"model: offline: {source} is not in the hub's cache and nothing may be downloaded",
+                f"model: offline: {source} is not in the hub's cache and nothing may be downloaded"
+                f"{_nor_a_path(source)}",
                 field="model",
                 remedy="download it once with a network, or give a path",
             ) from error
@@ -289,31 +243,14 @@ def _from_hub(source: str, *, offline: bool) -> Path:
         raise _unreachable(source) from error
 
 
-def _weights_digest(digests: Mapping[str, str]) -> str:
-    if len(digests) == 1:
-        return next(iter(digests.values()))
-    return hashlib.sha256(
-        "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()
-    ).hexdigest()
-
-
-def _incomplete(path: Path, lacks: str, remedy: str) -> InvalidInput:
-    return InvalidInput(
-        f"model: {path} is no complete model: it has {lacks}", field="model", remedy=remedy
-    )
-
-
-def _truncated(file: Path) -> InvalidInput:
-    return InvalidInput(
-        f"model: {file} is truncated or no safetensors file",
-        field="model",
-        remedy="copy or download that file again",
-    )
+def _nor_a_path(source: str) -> str:
+    """For a name that could have been meant as a path."""
+    return "" if source.startswith("hf://") else ", and there is no such directory here"
 
 
 def _unreachable(source: str) -> Transient:
     return Transient(
-        f"model: {source} cannot be downloaded and is not in the hub's cache",
+        f"model: {source} cannot be downloaded and is not in the hub's cache{_nor_a_path(source)}",
         field="model",
         remedy="check the network, or give a path",
     )

@@ -19,14 +19,12 @@ def pull_model(name: str, *, force: bool, as_json: bool) -> None:
     facts = {
         "name": model.name,
         "path": str(model.path),
-        "sha256_of_weights": model.sha256_of_weights,
+        "sha256": model.sha256,
     }
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
     else:
-        typer.echo(
-            f"{model.name} is ready\npath    {model.path}\nsha256  {model.sha256_of_weights}"
-        )
+        typer.echo(f"{model.name} is ready\npath    {model.path}\nsha256  {model.sha256}")
 
 
 def list_models(*, as_json: bool) -> None:
@@ -57,7 +55,7 @@ def list_models(*, as_json: bool) -> None:
         typer.echo(f"{row['name']}  {state}")
     typer.echo(
         "Other models: a directory with config, tokenizer and safetensors, or "
-        "hf://org/model[@revision]."
+        "org/model[@revision] of the Hugging Face hub."
     )
 
 

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import struct
 import sys
 import threading
@@ -34,7 +35,7 @@ from seal.errors import (
     Transient,
 )
 from seal.files import cache_directory
-from seal.models import ResolvedModel, resolve_model
+from seal.models import ResolvedModel, resolve_model, weights_sha256
 
 MEMBER = "seal_tiny/tiny.gguf"
 
@@ -159,6 +160,13 @@ def test_weights_that_are_no_safetensors_are_refused_by_name(
         resolve_model(str(model_directory))
 
 
+def with_header(header: str, data: bytes = b"\0" * 8) -> bytes:
+    return struct.pack("<Q", len(header)) + header.encode() + data
+
+
+TENSOR = '{"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}'
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -168,6 +176,14 @@ def test_weights_that_are_no_safetensors_are_refused_by_name(
         safetensors() + b"x",
         b"\xff" * 100,
         b"\x02" + b"\0" * 7 + b"[]",
+        with_header(f'{{"w": {TENSOR}, "w": {TENSOR}}}'),
+        with_header(f'{{"v": {TENSOR}, "w": {TENSOR}}}'),
+        with_header(f'{{"w": {TENSOR.replace("[8]", "[7]")}}}'),
+        with_header(f'{{"w": {TENSOR.replace("[8]", "[-2, -4]")}}}'),
+        with_header(f'{{"w": {TENSOR.replace("U8", "pickle")}}}'),
+        with_header(f'{{"w": {TENSOR.replace("[0, 8]", "[4, 12]")}}}', b"\0" * 12),
+        with_header(f'{{"w": {TENSOR.replace("[0, 8]", "[true, 9]")}}}', b"\0" * 9),
+        with_header('{"w": []}'),
     ],
 )
 def test_truncated_or_foreign_weights_are_refused_by_name(
@@ -206,10 +222,11 @@ def test_a_shard_that_the_index_names_must_be_there(model_directory: Path) -> No
     (model_directory / "model-2.safetensors").write_bytes(safetensors(2))
     two = resolve_model(str(model_directory))
     (model_directory / "model-2.safetensors").write_bytes(safetensors(3))
-    assert resolve_model(str(model_directory)).sha256_of_weights != two.sha256_of_weights
+    assert resolve_model(str(model_directory)).sha256 != two.sha256
 
 
 def test_an_index_without_a_map_is_refused(model_directory: Path) -> None:
+    (model_directory / "model.safetensors").rename(model_directory / "model-1.safetensors")
     (model_directory / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(InvalidInput, match="no weight_map"):
         resolve_model(str(model_directory))
@@ -228,7 +245,7 @@ def test_a_name_that_is_nothing_is_not_found_and_the_likely_one_is_told(
 ) -> None:
     with pytest.raises(NotFound, match=r"did you mean smollm2-135m\?"):
         resolve_model("smollm-135m")
-    with pytest.raises(NotFound, match="use one of: smollm2-135m, hf://org/model, a path"):
+    with pytest.raises(NotFound, match="use one of: smollm2-135m, org/model of the hub, a path"):
         resolve_model("/no/such/directory")
     with pytest.raises(InvalidInput, match="is a file"):
         resolve_model(str(model_directory / "config.json"))
@@ -239,9 +256,97 @@ def test_a_complete_directory_is_resolved_by_path_and_by_uri(
 ) -> None:
     resolved = resolve_model(str(model_directory))
     assert (resolved.name, resolved.path) == ("my-model", model_directory)
-    assert resolved.sha256_of_weights == hashlib.sha256(safetensors()).hexdigest()
+    assert resolved.sha256 == hashlib.sha256(safetensors()).hexdigest()
     spaced = model_directory.rename(tmp_path / "my model 100%")
-    assert resolve_model(spaced.as_uri()).sha256_of_weights == resolved.sha256_of_weights
+    assert resolve_model(spaced.as_uri()).sha256 == resolved.sha256
+
+
+def test_the_weights_digest_is_that_of_the_content_whatever_the_files_are_called(
+    model_directory: Path, tmp_path: Path
+) -> None:
+    (model_directory / "model.safetensors").unlink()
+    digests = []
+    for names in (("a", "b"), ("b", "a")):
+        (model_directory / "model.safetensors.index.json").write_text(
+            json.dumps({"weight_map": {name: f"{name}.safetensors" for name in names}})
+        )
+        for index, name in enumerate(names):
+            (model_directory / f"{name}.safetensors").write_bytes(safetensors(index))
+        digests.append(weights_sha256(model_directory, cache_dir=tmp_path / "cache"))
+    assert digests[0] == digests[1]
+    (model_directory / "a.safetensors").write_bytes(safetensors(7))
+    assert weights_sha256(model_directory, cache_dir=tmp_path / "cache") != digests[0]
+
+
+def test_a_digest_is_kept_in_the_cache_and_never_in_the_users_directory(
+    model_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, before = model_directory / "model.safetensors", sorted(model_directory.iterdir())
+    os.utime(file, (1e9, 1e9))
+    steps: list[tuple[str, int, int]] = []
+    digest = weights_sha256(
+        model_directory, cache_dir=tmp_path / "cache", progress=lambda *step: steps.append(step)
+    )
+    size = file.stat().st_size
+    assert steps[-1] == ("checking", size, size)
+    assert sorted(model_directory.iterdir()) == before
+    with monkeypatch.context() as patched:
+        patched.setattr("seal.digests.sha256_of_file", lambda *_, **__: pytest.fail("read again"))
+        assert weights_sha256(model_directory, cache_dir=tmp_path / "cache") == digest
+    (kept,) = (tmp_path / "cache" / "digests").iterdir()
+    for content in (b"", b"{}", kept.read_bytes().replace(digest.encode(), b"0" * 64)[:-1]):
+        kept.write_bytes(content)
+        assert weights_sha256(model_directory, cache_dir=tmp_path / "cache") == digest
+    file.write_bytes(safetensors(9))
+    assert weights_sha256(model_directory, cache_dir=tmp_path / "cache") != digest
+
+
+def test_a_digest_of_a_file_just_written_is_not_kept_and_no_cache_is_needed(
+    model_directory: Path, tmp_path: Path
+) -> None:
+    weights_sha256(model_directory, cache_dir=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+    os.utime(model_directory / "model.safetensors", (1e9, 1e9))
+    (tmp_path / "file").write_text("no directory")
+    assert weights_sha256(model_directory, cache_dir=tmp_path / "file" / "cache")
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_an_adapter_beside_or_in_place_of_a_model_is_refused(
+    model_directory: Path, full: bool
+) -> None:
+    (model_directory / "adapter_config.json").write_text('{"base_model_name_or_path": "other"}')
+    if not full:
+        (model_directory / "config.json").unlink()
+    wanted = "an adapter beside a model" if full else "it is an adapter, no model"
+    with pytest.raises(InvalidInput, match=f"holds an adapter_config.json: {wanted}"):
+        resolve_model(str(model_directory))
+
+
+def test_only_the_files_that_transformers_reads_are_the_weights(model_directory: Path) -> None:
+    alone = resolve_model(str(model_directory)).sha256
+    (model_directory / "consolidated.safetensors").write_bytes(safetensors(5))
+    (model_directory / "model.safetensors.index.json").write_text("{}")
+    assert resolve_model(str(model_directory)).sha256 == alone
+    (model_directory / "model.safetensors").unlink()
+    (model_directory / "model.safetensors.index.json").unlink()
+    with pytest.raises(InvalidInput, match=r"no model\.safetensors.*only consolidated"):
+        resolve_model(str(model_directory))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("tokenizer_config.json", "{}", False),
+        ("tokenizer_config.json", '{"chat_template": "{{ messages }}"}', True),
+        ("chat_template.jinja", "{{ messages }}", True),
+    ],
+)
+def test_whether_a_model_can_be_asked_in_a_chat_is_told_before_it_is_loaded(
+    model_directory: Path, file: str, content: str, told: bool
+) -> None:
+    (model_directory / file).write_text(content)
+    assert resolve_model(str(model_directory)).has_chat_template is told
 
 
 # The hub
@@ -320,6 +425,34 @@ def test_offline_only_the_hubs_cache_is_read(
     assert (resolved.name, resolved.path.name) == ("org/model", "a" * 40)
 
 
+@pytest.mark.parametrize("source", ["hf://org/model@v1", "org/model@v1"])
+def test_a_name_of_the_hub_needs_no_prefix_unless_such_a_path_exists(
+    source: str, model_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(model_directory))
+    resolved = resolve_model(source)
+    assert resolved.name == "org/model@v1"
+    assert (resolved.base.name, resolved.base.location, resolved.base.revision) == (
+        source,
+        "org/model",
+        "v1",
+    )
+    (tmp_path / "org").mkdir()
+    shutil.copytree(model_directory, tmp_path / "org" / "model")
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model("org/model").path == tmp_path / "org" / "model"
+    assert resolve_model("org/model").base.location == str(tmp_path / "org" / "model")
+
+
+def test_a_name_that_is_neither_on_the_hub_nor_a_path_says_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    both = "offline: models/mine is not in the hub's cache.*, and there is no such directory here"
+    with pytest.raises(NotFound, match=both):
+        resolve_model("models/mine", offline=True)
+
+
 def test_no_code_and_no_pickle_is_asked_of_the_hub(
     model_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,7 +467,7 @@ def test_no_code_and_no_pickle_is_asked_of_the_hub(
     assert (asked["repository"], asked["revision"], asked["ignore_patterns"]) == (
         "org/model",
         "v1.0/pr",
-        ["*/*"],
+        ["*/*", "consolidated*"],
     )
     patterns = asked["allow_patterns"]
     assert isinstance(patterns, list)
@@ -367,9 +500,10 @@ def test_a_wheel_of_another_size_or_content_is_refused_by_name(workplace: Workpl
         (b"\0" + good[1:], "its sha256 differs"),
     ):
         wheel.write_bytes(content)
-        with pytest.raises(Internal, match=problem) as caught:
+        with pytest.raises(InvalidInput, match=problem) as caught:
             workplace.resolve()
         assert str(wheel) in str(caught.value)
+        assert "delete" not in caught.value.remedy
     assert workplace.conversions == 0
 
 
@@ -486,11 +620,11 @@ def test_a_later_start_reads_only_the_cache_and_hashes_once(
     workplace.give_wheel()
     first = workplace.resolve()
     monkeypatch.setattr(
-        "seal.embedded.sha256_of_file", lambda path: pytest.fail(f"{path} is hashed again")
+        "seal.digests.sha256_of_file", lambda path: pytest.fail(f"{path} is hashed again")
     )
     monkeypatch.setattr("seal.embedded._make", lambda *_, **__: pytest.fail("made again"))
     assert workplace.resolve(offline=True) == first
-    assert first.sha256_of_weights == hashlib.sha256(b"GGUF" * 1000).hexdigest()
+    assert first.sha256 == hashlib.sha256(b"GGUF" * 1000).hexdigest()
     assert (first.path / "model.safetensors").stat().st_mode & 0o044 == 0o044 & ~_umask()
 
 
