@@ -1,0 +1,115 @@
+"""Who pays for a failure: nobody but its cause. One row for each kind, and the tests that hold it.
+
+docs/concepts.md shows this table; `python -m seal.failures` prints it as it should stand there.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """One kind of failure."""
+
+    happened: str
+    becomes: str
+    """What the caller, the run or the operator sees of it."""
+    retried: str
+    """Whether, and by whom."""
+    tests: tuple[str, ...]
+    """What proves it: `file::function` of tests."""
+
+
+FAILURES = (
+    Failure(
+        happened="an item's own content: an edit that parses to nothing, a row that is too long for "
+        "the engine, an adapter without effect, NaN logits, out of memory although alone",
+        becomes="that item's outcome (`invalid`, `too_long`, `inert`, `diverged`, `refused`), "
+        "counted, reported, in no mean; it is the result of a call, never its error",
+        retried="no",
+        tests=(
+            "tests/services/test_trainer_svc.py::"
+            "test_a_training_whose_own_content_is_at_fault_has_that_outcome_which_is_final",
+            "tests/services/test_generator_svc.py::"
+            "test_a_context_at_fault_has_an_outcome_and_the_others_get_their_edits",
+            "tests/services/test_evaluator_svc.py::"
+            "test_a_query_that_is_too_long_has_an_outcome_and_the_others_are_graded",
+            "tests/services/test_evaluator_svc.py::"
+            "test_an_adapter_that_leaves_the_logits_as_they_are_is_inert_and_has_no_score",
+            "tests/services/test_evaluator_svc.py::"
+            "test_an_adapter_that_makes_the_logits_no_numbers_has_diverged_and_has_no_score",
+            "tests/services/test_evaluator_svc.py::"
+            "test_an_evaluation_that_fails_by_its_own_fault_has_that_outcome",
+        ),
+    ),
+    Failure(
+        happened="a step of a batch fails in company",
+        becomes="nothing for the others: each is run again, the suspects apart, and who fails alone "
+        "is the cause",
+        retried="by the engine, once",
+        tests=(),
+    ),
+    Failure(
+        happened="the engine is broken: its thread dead, a CUDA error that stays, no step for "
+        "`stall_seconds` while work waits",
+        becomes="health NOT_SERVING, UNAVAILABLE for every caller, and the end of the process with "
+        "exit code 43",
+        retried="elsewhere, by the caller",
+        tests=(
+            "tests/engine/test_engine_health.py::"
+            "test_an_engine_whose_step_never_ends_is_broken_and_nobody_waits_for_it",
+            "tests/engine/test_engine_health.py::test_an_engine_whose_thread_has_ended_is_broken",
+            "tests/rpc/test_lifecycle.py::test_a_broken_engine_is_not_serving_and_ends_the_process_"
+            "with_an_error_worth_a_retry",
+            "tests/services/test_trainer_svc.py::"
+            "test_a_stream_falls_silent_when_the_engine_shows_no_life",
+        ),
+    ),
+    Failure(
+        happened="a queue is full",
+        becomes="a wait in line, with jitter, as long as the caller's deadline allows; only who has "
+        "no time left is refused (RESOURCE_EXHAUSTED, and when to come back)",
+        retried="by the service, while it waits; it is no attempt",
+        tests=(
+            "tests/services/test_trainer_svc.py::"
+            "test_a_full_queue_makes_the_caller_wait_in_line_and_speaks_while_it_waits",
+            "tests/services/test_trainer_svc.py::"
+            "test_who_waits_for_a_full_queue_is_served_in_the_order_of_coming",
+            "tests/services/test_trainer_svc.py::"
+            "test_only_a_caller_without_time_left_hears_of_a_full_queue_and_when_to_come_back",
+            "tests/services/test_generator_svc.py::test_a_generation_that_meets_a_full_queue_waits",
+        ),
+    ),
+    Failure(
+        happened="store or judge away: EIO, ESTALE, 5xx, timeouts",
+        becomes="UNAVAILABLE; without a judge the answer is `ungraded`",
+        retried="by the caller",
+        tests=(
+            "tests/services/test_evaluator_svc.py::"
+            "test_what_could_not_be_graded_is_counted_and_not_averaged",
+        ),
+    ),
+    Failure(
+        happened="too few scores are left: a larger share of the inner loops than the settings allow "
+        "(one half) has no score",
+        becomes="the end of the run, with condition `TooFewScores` and the outcomes' counts",
+        retried="no",
+        tests=(),
+    ),
+)
+"""Every failure that is no defect is one of these."""
+
+
+def markdown() -> str:
+    """The table for docs/concepts.md."""
+    lines = ["| what happened | what it becomes | retried | tests |", "|---|---|---|---|"]
+    for row in FAILURES:
+        tests = "<br>".join(f"`{test.partition('::')[2]}`" for test in row.tests)
+        lines.append(f"| {row.happened} | {row.becomes} | {row.retried} | {tests} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())
