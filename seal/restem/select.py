@@ -26,8 +26,14 @@ class DropReason(StrEnum):
 
     INVALID = "invalid"
     """Its edit parsed to no training example."""
+    TOO_LONG = "too_long"
+    """A row of its training is longer than the engine or the model's positions allow."""
+    INERT = "inert"
+    """Its adapter changed nothing."""
     DIVERGED = "diverged"
-    """Its training met NaN or Inf."""
+    """Its training, or the adapted model, met NaN or Inf."""
+    REFUSED = "refused"
+    """The engine could not do it even alone."""
     UNGRADED = "ungraded"
     """It has no reward, or its context no baseline: no grade could be given."""
     CANCELLED = "cancelled"
@@ -45,7 +51,10 @@ class DropReason(StrEnum):
 
 _REASON_OF_OUTCOME = {
     Outcome.INVALID: DropReason.INVALID,
+    Outcome.TOO_LONG: DropReason.TOO_LONG,
+    Outcome.INERT: DropReason.INERT,
     Outcome.DIVERGED: DropReason.DIVERGED,
+    Outcome.REFUSED: DropReason.REFUSED,
     Outcome.UNGRADED: DropReason.UNGRADED,
     Outcome.CANCELLED: DropReason.CANCELLED,
 }

@@ -59,7 +59,10 @@ def decisions(files: RunFiles, stage: Stage) -> dict[str, dict[int, Decision]]:
 
 _DECISIONS: Mapping[DropReason, Decision] = {
     DropReason.INVALID: "invalid",
+    DropReason.TOO_LONG: "too_long",
+    DropReason.INERT: "inert",
     DropReason.DIVERGED: "diverged",
+    DropReason.REFUSED: "refused",
     DropReason.UNGRADED: "ungraded",
     DropReason.CANCELLED: "cancelled",
     DropReason.ALL_EQUAL: "all-equal",
