@@ -28,7 +28,7 @@ from controller_svc.local.world import check_run, run_local
 from controller_svc.worker.task import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.errors import ERROR_CLASSES, Conflict, Internal, PreconditionFailed, Transient
-from seal.report.formats import duration
+from seal.report.numbers.formats import duration
 from seal.resources import RestEMRun
 from seal.settings import EngineSettings
 

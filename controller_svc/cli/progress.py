@@ -19,7 +19,7 @@ from rich.text import Text
 from controller_svc.cli.stages import StageTracker
 from controller_svc.core import RunStatus
 from controller_svc.worker.progress import TaskProgress
-from seal.report.formats import duration
+from seal.report.numbers.formats import duration
 
 LINE_INTERVAL_SECONDS = 30.0
 """Longest silence between two lines where there are no bars."""

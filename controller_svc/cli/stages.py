@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from controller_svc.core import Phase, RunStatus, Stage, stages
 from controller_svc.worker.progress import TaskProgress
 from seal.records import ScoreSum
-from seal.report.formats import METRIC_NAMES, duration, plural, score
+from seal.report.numbers.formats import METRIC_NAMES, duration, plural, score
 from seal.settings import RunSpec
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seal.report.formats import (
+from seal.report.numbers.formats import (
     METRIC_NAMES,
     counts,
     duration,

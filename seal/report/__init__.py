@@ -1,8 +1,11 @@
 """The report of a run.
 
-One data model (`report.json`) and one self-contained HTML page made from it, and from nothing else.
-`build_report` reads what the run left behind, finished or not; `render_html` draws it and loads
-matplotlib only then.
+    numbers/   what the run left behind -> `Report`, which is report.json: every number, and the
+               words that go with it
+    page/      `Report`, and nothing else -> one self-contained HTML file
+
+`build_report` reads a run, finished or not; `render_html` draws the report and loads matplotlib
+only then.
 """
 
 from __future__ import annotations

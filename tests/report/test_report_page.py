@@ -15,7 +15,7 @@ from synthetic_run import make_run
 
 from seal.artifacts import ArtifactStore
 from seal.report import Report, build_report, render_html
-from seal.report.formats import (
+from seal.report.numbers.formats import (
     count,
     counts,
     duration,

@@ -6,9 +6,9 @@ Pure but for the reading: the same files give the same report.
 from __future__ import annotations
 
 from seal.artifacts import ArtifactStore
-from seal.report.formats import counts, plural
 from seal.report.numbers.details import rollout_details, validation_details
 from seal.report.numbers.estimates import Estimator
+from seal.report.numbers.formats import counts, plural
 from seal.report.numbers.model import Report, RolloutReport, ScoreRow
 from seal.report.numbers.rounds import rollout_report, stage_report
 from seal.report.numbers.rows import retained_rows, score_rows

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
-from seal.report.formats import count, duration
+from seal.report.numbers.formats import count, duration
 from seal.report.numbers.model import Report
 from seal.report.page.markup import Child, Html, join, paragraph, table, tag
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from seal.report.formats import METRIC_NAMES
+from seal.report.numbers.formats import METRIC_NAMES
 from seal.report.numbers.model import (
     Bin,
     EditShape,

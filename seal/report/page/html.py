@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from seal.report.formats import MISSING, plain, plural, score
+from seal.report.numbers.formats import MISSING, plain, plural, score
 from seal.report.numbers.model import (
     AnswerEntry,
     EditEntry,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from seal.report.formats import (
+from seal.report.numbers.formats import (
     GRADER_WORDS,
     duration,
     listed,

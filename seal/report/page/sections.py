@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from seal.report.formats import (
+from seal.report.numbers.formats import (
     METRIC_NAMES,
     MISSING,
     count,

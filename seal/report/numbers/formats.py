@@ -1,4 +1,4 @@
-"""Numbers as people read them, the same in the terminal and on the page.
+"""Numbers as people read them, the same in notes, in the terminal and on the page.
 
 What is missing is a dash, never 0.
 """
