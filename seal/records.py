@@ -6,6 +6,8 @@ Workers write them, selection and report read them. A score that is missing is `
 
 from __future__ import annotations
 
+import hashlib
+from enum import StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -146,6 +148,19 @@ class ContextEditsRecord(Record):
     """This context's share of the engine's time."""
 
 
+class Stage(StrEnum):
+    """The kinds of work of a run."""
+
+    PREPARE = "prepare"
+    """Before the first round: the data are read, checked against the model, and pinned."""
+    ROLLOUT = "rollout"
+    """E-step: k edits per training context, an inner loop on each."""
+    IMPROVE = "improve"
+    """M-step: the policy learns the kept edits."""
+    VALIDATE = "validate"
+    """The policy is measured on held-out contexts."""
+
+
 class ScoreSum(Record):
     """A mean in the making: sums add up, and a missing score is not counted."""
 
@@ -164,7 +179,7 @@ class ShardSummary(Record):
     """The small result of one finished task; it fits a Job's termination message (< 4 KiB)."""
 
     name: str
-    stage: Literal["rollout", "improve", "validate"]
+    stage: Stage
     round: int
     shard: int
     attempt: int
@@ -180,6 +195,8 @@ class ShardSummary(Record):
     """Tokens by kind: generate, train, evaluate."""
     engine_seconds: dict[str, float]
     """Engine seconds by kind: generate, train, evaluate, improve."""
+    stored_bytes: dict[str, int] = {}
+    """Bytes that the shard left in the artifact store, by kind: `adapters`, `records`."""
     scores: dict[str, ScoreSum] = {}
     """Means over contexts: `baseline`, `edit` (mean of a context's candidates), `best` (its best
     candidate), `passage`, `gold`; and means over answers to retained questions: `retained`
@@ -190,6 +207,20 @@ class ShardSummary(Record):
     """`improve` only: edits kept by the selection."""
     result_sha256: str = ""
     """Digest of the records file that belongs to this summary."""
+
+
+class PreparedRecord(Record):
+    """What a run is pinned to once its first stage has ended."""
+
+    contexts_sha256: dict[str, str]
+    """Digest of each pinned file of contexts: train, validation, retained."""
+    contexts: dict[str, int]
+    """Contexts of each."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of all of it."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 class KeptEdit(Record):

@@ -280,6 +280,9 @@ class RunSpec(FileSettings):
     """M-step."""
     validation: ValidationSettings = ValidationSettings()
     """Validation."""
+    max_unscored_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of a stage's inner loops that may be without a score; above it the run fails with
+    `TooFewScores`. It may be changed by a resume."""
 
     @model_validator(mode="after")
     def _racing_fits(self) -> Self:

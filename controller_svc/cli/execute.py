@@ -24,7 +24,8 @@ from controller_svc.cli.progress import Screen, open_screen
 from controller_svc.cli.reporting import print_report, write_report
 from controller_svc.cli.stages import StageTracker
 from controller_svc.core import Phase, Reason, RunStatus
-from controller_svc.local.world import check_run, run_local
+from controller_svc.local.world import run_local
+from controller_svc.runs import check_run
 from controller_svc.worker.task import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.errors import ERROR_CLASSES, Conflict, Internal, PreconditionFailed, Transient
@@ -78,7 +79,7 @@ def execute(
     tracker = StageTracker(manifest.spec)
     try:
         _refuse_repetition(manifest.name, root=root, resume=resume, again=again)
-        status = asyncio.run(check_run(manifest, root=root, resume=resume))
+        status = asyncio.run(check_run(ArtifactStore(root), manifest, resume=resume))
         if status is None or status.phase is not Phase.COMPLETE:
             with open_screen(tracker, bars=not as_json) as screen:
                 minutes = _measure(manifest.name, engine, root, screen, limit)

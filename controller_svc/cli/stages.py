@@ -159,7 +159,7 @@ class StageTracker:
             resumed = sum(shard.resumed_steps for shard in self._shards.values())
             head += f" (resumed at step {resumed})" if resumed else ""
             return f"{head}, kept {plural(entry.kept, 'edit')}" + (
-                "" if policy and policy.improved else ", the policy stays as it was"
+                "" if policy and policy.trained else ", the policy stays as it was"
             )
         loops = sum(shard.inner_loops_total for shard in self._shards.values())
         resumed = sum(shard.inner_loops_resumed for shard in self._shards.values())

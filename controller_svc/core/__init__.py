@@ -1,8 +1,7 @@
 """The controller's pure core: state, names and decisions. No I/O, no clock, no randomness."""
 
+from controller_svc.core.budget import DEFAULT_BUDGET, AttemptBudget
 from controller_svc.core.decide import (
-    DEFAULT_BUDGET,
-    AttemptBudget,
     decide,
     new_status,
     policy_of,
@@ -11,27 +10,30 @@ from controller_svc.core.decide import (
     spec_digest,
     stages,
 )
-from controller_svc.core.names import task_name
+from controller_svc.core.names import stage_name
+from controller_svc.core.ranges import format_ranges, parse_ranges
+from controller_svc.core.rounds import sum_shards
 from controller_svc.core.state import (
     Action,
     Condition,
     Counters,
     Decision,
+    FailedIndex,
+    FailedShard,
     Observed,
     Phase,
     PolicyStatus,
     Reason,
     RoundStatus,
     RunStatus,
-    Stage,
-    StartTask,
-    StopTask,
-    TaskFailed,
-    TaskResult,
-    TaskState,
-    TaskStatus,
-    TaskSucceeded,
+    StageObserved,
+    StageState,
+    StageStatus,
+    StageSums,
+    StartStage,
+    StopStage,
 )
+from seal.records import Stage
 
 __all__ = [
     "DEFAULT_BUDGET",
@@ -40,6 +42,8 @@ __all__ = [
     "Condition",
     "Counters",
     "Decision",
+    "FailedIndex",
+    "FailedShard",
     "Observed",
     "Phase",
     "PolicyStatus",
@@ -47,19 +51,21 @@ __all__ = [
     "RoundStatus",
     "RunStatus",
     "Stage",
-    "StartTask",
-    "StopTask",
-    "TaskFailed",
-    "TaskResult",
-    "TaskState",
-    "TaskStatus",
-    "TaskSucceeded",
+    "StageObserved",
+    "StageState",
+    "StageStatus",
+    "StageSums",
+    "StartStage",
+    "StopStage",
     "decide",
+    "format_ranges",
     "new_status",
+    "parse_ranges",
     "policy_of",
     "reopen",
     "shards",
     "spec_digest",
+    "stage_name",
     "stages",
-    "task_name",
+    "sum_shards",
 ]

@@ -1,10 +1,12 @@
 """The ReST^EM state machine as a pure function: (spec, status, observed) -> (status, actions).
 
-    r0: validate, then for every round: rollout -> improve -> validate
+    r0: prepare -> validate, then for every round: rollout -> improve -> validate
 
 Level-triggered: what to do follows from what is wanted and what is there, never from what happened
-last. Called again with the same observation it returns the same status and the same actions; a task
-that the world lost is asked for again under the same name. Phases, rounds and stages only move
+last. Called again with the same observation it returns the same status and the same actions; a
+stage that the world lost is asked for again under the same name. Its shards are not the core's: a
+Job (or its stand-in) starts, repeats and gives them up; the core starts another attempt of the
+whole stage, in which finished shards are found done. Phases, rounds, stages and attempts only move
 forward; a terminal status never changes.
 """
 
@@ -12,62 +14,51 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from types import MappingProxyType
 
-from controller_svc.core.names import task_name
-from controller_svc.core.rounds import fold_stage
+from controller_svc.core.budget import DEFAULT_BUDGET, AttemptBudget
+from controller_svc.core.names import stage_name
+from controller_svc.core.ranges import format_ranges, parse_ranges
+from controller_svc.core.rounds import fold_stage, unscored
 from controller_svc.core.state import (
     Action,
     Condition,
     Counters,
     Decision,
+    FailedIndex,
+    FailedShard,
     Observed,
     Phase,
     PolicyStatus,
     Reason,
     RunStatus,
-    Stage,
-    StartTask,
-    StopTask,
-    TaskFailed,
-    TaskState,
-    TaskStatus,
-    TaskSucceeded,
+    StageObserved,
+    StageState,
+    StageStatus,
+    StageSums,
+    StartStage,
+    StopStage,
 )
+from seal.outcomes import Outcome
+from seal.records import AdapterReference, Stage
 from seal.settings import RunSpec
 
-MAX_MESSAGE_CHARACTERS = 1024
-_RUNNING_REASONS = {
-    Stage.ROLLOUT: Reason.ROLLOUT_RUNNING,
-    Stage.IMPROVE: Reason.IMPROVE_RUNNING,
-    Stage.VALIDATE: Reason.VALIDATE_RUNNING,
-}
+MAX_MESSAGE_BYTES = 1024
+MAX_SHARD_MESSAGE_BYTES = 256
+MAX_FAILED_SHARDS = 8
+"""Failed shards that the status names; all are counted."""
+_RUNNING_REASONS = MappingProxyType(
+    {
+        Stage.PREPARE: Reason.PREPARE_RUNNING,
+        Stage.ROLLOUT: Reason.ROLLOUT_RUNNING,
+        Stage.IMPROVE: Reason.IMPROVE_RUNNING,
+        Stage.VALIDATE: Reason.VALIDATE_RUNNING,
+    }
+)
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttemptBudget:
-    """How often a task is tried, and how long the controller waits between."""
-
-    attempts: int = 4
-    """Attempts of one shard of one stage, the first included."""
-    base_seconds: float = 2.0
-    """Pause before the second attempt; it doubles from there."""
-    max_seconds: float = 60.0
-    """Longest pause, unless the failing side asked for more."""
-
-    def delay_seconds(self, *, name: str, attempt: int, retry_after_seconds: float = 0.0) -> float:
-        """Seconds to pause before `attempt`, at least what was asked for.
-
-        They double, and lie between half and all of it by a hash of the name.
-        """
-        if attempt <= 1:
-            return 0.0
-        full = min(self.max_seconds, self.base_seconds * 2.0 ** min(attempt - 2, 30))
-        share = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
-        return max(full * (0.5 + share / 2), retry_after_seconds)
-
-
-DEFAULT_BUDGET = AttemptBudget()
+_WITH_LOOPS = (Stage.ROLLOUT, Stage.VALIDATE)
 
 
 def spec_digest(spec: RunSpec) -> str:
@@ -84,12 +75,12 @@ def stages(spec: RunSpec) -> tuple[tuple[int, Stage], ...]:
         for round in range(1, spec.rounds + 1)
         for stage in (Stage.ROLLOUT, Stage.IMPROVE, Stage.VALIDATE)
     )
-    return ((0, Stage.VALIDATE), *learning)
+    return ((0, Stage.PREPARE), (0, Stage.VALIDATE), *learning)
 
 
 def shards(spec: RunSpec, stage: Stage) -> int:
-    """Tasks of one stage: the M-step is one, the others are cut by `spec.shards`."""
-    return 1 if stage is Stage.IMPROVE else spec.shards
+    """Parts of one stage: prepare and the M-step are one, the others are cut by `spec.shards`."""
+    return 1 if stage in (Stage.PREPARE, Stage.IMPROVE) else spec.shards
 
 
 def new_status(spec: RunSpec, *, run: str) -> RunStatus:
@@ -103,34 +94,44 @@ def decide(
     """What the status is now and what has to be done about it. Save the status before you act."""
     while (moved := _step(spec, status, observed, budget)) != status:
         status = moved
-    return Decision(status=status, actions=_actions(spec, status, observed))
+    return Decision(status=status, actions=_actions(status, observed))
 
 
 def reopen(spec: RunSpec, status: RunStatus, *, now_seconds: float = 0.0) -> RunStatus:
-    """A failed run as its owner takes it up again: the tasks of its stage get a fresh budget.
+    """A run as its owner takes it up again, with a spec that may have more rounds.
 
-    Any other status is returned as it is. This is the one way out of a terminal phase, it is never
-    taken by `decide`, and it is for the owner's explicit wish only.
+    A failed one gets another attempt of its stage with a fresh budget, a complete one goes on with
+    the rounds that it did not have. This is the one way out of a terminal phase, it is never taken
+    by `decide`, and it is for the owner's explicit wish only.
     """
-    if status.phase is not Phase.FAILED or status.stage is None:
-        return status
-    again = tuple(
-        task
-        if task.state is TaskState.SUCCEEDED
-        else _first_attempt(status.run, task.round, task.stage, task.shard)
-        for task in status.tasks
+    status = status.model_copy(update={"spec_sha256": spec_digest(spec)})
+    if status.phase is Phase.FAILED and status.current is not None:
+        return _reopen_failed(status, status.current, now_seconds)
+    following = (status.round + 1, Stage.ROLLOUT)
+    if status.phase is Phase.COMPLETE and following in stages(spec):
+        status = status.model_copy(update={"phase": Phase.RUNNING, "finished_seconds": None})
+        status = _set_condition(status, "Complete", "False", Reason.RESUMED, "", now_seconds)
+        return _enter(spec, status, *following, now_seconds)
+    return status
+
+
+def _reopen_failed(status: RunStatus, failed: StageStatus, now_seconds: float) -> RunStatus:
+    attempt = failed.attempt + 1
+    status = _set_current(
+        status,
+        failed,
+        name=stage_name(run=status.run, round=failed.round, stage=failed.stage, attempt=attempt),
+        attempt=attempt,
+        opened_attempt=attempt,
+        state=StageState.RUNNING,
+        delay_seconds=0.0,
+        failed=(),
+        failed_shards=0,
+        message="",
     )
-    counters = _count(
-        status.counters,
-        tasks_started=sum(task.state is not TaskState.SUCCEEDED for task in status.tasks),
-    )
+    counters = _count(status.counters, started=1)
     status = status.model_copy(
-        update={
-            "phase": Phase.RUNNING,
-            "tasks": again,
-            "counters": counters,
-            "finished_seconds": None,
-        }
+        update={"phase": Phase.RUNNING, "counters": counters, "finished_seconds": None}
     )
     status = _set_condition(status, "Failed", "False", Reason.RESUMED, "", now_seconds)
     return _set_condition(
@@ -155,91 +156,106 @@ def _step(spec: RunSpec, status: RunStatus, observed: Observed, budget: AttemptB
     """One move forward, or the same status if there is none to make."""
     if status.phase.terminal:
         return status
-    if status.phase is Phase.PENDING:
-        status = status.model_copy(
-            update={
-                "phase": Phase.RUNNING,
-                "started_seconds": observed.now_seconds,
-                "policies": (PolicyStatus(round=0, adapter=None, improved=False),),
-            }
+    if status.current is None:
+        update = {
+            "phase": Phase.RUNNING,
+            "started_seconds": observed.now_seconds,
+            "policies": (PolicyStatus(round=0, adapter=None, trained=False),),
+        }
+        begun = status.model_copy(update=update)
+        return _enter(spec, begun, *stages(spec)[0], observed.now_seconds)
+    seen = observed.stages.get(status.current.name)
+    if seen is None:
+        return status
+    status, current = _note(status, status.current, seen)
+    permanent = {index: why for index, why in seen.failed.items() if why.permanent}
+    if permanent:
+        index, why = min(permanent.items())
+        return _fail(status, current, why.reason, _shard(current, index, why), observed)
+    if not seen.ended:
+        return status
+    if seen.sums is None:
+        return _again(status, current, seen, observed, budget)
+    return _finish_stage(spec, status, current, seen.sums, observed)
+
+
+def _note(
+    status: RunStatus, current: StageStatus, seen: StageObserved
+) -> tuple[RunStatus, StageStatus]:
+    """What the world shows of the current attempt; a stale view takes back no finished shard."""
+    completed = parse_ranges(current.completed) | parse_ranges(seen.completed)
+    update: dict[str, object] = {"completed": format_ranges(completed)}
+    if seen.failed:
+        update |= {"failed": _named(seen.failed), "failed_shards": len(seen.failed)}
+    if seen.message:
+        update["message"] = _cut(seen.message)
+    status = _set_current(status, current, **update)
+    return status, current.model_copy(update=update)
+
+
+def _named(failed: Mapping[int, FailedIndex]) -> tuple[FailedShard, ...]:
+    """The first few of the failed shards."""
+    return tuple(
+        FailedShard(
+            index=index, reason=why.reason, message=_cut(why.message, MAX_SHARD_MESSAGE_BYTES)
         )
-        return _enter(spec, status, *stages(spec)[0], observed)
-    for index, task in enumerate(status.tasks):
-        result = observed.results.get(task.name)
-        if task.state is TaskState.RUNNING and result is not None:
-            return _absorb(status, index, result, observed, budget)
-    if all(task.state is TaskState.SUCCEEDED for task in status.tasks):
-        return _finish_stage(spec, status, observed)
-    return status
+        for index, why in sorted(failed.items())[:MAX_FAILED_SHARDS]
+    )
 
 
-def _absorb(
+def _again(
     status: RunStatus,
-    index: int,
-    result: TaskSucceeded | TaskFailed,
+    current: StageStatus,
+    seen: StageObserved,
     observed: Observed,
     budget: AttemptBudget,
 ) -> RunStatus:
-    """Take one task's end into the status: summary, next attempt, or the run's failure."""
-    task = status.tasks[index]
-    counters = status.counters
-    if isinstance(result, TaskSucceeded):
-        summary = result.summary
-        if (summary.stage, summary.round, summary.shard) != (task.stage, task.round, task.shard):
-            message = (
-                f"task {task.name} delivered the summary of {summary.stage} "
-                f"round {summary.round} shard {summary.shard}"
-            )
-            return _fail(status, index, Reason.WRONG_RESULT, message, observed)
-        done = task.model_copy(
-            update={"state": TaskState.SUCCEEDED, "summary": summary, "message": ""}
-        )
-        return _replace_task(status, index, done, _count(counters, tasks_succeeded=1))
-    if result.permanent:
-        return _fail(status, index, result.reason, f"task {task.name}: {result.message}", observed)
-    if task.attempt >= budget.attempts:
-        message = (
-            f"task {task.name} was the last of {budget.attempts} attempts: "
-            f"{result.reason}: {result.message}"
-        )
-        return _fail(status, index, Reason.ATTEMPTS_EXHAUSTED, message, observed)
-    attempt = task.attempt + 1
-    name = task_name(
-        run=status.run,
-        round=task.round,
-        stage=task.stage,
-        shard=_shard_in_name(task.stage, task.shard),
-        attempt=attempt,
-    )
-    delay_seconds = budget.delay_seconds(
-        name=name, attempt=attempt, retry_after_seconds=result.retry_after_seconds
-    )
-    update = {
-        "name": name,
-        "attempt": attempt,
-        "delay_seconds": delay_seconds,
-        "message": _cut(f"{result.reason}: {result.message}"),
-    }
-    return _replace_task(
+    """Another attempt of a stage that ended unfinished, or the run's failure."""
+    if seen.failed:
+        index, first = min(seen.failed.items())
+        why = _shard(current, index, first)
+    else:
+        why = f"{current.name} ended unfinished: {seen.message or 'shards have no summary'}"
+    if current.attempt - current.opened_attempt + 1 >= budget.attempts:
+        message = f"the last of {budget.attempts} attempts: {why}"
+        return _fail(status, current, Reason.ATTEMPTS_EXHAUSTED, message, observed)
+    attempt = current.attempt + 1
+    name = stage_name(run=status.run, round=current.round, stage=current.stage, attempt=attempt)
+    asked = max((failed.retry_after_seconds for failed in seen.failed.values()), default=0.0)
+    status = _set_current(
         status,
-        index,
-        task.model_copy(update=update),
-        _count(counters, tasks_failed=1, tasks_started=1),
+        current,
+        name=name,
+        attempt=attempt,
+        delay_seconds=budget.delay_seconds(
+            name=name,
+            attempt=attempt - current.opened_attempt + 1,
+            retry_after_seconds=asked,
+        ),
+        message=_cut(why),
     )
+    return status.model_copy(update={"counters": _count(status.counters, failed=1, started=1)})
 
 
-def _finish_stage(spec: RunSpec, status: RunStatus, observed: Observed) -> RunStatus:
+def _finish_stage(
+    spec: RunSpec, status: RunStatus, current: StageStatus, sums: StageSums, observed: Observed
+) -> RunStatus:
     """Fold the stage, all of whose shards are done, and enter the next one or end the run."""
-    finished = (status.tasks[0].round, status.tasks[0].stage)
-    status = fold_stage(status)
+    missing, total = unscored(sums) if current.stage in _WITH_LOOPS else (0, 0)
+    if missing > spec.max_unscored_share * total:
+        return _fail(
+            status, current, Reason.TOO_FEW_SCORES, _too_few(spec, current, sums), observed
+        )
+    counters = _count(status.counters, succeeded=1, shards=current.shards)
+    status = fold_stage(status.model_copy(update={"counters": counters}), sums)
     plan = stages(spec)
-    following = plan.index(finished) + 1
+    following = plan.index((current.round, current.stage)) + 1
     if following < len(plan):
-        return _enter(spec, status, *plan[following], observed)
+        return _enter(spec, status, *plan[following], observed.now_seconds)
     update = {
         "phase": Phase.COMPLETE,
         "stage": None,
-        "tasks": (),
+        "current": None,
         "finished_seconds": observed.now_seconds,
     }
     status = status.model_copy(update=update)
@@ -256,121 +272,107 @@ def _finish_stage(spec: RunSpec, status: RunStatus, observed: Observed) -> RunSt
     )
 
 
-def _enter(
-    spec: RunSpec, status: RunStatus, round: int, stage: Stage, observed: Observed
-) -> RunStatus:
-    """The status with the tasks of (round, stage) wanted."""
-    tasks = tuple(
-        _first_attempt(status.run, round, stage, shard) for shard in range(shards(spec, stage))
+def _too_few(spec: RunSpec, current: StageStatus, sums: StageSums) -> str:
+    missing, total = unscored(sums)
+    counts = ", ".join(
+        f"{number} {name}" for name, number in sorted(sums.outcomes.items()) if name != Outcome.OK
     )
-    counters = _count(status.counters, tasks_started=len(tasks))
+    return (
+        f"{missing} of {total} inner loops of round {current.round}, {current.stage}, have no "
+        f"score: {counts}; maxUnscoredShare is {spec.max_unscored_share:g}: find out why, or allow "
+        "more and resume"
+    )
+
+
+def _enter(
+    spec: RunSpec, status: RunStatus, round: int, stage: Stage, now_seconds: float
+) -> RunStatus:
+    """The status with (round, stage) wanted."""
+    current = StageStatus(
+        name=stage_name(run=status.run, round=round, stage=stage, attempt=1),
+        stage=stage,
+        round=round,
+        shards=shards(spec, stage),
+    )
+    counters = _count(status.counters, started=1)
     status = status.model_copy(
-        update={"round": round, "stage": stage, "tasks": tasks, "counters": counters}
+        update={"round": round, "stage": stage, "current": current, "counters": counters}
     )
     message = f"round {round} of {spec.rounds}: {stage}"
     return _set_condition(
-        status, "Progressing", "True", _RUNNING_REASONS[stage], message, observed.now_seconds
+        status, "Progressing", "True", _RUNNING_REASONS[stage], message, now_seconds
     )
-
-
-def _first_attempt(run: str, round: int, stage: Stage, shard: int) -> TaskStatus:
-    name = task_name(
-        run=run, round=round, stage=stage, shard=_shard_in_name(stage, shard), attempt=1
-    )
-    return TaskStatus(name=name, stage=stage, round=round, shard=shard, attempt=1)
-
-
-def _shard_in_name(stage: Stage, shard: int) -> int | None:
-    return None if stage is Stage.IMPROVE else shard
 
 
 def _fail(
-    status: RunStatus, index: int, reason: str, message: str, observed: Observed
+    status: RunStatus, current: StageStatus, reason: str, message: str, observed: Observed
 ) -> RunStatus:
-    """End the run: the task failed for good, the others are stopped."""
-    message = _cut(message)
-    failed = status.tasks[index].model_copy(update={"state": TaskState.FAILED, "message": message})
-    status = _replace_task(status, index, failed, _count(status.counters, tasks_failed=1))
-    tasks = tuple(
-        task.model_copy(update={"state": TaskState.STOPPED})
-        if task.state is TaskState.RUNNING
-        else task
-        for task in status.tasks
-    )
+    """End the run: the stage failed for good; what still runs of it is stopped."""
+    now = observed.now_seconds
+    status = _set_current(status, current, state=StageState.FAILED, message=_cut(message))
     status = status.model_copy(
-        update={"phase": Phase.FAILED, "tasks": tasks, "finished_seconds": observed.now_seconds}
+        update={
+            "phase": Phase.FAILED,
+            "counters": _count(status.counters, failed=1),
+            "finished_seconds": now,
+        }
     )
-    status = _set_condition(
-        status, "Progressing", "False", Reason.RUN_FAILED, "", observed.now_seconds
-    )
-    return _set_condition(status, "Failed", "True", reason, message, observed.now_seconds)
+    status = _set_condition(status, "Progressing", "False", Reason.RUN_FAILED, "", now)
+    return _set_condition(status, "Failed", "True", reason, message, now)
 
 
-def _actions(spec: RunSpec, status: RunStatus, observed: Observed) -> tuple[Action, ...]:
-    """The difference between what is wanted and what is there."""
-    wanted = {
-        task.name: task
-        for task in status.tasks
-        if task.state is TaskState.RUNNING and not status.phase.terminal
-    }
-    stops = tuple(StopTask(name=name) for name in sorted(observed.live - wanted.keys()))
-    starts = tuple(
-        _start(spec, status, task)
-        for task in wanted.values()
-        if task.name not in observed.live and not _has_live_predecessor(status, task, observed)
-    )
-    return (*stops, *starts)
+def _shard(current: StageStatus, index: int, why: FailedIndex) -> str:
+    """A failed shard for people."""
+    shard = f", shard {index}" if current.shards > 1 else ""
+    return f"{current.name}{shard}: {why.reason}: {why.message}"
 
 
-def _has_live_predecessor(status: RunStatus, task: TaskStatus, observed: Observed) -> bool:
-    """True while an earlier attempt of the same shard still lives.
+def _actions(status: RunStatus, observed: Observed) -> tuple[Action, ...]:
+    """The difference between what is wanted and what is there.
 
-    It is stopped first, so that never two work on one shard.
+    Another attempt is started once the one before has gone, so that never two work on one shard.
     """
-    earlier = (
-        task_name(
+    current = status.current if status.phase is Phase.RUNNING else None
+    live = {name for name, seen in observed.stages.items() if not seen.ended}
+    unwanted = sorted(live - {current.name} if current else live)
+    stops = tuple(StopStage(name=name) for name in unwanted)
+    if current is None or unwanted or current.name in observed.stages:
+        return stops
+    return (
+        StartStage(
+            name=current.name,
             run=status.run,
-            round=task.round,
-            stage=task.stage,
-            shard=_shard_in_name(task.stage, task.shard),
-            attempt=attempt,
-        )
-        for attempt in range(1, task.attempt)
-    )
-    return any(name in observed.live for name in earlier)
-
-
-def _start(spec: RunSpec, status: RunStatus, task: TaskStatus) -> StartTask:
-    """The action for one wanted task.
-
-    Rollout and improve work with the policy of the round before, validation with the round's own.
-    """
-    before = task.round if task.stage is Stage.VALIDATE else task.round - 1
-    return StartTask(
-        name=task.name,
-        run=status.run,
-        stage=task.stage,
-        round=task.round,
-        shard=task.shard,
-        shards=shards(spec, task.stage),
-        attempt=task.attempt,
-        policy=policy_of(status, before).adapter,
-        delay_seconds=task.delay_seconds,
+            stage=current.stage,
+            round=current.round,
+            shards=current.shards,
+            attempt=current.attempt,
+            epoch=observed.epoch,
+            policy=_policy_for(status, current),
+            delay_seconds=current.delay_seconds,
+        ),
     )
 
 
-def _replace_task(status: RunStatus, index: int, task: TaskStatus, counters: Counters) -> RunStatus:
-    tasks = (*status.tasks[:index], task, *status.tasks[index + 1 :])
-    return status.model_copy(update={"tasks": tasks, "counters": counters})
+def _policy_for(status: RunStatus, current: StageStatus) -> AdapterReference | None:
+    """Rollout and improve work with the policy of the round before, validation with its own."""
+    if current.stage is Stage.PREPARE:
+        return None
+    before = current.round if current.stage is Stage.VALIDATE else current.round - 1
+    return policy_of(status, before).adapter
+
+
+def _set_current(status: RunStatus, current: StageStatus, **update: object) -> RunStatus:
+    return status.model_copy(update={"current": current.model_copy(update=update)})
 
 
 def _count(
-    counters: Counters, *, tasks_started: int = 0, tasks_succeeded: int = 0, tasks_failed: int = 0
+    counters: Counters, *, started: int = 0, succeeded: int = 0, failed: int = 0, shards: int = 0
 ) -> Counters:
     return Counters(
-        tasks_started=counters.tasks_started + tasks_started,
-        tasks_succeeded=counters.tasks_succeeded + tasks_succeeded,
-        tasks_failed=counters.tasks_failed + tasks_failed,
+        stages_started=counters.stages_started + started,
+        stages_succeeded=counters.stages_succeeded + succeeded,
+        stages_failed=counters.stages_failed + failed,
+        shards_succeeded=counters.shards_succeeded + shards,
     )
 
 
@@ -395,6 +397,6 @@ def _set_condition(
     )
 
 
-def _cut(message: str) -> str:
-    """At most 1 kB of a message, cut on a character."""
-    return message.encode()[:MAX_MESSAGE_CHARACTERS].decode(errors="ignore")
+def _cut(message: str, limit: int = MAX_MESSAGE_BYTES) -> str:
+    """At most so many bytes of a message, cut on a character."""
+    return message.encode()[:limit].decode(errors="ignore")

@@ -1,70 +1,111 @@
-"""Folding a finished stage's summaries into the round and, after an M-step, the policies."""
+"""Sums: a stage's summaries into one, and a finished stage into its round and the policies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 
-from controller_svc.core.state import PolicyStatus, RoundStatus, RunStatus, Stage
-from seal.records import ScoreSum, ShardSummary
+from controller_svc.core.state import (
+    PolicyStatus,
+    RoundStatus,
+    RunStatus,
+    StageSums,
+)
+from seal.errors import Internal
+from seal.outcomes import Outcome
+from seal.records import ScoreSum, ShardSummary, Stage
 
 
-def fold_stage(status: RunStatus) -> RunStatus:
-    """The status with the results of its finished stage in `rounds` and `policies`.
+def sum_shards(summaries: Sequence[ShardSummary], *, stage: Stage, round: int) -> StageSums:
+    """What all shards of a stage came to.
 
-    All tasks must have summaries. The numbers are summed in the order of the shards, so that they
-    do not depend on the order of arrival.
+    The numbers are summed in the order of the shards, so that they do not depend on the order in
+    which the shards ended.
+
+    Raises:
+        Internal: a summary is not the one of its place.
+
     """
-    summaries = tuple(task.summary for task in status.tasks if task.summary is not None)
+    for shard, summary in enumerate(summaries):
+        if (summary.stage, summary.round, summary.shard) != (stage, round, shard):
+            raise Internal(
+                f"the summary of {stage} round {round} shard {shard} is that of {summary.stage} "
+                f"round {summary.round} shard {summary.shard}",
+                remedy="delete that shard's directory and resume",
+            )
+    digests = [summary.result_sha256 for summary in summaries]
+    together = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return StageSums(
+        stage=stage,
+        round=round,
+        shards=len(summaries),
+        outcomes=add(*(summary.outcomes for summary in summaries)),
+        tokens=add(*(summary.tokens for summary in summaries)),
+        engine_seconds=add_floats(*(summary.engine_seconds for summary in summaries)),
+        seconds=max((summary.seconds for summary in summaries), default=0.0),
+        stored_bytes=add(*(summary.stored_bytes for summary in summaries)),
+        inner_loops_run=sum(summary.inner_loops_run for summary in summaries),
+        inner_loops_resumed=sum(summary.inner_loops_resumed for summary in summaries),
+        scores=add_scores(summary.scores for summary in summaries),
+        policy=summaries[0].policy,
+        kept=sum(summary.kept for summary in summaries),
+        result_sha256=digests[0] if len(digests) == 1 else together,
+    )
+
+
+def fold_stage(status: RunStatus, sums: StageSums) -> RunStatus:
+    """The status with a finished stage in `rounds` and `policies`."""
+    if sums.stage is Stage.PREPARE:
+        return status
     old = next(
-        (entry for entry in status.rounds if entry.round == status.round),
-        RoundStatus(round=status.round),
+        (entry for entry in status.rounds if entry.round == sums.round),
+        RoundStatus(round=sums.round),
     )
     rounds = (
-        *(entry for entry in status.rounds if entry.round != status.round),
-        _fold_round(old, status.stage, summaries),
+        *(entry for entry in status.rounds if entry.round != sums.round),
+        _fold_round(old, sums),
     )
     status = status.model_copy(
         update={"rounds": tuple(sorted(rounds, key=lambda entry: entry.round))}
     )
-    if status.stage is Stage.IMPROVE:
+    if sums.stage is Stage.IMPROVE:
         status = status.model_copy(
-            update={"policies": (*status.policies, _new_policy(status, summaries[0]))}
+            update={"policies": (*status.policies, _new_policy(status, sums))}
         )
     return status
 
 
-def _new_policy(status: RunStatus, summary: ShardSummary) -> PolicyStatus:
+def unscored(sums: StageSums) -> tuple[int, int]:
+    """(inner loops without a score, inner loops) of a stage."""
+    total = sum(sums.outcomes.values())
+    return total - sums.outcomes.get(Outcome.OK, 0), total
+
+
+def _new_policy(status: RunStatus, sums: StageSums) -> PolicyStatus:
     """What the M-step made; an M-step that kept nothing leaves the old policy."""
-    if summary.policy is None:
-        return PolicyStatus(round=status.round, adapter=status.policies[-1].adapter, improved=False)
-    return PolicyStatus(round=status.round, adapter=summary.policy, improved=True)
+    if sums.policy is None:
+        return PolicyStatus(round=sums.round, adapter=status.policies[-1].adapter, trained=False)
+    return PolicyStatus(round=sums.round, adapter=sums.policy, trained=True)
 
 
-def _fold_round(
-    old: RoundStatus, stage: Stage | None, summaries: tuple[ShardSummary, ...]
-) -> RoundStatus:
-    """One stage's summaries added to a round."""
+def _fold_round(old: RoundStatus, sums: StageSums) -> RoundStatus:
+    """One stage's sums added to a round."""
+    outcomes = {f"{sums.stage}/{name}": number for name, number in sums.outcomes.items()}
     update: dict[str, object] = {
-        "outcomes": add(
-            {f"{stage}/{name}": n for name, n in add(*(s.outcomes for s in summaries)).items()},
-            old.outcomes,
-        ),
-        "tokens": add(old.tokens, *(s.tokens for s in summaries)),
-        "engine_seconds": add_floats(old.engine_seconds, *(s.engine_seconds for s in summaries)),
-        "seconds": {**old.seconds, str(stage): max((s.seconds for s in summaries), default=0.0)},
-        "inner_loops_run": old.inner_loops_run + sum(s.inner_loops_run for s in summaries),
-        "inner_loops_resumed": old.inner_loops_resumed
-        + sum(s.inner_loops_resumed for s in summaries),
+        "outcomes": add(outcomes, old.outcomes),
+        "tokens": add(old.tokens, sums.tokens),
+        "engine_seconds": add_floats(old.engine_seconds, sums.engine_seconds),
+        "seconds": {**old.seconds, str(sums.stage): sums.seconds},
+        "stored_bytes": add(old.stored_bytes, sums.stored_bytes),
+        "inner_loops_run": old.inner_loops_run + sums.inner_loops_run,
+        "inner_loops_resumed": old.inner_loops_resumed + sums.inner_loops_resumed,
     }
-    if stage is Stage.ROLLOUT:
-        update["rollout"] = add_scores(s.scores for s in summaries)
-    elif stage is Stage.VALIDATE:
-        update["validation"] = add_scores(s.scores for s in summaries)
+    if sums.stage is Stage.ROLLOUT:
+        update["rollout"] = dict(sums.scores)
+    elif sums.stage is Stage.VALIDATE:
+        update["validation"] = dict(sums.scores)
     else:
-        update |= {
-            "kept": sum(s.kept for s in summaries),
-            "selection_sha256": summaries[0].result_sha256,
-        }
+        update |= {"kept": sums.kept, "selection_sha256": sums.result_sha256}
     return old.model_copy(update=update)
 
 

@@ -1,8 +1,9 @@
 """What the controller knows of a run: `RunStatus`, and what it sees of the world: `Observed`.
 
 Both are plain data. The status is all the memory there is: local mode keeps it in `status.json`, a
-cluster in the custom resource's status subresource. It stays small: tasks of the current stage
-only, one summary per finished round.
+cluster in the custom resource's status subresource. It stays small however many shards a stage has:
+finished ones are ranges of indexes, failed ones are counted and the first few named, and a round is
+a few sums.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from seal.records import AdapterReference, ScoreSum, ShardSummary
+from seal.records import AdapterReference, ScoreSum, Stage
 
 
 class Phase(StrEnum):
@@ -23,7 +24,7 @@ class Phase(StrEnum):
     PENDING = "Pending"
     """Accepted, nothing started."""
     RUNNING = "Running"
-    """Tasks of `round` and `stage` are under way."""
+    """A stage is under way."""
     COMPLETE = "Complete"
     """All rounds are done."""
     FAILED = "Failed"
@@ -35,28 +36,13 @@ class Phase(StrEnum):
         return self in (Phase.COMPLETE, Phase.FAILED)
 
 
-class Stage(StrEnum):
-    """The kinds of work of a round."""
-
-    ROLLOUT = "rollout"
-    """E-step: k edits per training context, an inner loop on each."""
-    IMPROVE = "improve"
-    """M-step: the policy learns the kept edits."""
-    VALIDATE = "validate"
-    """The policy is measured on held-out contexts."""
-
-
-class TaskState(StrEnum):
-    """Where a task is."""
+class StageState(StrEnum):
+    """Where the current stage is."""
 
     RUNNING = "Running"
     """Wanted: started, or to be started if the world does not show it."""
-    SUCCEEDED = "Succeeded"
-    """Its summary is in the status."""
     FAILED = "Failed"
     """Its last attempt failed and there is no other."""
-    STOPPED = "Stopped"
-    """The run ended before it did."""
 
 
 class Reason(StrEnum):
@@ -64,6 +50,8 @@ class Reason(StrEnum):
 
     ACCEPTED = "Accepted"
     """The run is known and nothing has started."""
+    PREPARE_RUNNING = "PrepareRunning"
+    """The data are read, checked and pinned."""
     ROLLOUT_RUNNING = "RolloutRunning"
     """E-step."""
     IMPROVE_RUNNING = "ImproveRunning"
@@ -71,15 +59,15 @@ class Reason(StrEnum):
     VALIDATE_RUNNING = "ValidateRunning"
     """Validation."""
     RESUMED = "Resumed"
-    """A failed run was taken up again by its owner."""
+    """A failed run was taken up again, or a finished one was given more rounds, by its owner."""
     ALL_ROUNDS_DONE = "AllRoundsDone"
     """The end that was asked for."""
     ATTEMPTS_EXHAUSTED = "AttemptsExhausted"
-    """A task failed transiently as often as its budget allows."""
+    """A stage failed transiently as often as its budget allows."""
+    TOO_FEW_SCORES = "TooFewScores"
+    """So many inner loops of a stage have no score that what follows would rest on chance."""
     RUN_FAILED = "RunFailed"
     """Progress ended because the run failed; the condition `Failed` has the cause."""
-    WRONG_RESULT = "WrongResult"
-    """A task delivered the summary of another task."""
 
 
 class Status(BaseModel):
@@ -101,22 +89,39 @@ class Condition(Status):
     """Unix time at which `status` last changed."""
 
 
-class TaskStatus(Status):
-    """One shard of the current stage; of several attempts the latest."""
+class FailedShard(Status):
+    """One shard that its attempts could not finish."""
+
+    index: int
+    reason: str
+    """CamelCase reason of the error class."""
+    message: str
+    """For people; cut."""
+
+
+class StageStatus(Status):
+    """The current stage; of several attempts the latest."""
 
     name: str
     stage: Stage
     round: int
-    shard: int
-    attempt: int
-    """From 1."""
-    state: TaskState = TaskState.RUNNING
+    shards: int
+    """Parts that the stage is cut into."""
+    attempt: int = 1
+    """From 1; it only grows, also when a failed run is taken up again."""
+    opened_attempt: int = 1
+    """Attempt from which the budget counts: the first, or the one of the last resume."""
+    state: StageState = StageState.RUNNING
     delay_seconds: float = 0.0
     """Pause before this attempt starts (back-off)."""
+    completed: str = ""
+    """Indexes of finished shards as ranges: `0,3-5`."""
+    failed: tuple[FailedShard, ...] = ()
+    """The first few shards that failed in this attempt or, until one does, in the one before."""
+    failed_shards: int = 0
+    """How many failed."""
     message: str = ""
-    """Why the attempt before this one, or this one, failed."""
-    summary: ShardSummary | None = None
-    """The result, once it succeeded."""
+    """Why it waits, or why the attempt before it failed; at most 1 kB."""
 
 
 class PolicyStatus(Status):
@@ -125,7 +130,7 @@ class PolicyStatus(Status):
     round: int
     adapter: AdapterReference | None
     """None: the base model alone."""
-    improved: bool
+    trained: bool
     """False if this round kept nothing (or diverged) and the policy is that of the round before."""
 
 
@@ -149,6 +154,8 @@ class RoundStatus(Status):
     """Engine seconds by kind."""
     seconds: dict[str, float] = {}
     """Longest wall time of a shard, by stage."""
+    stored_bytes: dict[str, int] = {}
+    """Bytes that the round left in the artifact store, by kind."""
     inner_loops_run: int = 0
     """Inner loops that the attempts which ended the shards did themselves."""
     inner_loops_resumed: int = 0
@@ -158,12 +165,14 @@ class RoundStatus(Status):
 class Counters(Status):
     """What happened so far. They only grow."""
 
-    tasks_started: int = 0
+    stages_started: int = 0
     """Attempts that were wanted."""
-    tasks_succeeded: int = 0
-    """Shards finished."""
-    tasks_failed: int = 0
+    stages_succeeded: int = 0
+    """Stages finished."""
+    stages_failed: int = 0
     """Attempts that failed."""
+    shards_succeeded: int = 0
+    """Shards of finished stages."""
 
 
 class RunStatus(Status):
@@ -176,8 +185,8 @@ class RunStatus(Status):
     round: int = 0
     stage: Stage | None = None
     """None before the start and after the end."""
-    tasks: tuple[TaskStatus, ...] = ()
-    """Tasks of the current stage, one per shard, in the order of the shards."""
+    current: StageStatus | None = None
+    """The stage at work; None where `stage` is."""
     policies: tuple[PolicyStatus, ...] = ()
     """One per round that has a policy; the last is the best there is."""
     rounds: tuple[RoundStatus, ...] = ()
@@ -196,52 +205,83 @@ class RunStatus(Status):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskSucceeded:
-    """A task's end: its summary."""
+class FailedIndex:
+    """Why a shard has failed, for all the retries that its Job (or its stand-in) made."""
 
-    summary: ShardSummary
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskFailed:
-    """A task's end: its error."""
-
-    permanent: bool
-    """True if another attempt would fail the same way."""
     reason: str
     """CamelCase reason of the error class."""
     message: str
+    permanent: bool = False
+    """True if another attempt would fail the same way."""
     retry_after_seconds: float = 0.0
     """The least pause that the failing side asked for."""
 
 
-TaskResult = TaskSucceeded | TaskFailed
+@dataclass(frozen=True, kw_only=True)
+class StageSums:
+    """What the shards of a finished stage came to together."""
+
+    stage: Stage
+    round: int
+    shards: int
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    engine_seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    """Longest wall time of a shard."""
+    stored_bytes: Mapping[str, int] = field(default_factory=dict)
+    inner_loops_run: int = 0
+    inner_loops_resumed: int = 0
+    scores: Mapping[str, ScoreSum] = field(default_factory=dict)
+    policy: AdapterReference | None = None
+    """`improve` only: the new policy; None if there is none."""
+    kept: int = 0
+    """`improve` only."""
+    result_sha256: str = ""
+    """Digest over the shards' own result digests, in order; of one shard its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageObserved:
+    """One attempt of a stage as the world shows it."""
+
+    completed: str = ""
+    """Indexes of shards that it finished, as ranges: `0,3-5`."""
+    failed: Mapping[int, FailedIndex] = field(default_factory=dict)
+    """Shards that it will not try again."""
+    ended: bool = False
+    """Nothing of it runs any more, and nothing will."""
+    sums: StageSums | None = None
+    """Once it ended with every shard finished: what the store's summaries add up to."""
+    message: str = ""
+    """Why it waits, or why it ended without finishing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
     """The world as it looks now. What is absent is unknown, never failed."""
 
-    live: frozenset[str] = frozenset()
-    """Names of the run's tasks that exist and have not ended."""
-    results: Mapping[str, TaskResult] = field(default_factory=dict)
-    """Ends of tasks by name."""
+    stages: Mapping[str, StageObserved] = field(default_factory=dict)
+    """Attempts of the run's stages that the world knows of, by name."""
+    epoch: int = 1
+    """Number of this controller's turn; what it starts carries it."""
     now_seconds: float = 0.0
     """Unix time; only stamped on transitions, never decided upon."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StartTask:
-    """Start one task under this name, unless it exists already."""
+class StartStage:
+    """Start one attempt of a stage under this name, unless it exists already."""
 
     name: str
     run: str
     stage: Stage
     round: int
-    shard: int
     shards: int
-    """Shards of this stage in all."""
+    """Parts that the stage is cut into, each one index."""
     attempt: int
+    epoch: int
+    """What an older one commits is refused."""
     policy: AdapterReference | None
     """The policy that the stage works with; None is the base model."""
     delay_seconds: float = 0.0
@@ -249,13 +289,13 @@ class StartTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StopTask:
-    """Stop a task that nothing wants any more."""
+class StopStage:
+    """Stop an attempt that nothing wants any more."""
 
     name: str
 
 
-Action = StartTask | StopTask
+Action = StartStage | StopStage
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,44 +1,35 @@
-"""Local mode: the same core and the same workers as on a cluster.
+"""Local mode: the world of a laptop.
 
-Only "create a Job" is "start an asyncio task".
-
-    observe (which tasks live, which have ended) -> decide (pure) -> save the status -> act -> wait
-    for something to end
-
-The status is on disk before anything is started for it, so a process that is killed at any moment
-leaves a run that `resume` takes up: it asks for the same tasks again, and each finds its committed
-work.
+The same core, the same reconcile loop and the same workers as on a cluster; a Job is an
+`IndexedStage` of asyncio tasks, the status is a file, and the lock keeps a second process away. On
+an object store, which has no locks, a newer process takes the run over: the older one's next save
+is refused, and so is what its workers commit.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
 from controller_svc.core import (
     DEFAULT_BUDGET,
+    Action,
     AttemptBudget,
     Observed,
     RunStatus,
     Stage,
-    StartTask,
-    TaskFailed,
-    TaskResult,
-    TaskSucceeded,
-    decide,
+    StageObserved,
+    StartStage,
+    StopStage,
 )
-from controller_svc.local.files import (
-    check_existing,
-    load_data,
-    open_run,
-    read_manifest,
-    read_status,
-    run_lock,
-    write_status,
-)
+from controller_svc.local.indexed import SHARD_BUDGET, IndexedStage, failure
+from controller_svc.local.lock import run_lock
+from controller_svc.reconcile import reconcile
+from controller_svc.runs import open_run, write_status
 from controller_svc.worker.clients import (
     DEFAULT_SETTINGS,
     ServiceAddresses,
@@ -46,17 +37,30 @@ from controller_svc.worker.clients import (
     WorkerSettings,
 )
 from controller_svc.worker.progress import SILENT, Observer
-from controller_svc.worker.store import in_thread
+from controller_svc.worker.shard_task import ShardTask
+from controller_svc.worker.store import claim_stage, in_thread, newest_epoch, take_epoch
 from controller_svc.worker.task import run_task
+from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
-from seal.errors import Retryable, SealError, error_class
+from seal.errors import Conflict, SealError
 from seal.resources import RestEMRun
 from seal.settings import RunSpec
 from seal.telemetry import metrics
 
-__all__ = ["check_run", "read_manifest", "read_status", "run_local"]
-
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budgets:
+    """Who tries how often."""
+
+    shard: AttemptBudget = SHARD_BUDGET
+    """One shard within an attempt of its stage."""
+    stage: AttemptBudget = DEFAULT_BUDGET
+    """One stage."""
+
+
+DEFAULT_BUDGETS = Budgets()
 
 
 async def run_local(
@@ -67,62 +71,62 @@ async def run_local(
     resume: bool = False,
     progress: Observer = SILENT,
     settings: WorkerSettings = DEFAULT_SETTINGS,
-    budget: AttemptBudget = DEFAULT_BUDGET,
+    budgets: Budgets = DEFAULT_BUDGETS,
 ) -> RunStatus:
     """Run a manifest to its end on services that are up; the final status, `Complete` or `Failed`.
 
     Cancelling it (Ctrl-C under `asyncio.run`) stops the tasks and leaves a run that `resume=True`
-    takes up; a run that failed is tried again by `resume=True` too. `root` is the artifact store's
-    URI or a directory.
+    takes up; a run that failed is tried again by `resume=True` too, and one that is complete goes
+    on if it is given more rounds. `root` is the artifact store's URI or a directory.
 
     Raises:
-        Conflict: the run exists and `resume` is not set, it was started with another spec, or
-            another process runs it.
+        Conflict: the run exists and `resume` is not set, it was started with another spec or on
+            another base model, or another process runs it.
         InvalidInput: a data file is refused.
         SealError: the status cannot be saved.
 
     """
-    store = ArtifactStore(str(root))
-    with run_lock(store, manifest.name):
+    store, run = ArtifactStore(str(root)), manifest.name
+    with run_lock(store, run):
         status = await open_run(store, manifest, resume=resume)
-        async with ServiceClients(services, settings) as clients:
-            run = _LocalRun(
-                manifest.spec,
-                store=store,
-                clients=clients,
-                settings=settings,
-                budget=budget,
-                observer=progress,
-            )
-            status = await run.to_the_end(status)
-        await in_thread(store.remove_leftovers, manifest.name, older_than_seconds=0.0)
+        progress.on_status(status)
+        if not status.phase.terminal:
+            async with ServiceClients(services, settings) as clients:
+                world = LocalWorld(
+                    run,
+                    manifest.spec,
+                    store=store,
+                    clients=clients,
+                    settings=settings,
+                    budget=budgets.shard,
+                    observer=progress,
+                    epoch=await take_epoch(store, run),
+                )
+                status = await _to_the_end(manifest.spec, status, world, budgets.stage)
+        await in_thread(store.remove_leftovers, run, older_than_seconds=0.0)
         return status
 
 
-async def check_run(
-    manifest: RestEMRun, *, root: str | Path, resume: bool = False
-) -> RunStatus | None:
-    """The refusals of `run_local` before anything costly is loaded; nothing is written.
-
-    The saved status of the run to resume, or None.
-
-    Raises:
-        Conflict: the run exists and `resume` is not set, or it was started with another spec.
-        InvalidInput: a data file is refused.
-
-    """
-    store = ArtifactStore(str(root))
-    if await check_existing(store, manifest, resume=resume):
-        return await read_status(store, manifest.name)
-    await in_thread(load_data, manifest.spec)
-    return None
+async def _to_the_end(
+    spec: RunSpec, status: RunStatus, world: LocalWorld, budget: AttemptBudget
+) -> RunStatus:
+    """Reconcile until the status is terminal and nothing is left at work."""
+    try:
+        while True:
+            status = await reconcile(spec, status, world, budget=budget)
+            if status.phase.terminal and not world.at_work:
+                return status
+            await world.changed()
+    finally:
+        await world.stop_all()
 
 
-class _LocalRun:
+class LocalWorld:
     """One run at work in this process."""
 
     def __init__(
         self,
+        run: str,
         spec: RunSpec,
         *,
         store: ArtifactStore,
@@ -130,121 +134,83 @@ class _LocalRun:
         settings: WorkerSettings,
         budget: AttemptBudget,
         observer: Observer,
+        epoch: int,
     ) -> None:
-        self._spec, self._store, self._clients, self._settings = spec, store, clients, settings
-        self._budget, self._observer = budget, observer
-        self._live: dict[str, asyncio.Task[TaskResult]] = {}
-        self._results: dict[str, TaskResult] = {}
+        self._run, self._spec, self._store, self._clients = run, spec, store, clients
+        self._settings, self._budget, self._observer = settings, budget, observer
+        self._epoch = epoch
+        self._stages: dict[str, IndexedStage] = {}
+        self._changed = asyncio.Event()
 
-    async def to_the_end(self, status: RunStatus) -> RunStatus:
-        """Decide and act until the status is terminal and no task is left."""
-        self._observer.on_status(status)
+    @property
+    def at_work(self) -> bool:
+        """True while anything runs."""
+        return any(not stage.ended for stage in self._stages.values())
+
+    async def changed(self) -> None:
+        """Wait until a shard has ended since the last look."""
+        await self._changed.wait()
+
+    async def observe(self, status: RunStatus) -> Observed:
+        """The stages of this process; what a finished one came to is read from the store."""
+        self._changed.clear()
+        stages: dict[str, StageObserved] = {}
+        for name, stage in self._stages.items():
+            stages[name] = stage.observed()
+            current = status.current
+            if current is not None and name == current.name and stage.ended:
+                stages[name] = await self._with_sums(status, stages[name])
+        return Observed(stages=stages, epoch=self._epoch, now_seconds=time.time())
+
+    async def _with_sums(self, status: RunStatus, seen: StageObserved) -> StageObserved:
+        """An ended stage with its sums, if all its shards have finished."""
+        if seen.failed or status.current is None:
+            return seen
         try:
-            while True:
-                status = await self._reconcile(status)
-                if not self._live:
-                    return status
-                await asyncio.wait(self._live.values(), return_when=asyncio.FIRST_COMPLETED)
-                self._collect()
-        finally:
-            await self._stop_all()
-
-    async def _reconcile(self, status: RunStatus) -> RunStatus:
-        """One decision: saved, then acted upon."""
-        observed = Observed(
-            live=frozenset(self._live), results=self._results, now_seconds=time.time()
-        )
-        decision = decide(self._spec, status, observed, budget=self._budget)
-        if decision.status != status:
-            await write_status(self._store, decision.status)
-            _log_transition(status, decision.status)
-            self._observer.on_status(decision.status)
-        for action in decision.actions:
-            if isinstance(action, StartTask):
-                self._live[action.name] = asyncio.create_task(
-                    self._attempt(action), name=action.name
-                )
-            elif not (task := self._live[action.name]).cancelling():
-                task.cancel()
-        return decision.status
-
-    def _collect(self) -> None:
-        """Take the ends of tasks; a stopped one has no result."""
-        for name, task in [(name, task) for name, task in self._live.items() if task.done()]:
-            del self._live[name]
-            if not task.cancelled():
-                self._results[name] = task.result()
-
-    async def _attempt(self, action: StartTask) -> TaskResult:
-        """One attempt of one task, its error as data.
-
-        This is the loop's boundary: no defect of a worker ends the controller.
-        """
-        await asyncio.sleep(action.delay_seconds)
-        try:
-            summary = await run_task(
-                action,
-                spec=self._spec,
-                store=self._store,
-                clients=self._clients,
-                settings=self._settings,
-                tell=self._observer.on_progress,
-            )
+            return replace(seen, sums=await read_sums(self._store, self._run, status.current))
         except SealError as error:
-            log.warning(
-                "task failed",
-                task=action.name,
-                reason=error_class(error).reason,
-                message=str(error),
+            return replace(seen, failed={0: failure(error)})
+
+    async def save(self, status: RunStatus) -> None:
+        """Write `status.json`, unless a newer process has the run."""
+        newest = await newest_epoch(self._store, self._run)
+        if newest > self._epoch:
+            raise Conflict(
+                f"run {self._run!r} has been taken over by another process (epoch {newest})",
+                remedy="leave it to that one",
             )
-            return failure(error)
-        except Exception as error:
-            log.exception("task crashed", task=action.name)
-            return TaskFailed(
-                permanent=True, reason="Internal", message=f"{type(error).__name__}: {error}"
+        await write_status(self._store, status)
+        self._observer.on_status(status)
+
+    async def act(self, action: Action) -> None:
+        """Start or stop the tasks of a stage."""
+        if isinstance(action, StopStage):
+            self._stages[action.name].stop()
+        elif action.name not in self._stages:
+            await claim_stage(self._store, self._run, action.round, action.stage, self._epoch)
+            self._stages[action.name] = IndexedStage(
+                action,
+                lambda shard: self._work(action, shard),
+                budget=self._budget,
+                changed=self._changed,
             )
-        if action.stage is not Stage.IMPROVE:
+
+    async def _work(self, action: StartStage, shard: int) -> None:
+        summary = await run_task(
+            ShardTask.of(action, shard),
+            spec=self._spec,
+            store=self._store,
+            clients=self._clients,
+            settings=self._settings,
+            tell=self._observer.on_progress,
+        )
+        if action.stage in (Stage.ROLLOUT, Stage.VALIDATE):
             for outcome, number in summary.outcomes.items():
                 metrics.inner_loops.labels(outcome=outcome).inc(number)
-        return TaskSucceeded(summary=summary)
 
-    async def _stop_all(self) -> None:
-        """Stop what lives and wait until it has gone."""
-        for task in self._live.values():
-            task.cancel()
-        await asyncio.gather(*self._live.values(), return_exceptions=True)
-        self._live.clear()
-
-
-def failure(error: SealError) -> TaskFailed:
-    """A worker's error as the core sees it."""
-    return TaskFailed(
-        permanent=not isinstance(error, Retryable),
-        reason=error_class(error).reason,
-        message=str(error),
-        retry_after_seconds=error.retry_after_seconds or 0.0,
-    )
-
-
-def _log_transition(before: RunStatus, after: RunStatus) -> None:
-    """One line per change of phase or stage, and one per new attempt."""
-    if (before.phase, before.round, before.stage) != (after.phase, after.round, after.stage):
-        reasons = [condition.reason for condition in after.conditions if condition.status == "True"]
-        log.info(
-            "run moved",
-            run=after.run,
-            phase=str(after.phase),
-            round=after.round,
-            stage=after.stage,
-            reasons=reasons,
-        )
-    known = {task.name for task in before.tasks}
-    for task in after.tasks:
-        if task.attempt > 1 and task.name not in known:
-            log.warning(
-                "task again",
-                run=after.run,
-                task=task.name,
-                delay_seconds=task.delay_seconds,
-                cause=task.message,
-            )
+    async def stop_all(self) -> None:
+        """Stop what runs and wait until it has gone."""
+        for stage in self._stages.values():
+            stage.stop()
+        for stage in self._stages.values():
+            await stage.gone()

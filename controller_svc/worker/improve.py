@@ -10,10 +10,11 @@ import asyncio
 
 import structlog
 
-from controller_svc.core import Stage, StartTask
+from controller_svc.core import Stage
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.progress import Meter
 from controller_svc.worker.requests import Requests
+from controller_svc.worker.shard_task import ShardTask
 from controller_svc.worker.store import (
     ShardClock,
     ShardStore,
@@ -30,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 async def improve(
-    task: StartTask,
+    task: ShardTask,
     *,
     spec: RunSpec,
     store: ArtifactStore,
@@ -58,7 +59,7 @@ async def improve(
     meter.tell(now=True)
     return ShardSummary(
         name=task.name,
-        stage="improve",
+        stage=Stage.IMPROVE,
         round=task.round,
         shard=task.shard,
         attempt=task.attempt,
@@ -108,7 +109,7 @@ async def _checked_records(shard: ShardStore) -> tuple[ContextRecord, ...]:
 
 
 async def _train(
-    task: StartTask,
+    task: ShardTask,
     spec: RunSpec,
     clients: ServiceClients,
     meter: Meter,

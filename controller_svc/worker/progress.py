@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from controller_svc.core import RunStatus, Stage, StartTask
+from controller_svc.core import RunStatus, Stage
+from controller_svc.worker.shard_task import ShardTask
 
 MIN_FRACTION_FOR_ETA = 0.02
 """Share of the work from which on the time that it took says something about the rest."""
@@ -86,7 +87,7 @@ class Meter:
 
     def __init__(
         self,
-        task: StartTask,
+        task: ShardTask,
         tell: Callable[[TaskProgress], None],
         *,
         clock: Callable[[], float] = time.monotonic,

@@ -1,6 +1,7 @@
 """Where a run's files lie in the artifact store, and how a shard commits its work.
 
-    {run}/run.json, status.json, contexts/{train,validation,retained}.jsonl
+    {run}/run.json, status.json
+    {run}/contexts/{train,validation,retained}.jsonl, prepared.json with their digests
     {run}/stages/r{round}-{stage}/shard-{0000}/{baseline,edits,inner}/<key>.json   one small file
     per finished piece of work
                                               /retained.json, clock.json, records.jsonl, and
@@ -17,6 +18,7 @@ import asyncio
 import hashlib
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import ParamSpec, TypeVar
 
@@ -25,11 +27,13 @@ from pydantic import TypeAdapter
 from controller_svc.core import Stage
 from seal.artifacts import ArtifactStore
 from seal.domains.base import Context
+from seal.errors import Conflict, Internal
 from seal.records import (
     ContextEditsRecord,
     ContextRecord,
     EvaluationRecord,
     InnerLoopRecord,
+    PreparedRecord,
     Record,
     SelectionRecord,
     ShardSummary,
@@ -74,6 +78,11 @@ def contexts_path(run: str, name: str) -> str:
     return f"{run}/contexts/{name}.jsonl"
 
 
+def prepared_path(run: str) -> str:
+    """What the run is pinned to."""
+    return f"{run}/prepared.json"
+
+
 def stage_path(run: str, round: int, stage: Stage) -> str:
     """Directory of one stage."""
     return f"{run}/stages/r{round}-{stage}"
@@ -106,16 +115,82 @@ async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
 async def write_contexts(
     store: ArtifactStore, run: str, name: str, contexts: Iterable[Context]
-) -> None:
-    """Pin contexts to a run, one JSON object per line."""
+) -> str:
+    """Write contexts for a run to be pinned to, one JSON object per line; their sha256."""
     lines = b"".join(CONTEXTS.dump_json(context) + b"\n" for context in contexts)
     await in_thread(store.write_bytes, contexts_path(run, name), lines)
+    return hashlib.sha256(lines).hexdigest()
 
 
 async def read_contexts(store: ArtifactStore, run: str, name: str) -> tuple[Context, ...]:
-    """The pinned contexts, in order."""
+    """The pinned contexts, in order.
+
+    Raises:
+        Internal: the file is not the one that the run was pinned to.
+
+    """
+    prepared = await in_thread(store.read_json, prepared_path(run), PreparedRecord)
     content = await in_thread(store.read_bytes, contexts_path(run, name))
+    if hashlib.sha256(content).hexdigest() != prepared.contexts_sha256.get(name):
+        raise Internal(
+            f"{contexts_path(run, name)} is not the file that the run was pinned to",
+            remedy="bring it back, or begin another run",
+        )
     return tuple(CONTEXTS.validate_json(line) for line in content.splitlines())
+
+
+async def pin(store: ArtifactStore, run: str, prepared: PreparedRecord) -> PreparedRecord:
+    """Pin a run, unless it is; what counts."""
+    return await in_thread(store.create_json, prepared_path(run), prepared)
+
+
+async def read_prepared(store: ArtifactStore, run: str) -> PreparedRecord | None:
+    """What a run is pinned to; None before its first stage has ended."""
+    return await _read_if_there(store, prepared_path(run), PreparedRecord)
+
+
+async def take_epoch(store: ArtifactStore, run: str) -> int:
+    """The next number of a controller's turn at a run; no two controllers get the same."""
+    return await in_thread(_next_epoch, store, f"{run}/epochs")
+
+
+async def newest_epoch(store: ArtifactStore, run: str) -> int:
+    """The last turn that a controller took; 0 before the first."""
+    return await in_thread(_newest, store, f"{run}/epochs")
+
+
+async def claim_stage(store: ArtifactStore, run: str, round: int, stage: Stage, epoch: int) -> None:
+    """Note that an attempt of a stage is started in this epoch: older ones commit no more."""
+    path = f"{stage_path(run, round, stage)}/epochs/{epoch:06d}"
+    await in_thread(store.create_bytes, path, b"")
+
+
+async def check_epoch(store: ArtifactStore, run: str, round: int, stage: Stage, epoch: int) -> None:
+    """Before a worker commits what the stage goes on from.
+
+    Raises:
+        Conflict: a newer controller has started the stage, and its workers are at it.
+
+    """
+    newest = await in_thread(_newest, store, f"{stage_path(run, round, stage)}/epochs")
+    if newest > epoch:
+        raise Conflict(
+            f"this task is of epoch {epoch}, its stage was started anew in epoch {newest}",
+            remedy="leave it: the newer task does the same work",
+        )
+
+
+def _newest(store: ArtifactStore, folder: str) -> int:
+    return max((int(path.rsplit("/", 1)[-1]) for path in store.list(folder)), default=0)
+
+
+def _next_epoch(store: ArtifactStore, folder: str) -> int:
+    epoch = _newest(store, folder)
+    mine = uuid.uuid4().bytes
+    while True:
+        epoch += 1
+        if store.create_bytes(f"{folder}/{epoch:06d}", mine) == mine:
+            return epoch
 
 
 async def read_selection(store: ArtifactStore, run: str, round: int) -> SelectionRecord | None:

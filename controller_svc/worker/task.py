@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from controller_svc.core import Stage, StartTask
+from controller_svc.core import Stage
 from controller_svc.worker.clients import (
     DEFAULT_SETTINGS,
     ServiceAddresses,
@@ -22,6 +22,7 @@ from controller_svc.worker.clients import (
 )
 from controller_svc.worker.improve import improve
 from controller_svc.worker.loops import Bench
+from controller_svc.worker.prepare import prepare
 from controller_svc.worker.progress import (
     SILENT,
     Meter,
@@ -31,7 +32,8 @@ from controller_svc.worker.progress import (
 )
 from controller_svc.worker.requests import Requests, RetainedSet
 from controller_svc.worker.shard import Bound, ShardPlan, run_shard
-from controller_svc.worker.store import ShardStore, read_contexts
+from controller_svc.worker.shard_task import ShardTask
+from controller_svc.worker.store import ShardClock, ShardStore, check_epoch, read_contexts
 from controller_svc.worker.summary import (
     shard_engine_seconds,
     shard_outcomes,
@@ -60,7 +62,7 @@ log = structlog.get_logger(__name__)
 
 
 async def run_task(
-    task: StartTask,
+    task: ShardTask,
     *,
     spec: RunSpec,
     store: ArtifactStore,
@@ -83,31 +85,10 @@ async def run_task(
         )
         if (summary := await files.summary()) is not None:
             return summary
-        clock, meter = await files.clock(), Meter(task, tell)
         log.info("task started", task=task.name)
-        if task.stage is Stage.IMPROVE:
-            summary = await improve(
-                task, spec=spec, store=store, clients=clients, clock=clock, meter=meter
-            )
-        else:
-            requests = Requests(
-                run=task.run, spec=spec, stage=task.stage, round=task.round, policy=task.policy
-            )
-            bench = Bench(
-                requests=requests,
-                clients=clients,
-                files=files,
-                clock=clock,
-                meter=meter,
-                settings=settings,
-            )
-            plan = await (
-                rollout_plan(task, spec, store)
-                if task.stage is Stage.ROLLOUT
-                else validate_plan(task, spec, store)
-            )
-            summary = await _contexts_task(task, bench, plan)
-        summary = await files.commit_summary(summary)
+        made = await _do(task, spec, store, clients, settings, files, Meter(task, tell))
+        await check_epoch(store, task.run, task.round, task.stage, task.epoch)
+        summary = await files.commit_summary(made)
         log.info(
             "task finished",
             task=task.name,
@@ -117,7 +98,58 @@ async def run_task(
         return summary
 
 
-async def rollout_plan(task: StartTask, spec: RunSpec, store: ArtifactStore) -> ShardPlan:
+async def _do(
+    task: ShardTask,
+    spec: RunSpec,
+    store: ArtifactStore,
+    clients: ServiceClients,
+    settings: WorkerSettings,
+    files: ShardStore,
+    meter: Meter,
+) -> ShardSummary:
+    """The work of the task's stage; its summary, not yet committed."""
+    clock = await files.clock()
+    if task.stage is Stage.PREPARE:
+        return await _prepare(task, spec, store, clock)
+    if task.stage is Stage.IMPROVE:
+        return await improve(
+            task, spec=spec, store=store, clients=clients, clock=clock, meter=meter
+        )
+    bench = Bench(
+        requests=Requests(
+            run=task.run, spec=spec, stage=task.stage, round=task.round, policy=task.policy
+        ),
+        clients=clients,
+        files=files,
+        clock=clock,
+        meter=meter,
+        settings=settings,
+    )
+    plan = rollout_plan if task.stage is Stage.ROLLOUT else validate_plan
+    return await _contexts_task(task, bench, await plan(task, spec, store))
+
+
+async def _prepare(
+    task: ShardTask, spec: RunSpec, store: ArtifactStore, clock: ShardClock
+) -> ShardSummary:
+    prepared = await prepare(task.run, spec=spec, store=store)
+    return ShardSummary(
+        name=task.name,
+        stage=Stage.PREPARE,
+        round=task.round,
+        shard=task.shard,
+        attempt=task.attempt,
+        seconds=clock.seconds,
+        inner_loops_run=0,
+        inner_loops_resumed=0,
+        outcomes={},
+        tokens={},
+        engine_seconds={},
+        result_sha256=prepared.sha256,
+    )
+
+
+async def rollout_plan(task: ShardTask, spec: RunSpec, store: ArtifactStore) -> ShardPlan:
     """E-step: k edits for each training context of the round."""
     contexts = {
         context.context_id: context for context in await read_contexts(store, task.run, "train")
@@ -130,7 +162,7 @@ async def rollout_plan(task: StartTask, spec: RunSpec, store: ArtifactStore) -> 
     )
 
 
-async def validate_plan(task: StartTask, spec: RunSpec, store: ArtifactStore) -> ShardPlan:
+async def validate_plan(task: ShardTask, spec: RunSpec, store: ArtifactStore) -> ShardPlan:
     """Validate the policy on the held-out contexts, with the retained set.
 
     Round 0 also measures the bounds, which do not depend on the policy.
@@ -152,12 +184,12 @@ def _candidates(spec: RunSpec, k: int) -> int:
     return k if get_domain(spec.domain).writes_edits(spec.edit.family) else 0
 
 
-def shard_of(contexts: Sequence[Context], task: StartTask) -> tuple[tuple[int, Context], ...]:
+def shard_of(contexts: Sequence[Context], task: ShardTask) -> tuple[tuple[int, Context], ...]:
     """Every `shards`-th context from the shard's own on, with its index in the stage."""
     return tuple(enumerate(contexts))[task.shard :: task.shards]
 
 
-async def _contexts_task(task: StartTask, bench: Bench, plan: ShardPlan) -> ShardSummary:
+async def _contexts_task(task: ShardTask, bench: Bench, plan: ShardPlan) -> ShardSummary:
     """Rollout and validation: the contexts of the plan, the records file, the summary's numbers."""
     try:
         result = await run_shard(bench, plan)
@@ -167,7 +199,7 @@ async def _contexts_task(task: StartTask, bench: Bench, plan: ShardPlan) -> Shar
     return ShardSummary.model_validate(
         {
             "name": task.name,
-            "stage": str(task.stage),
+            "stage": task.stage,
             "round": task.round,
             "shard": task.shard,
             "attempt": task.attempt,

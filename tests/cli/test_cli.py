@@ -225,7 +225,7 @@ def test_without_a_terminal_progress_is_a_few_lines_on_stderr(
     assert "tiny: " in lines[0]
     assert "0.75 TFLOP/s" in lines[0]
     assert "model: downloading, 93 MB" in lines
-    assert [line for line in lines if line.startswith("round 1 of 1, rollout (2 of 4 stages)")]
+    assert [line for line in lines if line.startswith("round 1 of 1, rollout (3 of 5 stages)")]
     assert [line for line in lines if line.startswith("round 1 of 1, validate: done in")]
     assert len(lines) < 15
     assert "\x1b" not in captured.err + captured.out

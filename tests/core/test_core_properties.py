@@ -1,25 +1,29 @@
-"""The state machine under any order of results, failures, crashes, stale views and restarts."""
+"""The state machine under any order of ends, failures, crashes, stale views and restarts."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass, field
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from controller_svc.core import (
     AttemptBudget,
+    FailedIndex,
     Observed,
     Phase,
     RunStatus,
-    StartTask,
-    StopTask,
-    TaskFailed,
-    TaskResult,
-    TaskSucceeded,
+    Stage,
+    StageObserved,
+    StartStage,
+    StopStage,
     decide,
+    format_ranges,
     new_status,
+    parse_ranges,
     stages,
+    sum_shards,
 )
 from seal.records import AdapterReference, ShardSummary
 from seal.settings import RunSpec
@@ -28,23 +32,38 @@ BUDGET = AttemptBudget(attempts=3)
 ORDER = [Phase.PENDING, Phase.RUNNING, Phase.COMPLETE]
 
 
-def summary_of(task: StartTask) -> ShardSummary:
-    """What a task delivers depends on the work, not on the attempt."""
-    keeps = task.stage == "improve" and task.round != 2
+def summary_of(start: StartStage, shard: int) -> ShardSummary:
+    """What a shard delivers depends on the work, not on the attempt."""
+    keeps = start.stage is Stage.IMPROVE and start.round != 2
     return ShardSummary(
-        name=task.name,
-        stage=task.stage.value,
-        round=task.round,
-        shard=task.shard,
-        attempt=task.attempt,
+        name=start.name,
+        stage=start.stage,
+        round=start.round,
+        shard=shard,
+        attempt=start.attempt,
         seconds=0.0,
         inner_loops_run=2,
         inner_loops_resumed=0,
         outcomes={"ok": 2},
         tokens={},
-        engine_seconds={"train": 0.1 * (task.shard + 1)},
-        policy=AdapterReference(path="p", sha256=str(task.round) * 64) if keeps else None,
+        engine_seconds={"train": 0.1 * (shard + 1)},
+        policy=AdapterReference(path="p", sha256=str(start.round) * 64) if keeps else None,
     )
+
+
+@dataclass
+class Job:
+    """One attempt of a stage, as an Indexed Job shows it."""
+
+    start: StartStage
+    completed: set[int] = field(default_factory=set)
+    failed: dict[int, FailedIndex] = field(default_factory=dict)
+    gone: bool = False
+    """Deleted; a ghost of a lost node may still write."""
+
+    @property
+    def ended(self) -> bool:
+        return len(self.completed) + len(self.failed) == self.start.shards
 
 
 class World:
@@ -54,22 +73,18 @@ class World:
     """
 
     def __init__(self, spec: RunSpec, *, seed: int, failures: float, crashes: float) -> None:
-        self.spec, self.random, self.failures, self.crashes = (
-            spec,
-            random.Random(seed),
-            failures,
-            crashes,
-        )
+        self.spec, self.random = spec, random.Random(seed)
+        self.failures, self.crashes = failures, crashes
         self.saved = new_status(spec, run="p")
-        self.live: dict[str, StartTask] = {}
-        self.results: dict[str, TaskResult] = {}
-        self.failed: dict[tuple[int, str, int], int] = {}
+        self.jobs: dict[str, Job] = {}
+        self.ghosts: list[Job] = []
+        self.summaries: dict[tuple[int, Stage, int], ShardSummary] = {}
+        self.failed_stages: dict[tuple[int, Stage], int] = {}
         self.started: list[str] = []
+        self.epoch = 1
 
     def step(self) -> None:
-        observed = Observed(
-            live=frozenset(self.live), results=self._view(), now_seconds=self.random.random()
-        )
+        observed = self._observe()
         decision = decide(self.spec, self.saved, observed, budget=BUDGET)
         self._check(self.saved, decision.status)
         again = decide(self.spec, decision.status, observed, budget=BUDGET)
@@ -80,43 +95,73 @@ class World:
         for action in decision.actions:
             if self._crashes():
                 return
-            if isinstance(action, StopTask):
-                self.live.pop(action.name, None)
+            if isinstance(action, StopStage):
+                self._delete(action.name)
             else:
-                self._start(action)
-        for name in self.random.sample(sorted(self.live), k=self.random.randint(0, len(self.live))):
-            self._end(name)
+                self._create(action)
+        for job in [*self.jobs.values(), *self.ghosts]:
+            self._work(job)
 
-    def _start(self, task: StartTask) -> None:
-        assert (task.stage, task.round, task.shard) not in {
-            (t.stage, t.round, t.shard) for t in self.live.values()
-        }
-        self.live[task.name] = task
-        self.started.append(task.name)
+    def _create(self, start: StartStage) -> None:
+        assert start.epoch == self.epoch
+        if start.name in self.jobs:
+            return  # AlreadyExists: adopted
+        live = [job.start for job in self.jobs.values() if not job.ended]
+        assert (start.round, start.stage) not in {(one.round, one.stage) for one in live}
+        self.jobs[start.name] = Job(start)
+        self.started.append(start.name)
 
-    def _end(self, name: str) -> None:
-        task = self.live[name]
-        if self.random.random() < 0.8:
-            del self.live[name]  # else its pod lingers as a ghost until it is stopped
-        key = (task.round, task.stage.value, task.shard)
-        roll = self.random.random()
-        if roll < self.failures and self.failed.get(key, 0) < BUDGET.attempts - 1:
-            self.failed[key] = self.failed.get(key, 0) + 1
-            self.results[name] = TaskFailed(permanent=False, reason="Transient", message="again")
-        elif roll < 0.9:
-            self.results[name] = TaskSucceeded(summary=summary_of(task))
+    def _delete(self, name: str) -> None:
+        if (job := self.jobs.pop(name, None)) is not None and self.random.random() < 0.5:
+            self.ghosts.append(job)  # its node does not hear of it
 
-    def _view(self) -> dict[str, TaskResult]:
-        """Results arrive late and in any order; local mode forgets them when its process dies."""
-        names = [name for name in self.results if self.random.random() < 0.8]
-        self.random.shuffle(names)
-        return {name: self.results[name] for name in names}
+    def _work(self, job: Job) -> None:
+        """Some of its shards end; a summary is created once, whoever comes first."""
+        start = job.start
+        key = (start.round, start.stage)
+        for shard in range(start.shards):
+            roll = self.random.random()
+            if shard in job.completed or shard in job.failed or roll < 0.3:
+                continue
+            done = (*key, shard) in self.summaries
+            budget_left = self.failed_stages.get(key, 0) < BUDGET.attempts - 1
+            if not done and self.random.random() < self.failures and budget_left:
+                job.failed[shard] = FailedIndex(reason="Transient", message="again")
+            else:
+                self.summaries.setdefault((*key, shard), summary_of(start, shard))
+                job.completed.add(shard)
+        if job.ended and job.failed and not job.gone:
+            job.gone = True
+            self.failed_stages[key] = self.failed_stages.get(key, 0) + 1
+
+    def _observe(self) -> Observed:
+        """What the API server shows: late, and of a deleted Job nothing."""
+        seen = {}
+        for name, job in self.jobs.items():
+            stale = self.random.random() < 0.3
+            completed = {n for n in job.completed if not stale or self.random.random() < 0.5}
+            seen[name] = StageObserved(
+                completed=format_ranges(completed),
+                failed={} if stale else dict(job.failed),
+                ended=job.ended and not stale,
+                sums=None if stale or job.failed or not job.ended else self._sums(job.start),
+            )
+        return Observed(stages=seen, epoch=self.epoch, now_seconds=self.random.random())
+
+    def _sums(self, start: StartStage) -> object:
+        summaries = [
+            self.summaries[(start.round, start.stage, shard)] for shard in range(start.shards)
+        ]
+        return sum_shards(summaries, stage=start.stage, round=start.round)
 
     def _crashes(self) -> bool:
+        """The controller dies, and sometimes what it had started is lost with it."""
         if self.random.random() >= self.crashes:
             return False
+        self.epoch += 1
         if self.random.random() < 0.5:
-            self.live, self.results = {}, {}
+            for name in list(self.jobs):
+                self._delete(name)
         return True
 
     def _check(self, before: RunStatus, after: RunStatus) -> None:
@@ -125,16 +170,15 @@ class World:
         if before.phase.terminal:
             assert after == before
         if before.stage is not None and after.stage is not None:
-            assert plan.index((after.round, after.stage)) >= plan.index(
-                (before.round, before.stage)
-            )
-        assert (
-            len(after.rounds) >= len(before.rounds)
-            and after.policies[: len(before.policies)] == before.policies
-        )
-        shards = [task.shard for task in after.tasks]
-        assert shards == sorted(set(shards)), "one wanted task per shard"
-        assert all(task.attempt <= BUDGET.attempts for task in after.tasks)
+            place = plan.index((before.round, before.stage))
+            assert plan.index((after.round, after.stage)) >= place
+        assert len(after.rounds) >= len(before.rounds)
+        assert after.policies[: len(before.policies)] == before.policies
+        old, new = before.current, after.current
+        if old and new and (old.round, old.stage) == (new.round, new.stage):
+            assert new.attempt >= old.attempt
+            assert parse_ranges(new.completed) >= parse_ranges(old.completed)
+            assert new.attempt <= BUDGET.attempts
 
 
 def result(status: RunStatus) -> object:
@@ -142,7 +186,7 @@ def result(status: RunStatus) -> object:
     rounds = [
         (r.round, r.outcomes, r.engine_seconds, r.inner_loops_run, r.kept) for r in status.rounds
     ]
-    return status.phase, status.policies, rounds, status.counters.tasks_succeeded
+    return status.phase, status.policies, rounds, status.counters.shards_succeeded
 
 
 SPECS = st.builds(RunSpec, rounds=st.integers(0, 3), shards=st.integers(1, 4))
@@ -150,7 +194,7 @@ SPECS = st.builds(RunSpec, rounds=st.integers(0, 3), shards=st.integers(1, 4))
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(SPECS, st.integers(0, 2**32), st.floats(0, 0.6), st.floats(0, 0.5))
-def test_any_order_of_results_failures_and_crashes_converges_to_the_same_end(
+def test_any_order_of_ends_failures_and_crashes_converges_to_the_same_end(
     spec: RunSpec, seed: int, failures: float, crashes: float
 ) -> None:
     calm, stormy = (
@@ -185,19 +229,17 @@ def test_after_a_permanent_failure_nothing_is_wanted_ever_again(
     world = World(spec, seed=seed, failures=0.2, crashes=0.1)
     for _ in range(when):
         world.step()
-    running = [
-        task
-        for task in world.saved.tasks
-        if task.state == "Running" and not world.saved.phase.terminal
-    ]
-    if not running:
+    current = world.saved.current
+    if current is None:
         return
-    poison = {running[0].name: TaskFailed(permanent=True, reason="InvalidInput", message="no")}
-    ended = decide(
-        spec, world.saved, Observed(live=frozenset(world.live), results=poison), budget=BUDGET
-    )
+    poison = FailedIndex(permanent=True, reason="NotFound", message="no")
+    seen = {name: StageObserved(ended=job.ended) for name, job in world.jobs.items()}
+    seen[current.name] = StageObserved(failed={0: poison})
+    observed = Observed(stages=seen)
+    ended = decide(spec, world.saved, observed, budget=BUDGET)
+    live = {name for name, one in seen.items() if not one.ended}
     assert ended.status.phase is Phase.FAILED
-    assert {action.name for action in ended.actions} == set(world.live)
-    assert all(isinstance(action, StopTask) for action in ended.actions)
-    later = decide(spec, ended.status, Observed(results=world.results), budget=BUDGET)
+    assert {action.name for action in ended.actions} == live
+    assert all(isinstance(action, StopStage) for action in ended.actions)
+    later = decide(spec, ended.status, Observed(), budget=BUDGET)
     assert later.status == ended.status and later.actions == ()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import grpc
@@ -16,17 +17,21 @@ from fake_services import Fakes, serve_fakes
 from resume_harness import REPOSITORY, Effects, Scene
 
 from controller_svc.core import AttemptBudget, Phase, RunStatus, Stage
-from controller_svc.local.files import run_lock
-from controller_svc.local.world import check_run, read_status, run_local
+from controller_svc.local.lock import run_lock
+from controller_svc.local.world import Budgets, run_local
+from controller_svc.runs import check_run, read_manifest, read_status
 from controller_svc.worker.progress import TaskProgress
 from controller_svc.worker.store import status_path
-from seal.artifacts import ArtifactStore
-from seal.errors import Conflict, InvalidInput
+from seal.artifacts import ArtifactStore, Model
+from seal.errors import Conflict, InvalidInput, Transient
 from seal.resources import RestEMRun
 from seal.settings import DataSettings, EditSettings, RunSpec
 from seal.telemetry import metrics
 
-QUICK = AttemptBudget(attempts=3, base_seconds=0.01, max_seconds=0.02)
+QUICK = Budgets(
+    shard=AttemptBudget(attempts=3, base_seconds=0.01, max_seconds=0.02),
+    stage=AttemptBudget(attempts=2, base_seconds=0.01, max_seconds=0.02),
+)
 
 
 class Watcher:
@@ -62,7 +67,7 @@ async def run(
             resume=resume,
             progress=watcher or Watcher(),
             settings=IMPATIENT,
-            budget=QUICK,
+            budgets=QUICK,
         )
 
 
@@ -75,7 +80,9 @@ async def test_a_run_is_not_started_over_an_existing_one(tmp_path: Path) -> None
         await run(spec, tmp_path)
     assert "--resume" in refused.value.remedy
     with pytest.raises(Conflict):
-        await check_run(RestEMRun.of(RUN, spec), root=tmp_path / "artifacts")
+        await check_run(
+            ArtifactStore(str(tmp_path / "artifacts")), RestEMRun.of(RUN, spec), resume=False
+        )
 
 
 async def test_a_resume_with_another_spec_names_the_fields_that_differ(tmp_path: Path) -> None:
@@ -84,10 +91,12 @@ async def test_a_resume_with_another_spec_names_the_fields_that_differ(tmp_path:
     before = (tmp_path / "artifacts" / status_path("demo")).read_bytes()
     changed = spec.model_copy(update={"seed": 7, "edit": EditSettings(k=4, family="rewrite")})
     with pytest.raises(
-        Conflict, match=r"edit\.family: 'implications' -> 'rewrite', edit\.k: 3 -> 4, seed: 0 -> 7"
+        Conflict,
+        match=r"spec\.edit\.family: 'implications' -> 'rewrite', "
+        r"spec\.edit\.k: 3 -> 4, spec\.seed: 0 -> 7",
     ) as refused:
         await run(changed, tmp_path, resume=True)
-    assert refused.value.field == "edit.family"
+    assert refused.value.field == "spec.edit.family"
     assert (tmp_path / "artifacts" / status_path("demo")).read_bytes() == before
 
 
@@ -108,8 +117,8 @@ def hold_lock(root: Path) -> subprocess.Popen[str]:
     """A process that runs `demo`."""
     script = """
         import sys
-        from controller_svc.local.files import run_lock
-        from seal.artifacts import ArtifactStore
+        from controller_svc.local.lock import run_lock
+        from seal.artifacts import ArtifactStore, Model
         with run_lock(ArtifactStore(sys.argv[1]), "demo"):
             print("locked", flush=True)
             sys.stdin.read()
@@ -142,7 +151,9 @@ async def test_refused_data_leave_no_run_behind(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput):
         await run(leaking, tmp_path)
     with pytest.raises(InvalidInput):
-        await check_run(RestEMRun.of(RUN, leaking), root=tmp_path / "artifacts")
+        await check_run(
+            ArtifactStore(str(tmp_path / "artifacts")), RestEMRun.of(RUN, leaking), resume=False
+        )
     assert await read_status(ArtifactStore(str(tmp_path / "artifacts")), "demo") is None
     assert (await run(spec, tmp_path)).phase is Phase.COMPLETE
 
@@ -166,35 +177,110 @@ async def test_a_permanent_error_ends_the_run_with_its_reason_and_a_resume_tries
     assert [c.type for c in done.conditions if c.status == "True"] == ["Complete"]
 
 
-async def test_a_task_that_fails_transiently_is_tried_again_and_takes_up_its_own_work(
-    tmp_path: Path,
+def away(path_part: str, times: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A store that cannot be reached for so many writes of a kind of file; their paths."""
+    create, refused = ArtifactStore.create_json, []
+
+    def create_json(self: ArtifactStore, path: str, model: Model) -> Model:
+        if path_part in path and len(refused) < times:
+            refused.append(path)
+            raise Transient(f"{path} cannot be reached", remedy="try again later")
+        return create(self, path, model)
+
+    monkeypatch.setattr(ArtifactStore, "create_json", create_json)
+    return refused
+
+
+async def test_a_shard_that_fails_transiently_is_tried_again_and_takes_up_its_own_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec, watcher = small_spec(tmp_path, rounds=1), Watcher()
-
-    def fail(kind: str, name: str, call: int) -> grpc.StatusCode | None:
-        hit = kind == "train" and "rollout/edit/tower-2" in name and call < IMPATIENT.call_attempts
-        return grpc.StatusCode.UNAVAILABLE if hit else None
-
-    fakes = Fakes(fail=fail)
-    status = await run(spec, tmp_path, fakes=fakes, watcher=watcher)
+    spec = small_spec(tmp_path, rounds=1)
+    refused = away(".edit-2-1.json", 2, monkeypatch)
+    status = await run(spec, tmp_path)
+    assert len(refused) == 2
     assert status.phase is Phase.COMPLETE
-    assert status.counters.tasks_failed == 1
-    assert "demo-r1-rollout-0-a2" in {task.name for seen in watcher.statuses for task in seen.tasks}
+    assert status.counters.stages_failed == 0, "it is the stand-in of the Job that repeats a shard"
     one = status.rounds[1]
     assert one.inner_loops_run + one.inner_loops_resumed == 18 + 8
     assert one.inner_loops_resumed > 0
 
 
-async def test_attempts_end_and_the_condition_says_what_failed(tmp_path: Path) -> None:
-    fakes = Fakes(
-        fail=lambda kind, name, call: grpc.StatusCode.UNAVAILABLE if kind == "generate" else None
-    )
-    status = await run(small_spec(tmp_path), tmp_path, fakes=fakes)
+async def test_a_stage_whose_shards_gave_up_is_started_again_and_what_is_done_stays_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = Watcher()
+    away("r1-rollout/shard-0001/summary", QUICK.shard.attempts, monkeypatch)
+    spec, fakes = small_spec(tmp_path, rounds=1, shards=2), Fakes()
+    status = await run(spec, tmp_path, fakes=fakes, watcher=watcher)
+    assert status.phase is Phase.COMPLETE
+    assert status.counters.stages_failed == 1
+    names = [seen.current.name for seen in watcher.statuses if seen.current]
+    assert "demo-r1-rollout-a2" in names
+    assert max(fakes.calls.values()) == 1, "no piece of work was asked for twice"
+
+
+async def test_attempts_end_and_the_condition_says_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away("r0-validate/shard-0000/summary", 1000, monkeypatch)
+    status = await run(small_spec(tmp_path), tmp_path)
     condition = status.condition("Failed")
     assert condition is not None
     assert condition.reason == "AttemptsExhausted"
-    assert "demo-r0-validate-0-a3" in condition.message
-    assert "fails as the test wants it" in condition.message
+    assert "demo-r0-validate-a2" in condition.message
+    assert "cannot be reached" in condition.message
+
+
+async def test_a_finished_run_can_be_given_more_rounds_and_goes_on_from_its_last(
+    tmp_path: Path,
+) -> None:
+    spec, fakes = small_spec(tmp_path, rounds=1), Fakes()
+    done = await run(spec, tmp_path)
+    more = spec.model_copy(update={"rounds": 2})
+    again = await run(more, tmp_path, resume=True, fakes=fakes)
+    assert again.phase is Phase.COMPLETE
+    assert again.rounds[:2] == done.rounds
+    assert {name.split("/")[1] for _, name in fakes.calls} == {"r2"}
+    with pytest.raises(Conflict, match=r"spec\.rounds: 2 -> 1"):
+        await run(spec, tmp_path, resume=True)
+    saved = await read_manifest(ArtifactStore(str(tmp_path / "artifacts")), RUN)
+    assert saved is not None and saved.spec == more
+
+
+async def test_a_run_that_prepare_refused_can_be_begun_again_with_mended_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = small_spec(tmp_path, rounds=0)
+    with monkeypatch.context() as patched:
+        patched.setattr("controller_svc.runs.load_data", lambda spec: {})
+        missing = spec.model_copy(update={"data": DataSettings(validation="no.jsonl")})
+        failed = await run(missing, tmp_path)
+        assert failed.phase is Phase.FAILED
+    done = await run(spec, tmp_path)
+    assert done.phase is Phase.COMPLETE
+    assert done.counters.stages_failed == 1
+
+
+async def test_a_process_that_was_overtaken_saves_nothing_and_its_workers_commit_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller_svc.local.world.run_lock", lambda store, run: nullcontext())
+    spec, training = small_spec(tmp_path, rounds=1), asyncio.Event()
+    watcher = Watcher()
+    watcher.then = lambda progress: training.set() if progress.stage is Stage.ROLLOUT else None
+    first = asyncio.create_task(
+        run(spec, tmp_path, fakes=Fakes(delay_seconds=0.02), watcher=watcher)
+    )
+    await asyncio.wait_for(training.wait(), 20)
+    second = await run(spec, tmp_path, resume=True)
+    with pytest.raises(Conflict, match="taken over by another process"):
+        await first
+    assert second.phase is Phase.COMPLETE
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    assert await read_status(store, RUN) == second
+    calm = await run(spec, tmp_path / "calm")
+    assert [policy.adapter for policy in second.policies] == [p.adapter for p in calm.policies]
+    assert [entry.outcomes for entry in second.rounds] == [entry.outcomes for entry in calm.rounds]
 
 
 async def test_a_defect_of_a_worker_ends_the_run_and_not_the_controller(
@@ -273,7 +359,10 @@ async def test_a_finished_run_is_resumed_without_a_call(tmp_path: Path) -> None:
     assert await run(spec, tmp_path, resume=True, fakes=fakes) == done
     assert fakes.calls == {}
     assert (
-        await check_run(RestEMRun.of(RUN, spec), root=tmp_path / "artifacts", resume=True) == done
+        await check_run(
+            ArtifactStore(str(tmp_path / "artifacts")), RestEMRun.of(RUN, spec), resume=True
+        )
+        == done
     )
 
 
@@ -347,7 +436,15 @@ async def test_the_watcher_sees_every_stage_in_order_and_no_step_back(tmp_path: 
     watcher = Watcher()
     await run(small_spec(tmp_path, rounds=1, shards=2), tmp_path, watcher=watcher)
     stages = [(status.round, status.stage) for status in watcher.statuses]
-    order = [(0, None), (0, "validate"), (1, "rollout"), (1, "improve"), (1, "validate"), (1, None)]
+    order = [
+        (0, None),
+        (0, "prepare"),
+        (0, "validate"),
+        (1, "rollout"),
+        (1, "improve"),
+        (1, "validate"),
+        (1, None),
+    ]
     assert list(dict.fromkeys(stages)) == order
     for name in {progress.name for progress in watcher.progress}:
         done = [progress.inner_loops_done for progress in watcher.progress if progress.name == name]

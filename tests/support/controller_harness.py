@@ -13,10 +13,11 @@ from pathlib import Path
 
 from fake_services import Fakes, serve_fakes
 
-from controller_svc.core import Stage, StartTask, shards, task_name
-from controller_svc.local.files import open_run
+from controller_svc.core import Stage, shards, stage_name
+from controller_svc.runs import open_run
 from controller_svc.worker.clients import ServiceClients, WorkerSettings
 from controller_svc.worker.progress import SILENT, TaskProgress
+from controller_svc.worker.shard_task import ShardTask
 from controller_svc.worker.store import ShardStore
 from controller_svc.worker.task import run_task
 from seal.artifacts import ArtifactStore
@@ -90,22 +91,18 @@ def start(
     round: int,
     shard: int = 0,
     policy: AdapterReference | None = None,
-) -> StartTask:
-    """The action that the core would emit for the first attempt."""
-    return StartTask(
-        name=task_name(
-            run=RUN,
-            round=round,
-            stage=stage,
-            shard=None if stage is Stage.IMPROVE else shard,
-            attempt=1,
-        ),
+    epoch: int = 1,
+) -> ShardTask:
+    """One shard of the first attempt of a stage."""
+    return ShardTask(
+        name=f"{stage_name(run=RUN, round=round, stage=stage, attempt=1)}-{shard}",
         run=RUN,
         stage=stage,
         round=round,
         shard=shard,
         shards=shards(spec, stage),
         attempt=1,
+        epoch=epoch,
         policy=policy,
     )
 
@@ -171,4 +168,6 @@ async def workplace(
     )
     await open_run(store, RestEMRun.of(RUN, spec), resume=False)
     async with serve_fakes(fakes) as addresses, ServiceClients(addresses, settings) as clients:
-        yield Workplace(spec=spec, store=store, clients=clients, fakes=fakes, settings=settings)
+        place = Workplace(spec=spec, store=store, clients=clients, fakes=fakes, settings=settings)
+        await place.run(Stage.PREPARE, round=0)
+        yield place

@@ -137,10 +137,12 @@ def _edit(
     seen = (request.policy.adapter.sha256, item.context_id, seed)
     if chance("invalid", *seen) < SHARE_INVALID:
         return generator_pb2.Edit(text="", seed=seed, tokens=0)
-    lines = [
-        f"{item.title} is known for fact {digest(line, *seen)[:10]}."
-        for line in range(1 + int(3 * chance("lines", *seen)))
-    ]
+    facts = [digest(line, *seen)[:10] for line in range(1 + int(3 * chance("lines", *seen)))]
+    if request.prompt.family == "self-qa":
+        answer = item.text.split()[-1]
+        lines = [f"Question: What of {fact}? Answer: {answer}" for fact in facts]
+    else:
+        lines = [f"{item.title} is known for fact {fact}." for fact in facts]
     return generator_pb2.Edit(text="\n".join(lines), seed=seed, tokens=12 * len(lines))
 
 

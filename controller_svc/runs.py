@@ -1,0 +1,142 @@
+"""A run in the artifact store: created, opened, taken up again.
+
+A run exists from the moment its `run.json` is there. Its first stage, `prepare`, pins it: from then
+on it belongs to that spec, to the passages that were read and to those base weights. A resume with
+another spec is refused, except for what only says how far to go (`rounds` may grow, and
+`maxUnscoredShare`). Until then nothing rests on the spec, and a run that `prepare` refused may be
+begun again with a mended one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import structlog
+
+from controller_svc.core import Phase, RunStatus, new_status, reopen
+from controller_svc.worker.prepare import load_data
+from controller_svc.worker.store import (
+    in_thread,
+    manifest_path,
+    read_prepared,
+    status_path,
+)
+from seal.artifacts import ArtifactStore
+from seal.errors import Conflict
+from seal.resources import RestEMRun
+
+log = structlog.get_logger(__name__)
+
+MAX_FIELDS_IN_MESSAGE = 3
+ROUNDS = "spec.rounds"
+MAY_CHANGE = frozenset({"spec.maxUnscoredShare"})
+"""Fields that decide no number of the run."""
+
+
+async def open_run(store: ArtifactStore, manifest: RestEMRun, *, resume: bool) -> RunStatus:
+    """The status that a run goes on from, saved; a run that is not there is created.
+
+    Raises:
+        Conflict: the run exists and `resume` is not set, or it is pinned to another spec.
+
+    """
+    before = await check_run(store, manifest, resume=resume)
+    saved = await read_manifest(store, manifest.name)
+    status = before or new_status(manifest.spec, run=manifest.name)
+    if status != await read_status(store, manifest.name):
+        await write_status(store, status)
+    if saved is None or saved.spec != manifest.spec:
+        # Last, as it is what makes the run exist
+        await in_thread(store.write_json, manifest_path(manifest.name), manifest)
+        log.info("run created" if saved is None else "spec changed", run=manifest.name)
+    return status
+
+
+async def check_run(store: ArtifactStore, manifest: RestEMRun, *, resume: bool) -> RunStatus | None:
+    """The status that a run would go on from, None if there is no such run; nothing is written.
+
+    A status that is `Complete` has nothing left to do.
+
+    Raises:
+        Conflict: the run exists and `resume` is not set, or it is pinned to another spec.
+        InvalidInput: a data file that is still to be read is refused.
+        NotFound: there is no such file.
+
+    """
+    run = manifest.name
+    saved, status = await read_manifest(store, run), await read_status(store, run)
+    pinned = saved is not None and await read_prepared(store, run) is not None
+    failed = status is not None and status.phase is Phase.FAILED
+    if saved is not None and not resume and (pinned or not failed):
+        phase = f" ({status.phase})" if status else ""
+        raise Conflict(
+            f"run {run!r} exists already{phase}",
+            remedy="go on with it by --resume, or choose another name",
+        )
+    if saved is not None and pinned:
+        check_same_spec(saved, manifest)
+    else:
+        await in_thread(load_data, manifest.spec)
+    if saved is None:
+        return None
+    return reopen(manifest.spec, status or new_status(manifest.spec, run=run))
+
+
+async def read_manifest(store: ArtifactStore, run: str) -> RestEMRun | None:
+    """The manifest that a run was given; None if there is no such run."""
+    if not await in_thread(store.exists, manifest_path(run)):
+        return None
+    return await in_thread(store.read_json, manifest_path(run), RestEMRun)
+
+
+async def read_status(store: ArtifactStore, run: str) -> RunStatus | None:
+    """The saved status of a run; None if there is none."""
+    if not await in_thread(store.exists, status_path(run)):
+        return None
+    return await in_thread(store.read_json, status_path(run), RunStatus)
+
+
+async def write_status(store: ArtifactStore, status: RunStatus) -> None:
+    """Save the status."""
+    await in_thread(store.write_json, status_path(status.run), status)
+
+
+def check_same_spec(saved: RestEMRun, given: RestEMRun) -> None:
+    """Raises Conflict naming the first fields in which the specs differ, with both values."""
+    before, now = (
+        _flat(manifest.spec.model_dump(mode="json", by_alias=True), "spec.")
+        for manifest in (saved, given)
+    )
+    fields = [
+        name
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and name not in MAY_CHANGE
+    ]
+    if 0 < saved.spec.rounds < given.spec.rounds:
+        # From 0 they cannot grow: such a run has no training passages
+        fields.remove(ROUNDS)
+    if not fields:
+        return
+    shown = ", ".join(
+        f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
+        for name in fields[:MAX_FIELDS_IN_MESSAGE]
+    )
+    rest = len(fields) - MAX_FIELDS_IN_MESSAGE
+    raise Conflict(
+        f"run {saved.name!r} was started with another spec ({shown}"
+        f"{f' and {rest} more' if rest > 0 else ''})",
+        field=fields[0],
+        remedy="resume with the spec it was started with (rounds may grow), or choose another name",
+    )
+
+
+def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Leaves by dotted name."""
+    leaves: dict[str, object] = {}
+    for name, value in values.items():
+        leaves |= (
+            _flat(value, f"{prefix}{name}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{name}": value}
+        )
+    return leaves
