@@ -15,8 +15,8 @@ from seal.serving import Backend, run
 class EvaluatorOptions(ServiceOptions):
     """Ask an adapted model questions and grade its answers.
 
-    The gRPC service seal.v1.EvaluatorService. Every evaluation proves that the adapter was applied: one that leaves the logits as they are is
-    inert, which is an outcome and no score.
+    The gRPC service seal.v1.EvaluatorService. Every evaluation proves that the adapter was applied:
+    one that leaves the logits as they are is inert, which is an outcome and no score.
     """
 
     program: ClassVar[str] = "python -m evaluator_svc"

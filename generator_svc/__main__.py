@@ -15,8 +15,9 @@ from seal.serving import Backend, run
 class GeneratorOptions(ServiceOptions):
     """Let the policy write self-edits for contexts.
 
-    The gRPC service seal.v1.GeneratorService. Every edit has its own seed: the same request gives the same edits, also after a restart. The policy
-    is the base model or an adapter of the artifact store.
+    The gRPC service seal.v1.GeneratorService. Every edit has its own seed: the same request gives
+    the same edits, also after a restart. The policy is the base model or an adapter of the artifact
+    store.
     """
 
     program: ClassVar[str] = "python -m generator_svc"

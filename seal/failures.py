@@ -24,8 +24,8 @@ class Failure:
 
 FAILURES = (
     Failure(
-        happened="an item's own content: an edit that parses to nothing, a row that is too long for "
-        "the engine, an adapter without effect, NaN logits, out of memory although alone",
+        happened="an item's own content: an edit that parses to nothing, a row that is too long "
+        "for the engine, an adapter without effect, NaN logits, out of memory although alone",
         becomes="that item's outcome (`invalid`, `too_long`, `inert`, `diverged`, `refused`), "
         "counted, reported, in no mean; it is the result of a call, never its error",
         retried="no",
@@ -46,8 +46,8 @@ FAILURES = (
     ),
     Failure(
         happened="a step of a batch fails in company",
-        becomes="nothing for the others: each is run again, the suspects apart, and who fails alone "
-        "is the cause",
+        becomes="nothing for the others: each is run again, the suspects apart, and who fails "
+        "alone is the cause",
         retried="by the engine, once",
         tests=(),
     ),
@@ -69,8 +69,8 @@ FAILURES = (
     ),
     Failure(
         happened="a queue is full",
-        becomes="a wait in line, with jitter, as long as the caller's deadline allows; only who has "
-        "no time left is refused (RESOURCE_EXHAUSTED, and when to come back)",
+        becomes="a wait in line, with jitter, as long as the caller's deadline allows; only who "
+        "has no time left is refused (RESOURCE_EXHAUSTED, and when to come back)",
         retried="by the service, while it waits; it is no attempt",
         tests=(
             "tests/services/test_trainer_svc.py::"
@@ -92,8 +92,8 @@ FAILURES = (
         ),
     ),
     Failure(
-        happened="too few scores are left: a larger share of the inner loops than the settings allow "
-        "(one half) has no score",
+        happened="too few scores are left: a larger share of the inner loops than the settings "
+        "allow (one half) has no score",
         becomes="the end of the run, with condition `TooFewScores` and the outcomes' counts",
         retried="no",
         tests=(),

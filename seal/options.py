@@ -136,7 +136,7 @@ def _wrong(name: str, problem: str) -> InvalidInput:
 
 
 def _by_their_own_names(options: type[ServiceOptions]) -> None:
-    """Take the names off that the fields have in files: flags and variables are made of their own."""
+    """Take off the names that the fields have in files: flags and variables have their own."""
     for field in options.model_fields.values():
         field.alias = field.validation_alias = field.serialization_alias = None
     options.model_rebuild(force=True)

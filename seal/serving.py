@@ -104,7 +104,7 @@ async def _serve_and_drain(
 async def _serve_backend(
     options: ServiceOptions, serving: Serving, engine: Engine, signals: Signals
 ) -> None:
-    """Serve until a signal; an engine that is broken ends the process, whatever still hangs in it."""
+    """Serve until a signal; a broken engine ends the process, whatever still hangs in it."""
     try:
         in_order = await serve_until_signal(
             serving,

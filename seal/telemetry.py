@@ -193,7 +193,8 @@ def start_metrics_server(
 ) -> MetricsServer:
     """Serve the metrics over HTTP from a thread; port 0 takes a free one.
 
-    `host`: this machine alone unless given (`seal.options` decides it for a service). Raises InvalidInput naming a port that is in use.
+    `host`: this machine alone unless given (`seal.options` decides it for a service). Raises
+    InvalidInput naming a port that is in use.
     """
     try:
         server, thread = start_http_server(port, addr=host, registry=registry or metrics.registry)

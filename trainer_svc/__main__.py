@@ -19,9 +19,9 @@ class TrainerOptions(ServiceOptions):
     away may come back with the same request_id and finds it running or done. Adapters and results
     are published in the artifact store.
 
-    At the end long trainings that keep checkpoints do not use the grace: they stop after the current
-    step with a last checkpoint, from which any trainer on this artifact store goes on. What else was
-    cut is trained again, to the same weights, when its client asks again.
+    At the end long trainings that keep checkpoints do not use the grace: they stop after the
+    current step with a last checkpoint, from which any trainer on this artifact store goes on. What
+    else was cut is trained again, to the same weights, when its client asks again.
     """
 
     program: ClassVar[str] = "python -m trainer_svc"

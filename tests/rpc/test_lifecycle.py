@@ -90,7 +90,7 @@ class Process:
         self.signals.put_nowait(signal.SIGTERM)
 
 
-async def test_after_the_signal_health_says_not_serving_and_calls_are_still_accepted_for_the_pause() -> (
+async def test_after_the_signal_health_says_not_serving_and_calls_are_accepted_for_the_pause() -> (
     None
 ):
     process = Process(Trainer(), unready_seconds=0.5)
