@@ -80,6 +80,7 @@ def small_spec(
         "edit": EditSettings(k=3),
         "inner": InnerLoopSettings(repeats=2, optimizer=OptimizerSettings(epochs=2)),
         "validation": ValidationSettings(edits_per_context=2, retained_queries=2),
+        "max_unscored_share": 1.0,  # so few edits may all be bad by chance
     }
     return RunSpec.model_validate(values | changes)
 
