@@ -84,7 +84,8 @@ class AdapterCache:
         return loading
 
     def _fetch(self, reference: AdapterReference) -> Adapter:
-        return self._load(self._store.fetch_directory(reference))
+        with self._store.fetch_directory(reference) as directory:
+            return self._load(directory)
 
     def _forget_failed(self, digest: str, done: asyncio.Task[Adapter]) -> None:
         if (done.cancelled() or done.exception() is not None) and self._loads.get(digest) is done:

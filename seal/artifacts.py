@@ -13,6 +13,8 @@ address, and nothing that is addressed ever changes. All calls block; in async c
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
@@ -152,21 +154,39 @@ class ArtifactStore:
         )
         return AdapterReference(path=f"{checked}/{sha256}", sha256=sha256)
 
-    def fetch_directory(self, reference: AdapterReference) -> Path:
-        """Local directory with the referenced files, every sha256 checked. Do not write to it.
+    @contextmanager
+    def fetch_directory(self, reference: AdapterReference) -> Iterator[Path]:
+        """Local directory with the referenced files, every sha256 checked, while the block lasts.
 
-        For `file://` it is the published directory itself.
+        Do not write to it: for `file://` it is the published directory itself, else a copy that may
+        leave the cache after the block.
 
         Raises InvalidInput if the path leads out of the root, NotFound if nothing was
         published there, Internal naming the file that is missing, extra, truncated or altered.
         """
-        if not _SHA256.fullmatch(reference.sha256):
+        _check_digest(reference)
+        with self._storage.fetch(_checked(reference.path), reference.sha256) as directory:
+            yield directory
+
+    def remove_directory(self, reference: AdapterReference) -> None:
+        """Delete a published directory, if it is there; a reader sees all of it or nothing.
+
+        A deletion that was interrupted is finished by the next. Raises InvalidInput if the path
+        leads out of the root or is not the address of such a directory. Nobody may be publishing
+        the same content under the same prefix.
+        """
+        _check_digest(reference)
+        if reference.path.rpartition("/")[2] != reference.sha256:
             raise InvalidInput(
-                f"{reference.sha256[:80]!r} is no sha256 in hex",
-                field="sha256",
+                f"{reference.path!r} is not the address of {reference.sha256}",
+                field="path",
                 remedy="give the reference unaltered",
             )
-        return self._storage.fetch(_checked(reference.path), reference.sha256)
+        self._storage.remove_directory(_checked(reference.path))
+
+    def bytes_under(self, prefix: str = "") -> int:
+        """Bytes of all finished files beneath a directory; 0 if there is no such directory."""
+        return self._storage.bytes_under(_checked(prefix) if prefix else "")
 
     def remove_leftovers(self, prefix: str = "", *, older_than_seconds: float = 3600.0) -> int:
         """Delete unfinished files that killed writers left; returns their number.
@@ -175,6 +195,15 @@ class ArtifactStore:
         """
         return self._storage.remove_leftovers(
             _checked(prefix) if prefix else "", older_than_seconds=older_than_seconds
+        )
+
+
+def _check_digest(reference: AdapterReference) -> None:
+    if not _SHA256.fullmatch(reference.sha256):
+        raise InvalidInput(
+            f"{reference.sha256[:80]!r} is no sha256 in hex",
+            field="sha256",
+            remedy="give the reference unaltered",
         )
 
 

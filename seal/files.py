@@ -14,7 +14,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -27,6 +27,9 @@ TEMPORARY_PREFIX = ".tmp-"
 """First characters of every name that readers skip."""
 DISK_RETRY_SECONDS = 30.0
 """How long a caller is asked to wait after the disk was full."""
+ACCESS_REMEDY = "give this user access to it, or choose another place"
+CACHE_REMEDY = "set SEAL_CACHE to a directory that this user can write (in a pod: an emptyDir)"
+"""What to do where the cache cannot be written."""
 _CHUNK_BYTES = 1 << 20
 _AWAY = frozenset(
     {
@@ -56,19 +59,22 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.E
 def cache_directory() -> Path:
     """`$SEAL_CACHE`, or `seal` in the platform's cache directory of this user.
 
-    It need not exist.
+    It need not exist. Raises PreconditionFailed if this user has no home and SEAL_CACHE is not set.
     """
     if chosen := os.environ.get("SEAL_CACHE"):
         return Path(chosen).expanduser().absolute()
-    return user_cache_path("seal", appauthor=False)
+    try:
+        return user_cache_path("seal", appauthor=False)
+    except RuntimeError as error:
+        raise PreconditionFailed("this user has no home directory", remedy=CACHE_REMEDY) from error
 
 
 @contextmanager
-def file_errors(path: Path | str) -> Iterator[None]:
+def file_errors(path: Path | str, *, denied: str = ACCESS_REMEDY) -> Iterator[None]:
     """Turn an OSError about `path` into the error that says what to do.
 
-    Exhausted (disk full), Transient (the volume is away), NotFound, InvalidInput or
-    PreconditionFailed.
+    Exhausted (disk full), Transient (the volume is away), NotFound, InvalidInput, or
+    PreconditionFailed with the remedy `denied` if this user may not use it.
     """
     try:
         yield
@@ -87,7 +93,7 @@ def file_errors(path: Path | str) -> Iterator[None]:
         if isinstance(error, PermissionError) or error.errno == errno.EROFS:
             raise PreconditionFailed(
                 f"no permission for {path}",
-                remedy="give this user access to it, or choose another place",
+                remedy=denied,
                 path=str(path),
             ) from error
         if error.errno in _AWAY or isinstance(error, TimeoutError | ConnectionError):
@@ -211,24 +217,27 @@ def flush_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def install_directory(temporary: Path, final: Path, *, adopt: Callable[[Path], bool]) -> None:
-    """Rename a complete temporary directory to its final name.
+def install_directory(temporary: Path, final: Path, *, adopt: Callable[[Path], bool]) -> bool:
+    """Rename a complete temporary directory to its final name; tell whether it has that name now.
 
-    One that is there already stays if `adopt` says so, else it is replaced.
+    One that is there already stays if `adopt` says so (False), else it is replaced.
     """
     flush_directory(temporary)
-    try:
-        temporary.rename(final)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
+    while True:
+        try:
+            temporary.rename(final)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            flush_directory(final.parent)
+            return True
         if adopt(final):
-            return
+            return False
         aside = temporary_sibling(final)
-        final.rename(aside)
-        temporary.rename(final)
-        shutil.rmtree(aside, ignore_errors=True)
-    flush_directory(final.parent)
+        with suppress(FileNotFoundError):  # somebody else has moved it away
+            final.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_leftovers(directory: Path, *, older_than_seconds: float) -> int:

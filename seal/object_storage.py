@@ -7,10 +7,9 @@ AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_PROFILE, or the mac
 
 from __future__ import annotations
 
+import errno
 import importlib
-import os
 import random
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from seal.copies import LocalCopies
 from seal.errors import (
     Exhausted,
     Internal,
@@ -29,15 +29,13 @@ from seal.errors import (
     SealError,
     Transient,
 )
-from seal.files import DISK_RETRY_SECONDS, file_errors, install_directory, temporary_sibling
+from seal.files import CACHE_REMEDY, DISK_RETRY_SECONDS, file_errors
 from seal.manifest import (
     DAMAGED_REMEDY,
     MANIFEST_FILE,
     Manifest,
-    is_intact,
     manifest_of,
     read_manifest,
-    verify_directory,
 )
 
 _CONFLICT_WAITS_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
@@ -89,12 +87,8 @@ class ObjectStorage:
                 f"no driver for {scheme}:// URIs: {error}",
                 remedy="install the package that it names",
             ) from error
-        self._scheme, self._root, self._cache, self._cached = (
-            scheme,
-            root,
-            cache,
-            cached_directories,
-        )
+        self._scheme, self._root = scheme, root
+        self._copies = LocalCopies(cache, capacity=cached_directories)
         self._driver_errors: tuple[type[Exception], ...] = (OSError, *_driver_errors(scheme))
         self._turn: AbstractContextManager[Any] = _MEMORY if scheme == "memory" else nullcontext()
 
@@ -166,18 +160,26 @@ class ObjectStorage:
         self.write(f"{path}/{MANIFEST_FILE}", manifest.to_bytes())
         return manifest.sha256
 
-    def fetch(self, path: str, sha256: str) -> Path:
-        """Download into the cache unless an intact copy is there; returns the copy."""
-        local = self._cache / sha256
+    @contextmanager
+    def fetch(self, path: str, sha256: str) -> Iterator[Path]:
+        """Download into the cache unless an intact copy is there; hands out the copy."""
         manifest = read_manifest(
             lambda: self.read(f"{path}/{MANIFEST_FILE}"), uri=self.uri(path), sha256=sha256
         )
-        if not is_intact(local, manifest):
-            self._check_sizes(path, manifest)
-            self._download(path, manifest, local)
-        os.utime(local)
-        self._evict()
-        return local
+        with self._copies.held(
+            manifest, lambda target: self._download(path, manifest, target), where=self.uri(path)
+        ) as copy:
+            yield copy
+
+    def remove_directory(self, path: str) -> None:
+        """Delete the manifest, so that nobody begins to read, then the rest."""
+        self.remove(f"{path}/{MANIFEST_FILE}")
+        for name in self.list(path):
+            self.remove(name)
+
+    def bytes_under(self, prefix: str) -> int:
+        """Sum of the sizes in the listing."""
+        return sum(self._sizes(prefix).values())
 
     def remove_leftovers(self, prefix: str, *, older_than_seconds: float) -> int:
         """Nothing to do: puts appear whole.
@@ -200,28 +202,11 @@ class ObjectStorage:
         ):
             raise Internal(f"{self.uri(extra)} is not in the manifest", remedy=DAMAGED_REMEDY)
 
-    def _download(self, path: str, manifest: Manifest, local: Path) -> None:
-        temporary = temporary_sibling(local)
-        with file_errors(local):
-            temporary.mkdir(parents=True)
-        try:
-            for name in manifest.files:
-                with self._errors(f"{path}/{name}", local=True):
-                    self._fs.get_file(self._key(f"{path}/{name}"), str(temporary / name))
-            with file_errors(local):
-                (temporary / MANIFEST_FILE).write_bytes(manifest.to_bytes())
-                verify_directory(temporary, manifest, remedy=DAMAGED_REMEDY, where=self.uri(path))
-                install_directory(temporary, local, adopt=lambda final: is_intact(final, manifest))
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-    def _evict(self) -> None:
-        kept = sorted(
-            (entry for entry in self._cache.iterdir() if len(entry.name) == 64),
-            key=lambda entry: -entry.stat().st_mtime,
-        )
-        for entry in kept[self._cached :]:
-            shutil.rmtree(entry, ignore_errors=True)
+    def _download(self, path: str, manifest: Manifest, target: Path) -> None:
+        self._check_sizes(path, manifest)
+        for name in manifest.files:
+            with self._errors(f"{path}/{name}", local=target):
+                self._fs.get_file(self._key(f"{path}/{name}"), str(target / name))
 
     def _sizes(self, prefix: str) -> Mapping[str, int]:
         """Bytes by path of all objects beneath a prefix."""
@@ -236,15 +221,28 @@ class ObjectStorage:
         return f"{self._root}/{path}".rstrip("/")
 
     @contextmanager
-    def _errors(self, path: str, *, local: bool = False) -> Iterator[None]:
-        """Turn what the driver gives up on, after retries of its own, into an error of SEAL."""
-        where = f"{self.uri(path)} or its local copy" if local else self.uri(path)
+    def _errors(self, path: str, *, local: Path | None = None) -> Iterator[None]:
+        """Turn what the driver gives up on, after retries of its own, into an error of SEAL.
+
+        `local`: a directory of this machine that the block writes to.
+        """
         with self._turn:
             try:
-                with file_errors(where) if local else nullcontext():
-                    yield
+                yield
             except self._driver_errors as error:
-                raise _classified(error, scheme=self._scheme, where=where) from error
+                if local and http_status(error) is None and _is_of_disk(error):
+                    with file_errors(local, denied=CACHE_REMEDY):
+                        raise
+                raise _classified(error, scheme=self._scheme, where=self.uri(path)) from error
+
+
+def _is_of_disk(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EACCES,
+        errno.EROFS,
+    )
 
 
 def http_status(error: BaseException) -> int | None:
@@ -269,6 +267,8 @@ def _classified(error: Exception, *, scheme: str, where: str) -> SealError:
         if code == "NoSuchBucket":
             return NotFound(f"the bucket of {where} does not exist", remedy="create the bucket")
         return NotFound(f"{where} does not exist", remedy="check the path", path=where)
+    if isinstance(error, TimeoutError | ConnectionError):
+        return Transient(f"{where} cannot be reached: {said}", remedy="try again later")
     if code in _EXPIRED:
         return Transient(
             f"{where}: the credentials are out of date, or this machine's clock is wrong ({said})",

@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -71,8 +72,17 @@ class Storage(Protocol):
         Returns the sha256.
         """
 
-    def fetch(self, path: str, sha256: str) -> Path:
-        """Local, verified directory of what `publish` put at `path`."""
+    def fetch(self, path: str, sha256: str) -> AbstractContextManager[Path]:
+        """Local, verified directory of what `publish` put at `path`, kept while in use."""
+
+    def remove_directory(self, path: str) -> None:
+        """Delete what `publish` put at `path`, or what is left of it; a reader sees all or none.
+
+        Nobody may be publishing the same content there.
+        """
+
+    def bytes_under(self, prefix: str) -> int:
+        """Size of all files beneath a prefix together."""
 
     def remove_leftovers(self, prefix: str, *, older_than_seconds: float) -> int:
         """Delete what killed writers left beneath a prefix; returns the number of entries."""
@@ -113,7 +123,7 @@ class LocalStorage:
     def remove(self, path: str) -> None:
         """Unlink a file below the root."""
         with file_errors(self.uri(path)):
-            self._locate(path).unlink(missing_ok=True)
+            self._located_entry(path).unlink(missing_ok=True)
 
     def list(self, prefix: str) -> tuple[str, ...]:
         """Walk the tree below a prefix, unfinished entries left out."""
@@ -148,8 +158,9 @@ class LocalStorage:
                 shutil.rmtree(temporary, ignore_errors=True)
         return manifest.sha256
 
-    def fetch(self, path: str, sha256: str) -> Path:
-        """Verify the published directory itself and return it."""
+    @contextmanager
+    def fetch(self, path: str, sha256: str) -> Iterator[Path]:
+        """Verify the published directory itself and hand it out."""
         directory = self._locate(path)
         with file_errors(self.uri(path)):
             manifest = read_manifest(
@@ -158,7 +169,23 @@ class LocalStorage:
                 sha256=sha256,
             )
             verify_directory(directory, manifest, remedy=DAMAGED_REMEDY)
-        return directory
+        yield directory
+
+    def remove_directory(self, path: str) -> None:
+        """Take its name away, then its files."""
+        directory = self._located_entry(path)
+        aside = temporary_sibling(directory)
+        with file_errors(self.uri(path)), suppress(FileNotFoundError):
+            directory.rename(aside)
+            shutil.rmtree(aside)
+
+    def bytes_under(self, prefix: str) -> int:
+        """Sum of the sizes of the files below a prefix."""
+        total = 0
+        for path in self._walk(prefix):
+            with suppress(FileNotFoundError):  # removed since it was listed
+                total += path.lstat().st_size
+        return total
 
     def remove_leftovers(self, prefix: str, *, older_than_seconds: float) -> int:
         """Delete old `.tmp-` entries below a prefix."""
@@ -167,6 +194,11 @@ class LocalStorage:
             children[:] = [child for child in children if not child.startswith(TEMPORARY_PREFIX)]
             removed += remove_leftovers(Path(directory), older_than_seconds=older_than_seconds)
         return removed
+
+    def _located_entry(self, path: str) -> Path:
+        """As `_locate`, but a link at the end of the path is the entry itself."""
+        parent, _, name = path.rpartition("/")
+        return self._locate(parent) / name
 
     def _locate(self, path: str) -> Path:
         """Absolute path without links; a link that leads out of the root is refused."""

@@ -135,7 +135,8 @@ async def test_the_improved_policy_is_one_adapter_with_the_logits_of_what_it_was
     def read(message: trainer_pb2.TrainingResult) -> tuple[Adapter, AdapterReference]:
         reference = training_record(message).adapter
         assert reference is not None
-        return load_adapter(store.fetch_directory(reference)), reference
+        with store.fetch_directory(reference) as directory:
+            return load_adapter(directory), reference
 
     async with live_trainer(tmp_path, store=store) as trainer:
         first = improve_request("base", None)

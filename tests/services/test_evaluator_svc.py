@@ -9,7 +9,11 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+)
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -423,7 +427,7 @@ async def test_an_adapter_is_read_once_for_many_calls(
     fetched: list[str] = []
     fetch = ArtifactStore.fetch_directory
 
-    def counting(self: ArtifactStore, reference: AdapterReference) -> Path:
+    def counting(self: ArtifactStore, reference: AdapterReference) -> AbstractContextManager[Path]:
         fetched.append(reference.sha256)
         return fetch(self, reference)
 

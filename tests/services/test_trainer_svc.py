@@ -349,9 +349,10 @@ async def test_disk_full_is_said_and_the_retry_stores_the_trained_adapter_withou
         store.full = False
         result = await trainer.result(training_request())
     assert result.outcome == common_pb2.OUTCOME_OK
-    assert store.fetch_directory(
+    with store.fetch_directory(
         AdapterReference(path=result.adapter.path, sha256=result.adapter.sha256)
-    ).is_dir()
+    ) as directory:
+        assert directory.is_dir()
     assert len(trainer.engine.trained) == 1
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from s3_server import BUCKET, S3Server, s3_server
+from s3_server import BUCKET, S3Server, forget_clients, s3_server
 
 from seal.artifacts import ArtifactStore
 
@@ -28,13 +28,6 @@ def s3_root(running_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in running_s3.environment.items():
         monkeypatch.setenv(name, value)
     return f"s3://{BUCKET}/{uuid.uuid4().hex}"
-
-
-def forget_clients() -> None:
-    """fsspec keeps a client for the life of the process, with the variables of its first use."""
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(params=["file", "memory", "s3"])

@@ -26,6 +26,12 @@ class Note(BaseModel):
     score: float | None = None
 
 
+def fetched(store: ArtifactStore, reference: AdapterReference) -> Path:
+    """Where a fetched directory is; nothing in these tests takes it away."""
+    with store.fetch_directory(reference) as directory:
+        return directory
+
+
 def published_file(store: ArtifactStore, reference: AdapterReference, name: str) -> str:
     return f"{reference.path}/{name}"
 
@@ -153,7 +159,7 @@ def test_a_reference_outside_the_root_is_refused_whatever_lies_there(
     good = local.publish_directory(adapter, "adapters")
     path = elsewhere.replace("{}", good.sha256)
     with pytest.raises(InvalidInput) as caught:
-        local.fetch_directory(AdapterReference(path=path, sha256=good.sha256))
+        fetched(local, AdapterReference(path=path, sha256=good.sha256))
     assert caught.value.field == "path"
 
 
@@ -163,7 +169,7 @@ def test_a_reference_holds_where_the_same_volume_is_mounted_elsewhere(
     good = local.publish_directory(adapter, "adapters")
     root = Path(local.root_uri.removeprefix("file://"))
     moved = ArtifactStore(str(root.rename(tmp_path / "mounted-elsewhere")))
-    assert moved.fetch_directory(good).is_dir()
+    assert fetched(moved, good).is_dir()
 
 
 def test_a_link_that_leads_out_of_the_root_is_refused(
@@ -174,14 +180,12 @@ def test_a_link_that_leads_out_of_the_root_is_refused(
     local.write_bytes("note.txt", b"x")
     (tmp_path / "store" / "adapters").symlink_to(tmp_path / "other-tenant" / "adapters")
     with pytest.raises(InvalidInput, match="through a link"):
-        local.fetch_directory(
-            AdapterReference(path=f"adapters/{foreign.sha256}", sha256=foreign.sha256)
-        )
+        fetched(local, AdapterReference(path=f"adapters/{foreign.sha256}", sha256=foreign.sha256))
 
 
 def test_a_malformed_digest_is_refused(local: ArtifactStore) -> None:
     with pytest.raises(InvalidInput) as caught:
-        local.fetch_directory(AdapterReference(path=f"{local.root_uri}/adapters/abc", sha256="ABC"))
+        fetched(local, AdapterReference(path=f"{local.root_uri}/adapters/abc", sha256="ABC"))
     assert caught.value.field == "sha256"
 
 
@@ -213,7 +217,7 @@ def test_a_truncated_altered_missing_or_extra_file_is_refused_by_name(
     path = published_file(store, reference, name)
     tamper(store, path, damage(store.read_bytes(path) if store.exists(path) else b""))
     with pytest.raises(Internal, match=message) as caught:
-        store.fetch_directory(reference)
+        fetched(store, reference)
     assert reference.sha256 in str(caught.value)
     assert ".tmp-" not in str(caught.value)
     assert "publish or train it again" in str(caught.value)
@@ -223,19 +227,19 @@ def test_a_directory_without_manifest_is_not_published(store: ArtifactStore, ada
     reference = store.publish_directory(adapter, "adapters")
     tamper(store, published_file(store, reference, "manifest.json"), None)
     with pytest.raises(NotFound, match=r"not published: it has no manifest\.json"):
-        store.fetch_directory(reference)
+        fetched(store, reference)
 
 
 def test_an_absent_directory_is_not_found(store: ArtifactStore) -> None:
     with pytest.raises(NotFound):
-        store.fetch_directory(AdapterReference(path=f"adapters/{'0' * 64}", sha256="0" * 64))
+        fetched(store, AdapterReference(path=f"adapters/{'0' * 64}", sha256="0" * 64))
 
 
 def test_publishing_again_repairs_a_damaged_directory(store: ArtifactStore, adapter: Path) -> None:
     reference = store.publish_directory(adapter, "adapters")
     tamper(store, published_file(store, reference, "adapter_model.safetensors"), b"short")
     assert store.publish_directory(adapter, "adapters") == reference
-    repaired = store.fetch_directory(reference) / "adapter_model.safetensors"
+    repaired = fetched(store, reference) / "adapter_model.safetensors"
     assert repaired.read_bytes() == (adapter / "adapter_model.safetensors").read_bytes()
 
 
@@ -244,9 +248,9 @@ def test_a_damaged_local_copy_of_an_object_is_downloaded_again(
 ) -> None:
     store = ArtifactStore("memory://copies/seal", cache_dir=tmp_path / "cache")
     reference = store.publish_directory(adapter, "adapters")
-    copy = store.fetch_directory(reference)
+    copy = fetched(store, reference)
     (copy / "adapter_model.safetensors").write_bytes(b"")
-    assert (store.fetch_directory(reference) / "adapter_model.safetensors").stat().st_size == 10240
+    assert (fetched(store, reference) / "adapter_model.safetensors").stat().st_size == 10240
 
 
 @pytest.mark.parametrize(
@@ -296,7 +300,7 @@ def test_a_full_disk_while_publishing_names_the_path_and_leaves_nothing(
     assert str(tmp_path / "store" / "run" / "adapters") in caught.value.message
     assert "free space" in caught.value.remedy and caught.value.retry_after_seconds
     assert not [path for path in (tmp_path / "store").rglob("*") if path.name.startswith(".tmp-")]
-    assert local.fetch_directory(local.publish_directory(adapter, "run/adapters")).is_dir()
+    assert fetched(local, local.publish_directory(adapter, "run/adapters")).is_dir()
 
 
 def test_a_full_disk_keeps_the_old_content_of_a_file(
@@ -365,7 +369,7 @@ def test_an_interrupted_publish_leaves_nothing_visible(
         with pytest.raises(KeyboardInterrupt):
             local.publish_directory(adapter, "adapters")
     assert len(local.list()) == (3 if step == 5 else 0)
-    assert local.fetch_directory(local.publish_directory(adapter, "adapters")).is_dir()
+    assert fetched(local, local.publish_directory(adapter, "adapters")).is_dir()
 
 
 def test_leftovers_of_killed_writers_are_removed_and_young_ones_kept(
@@ -397,7 +401,7 @@ def test_the_address_of_a_directory_is_the_digest_of_its_content(
     assert store.publish_directory(adapter, "other/adapters").sha256 == first.sha256
     (adapter / "adapter_config.json").write_text('{"r": 8}')
     assert store.publish_directory(adapter, "run/adapters").sha256 != first.sha256
-    assert store.fetch_directory(first).joinpath("adapter_config.json").read_text() == '{"r": 4}'
+    assert fetched(store, first).joinpath("adapter_config.json").read_text() == '{"r": 4}'
 
 
 def test_file_and_object_store_give_the_same_address(
@@ -411,10 +415,10 @@ def test_file_and_object_store_give_the_same_address(
 
 
 def test_a_directory_comes_back_as_it_was(store: ArtifactStore, adapter: Path) -> None:
-    fetched = store.fetch_directory(store.publish_directory(adapter, "adapters"))
+    directory = fetched(store, store.publish_directory(adapter, "adapters"))
     for source in adapter.iterdir():
-        assert (fetched / source.name).read_bytes() == source.read_bytes()
-    manifest = json.loads((fetched / "manifest.json").read_bytes())
+        assert (directory / source.name).read_bytes() == source.read_bytes()
+    manifest = json.loads((directory / "manifest.json").read_bytes())
     assert sorted(manifest["files"]) == ["adapter_config.json", "adapter_model.safetensors"]
 
 
@@ -422,10 +426,10 @@ def test_published_files_can_be_read_by_other_users_as_the_umask_says(
     local: ArtifactStore, adapter: Path
 ) -> None:
     (adapter / "adapter_model.safetensors").chmod(0o600)
-    fetched = local.fetch_directory(local.publish_directory(adapter, "adapters"))
+    directory = fetched(local, local.publish_directory(adapter, "adapters"))
     umask = os.umask(0)
     os.umask(umask)
-    assert stat.S_IMODE((fetched / "adapter_model.safetensors").stat().st_mode) == 0o666 & ~umask
+    assert stat.S_IMODE((directory / "adapter_model.safetensors").stat().st_mode) == 0o666 & ~umask
 
 
 def test_a_removed_file_is_gone_its_neighbour_stays_and_removing_it_again_changes_nothing(
@@ -466,22 +470,6 @@ def test_a_local_path_is_a_root_too_and_odd_characters_survive(
     assert store.root_uri.startswith("file:///") and "%20" in store.root_uri
     reference = ArtifactStore(store.root_uri).publish_directory(adapter, "adapters")
     assert (
-        store.fetch_directory(reference)
+        fetched(store, reference)
         == (tmp_path / "my artifacts #1 100%" / "adapters" / reference.sha256).resolve()
     )
-
-
-def test_the_least_recently_used_copies_of_objects_leave_the_cache(
-    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from seal.object_storage import ObjectStorage
-
-    storage = ObjectStorage("memory", "lru/seal", cache=tmp_path / "cache", cached_directories=2)
-    for index in range(3):
-        (adapter / "adapter_config.json").write_text(str(index))
-        sha256 = storage.publish(adapter, ("adapter_config.json",), "a")
-        local = storage.fetch(f"a/{sha256}", sha256)
-        os.utime(local, (index, index))
-    storage.fetch(f"a/{sha256}", sha256)
-    kept = {(entry / "adapter_config.json").read_text() for entry in (tmp_path / "cache").iterdir()}
-    assert kept == {"1", "2"}

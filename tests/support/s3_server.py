@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,19 +18,36 @@ ACCESS_KEY, SECRET_KEY, REGION, BUCKET = "tests", "tests-secret", "us-east-1", "
 START_SECONDS = 20.0
 
 
-@dataclass(frozen=True)
 class S3Server:
-    """Where the server is and how its driver finds it."""
+    """A server over a directory, whose sub-directories are its buckets."""
 
-    endpoint: str
-    bucket_directory: Path
-    process: subprocess.Popen[bytes]
+    def __init__(self, program: str, directory: Path) -> None:
+        self._program, self._directory = program, directory
+        self._address = f"127.0.0.1:{_free_port()}"
+        self.bucket_directory = directory / BUCKET
+        self.bucket_directory.mkdir(parents=True)
+        self.start()
+
+    def start(self) -> None:
+        """Start it, again on the same port after a kill; returns when it listens."""
+        self._process = subprocess.Popen(
+            [self._program, "--quiet", "--port", self._address, "posix", str(self._directory)],
+            env={"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        _wait_until_it_listens(self._address, self._process)
+
+    def kill(self) -> None:
+        """End it as a lost node does."""
+        self._process.kill()
+        self._process.wait()
 
     @property
     def environment(self) -> dict[str, str]:
         """The standard variables."""
         return {
-            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ENDPOINT_URL": f"http://{self._address}",
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
             "AWS_REGION": REGION,
@@ -53,21 +69,32 @@ def s3_server(directory: Path) -> Iterator[S3Server]:
         pytest.skip("no versitygw in $KUBEBUILDER_ASSETS or on PATH")
     if importlib.util.find_spec("s3fs") is None:
         pytest.skip("s3fs is not installed (extra s3)")
-    bucket = directory / BUCKET
-    bucket.mkdir(parents=True)
-    address = f"127.0.0.1:{_free_port()}"
-    process = subprocess.Popen(
-        [program, "--quiet", "--port", address, "posix", str(directory)],
-        env={"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    server = S3Server(program, directory)
     try:
-        _wait_until_it_listens(address, process)
-        yield S3Server(f"http://{address}", bucket, process)
+        yield server
     finally:
-        process.kill()
-        process.wait()
+        server.kill()
+
+
+def forget_clients() -> None:
+    """fsspec keeps a client for the life of the process, with the variables of its first use."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@contextmanager
+def fresh_client(monkeypatch: pytest.MonkeyPatch, **variables: str | None) -> Iterator[None]:
+    """Let the block's clients read these variables (None: not set)."""
+    forget_clients()
+    with monkeypatch.context() as patched:
+        for name, value in variables.items():
+            if value is None:
+                patched.delenv(name, raising=False)
+            else:
+                patched.setenv(name, value)
+        yield
+    forget_clients()
 
 
 def _free_port() -> int:
