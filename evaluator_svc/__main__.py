@@ -28,7 +28,7 @@ class EvaluatorOptions(ServiceOptions):
     """Adapters trained at once: none, this service trains nothing."""
 
 
-def _make(backend: Backend) -> Serving:
+def _make(_: EvaluatorOptions, backend: Backend) -> Serving:
     from evaluator_svc.service import register  # loads torch: not for --help
 
     return Serving(partial(register, engine=backend.engine, adapters=backend.adapters))

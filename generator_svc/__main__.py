@@ -29,7 +29,7 @@ class GeneratorOptions(ServiceOptions):
     """Adapters trained at once: none, this service trains nothing."""
 
 
-def _make(backend: Backend) -> Serving:
+def _make(_: GeneratorOptions, backend: Backend) -> Serving:
     from generator_svc.service import register  # loads torch: not for --help
 
     return Serving(partial(register, engine=backend.engine, adapters=backend.adapters))

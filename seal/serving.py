@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 Value = TypeVar("Value")
+Options = TypeVar("Options", bound=ServiceOptions)
 
 STOPPED_AT_ONCE = 43
 """Exit code after a second signal: work was cut, and its caller should ask again."""
@@ -63,7 +64,7 @@ class _StoppedAtOnce(Exception):
         self.exit_code = exit_code
 
 
-def run(kind: type[ServiceOptions], make: Callable[[Backend], Serving]) -> None:
+def run(kind: type[Options], make: Callable[[Options, Backend], Serving]) -> None:
     """A service as a process: options from the command line and the environment, exit code out."""
     try:
         options = kind.parse(sys.argv[1:])
@@ -74,7 +75,7 @@ def run(kind: type[ServiceOptions], make: Callable[[Backend], Serving]) -> None:
         sys.exit(error_class(error).exit_code)
 
 
-async def _serve(options: ServiceOptions, make: Callable[[Backend], Serving]) -> None:
+async def _serve(options: Options, make: Callable[[Options, Backend], Serving]) -> None:
     async with stop_signals() as signals:
         try:
             await _serve_and_drain(options, make, signals)
@@ -83,7 +84,7 @@ async def _serve(options: ServiceOptions, make: Callable[[Backend], Serving]) ->
 
 
 async def _serve_and_drain(
-    options: ServiceOptions, make: Callable[[Backend], Serving], signals: Signals
+    options: Options, make: Callable[[Options, Backend], Serving], signals: Signals
 ) -> None:
     check_address(options.address)
     metrics = (
@@ -94,7 +95,7 @@ async def _serve_and_drain(
     try:
         with _wrong_input():
             backend = await _unless_stopped(asyncio.to_thread(_load_backend, options), signals)
-        await _serve_backend(options, make(backend), backend.engine, signals)
+        await _serve_backend(options, make(options, backend), backend.engine, signals)
         await asyncio.to_thread(backend.engine.close)
     finally:
         if metrics is not None:

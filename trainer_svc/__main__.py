@@ -29,14 +29,19 @@ class TrainerOptions(ServiceOptions):
     """host:port to listen on (port 0 takes a free one), or unix:/path/to/socket."""
     metrics_port: int = Field(default=9102, ge=0, le=65535)
     """HTTP port of the metrics; 0 for none."""
+    lease_seconds: float = Field(default=20.0, gt=0)
+    """Another trainer on the same store takes a training over if this one gives no sign of life for
+    so long."""
 
 
-def _make(backend: Backend) -> Serving:
+def _make(options: TrainerOptions, backend: Backend) -> Serving:
+    from trainer_svc.claims import Claims
     from trainer_svc.service import register  # loads torch: not for --help
     from trainer_svc.trainings import Trainings
 
     engine, store, adapters = backend.engine, backend.store, backend.adapters
-    trainings = Trainings(engine=engine, store=store, adapters=adapters)
+    claims = Claims(store, lease_seconds=options.lease_seconds)
+    trainings = Trainings(engine=engine, store=store, adapters=adapters, claims=claims)
 
     return Serving(
         partial(register, trainings=trainings, adapters=adapters),

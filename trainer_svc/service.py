@@ -14,8 +14,10 @@ from seal.rpc import validation
 from seal.rpc.convert import training_message
 from seal.rpc.engine_calls import Pace, sample
 from seal.v1 import common_pb2, trainer_pb2, trainer_pb2_grpc
+from trainer_svc.claims import Claim
 from trainer_svc.plan import TrainingLimits, parse_training
-from trainer_svc.trainings import StoredTraining, Trainings
+from trainer_svc.results import StoredTraining
+from trainer_svc.trainings import Trainings
 
 if TYPE_CHECKING:
     import grpc
@@ -74,7 +76,8 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
             return trainer_pb2.GetTrainingResponse(
                 progress=_ended(found.result), result=training_message(found.result)
             )
-        return trainer_pb2.GetTrainingResponse(progress=found.progress.value)
+        progress = found.progress if isinstance(found, Claim) else found.progress.value
+        return trainer_pb2.GetTrainingResponse(progress=progress)
 
     async def CancelTraining(
         self,

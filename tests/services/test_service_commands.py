@@ -208,6 +208,8 @@ def _trainer(
         "1",
         "--grace-seconds",
         "60",
+        "--lease-seconds",
+        "1",
     )
 
 

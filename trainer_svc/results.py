@@ -1,0 +1,110 @@
+"""The results of ended trainings in the artifact store, by request id; each is created once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from seal.engine import Adapter, TrainingResult
+from seal.records import Record, TrainingRecord
+from seal.rpc.convert import finite_or_zero
+from trainer_svc.checkpoints import discard_checkpoint
+from trainer_svc.plan import TrainingPlan, result_path
+from trainer_svc.publish import adapters_prefix, publish_adapter
+from trainer_svc.training import check_same_body
+
+if TYPE_CHECKING:
+    from seal.artifacts import ArtifactStore
+
+log = structlog.get_logger(__name__)
+
+UNSTORED_ADAPTERS = 64
+"""Trained adapters kept in memory because they could not be stored; the oldest leave first and
+would be trained again."""
+
+
+class StoredTraining(Record):
+    """An ended training as it is kept for retries."""
+
+    request_id: str
+    """Idempotency key."""
+    body_sha256: str
+    """Digest of the request that it belongs to."""
+    result: TrainingRecord
+    """How it ended."""
+
+
+class Results:
+    """What one service has trained. All methods but `unstored` block on the store."""
+
+    def __init__(self, store: ArtifactStore, save_adapter: Callable[[Adapter, Path], None]) -> None:
+        self._store, self._save_adapter = store, save_adapter
+        self._unstored: OrderedDict[tuple[str, str], tuple[str, TrainingResult]] = OrderedDict()
+
+    def find(self, run: str, request_id: str) -> StoredTraining | None:
+        """The ended training of a request id, if there is one."""
+        path = result_path(run, request_id)
+        return self._store.read_json(path, StoredTraining) if self._store.exists(path) else None
+
+    def earlier(self, plan: TrainingPlan) -> TrainingRecord | None:
+        """Result of an earlier life of this request.
+
+        None if there is none or its adapter has been deleted since. Raises Conflict if it belongs
+        to another body.
+        """
+        stored = self.find(plan.run, plan.request_id)
+        if stored is None:
+            return None
+        check_same_body(plan, stored.body_sha256)
+        adapter = stored.result.adapter
+        if adapter is not None and not self._store.exists(
+            f"{adapters_prefix(plan.run)}/{adapter.sha256}/manifest.json"
+        ):
+            log.warning(
+                "stored adapter is gone, training again",
+                run=plan.run,
+                request_id=plan.request_id,
+                adapter=adapter.sha256,
+            )
+            self._store.remove(plan.result_path)
+            return None
+        discard_checkpoint(self._store, plan)
+        return stored.result
+
+    def unstored(self, plan: TrainingPlan) -> TrainingResult | None:
+        """What was trained for this request, but could not be stored."""
+        body, trained = self._unstored.get((plan.run, plan.request_id), ("", None))
+        return trained if body == plan.body_sha256 else None
+
+    def keep(self, plan: TrainingPlan, trained: TrainingResult) -> TrainingRecord:
+        """Publish the adapter, then the result; gives the result that counts.
+
+        Another trainer may have been first. What cannot be stored stays in memory for a retry.
+        """
+        key = (plan.run, plan.request_id)
+        self._unstored[key] = (plan.body_sha256, trained)
+        while len(self._unstored) > UNSTORED_ADAPTERS:
+            self._unstored.popitem(last=False)
+        record = TrainingRecord(
+            outcome=trained.outcome,
+            adapter=None
+            if trained.adapter is None
+            else publish_adapter(self._store, plan.run, trained.adapter, self._save_adapter),
+            steps=trained.steps,
+            final_loss=finite_or_zero(trained.final_loss),
+            tokens=trained.tokens,
+            seconds=trained.seconds,
+            engine_seconds=trained.engine_seconds,
+        )
+        own = StoredTraining(
+            request_id=plan.request_id, body_sha256=plan.body_sha256, result=record
+        )
+        counted = self._store.create_json(plan.result_path, own)
+        self._unstored.pop(key, None)
+        discard_checkpoint(self._store, plan)
+        check_same_body(plan, counted.body_sha256)
+        return counted.result
