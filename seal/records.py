@@ -146,6 +146,8 @@ class ContextEditsRecord(Record):
     edits: tuple[EditRecord, ...]
     engine_seconds: float
     """This context's share of the engine's time."""
+    outcome: Outcome = Outcome.OK
+    """Why the context has no edits, if it has none: its k edits are empty then and not at fault."""
 
 
 class Stage(StrEnum):

@@ -1,9 +1,9 @@
 """The worker's clients of the three services: one call in, one record out.
 
-This is the one layer that retries. A call that fails with Transient or Exhausted is sent again,
-unchanged and under the same request_id, so that a retry attaches to the work that goes on;
-everything else is passed up at once. Every call has a deadline and every stream must speak now and
-then.
+A service that is away, or full, is waited for: a call that fails with Transient or Exhausted is
+sent again with jitter, unchanged and under the same request_id, so that it attaches to the work
+that goes on; everything else is passed up at once. Every call has a deadline and every stream must
+speak now and then.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import stamina
 from google.protobuf.message import Message
 from pydantic import Field
 
-from seal.errors import Internal, InvalidInput, Retryable, Transient
+from seal.errors import Internal, Retryable, Transient, UnfitItem
+from seal.outcomes import Outcome
 from seal.records import EvaluationRecord, TrainingRecord
 from seal.rpc.client import open_channel, rpc_errors
-from seal.rpc.convert import evaluation_record, training_record
+from seal.rpc.convert import OUTCOME_TO_WIRE, evaluation_record, training_record
 from seal.settings import Settings
 from seal.v1 import (
     evaluator_pb2,
@@ -69,8 +70,9 @@ class WorkerSettings(Settings):
     """Deadline of one call, waiting for a slot included."""
     silence_timeout_seconds: float = Field(default=300.0, gt=0)
     """A stream that says nothing for so long is given up and asked for again."""
-    call_attempts: int = Field(default=8, ge=1)
-    """How often a call is sent before its error is passed up."""
+    patience_seconds: float = Field(default=4 * 3600.0, gt=0)
+    """How long a call whose service is away or full is sent again before its error is passed up:
+    waiting is no attempt of the task."""
     retry_initial_seconds: float = Field(default=0.5, gt=0)
     """Pause before the second attempt; it doubles from there."""
     retry_max_seconds: float = Field(default=30.0, gt=0)
@@ -217,11 +219,12 @@ class ServiceClients:
         return await self._retried(once)
 
     def _sized(self, request: Request) -> Request:
-        """The request, if a service will take it."""
+        """The request, if a service will take it: its items are at fault if not."""
         if (size := request.ByteSize()) > (limit := self._settings.max_request_bytes):
-            message = f"{type(request).__name__} has {size} bytes, a service accepts {limit}"
-            raise InvalidInput(
-                message, remedy="shorten the documents, or keep fewer edits per context"
+            raise UnfitItem(
+                f"{type(request).__name__} has {size} bytes, a service accepts {limit}",
+                outcome=Outcome.TOO_LONG,
+                remedy="shorten the documents, or keep fewer edits per context",
             )
         return request
 
@@ -249,8 +252,8 @@ class ServiceClients:
         settings = self._settings
         retries = stamina.retry_context(
             on=_pause_before_retry,
-            attempts=settings.call_attempts,
-            timeout=None,
+            attempts=None,
+            timeout=settings.patience_seconds,
             wait_initial=settings.retry_initial_seconds,
             wait_max=settings.retry_max_seconds,
             wait_jitter=settings.retry_initial_seconds,
@@ -271,7 +274,7 @@ def _check_edits(
 ) -> None:
     """Refuse mixed up contexts or seeds, which would train the wrong thing and not show."""
     asked = [(context.context_id, list(context.seeds)) for context in request.contexts]
-    given = [(result.context_id, [edit.seed for edit in result.edits]) for result in results]
+    given = [(result.context_id, _seeds(request, result)) for result in results]
     if len(given) < len(asked) and given == asked[: len(given)]:
         raise Transient(
             f"generation {request.request_id} ended before its last context",
@@ -282,3 +285,22 @@ def _check_edits(
             f"generation {request.request_id} delivered other contexts or seeds than it was asked "
             "for"
         )
+
+
+def _seeds(
+    request: generator_pb2.GenerateEditsRequest, result: generator_pb2.ContextEdits
+) -> list[int]:
+    """The seeds of a context's edits; those that were asked for if its outcome is to have none."""
+    if not result.edits and result.outcome in _NO_EDITS:
+        return [
+            seed
+            for context in request.contexts
+            if context.context_id == result.context_id
+            for seed in context.seeds
+        ]
+    return [edit.seed for edit in result.edits]
+
+
+_NO_EDITS = frozenset(
+    wire for outcome, wire in OUTCOME_TO_WIRE.items() if outcome is not Outcome.OK
+)

@@ -1,8 +1,8 @@
 """One piece of work each: a baseline, the edits of some contexts, one inner loop, the retained set.
 
-Done, counted and committed. An outcome that is not a score (`invalid`, `diverged`, `ungraded`,
-`cancelled`) is a result like any other: it is recorded and not tried again. An error is not a
-result: it is passed up and nothing is recorded.
+Done, counted and committed. An outcome that is not a score is a result like any other: it is
+recorded and not tried again, and nobody but its item pays for it. An error is not a result: it is
+passed up and nothing is recorded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from controller_svc.worker.requests import LoopKey, Requests
 from controller_svc.worker.store import ShardClock, ShardStore, key_of
 from seal.domains import get_domain
 from seal.domains.base import Context, Domain, Example, Query
-from seal.errors import InvalidInput
+from seal.errors import InvalidInput, UnfitItem
 from seal.outcomes import Outcome
 from seal.records import (
     AdapterReference,
@@ -30,8 +30,8 @@ from seal.records import (
     InnerLoopRecord,
     TrainingRecord,
 )
-from seal.rpc.convert import chat_messages
-from seal.v1 import generator_pb2
+from seal.rpc.convert import OUTCOME_FROM_WIRE, OUTCOME_TO_WIRE, chat_messages
+from seal.v1 import evaluator_pb2, generator_pb2
 
 log = structlog.get_logger(__name__)
 
@@ -63,9 +63,7 @@ async def run_baseline(bench: Bench, context: Context) -> EvaluationRecord:
     key = key_of(context.context_id)
     async with bench.places:
         request = bench.requests.baseline(context)
-        record = await bench.clients.evaluate(
-            request, lambda done: bench.meter.evaluating(f"baseline/{key}", queries=done)
-        )
+        record = await _evaluate(bench, request, f"baseline/{key}")
         bench.meter.evaluating(f"baseline/{key}", queries=len(record.answers))
         return await _commit_baseline(bench, key, record)
 
@@ -84,9 +82,7 @@ async def run_retained(bench: Bench, queries: Sequence[Query]) -> EvaluationReco
     async def ask(part: int) -> EvaluationRecord:
         async with bench.places:
             request = bench.requests.retained_policy(part, parts[part])
-            return await bench.clients.evaluate(
-                request, lambda done: bench.meter.evaluating(f"retained/{part}", queries=done)
-            )
+            return await _evaluate(bench, request, f"retained/{part}")
 
     async with asyncio.TaskGroup() as group:
         asked = [group.create_task(ask(part)) for part in range(len(parts))]
@@ -113,18 +109,31 @@ def join_evaluations(parts: Sequence[EvaluationRecord]) -> EvaluationRecord:
 async def write_edits(
     bench: Bench, contexts: Sequence[Context], *, k: int
 ) -> list[ContextEditsRecord]:
-    """Let the policy write k edits for each context; parse and commit them."""
+    """Let the policy write k edits for each context; parse and commit them.
+
+    Contexts that one request cannot carry together are asked for in two.
+    """
     request = bench.requests.generate(contexts, k=k)
-    written = await bench.clients.generate(
-        request,
-        lambda edits, tokens: bench.meter.generating(
-            request.request_id, edits=edits, tokens=tokens
-        ),
-    )
+    try:
+        written = await bench.clients.generate(
+            request,
+            lambda edits, tokens: bench.meter.generating(
+                request.request_id, edits=edits, tokens=tokens
+            ),
+        )
+    except InvalidInput as error:
+        if (outcome := fault_of_item(error, "contexts")) is None:
+            raise
+        if len(contexts) > 1:
+            half = len(contexts) // 2
+            first = await write_edits(bench, contexts[:half], k=k)
+            return first + await write_edits(bench, contexts[half:], k=k)
+        log.warning("passage refused", context=contexts[0].context_id, reason=error.message)
+        written = (_no_edits(contexts[0], outcome),)
     tokens = sum(edit.tokens for result in written for edit in result.edits)
     bench.meter.generating(request.request_id, edits=k * len(contexts), tokens=tokens)
     records = [
-        _edits_record(bench, context, result)
+        _edits_record(bench, context, result, k)
         for context, result in zip(contexts, written, strict=True)
     ]
     committed = [
@@ -135,8 +144,11 @@ async def write_edits(
 
 
 def _edits_record(
-    bench: Bench, context: Context, written: generator_pb2.ContextEdits
+    bench: Bench, context: Context, written: generator_pb2.ContextEdits, k: int
 ) -> ContextEditsRecord:
+    outcome = OUTCOME_FROM_WIRE.get(written.outcome, Outcome.OK)
+    seeds = [bench.requests.sample_seed(context.context_id, candidate) for candidate in range(k)]
+    of_model = written.edits or [generator_pb2.Edit(seed=seed) for seed in seeds]
     edits = tuple(
         EditRecord(
             context_id=context.context_id,
@@ -148,9 +160,11 @@ def _edits_record(
             examples=tuple(
                 ExampleRecord(prompt=e.prompt, completion=e.completion)
                 for e in parse(bench, context, edit.text)
-            ),
+            )
+            if outcome is Outcome.OK
+            else (),
         )
-        for candidate, edit in enumerate(written.edits)
+        for candidate, edit in enumerate(of_model)
     )
     return ContextEditsRecord(
         context_id=context.context_id,
@@ -158,6 +172,7 @@ def _edits_record(
         messages=chat_messages(written.messages),
         edits=edits,
         engine_seconds=written.engine_seconds,
+        outcome=outcome,
     )
 
 
@@ -179,13 +194,15 @@ async def run_inner_loop(
     context: Context,
     examples: Sequence[Example],
     retained: Sequence[Query],
+    *,
+    without_examples: Outcome = Outcome.INVALID,
 ) -> InnerLoopRecord:
     """Train a fresh adapter on the examples and ask the adapted model; commit.
 
-    No example at all is outcome `invalid`.
+    `without_examples`: the outcome where there is none.
     """
     async with bench.places:
-        training = await _train(bench, key, examples) if examples else None
+        training, fault = await _train(bench, key, examples) if examples else (None, None)
         evaluation = (
             await _ask(bench, key, training.adapter, context, retained)
             if training and training.adapter
@@ -196,7 +213,7 @@ async def run_inner_loop(
             context_id=key.context_id,
             candidate=key.candidate,
             repeat=key.repeat,
-            outcome=_outcome(training, evaluation[0]),
+            outcome=fault or _outcome(training, evaluation[0], without_examples),
             training=training,
             evaluation=evaluation[0],
             retained=evaluation[1],
@@ -210,10 +227,12 @@ async def run_inner_loop(
     return record
 
 
-async def _train(bench: Bench, key: LoopKey, examples: Sequence[Example]) -> TrainingRecord | None:
-    """Train; None if the service refuses the examples that the policy wrote.
+async def _train(
+    bench: Bench, key: LoopKey, examples: Sequence[Example]
+) -> tuple[TrainingRecord | None, Outcome | None]:
+    """The training, or the outcome of examples that no service takes.
 
-    A refused bound or setting is an error.
+    A refused setting is an error.
     """
     request = bench.requests.train(key, examples)
     try:
@@ -224,18 +243,19 @@ async def _train(bench: Bench, key: LoopKey, examples: Sequence[Example]) -> Tra
             ),
         )
     except InvalidInput as error:
-        if key.kind != "edit" or not error.field.startswith("examples"):
+        if (outcome := fault_of_item(error, "examples")) is None:
             raise
         log.warning(
-            "edit refused",
+            "examples refused",
             context=key.context_id,
+            kind=key.kind,
             candidate=key.candidate,
             field=error.field,
             reason=error.message,
         )
-        return None
+        return None, outcome
     bench.meter.trained(request.request_id, steps=record.steps)
-    return record
+    return record, None
 
 
 async def _ask(
@@ -247,24 +267,68 @@ async def _ask(
 ) -> tuple[EvaluationRecord, EvaluationRecord | None]:
     """The adapted model on the context's queries and on its share of the retained set."""
     request = bench.requests.evaluate(key, adapter, context.queries)
-    reward = await bench.clients.evaluate(
-        request, lambda done: bench.meter.evaluating(request.request_id, queries=done)
-    )
-    bench.meter.evaluating(request.request_id, queries=len(reward.answers))
-    if not retained:
+    reward = await _evaluate(bench, request, request.request_id)
+    bench.meter.evaluating(request.request_id, queries=len(request.queries))
+    if not retained or reward.outcome in _NOT_ADAPTED:
         return reward, None
     again = bench.requests.retained(key, adapter, retained)
-    kept = await bench.clients.evaluate(
-        again, lambda done: bench.meter.evaluating(again.request_id, queries=done)
-    )
-    bench.meter.evaluating(again.request_id, queries=len(kept.answers))
+    kept = await _evaluate(bench, again, again.request_id)
+    bench.meter.evaluating(again.request_id, queries=len(again.queries))
     return reward, kept
 
 
-def _outcome(training: TrainingRecord | None, evaluation: EvaluationRecord | None) -> Outcome:
+_NOT_ADAPTED = (Outcome.INERT, Outcome.DIVERGED, Outcome.REFUSED)
+"""The adapted model itself is of no use: what it says of other passages means nothing."""
+
+
+async def _evaluate(
+    bench: Bench, request: evaluator_pb2.EvaluateRequest, key: str
+) -> EvaluationRecord:
+    """One evaluation; queries that no service takes have no answers, and their outcome says why."""
+    try:
+        return await bench.clients.evaluate(
+            request, lambda done: bench.meter.evaluating(key, queries=done)
+        )
+    except InvalidInput as error:
+        if (outcome := fault_of_item(error, "queries")) is None:
+            raise
+        log.warning("queries refused", request=request.request_id, reason=error.message)
+        return EvaluationRecord(
+            outcome=outcome,
+            reward=None,
+            answers=(),
+            ungraded=len(request.queries),
+            max_logit_difference=0.0,
+            tokens=0,
+            engine_seconds=0.0,
+        )
+
+
+def fault_of_item(error: InvalidInput, items: str) -> Outcome | None:
+    """The outcome of the item whose own content a refusal is about; None for any other refusal.
+
+    `items`: the request's field that holds them. What stands in it was made by the model or read
+    from the data and has passed their bounds, so that only its size can be refused.
+    """
+    if isinstance(error, UnfitItem):
+        return error.outcome
+    return Outcome.TOO_LONG if error.field.startswith(items) else None
+
+
+def _no_edits(context: Context, outcome: Outcome) -> generator_pb2.ContextEdits:
+    return generator_pb2.ContextEdits(
+        context_id=context.context_id, outcome=OUTCOME_TO_WIRE[outcome]
+    )
+
+
+def _outcome(
+    training: TrainingRecord | None,
+    evaluation: EvaluationRecord | None,
+    without_examples: Outcome,
+) -> Outcome:
     """How the inner loop ended: where it stopped being valid."""
     if training is None:
-        return Outcome.INVALID
+        return without_examples
     if evaluation is None:
         return training.outcome
     return evaluation.outcome

@@ -25,6 +25,7 @@ from controller_svc.worker.loops import (
 from controller_svc.worker.requests import NOTHING_RETAINED, LoopKey, RetainedSet
 from controller_svc.worker.store import key_of
 from seal.domains.base import Context, Example, Query
+from seal.outcomes import Outcome
 from seal.records import (
     ContextEditsRecord,
     ContextRecord,
@@ -235,7 +236,16 @@ class _Shard:
         examples: tuple[Example, ...],
         retained: tuple[Query, ...],
     ) -> None:
-        self.loops[key.file] = await run_inner_loop(self.bench, key, context, examples, retained)
+        edits = self.edits.get(key_of(context.context_id)) if key.kind == "edit" else None
+        fault = edits is not None and edits.outcome is not Outcome.OK
+        self.loops[key.file] = await run_inner_loop(
+            self.bench,
+            key,
+            context,
+            examples,
+            retained,
+            without_examples=edits.outcome if edits and fault else Outcome.INVALID,
+        )
 
     def _window(self, index: int, candidate: int, repeat: int) -> tuple[Query, ...]:
         """Retained questions of one adapted model, the same in every round.

@@ -115,7 +115,7 @@ def shared_repeats(record: ContextRecord) -> ContextRecord:
 def _outcome(edit: EditRecord, loops: Sequence[InnerLoopRecord]) -> Outcome:
     """Ok if any repeat is; else how the first one ended."""
     if not edit.examples:
-        return Outcome.INVALID
+        return loops[0].outcome if loops else Outcome.INVALID
     outcomes = [loop.outcome for loop in loops] or [Outcome.UNGRADED]
     return Outcome.OK if Outcome.OK in outcomes else outcomes[0]
 

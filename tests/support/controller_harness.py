@@ -33,7 +33,10 @@ from seal.settings import (
 )
 
 IMPATIENT = WorkerSettings(
-    retry_initial_seconds=0.001, retry_max_seconds=0.002, call_attempts=3, call_timeout_seconds=20
+    retry_initial_seconds=0.001,
+    retry_max_seconds=0.002,
+    patience_seconds=20.0,
+    call_timeout_seconds=20,
 )
 RUN = "demo"
 """Name of the run."""

@@ -21,6 +21,8 @@ from tempfile import TemporaryDirectory
 import grpc.aio
 
 from controller_svc.worker.task import ServiceAddresses
+from seal.outcomes import Outcome
+from seal.rpc.convert import OUTCOME_TO_WIRE
 from seal.settings import RunSpec
 from seal.v1 import (
     common_pb2,
@@ -63,6 +65,8 @@ class Fakes:
     """Append-only file: one line `pid kind request_id` per executed call."""
     fail: Callable[[str, str, int], grpc.StatusCode | None] = lambda kind, request_id, call: None
     """(kind, request_id, number of this call of that id, from 0) -> a status to fail with."""
+    outcome: Callable[[str, str], Outcome | None] = lambda kind, name: None
+    """(kind, request id, or for an edit the context's title) -> an outcome in place of a result."""
     delay_seconds: float = 0.0
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How often each (kind, request_id) was asked for."""
@@ -121,6 +125,12 @@ class FakeGenerator(generator_pb2_grpc.GeneratorServiceServicer):
         yield generator_pb2.GenerateEditsResponse(progress=progress)
         self._fakes.executed("generate", request.request_id)
         for item in request.contexts:
+            if (outcome := self._fakes.outcome("generate", item.title)) is not None:
+                none = generator_pb2.ContextEdits(
+                    context_id=item.context_id, outcome=OUTCOME_TO_WIRE[outcome]
+                )
+                yield generator_pb2.GenerateEditsResponse(context_edits=none)
+                continue
             edits = [_edit(request, item, seed) for seed in item.seeds]
             result = generator_pb2.ContextEdits(
                 context_id=item.context_id,
@@ -171,6 +181,10 @@ class FakeTrainer(trainer_pb2_grpc.TrainerServiceServicer):
                 )
                 yield trainer_pb2.TrainAdapterResponse(progress=progress)
             self._fakes.executed("train", request.request_id)
+            if (outcome := self._fakes.outcome("train", request.request_id)) is not None:
+                refused = trainer_pb2.TrainingResult(outcome=OUTCOME_TO_WIRE[outcome])
+                yield trainer_pb2.TrainAdapterResponse(result=refused)
+                return
             yield trainer_pb2.TrainAdapterResponse(result=_training(request, steps))
         finally:
             self._fakes.running -= 1
@@ -226,6 +240,9 @@ class FakeEvaluator(evaluator_pb2_grpc.EvaluatorServiceServicer):
         yield evaluator_pb2.EvaluateResponse(progress=progress)
         self._fakes.executed("evaluate", request.request_id)
         answers = [_answer(request, query) for query in request.queries]
+        if (outcome := self._fakes.outcome("evaluate", request.request_id)) is not None:
+            yield evaluator_pb2.EvaluateResponse(result=_without_score(answers, outcome))
+            return
         scores = [answer.score for answer in answers if answer.outcome == common_pb2.OUTCOME_OK]
         yield evaluator_pb2.EvaluateResponse(
             result=evaluator_pb2.EvaluationResult(
@@ -256,6 +273,15 @@ def _answer(
         f1=right,
         logprob=-1.0 - chance("logprob", *seen),
     )
+
+
+def _without_score(
+    answers: list[evaluator_pb2.GradedAnswer], outcome: Outcome
+) -> evaluator_pb2.EvaluationResult:
+    wire = OUTCOME_TO_WIRE[outcome]
+    for answer in answers:
+        answer.outcome = wire
+    return evaluator_pb2.EvaluationResult(outcome=wire, answers=answers, ungraded=len(answers))
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import grpc
@@ -15,8 +16,17 @@ from controller_svc.worker.progress import TaskProgress
 from controller_svc.worker.task import principal_error
 from seal.errors import Internal, InvalidInput, PreconditionFailed, SealError, Transient
 from seal.outcomes import Outcome
-from seal.settings import EditSettings, InnerLoopSettings, ValidationSettings
+from seal.settings import EditSettings, InnerLoopSettings, RunSpec, ValidationSettings
 from seal.v1 import evaluator_pb2, generator_pb2, trainer_pb2
+
+QUESTION = [{"question": "What is the tome about?", "answer": "the past"}]
+
+
+def add_passage(spec: RunSpec, title: str, text: str) -> None:
+    """One more training passage."""
+    row = {"title": title, "context": text, "questions": QUESTION}
+    with Path(spec.data.train).open("a") as data:
+        data.write(json.dumps(row) + "\n")
 
 
 def failing(kind: str, part: str, code: grpc.StatusCode, *, calls: int = 10**9) -> Fakes:
@@ -61,17 +71,25 @@ async def test_a_transient_error_is_tried_again_with_the_same_request(
         assert sum(summary.outcomes.values()) == 18
 
 
-async def test_a_call_that_fails_as_often_as_it_may_is_a_transient_error_of_the_task(
+async def test_a_service_that_stays_away_longer_than_patience_is_a_transient_error_of_the_task(
     tmp_path: Path,
 ) -> None:
-    async with workplace(
-        tmp_path, fakes=failing("generate", "", grpc.StatusCode.UNAVAILABLE)
-    ) as place:
+    settings = IMPATIENT.model_copy(update={"patience_seconds": 0.05})
+    fakes = failing("generate", "", grpc.StatusCode.UNAVAILABLE)
+    async with workplace(tmp_path, fakes=fakes, settings=settings) as place:
         with pytest.raises(Transient):
             await place.run(Stage.ROLLOUT, round=1)
-        assert (
-            place.fakes.calls[("generate", place.asked("generate")[0])] == IMPATIENT.call_attempts
-        )
+        assert place.fakes.calls[("generate", place.asked("generate")[0])] > 3
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE])
+async def test_a_full_queue_or_an_absent_service_is_waited_for_and_costs_no_attempt(
+    tmp_path: Path, code: grpc.StatusCode
+) -> None:
+    async with workplace(tmp_path, fakes=failing("train", "", code, calls=12)) as place:
+        summary = await place.run(Stage.ROLLOUT, round=1)
+        assert {place.fakes.calls[("train", name)] for name in place.asked("train")} == {13}
+    assert sum(summary.outcomes.values()) == 18
 
 
 async def test_of_several_errors_the_permanent_one_decides() -> None:
@@ -82,20 +100,74 @@ async def test_of_several_errors_the_permanent_one_decides() -> None:
 
 
 async def test_a_silent_stream_is_given_up_as_transient(tmp_path: Path) -> None:
-    settings = IMPATIENT.model_copy(update={"silence_timeout_seconds": 0.05, "call_attempts": 1})
+    settings = IMPATIENT.model_copy(
+        update={"silence_timeout_seconds": 0.05, "patience_seconds": 0.01}
+    )
     async with workplace(tmp_path, fakes=Fakes(delay_seconds=5), settings=settings) as place:
         with pytest.raises(Transient, match=r"said nothing for 0\.05 s"):
             await place.run(Stage.ROLLOUT, round=1)
 
 
-async def test_a_request_larger_than_a_service_accepts_is_refused_before_it_is_sent(
+async def test_a_passage_too_large_for_a_request_is_too_long_and_the_others_go_on(
     tmp_path: Path,
 ) -> None:
-    settings = IMPATIENT.model_copy(update={"max_request_bytes": 100})
-    async with workplace(tmp_path, settings=settings) as place:
-        with pytest.raises(InvalidInput, match="a service accepts 100"):
-            await place.run(Stage.ROLLOUT, round=1)
-        assert place.fakes.calls == {}
+    spec = small_spec(tmp_path)
+    add_passage(spec, "Tome", "Long ago. " * 400)
+    settings = IMPATIENT.model_copy(update={"max_request_bytes": 3000})
+    async with workplace(tmp_path, settings=settings, spec=spec) as place:
+        summary = await place.run(Stage.ROLLOUT, round=1)
+        records = {record.title: record for record in await place.records(Stage.ROLLOUT, round=1)}
+    tome = records.pop("Tome")
+    assert {loop.outcome for loop in tome.inner_loops} == {Outcome.TOO_LONG}
+    assert len(tome.edits) == 3 and tome.baseline.reward is not None
+    assert summary.outcomes["too_long"] == 6
+    others = {loop.outcome for record in records.values() for loop in record.inner_loops}
+    assert Outcome.OK in others and Outcome.TOO_LONG not in others
+
+
+async def test_a_passage_that_the_generator_finds_at_fault_has_its_outcome_and_its_edits_have_not(
+    tmp_path: Path,
+) -> None:
+    fakes = Fakes(
+        outcome=lambda kind, name: (
+            Outcome.TOO_LONG if kind == "generate" and name == "Tower 1" else None
+        )
+    )
+    async with workplace(tmp_path, fakes=fakes) as place:
+        summary = await place.run(Stage.ROLLOUT, round=1)
+        records = {record.title: record for record in await place.records(Stage.ROLLOUT, round=1)}
+        trained = {name.split("/")[4].rsplit("-", 1)[0] for name in place.asked("train")}
+    (candidates,) = {len(record.edits) for record in records.values()}
+    assert candidates == 3
+    assert [loop.outcome for loop in records["Tower 1"].inner_loops] == [Outcome.TOO_LONG] * 6
+    assert summary.outcomes["too_long"] == 6
+    assert trained == {"tower-0", "tower-2"}
+
+
+@pytest.mark.parametrize("outcome", [Outcome.TOO_LONG, Outcome.REFUSED, Outcome.INERT])
+async def test_a_training_at_fault_is_that_inner_loops_outcome_and_is_not_evaluated(
+    tmp_path: Path, outcome: Outcome
+) -> None:
+    fakes = Fakes(outcome=lambda kind, name: outcome if kind == "train" else None)
+    async with workplace(tmp_path, fakes=fakes) as place:
+        summary = await place.run(Stage.VALIDATE, round=0)
+        assert not [name for name in place.asked("evaluate") if "/passage/" in name]
+    assert summary.outcomes[outcome] >= 4
+    assert set(summary.outcomes) <= {outcome, "invalid"}
+    assert "passage" not in summary.scores
+
+
+@pytest.mark.parametrize("outcome", [Outcome.INERT, Outcome.DIVERGED, Outcome.TOO_LONG])
+async def test_an_evaluation_at_fault_is_that_inner_loops_outcome_and_in_no_mean(
+    tmp_path: Path, outcome: Outcome
+) -> None:
+    fakes = Fakes(
+        outcome=lambda kind, name: outcome if kind == "evaluate" and "/edit/" in name else None
+    )
+    async with workplace(tmp_path, fakes=fakes) as place:
+        summary = await place.run(Stage.VALIDATE, round=0)
+    assert summary.outcomes[outcome] > 0
+    assert "edit" not in summary.scores and "passage" in summary.scores
 
 
 async def test_a_generator_that_mixes_up_seeds_is_a_defect_and_nothing_is_trained(
@@ -163,7 +235,7 @@ async def test_a_missing_score_is_missing_and_never_zero(
     assert summary.outcomes["ungraded"] > 0 and "ok" not in summary.outcomes
 
 
-async def test_examples_that_the_trainer_refuses_make_an_edit_invalid_but_are_an_error_elsewhere(
+async def test_examples_that_no_trainer_takes_are_too_long_and_a_refused_setting_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(field: str) -> None:
@@ -179,9 +251,9 @@ async def test_examples_that_the_trainer_refuses_make_an_edit_invalid_but_are_an
             await place.run(Stage.ROLLOUT, round=1)
         refuse("examples[3]")
         summary = await place.run(Stage.ROLLOUT, round=1)
-        assert summary.outcomes == {"invalid": 18}
-        with pytest.raises(InvalidInput):
-            await place.run(Stage.VALIDATE, round=0)
+        assert summary.outcomes == {"too_long": 18}
+        bounds = await place.run(Stage.VALIDATE, round=0)
+        assert bounds.outcomes["too_long"] >= 4
 
 
 async def test_a_finished_shard_is_not_touched_again(tmp_path: Path) -> None:
