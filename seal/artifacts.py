@@ -13,6 +13,7 @@ address, and nothing that is addressed ever changes. All calls block; in async c
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel, ValidationError
 
-from seal.errors import Internal, InvalidInput
+from seal.errors import Internal, InvalidInput, PreconditionFailed
 from seal.files import TEMPORARY_PREFIX, cache_directory
 from seal.manifest import check_file_names
 from seal.object_storage import ObjectStorage
@@ -63,6 +64,23 @@ class ArtifactStore:
             self._storage = ObjectStorage(
                 scheme, path, cache=(cache_dir or cache_directory()) / "adapters"
             )
+
+    def check(self) -> None:
+        """Prove that files can be created, read and deleted here, and are never created twice.
+
+        For the start of what will cost something. Raises PreconditionFailed if the store replaces
+        what it should only create, as some that speak S3 do, and what all other calls raise.
+        """
+        path = f"probe-{secrets.token_hex(8)}"
+        try:
+            created = [self._storage.create(path, content) for content in (b"first", b"second")]
+            if created != [True, False] or self._storage.read(path) != b"first":
+                raise PreconditionFailed(
+                    f"{self.root_uri} replaces files that exist where it is asked to create them",
+                    remedy="use a store with conditional puts (If-None-Match), or a volume",
+                )
+        finally:
+            self._storage.remove(path)
 
     @property
     def root_uri(self) -> str:

@@ -32,6 +32,7 @@ from seal.errors import (
     Transient,
 )
 from seal.files import (
+    CACHE_REMEDY,
     DISK_RETRY_SECONDS,
     exclusive,
     file_errors,
@@ -117,6 +118,7 @@ def ensure_embedded(
     with exclusive(
         final.parent / "lock",
         on_wait=lambda: progress("waiting for another process that prepares it", 0, 0),
+        denied=CACHE_REMEDY,
     ):
         if force or not final.is_dir():
             _make(model, final, downloads=cache / "downloads", offline=offline, progress=progress)
@@ -144,7 +146,7 @@ def _make(
     model: EmbeddedModel, final: Path, *, downloads: Path, offline: bool, progress: Progress
 ) -> None:
     temporary = temporary_sibling(final)
-    with file_errors(final):
+    with file_errors(final, denied=CACHE_REMEDY):
         remove_leftovers(
             final.parent, older_than_seconds=0.0
         )  # we hold the lock, so whoever made them is dead

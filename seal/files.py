@@ -258,13 +258,19 @@ def remove_leftovers(directory: Path, *, older_than_seconds: float) -> int:
 
 
 @contextmanager
-def exclusive(lock_file: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+def exclusive(
+    lock_file: Path,
+    *,
+    on_wait: Callable[[], None] | None = None,
+    denied: str = ACCESS_REMEDY,
+) -> Iterator[None]:
     """Hold a lock between processes for the length of the block.
 
-    The kernel frees it when its holder dies, however it dies.
+    The kernel frees it when its holder dies, however it dies. `denied` is what to do if this user
+    may not write it.
     """
     lock = FileLock(lock_file)
-    with file_errors(lock_file):
+    with file_errors(lock_file, denied=denied):
         lock_file.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import fsspec
 import pytest
 
 from seal.artifacts import ArtifactStore
+from seal.embedded import EMBEDDED_MODELS, ensure_embedded
 from seal.errors import Exhausted, PreconditionFailed
 from seal.files import cache_directory
 from seal.object_storage import ObjectStorage
@@ -105,21 +107,43 @@ def test_what_a_killed_download_left_is_removed_when_it_is_old(
     assert [entry.name for entry in (tmp_path / "cache").glob(".tmp-*")] == [".tmp-young"]
 
 
-def test_a_cache_that_cannot_be_written_names_its_variable(
-    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = ArtifactStore("memory://read-only/seal", cache_dir=tmp_path / "cache")
-    reference = store.publish_directory(adapter, "a")
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Make the file systems read-only, as a pod's root is."""
 
     def refuse(self: Path, *args: object, **options: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system", str(self))
 
-    monkeypatch.setattr(Path, "mkdir", refuse)
+    return lambda: monkeypatch.setattr(Path, "mkdir", refuse)
+
+
+def test_a_cache_that_cannot_be_written_names_its_variable(
+    adapter: Path, tmp_path: Path, read_only: Callable[[], None]
+) -> None:
+    store = ArtifactStore("memory://read-only/seal", cache_dir=tmp_path / "cache")
+    reference = store.publish_directory(adapter, "a")
+
+    read_only()
     with (
         pytest.raises(PreconditionFailed, match="cache/adapters") as caught,
         store.fetch_directory(reference),
     ):
         pass
+    assert "set SEAL_CACHE" in caught.value.remedy
+
+
+def test_a_model_cache_that_cannot_be_written_names_its_variable(
+    tmp_path: Path, read_only: Callable[[], None]
+) -> None:
+    read_only()
+    with pytest.raises(PreconditionFailed, match="no permission") as caught:
+        ensure_embedded(
+            EMBEDDED_MODELS["smollm2-135m"],
+            cache=tmp_path / "cache",
+            offline=True,
+            force=False,
+            progress=lambda *_: None,
+        )
     assert "set SEAL_CACHE" in caught.value.remedy
 
 

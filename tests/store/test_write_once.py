@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from seal.artifacts import ArtifactStore
 from seal.errors import Exhausted, PreconditionFailed
+from seal.storage import LocalStorage
 
 WRITERS = 8
 
@@ -103,3 +104,23 @@ def test_a_full_disk_leaves_nothing_half_created(
         local.create_bytes("a", b"whole")
     assert local.create_bytes("a", b"whole") == b"whole"
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["a"]
+
+
+def test_a_store_is_checked_without_a_trace(store: ArtifactStore) -> None:
+    store.check()
+    assert store.list() == ()
+
+
+def test_a_store_that_replaces_what_it_should_create_is_refused(
+    local: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(self: LocalStorage, path: str, content: bytes) -> bool:
+        """A server that knows no conditional put and ignores the condition."""
+        self.write(path, content)
+        return True
+
+    monkeypatch.setattr(LocalStorage, "create", put)
+    with pytest.raises(PreconditionFailed, match="replaces files that exist") as caught:
+        local.check()
+    assert "If-None-Match" in caught.value.remedy
+    assert local.list() == ()
