@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast, get_args
 
+from seal.bases import BaseReference
 from seal.domains import get_domain
 from seal.domains.base import Domain, Query
 from seal.limits import (
@@ -20,7 +21,7 @@ from seal.limits import (
 )
 from seal.records import AdapterReference
 from seal.rpc import validation
-from seal.rpc.convert import adapter_reference
+from seal.rpc.convert import adapter_reference, base_reference
 from seal.settings import GraderName, QuestionFormat
 from seal.v1 import evaluator_pb2
 
@@ -55,7 +56,7 @@ class EvaluationPlan:
     """One checked request."""
 
     run: str
-    base_model: str
+    base: BaseReference
     policy: AdapterReference | None
     adapter: AdapterReference | None
     domain: Domain
@@ -79,11 +80,7 @@ def parse_evaluation(
     )
     return EvaluationPlan(
         run=validation.run_name(request.run),
-        base_model=validation.identifier(
-            request.policy.base_model,
-            field="policy.base_model",
-            remedy="name the base model of the run",
-        ),
+        base=base_reference(request.policy),
         policy=adapter_reference(request.policy.adapter, field="policy.adapter")
         if request.policy.HasField("adapter")
         else None,

@@ -59,7 +59,7 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         A cancelled call or a passed deadline stops the work; a retry does it again.
         """
         plan = parse_evaluation(request, limits=EvaluationLimits())
-        self._adapters.check_base_model(plan.base_model)
+        self._adapters.check_base(plan.base)
         adapters = await self._fetch(plan)
         progress = Newest(_progress(common_pb2.TASK_STATE_QUEUED, 0, plan))
 

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast, get_args
 
+from seal.bases import BaseReference
 from seal.domains import get_domain
 from seal.domains.base import Domain
 from seal.limits import MAX_PASSAGE_CHARACTERS, MAX_TITLE_CHARACTERS
 from seal.records import AdapterReference
 from seal.rpc import validation
-from seal.rpc.convert import adapter_reference
+from seal.rpc.convert import adapter_reference, base_reference
 from seal.settings import PromptFamily, PromptFormat
 from seal.v1 import generator_pb2
 
@@ -52,7 +53,7 @@ class GenerationPlan:
     """One checked request."""
 
     run: str
-    base_model: str
+    base: BaseReference
     policy: AdapterReference | None
     domain: Domain
     family: PromptFamily
@@ -86,11 +87,7 @@ def parse_generation(
         )
     return GenerationPlan(
         run=validation.run_name(request.run),
-        base_model=validation.identifier(
-            request.policy.base_model,
-            field="policy.base_model",
-            remedy="name the base model of the run",
-        ),
+        base=base_reference(request.policy),
         policy=adapter_reference(request.policy.adapter, field="policy.adapter")
         if request.policy.HasField("adapter")
         else None,

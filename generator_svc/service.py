@@ -69,7 +69,7 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
         A cancelled call or a passed deadline stops the work; a retry gives the same edits.
         """
         plan = parse_generation(request, limits=GenerationLimits())
-        self._adapters.check_base_model(plan.base_model)
+        self._adapters.check_base(plan.base)
         policy = (
             None
             if plan.policy is None

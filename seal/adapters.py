@@ -19,6 +19,7 @@ from seal.records import AdapterReference
 
 if TYPE_CHECKING:
     from seal.artifacts import ArtifactStore
+    from seal.bases import BaseReference
 
 
 class AdapterCache:
@@ -28,16 +29,16 @@ class AdapterCache:
         self,
         store: ArtifactStore,
         *,
-        base_model: str,
+        base: BaseReference,
         capacity: int = 16,
         load: Callable[[Path], Adapter] = load_adapter,
     ) -> None:
-        """`base_model`: the engine's name; adapters of another are refused.
+        """`base`: the engine's base model; adapters of another are refused.
 
         `capacity`: adapters kept. `load` reads a PEFT directory.
         """
         self._store = store
-        self.base_model = base_model
+        self.base = base
         self._capacity = capacity
         self._load = load
         self._loads: OrderedDict[str, asyncio.Task[Adapter]] = OrderedDict()
@@ -49,26 +50,37 @@ class AdapterCache:
         and the reader raise.
         """
         adapter = await asyncio.shield(self._loading(reference))
-        if adapter.base_model != self.base_model:
+        if not adapter.base.same_as(self.base):
             raise InvalidInput(
                 f"{field}: adapter {reference.sha256[:12]} was trained on base model "
-                f"{adapter.base_model!r}, "
-                f"this service has loaded {self.base_model!r}",
+                f"{adapter.base}, this service has loaded {self.base}",
                 field=field,
-                remedy=f"use an adapter trained on {self.base_model!r}, or call a service that "
-                f"has loaded {adapter.base_model!r}",
+                remedy=f"use an adapter trained on {self.base.name!r}, or call a service that has "
+                f"loaded {adapter.base.name!r}",
             )
         return adapter
 
-    def check_base_model(self, name: str, *, field: str = "policy.base_model") -> None:
-        """Raise InvalidInput naming both bases if `name` is not the loaded base model."""
-        if name != self.base_model:
+    def check_base(self, asked: BaseReference) -> None:
+        """Raise InvalidInput naming both bases if `asked` is not the loaded one.
+
+        A digest is compared where it is given; then the name is for people.
+        """
+        if asked.same_as(self.base):
+            return
+        if asked.sha256 and self.base.sha256:
             raise InvalidInput(
-                f"{field}: asked for base model {name!r}, this service has loaded "
-                f"{self.base_model!r}",
-                field=field,
-                remedy=f"ask for {self.base_model!r}, or call a service that has loaded {name!r}",
+                f"policy.base_sha256: asked for base model {asked.name!r} with weights "
+                f"{asked.sha256}, this service has loaded {self.base.name!r} with weights "
+                f"{self.base.sha256}",
+                field="policy.base_sha256",
+                remedy="call a service that has loaded these weights",
             )
+        raise InvalidInput(
+            f"policy.base_model: asked for base model {asked.name!r}, this service has loaded "
+            f"{self.base.name!r}",
+            field="policy.base_model",
+            remedy=f"ask for {self.base.name!r}, or call a service that has loaded {asked.name!r}",
+        )
 
     def _loading(self, reference: AdapterReference) -> asyncio.Task[Adapter]:
         digest = reference.sha256

@@ -140,8 +140,10 @@ def _load_backend(options: ServiceOptions) -> Backend:
         device=options.device,
         dtype=options.dtype,
     )
-    engine = Engine.load(model.path, name=options.model, settings=options.part(EngineSettings))
-    return Backend(engine, store, AdapterCache(store, base_model=engine.name))
+    engine = Engine.load(
+        model.path, name=options.model, settings=options.part(EngineSettings), base=model.base
+    )
+    return Backend(engine, store, AdapterCache(store, base=engine.base))
 
 
 async def _unless_stopped(work: Coroutine[Any, Any, Value], signals: Signals) -> Value:

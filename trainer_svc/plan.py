@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from seal.bases import BaseReference
 from seal.prompts import Prompt
 from seal.records import AdapterReference
 from seal.rpc import validation
-from seal.rpc.convert import adapter_reference, chat_messages
+from seal.rpc.convert import adapter_reference, base_reference, chat_messages
 from seal.settings import LoraSettings, OptimizerSettings
 from seal.v1 import trainer_pb2
 
@@ -43,7 +44,7 @@ class TrainingPlan:
     body_sha256: str
     """Digest of all that decides the result: the request without its id, its checkpoints and the
     URI of the policy, whose digest says what it is."""
-    base_model: str
+    base: BaseReference
     policy: AdapterReference | None
     examples: tuple[tuple[str | Prompt, str], ...]
     """(prompt, completion) pairs; a chat's turns are in a `Prompt`."""
@@ -80,11 +81,7 @@ def parse_training(
 ) -> TrainingPlan:
     """Check a request. Raises InvalidInput naming the field."""
     request_id, run = validation.request_id(request.request_id), validation.run_name(request.run)
-    base_model = validation.identifier(
-        request.policy.base_model,
-        field="policy.base_model",
-        remedy="name the base model of the run",
-    )
+    base = base_reference(request.policy)
     policy = (
         adapter_reference(request.policy.adapter, field="policy.adapter")
         if request.policy.HasField("adapter")
@@ -110,7 +107,7 @@ def parse_training(
         request_id=request_id,
         run=run,
         body_sha256=body_digest(request),
-        base_model=base_model,
+        base=base,
         policy=policy,
         examples=examples,
         lora=lora,
@@ -138,6 +135,8 @@ def body_digest(request: trainer_pb2.TrainAdapterRequest) -> str:
     body.ClearField("checkpoint_every_seconds")
     if body.policy.HasField("adapter"):
         body.policy.adapter.ClearField("path")
+    if body.policy.base_sha256:
+        body.policy.ClearField("base_model")
     return hashlib.sha256(body.SerializeToString(deterministic=True)).hexdigest()
 
 

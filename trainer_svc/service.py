@@ -55,7 +55,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         The client may leave: the training goes on.
         """
         plan = parse_training(request, limits=TrainingLimits())
-        self._adapters.check_base_model(plan.base_model)
+        self._adapters.check_base(plan.base)
         training = self._trainings.attach(plan, time_left=context.time_remaining())
         async for progress in sample(
             training.progress, training.task, pace=self._pace, alive=self._trainings.alive

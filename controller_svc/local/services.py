@@ -69,7 +69,7 @@ async def local_services(
     )
     resolved = await asyncio.to_thread(resolve)
     loaded = await asyncio.to_thread(
-        partial(Engine.load, resolved.path, name=model, settings=engine)
+        partial(Engine.load, resolved.path, name=model, settings=engine, base=resolved.base)
     )
     log.info("engine loaded", model=resolved.name, device=engine.device, slots=engine.slots)
     try:
@@ -83,7 +83,7 @@ async def local_services(
 async def serve_engine(engine: Engine, *, root: str | Path) -> AsyncIterator[ServiceAddresses]:
     """The three services over an engine that the caller owns."""
     store = ArtifactStore(str(root))
-    adapters = AdapterCache(store, base_model=engine.name)
+    adapters = AdapterCache(store, base=engine.base)
     trainings = Trainings(engine=engine, store=store, adapters=adapters)
     with tempfile.TemporaryDirectory(prefix="seal-") as directory:
         server = await start_server(

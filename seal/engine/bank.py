@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
+from seal.bases import BaseReference
 from seal.engine.linear import Factors
 from seal.engine.peft_format import Adapter, LoraPair
 from seal.errors import InvalidInput
@@ -95,7 +96,7 @@ class SlotShape:
         self,
         row_P: torch.Tensor,
         *,
-        base_model: str,
+        base: BaseReference,
         rank: int,
         alpha: float,
         targets: Sequence[str],
@@ -110,7 +111,7 @@ class SlotShape:
                     a[0, :rank].to("cpu", dtype, copy=True),
                     b[0, :, :rank].to("cpu", dtype, copy=True).contiguous(),
                 )
-        return Adapter(base_model, rank, alpha, pairs)
+        return Adapter(base, rank, alpha, pairs)
 
     def write(self, row_P: torch.Tensor, adapter: Adapter) -> None:
         """Copy an adapter into a slot.

@@ -138,7 +138,7 @@ def fingerprint_of(
     }
     described = {
         "format": FORMAT,
-        "base_model": model.name,
+        "base": model.base.sha256 or model.name,
         "dtype": str(model.dtype),
         "layers": {
             name: (size.in_features, size.out_features) for name, size in model.layers.items()

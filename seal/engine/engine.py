@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 import torch
 
+from seal.bases import BaseReference
 from seal.engine.allocator import keep_freed_memory
 from seal.engine.available import usable_bytes
 from seal.engine.budget import MIB, BatchLimits, MemoryBudget
@@ -136,8 +137,17 @@ class Engine:
         return self._budget.at_start
 
     @classmethod
-    def load(cls, directory: Path, *, name: str, settings: EngineSettings) -> Engine:
+    def load(
+        cls,
+        directory: Path,
+        *,
+        name: str,
+        settings: EngineSettings,
+        base: BaseReference | None = None,
+    ) -> Engine:
         """Load a transformers directory and start the engine.
+
+        `base`: what adapters and requests call the model; None: its name alone.
 
         From then on only the engine's thread computes in parallel. Raises InvalidInput for an
         unsupported model or device, and for a setting that does not fit, before the weights are
@@ -163,8 +173,20 @@ class Engine:
         MemoryBudget(
             FrozenModel.size_on_disk(directory, name=name, dtype=dtype), settings, memory_bytes
         )
-        model = FrozenModel.load(directory, name=name, dtype=dtype, device=settings.device)
+        model = FrozenModel.load(
+            directory, name=name, dtype=dtype, device=settings.device, base=base
+        )
         return cls(model, settings, memory_bytes=memory_bytes)
+
+    @property
+    def base(self) -> BaseReference:
+        """The base model as adapters name it."""
+        return self._model.base
+
+    @property
+    def base_sha256(self) -> str:
+        """Digest of the base model's weights, lower-case hex; empty if nobody has told it."""
+        return self._model.base.sha256
 
     def train(
         self,

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from seal.bases import BaseReference
 from seal.engine.architecture import (
     SUPPORTED,
     empty_model,
@@ -56,10 +57,19 @@ NAMED_TENSORS = 3
 class FrozenModel:
     """One base model in memory with all that training, generation and scoring need from it."""
 
-    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, name: str) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str,
+        base: BaseReference | None = None,
+    ) -> None:
+        """`base`: what adapters say of it; None: its name alone."""
         refuse_config(model.config, name=name)
         refuse_structure(model, name=name)
         self.name, self.tokenizer, self.model = name, tokenizer, model
+        self.base = base or BaseReference(name)
         self.config: Any = model.config
         self.device = next(model.parameters()).device
         self.dtype = next(model.parameters()).dtype
@@ -81,7 +91,13 @@ class FrozenModel:
 
     @classmethod
     def load(
-        cls, directory: Path, *, name: str, dtype: torch.dtype, device: str = "cpu"
+        cls,
+        directory: Path,
+        *,
+        name: str,
+        dtype: torch.dtype,
+        device: str = "cpu",
+        base: BaseReference | None = None,
     ) -> FrozenModel:
         """Load a transformers directory.
 
@@ -102,7 +118,7 @@ class FrozenModel:
         model, loaded = loading
         _refuse_other_tensors(loaded, name)
         model.to(device)
-        return cls(model, tokenizer, name=name)
+        return cls(model, tokenizer, name=name, base=base)
 
     @classmethod
     def size_on_disk(cls, directory: Path, *, name: str, dtype: torch.dtype) -> ModelSize:
@@ -190,10 +206,9 @@ class FrozenModel:
 
     def check_adapter(self, adapter: Adapter, *, field: str) -> None:
         """Raise InvalidInput if the adapter is for another base model or a layer does not fit."""
-        if adapter.base_model != self.name:
+        if not adapter.base.same_as(self.base):
             raise InvalidInput(
-                f"adapter was trained on base model {adapter.base_model!r}, this engine runs "
-                f"{self.name!r}",
+                f"adapter was trained on base model {adapter.base}, this engine runs {self.base}",
                 field=field,
                 remedy="use an adapter of this base model or start the service with the other "
                 "model",

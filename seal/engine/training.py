@@ -349,7 +349,7 @@ class TrainingBatch:
         lora = job.request.lora
         adapter = self.shape.read(
             self._values_N_P[slot],
-            base_model=self.model.name,
+            base=self.model.base,
             rank=lora.rank,
             alpha=lora.alpha,
             targets=lora.target_modules,

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from types import MappingProxyType
 from typing import cast, get_args
 
+from seal.bases import BaseReference
 from seal.outcomes import Outcome
 from seal.prompts import Message, Role
 from seal.records import AdapterReference, AnswerRecord, EvaluationRecord, TrainingRecord
@@ -52,11 +53,28 @@ def adapter_message(reference: AdapterReference) -> common_pb2.AdapterRef:
     return common_pb2.AdapterRef(path=reference.path, sha256=reference.sha256)
 
 
-def policy_message(base_model: str, adapter: AdapterReference | None) -> common_pb2.PolicyRef:
+def policy_message(
+    base_model: str, adapter: AdapterReference | None, *, base_sha256: str = ""
+) -> common_pb2.PolicyRef:
     """Policy to the wire; without an adapter it is the base model alone."""
     return common_pb2.PolicyRef(
-        base_model=base_model, adapter=None if adapter is None else adapter_message(adapter)
+        base_model=base_model,
+        base_sha256=base_sha256,
+        adapter=None if adapter is None else adapter_message(adapter),
     )
+
+
+def base_reference(policy: common_pb2.PolicyRef) -> BaseReference:
+    """The base model of a policy from the wire.
+
+    Raises InvalidInput naming the field for a missing name or a digest that is none.
+    """
+    name = validation.identifier(
+        policy.base_model, field="policy.base_model", remedy="name the base model of the run"
+    )
+    if policy.base_sha256:
+        validation.sha256(policy.base_sha256, field="policy.base_sha256")
+    return BaseReference(name, policy.base_sha256)
 
 
 def chat_message_list(messages: Iterable[Message]) -> list[common_pb2.ChatMessage]:

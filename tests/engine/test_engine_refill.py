@@ -168,7 +168,7 @@ def test_an_adapter_of_nan_spoils_no_row_that_takes_its_place():
     model = tiny_model()
     good = trained(model, 1)
     broken = Adapter(
-        good.base_model,
+        good.base,
         good.rank,
         good.alpha,
         {name: LoraPair(pair.a, pair.b * float("nan")) for name, pair in good.pairs.items()},

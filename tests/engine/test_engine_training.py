@@ -153,7 +153,7 @@ def test_training_equals_peft_with_torch_adamw(pad_to_tokens):
     row = torch.zeros(shape.parameters)
     shape.initialise(row, rank=4, targets=ALL_PROJECTIONS, seed=5)
     initial = shape.read(
-        row, base_model=model.name, rank=4, alpha=8.0, targets=ALL_PROJECTIONS, dtype=torch.float32
+        row, base=model.base, rank=4, alpha=8.0, targets=ALL_PROJECTIONS, dtype=torch.float32
     )
     reference = peft.get_peft_model(
         tiny_transformer(), peft.LoraConfig(r=4, lora_alpha=8, target_modules=list(ALL_PROJECTIONS))

@@ -81,7 +81,7 @@ async def test_a_run_on_a_real_engine_makes_a_policy_and_a_crash_in_each_stage_c
     policy = status.policies[1].adapter
     assert policy is not None
     with ArtifactStore(calm.root).fetch_directory(policy) as directory:
-        assert load_adapter(directory).base_model == spec.model
+        assert load_adapter(directory).base.name == spec.model
     for name, part in (
         ("rollout", "r1/rollout/edit"),
         ("m-step", "r1/improve"),

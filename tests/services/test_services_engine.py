@@ -88,7 +88,7 @@ def engine() -> Iterator[Engine]:
 @pytest.fixture
 async def services(tmp_path: Path, engine: Engine) -> AsyncIterator[Services]:
     store = ArtifactStore(f"file://{tmp_path}/artifacts")
-    adapters = AdapterCache(store, base_model=engine.name)
+    adapters = AdapterCache(store, base=engine.base)
     trainings = Trainings(engine=engine, store=store, adapters=adapters)
     shared = {"adapters": adapters, "pace": FAST}
     registrations = [

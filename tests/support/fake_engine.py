@@ -19,6 +19,7 @@ from typing import Any
 import numpy
 from safetensors.numpy import load_file, save_file
 
+from seal.bases import BaseReference
 from seal.engine import (
     Checkpoints,
     EvaluationRequest,
@@ -43,7 +44,7 @@ MODEL = "tiny"
 class FakeAdapter:
     """What the fake engine trains: a digest of all that went in."""
 
-    base_model: str
+    base: BaseReference
     weights: tuple[float, ...]
 
 
@@ -51,7 +52,8 @@ def save_fake_adapter(adapter: FakeAdapter, directory: Path) -> None:
     """Write a directory of the shape that PEFT writes."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "adapter_config.json").write_text(
-        json.dumps({"base_model_name_or_path": adapter.base_model}), encoding="utf-8"
+        json.dumps({"base_model_name_or_path": adapter.base.name, "sha256": adapter.base.sha256}),
+        encoding="utf-8",
     )
     save_file(
         {"weights": numpy.array(adapter.weights, dtype=numpy.float32)},
@@ -63,7 +65,8 @@ def load_fake_adapter(directory: Path) -> FakeAdapter:
     """Read it back."""
     config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
     weights = load_file(directory / "adapter_model.safetensors")["weights"]
-    return FakeAdapter(config["base_model_name_or_path"], tuple(float(value) for value in weights))
+    base = BaseReference(config["base_model_name_or_path"], config["sha256"])
+    return FakeAdapter(base, tuple(float(value) for value in weights))
 
 
 @dataclass
@@ -82,8 +85,10 @@ class FakeTask:
 class FakeEngine:
     """Interface of `seal.engine.Engine`."""
 
-    def __init__(self, *, name: str = MODEL, settings: EngineSettings | None = None) -> None:
-        self.name = name
+    def __init__(
+        self, *, name: str = MODEL, settings: EngineSettings | None = None, base_sha256: str = ""
+    ) -> None:
+        self.name, self.base = name, BaseReference(name, base_sha256)
         self.settings = settings or EngineSettings(generation_rows=4, max_queue=4)
         self.gate = threading.Event()
         """Requests start to work only while it is set."""
@@ -211,7 +216,7 @@ class FakeEngine:
         )
         digest = hashlib.sha256(seedtext.encode()).digest()
         adapter: Any = (
-            FakeAdapter(self.name, tuple(float(byte) for byte in digest[:8]))
+            FakeAdapter(self.base, tuple(float(byte) for byte in digest[:8]))
             if self.outcome is Outcome.OK
             else None
         )

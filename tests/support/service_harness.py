@@ -18,6 +18,7 @@ from fake_engine import MODEL, FakeAdapter, FakeEngine, load_fake_adapter, save_
 
 from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
+from seal.bases import BaseReference
 from seal.errors import SealError
 from seal.records import AdapterReference
 from seal.rpc.client import open_channel
@@ -49,15 +50,21 @@ async def serving(
 
 def fake_cache(store: ArtifactStore, engine: FakeEngine) -> AdapterCache:
     """Adapters as the fake engine writes them."""
-    return AdapterCache(store, base_model=engine.name, load=load_fake_adapter)  # type: ignore[arg-type,return-value]
+    return AdapterCache(store, base=engine.base, load=load_fake_adapter)  # type: ignore[arg-type,return-value]
 
 
 def publish(
-    store: ArtifactStore, *, base_model: str = MODEL, weights: tuple[float, ...] = (1.0, 2.0)
+    store: ArtifactStore,
+    *,
+    base_model: str = MODEL,
+    base_sha256: str = "",
+    weights: tuple[float, ...] = (1.0, 2.0),
 ) -> AdapterReference:
     """An adapter in the store."""
     with tempfile.TemporaryDirectory() as directory:
-        save_fake_adapter(FakeAdapter(base_model, weights), Path(directory))
+        save_fake_adapter(
+            FakeAdapter(BaseReference(base_model, base_sha256), weights), Path(directory)
+        )
         return store.publish_directory(Path(directory), "run/adapters")
 
 

@@ -95,7 +95,7 @@ async def live_trainer(
         EngineSettings(slots=2, dtype="float32", max_rank=64, max_pass_tokens=150, threads=1),
     )
     store = store or ArtifactStore(str(directory / "artifacts"))
-    adapters = AdapterCache(store, base_model=engine.name)
+    adapters = AdapterCache(store, base=engine.base)
     trainings = Trainings(engine=engine, store=store, adapters=adapters)
     registration = functools.partial(register, trainings=trainings, adapters=adapters, pace=FAST)
     try:
