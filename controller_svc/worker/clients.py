@@ -24,6 +24,7 @@ from seal.outcomes import Outcome
 from seal.records import EvaluationRecord, TrainingRecord
 from seal.rpc.client import open_channel, rpc_errors
 from seal.rpc.convert import OUTCOME_TO_WIRE, evaluation_record, training_record
+from seal.rpc.rendezvous import Replicas
 from seal.settings import Settings
 from seal.v1 import (
     evaluator_pb2,
@@ -98,13 +99,12 @@ class ServiceClients:
     def __init__(self, addresses: ServiceAddresses, settings: WorkerSettings) -> None:
         self._settings = settings
         self._channels = {
-            address: open_channel(address)
-            for address in {addresses.generator, addresses.trainer, addresses.evaluator}
+            address: open_channel(address) for address in {addresses.generator, addresses.evaluator}
         }
         self._generator = generator_pb2_grpc.GeneratorServiceStub(
             self._channels[addresses.generator]
         )
-        self._trainer = trainer_pb2_grpc.TrainerServiceStub(self._channels[addresses.trainer])
+        self._trainers = Replicas(addresses.trainer)
         self._evaluator = evaluator_pb2_grpc.EvaluatorServiceStub(
             self._channels[addresses.evaluator]
         )
@@ -120,6 +120,7 @@ class ServiceClients:
     ) -> None:
         for channel in self._channels.values():
             await channel.close()
+        await self._trainers.close()
 
     async def generate(
         self, request: generator_pb2.GenerateEditsRequest, on_progress: OnGenerate
@@ -168,13 +169,16 @@ class ServiceClients:
 
         async def once() -> TrainingRecord:
             resumed_step = 0
-            async with aclosing(
-                self._events(
-                    self._trainer.TrainAdapter(
-                        self._sized(request), timeout=self._settings.call_timeout_seconds
+            async with (
+                self._trainers.channel(request.request_id) as channel,
+                aclosing(
+                    self._events(
+                        trainer_pb2_grpc.TrainerServiceStub(channel).TrainAdapter(
+                            self._sized(request), timeout=self._settings.call_timeout_seconds
+                        )
                     )
-                )
-            ) as events:
+                ) as events,
+            ):
                 async for response in events:
                     if response.HasField("result"):
                         return training_record(response.result)
