@@ -36,30 +36,36 @@ def free_host_bytes(root: Path = Path("/")) -> int:
     return max(0, min([machine, *_left_in_groups(root)]))
 
 
-def _left_in_groups(root: Path) -> Iterator[int]:
-    """What each memory limit above this process leaves.
+def cpu_limit(root: Path = Path("/")) -> float | None:
+    """CPUs that the limits of our control groups grant; None without a limit."""
+    return min(_cpus_of_groups(root), default=None)
 
-    Cgroup v2 and v1, its own group and every group around it.
-    """
+
+def _cpus_of_groups(root: Path) -> Iterator[float]:
+    for controllers, group in _groups(root, "cpu"):
+        try:
+            if controllers:
+                names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+                quota, period = ((group / name).read_text(encoding="ascii") for name in names)
+            else:
+                quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
+        except FileNotFoundError:
+            continue
+        if quota.strip() != "max" and int(quota) > 0:
+            yield int(quota) / int(period)
+
+
+def _groups(root: Path, controller: str) -> Iterator[tuple[str, Path]]:
+    """Control groups above this process, its own first: controllers ("" in v2) and directory."""
     membership = root / "proc/self/cgroup"
     if not membership.is_file():
         return
     for line in membership.read_text(encoding="ascii").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            mount, limit, usage, cache = (
-                root / "sys/fs/cgroup",
-                "memory.max",
-                "memory.current",
-                "inactive_file",
-            )
-        elif "memory" in controllers.split(","):
-            mount, limit, usage, cache = (
-                root / "sys/fs/cgroup/memory",
-                "memory.limit_in_bytes",
-                "memory.usage_in_bytes",
-                "total_inactive_file",
-            )
+            mount = root / "sys/fs/cgroup"
+        elif controller in controllers.split(","):
+            mount = root / "sys/fs/cgroup" / controller
         else:
             continue
         group = mount / path.lstrip("/")
@@ -67,8 +73,22 @@ def _left_in_groups(root: Path) -> Iterator[int]:
         for place in (group, *group.parents):
             if not place.is_relative_to(mount):
                 break
-            if (left := _left(place, limit, usage, cache)) is not None:
-                yield left
+            yield controllers, place
+
+
+def _left_in_groups(root: Path) -> Iterator[int]:
+    """What each memory limit above this process leaves.
+
+    Cgroup v2 and v1, its own group and every group around it.
+    """
+    for controllers, group in _groups(root, "memory"):
+        names = (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            if controllers
+            else ("memory.max", "memory.current", "inactive_file")
+        )
+        if (left := _left(group, *names)) is not None:
+            yield left
 
 
 def _left(group: Path, limit: str, usage: str, cache: str) -> int | None:
