@@ -113,28 +113,16 @@ class SlotShape:
                 )
         return Adapter(base, rank, alpha, pairs)
 
-    def write(self, row_P: torch.Tensor, adapter: Adapter) -> None:
-        """Copy an adapter into a slot.
 
-        Raises InvalidInput if a layer or a shape does not fit the base model.
-        """
-        row_P.zero_()
-        for name, pair in adapter.pairs.items():
-            span = self.spans.get(name)
-            if (
-                span is None
-                or pair.a.shape[1] != span.size.in_features
-                or pair.b.shape[0] != span.size.out_features
-            ):
-                raise InvalidInput(
-                    f"adapter layer {name} ({pair.b.shape[0]} x {pair.a.shape[1]}) does not fit "
-                    "the base model",
-                    field="adapter",
-                    remedy="use an adapter trained on this base model",
-                )
-            a, b = self._views(row_P[None], name)
-            a[0, : adapter.rank] = pair.a.to(row_P)
-            b[0, :, : adapter.rank] = pair.b.to(row_P)
+@dataclass(frozen=True)
+class SlotState:
+    """The memory of one slot: views, (P,) float32 each, and the optimiser's step count."""
+
+    shape: SlotShape
+    values_P: torch.Tensor
+    first_P: torch.Tensor
+    second_P: torch.Tensor
+    steps: torch.Tensor
 
 
 def stack(
@@ -146,22 +134,40 @@ def stack(
 ) -> dict[str, Factors]:
     """Stack finished adapters for evaluation: layer -> factors, scale folded into B.
 
-    None is a slot that changes nothing.
+    None is a slot that changes nothing. The factors of a layer are contiguous, which batched
+    products need to run well. Raises InvalidInput if a layer or a shape does not fit the base.
     """
-    present = [adapter for adapter in adapters if adapter is not None]
-    names = {name for adapter in present for name in adapter.pairs}
-    rank = max((adapter.rank for adapter in present), default=1)
-    unknown = names - set(layers)
-    if unknown:
-        raise InvalidInput(
-            f"adapter layer {min(unknown)} does not exist in the base model",
-            field="adapter",
-            remedy="use an adapter trained on this base model",
+    rank, names = stacked_shape(adapters)
+    factors = {
+        name: Factors(
+            torch.zeros(len(adapters), rank, size.in_features, dtype=dtype, device=device),
+            torch.zeros(len(adapters), size.out_features, rank, dtype=dtype, device=device),
         )
-    shape = SlotShape(rank, {name: size for name, size in layers.items() if name in names})
-    values = torch.zeros(len(adapters), shape.parameters, dtype=dtype, device=device)
-    for row, adapter in zip(values, adapters, strict=True):
-        if adapter is not None:
-            shape.write(row, adapter)
-            row[shape.b_start :] *= adapter.scale
-    return shape.factors(values)
+        for name, size in layers.items()
+        if name in names
+    }
+    for index, adapter in enumerate(adapters):
+        if adapter is None:
+            continue
+        for name, pair in adapter.pairs.items():
+            layer = factors.get(name)
+            if layer is None or (pair.a.shape[1], pair.b.shape[0]) != (
+                layer.a.shape[2],
+                layer.b.shape[1],
+            ):
+                raise InvalidInput(
+                    f"adapter layer {name} ({pair.b.shape[0]} x {pair.a.shape[1]}) does not fit "
+                    "the base model",
+                    field="adapter",
+                    remedy="use an adapter trained on this base model",
+                )
+            layer.a[index, : adapter.rank] = pair.a.to(layer.a)
+            layer.b[index, :, : adapter.rank] = pair.b.to(layer.b) * adapter.scale
+    return factors
+
+
+def stacked_shape(adapters: Sequence[Adapter | None]) -> tuple[int, frozenset[str]]:
+    """Rank and layers of a stack: the largest rank, and every layer that any adapter has."""
+    present = [adapter for adapter in adapters if adapter is not None]
+    rank = max((adapter.rank for adapter in present), default=1)
+    return rank, frozenset(name for adapter in present for name in adapter.pairs)

@@ -1,14 +1,16 @@
 """What the engine's memory allows.
 
-It refuses what can never fit, limits the slots of a batch, and says when a pass has to be
-recomputed. When is checked what:
+It refuses what can never fit, limits what runs at once, and says when a pass has to be recomputed.
+When is checked what:
 
 - at the engine's start: the setting with a request of the default shape (`LoraSettings`), its
-  longest rows and fullest pass. If it does not fit, the engine does not start and names the number
-  of slots that would.
+  longest rows and fullest pass. If it does not fit, fewer rows are decoded at once; if that does
+  not help, the engine does not start and names the number of slots that would fit.
 - at a request: one slot of its own rank, targets and policy. If not even that fits it is refused,
   before it waits.
-- at a batch: how many slots of that shape fit; the batch never grows beyond.
+- at a request to generate or evaluate: its longest row, and its adapter.
+- at a batch: how many slots of that shape fit beside other batches; it never grows beyond. How many
+  adapters an evaluation may stack, and how many rows' keys and values may be held.
 - at each pass, with `gradient_checkpointing: auto`: whether its activations fit beside the slots;
   if not, it is recomputed layer by layer.
 """
@@ -16,17 +18,27 @@ recomputed. When is checked what:
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import structlog
-
-from seal.engine.memory import AdapterSize, MemoryEstimate, Workload, estimate
+from seal.engine.bank import stacked_shape
+from seal.engine.memory import (
+    CACHE_COPIES,
+    FLOAT32_BYTES,
+    PASS_TOKENS,
+    STACK_COPIES,
+    AdapterSize,
+    MemoryEstimate,
+    Workload,
+    estimate,
+    position_bytes,
+    prefill_bytes,
+)
 from seal.engine.peft_format import Adapter
 from seal.engine.sizes import ModelSize
-from seal.errors import InvalidInput
+from seal.errors import InvalidInput, UnfitItem
+from seal.outcomes import Outcome
 from seal.settings import EngineSettings, LoraSettings
-
-log = structlog.get_logger(__name__)
 
 MIB = 2**20
 REMEDY_MEMORY = (
@@ -35,12 +47,15 @@ REMEDY_MEMORY = (
 
 
 @dataclass(frozen=True)
-class BatchLimits:
-    """What one batch may take."""
+class RowLength:
+    """A row to decode."""
 
-    slots: int
-    activation_bytes: int | None
-    """Passes that take more are recomputed layer by layer; None: none ever is."""
+    field: str
+    """Where the request has it."""
+    prompt: int
+    """Tokens of the prompt."""
+    positions: int
+    """Tokens that it may have at its end."""
 
 
 class MemoryBudget:
@@ -52,6 +67,7 @@ class MemoryBudget:
     def __init__(self, size: ModelSize, settings: EngineSettings, limit_bytes: int) -> None:
         """Raises InvalidInput naming `engine.slots` and the largest number that fits."""
         self._size, self._settings, self.limit_bytes = size, settings, limit_bytes
+        self._decoded_rows = max(settings.evaluation_rows, settings.generation_rows)
         default = LoraSettings()
         self.at_start = self._check_setting(
             default.model_copy(update={"rank": min(default.rank, settings.max_rank)})
@@ -69,25 +85,83 @@ class MemoryBudget:
                 remedy=f"ask for a smaller rank or fewer targets, or {REMEDY_MEMORY}",
             )
 
-    def limits(self, lora: LoraSettings, policy: Adapter | None) -> BatchLimits:
-        """Slots and activations of a batch of this shape."""
-        slots = self._largest_slots(lora, policy)
-        if slots < self._settings.slots:
-            log.warning(
-                "training_batch_limited",
-                slots=slots,
-                wanted=self._settings.slots,
-                rank=lora.rank,
-                limit_mib=self.limit_bytes // MIB,
-            )
+    def largest_slots(self, lora: LoraSettings, policy: Adapter | None, held_bytes: int = 0) -> int:
+        """The most slots of this shape, up to the setting, that fit beside other batches; or 0."""
+        counts = range(1, self._settings.slots + 1)
+        return bisect_right(
+            counts,
+            self.limit_bytes - held_bytes,
+            key=lambda slots: self._estimate(slots, lora, policy).total,
+        )
+
+    def activation_bytes(self, held_bytes: int) -> int | None:
+        """What a pass may take beside what is held from step to step.
+
+        One that takes more is recomputed layer by layer; None: none ever is.
+        """
         mode = self._settings.gradient_checkpointing
-        left = self.limit_bytes - self._estimate(slots, lora, policy).resident
-        return BatchLimits(max(1, slots), None if mode == "off" else 0 if mode == "on" else left)
+        return None if mode == "off" else 0 if mode == "on" else self._room(held_bytes)
+
+    def stack_bytes(self, adapters: Sequence[Adapter | None]) -> int:
+        """What an evaluation of these adapters takes for their stack."""
+        rank, names = stacked_shape(adapters)
+        layers = (size for name, size in self._size.targets.items() if name in names)
+        widths = sum(size.in_features + size.out_features for size in layers)
+        return STACK_COPIES * (len(adapters) + 1) * rank * widths * self._size.item_bytes
+
+    def stack_fits(self, adapters: Sequence[Adapter | None], held_bytes: int) -> bool:
+        """Whether the stack leaves half of what is free to keys and values."""
+        return self.stack_bytes(adapters) <= self._room(held_bytes) // 2
+
+    def cache_bytes(self, held_bytes: int, longest_prompt: int) -> int:
+        """What keys and values may take beside what is held, prompts being no longer than that."""
+        size = self._size
+        work = prefill_bytes(size, tokens=max(PASS_TOKENS, longest_prompt), keys=longest_prompt)
+        logits = self._decoded_rows * size.vocabulary * (size.item_bytes + 2 * FLOAT32_BYTES)
+        return max(0, self._room(held_bytes) - work - logits)
+
+    def check_decoded(self, rows: Sequence[RowLength]) -> None:
+        """Raise UnfitItem for a row whose keys and values could not be held even alone."""
+        room = self._room(self.at_start.slots) // 2
+        for row in rows:
+            needed = self._row_bytes(row.prompt, row.positions)
+            if needed > room:
+                most = bisect_right(range(row.positions), room, key=lambda n: self._row_bytes(n, n))
+                raise UnfitItem(
+                    f"a row of {row.prompt} tokens and {row.positions - row.prompt} more takes "
+                    f"{_mib(needed)}, the engine has {_mib(room)} for one: about {most} tokens",
+                    outcome=Outcome.TOO_LONG,
+                    field=row.field,
+                    remedy=f"shorten it, ask for fewer tokens, or {REMEDY_MEMORY}",
+                )
+
+    def check_stacked(self, adapter: Adapter, *, field: str) -> None:
+        """Raise InvalidInput for an adapter that cannot be evaluated even alone."""
+        room = self._room(self.at_start.slots) // 2
+        needed = self.stack_bytes([adapter])
+        if needed > room:
+            raise InvalidInput(
+                f"an adapter of rank {adapter.rank} takes {_mib(needed)} to evaluate, the engine "
+                f"has {_mib(room)} for it",
+                field=field,
+                remedy=f"use an adapter of smaller rank or fewer layers, or {REMEDY_MEMORY}",
+            )
+
+    def _room(self, held_bytes: int) -> int:
+        """What is left beside the base model and what is held from step to step."""
+        return max(0, self.limit_bytes - self._size.base_bytes - held_bytes)
+
+    def _row_bytes(self, prompt: int, positions: int) -> int:
+        work = prefill_bytes(self._size, tokens=prompt, keys=prompt)
+        return CACHE_COPIES * position_bytes(self._size) * positions + work
 
     def _check_setting(self, lora: LoraSettings) -> MemoryEstimate:
         needed = self._estimate(self._settings.slots, lora, None)
+        while needed.total > self.limit_bytes and self._decoded_rows > 1:
+            self._decoded_rows //= 2  # rows that do not fit wait
+            needed = self._estimate(self._settings.slots, lora, None)
         if needed.total > self.limit_bytes:
-            fitting = self._largest_slots(lora, None)
+            fitting = self.largest_slots(lora, None)
             shape = f"rank {lora.rank} on {', '.join(lora.target_modules)}"
             raise InvalidInput(
                 f"{self._settings.slots} slots of {shape} take {_mib(needed.total)}, the engine "
@@ -107,14 +181,7 @@ class MemoryBudget:
             return "use a smaller base model"
         if self._settings.gradient_checkpointing == "off":
             return "set engine.gradient_checkpointing to auto"
-        return "lower engine.max_row_tokens, engine.max_pass_tokens or engine.evaluation_rows"
-
-    def _largest_slots(self, lora: LoraSettings, policy: Adapter | None) -> int:
-        """The most slots, up to the setting, that fit; 0 if none."""
-        counts = range(1, self._settings.slots + 1)
-        return bisect_right(
-            counts, self.limit_bytes, key=lambda slots: self._estimate(slots, lora, policy).total
-        )
+        return "lower engine.max_row_tokens or engine.max_pass_tokens"
 
     def _estimate(self, slots: int, lora: LoraSettings, policy: Adapter | None) -> MemoryEstimate:
         """With gradient checkpointing if that is on, or is left open and it takes that to fit."""
@@ -127,7 +194,7 @@ class MemoryBudget:
             else AdapterSize(rank=policy.rank, targets=policy.target_modules),
             row_tokens=settings.max_row_tokens,
             pass_tokens=settings.max_pass_tokens,
-            decoded_rows=max(settings.evaluation_rows, settings.generation_rows),
+            decoded_rows=self._decoded_rows,
             recompute=settings.gradient_checkpointing == "on",
         )
         needed = estimate(self._size, load)

@@ -56,11 +56,12 @@ class KeyValueCache:
         return self.keys[0].device
 
     def take_over(self, other: KeyValueCache, rows: int) -> None:
-        """Copy the first `rows` places of a cache that is no larger."""
+        """Copy the first `rows` places, as many positions as both caches have."""
+        width = min(self.capacity, other.capacity)
         for own, old in zip(self.keys, other.keys, strict=True):
-            own[:rows, :, :, : other.capacity] = old[:rows]
+            own[:rows, :, :, :width] = old[:rows, :, :, :width]
         for own, old in zip(self.values, other.values, strict=True):
-            own[:rows, :, : other.capacity] = old[:rows]
+            own[:rows, :, :width] = old[:rows, :, :width]
 
     def copy(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
         """Copy the first `length` positions of places to other places.

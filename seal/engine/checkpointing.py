@@ -11,19 +11,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import structlog
 import torch
 
-from seal.engine.bank import SlotShape
+from seal.engine.bank import SlotShape, SlotState
 from seal.engine.checkpoint import SlotCheckpoint, fingerprint_of
+from seal.engine.model import FrozenModel
+from seal.engine.training import TrainingJob
 from seal.errors import Transient
-
-if TYPE_CHECKING:
-    from seal.engine.model import FrozenModel
-    from seal.engine.training import TrainingJob
 
 log = structlog.get_logger(__name__)
 
@@ -71,17 +67,6 @@ class Checkpoints:
         return self._suspended.is_set()
 
 
-@dataclass(frozen=True)
-class SlotState:
-    """The memory of one slot: views, (P,) float32 each, and the optimiser's step count."""
-
-    shape: SlotShape
-    values_P: torch.Tensor
-    first_P: torch.Tensor
-    second_P: torch.Tensor
-    steps: torch.Tensor
-
-
 class JobCheckpoints:
     """The engine's side of `Checkpoints`.
 
@@ -123,11 +108,11 @@ class JobCheckpoints:
             self._take(job, slot)
         return Suspended.after(job.step) if suspended else None
 
-    def restore(self, job: TrainingJob, slot: SlotState) -> None:
-        """Put the state to resume from, if there is one, into the job and its fresh slot."""
+    def restore(self, job: TrainingJob, slot: SlotState) -> bool:
+        """Put the state to resume from into the job and its fresh slot; False if there is none."""
         self._last = time.monotonic()
         if (saved := self._resume) is None:
-            return
+            return False
         self._resume = None
         for row_P, own_P in (
             (slot.values_P, saved.values_P),
@@ -144,8 +129,7 @@ class JobCheckpoints:
         log.info(
             "training resumed", run=job.request.run, step=job.step, total_steps=job.total_steps
         )
-        if job.on_progress is not None:
-            job.on_progress(job.progress())
+        return True
 
     def _take(self, job: TrainingJob, slot: SlotState) -> None:
         """Copy a slot and hand the copy to the caller."""

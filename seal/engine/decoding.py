@@ -18,17 +18,16 @@ import torch
 from torch.nn import functional as F
 
 from seal.engine.cache import CachedPass, KeyValueCache, Span
+from seal.engine.memory import CACHE_COPIES, PASS_TOKENS, position_bytes
 from seal.engine.model import FrozenModel
 from seal.engine.routes import AdapterGroups
-from seal.engine.sampling import DecodeSettings, Draw, Uniforms, choose_tokens
+from seal.engine.sampling import NO_TOKEN, DecodeSettings, Draw, Uniforms, choose_tokens
 from seal.engine.sharing import Prompted, Start, plan_starts
 from seal.engine.text import cut_at_stop
 
 REFILL_SHARE = 0.125
 """New rows join when this share of the places is free (or all that wait fit): a pass for a single
 prompt reads all weights too."""
-PASS_TOKENS = 2048
-"""A pass over new prompts takes in the next row while it stays below this many tokens."""
 SCORED_STATES = 64
 """States whose logits are computed at once: 64 x 49k float32 stay below the size from which malloc
 returns to the system every time."""
@@ -52,6 +51,8 @@ class Row:
     """Set when the row is done, cut at the first stop string."""
     ended: bool = False
     """By an end-of-sequence token or a stop string, not by max_tokens."""
+    diverged: bool = False
+    """Ended because its logits were NaN or infinite."""
     logprob: float = 0.0
     """Mean log p of the gold completion's tokens, nats."""
     logits_V: torch.Tensor | None = None
@@ -65,7 +66,7 @@ class Row:
     @property
     def done(self) -> bool:
         """Nothing more is to be written."""
-        return self.ended or len(self.tokens) >= self.settings.max_tokens
+        return self.ended or self.diverged or len(self.tokens) >= self.settings.max_tokens
 
     @property
     def positions(self) -> int:
@@ -81,8 +82,19 @@ class Row:
 class RunningBatch:
     """Rows of one model and one stack of adapters, at most `max_rows` at once. Not thread-safe."""
 
-    def __init__(self, model: FrozenModel, adapters: AdapterGroups, *, max_rows: int) -> None:
-        self.model, self.max_rows = model, max_rows
+    def __init__(
+        self,
+        model: FrozenModel,
+        adapters: AdapterGroups,
+        *,
+        max_rows: int,
+        cache_bytes: int | None = None,
+    ) -> None:
+        """`cache_bytes`: rows that their keys and values do not fit into wait; None: no limit.
+
+        One row always runs.
+        """
+        self.model, self.max_rows, self.cache_bytes = model, max_rows, cache_bytes
         self.running: list[Row] = []
         """Row i has place i in the cache."""
         self._waiting: OrderedDict[str, deque[Row]] = OrderedDict()
@@ -139,17 +151,36 @@ class RunningBatch:
         ):
             return []
         new: list[Row] = []
+        capacity = max((row.positions for row in self.running), default=0)
         while len(new) < free and self._waiting:
-            run, rows = self._waiting.popitem(last=False)
+            run, rows = next(iter(self._waiting.items()))
             if rows:
+                places, wanted = len(self.running) + len(new) + 1, max(capacity, rows[0].positions)
+                if places > 1 and places > self._places_that_fit(wanted):
+                    break  # nobody overtakes it
                 new.append(rows.popleft())
-                self._waiting[run] = rows
+                capacity = wanted
+                self._waiting.move_to_end(run)
+            else:
+                del self._waiting[run]
         return new
+
+    def _places_that_fit(self, capacity: int) -> int:
+        """Rows of so many positions whose cache fits, while it is copied too."""
+        if self.cache_bytes is None:
+            return self.max_rows
+        return self.cache_bytes // (CACHE_COPIES * position_bytes(self.model.size) * capacity)
+
+    @property
+    def held_bytes(self) -> int:
+        """What keys and values take."""
+        cache = self._cache
+        return cache.places * cache.capacity * position_bytes(self.model.size)
 
     def _admit(self, new: list[Row]) -> None:
         """Compute the new rows' prompts, score their completions and choose their first tokens."""
         base = len(self.running)
-        self._make_room(base + len(new), max(row.positions for row in new))
+        self._make_room(base + len(new), max(row.positions for row in (*self.running, *new)))
         before = [Prompted(place, row.group, row.prompt) for place, row in enumerate(self.running)]
         coming = [Prompted(base + index, row.group, row.prompt) for index, row in enumerate(new)]
         self.running += new
@@ -231,6 +262,9 @@ class RunningBatch:
             places, choose_tokens(logits, [rows[place].draw() for place in places]), strict=True
         ):
             row = rows[place]
+            if token == NO_TOKEN:
+                row.diverged = True
+                continue
             if token in text.end_tokens:
                 row.ended = True
                 continue
@@ -263,6 +297,7 @@ class RunningBatch:
             return self._adapters, list(groups)
         if not used <= set(self._members) or 2 * len(used) <= len(self._members):
             self._members = sorted(used)
+            self._near = self._adapters  # the old copy goes before the next is made
             self._near = self._adapters.select(self._members)
         number = {group: index for index, group in enumerate(self._members)}
         return self._near, [number[group] for group in groups]
@@ -291,10 +326,11 @@ class RunningBatch:
         cache = self._cache
         if places <= cache.places and capacity <= cache.capacity:
             return
+        if places <= self._places_that_fit(max(capacity, cache.capacity)):
+            capacity = max(capacity, cache.capacity)
         known = min(self.max_rows, len(self.running) + self.waiting)
-        self._cache = self._new_cache(
-            max(places, cache.places, known), max(capacity, cache.capacity)
-        )
+        ample = min(max(cache.places, known), self._places_that_fit(capacity))
+        self._cache = self._new_cache(max(places, ample), capacity)
         self._cache.take_over(cache, len(self.running))
 
     def _new_cache(self, places: int, capacity: int) -> KeyValueCache:

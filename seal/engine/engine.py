@@ -1,4 +1,4 @@
-"""The engine: one frozen base model, the thread that owns it, and three kinds of work.
+"""The engine: one frozen base model, one thread that owns it, three kinds of work that share it.
 
 Callers hand in requests from any thread and get a task with a future. The thread takes, in this
 order: one step of the running generation; evaluation, once enough rows wait or no training could
@@ -21,9 +21,12 @@ import torch
 from seal.bases import BaseReference
 from seal.engine.allocator import keep_freed_memory
 from seal.engine.available import usable_bytes
-from seal.engine.budget import MIB, BatchLimits, MemoryBudget
-from seal.engine.checkpointing import Checkpoints, Suspended, job_checkpoints
-from seal.engine.evaluation import encode_golds, evaluate
+from seal.engine.budget import MIB, MemoryBudget
+from seal.engine.checkpointing import Checkpoints, job_checkpoints
+from seal.engine.door import check_adapter, check_evaluation, check_generation
+from seal.engine.evaluation import Evaluation
+from seal.engine.evaluations import Evaluations
+from seal.engine.faults import DeviceLost
 from seal.engine.generation import Generation
 from seal.engine.generations import Generations
 from seal.engine.health import Health
@@ -41,20 +44,14 @@ from seal.engine.requests import (
     TrainingResult,
 )
 from seal.engine.threads import compute_serially, compute_with
-from seal.engine.training import TrainingBatch, make_job
-from seal.errors import Exhausted, Internal, InvalidInput, SealError, Transient
-from seal.outcomes import Outcome
+from seal.engine.training import make_job
+from seal.engine.trainings import Trainings, TrainingTask, drop_unwanted_trainings
+from seal.errors import Exhausted, InvalidInput, Transient
 from seal.settings import EngineSettings
 from seal.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-MAX_EVALUATION_WAIT_SECONDS = 30.0
-"""An evaluation that waited this long runs even if the batch is not full and trainings are
-active."""
-MAX_TRAINING_WAIT_SECONDS = 60.0
-"""Once the next training in turn waited this long for a batch of its own shape, nothing more joins
-the running one."""
 RETRY_AFTER_SECONDS = 2.0
 """When a caller who met a full queue may ask again."""
 GENERATION_TURN_SECONDS = 5.0
@@ -79,24 +76,23 @@ class Engine:
             )
         self._budget = MemoryBudget(model.size, settings, memory_bytes)
         self._model = model
-        self._queues: dict[Kind, FairQueue] = {kind: FairQueue() for kind in KINDS}
-        self._trainings, self._generations, self._evaluations = self._queues.values()
+        self._queues: dict[Kind, FairQueue[Any]] = {kind: FairQueue() for kind in KINDS}
         self._unfinished: set[EngineTask[Any]] = set()
         """Every task that has not ended, waiting or in hand."""
-        self._written, self._turn_seconds = (
-            Generations(model, max_rows=settings.generation_rows),
-            0.0,
+        self._health = Health(stall_seconds=settings.stall_seconds, on_broken=self._fail_unfinished)
+        self._trainings = Trainings(model, settings, self._budget, alive=self._health.alive)
+        self._generations = Generations(model, self._budget, max_rows=settings.generation_rows)
+        self._evaluations = Evaluations(
+            model,
+            settings,
+            self._budget,
+            alive=self._health.alive,
+            stopped=lambda: self._stopped,
         )
-        self._batch: TrainingBatch | None = None
-        self._limits = BatchLimits(settings.slots, None)
-        """Of the batch."""
-        self._active: dict[int, EngineTask[TrainingResult]] = {}
-        """id(job) -> task of the trainings that hold a slot."""
-        self._owners: list[EngineTask[Any]] = []
-        """Tasks of the work in hand: they end with its error if it fails."""
+        self._turn_seconds = 0.0
+        """How long the generation has had the thread."""
         self._wake = threading.Condition()
         self._closing = False
-        self._health = Health(stall_seconds=settings.stall_seconds, on_broken=self._fail_unfinished)
         metrics.engine_slots.set(settings.slots)
         self._thread = threading.Thread(target=self._run, name="seal-engine", daemon=True)
         self._thread.start()
@@ -197,10 +193,16 @@ class Engine:
         """Queue a training. `on_progress` is called from the engine's thread after every step.
 
         With `checkpoints` its state is handed out now and then, and it may go on from such a state.
-        Raises InvalidInput for what can never be trained (naming the field), Exhausted when the
-        queue is full.
+        Raises InvalidInput for what can never be trained (naming the field), UnfitItem for an item
+        that is at fault, Exhausted when the queue is full, Transient when the engine has stopped.
         """
         self._check_open("train")
+        if self.settings.slots == 0:
+            raise InvalidInput(
+                "this engine trains nothing",
+                field="engine.slots",
+                remedy="send trainings to a trainer, or give the engine slots",
+            )
         if request.lora.rank > self.settings.max_rank:
             raise InvalidInput(
                 f"rank {request.lora.rank} is larger than the engine's largest, "
@@ -208,13 +210,13 @@ class Engine:
                 field="lora.rank",
                 remedy="ask for a smaller rank or raise engine.max_rank",
             )
+        if request.policy is not None:
+            check_adapter(self._model, request.policy, field="policy")
         self._budget.check_request(request.lora, request.policy)
         job = make_job(self._model, request, max_row_tokens=self.settings.max_row_tokens)
-        job.on_progress = on_progress
-        job.checkpoints = (
-            None if checkpoints is None else job_checkpoints(checkpoints, self._model, job)
-        )
-        return self._queue("train", EngineTask(request.run, request, on_progress, job))
+        kept = None if checkpoints is None else job_checkpoints(checkpoints, self._model, job)
+        task = TrainingTask(request.run, request, on_progress, job, checkpoints=kept)
+        return self._queue("train", task)
 
     def generate(
         self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None = None
@@ -225,11 +227,10 @@ class Engine:
         """
         self._check_open("generate")
         if request.policy is not None:
-            self._model.check_adapter(request.policy, field="policy")
-        return self._queue(
-            "generate",
-            EngineTask(request.run, request, on_progress, Generation(self._model, request)),
-        )
+            check_adapter(self._model, request.policy, field="policy")
+        generation = Generation(self._model, request)
+        check_generation(self._model, self._budget, generation)
+        return self._queue("generate", EngineTask(request.run, request, on_progress, generation))
 
     def evaluate(
         self, request: EvaluationRequest, on_progress: Callable[[int], None] | None = None
@@ -241,11 +242,11 @@ class Engine:
         self._check_open("evaluate")
         for adapter, field in ((request.policy, "policy"), (request.adapter, "adapter")):
             if adapter is not None:
-                self._model.check_adapter(adapter, field=field)
-        for prompt in request.prompts:
-            self._model.text.check_prompt(prompt)
-        encode_golds(self._model, request)
-        return self._queue("evaluate", EngineTask(request.run, request, on_progress))
+                check_adapter(self._model, adapter, field=field)
+                self._budget.check_stacked(adapter, field=field)
+        evaluation = Evaluation(self._model, request)
+        check_evaluation(self._model, self._budget, evaluation)
+        return self._queue("evaluate", EngineTask(request.run, request, on_progress, evaluation))
 
     def close(self) -> None:
         """Stop after the current step; what is unfinished ends with Transient.
@@ -294,18 +295,20 @@ class Engine:
         try:
             compute_with(self.settings.threads)
             self._loop()
+        except DeviceLost as error:
+            self._health.give_up(f"the device does not answer any more: {error}")
         except BaseException as error:  # whoever waits must not wait for ever, whatever it was
             log.exception("engine_thread_failed")
             self._health.give_up(f"the engine's thread has ended with {error!r}")
-        else:
-            self._fail_all(Transient("the engine was closed", remedy="send the request again"))
         finally:
             self._health.end()
+            for task in list(self._unfinished):
+                task.fail(Transient("the engine was closed", remedy="send the request again"))
 
     def _loop(self) -> None:
         while True:
             with self._wake:
-                self._drop_cancelled()
+                self._drop_unwanted()
                 self._report()
                 while not (self._stopped or self._has_work()):
                     self._health.rest()
@@ -313,230 +316,62 @@ class Engine:
                 if self._stopped:
                     return
             self._health.alive()
-            try:
-                self._work()
-            except SealError as error:
-                self._fail_owners(error)
-            except Exception as error:  # the loop's boundary: no request may end the engine
-                log.exception("engine_work_failed", tasks=len(self._owners))
-                self._fail_owners(Internal(f"the engine failed: {error!r}"))
-            self._health.alive()
+            self._work()
 
     @property
     def _stopped(self) -> bool:
         return self._closing or self._health.reason is not None
 
+    def _has_work(self) -> bool:
+        return bool(
+            len(self._trainings) or self._generations.tasks or any(map(len, self._queues.values()))
+        )
+
     def _report(self) -> None:
         for kind, queue in self._queues.items():
             metrics.engine_queue_length.labels(kind).set(len(queue))
-        metrics.engine_slots_in_use.set(len(self._active))
+        metrics.engine_slots_in_use.set(len(self._trainings))
 
-    def _has_work(self) -> bool:
-        return bool(
-            self._active
-            or self._written.tasks
-            or any(map(len, (self._trainings, self._generations, self._evaluations)))
-        )
+    def _drop_unwanted(self) -> None:
+        """Take out what was cancelled or has ended, in hand or waiting."""
+        self._trainings.drop_unwanted()
+        self._generations.drop_unwanted()
+        drop_unwanted_trainings(self._queues["train"])
+        for kind in ("generate", "evaluate"):
+            while (task := self._queues[kind].take(lambda task: task.unwanted)) is not None:
+                task.fail(Transient("the request was cancelled", remedy="send it again"))
 
     def _work(self) -> None:
         """Do one piece of work: a step of generation, a batch of evaluations or a training step."""
-        with self._wake:
-            others = bool(self._active or len(self._trainings) or len(self._evaluations))
-            waits = bool(self._written.tasks or len(self._generations))
-            generating = waits and (self._turn_seconds < GENERATION_TURN_SECONDS or not others)
-            if generating:
-                self._written.take(self._generations)
-            evaluations = [] if generating else self._take_evaluations()
-            if not generating and not evaluations:
-                self._admit()
-        started = time.monotonic()
-        if generating:
-            kind, self._owners = "generate", self._written.tasks
-            self._written.step()
-        elif evaluations:
-            kind, self._owners = "evaluate", list(evaluations)
-            self._evaluate(evaluations)
+        training = bool(len(self._trainings) or len(self._queues["train"]))
+        others = training or bool(len(self._queues["evaluate"]))
+        started, kind = time.monotonic(), self._kind_in_turn(others)
+        if kind == "generate":
+            self._generations.take(self._queues["generate"])
+            self._generations.step(held_elsewhere_bytes=self._trainings.held_bytes)
         else:
-            kind, self._owners = "train", list(self._active.values())
-            self._train_step()
+            held = self._trainings.held_bytes + self._generations.held_bytes
+            batch = self._evaluations.take(
+                self._queues["evaluate"], training=training, held_bytes=held
+            )
+            if batch:
+                kind = "evaluate"
+                self._evaluations.run(batch, held_bytes=held)
+            else:
+                self._trainings.admit(self._queues["train"])
+                self._trainings.step(held_elsewhere_bytes=self._generations.held_bytes)
         seconds = time.monotonic() - started
-        self._turn_seconds = self._turn_seconds + seconds if generating else 0.0
+        self._turn_seconds = self._turn_seconds + seconds if kind == "generate" else 0.0
         metrics.engine_busy_seconds.labels(kind).inc(seconds)
 
-    def _take_evaluations(self) -> list[EngineTask[EvaluationResult]]:
-        """A batch that shares the policy, once it is full, has waited long, or none could train."""
-        first = next(iter(self._evaluations), None)
-        if first is None:
-            return []
-        wanted = [task for task in self._evaluations if task.request.policy is first.request.policy]
-        rows = sum(len(task.request.prompts) for task in wanted)
-        training = bool(self._active or len(self._trainings))
-        waited = _waited(first)
-        if (
-            training
-            and rows < self.settings.evaluation_rows
-            and waited < MAX_EVALUATION_WAIT_SECONDS
-        ):
-            return []
-        batch: list[EngineTask[EvaluationResult]] = []
-        used = 0
-        while (
-            task := self._evaluations.take(lambda task: task.request.policy is first.request.policy)
-        ) is not None:
-            batch.append(task)
-            used += len(task.request.prompts)
-            if used >= self.settings.evaluation_rows:
-                break
-        return batch
-
-    def _evaluate(self, batch: list[EngineTask[EvaluationResult]]) -> None:
-        results = evaluate(
-            self._model,
-            [task.request for task in batch],
-            max_rows=self.settings.evaluation_rows,
-            cancelled=lambda index: batch[index].cancelled or self._closing,
-        )
-        if self._closing:
-            raise Transient("the engine was closed", remedy="send the request again")
-        for task, result in zip(batch, results, strict=True):
-            metrics.generated_tokens.inc(result.tokens)
-            if task.cancelled:
-                task.future.set_exception(
-                    Transient("the request was cancelled", remedy="send it again")
-                )
-                continue
-            if task.on_progress is not None:
-                task.on_progress(len(result.answers))
-            task.future.set_result(result)
-
-    def _admit(self) -> None:
-        """Fill free slots with waiting trainings that fit the running batch.
-
-        Start a batch of another shape once the old one is empty.
-        """
-        self._owners = list(self._active.values())
-        if (self._batch is None or not self._batch.jobs) and len(self._trainings):
-            head = next(iter(self._trainings))
-            first = head.request
-            if self._batch is None or not self._batch.fits(first):
-                self._batch, self._owners = (
-                    None,
-                    [head],
-                )  # the old memory goes before the next is made
-                self._limits = self._budget.limits(first.lora, first.policy)
-                self._batch = self._new_batch(first)
-        batch = self._batch
-        if batch is None:
-            return
-
-        turn = next(iter(self._trainings), None)
-        if (
-            turn is not None
-            and not batch.fits(turn.request)
-            and _waited(turn) > MAX_TRAINING_WAIT_SECONDS
-        ):
-            return  # let the batch run empty
-
-        def fits(task: EngineTask[Any]) -> bool:
-            return batch.fits(task.request)
-
-        missing = sum(map(fits, self._trainings)) - batch.free_slots
-        if missing > 0 and batch.slots < self._limits.slots:
-            batch.grow(min(self._limits.slots, batch.slots + missing))
-        while batch.free_slots and (task := self._trainings.take(fits)) is not None:
-            self._active[id(task.job)] = task
-            self._owners.append(task)
-            batch.admit(task.job)
-
-    def _new_batch(self, request: TrainingRequest) -> TrainingBatch:
-        fitting = sum(
-            task.request.policy is request.policy and task.request.lora == request.lora
-            for task in self._trainings
-        )
-        return TrainingBatch(
-            self._model,
-            slots=min(self._limits.slots, max(1, fitting)),
-            rank=request.lora.rank,
-            targets=request.lora.target_modules,
-            policy=request.policy,
-            max_pass_tokens=self.settings.max_pass_tokens,
-            activation_bytes=self._limits.activation_bytes,
-        )
-
-    def _train_step(self) -> None:
-        if self._batch is None:
-            return
-        metrics.training_steps.inc(len(self._batch.jobs))
-        for job, result in self._batch.step():
-            self._active.pop(id(job)).future.set_result(result)
-        self._keep_checkpoints(self._batch)
-
-    def _keep_checkpoints(self, batch: TrainingBatch) -> None:
-        """Between steps: copy the trainings that are due.
-
-        A suspended one leaves its slot with that copy.
-        """
-        for slot, job in list(batch.jobs.items()):
-            if (
-                job.checkpoints is not None
-                and (suspended := job.checkpoints.after_step(job, batch.state(slot))) is not None
-            ):
-                batch.remove(slot)
-                self._active.pop(id(job)).future.set_exception(suspended)
-
-    def _drop_cancelled(self) -> None:
-        """Take cancelled trainings out of their slots and cancelled requests out of the queues."""
-        if self._batch is not None:
-            for slot, job in list(self._batch.jobs.items()):
-                if self._active[id(job)].cancelled:
-                    self._batch.remove(slot)
-                    self._active.pop(id(job)).future.set_result(job.result(Outcome.CANCELLED, None))
-        self._written.drop_cancelled()
-        while (task := self._trainings.take(lambda task: task.cancelled)) is not None:
-            task.future.set_result(task.job.result(Outcome.CANCELLED, None))
-        while (
-            task := self._trainings.take(
-                lambda task: task.job.checkpoints is not None and task.job.checkpoints.suspended
-            )
-        ) is not None:
-            task.future.set_exception(Suspended.after(0))
-        for queue in (self._generations, self._evaluations):
-            while (task := queue.take(lambda task: task.cancelled)) is not None:
-                task.future.set_exception(
-                    Transient("the request was cancelled", remedy="send it again")
-                )
-
-    def _fail_owners(self, error: SealError) -> None:
-        """End the tasks of the work in hand with its error.
-
-        A failed step gives up the whole batch: its gradients may be half formed.
-        """
-        for task in self._owners:
-            if not task.future.done():
-                task.future.set_exception(error)
-        if any(task in self._owners for task in self._active.values()):
-            self._batch = None
-            self._active.clear()
-        if any(task in self._owners for task in self._written.tasks):
-            self._written.abandon()
-        self._trainings.take(
-            lambda task: task.future.done()
-        )  # the one that no batch could be made for
-
-    def _fail_all(self, error: SealError) -> None:
-        self._owners = [*self._active.values(), *self._written.tasks]
-        for queue in (self._trainings, self._generations, self._evaluations):
-            while (task := queue.take()) is not None:
-                self._owners.append(task)
-        self._fail_owners(error)
+    def _kind_in_turn(self, others: bool) -> Kind:
+        """Generation if there is any and it has not had the thread for long; else the rest."""
+        waits = bool(self._generations.tasks or len(self._queues["generate"]))
+        in_turn = self._turn_seconds < GENERATION_TURN_SECONDS or not others
+        return "generate" if waits and in_turn else "train"
 
 
 def _broken(reason: str) -> Transient:
     return Transient(
         f"the engine is broken: {reason}", remedy="send the same request to another server"
     )
-
-
-def _waited(task: EngineTask[Any]) -> float:
-    """Seconds since a task was queued."""
-    return time.monotonic() - task.queued_at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -11,7 +12,8 @@ from seal.engine.model import FrozenModel
 from seal.engine.requests import EvaluationRequest, EvaluationResult
 from seal.engine.routes import AdapterGroups
 from seal.engine.sampling import GREEDY, DecodeSettings
-from seal.errors import InvalidInput
+from seal.errors import InvalidInput, UnfitItem
+from seal.outcomes import Outcome
 
 
 def nobody(_: int) -> bool:
@@ -19,39 +21,64 @@ def nobody(_: int) -> bool:
     return False
 
 
+class Evaluation:
+    """One evaluation request, tokenised."""
+
+    def __init__(self, model: FrozenModel, request: EvaluationRequest) -> None:
+        """Raises InvalidInput for a gold completion without tokens."""
+        self.request = request
+        self.prompts = [model.text.prompt(prompt) for prompt in request.prompts]
+        self.golds = [tuple(model.text.completion(gold)) for gold in request.golds]
+        for index, gold in enumerate(self.golds):
+            if not gold:
+                raise InvalidInput(
+                    "a completion to score has no tokens",
+                    field=f"golds[{index}]",
+                    remedy="send completions that are not empty",
+                )
+
+    def rows(self, group: int) -> list[Row]:
+        """Fresh rows; the first keeps its logits if there is an adapter to prove."""
+        settings = DecodeSettings(0.0, 1.0, self.request.max_tokens, self.request.stop)
+        proven = self.request.adapter is not None
+        return [
+            Row(prompt, group, settings, gold=gold, keep_logits=proven and index == 0)
+            for index, (prompt, gold) in enumerate(zip(self.prompts, self.golds, strict=True))
+        ]
+
+
 def evaluate(
     model: FrozenModel,
-    requests: Sequence[EvaluationRequest],
+    evaluations: Sequence[Evaluation],
     *,
     max_rows: int,
+    cache_bytes: int | None = None,
     cancelled: Callable[[int], bool] = nobody,
-) -> list[EvaluationResult]:
+) -> list[EvaluationResult | UnfitItem]:
     """Answer and score the queries of many adapters in one batch of at most `max_rows` rows.
 
-    All requests share a policy. Beside each request's rows, its first prompt runs once without the
-    adapter: the proof that the adapter changes the logits. `cancelled(index of a request)` is asked
-    after every step; a cancelled request's rows are dropped and its result is incomplete. Raises
-    InvalidInput for a gold completion without tokens.
+    All share a policy. Beside each request's rows, its first prompt runs once without the adapter:
+    the proof that the adapter changes the logits. `cache_bytes`: what keys and values may take.
+    `cancelled(index of a request)` is asked after every step; a cancelled request's rows are
+    dropped and its result is incomplete. A request whose logits are not finite has UnfitItem in
+    its place.
     """
     started = time.monotonic()
-    count = len(requests) + 1
+    requests = [evaluation.request for evaluation in evaluations]
     factors = stack(
         [None, *(request.adapter for request in requests)],
         model.layers,
         dtype=model.dtype,
         device=model.device,
     )
-    adapters = AdapterGroups(count, factors, model.policy_factors(requests[0].policy)).select(
-        range(count)
-    )
-    batch = RunningBatch(model, adapters, max_rows=max_rows)
+    adapters = AdapterGroups(len(requests) + 1, factors, model.policy_factors(requests[0].policy))
+    batch = RunningBatch(model, adapters, max_rows=max_rows, cache_bytes=cache_bytes)
     witnesses = {
-        prompt: Row(model.text.prompt(prompt), 0, GREEDY, keep_logits=True)
-        for prompt in dict.fromkeys(
-            request.prompts[0] for request in requests if request.adapter is not None
-        )
+        evaluation.request.prompts[0]: Row(evaluation.prompts[0], 0, GREEDY, keep_logits=True)
+        for evaluation in evaluations
+        if evaluation.request.adapter is not None
     }
-    rows = [_evaluation_rows(model, request, index + 1) for index, request in enumerate(requests)]
+    rows = [evaluation.rows(index + 1) for index, evaluation in enumerate(evaluations)]
     batch.add([*witnesses.values(), *(row for mine in rows for row in mine)])
     dropped: set[int] = set()
     while len(batch):
@@ -66,40 +93,25 @@ def evaluate(
         row.seconds for mine in rows for row in mine
     )
     return [
-        _evaluation_result(request, mine, witnesses.get(request.prompts[0]), seconds_per_share)
+        _evaluation_result(mine, witnesses.get(request.prompts[0]), seconds_per_share)
         for request, mine in zip(requests, rows, strict=True)
     ]
 
 
-def encode_golds(model: FrozenModel, request: EvaluationRequest) -> list[tuple[int, ...]]:
-    """Tokens of the gold completions; raises InvalidInput for one without any."""
-    golds = [tuple(model.text.completion(gold)) for gold in request.golds]
-    for index, gold in enumerate(golds):
-        if not gold:
-            raise InvalidInput(
-                "a completion to score has no tokens",
-                field=f"golds[{index}]",
-                remedy="send completions that are not empty",
-            )
-    return golds
-
-
-def _evaluation_rows(model: FrozenModel, request: EvaluationRequest, group: int) -> list[Row]:
-    settings = DecodeSettings(0.0, 1.0, request.max_tokens, request.stop)
-    first = request.adapter is not None
-    rows: list[Row] = []
-    for prompt, gold in zip(request.prompts, encode_golds(model, request), strict=True):
-        rows.append(Row(model.text.prompt(prompt), group, settings, gold=gold, keep_logits=first))
-        first = False
-    return rows
-
-
 def _evaluation_result(
-    request: EvaluationRequest, rows: Sequence[Row], witness: Row | None, seconds_per_share: float
-) -> EvaluationResult:
+    rows: Sequence[Row], witness: Row | None, seconds_per_share: float
+) -> EvaluationResult | UnfitItem:
     difference = 0.0
     if witness is not None and witness.logits_V is not None and rows[0].logits_V is not None:
         difference = float((rows[0].logits_V - witness.logits_V).abs().max())
+    finite = all(math.isfinite(value) for value in (difference, *(row.logprob for row in rows)))
+    if not finite or any(row.diverged for row in rows):
+        return UnfitItem(
+            "the adapted model's logits are NaN or infinite",
+            outcome=Outcome.DIVERGED,
+            field="adapter",
+            remedy="train the adapter at a lower rate",
+        )
     return EvaluationResult(
         answers=tuple(row.text.strip() for row in rows),
         logprobs=tuple(row.logprob for row in rows),

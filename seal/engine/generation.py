@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from seal.engine.decoding import Row, RunningBatch
 from seal.engine.model import FrozenModel
 from seal.engine.peft_format import Adapter
 from seal.engine.requests import GenerationRequest, GenerationResult, Sample
 from seal.engine.routes import AdapterGroups
 from seal.engine.sampling import DecodeSettings
-
-
-def never() -> bool:
-    """For work that nobody can cancel."""
-    return False
+from seal.errors import UnfitItem
+from seal.outcomes import Outcome
 
 
 class Generation:
@@ -22,13 +17,21 @@ class Generation:
 
     def __init__(self, model: FrozenModel, request: GenerationRequest) -> None:
         self.request = request
+        self.prompts = [model.text.prompt(prompt) for prompt in request.prompts]
+        self.rows = self._new_rows()
+
+    def restart(self) -> None:
+        """Forget what is written: a sample is a function of its seed, so it will be the same."""
+        self.rows = self._new_rows()
+
+    def _new_rows(self) -> list[list[Row]]:
+        request = self.request
         settings = DecodeSettings(
             request.temperature, request.top_p, request.max_tokens, request.stop
         )
-        prompts = [model.text.prompt(prompt) for prompt in request.prompts]
-        self.rows = [
+        return [
             [Row(prompt, 0, settings, seed) for seed in seeds]
-            for prompt, seeds in zip(prompts, request.seeds, strict=True)
+            for prompt, seeds in zip(self.prompts, request.seeds, strict=True)
         ]
 
     @property
@@ -52,7 +55,15 @@ class Generation:
         return sum(len(row.tokens) for row in self.all_rows)
 
     def result(self) -> GenerationResult:
-        """Samples as they are."""
+        """Samples as they are. Raises UnfitItem if logits were NaN or infinite."""
+        for index, rows in enumerate(self.rows):
+            if any(row.diverged for row in rows):
+                raise UnfitItem(
+                    "the model's logits are NaN or infinite",
+                    outcome=Outcome.DIVERGED,
+                    field=f"prompts[{index}]",
+                    remedy="use another policy: this one was trained at too high a rate",
+                )
         samples = tuple(
             tuple(Sample(row.text, row.seed, len(row.tokens), not row.ended) for row in rows)
             for rows in self.rows
@@ -79,6 +90,11 @@ class GenerationBatch:
         """Rows that are not done."""
         return len(self._batch)
 
+    @property
+    def held_bytes(self) -> int:
+        """What keys and values take from step to step."""
+        return self._batch.held_bytes
+
     def add(self, generation: Generation) -> None:
         """Let a request's rows wait for places, in turns with other runs' rows."""
         self._batch.add(generation.all_rows, run=generation.request.run)
@@ -87,28 +103,7 @@ class GenerationBatch:
         """Forget a request's rows."""
         self._batch.drop(set(generation.all_rows).__contains__)
 
-    def step(self) -> None:
-        """Write one token of each running row."""
+    def step(self, *, cache_bytes: int | None = None) -> None:
+        """Write one token of each running row; keys and values may take so much."""
+        self._batch.cache_bytes = cache_bytes
         self._batch.step()
-
-
-def generate(
-    model: FrozenModel,
-    request: GenerationRequest,
-    *,
-    max_rows: int,
-    on_progress: Callable[[int, int], None] | None = None,
-    cancelled: Callable[[], bool] = never,
-) -> GenerationResult:
-    """Sample every prompt's seeds, at most `max_rows` at once.
-
-    `on_progress(rows done, tokens so far)` is called after every step.
-    """
-    batch = GenerationBatch(model, request.policy, max_rows=max_rows)
-    generation = Generation(model, request)
-    batch.add(generation)
-    while len(batch) and not cancelled():
-        batch.step()
-        if on_progress is not None:
-            on_progress(generation.done, generation.tokens)
-    return generation.result()

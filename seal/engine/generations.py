@@ -5,38 +5,61 @@ Which of them join the running batch, and what becomes of each.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
+from seal.engine.budget import MemoryBudget
+from seal.engine.faults import attempt, blame
 from seal.engine.generation import Generation, GenerationBatch
 from seal.engine.model import FrozenModel
 from seal.engine.queues import EngineTask, FairQueue
 from seal.engine.requests import GenerationResult
-from seal.errors import Transient
+from seal.errors import Transient, UnfitItem
 from seal.telemetry import metrics
+
+Task = EngineTask[GenerationResult]
 
 
 class Generations:
     """One batch of generation tasks at a time, written step by step.
 
-    Not thread-safe: the engine's thread owns it.
+    A batch that fails is cut in two and begun again, until who fails alone is found; that one is
+    tried twice. Not thread-safe: the engine's thread owns them.
     """
 
-    def __init__(self, model: FrozenModel, *, max_rows: int) -> None:
-        self._model, self._max_rows = model, max_rows
+    def __init__(self, model: FrozenModel, budget: MemoryBudget, *, max_rows: int) -> None:
+        self._model, self._budget, self._max_rows = model, budget, max_rows
         self._batch: GenerationBatch | None = None
-        self._written: dict[EngineTask[GenerationResult], Generation] = {}
+        self._written: dict[Task, Generation] = {}
         self._joining: list[Generation] = []
+        self._apart: deque[list[Task]] = deque()
+        """Groups of suspects, each to be written without company."""
+        self._alone = False
+        """A group of suspects is written: nobody joins."""
+        self._tried: set[Task] = set()
+        """Tasks that have failed alone once."""
 
     @property
     def tasks(self) -> list[EngineTask[Any]]:
         """Tasks that are not done."""
-        return list(self._written)
+        return [*self._written, *(task for group in self._apart for task in group)]
 
-    def take(self, queue: FairQueue) -> None:
+    @property
+    def held_bytes(self) -> int:
+        """What the batch holds from step to step."""
+        return 0 if self._batch is None else self._batch.held_bytes
+
+    def take(self, queue: FairQueue[Task]) -> None:
         """Let tasks join at the next step.
 
         In the queue's order, as long as places are free and the next one has the batch's policy.
         """
+        if not self._written and self._apart:
+            self._alone = True
+            for suspect in self._apart.popleft():
+                self._join(suspect)
+        if self._alone:
+            return
         rows = sum(
             len(generation.all_rows) - generation.done for generation in self._written.values()
         )
@@ -44,45 +67,77 @@ class Generations:
             running = next(iter(self._written), first)
             if first.request.policy is not running.request.policy or (task := queue.take()) is None:
                 break
-            self._written[task] = task.job
-            self._joining.append(task.job)
+            self._join(task)
             rows += len(task.job.all_rows)
 
-    def step(self) -> None:
-        """Write one token of each running row, tell all progress and end what is complete."""
+    def step(self, *, held_elsewhere_bytes: int = 0) -> None:
+        """Write one token of each running row, tell all their progress, end the complete tasks."""
+        if not self._written:
+            return
+        error = attempt(lambda: self._write(held_elsewhere_bytes), self._model.device)
+        if error is not None:
+            self._set_apart(error)
+            return
+        for task, generation in list(self._written.items()):
+            task.tell(generation.done, generation.tokens)
+            if generation.complete:
+                del self._written[task]
+                metrics.generated_tokens.inc(generation.tokens)
+                try:
+                    task.succeed(generation.result())
+                except UnfitItem as unfit:
+                    task.fail(unfit)
+        self._release()
+
+    def drop_unwanted(self) -> None:
+        """Forget tasks for which nobody waits; the others' rows stay as they are."""
+        for task, generation in list(self._written.items()):
+            if task.unwanted:
+                if generation in self._joining:
+                    self._joining.remove(generation)
+                elif self._batch is not None:
+                    self._batch.drop(generation)
+                del self._written[task]
+                task.fail(Transient("the request was cancelled", remedy="send it again"))
+        self._release()
+
+    def _join(self, task: Task) -> None:
+        self._written[task] = task.job
+        self._joining.append(task.job)
+
+    def _write(self, held_elsewhere_bytes: int) -> None:
         if self._batch is None:
             policy = next(iter(self._written)).request.policy
             self._batch = GenerationBatch(self._model, policy, max_rows=self._max_rows)
         while self._joining:
             self._batch.add(self._joining.pop(0))
-        self._batch.step()
-        for task, generation in list(self._written.items()):
-            if task.on_progress is not None:
-                task.on_progress(generation.done, generation.tokens)
-            if generation.complete:
-                del self._written[task]
-                metrics.generated_tokens.inc(generation.tokens)
-                task.future.set_result(generation.result())
-        self._release()
+        longest = max(
+            len(prompt) for generation in self._written.values() for prompt in generation.prompts
+        )
+        # half of what is free: a training may want the other half between two steps
+        free = self._budget.cache_bytes(held_elsewhere_bytes, longest) // 2
+        self._batch.step(cache_bytes=free)
 
-    def drop_cancelled(self) -> None:
-        """End cancelled tasks; the others' rows stay as they are."""
-        for task, generation in list(self._written.items()):
-            if task.cancelled and self._batch is not None:
-                self._batch.drop(generation)
-                del self._written[task]
-                task.future.set_exception(
-                    Transient("the request was cancelled", remedy="send it again")
-                )
-        self._release()
-
-    def abandon(self) -> None:
-        """Forget everything; the caller ends the tasks."""
+    def _set_apart(self, error: Exception) -> None:
+        """After a failure: cut the tasks in two groups, or give up one that was alone."""
+        tasks = list(self._written)
         self._written.clear()
         self._joining.clear()
         self._release()
+        if len(tasks) > 1:
+            middle = len(tasks) // 2
+            self._apart.extendleft([tasks[middle:], tasks[:middle]])
+        elif tasks[0] in self._tried:
+            tasks[0].fail(blame(error, work="write"))
+        else:
+            self._tried.add(tasks[0])
+            self._apart.appendleft(tasks)
+        for task in tasks:
+            task.job.restart()
 
     def _release(self) -> None:
         """Give the cache back once nothing is written."""
         if not self._written:
-            self._batch = None
+            self._batch, self._alone = None, False
+            if not self._apart:
+                self._tried.clear()

@@ -6,10 +6,13 @@
     + the larger of  one training pass                sums of gradients, activations, attention,
     work of one layer, logits of one chunk,
                                                       holes between them
-                     one decode                       adapters, keys and values, work of the
-                     prefill, logits of all rows
+                     one decode                       stack of adapters, keys and values, work
+                     of the prefill, logits of all rows
 
 The engine's thread does one thing at a time, so of training and decoding only the larger counts.
+A decode's rows take their places as memory allows: rows that do not fit wait, and an evaluation
+takes in no more adapters than their stack may take.
+
 All terms but the holes count tensors, and a test compares them with all tensors that are alive in a
 pass. The holes are what the allocator (`allocator.py`) holds beside them, a share that was
 measured, on CPUs only (curve `memory` of docs/benchmarks.md); a decode has none in here. What
@@ -45,6 +48,10 @@ OUTER_VALUES = 5
 those at targets and their gradient."""
 CACHE_COPIES = 2
 """A cache that grows or drops rows is copied while the old one is there."""
+PASS_TOKENS = 2048
+"""A pass over new prompts takes in the next row while it stays below this many tokens."""
+STACK_COPIES = 2
+"""An evaluation's stack of adapters, and the copy of those that running rows still use."""
 WORKING_DECODE_MLP_VALUES = 3
 """Values of the MLP's width per token of a prefill."""
 FLOAT32_HOLES, BFLOAT16_HOLES = 0.5, 0.75
@@ -89,6 +96,7 @@ class Workload:
     """What an engine holds at once, at most."""
 
     slots: int
+    """0: nothing is trained."""
     adapter: AdapterSize
     policy: AdapterSize | None = None
     row_tokens: int
@@ -208,21 +216,25 @@ def estimate(size: ModelSize, load: Workload) -> MemoryEstimate:
         if load.policy is None
         else size.item_bytes * size.parameters(load.policy.rank, load.policy.targets)
     )
-    training = estimate_pass(
-        size, load.largest_pass, load.adapter, load.policy, recompute=load.recompute
+    training = (
+        estimate_pass(size, load.largest_pass, load.adapter, load.policy, recompute=load.recompute)
+        if load.slots
+        else PassEstimate(
+            sums=0, activations=0, attention=0, work=0, logits=0, item_bytes=size.item_bytes
+        )
     )
-    cache_values = (
-        2 * size.layers * size.kv_heads * size.head_dim * load.decoded_rows * load.decoded_tokens
-    )
-    adapters = load.slots * parameters * size.item_bytes
+    # as many adapters as are trained at once are evaluated together, and what has none beside them
+    stacked = STACK_COPIES * (max(1, load.slots) + 1) * parameters * size.item_bytes
+    decoded = load.decoded_rows * load.decoded_tokens
+    prefilled = min(decoded, max(PASS_TOKENS, load.decoded_tokens))
     return MemoryEstimate(
         base=size.base_bytes,
         policy=policy,
         slots=load.slots * parameters * (SLOT_BYTES + size.item_bytes),
         training=training,
-        cache=CACHE_COPIES * cache_values * size.item_bytes,
-        decode=adapters
-        + _decode_work_bytes(size, load)
+        cache=CACHE_COPIES * position_bytes(size) * decoded,
+        decode=stacked
+        + prefill_bytes(size, tokens=prefilled, keys=load.decoded_tokens)
         + load.decoded_rows * size.vocabulary * (size.item_bytes + 2 * FLOAT32_BYTES),
         recompute=load.recompute,
     )
@@ -277,14 +289,16 @@ def _saved_bytes(size: ModelSize, adapter: AdapterSize, policy: AdapterSize | No
     return values * size.item_bytes + size.norm_values * size.item_bytes
 
 
-def _decode_work_bytes(size: ModelSize, load: Workload) -> int:
-    """The widest moment of a prefill.
+def position_bytes(size: ModelSize) -> int:
+    """Keys and values of one position of one row."""
+    return 2 * size.layers * size.kv_heads * size.head_dim * size.item_bytes
 
-    It holds one layer's MLP, or its scores in float32, their softmax and its copy in the compute
+
+def prefill_bytes(size: ModelSize, *, tokens: int, keys: int) -> int:
+    """The widest moment of a pass over so many tokens of prompts, each with up to `keys` keys.
+
+    That is one layer's MLP, or its scores in float32, their softmax and its copy in the compute
     type.
     """
-    tokens = load.decoded_rows * load.decoded_tokens
     mlp = WORKING_DECODE_MLP_VALUES * size.intermediate * tokens * size.item_bytes
-    return max(
-        mlp, size.heads * tokens * load.decoded_tokens * (2 * FLOAT32_BYTES + size.item_bytes)
-    )
+    return max(mlp, size.heads * tokens * keys * (2 * FLOAT32_BYTES + size.item_bytes))

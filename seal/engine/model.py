@@ -141,6 +141,12 @@ class FrozenModel:
         )
 
     @property
+    def positions(self) -> int | None:
+        """Tokens that a row may have; None if the model does not say."""
+        count = getattr(self.config, "max_position_embeddings", None)
+        return None if count is None else int(count)
+
+    @property
     def head_dim(self) -> int:
         """Width of one head."""
         return int(

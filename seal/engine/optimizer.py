@@ -47,9 +47,14 @@ class SlotOptimizer:
         """Append slots without a history."""
         device = self._first_N_P.device
         empty = torch.zeros(added, self._first_N_P.shape[1], device=device)
-        self._first_N_P = torch.cat([self._first_N_P, empty])
-        self._second_N_P = torch.cat([self._second_N_P, empty])
+        grown = [torch.cat([rows, empty]) for rows in (self._first_N_P, self._second_N_P)]
+        self._first_N_P, self._second_N_P = grown
         self._steps += [torch.zeros((), device=device) for _ in range(added)]
+
+    @property
+    def held_bytes(self) -> int:
+        """What the moments take."""
+        return self._first_N_P.nbytes + self._second_N_P.nbytes
 
     def reset(self, slot: int) -> None:
         """Forget what a slot's former adapter left."""

@@ -71,41 +71,50 @@ class EngineTask(Generic[Result]):
             self.fail(Internal(f"the progress callback failed: {error!r}"))
 
 
-class FairQueue:
+TaskT = TypeVar("TaskT", bound=EngineTask[Any])
+
+
+class FairQueue(Generic[TaskT]):
     """First in, first out within a run, round-robin between runs.
 
-    Not thread-safe: the engine holds its lock.
+    Safe to use from any thread; what one thread has seen waiting only that thread may take.
     """
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[str, deque[EngineTask[Any]]] = OrderedDict()
+        self._runs: OrderedDict[str, deque[TaskT]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return sum(len(tasks) for tasks in self._runs.values())
+        with self._lock:
+            return sum(len(tasks) for tasks in self._runs.values())
 
-    def __iter__(self) -> Iterator[EngineTask[Any]]:
+    def __iter__(self) -> Iterator[TaskT]:
         """All tasks in the order in which they will be taken."""
-        waiting = [list(tasks) for tasks in self._runs.values()]
+        with self._lock:
+            waiting = [list(tasks) for tasks in self._runs.values()]
         for place in range(max((len(tasks) for tasks in waiting), default=0)):
             for tasks in waiting:
                 if place < len(tasks):
                     yield tasks[place]
 
-    def put(self, task: EngineTask[Any]) -> None:
+    def put(self, task: TaskT) -> None:
         """Append a task to its run."""
-        self._runs.setdefault(task.run, deque()).append(task)
+        with self._lock:
+            self._runs.setdefault(task.run, deque()).append(task)
 
-    def take(
-        self, wanted: Callable[[EngineTask[Any]], bool] = lambda _: True
-    ) -> EngineTask[Any] | None:
-        """Take the first wanted task, of the run that was served longest ago, or None."""
-        for run, tasks in self._runs.items():
-            for place, task in enumerate(tasks):
-                if wanted(task):
-                    del tasks[place]
-                    if tasks:
-                        self._runs.move_to_end(run)
-                    else:
-                        del self._runs[run]
-                    return task
+    def take(self, wanted: Callable[[TaskT], bool] = lambda _: True) -> TaskT | None:
+        """Take the first task, of the run that was served longest ago, that is wanted.
+
+        None if there is none.
+        """
+        with self._lock:
+            for run, tasks in self._runs.items():
+                for place, task in enumerate(tasks):
+                    if wanted(task):
+                        del tasks[place]
+                        if tasks:
+                            self._runs.move_to_end(run)
+                        else:
+                            del self._runs[run]
+                        return task
         return None

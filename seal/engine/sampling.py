@@ -14,6 +14,10 @@ NUCLEUS_TOP = 256
 """Tokens looked at first for nucleus sampling; rows whose nucleus is larger are sorted whole."""
 
 
+NO_TOKEN = -1
+"""What is chosen from logits that are NaN or infinite."""
+
+
 @dataclass(frozen=True)
 class DecodeSettings:
     """How a row is decoded."""
@@ -66,13 +70,14 @@ class Uniforms:
 
 
 def choose_tokens(logits_R_V: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
-    """One token per row.
+    """One token per row, NO_TOKEN where the largest logit is not finite.
 
     Greedy rows take the largest logit in the model's own type, without a float32 copy of all
     logits.
     """
     # `max` reads bfloat16 five times faster than `argmax` on CPU
-    tokens: list[int] = logits_R_V.max(-1).indices.tolist()
+    largest_R = logits_R_V.max(-1)  # NaN if any logit of the row is
+    tokens: list[int] = largest_R.indices.tolist()
     sampled = [row for row, draw in enumerate(draws) if draw.temperature > 0]
     if sampled:
         chosen = _sample(
@@ -81,6 +86,12 @@ def choose_tokens(logits_R_V: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
         )
         for row, token in zip(sampled, chosen, strict=True):
             tokens[row] = token
+    finite_R = torch.isfinite(largest_R.values)
+    if not bool(finite_R.all()):
+        tokens = [
+            token if finite else NO_TOKEN
+            for token, finite in zip(tokens, finite_R.tolist(), strict=True)
+        ]
     return tokens
 
 

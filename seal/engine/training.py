@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch.profiler import record_function
 
-from seal.engine.bank import SlotShape
-from seal.engine.checkpointing import JobCheckpoints, SlotState
+from seal.engine.bank import SlotShape, SlotState
 from seal.engine.kernels import PassLayout
 from seal.engine.linear import Route
 from seal.engine.loss import cross_entropy_with_gradient
@@ -30,7 +29,7 @@ from seal.engine.packed_attention import PackedRows
 from seal.engine.peft_format import Adapter, concatenate
 from seal.engine.requests import TaskState, TrainingProgress, TrainingRequest, TrainingResult
 from seal.engine.text import TrainingRow
-from seal.errors import InvalidInput
+from seal.errors import InvalidInput, UnfitItem
 from seal.outcomes import Outcome
 
 LOSS_SPAN, UPDATE_SPAN = "seal.loss", "seal.update"
@@ -45,8 +44,6 @@ class TrainingJob:
     rows: tuple[TrainingRow, ...]
     order: StepOrder
     """Rows of each step."""
-    on_progress: Callable[[TrainingProgress], None] | None = None
-    checkpoints: JobCheckpoints | None = None
     step: int = 0
     resumed_step: int = 0
     """Step of the checkpoint that it was resumed from; 0 without one."""
@@ -55,6 +52,8 @@ class TrainingJob:
     started: float = 0.0
     losses: list[float] = field(default_factory=list)
     """Mean loss of each step."""
+    outcome: Outcome | None = None
+    """How it ended; None while it goes on."""
 
     @property
     def total_steps(self) -> int:
@@ -102,8 +101,8 @@ class TrainingJob:
 def make_job(model: FrozenModel, request: TrainingRequest, *, max_row_tokens: int) -> TrainingJob:
     """Tokenise and check a request.
 
-    Raises InvalidInput for no examples, a row that is too long, an unknown target or a foreign
-    policy.
+    Raises InvalidInput for no examples, an unknown target, a foreign policy or padding that no row
+    may have; UnfitItem for a row that is too long for the engine or the model.
     """
     if not request.examples:
         raise InvalidInput(
@@ -114,26 +113,33 @@ def make_job(model: FrozenModel, request: TrainingRequest, *, max_row_tokens: in
     model.target_layers(request.lora.target_modules)
     if request.policy is not None:
         model.check_adapter(request.policy, field="policy")
-    pad_to_tokens = request.optimizer.pad_to_tokens
-    rows = tuple(
-        model.text.example(prompt, completion, pad_to_tokens=pad_to_tokens)
-        for prompt, completion in request.examples
-    )
-    for index, row in enumerate(rows):
-        if row.length > max_row_tokens:
-            raise InvalidInput(
-                f"example {index} has {row.length} tokens, the engine takes {max_row_tokens}",
+    longest = min(max_row_tokens, model.positions or max_row_tokens)
+    optimizer = request.optimizer
+    if optimizer.pad_to_tokens > longest:
+        raise InvalidInput(
+            f"rows cannot be padded to {optimizer.pad_to_tokens} tokens: the longest row that "
+            f"this engine trains has {longest}",
+            field="optimizer.pad_to_tokens",
+            remedy=f"pad to {longest} or less, or raise engine.max_row_tokens",
+        )
+    rows: list[TrainingRow] = []
+    for index, (prompt, completion) in enumerate(request.examples):
+        row = model.text.example(prompt, completion, pad_to_tokens=optimizer.pad_to_tokens)
+        if row.length > longest:
+            raise UnfitItem(
+                f"example {index} has {row.length} tokens, the engine takes {longest}",
+                outcome=Outcome.TOO_LONG,
                 field=f"examples[{index}]",
                 remedy="shorten or split the example",
             )
-    optimizer = request.optimizer
+        rows.append(row)
     order = StepOrder(
         [row.length for row in rows],
         batch_size=optimizer.batch_size,
         epochs=optimizer.epochs,
         seed=request.order_seed,
     )
-    return TrainingJob(request, rows, order)
+    return TrainingJob(request, tuple(rows), order)
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,7 @@ class TrainingBatch:
         self._optimizer = SlotOptimizer(slots, self.shape.parameters, model.device)
         self._scales = [0.0] * slots
         self._policy_factors = model.policy_factors(policy)
-        self._max_pass_tokens, self._activation_bytes = max_pass_tokens, activation_bytes
+        self._max_pass_tokens, self.activation_bytes = max_pass_tokens, activation_bytes
 
     def fits(self, request: TrainingRequest) -> bool:
         """True if the request can join this batch once a slot is free.
@@ -197,17 +203,19 @@ class TrainingBatch:
     def grow(self, slots: int) -> None:
         """Add free slots; running adapters keep theirs."""
         added = slots - self.slots
-        self._values_N_P = _with_rows(self._values_N_P, added)
-        self._grads_N_P = torch.zeros_like(self._values_N_P)
-        self._compute_N_P = torch.zeros_like(self._values_N_P, dtype=self.model.dtype)
-        self._scales += [0.0] * added
+        # all that may fail for want of memory comes before the first change
+        values_N_P = _with_rows(self._values_N_P, added)
+        grads_N_P = torch.zeros_like(values_N_P)
+        compute_N_P = torch.zeros_like(values_N_P, dtype=self.model.dtype)
         self._optimizer.grow(added)
+        self._values_N_P, self._grads_N_P, self._compute_N_P = values_N_P, grads_N_P, compute_N_P
+        self._scales += [0.0] * added
         self._free[:0] = range(slots - 1, self.slots - 1, -1)
         self.slots = slots
 
     def admit(self, job: TrainingJob) -> int:
         """Put a job into a free slot."""
-        slot = self._free.pop()
+        slot = self._free[-1]
         lora = job.request.lora
         self.shape.initialise(
             self._values_N_P[slot],
@@ -218,10 +226,15 @@ class TrainingBatch:
         self._optimizer.reset(slot)
         self._scales[slot] = lora.alpha / lora.rank
         job.started = time.monotonic()
+        self._free.pop()
         self.jobs[slot] = job
-        if job.checkpoints is not None:
-            job.checkpoints.restore(job, self.state(slot))
         return slot
+
+    @property
+    def held_bytes(self) -> int:
+        """What the slots take from step to step."""
+        rows = (self._values_N_P, self._grads_N_P, self._compute_N_P)
+        return sum(row.nbytes for row in rows) + self._optimizer.held_bytes
 
     def state(self, slot: int) -> SlotState:
         """The memory of a slot, as checkpoints copy it between steps."""
@@ -234,22 +247,32 @@ class TrainingBatch:
 
     def step(self) -> list[tuple[TrainingJob, TrainingResult]]:
         """One optimiser step of every active slot; returns the jobs that ended."""
+        self.advance()
+        return self.take_ended()
+
+    def advance(self, slots: Sequence[int] | None = None) -> None:
+        """One optimiser step of some slots, None for every active one.
+
+        If it raises, each slot is as it was before, or has done the step: its job's step says.
+        """
         started = time.monotonic()
-        rows_by_slot = {slot: job.next_rows() for slot, job in self.jobs.items()}
+        rows_by_slot = {
+            slot: self.jobs[slot].next_rows() for slot in (self.jobs if slots is None else slots)
+        }
         losses, gradients = self._form_gradients(rows_by_slot)
         tokens = {slot: sum(row.length for row in rows) for slot, rows in rows_by_slot.items()}
-        for slot, count in tokens.items():
-            self.jobs[slot].tokens += count
         with record_function(UPDATE_SPAN):
-            outcomes = {
-                slot: self._update(slot, losses[slot], gradients[slot]) for slot in rows_by_slot
-            }
+            for slot, count in tokens.items():
+                self._update(slot, losses[slot], gradients[slot])
+                self.jobs[slot].tokens += count
         seconds = time.monotonic() - started
         for slot, count in tokens.items():
             self.jobs[slot].engine_seconds += seconds * count / sum(tokens.values())
-        return [
-            self._end(slot, outcome) for slot, outcome in outcomes.items() if outcome is not None
-        ]
+
+    def take_ended(self) -> list[tuple[TrainingJob, TrainingResult]]:
+        """Free the slots of jobs that have ended."""
+        ended = [(slot, job.outcome) for slot, job in self.jobs.items()]
+        return [self._end(slot, outcome) for slot, outcome in ended if outcome is not None]
 
     def _form_gradients(
         self, rows_by_slot: dict[int, list[TrainingRow]]
@@ -302,7 +325,7 @@ class TrainingBatch:
 
     def _must_recompute(self, part: _Pass, batch: _PackedBatch) -> bool:
         """True if the activations of a pass are more than the batch may take."""
-        if self._activation_bytes is None:
+        if self.activation_bytes is None:
             return False
         attention = batch.layout.attention
         buckets = (
@@ -324,23 +347,22 @@ class TrainingBatch:
         adapter = AdapterSize(rank=self.rank, targets=self.targets)
         return (
             estimate_pass(self.model.size, shape, adapter, policy, recompute=False).total
-            > self._activation_bytes
+            > self.activation_bytes
         )
 
-    def _update(self, slot: int, loss: float, gradient_P: torch.Tensor) -> Outcome | None:
-        """Apply one slot's gradient; returns how the job ended, or None if it goes on."""
+    def _update(self, slot: int, loss: float, gradient_P: torch.Tensor) -> None:
+        """Apply one slot's gradient."""
         job = self.jobs[slot]
         rate = learning_rate(job.request.optimizer, job.step, job.total_steps)
-        job.losses.append(loss)
         finite = math.isfinite(loss) and self._optimizer.update(
             slot, self._values_N_P[slot], gradient_P, rate=rate, settings=job.request.optimizer
         )
+        job.losses.append(loss)
         job.step += 1
         if not finite:
-            return Outcome.DIVERGED
-        if job.on_progress is not None:
-            job.on_progress(job.progress())
-        return Outcome.OK if job.step == job.total_steps else None
+            job.outcome = Outcome.DIVERGED
+        elif job.step == job.total_steps:
+            job.outcome = Outcome.OK
 
     def _end(self, slot: int, outcome: Outcome) -> tuple[TrainingJob, TrainingResult]:
         job = self.remove(slot)

@@ -32,10 +32,10 @@ from seal.engine import (
     save_adapter,
 )
 from seal.engine.checkpoint import fingerprint_of
-from seal.engine.checkpointing import job_checkpoints
+from seal.engine.checkpointing import JobCheckpoints, job_checkpoints
 from seal.engine.model import FrozenModel
 from seal.engine.peft_format import LoraPair
-from seal.engine.training import TrainingBatch, make_job
+from seal.engine.training import TrainingBatch, TrainingJob, make_job
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
 from seal.settings import ALL_PROJECTIONS, EngineSettings, LoraSettings
@@ -234,31 +234,20 @@ def test_in_a_batch_of_larger_rank_and_more_targets_a_checkpoint_holds_its_own_a
     taken: list[SlotCheckpoint] = []
     wide = _batch(model, rank=8, targets=ALL_PROJECTIONS)
     first = make_job(model, small, max_row_tokens=512)
-    first.checkpoints = job_checkpoints(
-        Checkpoints(every_seconds=OFTEN, on_checkpoint=taken.append), model, first
-    )
+    keeping = _keeping(model, first, taken)
     slot = wide.admit(first)
     for _ in range(3):
         wide.step()
-        first.checkpoints.after_step(first, wide.state(slot))
+        keeping.after_step(first, wide.state(slot))
     narrow = _batch(model, rank=2, targets=small.lora.target_modules)
     second = make_job(model, small, max_row_tokens=512)
-    second.checkpoints = job_checkpoints(
-        Checkpoints(
-            every_seconds=OFTEN,
-            on_checkpoint=taken.append,
-            resume=SlotCheckpoint.from_bytes(taken[-1].to_bytes()),
-        ),
-        model,
-        second,
-    )
     there = narrow.state(narrow.admit(second))
+    read = SlotCheckpoint.from_bytes(taken[-1].to_bytes())
+    assert _keeping(model, second, taken, resume=read).restore(second, there)
     third = make_job(model, small, max_row_tokens=512)
-    third.checkpoints = job_checkpoints(
-        Checkpoints(every_seconds=OFTEN, on_checkpoint=taken.append, resume=taken[-1]), model, third
-    )
     other = _batch(model, rank=8, targets=ALL_PROJECTIONS)
     back = other.state(other.admit(third))
+    assert _keeping(model, third, taken, resume=taken[-1]).restore(third, back)
     here = wide.state(slot)
     for before, middle, after in (
         (here.values_P, there.values_P, back.values_P),
@@ -267,6 +256,16 @@ def test_in_a_batch_of_larger_rank_and_more_targets_a_checkpoint_holds_its_own_a
         assert torch.equal(before, after)
         assert int(before.count_nonzero()) == int(middle.count_nonzero()) > 0
     assert (second.step, float(there.steps)) == (3, 3.0)
+
+
+def _keeping(
+    model: FrozenModel,
+    job: TrainingJob,
+    taken: list[SlotCheckpoint],
+    resume: SlotCheckpoint | None = None,
+) -> JobCheckpoints:
+    checkpoints = Checkpoints(every_seconds=OFTEN, on_checkpoint=taken.append, resume=resume)
+    return job_checkpoints(checkpoints, model, job)
 
 
 def _batch(model: FrozenModel, *, rank: int, targets: tuple[str, ...]) -> TrainingBatch:

@@ -7,12 +7,11 @@ from collections import Counter
 
 import pytest
 import torch
+from engine_alone import evaluate, generate
 from test_engine_training import request as training_request
 from test_engine_training import train
 from tiny_model import ARCHITECTURES, tiny_model, tiny_transformer
 
-from seal.engine.evaluation import evaluate
-from seal.engine.generation import generate
 from seal.engine.peft_format import Adapter, LoraPair, load_adapter, save_adapter
 from seal.engine.requests import EvaluationRequest, GenerationRequest
 from seal.engine.sampling import DRAWN_AT_ONCE, Draw, Uniforms, choose_tokens
@@ -205,21 +204,6 @@ def test_an_adapter_directory_without_weights_or_with_garbage_is_refused_by_name
 def test_a_text_ends_before_its_first_stop_string():
     assert cut_at_stop("one\ntwo Title: x", ("Title:", "\n")) == ("one", True)
     assert cut_at_stop("one", ("\n",)) == ("one", False)
-
-
-def test_progress_counts_up_to_all_rows_and_a_cancelled_generation_stops():
-    model = tiny_model()
-    seen: list[tuple[int, int]] = []
-    generate(
-        model,
-        generation(),
-        max_rows=2,
-        on_progress=lambda done, tokens: seen.append((done, tokens)),
-    )
-    assert seen[-1][0] == 3
-    assert seen == sorted(seen)
-    result = generate(model, generation(max_tokens=200), max_rows=8, cancelled=lambda: True)
-    assert sum(sample.tokens for (sample,) in result.samples) == 0
 
 
 def test_log_probabilities_are_at_most_zero_and_finite():

@@ -16,11 +16,11 @@ from test_engine_training import request as training_request
 from tiny_model import save_tiny_model, tiny_model, tiny_transformer
 
 from seal.engine import Engine, EngineTask
-from seal.engine import engine as engine_module
+from seal.engine import trainings as trainings_module
 from seal.engine.model import FrozenModel
 from seal.engine.queues import FairQueue
 from seal.engine.training import TrainingBatch
-from seal.errors import Exhausted, Internal, InvalidInput, Transient
+from seal.errors import Exhausted, Internal, InvalidInput, Transient, UnfitItem
 from seal.outcomes import Outcome
 from seal.settings import EngineSettings, LoraSettings
 
@@ -107,12 +107,15 @@ def test_an_adapter_for_another_base_is_refused_before_it_is_queued(engine):
         engine.evaluate(evaluation(foreign.adapter))
 
 
-def test_a_request_that_breaks_ends_alone(engine):
+def test_a_progress_callback_that_breaks_ends_its_own_request_alone(engine):
     def broken(*_: object) -> None:
         raise RuntimeError("nobody listens")
 
     assert isinstance(engine.evaluate(evaluation(), broken).future.exception(60), Internal)
     assert isinstance(engine.generate(generation(), broken).future.exception(60), Internal)
+    other = engine.train(training_request(seed=1))
+    assert isinstance(engine.train(training_request(), broken).future.exception(60), Internal)
+    assert other.future.result(60).outcome is Outcome.OK
     assert engine.train(training_request()).future.result(60).outcome is Outcome.OK
 
 
@@ -126,7 +129,9 @@ def test_a_training_that_cannot_be_given_a_slot_ends_with_the_error_and_the_next
     with monkeypatch.context() as broken:
         broken.setattr(TrainingBatch, failing, no_memory)
         tasks = [engine.train(training_request(seed=seed)) for seed in range(2)]
-        assert all(isinstance(task.future.exception(20), Internal) for task in tasks)
+        errors = [task.future.exception(20) for task in tasks]
+        assert all(isinstance(error, UnfitItem) for error in errors)
+        assert {error.outcome for error in errors} == {Outcome.REFUSED}
     assert engine.train(training_request()).future.result(60).outcome is Outcome.OK
 
 
@@ -168,7 +173,7 @@ def test_adapters_of_another_shape_wait_for_the_batch_and_are_trained_then(engin
 def test_adapters_of_another_shape_do_not_wait_without_end_for_a_batch_that_is_refilled(
     engine, monkeypatch
 ):
-    monkeypatch.setattr(engine_module, "MAX_TRAINING_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(trainings_module, "MAX_TRAINING_WAIT_SECONDS", 0.0)
     ended: list[str] = []
 
     def queue(name: str, rank: int, count: int) -> list[EngineTask]:

@@ -37,7 +37,7 @@ def until(condition: Callable[[], object]) -> None:
 
 def test_an_engine_whose_step_never_ends_is_broken_and_nobody_waits_for_it(engine, monkeypatch):
     go_on = threading.Event()
-    monkeypatch.setattr("seal.engine.engine.TrainingBatch.step", lambda _: go_on.wait(60) and [])
+    monkeypatch.setattr("seal.engine.trainings.TrainingBatch.advance", lambda *_: go_on.wait(60))
     running, waiting = engine.train(training_request()), engine.evaluate(evaluation())
     for task in (running, waiting):
         assert isinstance(task.future.exception(20), Transient)
@@ -58,7 +58,7 @@ def test_an_engine_whose_thread_has_ended_is_broken(engine, monkeypatch):
     def end(*_: object) -> None:
         raise SystemExit
 
-    monkeypatch.setattr("seal.engine.engine.TrainingBatch.step", end)
+    monkeypatch.setattr("seal.engine.trainings.TrainingBatch.advance", end)
     assert isinstance(engine.train(training_request()).future.exception(20), Transient)
     until(lambda: not engine._thread.is_alive())
     assert "ended" in (engine.broken or "")

@@ -227,7 +227,7 @@ class Threaded(RuleBasedStateMachine):
         def break_it(news: TrainingProgress) -> None:
             """Runs in the engine's thread between this slot's update and the next step."""
             if poison is not None and news.step < news.total_steps:
-                batch, job = self.engine._batch, self.tasks[number].job
+                (batch,), job = self.engine._trainings.batches, self.tasks[number].job
                 slot = next(slot for slot, running in batch.jobs.items() if running is job)
                 batch._values_N_P[slot] = POISONS[poison]
                 self.poisoned.add(number)

@@ -375,7 +375,8 @@ def test_a_shape_larger_than_the_default_gets_fewer_slots_or_is_refused_before_i
     engine = Engine(tiny_model(), engine_settings(slots=8, memory_bytes=two_slots))
     tasks = [engine.train(request(seed=seed, lora=wide)) for seed in range(6)]
     assert all(task.future.result(60).outcome is Outcome.OK for task in tasks)
-    assert engine._limits.slots == engine._batch.slots == 2
+    (batch,) = engine._trainings.batches
+    assert batch.slots == 2
     engine.close()
     one_less = (
         MemoryBudget(size, engine_settings(slots=1, gradient_checkpointing="on"), 1 << 40)

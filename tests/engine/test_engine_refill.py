@@ -9,20 +9,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from engine_alone import evaluate, generate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_engine_decoding import PROMPTS, evaluation, generation, trained
 from tiny_model import byte_tokenizer, tiny_model, tiny_transformer
 
 from seal.engine.decoding import Row, RunningBatch
-from seal.engine.evaluation import evaluate
-from seal.engine.generation import generate
 from seal.engine.linear import Factors
 from seal.engine.peft_format import Adapter, LoraPair
 from seal.engine.routes import AdapterGroups
 from seal.engine.sampling import DecodeSettings
 from seal.engine.sharing import Prompted, common_prefix, plan_starts
 from seal.engine.text import ModelText, cut_at_stop
+from seal.outcomes import Outcome
 
 LENGTHS = (3, 40, 11, 25, 4, 60, 18, 9, 33, 7)
 
@@ -175,9 +175,10 @@ def test_an_adapter_of_nan_spoils_no_row_that_takes_its_place():
     )
     (alone,) = evaluate(model, [evaluation(good)], max_rows=64)
     for max_rows in (1, 2, 64):
-        *_, after = evaluate(
+        unfit, after = evaluate(
             model, [evaluation(broken, max_tokens=20), evaluation(good)], max_rows=max_rows
         )
+        assert unfit.outcome is Outcome.DIVERGED
         assert after.answers == alone.answers
         assert after.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
 
