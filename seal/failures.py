@@ -49,7 +49,17 @@ FAILURES = (
         becomes="nothing for the others: each is run again, the suspects apart, and who fails "
         "alone is the cause",
         retried="by the engine, once",
-        tests=(),
+        tests=(
+            "tests/engine/test_engine_faults.py::test_one_failure_in_company_ends_nobody",
+            "tests/engine/test_engine_faults.py::test_a_training_that_fails_even_alone_is_refused_"
+            "and_the_others_are_trained_as_alone",
+            "tests/engine/test_engine_faults.py::test_an_evaluation_that_fails_even_alone_is_"
+            "refused_and_the_others_are_answered_as_alone",
+            "tests/engine/test_engine_faults.py::test_a_generation_that_fails_even_alone_is_"
+            "refused_and_the_others_are_written_as_alone",
+            "tests/engine/test_engine_faults.py::test_logits_that_are_not_numbers_are_the_outcome_"
+            "of_their_own_request",
+        ),
     ),
     Failure(
         happened="the engine is broken: its thread dead, a CUDA error that stays, no step for "
@@ -61,6 +71,8 @@ FAILURES = (
             "tests/engine/test_engine_health.py::"
             "test_an_engine_whose_step_never_ends_is_broken_and_nobody_waits_for_it",
             "tests/engine/test_engine_health.py::test_an_engine_whose_thread_has_ended_is_broken",
+            "tests/engine/test_engine_faults.py::test_a_cuda_error_that_stays_breaks_the_engine_"
+            "and_one_that_passes_does_not",
             "tests/rpc/test_lifecycle.py::test_a_broken_engine_is_not_serving_and_ends_the_process_"
             "with_an_error_worth_a_retry",
             "tests/services/test_trainer_svc.py::"

@@ -130,16 +130,24 @@ async def test_what_does_not_fit_the_engine_is_refused_by_its_field(services: Se
         "lora.target_modules": {
             "lora": trainer_pb2.LoraConfig(rank=4, alpha=8.0, target_modules=["q_proj", "brain"])
         },
-        "examples[1]": {
-            "examples": [
-                trainer_pb2.TrainingExample(completion=text) for text in ("short", "long " * 1000)
-            ]
+        "optimizer.pad_to_tokens": {
+            "optimizer": trainer_pb2.OptimizerConfig(
+                learning_rate=1e-3, epochs=1, batch_size=1, schedule="linear", pad_to_tokens=32_768
+            )
         },
     }
     for field, changes in refused.items():
         with pytest.raises(InvalidInput) as caught:
             await services.train(**changes)
         assert caught.value.field == field
+
+
+async def test_a_row_that_is_too_long_for_the_engine_is_the_outcome_of_its_training(
+    services: Services,
+) -> None:
+    examples = [trainer_pb2.TrainingExample(completion=text) for text in ("a", "long " * 1000)]
+    result = await services.train(examples=examples)
+    assert result.outcome == common_pb2.OUTCOME_TOO_LONG
 
 
 async def test_a_cancelled_training_leaves_its_slot_and_the_other_goes_on(
