@@ -6,7 +6,7 @@ PROTOS := $(wildcard proto/seal/v1/*.proto)
 PACKAGES := seal generator_svc trainer_svc evaluator_svc controller_svc
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick bench test lint format proto constraints clean
+.PHONY: help demo demo-quick bench test lint format proto schema constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ format: $(VENV)/.dev ## Format the code and sort the imports
 
 proto: $(VENV)/.dev ## Generate seal/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. $(PROTOS)
+
+schema: $(VENV)/.dev ## Write docs/restemrun.schema.json, by which editors check manifests
+	$(BIN)/python -m seal.schema > docs/restemrun.schema.json
 
 constraints: $(VENV)/.dev ## Write constraints.txt from what is installed
 	{ echo "# Exact versions of everything that the two commands install; made with \`make constraints\`."; \

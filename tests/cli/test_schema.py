@@ -1,0 +1,67 @@
+"""The JSON Schema of the manifest is current and says what the command accepts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from seal.config import load_run
+from seal.schema import manifest_schema
+from seal.settings import RunSpec
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCHEMA = REPOSITORY / "docs/restemrun.schema.json"
+EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
+MANIFESTS = [
+    *EXAMPLES,
+    *(REPOSITORY / "seal/profiles" / name for name in ("demo.yaml", "demo-quick.yaml")),
+]
+
+
+def test_the_schema_in_the_docs_is_current() -> None:
+    assert SCHEMA.read_text(encoding="utf-8") == manifest_schema(), "run `make schema`"
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_every_manifest_of_the_project_is_accepted_and_known_to_the_schema(path: Path) -> None:
+    load_run(path)
+    assert unknown(yaml.safe_load(path.read_text()), json.loads(SCHEMA.read_text())) == []
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_every_example_tells_editors_where_its_schema_is(path: Path) -> None:
+    first = path.read_text().splitlines()[0]
+    where = first.removeprefix("# yaml-language-server: $schema=")
+    assert where != first
+    assert (path.parent / where).resolve() == SCHEMA
+
+
+def test_the_schema_describes_every_field_and_names_no_default_that_a_profile_may_change() -> None:
+    schema = json.loads(SCHEMA.read_text())
+    spec = schema["$defs"]["RunSpec"]["properties"]
+    assert list(spec) == [field.alias for field in RunSpec.model_fields.values()]
+    fields = [
+        field
+        for model in schema["$defs"].values()
+        for field in model.get("properties", {}).values()
+    ]
+    assert all(field["description"] for field in fields)
+    assert not any("default" in field for field in fields)
+    assert unknown({"spec": {"edit": {"max_tokens": 3}}}, schema) == ["spec.edit.max_tokens"]
+
+
+def unknown(values: object, schema: dict, path: str = "", root: dict | None = None) -> list[str]:
+    """Fields that the schema does not know, by dotted name."""
+    root = root or schema
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rsplit("/", 1)[-1]]
+    if not isinstance(values, dict) or schema.get("additionalProperties", True) is not False:
+        return []
+    known = schema["properties"]
+    found = [f"{path}{name}" for name in values if name not in known]
+    for name, value in values.items():
+        found += unknown(value, known.get(name, {}), f"{path}{name}.", root)
+    return found
