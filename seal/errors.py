@@ -108,8 +108,8 @@ class ErrorClass:
     grpc_code: str
     """Name of the gRPC status code."""
     exit_code: int
-    """Exit status of a process: 2 configuration, 42 permanent, 43 retry (0 is success; 1 is an
-    error of no class here)."""
+    """Exit status of a process: 2 what was given is wrong, 42 permanent, 43 retry (0 is success; 1
+    is an error of no class here)."""
     reason: str
     """CamelCase reason in conditions and google.rpc.ErrorInfo. It is API."""
 
@@ -117,8 +117,8 @@ class ErrorClass:
 ERROR_CLASSES: Mapping[type[SealError], ErrorClass] = MappingProxyType(
     {
         InvalidInput: ErrorClass("INVALID_ARGUMENT", 2, "InvalidInput"),
-        NotFound: ErrorClass("NOT_FOUND", 42, "NotFound"),
-        Conflict: ErrorClass("ALREADY_EXISTS", 42, "Conflict"),
+        NotFound: ErrorClass("NOT_FOUND", 2, "NotFound"),
+        Conflict: ErrorClass("ALREADY_EXISTS", 2, "Conflict"),
         PreconditionFailed: ErrorClass("FAILED_PRECONDITION", 42, "PreconditionFailed"),
         Exhausted: ErrorClass("RESOURCE_EXHAUSTED", 43, "Exhausted"),
         Transient: ErrorClass("UNAVAILABLE", 43, "Transient"),

@@ -110,14 +110,47 @@ metrics = Metrics(_process_registry())
 """The metrics of this process."""
 
 
+_SHARED: tuple[Callable[..., Any], ...] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.StackInfoRenderer(),
+)
+"""What every log line goes through, whoever wrote it."""
+
+
+def json_formatter() -> logging.Formatter:
+    """JSON lines, for a handler of the standard library."""
+    return _formatter(
+        structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        ),
+        structlog.processors.JSONRenderer(ensure_ascii=False),
+    )
+
+
+def _formatter(*render: Callable[..., Any]) -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_SHARED,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+    )
+
+
 def configure_logging(
-    level: str = "info", json: bool | None = None, *, stream: TextIO | None = None
+    level: str = "info",
+    json: bool | None = None,
+    *,
+    stream: TextIO | None = None,
+    console: Callable[..., str] | None = None,
 ) -> None:
     """Send all logs of this process to one stream.
 
     `level`: one of `LEVELS`. `json`: JSON lines or console text; None takes the console on a
-    terminal. `stream`: stderr unless given, so that a command's output stays clean. Tracebacks are
-    written without local variables: those hold documents. Raises InvalidInput for an unknown level.
+    terminal. `stream`: stderr unless given, so that a command's output stays clean. `console`: a
+    structlog renderer of console text in the place of structlog's own. Tracebacks are written
+    without local variables: those hold documents. Raises InvalidInput for an unknown level.
     """
     if level.lower() not in LEVELS:
         raise InvalidInput(
@@ -127,35 +160,11 @@ def configure_logging(
         )
     target = stream or sys.stderr
     as_json = not target.isatty() if json is None else json
-    shared: list[Callable[..., Any]] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.PositionalArgumentsFormatter(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.StackInfoRenderer(),
-    ]
-    render: list[Callable[..., Any]] = (
-        [
-            structlog.processors.ExceptionRenderer(
-                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-            ),
-            structlog.processors.JSONRenderer(ensure_ascii=False),
-        ]
-        if as_json
-        else [
-            structlog.dev.ConsoleRenderer(
-                colors=target.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
-        ]
+    own = console or structlog.dev.ConsoleRenderer(
+        colors=target.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
     handler = logging.StreamHandler(target)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
-        )
-    )
+    handler.setFormatter(json_formatter() if as_json else _formatter(own))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -166,7 +175,7 @@ def configure_logging(
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *shared,
+            *_SHARED,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TextIO, cast
+from typing import Annotated
 
 import typer
 
-from seal.errors import InvalidInput
+from controller_svc.cli.logs import LogFormat
+from controller_svc.cli.messages import command
+from controller_svc.cli.options import (
+    DEFAULT_ROOT,
+    EngineOption,
+    LogLevel,
+    OfflineOption,
+    Output,
+    OutputOption,
+    RootOption,
+    RunArgument,
+    changes,
+)
 
-DEFAULT_ROOT = "seal-runs"
+DEMO_NAMES = {False: "demo", True: "demo-quick"}
+"""By --quick: names of the demo's runs, and of their manifests among the profiles."""
 DEMO_LIMITS_MINUTES = {False: (15, 25), True: (4, 6)}
 """By --quick: minutes within which the demo is to end on 2 cores that are fast, and on slow
 ones."""
@@ -40,8 +50,6 @@ REPORT_HELP = (
     "all of report.json."
 )
 
-_EXAMPLES = {"--set": "--set inner.repeats=3", "--engine": "--engine slots=8"}
-
 app = typer.Typer(
     name="seal",
     help="Self-adapting language models: a model writes its own finetuning data, is trained on "
@@ -55,49 +63,8 @@ app = typer.Typer(
 )
 models = typer.Typer(name="models", help="Base models on this machine.", no_args_is_help=True)
 app.add_typer(models)
-
-
-class LogLevel(StrEnum):
-    """Least serious messages that are logged."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class Output(StrEnum):
-    """How a result is printed."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
-OutputOption = Annotated[
-    Output,
-    typer.Option(
-        "--output", "-o", help="Print the result as tables, or as one JSON object on stdout."
-    ),
-]
-ResumeOption = Annotated[
-    bool,
-    typer.Option(
-        "--resume",
-        help="Go on with the run where it stopped; nothing that is finished is done again.",
-    ),
-]
-OfflineOption = Annotated[
-    bool, typer.Option("--offline", help="Download nothing: the model has to be on this machine.")
-]
-
-EngineOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--engine",
-        metavar="FIELD=VALUE",
-        help="Set a field of this machine's engine, for example --engine slots=8. Repeatable.",
-    ),
-]
+config = typer.Typer(name="config", help="Settings of runs.", no_args_is_help=True)
+app.add_typer(config)
 
 
 def _version(wanted: bool) -> None:
@@ -110,6 +77,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def configure(
+    context: typer.Context,
     log_level: Annotated[
         LogLevel,
         typer.Option(
@@ -118,6 +86,14 @@ def configure(
             help="Least serious log messages to show on stderr.",
         ),
     ] = LogLevel.WARNING,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(
+            "--log-format",
+            envvar="SEAL_LOG_FORMAT",
+            help="Write logs and progress on stderr as text for people, or as JSON lines.",
+        ),
+    ] = LogFormat.TEXT,
     version: Annotated[
         bool,
         typer.Option(
@@ -126,14 +102,15 @@ def configure(
     ] = False,
 ) -> None:
     """Options of all commands."""
-    from controller_svc.cli.stderr import LateStderr
-    from seal.telemetry import configure_logging
+    from controller_svc.cli.logs import configure as configure_logs
 
-    configure_logging(log_level.value, stream=cast(TextIO, LateStderr()))
+    configure_logs(log_level.value, log_format)
+    context.obj = log_format
 
 
 @app.command(help=DEMO_HELP)
 def demo(
+    context: typer.Context,
     quick: Annotated[
         bool,
         typer.Option(
@@ -141,47 +118,53 @@ def demo(
             help="Fewer passages, one round: a few minutes instead of a quarter of an hour.",
         ),
     ] = False,
-    directory: Annotated[
-        str,
-        typer.Option(
-            "--dir",
-            metavar="DIR",
-            help="Where the run is kept; it gets a directory of its own in there.",
-        ),
-    ] = DEFAULT_ROOT,
-    resume: ResumeOption = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the demo's run, if there is one, and begin.")
+    ] = False,
+    root: RootOption = DEFAULT_ROOT,
     output: OutputOption = Output.TABLE,
     offline: OfflineOption = False,
     engine: EngineOption = None,
 ) -> None:
     """Train a self-edit policy on a real small model, on this machine."""
-    from controller_svc.cli.execute import DEMO_NAMES, TimeLimit, execute
+    from controller_svc.cli.execute import Options, TimeLimit, execute
+    from controller_svc.cli.runs import remove_run
+    from controller_svc.worker.store import manifest_path
+    from seal.artifacts import ArtifactStore
     from seal.config import load_engine, load_run
 
     with demo_manifest(DEMO_NAMES[quick]) as path:
         manifest = load_run(path)
+    store = ArtifactStore(root)
+    exists = store.exists(manifest_path(manifest.name))
+    if exists and fresh:
+        remove_run(store, manifest.name)
     fast, slow = DEMO_LIMITS_MINUTES[quick]
-    limit = TimeLimit(
-        fast_minutes=fast,
-        slow_minutes=slow,
-        fast_teraflops=FAST_TERAFLOPS,
-        slow_teraflops=SLOW_TERAFLOPS,
-    )
     execute(
         manifest,
         engine=load_engine(manifest.spec.profile, changes(engine or [], option="--engine")),
-        root=directory,
-        resume=resume,
-        offline=offline,
-        as_json=output is Output.JSON,
-        again=_resume_command(),
-        limit=limit,
+        options=Options(
+            root=root,
+            resume=exists and not fresh,
+            offline=offline,
+            as_json=output is Output.JSON,
+            json_lines=context.obj is LogFormat.JSON,
+            again=command(drop=["--fresh"]),
+            anew=f"Begin anew with:  {command(add=['--fresh'])}",
+            limit=TimeLimit(
+                fast_minutes=fast,
+                slow_minutes=slow,
+                fast_teraflops=FAST_TERAFLOPS,
+                slow_teraflops=SLOW_TERAFLOPS,
+            ),
+        ),
     )
 
 
 @app.command(help=RUN_HELP)
 def run(
-    config: Annotated[
+    context: typer.Context,
+    file: Annotated[
         Path,
         typer.Argument(
             metavar="FILE",
@@ -218,23 +201,24 @@ def run(
         typer.Option(
             "--set",
             metavar="FIELD=VALUE",
-            help="Set any field of the manifest, for example --set inner.repeats=3. Repeatable.",
+            help="Set any field of the manifest, for example --set spec.inner.repeats=3; `spec.` "
+            "may be left out. Repeatable; `seal config show` lists the fields.",
         ),
     ] = None,
-    root: Annotated[
-        str,
+    root: RootOption = DEFAULT_ROOT,
+    resume: Annotated[
+        bool,
         typer.Option(
-            metavar="DIR",
-            help="Where runs are kept: a directory, or a file://, s3:// or gs:// URI.",
+            "--resume",
+            help="Go on with the run where it stopped; nothing that is finished is done again.",
         ),
-    ] = DEFAULT_ROOT,
-    resume: ResumeOption = False,
+    ] = False,
     output: OutputOption = Output.TABLE,
     offline: OfflineOption = False,
     engine: EngineOption = None,
 ) -> None:
     """Run ReST^EM on your own passages and questions."""
-    from controller_svc.cli.execute import execute
+    from controller_svc.cli.execute import Options, execute
     from seal.config import load_engine, load_run
 
     named = {
@@ -243,15 +227,19 @@ def run(
         "spec.model": model,
         "metadata.name": name,
     }
-    manifest = load_run(config, changes(change or []) | named)
+    manifest = load_run(file, changes(change or []) | named)
     execute(
         manifest,
         engine=load_engine(manifest.spec.profile, changes(engine or [], option="--engine")),
-        root=root,
-        resume=resume,
-        offline=offline,
-        as_json=output is Output.JSON,
-        again=_resume_command(),
+        options=Options(
+            root=root,
+            resume=resume,
+            offline=offline,
+            as_json=output is Output.JSON,
+            json_lines=context.obj is LogFormat.JSON,
+            again=command(add=["--resume"]),
+            anew="Begin another one with --name or --root.",
+        ),
     )
 
 
@@ -271,6 +259,72 @@ def report(
 
     store, name = locate_run(directory)
     print_report(write_report(store, name), as_json=output is Output.JSON, whole=True)
+
+
+@app.command("list")
+def list_runs(root: RootOption = DEFAULT_ROOT, output: OutputOption = Output.TABLE) -> None:
+    """Show the runs below a root: phase, round, when they began and how long they took."""
+    from controller_svc.cli.runs import list_runs as print_runs
+
+    print_runs(root, as_json=output is Output.JSON)
+
+
+@app.command()
+def status(
+    run: RunArgument,
+    adapters: Annotated[
+        bool,
+        typer.Option("--adapters", help="Also show which adapter was trained on which passage."),
+    ] = False,
+    root: RootOption = DEFAULT_ROOT,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show where a run is, and its adapters."""
+    from controller_svc.cli.runs import show_status
+
+    show_status(root, run, adapters=adapters, as_json=output is Output.JSON)
+
+
+@app.command()
+def logs(
+    run: RunArgument,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run ends or stops.")
+    ] = False,
+    root: RootOption = DEFAULT_ROOT,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show what a run on this machine logged; with --output json as it was written."""
+    from controller_svc.cli.runs import show_logs
+
+    show_logs(root, run, follow=follow, as_json=output is Output.JSON)
+
+
+@app.command("rm")
+def remove(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Names of runs (see `seal list`).")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    root: RootOption = DEFAULT_ROOT,
+) -> None:
+    """Delete runs with all their results; one that is being run is refused."""
+    from controller_svc.cli.runs import confirm_and_remove
+
+    confirm_and_remove(root, runs, yes=yes)
+
+
+@config.command("show")
+def show_config(
+    profile: Annotated[
+        str, typer.Argument(metavar="[PROFILE]", help="embedded (the default) or published.")
+    ] = "embedded",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show every setting with its value, its meaning and its bounds, as a manifest that runs."""
+    from controller_svc.cli.settings import show_settings
+
+    show_settings(profile, as_json=output is Output.JSON)
 
 
 @models.command("pull")
@@ -311,37 +365,3 @@ def demo_manifest(name: str) -> Iterator[Path]:
 
     with resources.as_file(resources.files("seal") / "profiles" / f"{name}.yaml") as path:
         yield path
-
-
-def changes(settings: list[str], *, option: str = "--set") -> dict[str, object]:
-    """`FIELD=VALUE` settings, values read as YAML.
-
-    Raises:
-        InvalidInput: not of that form.
-    """
-    import yaml
-
-    found: dict[str, object] = {}
-    for setting in settings:
-        field, separator, value = setting.partition("=")
-        if not separator or not field.strip():
-            raise InvalidInput(
-                f"{option} {setting}: there is no FIELD=VALUE",
-                field=option,
-                remedy=f"write for example {_EXAMPLES[option]}",
-            )
-        try:
-            found[field.strip()] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError) as error:
-            raise InvalidInput(
-                f"{option} {setting:.200}: the value is no valid YAML",
-                field=field,
-                remedy="put it into quotes",
-            ) from error
-    return found
-
-
-def _resume_command() -> str:
-    """The command line of this process with --resume: what goes on with its run."""
-    arguments = sys.argv[1:]
-    return shlex.join(["seal", *arguments, *([] if "--resume" in arguments else ["--resume"])])

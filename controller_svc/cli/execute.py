@@ -1,6 +1,6 @@
-"""One run from spec to report, on the three services in this process.
+"""One run from manifest to report, on the three services in this process.
 
-    refuse what is wrong, pin the data -> load the model -> run the controller -> report
+    refuse what is wrong, check the data, find the model -> load it -> run the controller -> report
 
 Ctrl-C at any point stops cleanly and says which command goes on with the run.
 """
@@ -11,30 +11,42 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from types import FrameType
 
 import typer
 
+from controller_svc.cli.logs import run_log
 from controller_svc.cli.machine import describe_machine
-from controller_svc.cli.main import complain
+from controller_svc.cli.messages import INTERRUPTED, Failure, complain, print_failure
+from controller_svc.cli.preflight import (
+    check_model,
+    check_settings,
+    data_note,
+    engine_missing,
+    model_shape,
+)
 from controller_svc.cli.progress import Screen, open_screen
 from controller_svc.cli.reporting import print_report, write_report
+from controller_svc.cli.runs import local_directory, refuse_live, require_run
 from controller_svc.cli.stages import StageTracker
 from controller_svc.core import Phase, Reason, RunStatus
 from controller_svc.local.world import run_local
 from controller_svc.runs import check_run
+from controller_svc.worker.progress import Observer, TaskProgress
+from controller_svc.worker.store import manifest_path
 from controller_svc.worker.task import ServiceAddresses
 from seal.artifacts import ArtifactStore
-from seal.errors import ERROR_CLASSES, Conflict, Internal, PreconditionFailed, Transient
+from seal.errors import ERROR_CLASSES, Conflict, Internal, InvalidInput, Transient
 from seal.report.numbers.formats import duration
+from seal.report.numbers.model import Machine
 from seal.resources import RestEMRun
 from seal.settings import EngineSettings
 
-DEMO_NAMES = ("demo", "demo-quick")
-"""Names of the demo's runs, in full and quick."""
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -57,84 +69,143 @@ class TimeLimit:
         return self.fast_minutes if teraflops >= self.fast_teraflops else self.slow_minutes
 
 
-def execute(
-    manifest: RestEMRun,
-    *,
-    engine: EngineSettings,
-    root: str,
-    resume: bool,
-    offline: bool,
-    as_json: bool,
-    again: str,
-    limit: TimeLimit | None = None,
-) -> None:
-    """Run a manifest and show its report. `again`: the command that goes on with the run.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a run is executed, as its command line says."""
+
+    root: str
+    """Artifact store: a directory or a URI."""
+    resume: bool
+    """Go on with a run that exists."""
+    offline: bool
+    as_json: bool
+    """The result as JSON on stdout."""
+    json_lines: bool
+    """Progress as JSON lines on stderr."""
+    again: str
+    """The command that goes on with the run."""
+    anew: str
+    """How to begin another one."""
+    limit: TimeLimit | None = None
+
+
+def execute(manifest: RestEMRun, *, engine: EngineSettings, options: Options) -> None:
+    """Run a manifest and show its report.
 
     Raises:
-        SealError: from `check_run`, from loading the model, or from the report.
+        SealError: what is refused, what keeps the model from loading, or the report's.
         typer.Exit: 130 after Ctrl-C, or the code of what made the run fail.
     """
-    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries would run through ours
-    started = time.monotonic()
-    tracker = StageTracker(manifest.spec)
+    store, run = ArtifactStore(options.root), manifest.name
     try:
-        _refuse_repetition(manifest.name, root=root, resume=resume, again=again)
-        status = asyncio.run(check_run(ArtifactStore(root), manifest, resume=resume))
+        status = _refuse(manifest, engine, store, options)
         if status is None or status.phase is not Phase.COMPLETE:
-            with open_screen(tracker, bars=not as_json) as screen:
-                minutes = _measure(manifest.name, engine, root, screen, limit)
-                status = asyncio.run(
-                    _run(
-                        manifest,
-                        engine=engine,
-                        root=root,
-                        resume=resume,
-                        offline=offline,
-                        screen=screen,
-                    )
-                )
-                if minutes and status.phase is Phase.COMPLETE:
-                    screen.say(
-                        f"Ended after {duration(time.monotonic() - started)}; the limit is "
-                        f"{minutes} min."
-                    )
-        print_report(write_report(ArtifactStore(root), manifest.name), as_json=as_json)
+            status = _work(manifest, engine, store, options)
+        elif not options.as_json:
+            typer.echo(f"{run} is finished; this is its report. {options.anew}", err=True)
+        print_report(write_report(store, run), as_json=options.as_json)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        complain("all that is finished is kept; go on with:", again, label="stopped")
-        raise typer.Exit(STOPPED) from None
-    if status.phase is Phase.FAILED:
-        raise typer.Exit(_tell_failure(status, again))
+        raise typer.Exit(_tell_stop(store, run, options)) from None
+    if status is not None and status.phase is Phase.FAILED:
+        raise typer.Exit(_tell_failure(status, options.again))
 
 
-def _refuse_repetition(run: str, *, root: str, resume: bool, again: str) -> None:
-    """A run that exists is not begun anew; the remedy is a command to copy.
-
-    Raises:
-        Conflict: it exists.
-    """
-    if not resume and ArtifactStore(root).exists(f"{run}/run.json"):
-        other = "--dir" if run in DEMO_NAMES else "--name or --root"
+def _refuse(
+    manifest: RestEMRun, engine: EngineSettings, store: ArtifactStore, options: Options
+) -> RunStatus | None:
+    """Refuse what is wrong with anything but the model; the status of the run to go on with."""
+    run = manifest.name
+    if options.resume:
+        require_run(store, run)
+    refuse_live(store, run)
+    check_settings(manifest.spec, engine)
+    try:
+        return asyncio.run(check_run(store, manifest, resume=options.resume))
+    except Conflict as error:
+        remedy = error.remedy if error.field else f"go on with it:  {options.again} "
         raise Conflict(
-            f"run {run!r} exists already in {root}",
-            remedy=f"go on with it:  {again}  or begin another one with {other}",
+            error.message, field=error.field, remedy=f"{remedy} {options.anew}"
+        ) from error
+
+
+def _work(
+    manifest: RestEMRun, engine: EngineSettings, store: ArtifactStore, options: Options
+) -> RunStatus:
+    """The run from the model to its end; the last status."""
+    started, root = time.monotonic(), local_directory(store)
+    tracker = StageTracker(manifest.spec)
+    with (
+        open_screen(tracker, bars=not options.as_json, json_lines=options.json_lines) as screen,
+        run_log(root / manifest.name if root else None),
+    ):
+        if options.resume:
+            screen.say(f"{manifest.name}: going on where it stopped. {options.anew}")
+        if options.limit is None and (note := data_note(manifest.spec)):
+            screen.say(f"{manifest.name}: {note}")
+        directory = _model_directory(manifest.spec.model, offline=options.offline, screen=screen)
+        if directory is not None:
+            check_model(manifest.spec, model_shape(manifest.spec.model, directory))
+        machine = _measure(engine)
+        minutes = _announce(manifest.name, machine, screen, options.limit)
+        note_machine = partial(store.write_json, f"{manifest.name}/machine.json", machine)
+        status = asyncio.run(
+            _run(
+                manifest,
+                engine=engine,
+                options=options,
+                screen=screen,
+                observer=_AtStart(screen, then=note_machine),
+            )
         )
+        if minutes and status.phase is Phase.COMPLETE:
+            took = duration(time.monotonic() - started)
+            screen.say(f"Ended after {took}; the limit is {minutes} min.")
+    return status
 
 
-def _measure(
-    run: str, engine: EngineSettings, root: str, screen: Screen, limit: TimeLimit | None
-) -> int:
-    """Measure the machine, leave the figures with the run and give the minutes that follow.
+class _AtStart:
+    """Passes on what a run tells, and does one thing once the run is ours.
 
-    They are 0 without a limit.
+    Only who holds the run's lock may write into its directory.
     """
+
+    def __init__(self, observer: Observer, *, then: Callable[[], None]) -> None:
+        self._observer, self._then = observer, then
+        self._done = False
+
+    def on_status(self, status: RunStatus) -> None:
+        """The first status comes once the lock is held."""
+        if not self._done:
+            self._done = True
+            self._then()
+        self._observer.on_status(status)
+
+    def on_progress(self, progress: TaskProgress) -> None:
+        """Pass it on."""
+        self._observer.on_progress(progress)
+
+
+def _model_directory(model: str, *, offline: bool, screen: Screen) -> Path | None:
+    """Where the model lies, downloaded first if need be; None if only the services know."""
+    from seal.models import resolve_model
+
+    return resolve_model(model, offline=offline, progress=screen.on_download).path
+
+
+def _measure(engine: EngineSettings) -> Machine:
+    """Describe this machine, with its measured peak in the type that the engine will compute in."""
     dtype, teraflops = _gemm_peak(engine)
-    machine = describe_machine(device=engine.device, dtype=dtype, gemm_teraflops=teraflops)
-    ArtifactStore(root).write_json(f"{run}/machine.json", machine)
+    return describe_machine(device=engine.device, dtype=dtype, gemm_teraflops=teraflops)
+
+
+def _announce(run: str, machine: Machine, screen: Screen, limit: TimeLimit | None) -> int:
+    """Say what it runs on, and the limit in minutes that follows: 0 without one."""
+    teraflops = machine.gemm_teraflops or 0.0
     minutes = limit.minutes(teraflops) if limit else 0
     so = f": it is to end within {minutes} min" if minutes else ""
     screen.say(
-        f"{run}: {machine.cores} cores, computing in {dtype}, measured GEMM peak "
+        f"{run}: {machine.cores} cores, computing in {machine.dtype}, measured GEMM peak "
         f"{teraflops:.2f} TFLOP/s{so}"
     )
     return minutes
@@ -144,16 +215,14 @@ def _gemm_peak(engine: EngineSettings) -> tuple[str, float]:
     """The type that the engine will compute in, and how fast this machine multiplies it, TFLOP/s.
 
     Raises:
-        PreconditionFailed: the engine is not installed, or this machine has no such device.
+        PreconditionFailed: the engine is not installed.
+        InvalidInput: this machine has no such device.
     """
     try:
         from seal.engine.peak import measure_gemm_peak
         from seal.engine.precision import compute_dtype, dtype_name
     except ImportError as error:
-        raise PreconditionFailed(
-            f"the engine cannot be loaded: {error}",
-            remedy="install it: pip install 'seal-kubernetes[local]'",
-        ) from error
+        raise engine_missing(error) from error
     try:
         dtype = compute_dtype(engine.dtype, engine.device)
         return dtype_name(dtype), measure_gemm_peak(dtype=dtype, device=engine.device)
@@ -162,9 +231,9 @@ def _gemm_peak(engine: EngineSettings) -> tuple[str, float]:
         AssertionError,
     ) as error:  # what torch raises for a device that is not there
         message = f"device {engine.device!r} cannot be used: {str(error).splitlines()[0]}"
-        raise PreconditionFailed(
+        raise InvalidInput(
             message,
-            field="engine.device",
+            field="device",
             remedy="choose another one, for example --engine device=cpu",
         ) from error
 
@@ -173,19 +242,26 @@ async def _run(
     manifest: RestEMRun,
     *,
     engine: EngineSettings,
-    root: str,
-    resume: bool,
-    offline: bool,
+    options: Options,
     screen: Screen,
+    observer: Observer,
 ) -> RunStatus:
     """The run on services that live as long as it does."""
     try:
         async with _services(
-            manifest.spec.model, engine=engine, root=root, offline=offline, screen=screen
+            manifest.spec.model,
+            engine=engine,
+            root=options.root,
+            offline=options.offline,
+            screen=screen,
         ) as addresses:
             try:
                 return await run_local(
-                    manifest, root=root, services=addresses, resume=resume, progress=screen
+                    manifest,
+                    root=options.root,
+                    services=addresses,
+                    resume=options.resume,
+                    progress=observer,
                 )
             except asyncio.CancelledError:
                 _stopping(screen)  # before the services are stopped, which may take a while
@@ -222,6 +298,23 @@ async def _services(
         yield services.addresses
 
 
+def _tell_stop(store: ArtifactStore, run: str, options: Options) -> int:
+    """Say how to go on after Ctrl-C; the exit code."""
+    begun = store.exists(manifest_path(run))
+    message = "all that is finished is kept; go on with:" if begun else "nothing has begun yet"
+    complain(message, options.again if begun else "", label="stopped")
+    if options.as_json:
+        print_failure(
+            Failure(
+                reason=INTERRUPTED,
+                message="stopped before the end",
+                remedy=options.again if begun else "",
+                exit_code=STOPPED,
+            )
+        )
+    return STOPPED
+
+
 def _tell_failure(status: RunStatus, again: str) -> int:
     """Say why a run failed; its exit code."""
     failed = status.condition("Failed")
@@ -230,7 +323,8 @@ def _tell_failure(status: RunStatus, again: str) -> int:
         f"the run failed: {reason}: {message}",
         f"what is finished is kept; once the cause is mended, go on with:  {again}",
     )
-    if reason == Reason.ATTEMPTS_EXHAUSTED:
-        return ERROR_CLASSES[Transient].exit_code
-    codes = {row.reason: row.exit_code for row in ERROR_CLASSES.values()}
-    return codes.get(reason, ERROR_CLASSES[Internal].exit_code)
+    kind = {
+        Reason.ATTEMPTS_EXHAUSTED: Transient,
+        ERROR_CLASSES[InvalidInput].reason: InvalidInput,
+    }.get(reason, Internal)
+    return ERROR_CLASSES[kind].exit_code

@@ -1,53 +1,86 @@
-"""Entry point: runs the app and ends what escapes it with a message, a remedy and an exit code.
+"""Entry point: runs the app and turns what escapes it into one message, a remedy and an exit code.
 
-The exit code is that of the errors table: 0 ok, 2 configuration, 42 permanent, 43 try again later,
-130 stopped by Ctrl-C; 1 is an error that nobody foresaw.
+The exit code is that of the errors table: 0 ok, 2 what was given is wrong, 42 permanent, 43 try
+again later, 130 stopped by Ctrl-C or SIGTERM; 1 is an error that nobody foresaw. With `--output
+json` an end without a result is a JSON object too.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from types import FrameType
 
-from seal.errors import SealError, error_class
+import typer
+
+from controller_svc.cli.messages import Failure, command, complain, print_failure, wants_json
+from seal.errors import InvalidInput, SealError, error_class
 
 UNFORESEEN = 1
 """Exit code of an error that is not a `SealError`: a defect."""
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""What the parser of the command line raises; typer names only its subclass."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `seal` with these arguments (default: those of the process) and end the process."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for variable in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(variable, "1")  # bars of libraries would run through ours
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_exit_code(given))
+
+
+def _exit_code(given: list[str]) -> int:
     from controller_svc.cli.app import app
 
-    signal.signal(signal.SIGTERM, _terminate)
     try:
-        app(args=arguments, prog_name="seal")
+        return int(app(args=given, prog_name="seal", standalone_mode=False) or 0)
+    except UsageError as error:
+        return _misused(error, as_json=wants_json(given))
     except SealError as error:
-        logging.getLogger(__name__).debug("failed", exc_info=error)
-        complain(error.message, error.remedy)
-        sys.exit(error_class(error).exit_code)
-    except Exception as error:  # the outermost boundary
-        logging.getLogger(__name__).debug("crashed", exc_info=error)
-        complain(
-            f"{type(error).__name__}: {error}",
-            "this is a defect; run it again with --log-level debug for the traceback, and report "
-            "it",
+        row = error_class(error)
+        failure = Failure(
+            reason=row.reason,
+            message=error.message,
+            remedy=error.remedy,
+            field=error.field,
+            exit_code=row.exit_code,
         )
-        sys.exit(UNFORESEEN)
+        return _tell(failure, error, as_json=wants_json(given))
+    except Exception as error:  # noqa: BLE001 - the outermost boundary
+        failure = Failure(
+            reason="Defect",
+            message=f"{type(error).__name__}: {error}",
+            remedy="this is a defect; please report it with the traceback that this shows:  "
+            + command(front=["--log-level", "debug"]),
+            exit_code=UNFORESEEN,
+        )
+        return _tell(failure, error, as_json=wants_json(given))
 
 
-def complain(message: str, remedy: str, *, label: str = "error") -> None:
-    """On stderr: what is wrong, then what to do."""
-    from rich.console import Console
-    from rich.text import Text
+def _tell(failure: Failure, error: Exception, *, as_json: bool) -> int:
+    """Message and remedy for people, an object for programs, the traceback for debugging."""
+    if logging.getLogger().isEnabledFor(logging.DEBUG):
+        sys.stderr.write("".join(traceback.format_exception(error)))
+    complain(failure.message, failure.remedy)
+    if as_json:
+        print_failure(failure)
+    return failure.exit_code
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text(f"{label}: ", style="bold red").append(message, style="not bold default"))
-    if remedy:
-        console.print(Text(" " * (len(label) + 2) + remedy))
+
+def _misused(error: Exception, *, as_json: bool) -> int:
+    """Tell a wrong command line the way every program does."""
+    code = error_class(InvalidInput).exit_code
+    error.show()  # type: ignore[attr-defined]  # the parser's own way: usage, then what is wrong
+    if as_json:
+        message = str(error.format_message())  # type: ignore[attr-defined]
+        print_failure(Failure(reason="InvalidInput", message=message, exit_code=code))
+    return code
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -6,6 +6,7 @@ take from `stages`.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -53,8 +54,10 @@ class Screen(Protocol):
         """The model is being got ready: bytes done and in all (0: unknown)."""
 
 
-def open_screen(tracker: StageTracker | None, *, bars: bool) -> Screen:
-    """Bars if they are wanted and stderr is a terminal, else lines."""
+def open_screen(tracker: StageTracker | None, *, bars: bool, json_lines: bool = False) -> Screen:
+    """Bars if they are wanted and stderr is a terminal, else lines; or lines of JSON."""
+    if json_lines:
+        return Lines(tracker, json_lines=True)
     return Bars(tracker) if bars and sys.stderr.isatty() else Lines(tracker)
 
 
@@ -62,9 +65,13 @@ class Lines:
     """A line when a stage starts and ends, and every half minute in between."""
 
     def __init__(
-        self, tracker: StageTracker | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        tracker: StageTracker | None = None,
+        *,
+        json_lines: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._tracker, self._clock = tracker, clock
+        self._tracker, self._json_lines, self._clock = tracker, json_lines, clock
         self._said = float("-inf")
         self._doing = ""
 
@@ -81,7 +88,8 @@ class Lines:
 
     def say(self, message: str) -> None:
         """A line."""
-        sys.stderr.write(f"{message}\n")
+        line = json.dumps({"event": message, "level": "info"}) if self._json_lines else message
+        sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
         self._said = self._clock()
 

@@ -21,81 +21,19 @@ from pathlib import Path
 import cli_on_fakes
 import grpc
 import pytest
-from controller_harness import write_passages
+from command import HEAD, RUN, VALIDATION, one_line, seal
 from fake_services import Fakes
 from synthetic_run import make_run
 
 import controller_svc.cli.execute as execute
-from controller_svc.cli import main
-from controller_svc.cli.app import app, changes, demo_manifest
+from controller_svc.cli.app import app, demo_manifest
 from controller_svc.cli.execute import TimeLimit
+from controller_svc.cli.options import changes
 from seal.artifacts import ArtifactStore
 from seal.errors import InvalidInput
 from seal.report import Report
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-HEAD = """
-apiVersion: seal.dev/v1alpha1
-kind: RestEMRun
-metadata: {name: tiny}
-"""
-MANIFEST = f"""{HEAD}
-spec:
-  rounds: 1
-  edit: {{k: 2, family: implications}}
-  inner: {{repeats: 1, optimizer: {{epochs: 1}}}}
-  validation: {{retainedQueries: 1, goldBound: false}}
-"""
-
-
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """`main` takes over signals and logging of its process."""
-    import logging
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    root = logging.getLogger()
-    logging_before = (root.handlers[:], root.level)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    root.handlers[:], root.level = logging_before
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a config and data, as the working directory."""
-    (tmp_path / "tiny.yaml").write_text(MANIFEST)
-    write_passages(tmp_path / "train.jsonl", ["Tower 1", "Tower 2", "Tower 3"])
-    write_passages(tmp_path / "validation.jsonl", ["Valley 1", "Valley 2"])
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEAL_CACHE", str(tmp_path / "cache"))
-    return tmp_path
-
-
-@pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
-    for name in ("_services", "_gemm_peak"):
-        monkeypatch.setattr(execute, name, getattr(execute, name))
-    fakes = Fakes()
-    cli_on_fakes.install(fakes)
-    return fakes
-
-
-RUN = ["run", "tiny.yaml", "--dataset", "train.jsonl", "--validation", "validation.jsonl"]
-
-
-def seal(*arguments: str, monkeypatch: pytest.MonkeyPatch | None = None) -> int:
-    """Exit code of a command in this process."""
-    if monkeypatch is not None:
-        monkeypatch.setattr(sys, "argv", ["seal", *arguments])
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    return int(end.value.code or 0)
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 # What is refused
@@ -104,22 +42,26 @@ def one_line(text: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["run", "nowhere.yaml"], 42, "nowhere.yaml"),
+        (["run", "nowhere.yaml"], 2, "nowhere.yaml"),
         (["run", "bad.yaml"], 2, "did you mean spec.inner.repeats?"),
         (["run", "tiny.yaml", "--set", "edit.k=0"], 2, "edit.k"),
         (["run", "tiny.yaml", "--set", "edit.k"], 2, "write for example --set"),
         (["run", "tiny.yaml", "--name", "Not A Name"], 2, "name"),
-        (["run", "tiny.yaml", "--dataset", "empty.jsonl"], 2, "empty.jsonl"),
-        (["run", "tiny.yaml", "--dataset", "no-answer.jsonl"], 2, "question 2, field answer"),
+        ([*RUN[:2], *VALIDATION, "--dataset", "empty.jsonl"], 2, "empty.jsonl"),
+        (
+            [*RUN[:2], *VALIDATION, "--dataset", "no-answer.jsonl"],
+            2,
+            "question 2, field answer",
+        ),
         (
             ["run", "tiny.yaml", "--dataset", "train.jsonl", "--validation", "train.jsonl"],
             2,
             "also the training passage 'Tower 1'",
         ),
         (["run", "tiny.yaml", "--root", "ftp://host/x"], 2, "ftp://host/x"),
-        (["report", "nowhere"], 42, "run.json"),
-        (["report", "/"], 42, "holds no run"),
-        (["models", "pull", "smolm2-135m"], 42, "did you mean smollm2-135m?"),
+        (["report", "nowhere"], 2, "run.json"),
+        (["report", "/"], 2, "holds no run"),
+        (["models", "pull", "smolm2-135m"], 2, "did you mean smollm2-135m?"),
     ],
 )
 def test_what_is_wrong_is_refused_with_message_remedy_and_code_of_the_table(
@@ -181,11 +123,13 @@ def test_a_device_that_is_not_there_is_named(
 ) -> None:
     import seal.engine.peak
 
+    monkeypatch.setattr(execute, "_model_directory", lambda model, *, offline, screen: None)
+
     def no_device(*, dtype: object, device: str) -> float:
         raise AssertionError("Torch not compiled with CUDA enabled\nmore")
 
     monkeypatch.setattr(seal.engine.peak, "measure_gemm_peak", no_device)
-    assert seal_cuda() == 42
+    assert seal_cuda() == 2
     error = one_line(capsys.readouterr().err)
     assert "'cuda' cannot be used: Torch not compiled with CUDA enabled" in error
     assert "--engine device=cpu" in error
@@ -298,7 +242,7 @@ def test_a_run_that_exists_is_not_begun_anew_and_the_command_to_go_on_is_given(
     assert seal(*RUN, "--root", "my runs", monkeypatch=monkeypatch) == 0
     before = (here / "my runs/tiny/status.json").read_bytes()
     capsys.readouterr()
-    assert seal(*RUN, "--root", "my runs", monkeypatch=monkeypatch) == 42
+    assert seal(*RUN, "--root", "my runs", monkeypatch=monkeypatch) == 2
     assert f"seal {' '.join(RUN)} --root 'my runs' --resume" in one_line(capsys.readouterr().err)
     assert (here / "my runs/tiny/status.json").read_bytes() == before
 
@@ -317,7 +261,7 @@ def test_a_run_is_not_resumed_with_another_spec(
     here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert seal(*RUN) == 0
-    assert seal(*RUN, "--resume", "--set", "seed=5") == 42
+    assert seal(*RUN, "--resume", "--set", "seed=5") == 2
     assert "seed" in capsys.readouterr().err
 
 
@@ -469,7 +413,7 @@ def test_report_on_the_root_names_the_run_that_was_meant(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_run(ArtifactStore(str(here / "runs")), stages_done=0)
-    assert seal("report", "runs") == 42
+    assert seal("report", "runs") == 2
     assert "did you mean runs/demo?" in capsys.readouterr().err
 
 

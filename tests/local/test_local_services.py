@@ -194,6 +194,8 @@ def test_the_command_stopped_in_the_m_step_leaves_a_last_checkpoint_and_goes_on_
         "from controller_svc.cli import main; main()",
         "--log-level",
         "info",
+        "--log-format",
+        "json",
         *arguments,
     ]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}

@@ -34,8 +34,8 @@ def test_the_text_of_an_error_is_its_message_and_its_remedy() -> None:
     ("kind", "code", "exit_code", "reason"),
     [
         (InvalidInput, "INVALID_ARGUMENT", 2, "InvalidInput"),
-        (NotFound, "NOT_FOUND", 42, "NotFound"),
-        (Conflict, "ALREADY_EXISTS", 42, "Conflict"),
+        (NotFound, "NOT_FOUND", 2, "NotFound"),
+        (Conflict, "ALREADY_EXISTS", 2, "Conflict"),
         (PreconditionFailed, "FAILED_PRECONDITION", 42, "PreconditionFailed"),
         (Exhausted, "RESOURCE_EXHAUSTED", 43, "Exhausted"),
         (Transient, "UNAVAILABLE", 43, "Transient"),

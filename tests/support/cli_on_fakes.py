@@ -41,6 +41,7 @@ def install(fakes: Fakes) -> None:
                 await asyncio.sleep(float(os.environ.get(STOP_SECONDS, "0")))
 
     execute._services = services
+    execute._model_directory = lambda model, *, offline, screen: None
     execute._gemm_peak = lambda engine: ("float32", PEAK_TERAFLOPS)
 
 

@@ -1,0 +1,126 @@
+"""Logs of the command: one plain line for people, JSON for machines, and a file with each run.
+
+seal --log-format auto|text      "warning: task failed: no space left (task demo-r1-rollout-a1)"
+seal --log-format json           one JSON object a line, progress included
+{run}/controller.log             always JSON, from level info on: what `seal logs` shows
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TextIO, cast
+
+from controller_svc.cli.stderr import LateStderr
+from seal.telemetry import configure_logging, json_formatter
+
+LOG_FILE = "controller.log"
+"""Name of the log in a run's directory."""
+_NOT_FOR_PEOPLE = {
+    "event", "level", "logger", "timestamp", "message", "reason", "exception", "exc_info",
+    "run", "round", "stage", "shard", "_record", "_from_structlog",
+}  # fmt: skip
+_RETRY = "stamina.retry_scheduled"
+
+
+class LogFormat(StrEnum):
+    """How log lines are written on stderr."""
+
+    TEXT = "text"
+    """For people."""
+    JSON = "json"
+    """For machines."""
+
+
+def configure(level: str, format: LogFormat) -> None:
+    """Log to stderr, wherever that goes at the time."""
+    configure_logging(
+        level,
+        format is LogFormat.JSON,
+        stream=cast(TextIO, LateStderr()),
+        console=_render_for_people,
+    )
+
+
+@contextmanager
+def run_log(directory: Path | None) -> Iterator[None]:
+    """Log into a run's directory as long as the block lasts; None: nowhere.
+
+    A disk that is full loses log lines, never the run.
+    """
+    if directory is None:
+        yield
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    root = logging.getLogger()
+    level = root.level
+    shown = [(handler, handler.level) for handler in root.handlers]
+    for handler, least in shown:
+        handler.setLevel(max(level, least))
+    file = _QuietFileHandler(directory / LOG_FILE, encoding="utf-8", delay=True)
+    file.setFormatter(json_formatter())
+    root.addHandler(file)
+    root.setLevel(min(level, logging.INFO))
+    try:
+        yield
+    finally:
+        root.removeHandler(file)
+        file.close()
+        root.setLevel(level)
+        for handler, least in shown:
+            handler.setLevel(least)
+
+
+class _QuietFileHandler(logging.FileHandler):
+    """A log file whose own troubles are not told: the run tells of a full disk itself."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Drop the line."""
+
+
+def human_line(text: str) -> str:
+    """A line of the log file as people read it, with its time."""
+    try:
+        event = json.loads(text)
+    except ValueError:
+        return text.rstrip("\n")
+    when = str(event.get("timestamp", ""))[11:19]
+    return f"{when} {line_for_people(event)}"
+
+
+def line_for_people(event: Mapping[str, object]) -> str:
+    """What happened, why, and the facts that help."""
+    level, name = event.get("level", "info"), str(event.get("event", ""))
+    if name == _RETRY:
+        cause, wait = event.get("caused_by", ""), event.get("wait_for", 0)
+        return f"{level}: a call failed and is made again in {wait} s: {cause}"
+    why = str(event.get("message") or event.get("reason") or "")
+    facts = [
+        f"{key.replace('_', ' ')} {value}"
+        for key, value in event.items()
+        if key not in _NOT_FOR_PEOPLE and value not in ("", None)
+    ]
+    return (
+        f"{level}: {name.replace('_', ' ')}"
+        + (f": {why}" if why else "")
+        + (f" ({', '.join(facts)})" if facts else "")
+    )
+
+
+def _render_for_people(logger: object, name: str, event: MutableMapping[str, object]) -> str:
+    line = line_for_people(event)
+    if event.get("exc_info") and logging.getLogger().isEnabledFor(logging.DEBUG):
+        return f"{line}\n{_traceback(event['exc_info'])}"
+    return line
+
+
+def _traceback(exc_info: object) -> str:
+    import sys
+    import traceback
+
+    error = exc_info[1] if isinstance(exc_info, tuple) else sys.exc_info()[1]
+    return "".join(traceback.format_exception(error)).rstrip() if error else ""

@@ -1,0 +1,89 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from seal.errors import InvalidInput
+
+DEFAULT_ROOT = "seal-runs"
+_EXAMPLES = {"--set": "--set inner.repeats=3", "--engine": "--engine slots=8"}
+
+
+class LogLevel(StrEnum):
+    """Least serious messages that are logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Output(StrEnum):
+    """How a result is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+OutputOption = Annotated[
+    Output,
+    typer.Option(
+        "--output", "-o", help="Print the result as tables, or as one JSON object on stdout."
+    ),
+]
+RootOption = Annotated[
+    str,
+    typer.Option(
+        "--root",
+        "--dir",
+        metavar="DIR",
+        envvar="SEAL_ROOT",
+        help="Where runs are kept, each in a directory of its own: a directory, or a file://, "
+        "s3:// or gs:// URI.",
+    ),
+]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Download nothing: the model has to be on this machine.")
+]
+EngineOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine",
+        metavar="FIELD=VALUE",
+        help="Set a field of this machine's engine, for example --engine slots=8. Repeatable; "
+        "`seal config show` lists the fields.",
+    ),
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run (see `seal list`).")]
+
+
+def changes(settings: list[str], *, option: str = "--set") -> dict[str, object]:
+    """`FIELD=VALUE` settings, values read as YAML.
+
+    Raises:
+        InvalidInput: not of that form.
+    """
+    import yaml
+
+    found: dict[str, object] = {}
+    for setting in settings:
+        field, separator, value = setting.partition("=")
+        if not separator or not field.strip():
+            raise InvalidInput(
+                f"{option} {setting:.200}: there is no FIELD=VALUE",
+                field=option,
+                remedy=f"write for example {_EXAMPLES[option]}",
+            )
+        try:
+            found[field.strip()] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:
+            raise InvalidInput(
+                f"{option} {setting:.200}: the value is no valid YAML",
+                field=field,
+                remedy="put it into quotes",
+            ) from error
+    return found

@@ -1,0 +1,130 @@
+"""What can be refused before anything costly: settings against the machine, data, then the model.
+
+Cheap things first: numbers that contradict each other, then files, then the model's configuration,
+which needs no weights. Whoever calls this has not loaded anything yet.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seal.errors import InvalidInput, PreconditionFailed
+from seal.settings import ALL_PROJECTIONS, EngineSettings, LoraSettings, RunSpec
+
+if TYPE_CHECKING:
+    from seal.engine.shape import ModelShape
+
+CORPUS = "corpus://"
+"""Begins the name of a part of the embedded corpus."""
+
+
+def check_settings(spec: RunSpec, engine: EngineSettings) -> None:
+    """Refuse what the engine would refuse of every request of the run.
+
+    Raises:
+        InvalidInput: a rank, a target or a pair of data files, by field.
+    """
+    for section, lora in (("inner", spec.inner.lora), ("improve", spec.improve.lora)):
+        _check_lora(lora, field=f"spec.{section}.lora", engine=engine)
+    _check_data(spec)
+
+
+def _check_lora(lora: LoraSettings, *, field: str, engine: EngineSettings) -> None:
+    if lora.rank > engine.max_rank:
+        raise InvalidInput(
+            f"{field}.rank: {lora.rank} is above what the engine takes, maxRank {engine.max_rank}",
+            field=f"{field}.rank",
+            remedy=f"give a smaller rank, or --engine maxRank={lora.rank}",
+        )
+    for target in lora.target_modules:
+        if target not in ALL_PROJECTIONS:
+            raise InvalidInput(
+                f"{field}.targetModules: there is no layer {target!r} that gets an adapter",
+                field=f"{field}.targetModules",
+                remedy="use some of: " + ", ".join(ALL_PROJECTIONS),
+            )
+
+
+def _check_data(spec: RunSpec) -> None:
+    """A run learns from a corpus and measures on the same kind of passages."""
+    own_train = not spec.data.train.startswith(CORPUS)
+    own_validation = not spec.data.validation.startswith(CORPUS)
+    if spec.rounds == 0 or own_train == own_validation:
+        return
+    given, missing = ("validation", "train") if own_validation else ("train", "validation")
+    option = {"train": "--dataset", "validation": "--validation"}[missing]
+    raise InvalidInput(
+        f"spec.data.{given} is a file of yours, but there is no spec.data.{missing}: the embedded "
+        "corpus would be taken, which has nothing to do with it",
+        field=f"spec.data.{missing}",
+        remedy=f"add {option} FILE"
+        + (", or measure the base model alone with rounds: 0" if own_validation else ""),
+    )
+
+
+def data_note(spec: RunSpec) -> str:
+    """What a run without data of its own takes; empty if it has some."""
+    if not spec.data.validation.startswith(CORPUS):
+        return ""
+    return (
+        "no data is given: it takes the embedded corpus of fictional passages "
+        f"({spec.data.train} to learn from, {spec.data.validation} to measure on)"
+    )
+
+
+def model_shape(model: str, directory: Path) -> ModelShape:
+    """What the configuration of a model shows.
+
+    Raises:
+        InvalidInput: the engine does not take such a model.
+        PreconditionFailed: the engine is not installed.
+    """
+    try:
+        from seal.engine.shape import read_shape
+    except ImportError as error:
+        raise engine_missing(error) from error
+    return read_shape(directory, name=model)
+
+
+def check_model(spec: RunSpec, shape: ModelShape) -> None:
+    """Refuse what a model cannot do, before its weights are read.
+
+    Raises:
+        InvalidInput: it has too few positions or lacks a target, by field.
+    """
+    for section, lora in (("inner", spec.inner.lora), ("improve", spec.improve.lora)):
+        for target in lora.target_modules:
+            if target not in shape.targets:
+                raise InvalidInput(
+                    f"spec.{section}.lora.targetModules: {spec.model} has no layer {target!r}",
+                    field=f"spec.{section}.lora.targetModules",
+                    remedy="use some of: "
+                    + ", ".join(name for name in ALL_PROJECTIONS if name in shape.targets),
+                )
+    _check_lengths(spec, positions=shape.positions)
+
+
+def _check_lengths(spec: RunSpec, *, positions: int) -> None:
+    """New tokens have to leave room for a prompt."""
+    for field, tokens in (
+        ("spec.edit.maxTokens", spec.edit.max_tokens),
+        ("spec.evaluation.maxTokens", spec.evaluation.max_tokens),
+        ("spec.inner.optimizer.padToTokens", spec.inner.optimizer.pad_to_tokens),
+        ("spec.improve.optimizer.padToTokens", spec.improve.optimizer.pad_to_tokens),
+    ):
+        if positions and tokens >= positions:
+            raise InvalidInput(
+                f"{field}: {tokens} leaves no room for a prompt in the {positions} positions of "
+                f"{spec.model}",
+                field=field,
+                remedy=f"give fewer than {positions}, as many as an answer needs",
+            )
+
+
+def engine_missing(error: ImportError) -> PreconditionFailed:
+    """The refusal where the engine's packages are not installed."""
+    return PreconditionFailed(
+        f"the engine cannot be loaded: {error}",
+        remedy="install it: pip install 'seal-kubernetes[local]'",
+    )

@@ -1,0 +1,342 @@
+"""The runs below a root: finding them, and `seal list`, `status`, `logs` and `rm`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from controller_svc.cli.logs import LOG_FILE, human_line
+from controller_svc.cli.reporting import shown
+from controller_svc.core import RunStatus
+from controller_svc.local.lock import run_lock
+from controller_svc.worker.store import manifest_path, status_path
+from seal.artifacts import ArtifactStore
+from seal.errors import Conflict, InvalidInput, NotFound
+from seal.files import file_errors
+from seal.records import AdapterReference, ContextRecord
+from seal.report.numbers.formats import duration
+from seal.report.numbers.source import read_run
+from seal.resources import RestEMRun
+
+LIVE = "running now"
+"""What is said of a run that a process of this machine works at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLine:
+    """One run in a list."""
+
+    name: str
+    phase: str
+    """Phase of the saved status; `Created` without one."""
+    live: bool
+    """A process of this machine works at it."""
+    round: int
+    rounds: int
+    stage: str
+    message: str
+    """Why it failed; empty if it did not."""
+    model: str
+    started_seconds: float | None
+    """Unix time."""
+    finished_seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterLine:
+    """Which adapter was trained on which passage."""
+
+    stage: str
+    round: int
+    context_id: str
+    title: str
+    kind: str
+    """edit, passage or gold."""
+    candidate: int
+    repeat: int
+    outcome: str
+    sha256: str
+    path: str
+
+
+def runs_in(store: ArtifactStore) -> tuple[str, ...]:
+    """Names of all runs below a root, sorted."""
+    if (directory := local_directory(store)) is not None:
+        with file_errors(directory):
+            return tuple(sorted(path.parent.name for path in directory.glob("*/run.json")))
+    found = (path.split("/") for path in store.list() if path.endswith("/run.json"))
+    return tuple(sorted(parts[0] for parts in found if len(parts) == 2))
+
+
+def local_directory(store: ArtifactStore) -> Path | None:
+    """The root as a directory of this machine; None for an object store."""
+    parts = urlsplit(store.root_uri)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def require_run(store: ArtifactStore, run: str) -> None:
+    """Raise NotFound naming runs of similar names, or all, if there is no such run."""
+    if "/" not in run and store.exists(manifest_path(run)):
+        return
+    names = runs_in(store)
+    near = difflib.get_close_matches(run, names, n=3, cutoff=0.5)
+    raise NotFound(
+        f"there is no run {run!r} in {shown(store.root_uri)}",
+        field="metadata.name",
+        remedy=f"did you mean {' or '.join(near)}?"
+        if near
+        else f"there are: {', '.join(names[:10])}"
+        if names
+        else "there are no runs yet; --root says where they are kept",
+    )
+
+
+def is_live(store: ArtifactStore, run: str) -> bool:
+    """Whether another process of this machine works at a run."""
+    try:
+        refuse_live(store, run)
+    except Conflict:
+        return True
+    return False
+
+
+def refuse_live(store: ArtifactStore, run: str) -> None:
+    """Raise Conflict if another process of this machine works at a run; changes nothing."""
+    directory = local_directory(store)
+    if directory is not None and (directory / run / ".lock").exists():
+        with run_lock(store, run):
+            pass
+
+
+def line_of(store: ArtifactStore, run: str) -> RunLine:
+    """What a list says of a run."""
+    manifest = store.read_json(manifest_path(run), RestEMRun)
+    status = _status(store, run)
+    failed = status.condition("Failed") if status else None
+    return RunLine(
+        name=run,
+        phase=str(status.phase) if status else "Created",
+        live=is_live(store, run),
+        round=status.round if status else 0,
+        rounds=manifest.spec.rounds,
+        stage=str(status.stage or "") if status else "",
+        message=failed.message if failed and failed.status == "True" else "",
+        model=manifest.spec.model,
+        started_seconds=status.started_seconds if status else None,
+        finished_seconds=status.finished_seconds if status else None,
+    )
+
+
+def _status(store: ArtifactStore, run: str) -> RunStatus | None:
+    path = status_path(run)
+    return store.read_json(path, RunStatus) if store.exists(path) else None
+
+
+def list_runs(root: str, *, as_json: bool) -> None:
+    """Print the runs below a root."""
+    store = ArtifactStore(root)
+    lines = [line_of(store, run) for run in runs_in(store)]
+    if as_json:
+        typer.echo(json.dumps([asdict(line) for line in lines], indent=2))
+        return
+    if not lines:
+        typer.echo(f"There are no runs in {shown(store.root_uri)}.")
+        return
+    rows = [("NAME", "PHASE", "ROUND", "STAGE", "STARTED", "TOOK"), *map(_cells, lines)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+
+
+def _cells(line: RunLine) -> tuple[str, ...]:
+    return (
+        line.name,
+        f"{line.phase} ({LIVE})" if line.live else line.phase,
+        f"{line.round}/{line.rounds}",
+        line.stage,
+        _when(line.started_seconds),
+        _took(line),
+    )
+
+
+def _when(seconds: float | None) -> str:
+    return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def _took(line: RunLine) -> str:
+    if line.started_seconds is None or line.finished_seconds is None:
+        return ""
+    return duration(line.finished_seconds - line.started_seconds)
+
+
+def show_status(root: str, run: str, *, adapters: bool, as_json: bool) -> None:
+    """Print where a run is; with `adapters`, which adapter belongs to which passage.
+
+    Raises:
+        NotFound: there is no such run.
+    """
+    store = ArtifactStore(root)
+    require_run(store, run)
+    line = line_of(store, run)
+    found = list(adapters_of(store, run)) if adapters else []
+    if as_json:
+        more = {"adapters": [asdict(one) for one in found]} if adapters else {}
+        typer.echo(json.dumps(asdict(line) | more, indent=2, ensure_ascii=False))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for name, value in _facts(store, line):
+        console.print(Text(f"{name:<9}", style="bold").append(value, style="default"))
+    if adapters:
+        _print_adapters(console, found)
+
+
+def _facts(store: ArtifactStore, line: RunLine) -> Iterator[tuple[str, str]]:
+    yield "run", line.name
+    yield "phase", f"{line.phase}, {LIVE}" if line.live else line.phase
+    yield "round", f"{line.round} of {line.rounds}" + (f", {line.stage}" if line.stage else "")
+    status = _status(store, line.name)
+    if status and (current := status.current) is not None:
+        yield "shards", f"{current.completed or 'none'} of {current.shards} finished"
+        if current.message:
+            yield "message", current.message
+    yield "model", line.model
+    if line.started_seconds is not None:
+        yield "started", _when(line.started_seconds)
+    if took := _took(line):
+        yield "took", took
+    if line.message:
+        yield "failed", line.message
+    policies = status.policies if status else ()
+    if policies and (adapter := policies[-1].adapter) is not None:
+        yield "policy", shown(store.uri(adapter.path))
+    yield "files", shown(store.uri(line.name))
+
+
+def adapters_of(store: ArtifactStore, run: str) -> Iterator[AdapterLine]:
+    """Adapters of finished shards by passage, as the run's records have them."""
+    for stage in read_run(store, run).stages:
+        for record in stage.records:
+            yield from _adapters_of_context(str(stage.name), stage.round, record)
+
+
+def _adapters_of_context(stage: str, round: int, record: ContextRecord) -> Iterator[AdapterLine]:
+    for loop in record.inner_loops:
+        adapter: AdapterReference | None = loop.training.adapter if loop.training else None
+        yield AdapterLine(
+            stage=stage,
+            round=round,
+            context_id=record.context_id,
+            title=record.title,
+            kind=loop.kind,
+            candidate=loop.candidate,
+            repeat=loop.repeat,
+            outcome=str(loop.outcome),
+            sha256=adapter.sha256 if adapter else "",
+            path=adapter.path if adapter else "",
+        )
+
+
+def _print_adapters(console: Console, found: list[AdapterLine]) -> None:
+    if not found:
+        console.print("No stage has finished yet, so no adapter is known.")
+    stage = title = ""
+    for line in found:
+        if (heading := f"round {line.round}, {line.stage}") != stage:
+            stage, title = heading, ""
+            console.print(Text(f"\n{stage}", style="bold"))
+        if line.title != title:
+            title = line.title
+            console.print(f"  {title}", markup=False)
+        what = line.kind if line.kind != "edit" else f"edit {line.candidate + 1}"
+        if line.repeat:
+            what += f", repeat {line.repeat + 1}"
+        console.print(f"    {what:<18} {line.path or line.outcome}", markup=False)
+
+
+def show_logs(root: str, run: str, *, follow: bool, as_json: bool) -> None:
+    """Print what a run logged on this machine; `follow`: go on until it ends.
+
+    Raises:
+        NotFound: there is no such run, or it has no log here.
+        InvalidInput: the root is an object store, where runs of a laptop leave no log.
+    """
+    store = ArtifactStore(root)
+    directory = local_directory(store)
+    if directory is None:
+        raise InvalidInput(
+            f"runs in {store.root_uri} keep no log file",
+            field="--root",
+            remedy="give the directory of a local root",
+        )
+    require_run(store, run)
+    path = directory / run / LOG_FILE
+    if not path.exists():
+        raise NotFound(f"{run} has no log: {path} is not there", remedy="it is written from now on")
+    with file_errors(path), path.open(encoding="utf-8", errors="replace") as handle:
+        while True:
+            for text in handle:
+                sys.stdout.write(text if as_json else f"{human_line(text)}\n")
+            sys.stdout.flush()
+            if not follow or not is_live(store, run):
+                return
+            time.sleep(0.5)
+
+
+def remove_run(store: ArtifactStore, run: str) -> None:
+    """Delete a run with all that lies in its directory.
+
+    Adapters that runs share by their digest are left.
+
+    Raises:
+        NotFound: there is no such run.
+        Conflict: a process works at it.
+    """
+    require_run(store, run)
+    refuse_live(store, run)
+    store.remove(manifest_path(run))  # first: from here on the run does not exist
+    if (directory := local_directory(store)) is not None:
+        with file_errors(directory / run):
+            shutil.rmtree(directory / run)
+        return
+    for path in store.list(run):
+        store.remove(path)
+
+
+def confirm_and_remove(root: str, runs: list[str], *, yes: bool) -> None:
+    """Delete runs once it is certain that this is meant.
+
+    Raises:
+        NotFound: there is no such run.
+        Conflict: a process works at one; nothing is deleted then.
+        InvalidInput: there is nobody to ask, and no --yes.
+    """
+    store = ArtifactStore(root)
+    for run in runs:
+        require_run(store, run)
+        refuse_live(store, run)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InvalidInput(
+                f"deleting {', '.join(runs)} has to be confirmed",
+                field="--yes",
+                remedy="add --yes",
+            )
+        typer.confirm(
+            f"Delete {', '.join(runs)} from {shown(store.root_uri)}, with all results?",
+            abort=True,
+        )
+    for run in runs:
+        remove_run(store, run)
+        typer.echo(f"deleted {run}")

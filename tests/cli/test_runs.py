@@ -1,0 +1,261 @@
+"""Runs below a root: beginning again, going on, and `seal list`, `status`, `logs` and `rm`."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from command import RUN, one_line, seal
+from fake_services import Fakes
+
+from seal.config import load_run
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def other_process(root: Path, run: str) -> Iterator[int]:
+    """A process that works at a run."""
+    script = """
+        import sys
+        from controller_svc.local.lock import run_lock
+        from seal.artifacts import ArtifactStore
+        with run_lock(ArtifactStore(sys.argv[1]), sys.argv[2]):
+            print("locked", flush=True)
+            sys.stdin.read()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(root), run]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        yield holder.pid
+        holder.kill()
+
+
+# Begin again, go on
+
+
+def test_a_mistyped_name_is_not_resumed_as_a_new_run(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal(*RUN) == 0
+    calls = Counter(fakes.calls)
+    capsys.readouterr()
+    assert seal(*RUN, "--name", "tinny", "--resume") == 2
+    error = one_line(capsys.readouterr().err)
+    assert "there is no run 'tinny'" in error
+    assert "did you mean tiny?" in error
+    assert fakes.calls == calls
+    assert not (here / "seal-runs/tinny").exists()
+
+
+def test_a_refused_second_process_changes_nothing_of_the_live_one(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal(*RUN) == 0
+    files = {path: path.read_bytes() for path in (here / "seal-runs/tiny").rglob("*.json")}
+    log = (here / "seal-runs/tiny/controller.log").read_bytes()
+    capsys.readouterr()
+    with other_process(here / "seal-runs", "tiny") as pid:
+        assert seal(*RUN, "--resume") == 2
+        assert f"is being run by process {pid}" in capsys.readouterr().err
+        assert seal("rm", "tiny", "--yes") == 2
+    assert {path: path.read_bytes() for path in files} == files
+    assert (here / "seal-runs/tiny/controller.log").read_bytes() == log
+
+
+def test_a_finished_demo_shows_its_report_again_and_fresh_begins_anew(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert seal("demo", "--quick", monkeypatch=monkeypatch) == 0
+    calls, first = Counter(fakes.calls), capsys.readouterr().out
+    assert seal("demo", "--quick", monkeypatch=monkeypatch) == 0
+    again = capsys.readouterr()
+    assert again.out == first
+    assert fakes.calls == calls
+    assert "demo-quick is finished; this is its report." in again.err
+    assert "seal demo --quick --fresh" in again.err
+    assert seal("demo", "--quick", "--fresh", monkeypatch=monkeypatch) == 0
+    assert sum(fakes.calls.values()) == 2 * sum(calls.values())
+
+
+def test_an_unfinished_demo_goes_on_and_says_so(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes.fail = lambda kind, name, call: (
+        signal.raise_signal(signal.SIGINT) if "r1/rollout" in name else None
+    )
+    assert seal("demo", "--quick", monkeypatch=monkeypatch) == 130
+    assert "go on with: seal demo --quick" in one_line(capsys.readouterr().err)
+    fakes.fail = lambda kind, name, call: None
+    assert seal("demo", "--quick", monkeypatch=monkeypatch) == 0
+    error = capsys.readouterr().err
+    assert "demo-quick: going on where it stopped." in error
+    assert "seal demo --quick --fresh" in error
+
+
+def test_a_finished_run_goes_on_when_it_is_given_more_rounds(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal(*RUN) == 0
+    calls = sum(fakes.calls.values())
+    capsys.readouterr()
+    assert seal(*RUN, "--resume", "--set", "rounds=2", "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out)["rounds_done"] == 2
+    assert sum(fakes.calls.values()) > calls
+
+
+def test_a_run_whose_data_were_refused_begins_again_once_they_are_mended(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = (here / "train.jsonl").read_text()
+    (here / "train.jsonl").write_text("no JSON")
+    assert seal(*RUN) == 2
+    (here / "train.jsonl").write_text(good)
+    assert seal(*RUN) == 0
+
+
+def test_a_manifest_comes_from_standard_input(here: Path, fakes: Fakes) -> None:
+    with subprocess.Popen(["cat", "tiny.yaml"], stdout=subprocess.PIPE) as source:
+        assert source.stdout is not None
+        text = source.stdout.read()
+    before = sys.stdin
+    sys.stdin = io.TextIOWrapper(io.BytesIO(text))
+    try:
+        assert seal("run", "-", *RUN[2:], "--set", "spec.edit.k=1") == 0
+    finally:
+        sys.stdin = before
+    saved = json.loads((here / "seal-runs/tiny/run.json").read_text())
+    assert (saved["kind"], saved["spec"]["edit"]["k"]) == ("RestEMRun", 1)
+
+
+# Looking at runs
+
+
+def test_list_shows_every_run_with_its_phase(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal("list") == 0
+    assert "There are no runs in" in capsys.readouterr().out
+    assert seal(*RUN) == 0
+    assert seal(*RUN, "--name", "other", "--set", "rounds=0") == 0
+    capsys.readouterr()
+    assert seal("list", "-o", "json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["name"], row["phase"], row["rounds"], row["live"]) for row in rows] == [
+        ("other", "Complete", 0, False),
+        ("tiny", "Complete", 1, False),
+    ]
+    with other_process(here / "seal-runs", "tiny"):
+        assert seal("list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["NAME", "PHASE", "ROUND", "STAGE", "STARTED", "TOOK"]
+    assert "Complete (running now)" in lines[2]
+    assert max(map(len, lines)) <= 80
+
+
+def test_status_says_where_a_run_is_and_which_adapter_belongs_to_which_passage(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal(*RUN) == 0
+    capsys.readouterr()
+    assert seal("status", "tiny") == 0
+    out = capsys.readouterr().out
+    assert "phase    Complete" in out
+    assert str(here / "seal-runs/tiny") in out
+    assert seal("status", "tiny", "--adapters", "-o", "json") == 0
+    adapters = json.loads(capsys.readouterr().out)["adapters"]
+    assert {row["title"] for row in adapters if row["stage"] == "rollout"} == {
+        "Tower 1",
+        "Tower 2",
+        "Tower 3",
+    }
+    trained = [row for row in adapters if row["outcome"] == "ok"]
+    assert all(len(row["sha256"]) == 64 and row["path"] for row in trained)
+    assert seal("status", "tiny", "--adapters") == 0
+    shown = capsys.readouterr().out
+    assert "round 1, rollout" in shown
+    assert trained[0]["path"] in shown
+
+
+def test_status_of_a_failed_run_says_why(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fakes.fail = lambda kind, name, call: (
+        grpc.StatusCode.FAILED_PRECONDITION if "/r1/" in name else None
+    )
+    assert seal(*RUN) == 42
+    capsys.readouterr()
+    assert seal("status", "tiny") == 0
+    out = capsys.readouterr().out
+    assert "phase    Failed" in out
+    assert "\nfailed   " in out
+
+
+def test_logs_are_read_by_people_as_lines_and_by_programs_as_json(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal(*RUN) == 0
+    capsys.readouterr()
+    assert seal("logs", "tiny") == 0
+    assert "info: run created" in capsys.readouterr().out
+    assert seal("logs", "tiny", "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["run"] == "tiny"
+    assert seal("logs", "nothing") == 2
+
+
+def test_rm_asks_or_is_told_and_deletes_the_run_alone(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal(*RUN) == 0
+    assert seal(*RUN, "--name", "other") == 0
+    assert seal("rm", "tiny") == 2, "there is nobody to ask"
+    assert "add --yes" in capsys.readouterr().err
+    assert seal("rm", "tiny", "nothing", "--yes") == 2
+    assert (here / "seal-runs/tiny/run.json").exists(), "all or none"
+    assert seal("rm", "tiny", "--yes") == 0
+    assert not (here / "seal-runs/tiny").exists()
+    assert (here / "seal-runs/other/run.json").exists()
+    assert seal(*RUN) == 0, "the name is free again"
+
+
+# Settings
+
+
+def test_config_show_prints_a_manifest_that_runs_with_all_fields(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal("config", "show", "published") == 0
+    text = capsys.readouterr().out
+    (here / "shown.yaml").write_text(text)
+    assert load_run(here / "shown.yaml").spec == load_run(None, {"profile": "published"}).spec
+    assert "# Rank r. (1 to 1024)" in text
+    assert "# device: cuda" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_config_show_lists_every_field_as_json(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal("config", "show", "-o", "json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    fields = {row["field"]: row for row in (*shown["spec"], *shown["engine"])}
+    assert fields["spec.edit.k"]["value"] == 4
+    assert fields["spec.edit.k"]["bounds"] == "1 to 1024"
+    assert fields["spec.inner.optimizer.schedule"]["bounds"] == "one of linear, cosine, constant"
+    assert fields["evaluationRows"]["value"] == 96
+    assert all(row["description"].endswith(".") for row in fields.values())
+    assert seal("config", "show", "large") == 2
+    assert "embedded, published" in capsys.readouterr().err
