@@ -8,26 +8,11 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from s3_server import BUCKET, S3Server, forget_clients, s3_server
+from s3_server import running_s3, s3_root
 
 from seal.artifacts import ArtifactStore
 
-
-@pytest.fixture(scope="session")
-def running_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """One server for all tests of this process."""
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        forget_clients()
-        yield server
-        forget_clients()
-
-
-@pytest.fixture
-def s3_root(running_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A fresh root on the server, whose variables are set."""
-    for name, value in running_s3.environment.items():
-        monkeypatch.setenv(name, value)
-    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+__all__ = ["running_s3", "s3_root"]
 
 
 @pytest.fixture(params=["file", "memory", "s3"])

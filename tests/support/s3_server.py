@@ -1,4 +1,7 @@
-"""A real S3 server for tests: versitygw on a free port of the loopback, its bucket a directory."""
+"""A real S3 server for tests: versitygw on a free port of the loopback, its bucket a directory.
+
+A folder's conftest.py that imports `running_s3` and `s3_root` has them as fixtures.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,3 +119,20 @@ def _wait_until_it_listens(address: str, process: subprocess.Popen[bytes]) -> No
             time.sleep(0.05)
         else:
             return
+
+
+@pytest.fixture(scope="session")
+def running_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One server for all tests of this process."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        forget_clients()
+        yield server
+        forget_clients()
+
+
+@pytest.fixture
+def s3_root(running_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh root on the server, whose variables are set."""
+    for name, value in running_s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
