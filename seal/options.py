@@ -89,6 +89,8 @@ class ServiceOptions(EngineSettings, ServerSettings, BaseSettings):
 
     program: ClassVar[str] = ""
     """What the help calls the command."""
+    writes: ClassVar[bool] = False
+    """Whether the service writes to the artifact store; the others may mount it read-only."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         """The docstring of a service's own options is what its help begins with."""

@@ -125,7 +125,10 @@ async def _serve_backend(
 def _load_backend(options: ServiceOptions) -> Backend:
     """The slow part of a start: find, check and load the model."""
     store = ArtifactStore(options.artifacts)
-    store.exists("seal")  # a store that cannot be reached is found now, not by the first request
+    if options.writes:
+        store.check()
+    else:
+        store.exists("probe")  # one that cannot be reached is found now, not by the first request
     model = resolve_model(options.model, offline=options.offline)
     from seal.adapters import (
         # Torch takes seconds to import: neither for --help nor for a model that is none

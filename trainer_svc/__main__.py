@@ -25,6 +25,7 @@ class TrainerOptions(ServiceOptions):
     """
 
     program: ClassVar[str] = "python -m trainer_svc"
+    writes: ClassVar[bool] = True
     address: str = "127.0.0.1:50052"
     """host:port to listen on (port 0 takes a free one), or unix:/path/to/socket."""
     metrics_port: int = Field(default=9102, ge=0, le=65535)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -72,16 +74,28 @@ def test_help_names_the_service_every_option_its_variable_and_the_exit_codes_and
         ("trainer_svc", ("--artifacts", "a", "--model", "/no/such"), "/no/such"),
         ("trainer_svc", ("--artifacts", "a", "--address", "here"), "'here' is no address"),
         ("generator_svc", ("--artifacts", "a", "--address", "unix:/no/such/s"), "does not exist"),
+        ("trainer_svc", ("--artifacts", "/proc/no/store"), "/proc/no"),
     ],
 )
 def test_what_the_caller_gave_wrong_ends_with_2_says_what_and_loads_no_model(
-    service: str, arguments: tuple[str, ...], words: str, tmp_path: Path
+    service: str,
+    arguments: tuple[str, ...],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    ended = _run(service, *arguments, "--metrics-port", "0", cwd=tmp_path)
-    assert ended.returncode == 2
-    assert words in ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert "loading the model" not in ended.stderr
+    """In this process, for a start of Python takes two seconds."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("seal.serving.configure_logging", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", [service, *arguments, "--metrics-port", "0"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(service, run_name="__main__")
+    said = capfd.readouterr().err
+    assert ended.value.code == 2
+    assert words in said
+    assert "Traceback" not in said
+    assert "loading the model" not in said
 
 
 def test_a_metrics_port_or_an_address_in_use_is_found_before_the_model_is_loaded(
@@ -117,11 +131,12 @@ def test_a_model_without_a_tokenizer_ends_with_2(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def _process(socket: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _process(
+    socket: Path, *arguments: str, code: tuple[str, ...] = ("-m", "trainer_svc")
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """A trainer process, up to the point where it is ready."""
     command = [
-        "-m",
-        "trainer_svc",
+        *code,
         "--address",
         f"unix:{socket}",
         "--metrics-port",
@@ -171,6 +186,36 @@ async def test_a_trainer_process_serves_and_sigterm_lets_the_running_training_en
     assert result.outcome == common_pb2.OUTCOME_OK
     assert (tmp_path / "artifacts" / "run" / "adapters" / result.adapter.sha256).is_dir()
     assert b'"event": "server stopped"' in output
+
+
+async def test_a_process_whose_engine_thread_dies_says_not_serving_and_ends_with_43(
+    tmp_path: Path,
+) -> None:
+    model, socket = save_tiny_model(tmp_path / "model"), tmp_path / "s"
+    dying = (
+        "import runpy, sys\n"
+        "from seal.engine import Engine\n"
+        "def die(engine): sys.exit('the test ends the thread')\n"
+        "Engine._work = die\n"
+        "runpy.run_module('trainer_svc', run_name='__main__')\n"
+    )
+    options = ("--model", str(model), "--artifacts", str(tmp_path / "artifacts"))
+    async with (
+        _process(socket, *options, code=("-c", dying)) as process,
+        open_channel(f"unix:{socket}") as channel,
+    ):
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="seal.v1.TrainerService"))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        request = training_request(policy=policy(base_model=str(model)))
+        call = trainer_pb2_grpc.TrainerServiceStub(channel).TrainAdapter(
+            request, timeout=DEADLINE_SECONDS
+        )
+        assert isinstance(await refusal(call), Transient)
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        output = await process.stderr.read() if process.stderr is not None else b""
+        assert await process.wait() == 43, output.decode()
+    assert b"the engine is broken" in output
 
 
 async def test_a_second_signal_ends_a_process_at_once_whatever_still_runs(tmp_path: Path) -> None:
