@@ -1,0 +1,131 @@
+"""Clean clones, environments and virtual environments: what a new user of the project has."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NETWORK_VARIABLES = ("PIP_", "SSL_", "REQUESTS_CA", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+"""First letters of what a machine sets so that programs reach the package index."""
+KEPT_VARIABLES = ("PATH", "LANG", "TMPDIR")
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """Variables of a user who has nothing: home, model cache and user site are empty.
+
+    What stays is how this machine reaches its package index: pip's settings and pip's cache.
+    """
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name in KEPT_VARIABLES or name.upper().startswith(NETWORK_VARIABLES)
+    }
+    home.mkdir()
+    settings = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return environment | {
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(home / ".cache"),
+        "XDG_CONFIG_HOME": settings,
+        "PIP_CACHE_DIR": os.environ.get("PIP_CACHE_DIR") or _pip_cache(),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PYTHONNOUSERSITE": "1",
+    }
+
+
+@cache
+def _pip_cache() -> str:
+    asked = [sys.executable, "-m", "pip", "cache", "dir"]
+    return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def clone(directory: Path) -> Path:
+    """A copy of what git has of this working tree, changes that are not committed included."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (REPOSITORY / name).is_file():  # a file that was deleted is still in the index
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, directory / name)
+    return directory
+
+
+def run(command: list[str], *, env: dict[str, str], cwd: Path, timeout_seconds: float = 300) -> str:
+    """What a command prints; an error shows all of it."""
+    done = subprocess.run(
+        command,
+        env=env,
+        cwd=cwd,
+        timeout=timeout_seconds,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}"
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What pip found for a requirement."""
+
+    distributions: frozenset[str]
+    """`name==version` of all that it brings."""
+    cpu_seconds: float
+    """What finding it took of a core: other programs on this machine do not count."""
+
+
+@dataclass(frozen=True)
+class Installer:
+    """Makes virtual environments from one wheel of the project."""
+
+    directory: Path
+    environment: dict[str, str]
+    source: Path
+    """A clean clone."""
+
+    def pip(self, python: Path, *arguments: str) -> None:
+        """Run pip of a virtual environment."""
+        command = [str(python), "-m", "pip", *arguments, "--quiet"]
+        run(command, env=self.environment, cwd=self.directory)
+
+    def new_environment(self, name: str) -> Path:
+        """Python of a new, empty virtual environment."""
+        made = self.directory / name
+        run([sys.executable, "-m", "venv", str(made)], env=self.environment, cwd=self.directory)
+        return made / "bin" / "python"
+
+    def build_wheel(self, python: Path) -> Path:
+        """The project as its users' pip builds it."""
+        self.pip(python, "wheel", "--no-deps", "--wheel-dir", "wheel", str(self.source))
+        (wheel,) = (self.directory / "wheel").glob("*.whl")
+        return wheel
+
+    def resolve(self, python: Path, requirement: str) -> Resolved:
+        """What a requirement brings under the constraints. Raises TimeoutExpired."""
+        report = self.directory / f"{len(list(self.directory.iterdir()))}.json"
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.pip(
+            python,
+            *("install", "--dry-run", "--ignore-installed", "--report", str(report)),
+            *("--constraint", str(self.source / "constraints.txt"), requirement),
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found = [item["metadata"] for item in json.loads(report.read_text())["install"]]
+        return Resolved(
+            distributions=frozenset(f"{item['name']}=={item['version']}" for item in found),
+            cpu_seconds=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        )
