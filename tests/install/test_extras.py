@@ -1,0 +1,201 @@
+"""Every extra resolves within a minute, and brings what the modules that it promises import."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from clean_install import REPOSITORY, Installer, Resolved, clean_environment, clone, run
+
+pytestmark = [pytest.mark.install, pytest.mark.timeout(600)]
+
+PACKAGES = ("seal", "generator_svc", "trainer_svc", "evaluator_svc", "controller_svc")
+NEEDS = {
+    "seal": "",  # the dependencies alone
+    "seal.adapters": "engine",
+    "seal.engine": "engine",
+    "seal.report": "controller",
+    "generator_svc": "generator",
+    "trainer_svc": "trainer",
+    "evaluator_svc": "evaluator",
+    "controller_svc": "controller",
+    "controller_svc.local": "local",
+}
+"""Module -> the extra that it and all below it need; the longest name that fits counts."""
+BRINGS = {
+    "engine": ("accelerate", "gguf", "huggingface_hub"),  # what GGUF files and hf:// want
+    "s3": ("s3fs",),
+    "gcs": ("gcsfs",),
+}
+"""Extra -> libraries that are imported by name, by another library, or only if they are there."""
+RESOLVE_SECONDS = 60
+Resolve = Callable[[str], Resolved]
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+DECLARED: dict[str, list[str]] = PROJECT["optional-dependencies"]
+OWN = f"{PROJECT['name']}["
+WITHOUT_CONSTRAINTS = {"vllm"}
+"""Wants another torch: an environment of its own (CONTRIBUTING.md)."""
+RESOLVED = tuple(extra for extra in DECLARED if extra not in WITHOUT_CONSTRAINTS)
+IMPORTED = tuple(extra for extra in RESOLVED if extra not in {"kserve", "dev"})
+IMPORT = """
+import importlib, importlib.util, json, sys, traceback
+modules, libraries = json.loads(sys.argv[1])
+failed = {}
+for name in modules:
+    try:
+        importlib.import_module(name)
+    except Exception:
+        failed[name] = traceback.format_exc(limit=-1)
+for library, user in libraries.items():
+    if importlib.util.find_spec(library) is None:
+        failed[user] = f"{library} is not installed"
+print(json.dumps(failed))
+"""
+
+
+def closure(extra: str) -> frozenset[str]:
+    """An extra and the extras that it takes in."""
+    found, more = {extra}, [extra]
+    while more:
+        for requirement in DECLARED[more.pop()]:
+            if requirement.startswith(OWN):
+                named = set(requirement.removeprefix(OWN).rstrip("]").split(",")) - found
+                found |= named
+                more += named
+    return frozenset(found)
+
+
+def requirements(extra: str) -> frozenset[str]:
+    """What an extra asks of others."""
+    asked = {requirement for name in closure(extra) for requirement in DECLARED[name]}
+    return frozenset(one for one in asked if not one.startswith(OWN))
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the packages, with its file."""
+    for package in PACKAGES:
+        for file in sorted((REPOSITORY / package).rglob("*.py")):
+            name = ".".join(file.relative_to(REPOSITORY).with_suffix("").parts)
+            yield name.removesuffix(".__init__"), file
+
+
+def needed_extra(module: str) -> str:
+    """The extra that a module needs; "" for none."""
+    parents = (module.rsplit(".", cut)[0] for cut in range(module.count(".") + 1))
+    return next(NEEDS[name] for name in parents if name in NEEDS)
+
+
+def libraries(file: Path) -> set[str]:
+    """Packages that a module imports anywhere, also late, but where it says what to do without."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    prepared = {
+        node
+        for attempt in ast.walk(tree)
+        if isinstance(attempt, ast.Try) and any(map(_catches_a_missing_one, attempt.handlers))
+        for statement in attempt.body
+        for node in ast.walk(statement)
+    }
+    found: set[str] = set()
+    for node in set(ast.walk(tree)) - prepared:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found - set(sys.stdlib_module_names) - set(PACKAGES)
+
+
+def _catches_a_missing_one(handler: ast.ExceptHandler) -> bool:
+    caught = ast.unparse(handler.type) if handler.type else ""
+    return "ImportError" in caught or "ModuleNotFoundError" in caught
+
+
+@pytest.fixture(scope="module")
+def installer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installer]:
+    directory = tmp_path_factory.mktemp("extras")
+    yield Installer(
+        directory=directory,
+        environment=clean_environment(directory / "home"),
+        source=clone(directory / "clone"),
+    )
+    shutil.rmtree(directory)  # gigabytes, which pytest would keep for three runs
+
+
+@pytest.fixture(scope="module")
+def bare(installer: Installer) -> Path:
+    """Python with pip alone."""
+    return installer.new_environment("bare")
+
+
+@pytest.fixture(scope="module")
+def wheel(installer: Installer, bare: Path) -> Path:
+    return installer.build_wheel(bare)
+
+
+@pytest.fixture(scope="module")
+def resolve(installer: Installer, bare: Path, wheel: Path) -> Resolve:
+    """Resolve an extra; extras that ask for the same are resolved once."""
+    known: dict[frozenset[str], Resolved] = {}
+
+    def resolve(extra: str) -> Resolved:
+        asked = requirements(extra)
+        if asked not in known:
+            known[asked] = installer.resolve(bare, f"{wheel}[{extra}]")
+        return known[asked]
+
+    return resolve
+
+
+@pytest.fixture(scope="module")
+def environment(installer: Installer, wheel: Path, resolve: Resolve) -> Callable[[str], Path]:
+    """Python with the project and what an extra brings; extras that bring the same share it."""
+    known: dict[frozenset[str], Path] = {}
+
+    def environment(extra: str) -> Path:
+        brought = resolve(extra).distributions
+        if brought not in known:
+            python = installer.new_environment(extra)
+            pins = sorted(one for one in brought if not one.startswith(PROJECT["name"]))
+            installer.pip(python, "install", "--no-deps", "--no-compile", str(wheel), *pins)
+            known[brought] = python
+        return known[brought]
+
+    return environment
+
+
+@pytest.mark.parametrize("extra", RESOLVED)
+def test_an_extra_resolves_with_the_constraints_within_a_minute(
+    extra: str, resolve: Resolve
+) -> None:
+    found = resolve(extra)
+    assert found.cpu_seconds < RESOLVE_SECONDS, "pip goes back and forth between versions"
+    pinned = (REPOSITORY / "constraints.txt").read_text().lower().replace("_", "-").split()
+    unpinned = {
+        one
+        for one in found.distributions
+        if one.partition("+")[0].lower().replace("_", "-") not in pinned
+        and not one.startswith(("seal-kubernetes", "setuptools"))
+    }
+    assert not unpinned, "run make constraints"
+
+
+@pytest.mark.parametrize("extra", IMPORTED)
+def test_every_module_of_an_extra_imports_with_that_extra_alone(
+    extra: str, installer: Installer, environment: Callable[[str], Path]
+) -> None:
+    extras = closure(extra)
+    promised = {name: file for name, file in modules() if needed_extra(name) in extras | {""}}
+    users = {library: name for name, file in promised.items() for library in libraries(file)}
+    for brings in extras & BRINGS.keys():
+        users |= dict.fromkeys(BRINGS[brings], f"extra {brings}")
+    said = run(
+        [str(environment(extra)), "-c", IMPORT, json.dumps([list(promised), users])],
+        env=installer.environment,
+        cwd=installer.directory,
+    )
+    assert json.loads(said.splitlines()[-1]) == {}
