@@ -89,10 +89,15 @@ class Recipe:
     invalid: float = 0.08
     """Share of edits that parse to nothing."""
     diverged: float = 0.02
+    """Share of edits whose training ends with `failure`."""
+    failure: Outcome = Outcome.DIVERGED
     ungraded: float = 0.0
     """Share of answers without a grade."""
     gain: float = 0.12
-    """How much better an edit's answers are than those of the passage alone."""
+    """How much better an edit's answers are than those of the passage alone, written by the policy
+    of round 1."""
+    learnt: float = 0.5
+    """Share of `gain` that each round adds; negative where policies get worse."""
     edits: bool = True
     """False: the prompt family `none`, which trains on the passage alone."""
     perfect_before: bool = False
@@ -244,7 +249,7 @@ class Maker:
             (
                 "edit",
                 edit.candidate,
-                0.12 + ease + self.recipe.gain * (1 + policy) / 2 * self.random.uniform(-0.5, 2),
+                0.12 + ease + self.gain(policy) * self.random.uniform(-0.5, 2),
             )
             for edit in edits
         ]
@@ -279,6 +284,10 @@ class Maker:
             inner_loops=tuple(loops),
             engine_seconds_generate=0.9,
         )
+
+    def gain(self, policy: int) -> float:
+        """What the edits of a policy add to the share of right answers, on average."""
+        return self.recipe.gain * (1 + self.recipe.learnt * (policy - 1))
 
     def edit(self, context: Context, candidate: int, policy: int) -> EditRecord:
         """One self-edit: question-answer pairs from the passage."""
@@ -354,9 +363,10 @@ class Maker:
             engine_seconds=1.1,
         )
         if kind == "edit" and self.random.random() < self.recipe.diverged:
-            failed = training.model_copy(update={"outcome": Outcome.DIVERGED, "adapter": None})
+            outcome = self.recipe.failure
+            failed = training.model_copy(update={"outcome": outcome, "adapter": None})
             return InnerLoopRecord.model_validate(
-                {**values, **nothing, "training": failed, "outcome": Outcome.DIVERGED}
+                {**values, **nothing, "training": failed, "outcome": outcome}
             )
         evaluation = self.evaluate([context], right)
         window = self.random.sample(self.retained, k=2) if ask_retained and self.retained else []

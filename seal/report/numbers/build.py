@@ -8,6 +8,7 @@ from __future__ import annotations
 from seal.artifacts import ArtifactStore
 from seal.report.numbers.details import rollout_details, validation_details
 from seal.report.numbers.estimates import Estimator
+from seal.report.numbers.findings import findings, headline
 from seal.report.numbers.formats import counts, plural
 from seal.report.numbers.model import Report, RolloutReport, ScoreRow
 from seal.report.numbers.rounds import rollout_report, stage_report
@@ -52,6 +53,8 @@ def report_of(files: RunFiles, *, max_passages: int = MAX_PASSAGES_IN_DETAIL) ->
         spec=files.spec,
         machine=files.machine,
         interval=estimator.words,
+        headline=headline(rows, rollouts),
+        findings=findings(rows, files.spec.evaluation.grader),
         validation_passages=len(first.records) if first else 0,
         validation_questions=sum(len(record.baseline.answers) for record in first.records)
         if first
@@ -103,7 +106,7 @@ def _notes(
                 f"Round {rollout.round} kept no edit: its policy is that of round "
                 f"{rollout.policy_round}."
             )
-        elif rollout.improved is False:
+        elif rollout.trained is False:
             notes.append(
                 f"The training of round {rollout.round} made no policy: that of round "
                 f"{rollout.policy_round} stays."

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from seal.domains.base import Context
 from seal.records import AnswerRecord, ContextRecord, EditRecord, EvaluationRecord, InnerLoopKind
-from seal.report.numbers.model import (
+from seal.report.numbers.entries import (
     AnswerEntry,
     Decision,
     EditEntry,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from seal.report.numbers.model import Estimate, Metric
+from seal.report.numbers.words import name_of
 
 MISSING = "–"
 MINUS = "−"
@@ -22,10 +23,10 @@ METRIC_NAMES: Mapping[Metric, str] = {
     "score": "reward",
 }
 GRADER_WORDS: Mapping[str, str] = {
-    "exact": "the answer is the gold answer, up to case, punctuation and articles (exact match)",
-    "contains": "the gold answer occurs in the answer as whole words (contains)",
-    "f1": "the overlap of words with the gold answer (token F1)",
-    "logprob": "the log-probability of the gold answer in nats per token (log p)",
+    "exact": "the answer is a gold answer, up to case, punctuation and articles (exact match)",
+    "contains": "a gold answer occurs in the answer as whole words (contains)",
+    "f1": "the overlap of words with the gold answer that fits best (token F1)",
+    "logprob": "the log-probability of the first gold answer in nats per token (log p)",
 }
 """What a grader measures, to go on from "is"."""
 
@@ -104,8 +105,9 @@ def plural(n: int, one: str, many: str = "") -> str:
 
 
 def counts(values: Mapping[str, int]) -> str:
-    """3 kept, 5 no-gain; a dash for none."""
-    return ", ".join(f"{count(n)} {name}" for name, n in values.items() if n) or MISSING
+    """3 kept, 5 too long; a dash for none."""
+    named = (f"{count(n)} {name_of(name)}" for name, n in values.items() if n)
+    return ", ".join(named) or MISSING
 
 
 def listed(parts: list[str]) -> str:

@@ -7,12 +7,15 @@ missing is None and counted, never 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from enum import StrEnum
 from typing import Literal
 
-from seal.records import ExampleRecord, Record
+from seal.records import Record
+from seal.report.numbers.entries import Decision, PassageGroup
 from seal.settings import RunSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Metric = Literal["contains", "exact", "f1", "logprob", "score"]
 """A grade of an answer; `score` is the one that the run takes as reward."""
@@ -21,23 +24,6 @@ METRICS: tuple[Metric, ...] = ("contains", "exact", "f1", "logprob", "score")
 RowKind = Literal["base", "passage", "edit", "gold"]
 """What the evaluated model had learnt: nothing, the passage alone, a self-edit and the passage, the
 gold question-answer pairs."""
-
-Decision = Literal[
-    "kept",
-    "not-best",
-    "eliminated",
-    "no-gain",
-    "all-equal",
-    "invalid",
-    "too_long",
-    "inert",
-    "diverged",
-    "refused",
-    "ungraded",
-    "cancelled",
-    "undecided",
-]
-"""What the selection did with an edit; `undecided` while there is no selection."""
 
 
 class Estimate(Record):
@@ -53,6 +39,25 @@ class Estimate(Record):
     """Upper end."""
 
 
+class Verdict(StrEnum):
+    """What a paired difference allows to say."""
+
+    BETTER = "better"
+    """Its whole interval is above zero."""
+    WORSE = "worse"
+    """Its whole interval is below zero."""
+    UNCLEAR = "cannot be told apart"
+    """Its interval holds zero."""
+    UNKNOWN = "too few passages"
+    """Passages that have both scores are too few for any verdict."""
+
+
+class Difference(Estimate):
+    """The mean of a score minus that of a reference, taken passage by passage."""
+
+    verdict: Verdict
+
+
 class ScoreRow(Record):
     """One line of the result table."""
 
@@ -63,10 +68,14 @@ class ScoreRow(Record):
     round: int
     """Round whose validation measured it."""
     metrics: dict[Metric, Estimate]
-    over_passage: dict[Metric, Estimate]
-    """Paired difference to the passage-only row, passage by passage; empty for that row itself."""
-    over_base: dict[Metric, Estimate]
-    """Paired difference to the base row; empty for that row itself."""
+    over_passage: dict[Metric, Difference]
+    """To the passage-only row; empty for that row itself."""
+    over_base: dict[Metric, Difference]
+    """To the base row; empty for that row itself."""
+    over_first: dict[Metric, Difference]
+    """Self-edits of a later round: to those of round 0, which the base model wrote; else empty."""
+    over_previous: dict[Metric, Difference]
+    """Self-edits of a later round: to those of the round before; else empty."""
     passages_missing: int
     """Validation passages without a single score in this row."""
     outcomes: dict[str, int]
@@ -169,8 +178,8 @@ class RolloutReport(Record):
     outcomes: dict[str, int]
     """Inner loops by outcome."""
     kept: int
-    improved: bool | None
-    """Whether the M-step made a new policy; None while it is not over."""
+    trained: bool | None
+    """Whether the M-step made a new policy, a better one or a worse; None while it is not over."""
     selection_sha256: str
     baseline: Estimate
     """Reward of the policy without an inner adapter."""
@@ -178,7 +187,7 @@ class RolloutReport(Record):
     """Mean reward of a passage's candidates."""
     best: Estimate
     """Reward of a passage's best candidate; biased upwards, being a maximum."""
-    gain: Estimate
+    gain: Difference
     """`reward` minus `baseline`, paired."""
     better: int
     """Candidates with gain > 0."""
@@ -209,64 +218,6 @@ class StageReport(Record):
     outcomes: dict[str, int]
     tokens: dict[str, int]
     engine_seconds: dict[str, float]
-
-
-class AnswerEntry(Record):
-    """An answer of one model to one question."""
-
-    answer: str
-    contains: float | None
-    """None if it was not graded."""
-    f1: float | None
-    score: float | None
-
-
-class QuestionEntry(Record):
-    """One question and what the models said."""
-
-    question: str
-    golds: tuple[str, ...]
-    answers: dict[str, AnswerEntry]
-    """By the key of the row, or of the candidate (`before`, `candidate-0`, ...). First candidate
-    and repeat that have an answer."""
-
-
-class EditEntry(Record):
-    """One self-edit."""
-
-    candidate: int
-    key: str
-    """Key of its answers."""
-    text: str
-    examples: tuple[ExampleRecord, ...]
-    tokens: int
-    truncated: bool
-    outcome: str
-    """Ok if at least one repeat has a reward."""
-    reward: float | None
-    gain: float | None
-    decision: Decision
-
-
-class PassageEntry(Record):
-    """One passage in detail."""
-
-    context_id: str
-    title: str
-    text: str
-    """Empty if the run's pinned passages cannot be read."""
-    baseline: float | None
-    """Reward of the policy alone."""
-    edits: tuple[EditEntry, ...]
-    questions: tuple[QuestionEntry, ...]
-
-
-class PassageGroup(Record):
-    """Passages of one stage in detail; only the first ones of a large run."""
-
-    round: int
-    passages: tuple[PassageEntry, ...]
-    passages_total: int
 
 
 class Machine(Record):
@@ -306,6 +257,10 @@ class Report(Record):
     machine: Machine | None
     interval: str
     """How the intervals were made, in words."""
+    headline: str
+    """What came out, in a sentence or two."""
+    findings: tuple[str, ...]
+    """The comparisons that the run is about, with their intervals and what these allow to say."""
     validation_passages: int
     validation_questions: int
     rows: tuple[ScoreRow, ...]
@@ -327,10 +282,15 @@ class Report(Record):
     @property
     def last_edit_row(self) -> ScoreRow | None:
         """Self-edits of the latest round that was validated."""
-        edits = [row for row in self.rows if row.kind == "edit"]
-        return edits[-1] if edits else None
+        return last_edits(self.rows)
 
     @property
     def seconds(self) -> float:
         """Wall time of all stages."""
         return sum(stage.seconds for stage in self.stages)
+
+
+def last_edits(rows: Sequence[ScoreRow]) -> ScoreRow | None:
+    """Self-edits of the latest round among rows, which come by round."""
+    edits = [row for row in rows if row.kind == "edit"]
+    return edits[-1] if edits else None

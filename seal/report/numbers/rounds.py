@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 
 from seal.records import ContextRecord
 from seal.report.numbers.details import decisions
+from seal.report.numbers.entries import Decision
 from seal.report.numbers.estimates import Estimator
-from seal.report.numbers.model import Bin, Decision, Reliability, RolloutReport, StageReport
+from seal.report.numbers.model import Bin, Reliability, RolloutReport, StageReport
 from seal.report.numbers.scores import by_passage, candidate_scores, evaluation_score
 from seal.report.numbers.shapes import histogram
 from seal.report.numbers.source import RunFiles, Stage
@@ -50,7 +51,7 @@ def rollout_report(files: RunFiles, stage: Stage, estimator: Estimator) -> Rollo
             )
         ),
         kept=len(selection.kept) if selection else 0,
-        improved=improve.summaries[0].policy is not None if improve else None,
+        trained=improve.summaries[0].policy is not None if improve else None,
         selection_sha256=selection.sha256 if selection else "",
         baseline=estimator.mean(baseline),
         reward=estimator.mean(means),

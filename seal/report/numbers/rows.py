@@ -8,10 +8,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from seal.records import AnswerRecord, ContextRecord, EvaluationRecord, InnerLoopKind
 from seal.report.numbers.estimates import Estimator
-from seal.report.numbers.model import METRICS, Estimate, Metric, RetainedRow, RowKind, ScoreRow
+from seal.report.numbers.model import (
+    METRICS,
+    Difference,
+    Metric,
+    RetainedRow,
+    RowKind,
+    ScoreRow,
+)
 from seal.report.numbers.scores import (
     ByPassage,
     adapted_scores,
@@ -50,47 +58,56 @@ class _Measured:
 
 def score_rows(files: RunFiles, estimator: Estimator) -> tuple[ScoreRow, ...]:
     """Base, passage only, self-edits of every validated round, gold, as far as measured."""
-    measured = _measured(files)
-    references: dict[RowKind, dict[Metric, ByPassage]] = {
-        entry.kind: entry.scores for entry in measured if entry.kind != "edit"
-    }
-    return tuple(_score_row(entry, references, estimator) for entry in measured)
+    measured = {entry.key: entry for entry in _measured(files)}
+    edits = [entry for entry in measured.values() if entry.kind == "edit"]
+    before = {later.key: earlier for earlier, later in pairwise(edits)}
+
+    def row(entry: _Measured) -> ScoreRow:
+        return _score_row(
+            entry,
+            passage=measured.get("passage"),
+            base=measured.get("base"),
+            first=measured.get("edit-0") if entry.key in before else None,
+            previous=before.get(entry.key),
+            estimator=estimator,
+        )
+
+    return tuple(row(entry) for entry in measured.values())
 
 
 def _score_row(
-    entry: _Measured, references: Mapping[RowKind, dict[Metric, ByPassage]], estimator: Estimator
+    entry: _Measured,
+    *,
+    passage: _Measured | None,
+    base: _Measured | None,
+    first: _Measured | None,
+    previous: _Measured | None,
+    estimator: Estimator,
 ) -> ScoreRow:
+    def over(reference: _Measured | None) -> dict[Metric, Difference]:
+        """Empty to itself and to a row that was not measured."""
+        if reference is None or reference is entry:
+            return {}
+        return {
+            metric: estimator.difference(entry.scores[metric], reference.scores[metric])
+            for metric in METRICS
+        }
+
     return ScoreRow(
         key=entry.key,
         label=ROW_LABELS[entry.kind].format(round=entry.round),
         kind=entry.kind,
         round=entry.round,
         metrics={metric: estimator.mean(entry.scores[metric]) for metric in METRICS},
-        over_passage=_over(entry, "passage", references, estimator),
-        over_base=_over(entry, "base", references, estimator),
+        over_passage=over(passage),
+        over_base=over(base),
+        over_first=over(first),
+        over_previous=over(previous),
         passages_missing=entry.passages - len(entry.scores["score"]),
         outcomes=entry.outcomes,
         answers=sum(len(evaluation.answers) for evaluation in entry.evaluations),
         answers_ungraded=sum(evaluation.ungraded for evaluation in entry.evaluations),
     )
-
-
-def _over(
-    entry: _Measured,
-    reference: RowKind,
-    references: Mapping[RowKind, dict[Metric, ByPassage]],
-    estimator: Estimator,
-) -> dict[Metric, Estimate]:
-    """Paired differences to a reference row by metric.
-
-    None to itself or to a row that was not measured.
-    """
-    if entry.kind == reference or reference not in references:
-        return {}
-    return {
-        metric: estimator.difference(entry.scores[metric], references[reference][metric])
-        for metric in METRICS
-    }
 
 
 def _measured(files: RunFiles) -> list[_Measured]:
@@ -196,7 +213,7 @@ def _adapted_retained(
     change = by_passage(stage.records, lambda record: mean(_changes(record, kind, policy)))
     return RetainedRow(
         key=f"{kind}-{round}",
-        label=f"adapted by {labels[kind]}",
+        label=f"after {labels[kind]}",
         round=round,
         policy_alone=False,
         models=len(asked),

@@ -6,11 +6,11 @@ A policy that collapses shows here before it shows in the accuracy.
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from seal.domains.words import words
 from seal.report.numbers.model import Bin, EditShape, Spread
 from seal.report.numbers.source import Stage
 from seal.restem.reward import mean
@@ -18,8 +18,6 @@ from seal.restem.statistics import diversity
 
 BINS = 12
 """About so many bars in a histogram."""
-
-_WORDS = re.compile(r"\w+")
 
 
 def spread(values: Iterable[float]) -> Spread | None:
@@ -41,14 +39,9 @@ def spread(values: Iterable[float]) -> Spread | None:
     )
 
 
-def words_of(text: str) -> list[str]:
-    """Lower-case words."""
-    return _WORDS.findall(text.casefold())
-
-
 def distinct_pairs_share(texts: Iterable[str]) -> float | None:
     """Different pairs of neighbouring words among all (distinct-2), None if there is none."""
-    pairs = [pair for text in texts for pair in pairwise(words_of(text))]
+    pairs = [pair for text in texts for pair in pairwise(words(text))]
     return len(set(pairs)) / len(pairs) if pairs else None
 
 

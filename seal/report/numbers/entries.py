@@ -1,0 +1,82 @@
+"""Single passages in the report: the edits with their fate, the questions with the answers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from seal.records import ExampleRecord, Record
+
+Decision = Literal[
+    "kept",
+    "not-best",
+    "eliminated",
+    "no-gain",
+    "all-equal",
+    "invalid",
+    "too_long",
+    "inert",
+    "diverged",
+    "refused",
+    "ungraded",
+    "cancelled",
+    "undecided",
+]
+"""What the selection did with an edit; `undecided` while there is no selection."""
+
+
+class AnswerEntry(Record):
+    """An answer of one model to one question."""
+
+    answer: str
+    contains: float | None
+    """None if it was not graded."""
+    f1: float | None
+    score: float | None
+
+
+class QuestionEntry(Record):
+    """One question and what the models said."""
+
+    question: str
+    golds: tuple[str, ...]
+    answers: dict[str, AnswerEntry]
+    """By the key of the row, or of the candidate (`before`, `candidate-0`, ...). First candidate
+    and repeat that have an answer."""
+
+
+class EditEntry(Record):
+    """One self-edit."""
+
+    candidate: int
+    key: str
+    """Key of its answers."""
+    text: str
+    examples: tuple[ExampleRecord, ...]
+    tokens: int
+    truncated: bool
+    outcome: str
+    """Ok if at least one repeat has a reward."""
+    reward: float | None
+    gain: float | None
+    decision: Decision
+
+
+class PassageEntry(Record):
+    """One passage in detail."""
+
+    context_id: str
+    title: str
+    text: str
+    """Empty if the run's pinned passages cannot be read."""
+    baseline: float | None
+    """Reward of the policy alone."""
+    edits: tuple[EditEntry, ...]
+    questions: tuple[QuestionEntry, ...]
+
+
+class PassageGroup(Record):
+    """Passages of one stage in detail; only the first ones of a large run."""
+
+    round: int
+    passages: tuple[PassageEntry, ...]
+    passages_total: int
