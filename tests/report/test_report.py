@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from synthetic_run import MACHINE, Maker, Recipe, make_run
@@ -17,7 +18,12 @@ from seal.errors import Internal, NotFound
 from seal.outcomes import Outcome
 from seal.records import ContextRecord, SelectionRecord, ShardSummary
 from seal.report import Report, build_report
+from seal.report.numbers.entries import Decision
+from seal.report.numbers.estimates import Estimator
+from seal.report.numbers.model import Verdict
 from seal.report.numbers.shapes import distinct_pairs_share, histogram, spread
+from seal.report.numbers.words import DECISION_WORDS, OUTCOME_WORDS
+from seal.restem.select import DropReason
 
 
 @pytest.fixture
@@ -184,6 +190,90 @@ def test_no_row_is_compared_with_itself(store: ArtifactStore) -> None:
     assert {row.key for row in report.rows if not row.over_base} == {"base"}
 
 
+def test_a_round_is_compared_with_round_zero_and_the_round_before_passage_by_passage(
+    store: ArtifactStore,
+) -> None:
+    report = report_of(store, invalid=0.2)
+    scores = [
+        {
+            record.context_id: loop.evaluation.reward or 0.0
+            for record in records_of(store, f"r{number}-validate")
+            for loop in record.inner_loops
+            if loop.kind == "edit" and loop.evaluation
+        }
+        for number in (0, 1, 2)
+    ]
+    last = report.row("edit-2")
+    assert last is not None
+    for over, earlier in ((last.over_first, scores[0]), (last.over_previous, scores[1])):
+        both = sorted(scores[2].keys() & earlier.keys())
+        expected = mean([scores[2][each] - earlier[each] for each in both])
+        assert 2 < len(both) < 16
+        assert (over["score"].n, over["score"].mean) == (len(both), pytest.approx(expected))
+    first, bounds = report.row("edit-0"), (report.row("passage"), report.row("gold"))
+    assert all(row and not row.over_first and not row.over_previous for row in (first, *bounds))
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        ([0.2, 0.1, 0.3, 0.1, 0.2, 0.3], Verdict.BETTER),
+        ([-0.2, -0.1, -0.3, -0.1, -0.2, -0.3], Verdict.WORSE),
+        ([0.2, -0.1, 0.3, -0.4, 0.2, -0.3], Verdict.UNCLEAR),
+        ([0.0] * 6, Verdict.UNCLEAR),
+        ([0.2, 0.1, 0.3, 0.1, 0.2], Verdict.UNKNOWN),
+        ([0.2], Verdict.UNKNOWN),
+        ([], Verdict.UNKNOWN),
+    ],
+)
+def test_a_verdict_needs_an_interval_clear_of_zero_over_enough_passages(
+    differences: list[float], verdict: Verdict
+) -> None:
+    scores = {str(place): value for place, value in enumerate(differences)}
+    assert Estimator(seed=0).difference(scores, dict.fromkeys(scores, 0.0)).verdict is verdict
+
+
+def test_rounds_that_made_it_worse_are_said_to_have(store: ArtifactStore) -> None:
+    report = report_of(store, gain=0.6, learnt=-1.0, invalid=0.0, diverged=0.0)
+    last = report.last_edit_row
+    assert last is not None
+    assert [rollout.trained for rollout in report.rollouts] == [True, True]
+    assert last.over_first["contains"].verdict is Verdict.WORSE
+    assert report.headline.startswith("The rounds made the self-edits worse.")
+    finding = next(each for each in report.findings if "those of round 0" in each)
+    assert finding.endswith("That is worse: the whole interval lies below zero.")
+
+
+def test_rounds_that_helped_are_said_to_have_and_too_few_passages_to_tell_nothing(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    better = report_of(store, gain=0.35, learnt=1.0, invalid=0.0, diverged=0.0)
+    assert better.headline.startswith("The rounds made the self-edits better.")
+    few = report_of(ArtifactStore(str(tmp_path / "few")), gain=0.35, learnt=1.0, passages=4)
+    assert few.headline.startswith("The passages are too few to tell whether the rounds")
+    assert any("too few passages for a verdict" in finding for finding in few.findings)
+
+
+def test_where_the_reward_allows_another_verdict_than_accuracy_both_are_told(
+    full: Report,
+) -> None:
+    passage = full.row("passage")
+    assert passage is not None
+    verdicts = [passage.over_base[metric].verdict for metric in ("contains", "score")]
+    assert verdicts == [Verdict.UNCLEAR, Verdict.BETTER]
+    finding = next(each for each in full.findings if "not training at all" in each)
+    assert "cannot be told apart" in finding
+    assert "By token F1, the reward of this run: +0.083" in finding
+
+
+def test_every_outcome_and_every_decision_has_words(store: ArtifactStore) -> None:
+    assert set(OUTCOME_WORDS) == set(Outcome)
+    assert set(DECISION_WORDS) == set(get_args(Decision)) >= {str(each) for each in DropReason}
+    report = report_of(store, diverged=0.5, failure=Outcome.TOO_LONG)
+    assert any(" too long" in note and "too_long" not in note for note in report.notes)
+    assert report.rollouts[0].decisions["too_long"] > 5
+
+
 def test_an_ungraded_answer_is_left_out_and_counted(store: ArtifactStore) -> None:
     full, holes = Maker(Recipe()), Maker(Recipe(ungraded=1.0))
     graded = full.evaluate(full.validation[:1], 1.0)
@@ -216,10 +306,13 @@ def test_edits_that_are_all_empty_leave_a_row_without_score(store: ArtifactStore
     assert report.shapes[0].empty == report.shapes[0].edits == 16
 
 
-def test_a_round_that_kept_nothing_says_that_the_policy_stays(store: ArtifactStore) -> None:
+def test_a_round_that_kept_nothing_has_trained_nothing_and_says_that_the_policy_stays(
+    store: ArtifactStore,
+) -> None:
     report = report_of(store, perfect_before=True)
-    assert [rollout.improved for rollout in report.rollouts] == [False, False]
+    assert [rollout.trained for rollout in report.rollouts] == [False, False]
     assert "Round 1 kept no edit: its policy is that of round 0." in report.notes
+    assert report.headline.startswith("No round trained a new policy")
 
 
 def test_every_candidate_has_one_decision_and_they_are_those_of_the_selection(
@@ -248,7 +341,7 @@ def test_before_the_selection_graded_candidates_are_undecided(store: ArtifactSto
     report = report_of(store, stages_done=2, invalid=0.2)
     assert set(report.rollouts[0].decisions) <= {"undecided", "invalid", "diverged"}
     assert report.rollouts[0].decisions["undecided"] > 20
-    assert report.rollouts[0].improved is None
+    assert report.rollouts[0].trained is None
 
 
 def test_histograms_hold_every_graded_candidate_once(full: Report) -> None:
@@ -431,6 +524,10 @@ def test_diversity_falls_when_edits_repeat_themselves() -> None:
     assert distinct_pairs_share(["a b c", "d e f"]) == 1.0
     assert distinct_pairs_share(["a b c", "a b c"]) == 0.5
     assert distinct_pairs_share(["a", ""]) is None
+
+
+def test_repeated_text_shows_in_scripts_without_spaces() -> None:
+    assert distinct_pairs_share(["灯塔守卫者", "灯塔守卫者"]) == 0.5
 
 
 def test_a_spread_of_one_value_is_that_value_and_of_none_is_missing() -> None:

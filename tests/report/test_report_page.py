@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from synthetic_run import make_run
+from synthetic_run import Maker, make_run
 
 from seal.artifacts import ArtifactStore
+from seal.domains.base import Context, Query
+from seal.outcomes import Outcome
 from seal.report import Report, build_report, render_html
+from seal.report.numbers.comparisons import comparisons
 from seal.report.numbers.formats import (
     count,
     counts,
@@ -29,6 +33,8 @@ from seal.report.numbers.formats import (
     with_interval,
 )
 from seal.report.numbers.model import Estimate
+from seal.report.numbers.words import OUTCOME_WORDS
+from seal.report.page.advice import advice
 from seal.report.page.markup import Html, join, table, tag, text
 
 VOID = {"meta", "br", "hr"}
@@ -115,31 +121,144 @@ def test_ids_are_unique_and_references_lead_somewhere(full: tuple[Report, Page, 
 
 def test_figures_are_inline_and_described(full: tuple[Report, Page, str]) -> None:
     _, page, _ = full
-    assert page.tags["svg"] == page.tags["figure"] == 4
-    assert (
-        len(
-            [
-                1
-                for tag_, name, value in page.attributes
-                if (tag_, name) == ("svg", "aria-label") and len(value) > 20
-            ]
-        )
-        == 4
-    )
+    assert page.tags["svg"] == page.tags["figure"] == 5
+    described = [
+        value for tag_, name, value in page.attributes if (tag_, name) == ("svg", "aria-label")
+    ]
+    assert len(described) == 5 and all(len(value) > 20 for value in described)
+
+
+def picture_of(html: str) -> str:
+    """The first figure of the page."""
+    return html[html.index("<svg") : html.index("</svg>")]
+
+
+def test_the_page_opens_with_a_bar_and_an_interval_for_every_row(
+    full: tuple[Report, Page, str],
+) -> None:
+    report, _, html = full
+    before, picture = html[html.index("<body") : html.index("<svg")], picture_of(html)
+    assert report.headline in before
+    assert not re.search("<(table|figure|ul|dl|h2|section)", before.removesuffix("<figure>"))
+    labels = re.findall(r'class="name" x="0" y="\d+">([^<]*)<', picture)
+    assert labels == [row.label for row in report.rows]
+    widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)%"', picture)]
+    means = [row.metrics["contains"].mean or 0.0 for row in report.rows]
+    assert widths == pytest.approx([100 * mean for mean in means], abs=0.01), "the axis ends at 1"
+    for row in report.rows:
+        estimate = row.metrics["contains"]
+        assert interval(estimate, "contains", "f1") in picture
+        low, high = 100 * (estimate.low or 0.0), 100 * (estimate.high or 0.0)
+        assert f'class="interval" x1="{low:.2f}%" x2="{high:.2f}%"' in picture
+
+
+def test_bars_differ_without_colour_and_take_the_colours_of_the_page(
+    full: tuple[Report, Page, str],
+) -> None:
+    _, _, html = full
+    fills = re.findall(r'class="bar (\w+)"', picture_of(html))
+    assert fills == ["empty", "pale", "full", "full", "full", "hatched"]
+    assert "<pattern" in picture_of(html)
+    figures = "".join(re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL))
+    assert not re.search(r"#[0-9a-f]{6}\b", figures), "a fixed colour is lost on a dark page"
+    assert "prefers-color-scheme: dark" in html
+    assert set(re.findall(r"var\((--\w+)\)", html)) <= set(re.findall(r"(--\w+):", html))
+
+
+def test_a_row_without_score_has_no_bar_and_says_so(tmp_path: Path) -> None:
+    _, _, html = page_of(tmp_path, invalid=1.0, rounds=0, passages=3)
+    picture = picture_of(html)
+    assert "no score" in picture
+    assert len(re.findall('class="bar ', picture)) == 3, "base, passage only, gold"
 
 
 def test_figures_tell_their_marks_apart_without_colour(full: tuple[Report, Page, str]) -> None:
     html = full[2]
-    assert "<pattern" in html, "dropped candidates are hatched"
+    assert html.count("<pattern") >= 2, "dropped candidates are hatched"
     assert html.count("stroke-dasharray") >= 3, "lines have styles"
-    results = html[html.index('aria-label="accuracy') :]
+    differences = html[html.index("paired differences with 95 % intervals") :]
     markers = set(
         re.findall(
-            r'<path id="(results-m[0-9a-f]+)" d="([^"]*)"', results[: results.index("</svg>")]
+            r'<path id="(differences-m[0-9a-f]+)" d="([^"]*)"',
+            differences[: differences.index("</svg>")],
         )
     )
     shapes = {path.count("C") * 100 + path.count("L") for _, path in markers}
-    assert len(shapes) >= 3, "base, passage, edits and gold have different markers"
+    assert len(shapes) >= 3, "passage, edits and gold have different markers"
+
+
+def test_every_comparison_is_in_the_page_with_its_interval_and_verdict(
+    full: tuple[Report, Page, str],
+) -> None:
+    report, page, html = full
+    names = [each.name for each in comparisons(report.rows)]
+    assert names == [
+        "passage only − base model",
+        "round 0 − passage only",
+        "round 1 − passage only",
+        "round 2 − passage only",
+        "round 1 − round 0",
+        "round 2 − round 0",
+        "round 2 − round 1",
+        "gold questions − passage only",
+    ]
+    rows = [re.sub("<[^>]*>", "|", row) for row in re.findall("<tr>.*?</tr>", html)]
+    for each in comparisons(report.rows):
+        row = next(row for row in rows if f"|{each.left}|" in row and f"|{each.right}|" in row)
+        for metric in ("contains", "score"):
+            cell = with_interval(each.over[metric], metric, "f1", signed=True)
+            assert cell in row.replace("|", "")
+        assert each.over["contains"].verdict in row
+    assert all(finding in page.text for finding in report.findings)
+
+
+def test_what_to_do_next_follows_from_what_came_out(tmp_path: Path) -> None:
+    recipes: tuple[tuple[dict[str, object], str], ...] = (
+        ({"gain": 0.6, "learnt": -1.0}, "Do not use the policy of round 2."),
+        ({"gain": 0.35, "learnt": 1.0}, "Repeat the run with another seed"),
+        ({"passages": 4}, "Measure on more passages."),
+        ({"stages_done": 4}, "Let it finish."),
+        ({"invalid": 0.6}, "Find out why so much has no score."),
+        ({"perfect_before": True}, "Give the choice more to choose from."),
+    )
+    quiet: dict[str, object] = {"diverged": 0.0, "invalid": 0.0, "train_passages": 3}
+    for place, (recipe, lead) in enumerate(recipes):
+        store = ArtifactStore(str(tmp_path / str(place)))
+        report = build_report(store, make_run(store, **quiet | recipe))
+        assert lead in " ".join(advice(report)), recipe
+
+
+def test_every_way_to_have_no_score_is_counted_and_explained(tmp_path: Path) -> None:
+    silent = (Outcome.TOO_LONG, Outcome.INERT, Outcome.REFUSED)
+    for outcome in silent:
+        few: dict[str, object] = {"passages": 6, "train_passages": 4, "rounds": 1}
+        _, page, _ = page_of(tmp_path / outcome, diverged=0.5, failure=outcome, **few)
+        assert OUTCOME_WORDS[outcome] in page.text
+        assert outcome.replace("_", " ") in page.text and "too_long" not in page.text
+        for other in set(silent) - {outcome}:
+            assert OUTCOME_WORDS[other] not in page.text, "what did not occur is not explained"
+
+
+def test_text_of_any_script_and_several_gold_answers_are_shown(tmp_path: Path) -> None:
+    query = Query(
+        query_id="c/0",
+        question="灯塔建于哪一年？",
+        answers=("1850年", "一八五零年"),
+    )
+    chinese = Context("c", "灯塔", "灯塔建于1850年。", (query,))
+    arabic = replace(chinese, context_id="a", title="المنارة")
+
+    def foreign(maker: Maker) -> None:
+        maker.validation = (chinese, arabic)
+
+    store = ArtifactStore(str(tmp_path))
+    run = make_run(store, foreign, passages=2, train_passages=2, rounds=1)
+    page = Page(html := render_html(build_report(store, run)))
+    assert " / ".join(query.answers) in page.text
+    assert "gold answers, any of them counts" in page.text
+    assert f"<bdi>{query.question}</bdi>" in html, "each text runs in its own direction"
+    assert f"<bdi>{arabic.title}</bdi>" in html
+    assert chinese.text in page.text
 
 
 def test_every_row_of_the_report_is_in_the_page_with_its_interval(
@@ -150,26 +269,16 @@ def test_every_row_of_the_report_is_in_the_page_with_its_interval(
         assert row.label in page.text
         estimate = row.metrics["contains"]
         assert f"{percent(estimate.mean)} {interval(estimate, 'contains', 'f1')}" in page.text
-    for row in report.rows[1:]:
-        assert with_interval(row.over_base["score"], "score", "f1", signed=True) in page.text
 
 
-def test_the_opening_says_what_was_measured_and_whether_it_can_be_told(
+def test_the_opening_says_what_was_measured_and_what_the_words_mean(
     full: tuple[Report, Page, str],
 ) -> None:
-    report, page, _ = full
+    _, page, html = full
     assert "16 passages" in page.text
     assert "96 questions" in page.text
-    last = report.last_edit_row
-    assert last is not None
-    low, high = last.over_passage["contains"].low, last.over_passage["contains"].high
-    assert low is not None
-    assert high is not None
-    expected = "the interval is clear of zero" if low > 0 or high < 0 else "the interval holds zero"
-    sentence = next(
-        part for part in page.text.split("Training on self-edits") if part.startswith(" of round 2")
-    )
-    assert expected in sentence
+    for word in ("passage", "self-edit", "base model", "policy", "gold questions", "log p"):
+        assert f"<dt>{word}</dt>" in html, "the page explains its words"
     assert "Imaginary 3000" in page.text
 
 
@@ -213,7 +322,7 @@ def test_kept_and_dropped_edits_stand_side_by_side_with_reasons_examples_and_ans
         (
             {"passages": 1, "train_passages": 1, "k": 1, "gold": False, "retained": False},
             "What is forgotten",
-            "too few for an interval",
+            "too few passages for a verdict",
         ),
         ({"grader": "logprob", "repeats": 2}, "cannot tell how much", "Reliability of the reward"),
         ({"repeats": 2, "racing": (2,)}, "Reliability by round", "ran a race (4 → 2)"),

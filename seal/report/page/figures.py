@@ -1,7 +1,8 @@
 """The figures, as inline SVG.
 
-Every distinction is made by shape, hatch or line style first; colour only repeats it. This is the
-only module of the project that imports matplotlib. No pyplot: no global state, no display.
+Every distinction is made by shape, hatch or line style first; colour only repeats it, and is taken
+from the page's style sheet, so that figures are dark where the page is. This is the only module of
+the project that imports matplotlib. No pyplot: no global state, no display.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from seal.report.numbers.formats import METRIC_NAMES
+from seal.report.numbers.comparisons import Comparison
 from seal.report.numbers.model import (
     Bin,
     EditShape,
@@ -25,23 +26,25 @@ from seal.report.numbers.model import (
     RetainedRow,
     RolloutReport,
     RowKind,
-    ScoreRow,
 )
 from seal.report.page.markup import Html, text
 
 INK = "#1b1b1b"
 ACCENT = "#1f4e79"
 PALE = "#d9e2ec"
+PAPER = "#ffffff"
 GRID = "#c9c9c9"
+_THEME = {INK: "ink", ACCENT: "accent", PALE: "fill", PAPER: "paper", GRID: "grid"}
+"""Colours that the style sheet names, by what matplotlib writes."""
 WIDTH_INCHES = 8.6
 LEAST_EXTENT = 10.0
 """Percentage points that an axis shows at least: a difference of nothing is not blown up."""
 
 _MARKERS: dict[RowKind, tuple[str, str]] = {
-    "base": ("o", "white"),
+    "base": ("o", PAPER),
     "passage": ("s", PALE),
     "edit": ("D", ACCENT),
-    "gold": ("^", "white"),
+    "gold": ("^", PAPER),
 }
 """Marker and fill by kind of row."""
 _STYLE: Any = {  # matplotlib's own type for it is a literal of all its settings
@@ -49,7 +52,12 @@ _STYLE: Any = {  # matplotlib's own type for it is a literal of all its settings
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
     "font.size": 10,
+    "text.color": INK,
     "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "hatch.color": INK,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -62,22 +70,19 @@ _STYLE: Any = {  # matplotlib's own type for it is a literal of all its settings
 }
 
 
-def result_figure(rows: Sequence[ScoreRow], *, metric: Metric) -> Html:
-    """Scores of all rows, and their paired difference to passage only. Shares in per cent."""
-    gains = [row for row in rows if row.kind in ("base", "edit") and metric in row.over_passage]
+def differences_figure(compared: Sequence[Comparison], *, metric: Metric) -> Html:
+    """Paired differences of shares with their intervals, in percentage points."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH_INCHES, 0.42 * len(rows) + 1.1), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
-        _whiskers(left, [(row.label, row.metrics[metric], row.kind) for row in rows])
-        left.set_title("accuracy on validation, %")
-        _whiskers(right, [(row.label, row.over_passage[metric], row.kind) for row in gains])
-        right.axvline(0, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-        right.set_title("minus passage only, points")
+        figure = Figure(figsize=(WIDTH_INCHES, 0.36 * len(compared) + 0.9), layout="constrained")
+        axes = figure.subplots()
+        _whiskers(axes, [(each.name, each.over[metric], each.kind) for each in compared])
+        axes.axvline(0, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.set_title("difference in accuracy, percentage points")
         return _svg(
             figure,
-            "results",
-            f"{METRIC_NAMES[metric]} of {len(rows)} rows with 95 % intervals; the table below has "
-            "the numbers",
+            "differences",
+            f"{len(compared)} paired differences with 95 % intervals; the table below has the "
+            "numbers",
         )
 
 
@@ -173,7 +178,7 @@ def _bars(axes: Axes, bins: Sequence[Bin]) -> None:
         widths,
         bottom=kept,
         align="edge",
-        color="white",
+        color=PAPER,
         edgecolor=INK,
         linewidth=0.8,
         hatch="////",
@@ -212,6 +217,8 @@ def shapes_figure(shapes: Sequence[EditShape]) -> Html:
             patch_artist=True,
             boxprops={"facecolor": PALE, "edgecolor": INK},
             medianprops={"color": INK, "linewidth": 1.6},
+            whiskerprops={"color": INK},
+            capprops={"color": INK},
             meanprops={
                 "marker": "D",
                 "markerfacecolor": ACCENT,
@@ -258,7 +265,7 @@ def _diversity(axes: Axes, shapes: Sequence[EditShape]) -> None:
                 marker=marker,
                 linestyle=line,
                 color=INK,
-                markerfacecolor="white",
+                markerfacecolor=PAPER,
                 markersize=7,
                 linewidth=1.2,
             )
@@ -268,7 +275,7 @@ def _diversity(axes: Axes, shapes: Sequence[EditShape]) -> None:
             marker=marker,
             linestyle=line,
             color=INK,
-            markerfacecolor="white",
+            markerfacecolor=PAPER,
             markersize=7,
             linewidth=1.2,
             label=label,
@@ -324,6 +331,8 @@ def _svg(figure: Figure, name: str, description: str) -> Html:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", svg)
+    for colour, variable in _THEME.items():
+        svg = svg.replace(colour, f"var(--{variable})")
     opening = re.sub(
         r'\b(?:width|height|xmlns:xlink|version)="[^"]*"\s*', "", svg[: svg.index(">")]
     )

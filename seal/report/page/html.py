@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from seal.report.numbers.formats import MISSING, plain, plural, score
-from seal.report.numbers.model import (
+from seal.report.numbers.entries import (
     AnswerEntry,
+    Decision,
     EditEntry,
     PassageEntry,
     PassageGroup,
     QuestionEntry,
-    Report,
 )
+from seal.report.numbers.formats import MISSING, plain, plural, score
+from seal.report.numbers.model import Report
+from seal.report.numbers.words import DECISION_WORDS, name_of
 from seal.report.page import appendix
-from seal.report.page.markup import Child, Html, details, join, paragraph, table, tag
+from seal.report.page.markup import Child, Html, details, facts, join, paragraph, table, tag
 from seal.report.page.opening import opening
 from seal.report.page.style import CSS
 
@@ -30,13 +32,13 @@ Section = Callable[[Report], Html | None]
 
 def render_html(report: Report) -> str:
     """The page as text. Everything that a model or a data set wrote is escaped."""
-    from seal.report.page import sections  # loads matplotlib
+    from seal.report.page import results, rollouts  # these load matplotlib
 
     parts: tuple[tuple[str, str, Section], ...] = (
-        ("results", "What each kind of training gives", sections.results),
-        ("rewards", "Rewards of the candidates", sections.rewards),
-        ("edits", "How the edits look", sections.edits),
-        ("forgetting", "What is forgotten", sections.forgetting),
+        ("results", "What each kind of training gives", results.results),
+        ("rewards", "Rewards of the candidates", rollouts.rewards),
+        ("edits", "How the edits look", rollouts.edits),
+        ("forgetting", "What is forgotten", results.forgetting),
         ("cost", "Time and tokens", appendix.cost),
         ("kept", "Edits kept and dropped", kept_and_dropped),
         ("answers", "Answers before and after", answers),
@@ -80,13 +82,24 @@ def kept_and_dropped(report: Report) -> Html | None:
     grader = report.spec.evaluation.grader
     return join(
         paragraph(
-            "Left the edits that the next policy learnt, right the others with the reason. Below "
-            "each passage: what the model answered "
-            "before, and after training on each candidate. ✓ the answer holds the gold answer, ✗ "
-            "it does not."
+            "For every training passage: left the self-edits that the next policy learnt, right "
+            "the others with the reason, and below them what the model answered before, and after "
+            "training on each candidate. ✓ the answer holds a gold answer, ✗ it does not."
         ),
+        facts((name_of(decision), DECISION_WORDS[decision]) for decision in _decisions(report)),
         *(_round(group, grader) for group in report.rollout_details),
     )
+
+
+def _decisions(report: Report) -> list[Decision]:
+    """What became of the edits that are shown."""
+    there = {
+        edit.decision
+        for group in report.rollout_details
+        for passage in group.passages
+        for edit in passage.edits
+    }
+    return [decision for decision in DECISION_WORDS if decision in there]
 
 
 def _round(group: PassageGroup, grader: str) -> Html:
@@ -123,13 +136,13 @@ def _edits_summary(passage: PassageEntry, grader: str) -> Html:
         else f"kept none of {plural(len(passage.edits), 'edit')}"
     )
     return join(
-        tag("b", passage.title or passage.context_id),
+        tag("b", tag("bdi", passage.title or passage.context_id)),
         f" · before {score(passage.baseline, 'score', grader)} · {outcome}",
     )
 
 
 def _text(passage: PassageEntry) -> Html | None:
-    return tag("blockquote", passage.text) if passage.text else None
+    return tag("blockquote", passage.text, dir="auto") if passage.text else None
 
 
 def _sides(passage: PassageEntry, grader: str) -> Html:
@@ -165,11 +178,13 @@ def _card(edit: EditEntry, grader: str) -> Html:
         "div",
         paragraph(
             tag("b", f"Candidate {edit.candidate} "),
-            tag("span", edit.decision, class_="tagged"),
+            tag("span", name_of(edit.decision), class_="tagged"),
             numbers,
             ", cut off" if edit.truncated else None,
         ),
-        tag("pre", edit.text) if edit.text.strip() else tag("p", "(empty text)", class_="soft"),
+        tag("pre", edit.text, dir="auto")
+        if edit.text.strip()
+        else tag("p", "(empty text)", class_="soft"),
         _examples(edit),
         class_="card",
     )
@@ -184,6 +199,7 @@ def _examples(edit: EditEntry) -> Html:
             tag("span", example.prompt, class_="asked") if example.prompt else None,
             " " if example.prompt else None,
             example.completion,
+            dir="auto",
         )
         for example in edit.examples
     )
@@ -194,7 +210,7 @@ def _examples(edit: EditEntry) -> Html:
 
 def _candidate_heads(passage: PassageEntry) -> dict[str, str]:
     return {"before": "before"} | {
-        edit.key: f"candidate {edit.candidate} ({edit.decision})" for edit in passage.edits
+        edit.key: f"candidate {edit.candidate} ({name_of(edit.decision)})" for edit in passage.edits
     }
 
 
@@ -206,8 +222,9 @@ def answers(report: Report) -> Html | None:
     heads = {row.key: row.label for row in report.rows}
     return join(
         paragraph(
-            "Validation passages. ✓ the answer holds the gold answer, ✗ it does not. With several "
-            "edits or repeats the first one is shown."
+            "What each trained model answered to the questions on the validation passages. ✓ the "
+            "answer holds a gold answer, ✗ it does not. With several edits or repeats the first "
+            "one is shown."
         ),
         _shown(group),
         *(
@@ -233,7 +250,7 @@ def _answers_summary(passage: PassageEntry, heads: Mapping[str, str]) -> Html:
         ]
         if graded:
             right.append(f"{label} {sum(graded):.0f}/{len(graded)}")
-    return join(tag("b", passage.title or passage.context_id), f" · {', '.join(right)}")
+    return join(tag("b", tag("bdi", passage.title or passage.context_id)), f" · {', '.join(right)}")
 
 
 def _answers_of(passage: PassageEntry, heads: Mapping[str, str]) -> Html:
@@ -241,7 +258,9 @@ def _answers_of(passage: PassageEntry, heads: Mapping[str, str]) -> Html:
     columns = [
         key for key in heads if any(key in question.answers for question in passage.questions)
     ]
-    head: list[Child] = ["question", "gold answer", *(heads[key] for key in columns)]
+    several = any(len(question.golds) > 1 for question in passage.questions)
+    golds = "gold answers, any of them counts" if several else "gold answer"
+    head: list[Child] = ["question", golds, *(heads[key] for key in columns)]
     rows = [_question_cells(question, columns) for question in passage.questions]
     return table(
         "Questions and answers",
@@ -254,10 +273,15 @@ def _answers_of(passage: PassageEntry, heads: Mapping[str, str]) -> Html:
 
 def _question_cells(question: QuestionEntry, columns: list[str]) -> list[Child]:
     return [
-        question.question,
-        " / ".join(question.golds),
+        tag("bdi", question.question),
+        _golds(question),
         *(_answer_cell(question.answers.get(key)) for key in columns),
     ]
+
+
+def _golds(question: QuestionEntry) -> Html:
+    parts = (part for gold in question.golds for part in (" / ", tag("bdi", gold)))
+    return join(*list(parts)[1:])
 
 
 def _answer_cell(answer: AnswerEntry | None) -> Html:
@@ -268,4 +292,4 @@ def _answer_cell(answer: AnswerEntry | None) -> Html:
         if answer.contains is None
         else MARKS.get(answer.contains, plain(answer.contains, digits=2))
     )
-    return join(tag("span", mark, class_="mark"), " ", answer.answer or "(empty)")
+    return join(tag("span", mark, class_="mark"), " ", tag("bdi", answer.answer or "(empty)"))

@@ -1,31 +1,33 @@
-"""The first screen of the page: what was measured and what came out, in plain words."""
+"""The first screen of the page: what came out, as a sentence, a picture and in plain words."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from seal.report.numbers.formats import (
-    GRADER_WORDS,
-    duration,
-    listed,
-    percent,
-    plural,
-    points,
-    with_interval,
-)
-from seal.report.numbers.model import Estimate, Machine, Report, ScoreRow
-from seal.report.page.markup import Child, Html, bullets, facts, join, paragraph, tag
+from seal.report.numbers.formats import GRADER_WORDS, duration, plural
+from seal.report.numbers.model import Machine, Report
+from seal.report.page.advice import advice
+from seal.report.page.bars import opening_figure
+from seal.report.page.markup import Child, Html, bullets, details, facts, join, paragraph, tag
+
+_CONTAINS = GRADER_WORDS["contains"]
 
 
 def opening(report: Report) -> Html:
-    """Title, plain words, the finding, the facts, and what to know before believing them."""
+    """The result, its picture, how it was measured, what to make of it, and the facts."""
     return join(
         tag("h1", f"SEAL run {report.run}: {_model(report)} teaches itself"),
         tag("p", _state(report), class_="soft"),
-        tag("p", _what(report), class_="lead"),
-        _findings(report),
-        facts(_facts(report)),
+        tag("p", report.headline, class_="headline"),
+        opening_figure(report.rows),
+        paragraph(_what(report)) if report.rows else None,
+        paragraph(_learning(report)) if report.rounds_done else None,
+        _glossary(report),
+        tag("h3", "What came out") if report.findings else None,
+        bullets(report.findings) if report.findings else None,
         _notes(report),
+        _next(report),
+        facts(_facts(report)),
     )
 
 
@@ -49,101 +51,61 @@ def _date(seconds: float) -> str:
 
 def _what(report: Report) -> str:
     """What was done, for somebody who has not read the paper."""
-    passages, questions = (
-        plural(report.validation_passages, "passage"),
-        plural(report.validation_questions, "question"),
-    )
-    learning = (
-        "Between rounds the model was finetuned on those of its notes on other passages that had "
-        "helped most, to write better ones."
-        if report.rounds_done
-        else ""
-    )
-    return (
-        f"The model read {passages} that it had not been trained on and wrote its own study notes "
-        "on each (a self-edit). A small adapter "
-        "was trained on the notes together with the passage, and the adapted model then answered "
-        f"{questions} on the passages from "
-        f"memory, without seeing them. {learning}"
-    ).rstrip()
-
-
-def _findings(report: Report) -> Html:
-    """The comparison that the run is about, as sentences with their intervals."""
-    base, passage, last = report.row("base"), report.row("passage"), report.last_edit_row
-    if base is None:
-        return paragraph("No validation is finished yet, so there is no result to tell.")
-    scores = [
-        f"{percent(row.metrics['contains'].mean)} {words}"
-        for row, words in _scored(report, base, passage, last)
-        if row
-    ]
-    sentences = [
-        f"Right answers: {listed(scores)}."
-        if scores
-        else "No answer was graded, so there is no result to tell."
-    ]
-    if passage is not None:
-        sentences.append(
-            _difference(
-                "Training on the passage alone",
-                "not training at all",
-                passage.over_base.get("contains"),
-            )
-        )
-    if last is not None:
-        name = (
-            f"Training on self-edits of round {last.round}"
-            if report.spec.rounds
-            else "Training on self-edits of the base model"
-        )
-        sentences.append(
-            _difference(name, "training on the passage alone", last.over_passage.get("contains"))
-        )
-        first = report.row("edit-0")
-        if first is not None and first is not last and first.metrics["contains"].mean is not None:
-            sentences.append(
-                "Self-edits of the base model, before any round, gave "
-                f"{percent(first.metrics['contains'].mean)}."
-            )
-    return bullets(sentence for sentence in sentences if sentence)
-
-
-def _scored(
-    report: Report, base: ScoreRow, passage: ScoreRow | None, last: ScoreRow | None
-) -> tuple[tuple[ScoreRow | None, str], ...]:
-    rows = (
-        (base, "by the base model"),
-        (passage, "after training on the passage alone"),
-        (last, f"after training on self-edits of round {last.round if last else 0}"),
-        (report.row("gold"), "after training on the gold questions and answers, the upper bound"),
-    )
-    return tuple(
-        (row, words) for row, words in rows if row and row.metrics["contains"].mean is not None
-    )
-
-
-def _difference(left: str, right: str, estimate: Estimate | None) -> str:
-    """A paired difference and what its interval allows to say."""
-    if estimate is None or estimate.mean is None:
-        return ""
-    amount = f"{points(estimate.mean)} percentage points"
-    if estimate.low is None or estimate.high is None:
-        return (
-            f"{left} against {right}: {amount} on {plural(estimate.n, 'passage')}, "
-            "too few for an interval."
-        )
-    verdict = (
-        "better: the interval is clear of zero"
-        if estimate.low > 0
-        else "worse: the interval is clear of zero"
-        if estimate.high < 0
-        else "not told apart: the interval holds zero"
+    passages = plural(report.validation_passages, "passage")
+    questions = plural(report.validation_questions, "question")
+    notes = (
+        "wrote its own study notes on each: such notes are a self-edit. A small adapter (a set of "
+        "extra weights) was trained on the notes together with the passage, and the adapted model "
+        "then "
+        if report.last_edit_row
+        else "had a small adapter (a set of extra weights) trained on each; the adapted model then "
     )
     return (
-        f"{left} against {right}: {amount}, 95 % interval {points(estimate.low)} "
-        f"to {points(estimate.high)} ({verdict})."
+        f"The model was given {passages} that it had not been trained on (a passage is a short "
+        f"text on one subject) and {notes}answered questions on the passage from memory, without "
+        f"seeing it: {questions} in all. The baseline is the base model, which answers the same "
+        "questions without having learnt anything."
     )
+
+
+def _learning(report: Report) -> str:
+    """What a round is."""
+    return (
+        f"Then came {plural(report.rounds_done, 'round')}. In each the model wrote self-edits on "
+        "other passages, those that had helped it most were kept, and the model was finetuned on "
+        "them to write more of their kind. The model that writes is the policy; the model that "
+        "learns and answers starts from it."
+    )
+
+
+def _glossary(report: Report) -> Html:
+    """The words of this page, folded."""
+    grader = report.spec.evaluation.grader
+    words: tuple[tuple[str, str], ...] = (
+        ("passage", "a text with a title, of which the model is to know the content by heart"),
+        ("question", "asked on a passage; its gold answers are known, and any of them counts"),
+        ("self-edit", "what the model writes on a passage in order to be trained on it"),
+        ("base model", "the model as it was before: the baseline of all that follows"),
+        ("passage only", "the model trained on the bare text: what self-edits have to beat"),
+        (
+            "gold questions",
+            "the model trained on the very questions and answers it is then asked: more than "
+            "that no self-edit can reach",
+        ),
+        ("policy", "the model that writes the self-edits; in round 0 it is the base model"),
+        ("round", "edits are written, tried and chosen, and the policy learns the chosen ones"),
+        ("accuracy", f"share of answers in which {_CONTAINS}"),
+        ("exact", f"share of answers for which {GRADER_WORDS['exact']}"),
+        ("token F1", GRADER_WORDS["f1"] + ", from 0 to 1"),
+        ("log p", GRADER_WORDS["logprob"] + "; 0 is certainty"),
+        ("reward", f"what the run rewards its edits by; here {GRADER_WORDS[grader]}"),
+        (
+            "95 % interval",
+            "how far a mean may be off because only some passages were asked: of 100 intervals "
+            "made like this about 95 hold the mean over all such passages",
+        ),
+    )
+    return details("What the words mean", facts((name, meaning) for name, meaning in words))
 
 
 def _facts(report: Report) -> list[tuple[str, Child]]:
@@ -154,7 +116,7 @@ def _facts(report: Report) -> list[tuple[str, Child]]:
             f"{report.validation_passages} and {report.validation_questions}, held out",
         ),
         ("model", spec.model),
-        ("right answer", "the gold answer occurs in it as whole words"),
+        ("right answer", _CONTAINS),
         ("reward", GRADER_WORDS[spec.evaluation.grader]),
         (
             "seed, trainings per edit",
@@ -193,6 +155,6 @@ def _notes(report: Report) -> Html | None:
     )
 
 
-def change_words(estimate: Estimate | None) -> str:
-    """A difference of accuracies with its interval, in percentage points."""
-    return with_interval(estimate, "contains", "contains", signed=True)
+def _next(report: Report) -> Html | None:
+    steps = advice(report)
+    return join(tag("h3", "What to do next"), bullets(steps)) if steps else None

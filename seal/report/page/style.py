@@ -1,16 +1,21 @@
 """The style sheet of the page.
 
-One column to read, tables that scroll by themselves, ink on white in print.
+One column to read, tables that scroll by themselves, light or dark as the reader's system is, ink
+on white in print. Figures take their colours from here.
 """
 
 CSS = """
 :root {
-  --ink: #1b1b1b; --soft: #55585c; --line: #d4d7da; --pale: #f4f6f8; --accent: #1f4e79;
-  color-scheme: light; }
+  --paper: #ffffff; --ink: #1b1b1b; --soft: #55585c; --line: #d4d7da; --pale: #f4f6f8;
+  --accent: #1f4e79; --fill: #d9e2ec; --grid: #c9c9c9; color-scheme: light dark; }
+@media screen and (prefers-color-scheme: dark) {
+  :root {
+    --paper: #15181c; --ink: #e9e9e6; --soft: #a8adb3; --line: #3a4047; --pale: #20252b;
+    --accent: #8fbbe8; --fill: #47525f; --grid: #3f464e; } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body {
-  margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 70rem; background: #fff;
+  margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 70rem; background: var(--paper);
   color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, "Liberation Sans",
   sans-serif; overflow-wrap: break-word; }
@@ -38,7 +43,24 @@ nav a { margin-right: 1.1rem; white-space: nowrap; }
   margin: 1.4rem 0; padding: .7rem 1.1rem; border: 1px solid var(--ink); border-left-width: 6px; }
 .notes h3 { margin: 0 0 .2rem; }
 figure { margin: 1.4rem 0; }
-figure svg { width: 100%; height: auto; display: block; }
+figure svg { display: block; width: 100%; }
+figure svg:not(.bars) { height: auto; }
+.bars { max-width: 46rem; overflow: visible; }
+.bars text {
+  fill: var(--ink); font-size: 14px; font-variant-numeric: tabular-nums;
+  paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }
+.bars .name { font-weight: 600; }
+.bars .tick, .bars .span { fill: var(--soft); font-size: 13px; }
+.bars .grid { stroke: var(--grid); }
+.bars .bar { stroke: var(--ink); }
+.bars .empty { fill: var(--paper); }
+.bars .pale { fill: var(--fill); }
+.bars .full { fill: var(--accent); }
+.bars .stripe { stroke: var(--ink); stroke-width: 2; }
+.bars .interval { stroke: var(--ink); stroke-width: 1.6; }
+.bars .reference { stroke: var(--ink); stroke-width: 1.6; stroke-dasharray: 4 3; }
+.bars .halo { stroke: var(--paper); stroke-width: 4.6; stroke-dasharray: none; }
+.headline { font-size: 1.25rem; line-height: 1.4; font-weight: 600; max-width: 46rem; }
 figcaption { font-size: .9rem; max-width: 46rem; margin-top: .4rem; }
 .scroll { overflow-x: auto; margin: 1.1rem 0; }
 table {
@@ -70,7 +92,7 @@ details[open] > summary { margin-bottom: .5rem; }
 .card p { margin: 0 0 .4rem; }
 .tagged {
   font-size: .82rem; border: 1px solid var(--ink); padding: .05rem .4rem; white-space: nowrap; }
-.kept .tagged { background: var(--ink); color: #fff; }
+.kept .tagged { background: var(--ink); color: var(--paper); }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere;
   font: .82rem/1.45 ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace;
   background: var(--pale); padding: .5rem .6rem; }
@@ -83,6 +105,7 @@ blockquote {
 .answers td { max-width: 16rem; min-width: 7rem; }
 .mark { font-weight: 700; }
 @media (max-width: 40rem) {
+  .bars .span { display: none; }
   body { padding-top: 1.5rem; }
   h1 { font-size: 1.5rem; }
   .sides { grid-template-columns: 1fr; }

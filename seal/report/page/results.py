@@ -1,0 +1,177 @@
+"""The results part of the page: scores, differences with their verdicts, forgetting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from seal.outcomes import Outcome
+from seal.report.numbers.comparisons import Comparison, comparisons
+from seal.report.numbers.formats import METRIC_NAMES, MISSING, count, percent, plural
+from seal.report.numbers.model import Metric, Report, ScoreRow, Verdict
+from seal.report.numbers.words import OUTCOME_WORDS, name_of
+from seal.report.page import figures
+from seal.report.page.cells import valued
+from seal.report.page.markup import Child, Html, facts, figure, join, paragraph, table, tag
+
+
+def results(report: Report) -> Html | None:
+    """The numbers of every row, their paired differences, and what has no score."""
+    if not report.rows:
+        return None
+    grader = report.spec.evaluation.grader
+    passages = plural(report.validation_passages, "passage")
+    measured = f"{passages}, {plural(report.validation_questions, 'question')}"
+    return join(
+        paragraph(
+            "Each line is the same model after another training. Accuracy, exact and token F1 "
+            "grade the answers; log p is how likely the model finds the gold answer, whatever it "
+            "says, and moves before the answers do. Each passage counts once: the scores of its "
+            "answers are averaged first. Passages without any score are not counted."
+        ),
+        table(
+            f"Validation: {measured}",
+            [
+                "trained on",
+                "passages",
+                "accuracy, 95 % interval",
+                "exact",
+                "token F1",
+                "log p, nats per token",
+            ],
+            [_result_cells(row, grader) for row in report.rows],
+        ),
+        _differences(report),
+        _outcomes(report),
+    )
+
+
+def _result_cells(row: ScoreRow, grader: str) -> list[Child]:
+    return [
+        row.label,
+        str(row.metrics["contains"].n),
+        valued(row.metrics["contains"], "contains", grader),
+        percent(row.metrics["exact"].mean),
+        valued(row.metrics["f1"], "f1", grader),
+        valued(row.metrics["logprob"], "logprob", grader),
+    ]
+
+
+def _differences(report: Report) -> Html | None:
+    """Round against round and against the bounds, in accuracy and in the run's own reward."""
+    compared = comparisons(report.rows)
+    if not compared:
+        return None
+    grader = report.spec.evaluation.grader
+    metrics: list[Metric] = ["contains"] if grader == "contains" else ["contains", "score"]
+    names = {"contains": "accuracy", "score": METRIC_NAMES[grader]}
+    head: list[Child] = ["trained on", "against", "passages"]
+    head += [cell for metric in metrics for cell in (names[metric], "verdict")]
+    rows = [_difference_cells(each, metrics, grader) for each in compared]
+    return join(
+        tag("h3", "Did it help? Differences, passage by passage"),
+        paragraph(
+            "Passages differ far more than ways of training do, so the difference is taken on "
+            "each passage and then averaged over those that have both scores. Where the whole "
+            "interval lies on one side of zero, this run can tell the two apart; where it holds "
+            "zero, they may be equal, and the run is too small to say. With many comparisons one "
+            "in twenty comes out by luck."
+        ),
+        figure(
+            figures.differences_figure(compared, metric="contains"),
+            "Right of the dashed line the first of the two is better, left of it worse. Square: "
+            "passage only; diamond: self-edits of a round; triangle: gold questions.",
+        ),
+        table(
+            "Paired differences with 95 % intervals; accuracy in percentage points",
+            head,
+            rows,
+            words={0: "", 1: "short"} | dict.fromkeys(range(4, len(head), 2), "short"),
+        ),
+    )
+
+
+def _difference_cells(compared: Comparison, metrics: Sequence[Metric], grader: str) -> list[Child]:
+    cells: list[Child] = [compared.left, compared.right, str(compared.over["contains"].n)]
+    for metric in metrics:
+        over = compared.over[metric]
+        clear = over.verdict in (Verdict.BETTER, Verdict.WORSE)
+        verdict = tag("b", over.verdict) if clear else over.verdict.value
+        cells += [valued(over, metric, grader, signed=True), verdict]
+    return cells
+
+
+def _outcomes(report: Report) -> Html:
+    """What has a score and what has none, for validation and rollouts."""
+    asked = [row for row in report.rows if row.outcomes]
+    every = [row.outcomes for row in asked] + [rollout.outcomes for rollout in report.rollouts]
+    present = [
+        outcome
+        for outcome in Outcome
+        if outcome is Outcome.OK or any(outcomes.get(outcome) for outcomes in every)
+    ]
+    rows: list[list[Child]] = [
+        [
+            f"validation: {row.label}",
+            *(count(row.outcomes.get(outcome, 0)) for outcome in present),
+            count(row.answers),
+            count(row.answers_ungraded),
+        ]
+        for row in asked
+    ]
+    rows += [
+        [
+            f"rollout, round {rollout.round}",
+            *(count(rollout.outcomes.get(outcome, 0)) for outcome in present),
+            MISSING,
+            MISSING,
+        ]
+        for rollout in report.rollouts
+    ]
+    return join(
+        tag("h3", "What has no score"),
+        paragraph(
+            "An inner loop is one adapter: trained, then asked. One that ends without a score is "
+            "counted here and left out of every mean; it never counts as a zero."
+        ),
+        facts((name_of(outcome), OUTCOME_WORDS[outcome]) for outcome in present),
+        table(
+            "Inner loops by outcome, and answers",
+            ["", *(name_of(outcome) for outcome in present), "answers", "ungraded answers"],
+            rows,
+        ),
+    )
+
+
+def forgetting(report: Report) -> Html | None:
+    """The retained set."""
+    if not report.retained:
+        return None
+    grader = report.spec.evaluation.grader
+    rows: list[list[Child]] = [
+        [
+            row.label,
+            str(row.models),
+            str(row.answers),
+            valued(row.accuracy, "contains", grader),
+            valued(row.accuracy_change, "contains", grader, signed=True),
+        ]
+        for row in report.retained
+    ]
+    return join(
+        paragraph(
+            "Questions on passages that nothing was trained on, asked with the passage in view. A "
+            "model that loses here has paid for what "
+            "it learnt with what it could do before."
+        ),
+        figure(
+            figures.retained_figure(report.retained),
+            "Circle: policy without an adapter. Square, diamond, triangle: after training on the "
+            "passage only, on self-edits, on gold questions.",
+        ),
+        table(
+            "Open-book accuracy; the change is against the same policy alone, on the same "
+            "questions, in percentage points",
+            ["model", "models asked", "answers", "accuracy, 95 % interval", "change by adapting"],
+            rows,
+        ),
+    )

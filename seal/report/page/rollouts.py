@@ -1,0 +1,179 @@
+"""The rollouts part of the page: rewards of the candidates, and how the edits look."""
+
+from __future__ import annotations
+
+from seal.report.numbers.formats import (
+    METRIC_NAMES,
+    MISSING,
+    counts,
+    percent,
+    plain,
+    score,
+)
+from seal.report.numbers.model import EditShape, Report, Spread
+from seal.report.page import figures
+from seal.report.page.cells import valued
+from seal.report.page.markup import Child, Html, figure, join, paragraph, table, tag
+
+
+def rewards(report: Report) -> Html | None:
+    """Rewards and gains of the candidates, and what was kept."""
+    if not report.rollouts:
+        return None
+    grader = report.spec.evaluation.grader
+    head: list[Child] = [
+        "round",
+        "written by",
+        "passages",
+        "candidates",
+        "before",
+        "mean reward",
+        "gain",
+        "better / equal / worse",
+        "kept",
+        "dropped",
+    ]
+    rows: list[list[Child]] = [
+        [
+            str(rollout.round),
+            "base model"
+            if rollout.policy_round == 0
+            else f"policy of round {rollout.policy_round}",
+            str(rollout.passages),
+            str(rollout.candidates),
+            score(rollout.baseline.mean, "score", grader),
+            score(rollout.reward.mean, "score", grader),
+            valued(rollout.gain, "score", grader, signed=True),
+            f"{rollout.better} / {rollout.equal} / {rollout.worse}",
+            str(rollout.kept) if rollout.selection_sha256 else MISSING,
+            counts({name: n for name, n in rollout.decisions.items() if name != "kept"}),
+        ]
+        for rollout in report.rollouts
+    ]
+    return join(
+        paragraph(
+            "In a rollout the policy writes several edits (candidates) for each training passage; "
+            "the reward of a candidate is what the "
+            "model scores after training on it. The next policy learns the best candidate of a "
+            "passage, if it beats what the model scored "
+            "before and if the candidates of the passage differ at all."
+        ),
+        figure(
+            figures.rewards_figure(report.rollouts, grader=METRIC_NAMES[grader]),
+            "Solid: kept for the next policy. Hatched: dropped. Dashed line: mean score before "
+            "training (top), no gain (bottom).",
+        ),
+        table("Candidates by round", head, rows, words={0: "", 1: "short", 9: "w"}),
+        _reliability(report),
+    )
+
+
+def _reliability(report: Report) -> Html | None:
+    """How far a reward can be trusted."""
+    repeats = report.spec.inner.repeats
+    if repeats == 1:
+        return paragraph(
+            "Every candidate was trained once, so that this run cannot tell how much of a reward "
+            "is luck; ",
+            tag("code", "inner.repeats"),
+            " above 1 would.",
+        )
+    if report.spec.inner.racing:
+        sizes = " → ".join(str(size) for size in (report.spec.edit.k, *report.spec.inner.racing))
+        return paragraph(
+            f"The candidates of a passage ran a race ({sizes}): "
+            "who was trained again was chosen by luck as well, so that the repeats do not tell "
+            "how far a reward can be trusted. ",
+            "Mean reward and gain are over the first training of every candidate.",
+        )
+    rows: list[list[Child]] = [
+        [
+            str(rollout.round),
+            str(found.candidates),
+            plain(found.single, digits=2),
+            plain(found.averaged, digits=2),
+        ]
+        for rollout in report.rollouts
+        if (found := rollout.reliability)
+    ]
+    return join(
+        tag("h3", "Reliability of the reward"),
+        paragraph(
+            f"Every candidate was trained {repeats} times with other seeds. A reliability of 1 "
+            "means that the rewards of a passage's "
+            "candidates differ because the edits differ, 0 that they differ by luck."
+        ),
+        table(
+            "Reliability by round",
+            ["round", "candidates", "of one training", f"of the mean of {repeats}"],
+            rows,
+        )
+        if rows
+        else None,
+        None
+        if rows
+        else paragraph(
+            "It is not defined here: no passage has two graded candidates whose rewards vary."
+        ),
+    )
+
+
+def edits(report: Report) -> Html | None:
+    """Length and diversity."""
+    if not report.shapes:
+        return None
+    head: list[Child] = [
+        "stage",
+        "written by",
+        "edits",
+        "tokens, median (quartiles)",
+        "examples, median",
+        "empty",
+        "cut off",
+        "different texts",
+        "different word pairs",
+        "distance within a passage",
+    ]
+    return join(
+        paragraph(
+            "A policy that collapses writes ever more of the same: fewer different texts and word "
+            "pairs, a smaller distance between the "
+            "edits of one passage. Validation stages write on the same passages every round and "
+            "so compare best."
+        ),
+        figure(
+            figures.shapes_figure(report.shapes),
+            "Left: box from quartile to quartile, line at the median, whiskers to the extremes, "
+            "diamond at the mean. "
+            "Right: shares by stage.",
+        ),
+        table(
+            "Edits by stage",
+            head,
+            [_shape_cells(shape) for shape in report.shapes],
+            words={0: "", 1: "short"},
+        ),
+    )
+
+
+def _shape_cells(shape: EditShape) -> list[Child]:
+    return [
+        f"round {shape.round}, {shape.stage}",
+        "base model" if shape.policy_round == 0 else f"policy of round {shape.policy_round}",
+        str(shape.edits),
+        _quartiles(shape.tokens),
+        f"{shape.examples.median:g}" if shape.examples else MISSING,
+        str(shape.empty),
+        str(shape.truncated),
+        percent(shape.unique_share),
+        percent(shape.distinct_pairs_share),
+        percent(shape.diversity),
+    ]
+
+
+def _quartiles(spread: Spread | None) -> str:
+    return (
+        f"{spread.median:.0f} ({spread.lower_quartile:.0f}–{spread.upper_quartile:.0f})"
+        if spread
+        else MISSING
+    )
