@@ -1,18 +1,21 @@
-"""The result in the terminal: what the report page shows first, as tables."""
+"""The result in the terminal: what the report page shows first, as tables of 80 columns."""
 
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from seal.report.numbers.comparisons import comparisons
 from seal.report.numbers.formats import (
     METRIC_NAMES,
+    MISSING,
+    NBSP,
     counts,
     duration,
     percent,
@@ -23,16 +26,28 @@ from seal.report.numbers.formats import (
 )
 from seal.report.numbers.model import Metric, Report, ScoreRow
 
-LEAST_WIDTH = 124
-"""Columns where the output is no terminal, so that no cell is folded."""
+WIDTH = 80
+"""Columns into which every table fits, whatever its numbers are. A narrower terminal wraps lines;
+a number is never cut."""
+WORDS_COLUMNS = 20
+"""Columns of a cell of words, which is folded between its items."""
 
 
 def print_tables(report: Report, *, html: str, json: str) -> None:
-    """All tables, notes and paths on stdout."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else LEAST_WIDTH
+    """What came out, all tables, notes and paths on stdout."""
+    width = max(WIDTH, shutil.get_terminal_size(fallback=(WIDTH, 24)).columns)
     console = Console(width=width, highlight=False)
     console.print()
-    for table in (_results(report), _retained(report), _rounds(report), _stages(report)):
+    console.print(Text(report.headline, style="bold"))
+    console.print()
+    tables = (
+        _results(report),
+        *_differences(report),
+        _retained(report),
+        _rounds(report),
+        _stages(report),
+    )
+    for table in tables:
         if table is not None:
             console.print(table)
     for note in report.notes:
@@ -42,9 +57,9 @@ def print_tables(report: Report, *, html: str, json: str) -> None:
 
 
 def _table(
-    title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1
+    title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, words: Sequence[int] = (0,)
 ) -> Table | None:
-    """A table whose first `words` columns are text and the others numbers; None without rows."""
+    """A table in which all but the columns of `words` are numbers; None without rows."""
     if not rows:
         return None
     table = Table(
@@ -55,7 +70,7 @@ def _table(
         padding=(0, 1, 0, 0),
     )
     for column, name in enumerate(head):
-        table.add_column(name, justify="right" if column >= words else "left", no_wrap=column == 0)
+        table.add_column(name, justify="left" if column in words else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table
@@ -64,39 +79,61 @@ def _table(
 def _results(report: Report) -> Table | None:
     """Base, passage only, self-edits by round, gold."""
     grader = report.spec.evaluation.grader
-    reward: Metric | None = None if grader == "contains" else "score"
-    head = ["trained on", "accuracy", "exact", "F1", "log p", "accuracy\nover passage only"]
-    head += [f"{METRIC_NAMES[grader]}\nover passage only"] if reward else []
     passages = plural(report.validation_passages, "passage")
     questions = plural(report.validation_questions, "question")
-    title = f"Validation, {passages}, {questions} [95 % interval]"
-    return _table(title, head, [_result_row(row, grader, reward) for row in report.rows])
+    return _table(
+        f"Validation, {passages}, {questions} [95 % interval]",
+        ["trained on", "accuracy", "exact", "F1", "log p"],
+        [_result_row(row, grader) for row in report.rows],
+    )
 
 
-def _result_row(row: ScoreRow, grader: str, reward: Metric | None) -> list[str]:
-    cells = [
+def _result_row(row: ScoreRow, grader: str) -> list[str]:
+    return [
         row.label,
         with_interval(row.metrics["contains"], "contains", grader),
         percent(row.metrics["exact"].mean),
         plain(row.metrics["f1"].mean),
         plain(row.metrics["logprob"].mean, digits=2),
-        with_interval(row.over_passage.get("contains"), "contains", grader, signed=True),
     ]
-    return cells + (
-        [with_interval(row.over_passage.get(reward), reward, grader, signed=True)] if reward else []
-    )
+
+
+def _differences(report: Report) -> list[Table | None]:
+    """Each comparison with its verdict, by accuracy and by the run's reward."""
+    grader = report.spec.evaluation.grader
+    metrics: tuple[Metric, ...] = ("contains",) if grader == "contains" else ("contains", "score")
+    names = {"contains": "accuracy, points", "score": METRIC_NAMES[grader]}
+    return [
+        _table(
+            "Differences, passage by passage [95 % interval]",
+            ["first minus second", names[metric], "verdict"],
+            [
+                [
+                    each.name,
+                    with_interval(each.over[metric], metric, grader, signed=True),
+                    each.over[metric].verdict.value,
+                ]
+                for each in comparisons(report.rows)
+            ],
+            words=(0, 2),
+        )
+        for metric in metrics
+    ]
 
 
 def _retained(report: Report) -> Table | None:
     """What is forgotten."""
     rows = [
-        [row.label, str(row.answers), with_interval(row.accuracy, "contains", "contains"),
-         with_interval(row.accuracy_change, "contains", "contains", signed=True)]
+        [
+            row.label,
+            with_interval(row.accuracy, "contains", "contains"),
+            with_interval(row.accuracy_change, "contains", "contains", signed=True),
+        ]
         for row in report.retained
-    ]  # fmt: skip
+    ]
     return _table(
         "Retained: open-book questions on other passages",
-        ["model", "answers", "accuracy", "change by adapting"],
+        ["model", "accuracy", "change by adapting"],
         rows,
     )
 
@@ -106,19 +143,21 @@ def _rounds(report: Report) -> Table | None:
     grader = report.spec.evaluation.grader
     rows = [
         [
-            f"round {rollout.round}",
-            counts({name: n for name, n in rollout.decisions.items() if name != "kept"}),
+            str(rollout.round),
             str(rollout.candidates),
-            str(rollout.kept) if rollout.selection_sha256 else "–",
+            str(rollout.kept) if rollout.selection_sha256 else MISSING,
             score(rollout.baseline.mean, "score", grader),
             score(rollout.reward.mean, "score", grader),
             f"{rollout.better}/{rollout.equal}/{rollout.worse}",
+            _folded({name: n for name, n in rollout.decisions.items() if name != "kept"}),
         ]
         for rollout in report.rollouts
     ]
-    head = ["rollout", "dropped", "edits", "kept", "before", "mean reward", "better/equal/worse"]
     return _table(
-        f"Self-edits of the rollouts, reward: {METRIC_NAMES[grader]}", head, rows, words=2
+        f"Self-edits of the rollouts, reward: {METRIC_NAMES[grader]}",
+        ["round", "edits", "kept", "before", "reward", "better/same/worse", "dropped"],
+        rows,
+        words=(6,),
     )
 
 
@@ -127,10 +166,10 @@ def _stages(report: Report) -> Table | None:
     rows = [
         [
             f"round {stage.round}, {stage.stage}",
-            counts({name: n for name, n in stage.outcomes.items() if name != "ok"}),
             str(stage.inner_loops_run),
             str(stage.inner_loops_resumed),
             duration(stage.seconds),
+            _folded({name: n for name, n in stage.outcomes.items() if name != "ok"}),
         ]
         for stage in report.stages
     ]
@@ -138,10 +177,17 @@ def _stages(report: Report) -> Table | None:
         sum(getattr(stage, name) for stage in report.stages)
         for name in ("inner_loops_run", "inner_loops_resumed")
     )
-    rows.append(["all", "", str(run), str(resumed), duration(report.seconds)])
+    rows.append(["all", str(run), str(resumed), duration(report.seconds), ""])
     return _table(
         "Stages",
-        ["stage", "without score", "inner loops run", "resumed", "time"],
+        ["stage", "inner loops run", "resumed", "time", "without score"],
         rows if report.stages else [],
-        words=2,
+        words=(0, 4),
     )
+
+
+def _folded(values: Mapping[str, int]) -> str:
+    """Counts in lines of at most `WORDS_COLUMNS`, a number never apart from its name."""
+    items = [counts({name: n}).replace(" ", NBSP) for name, n in values.items() if n]
+    lines = textwrap.wrap(", ".join(items), WORDS_COLUMNS, break_on_hyphens=False)
+    return "\n".join(lines) or MISSING

@@ -186,7 +186,7 @@ def test_the_table_shows_every_row_with_intervals_and_where_the_report_is(
         "passage only",
         "self-edits, round 0",
         "self-edits, round 1",
-        "over passage only",
+        "round 1 − round 0",
         "base model alone",
     ):
         assert label in out

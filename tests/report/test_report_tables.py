@@ -1,0 +1,79 @@
+"""The result in the terminal: within 80 columns, and no number is cut or folded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from synthetic_run import make_run
+
+from controller_svc.cli.tables import print_tables
+from seal.artifacts import ArtifactStore
+from seal.outcomes import Outcome
+from seal.report import Report, build_report
+from seal.report.numbers.comparisons import comparisons
+from seal.report.numbers.formats import NBSP, duration, percent, with_interval
+
+
+def printed(
+    directory: Path, capsys: pytest.CaptureFixture[str], **recipe: object
+) -> tuple[Report, str]:
+    store = ArtifactStore(str(directory))
+    report = build_report(store, make_run(store, **recipe))
+    print_tables(report, html="runs/demo/report.html", json="runs/demo/report.json")
+    return report, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", ["80", "40"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {},
+        {"grader": "contains", "repeats": 2, "racing": (2,)},
+        {"grader": "logprob", "failure": Outcome.TOO_LONG, "diverged": 0.4, "ungraded": 0.2},
+        {"rounds": 12, "passages": 7, "train_passages": 3, "invalid": 0.3, "diverged": 0.3},
+    ],
+)
+def test_tables_fit_80_columns_and_no_number_is_cut_or_folded(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    recipe: dict[str, object],
+    columns: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    report, out = printed(tmp_path, capsys, **recipe)
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in out
+    grader = report.spec.evaluation.grader
+    for row in report.rows:
+        cell = with_interval(row.metrics["contains"], "contains", grader)
+        assert any(row.label in line and cell in line for line in lines)
+    for rollout in report.rollouts:
+        for decision, n in rollout.decisions.items():
+            shown = f"{n} {decision}".replace("_", " ").replace(" ", NBSP)
+            assert decision == "kept" or shown in out
+    for stage in report.stages:
+        assert any(stage.stage in line and duration(stage.seconds) in line for line in lines)
+
+
+def test_every_comparison_has_its_verdict_in_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report, out = printed(tmp_path, capsys, gain=0.6, learnt=-1.0)
+    lines = [line.strip() for line in out.splitlines()]
+    assert report.headline in " ".join(lines)
+    assert "The rounds made the self-edits worse." in " ".join(lines)
+    for each in comparisons(report.rows):
+        cell = with_interval(each.over["contains"], "contains", "f1", signed=True)
+        line = next(line for line in lines if line.startswith(each.name) and cell in line)
+        assert line.endswith(each.over["contains"].verdict)
+
+
+def test_a_run_that_measured_nothing_prints_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out = printed(tmp_path, capsys, stages_done=0)
+    assert "No validation is finished yet" in out
+    assert "trained on" not in out and percent(0.0) not in out
