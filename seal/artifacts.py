@@ -31,7 +31,7 @@ from seal.storage import LocalStorage, Storage
 
 SCHEMES = ("file", "s3", "gs", "memory")
 """URI schemes that are allowed; anything else, chained ones included, is refused."""
-PUBLISHED_SUFFIXES = (".safetensors", ".json", ".txt", ".jsonl", ".yaml")
+PUBLISHED_SUFFIXES = (".safetensors", ".json", ".txt", ".jsonl", ".yaml", ".md")
 """Kinds of files that a published directory may hold: no code, no pickle, no archives."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

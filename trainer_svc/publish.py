@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from seal.files import file_errors
 from seal.records import AdapterReference
+from trainer_svc.card import CARD_FILE
 
 if TYPE_CHECKING:
     from seal.artifacts import ArtifactStore
@@ -25,9 +26,14 @@ def adapters_prefix(run: str) -> str:
 
 
 def publish_adapter(
-    store: ArtifactStore, run: str, adapter: Adapter, save: Callable[[Adapter, Path], None]
+    store: ArtifactStore,
+    run: str,
+    adapter: Adapter,
+    save: Callable[[Adapter, Path], None],
+    *,
+    card: str,
 ) -> AdapterReference:
-    """Write an adapter to a scratch directory with `save` and publish that.
+    """Write an adapter with its card to a scratch directory with `save` and publish that.
 
     Raises Exhausted naming the disk that is full.
     """
@@ -39,6 +45,7 @@ def publish_adapter(
             save(adapter, Path(scratch))
         except SafetensorError as error:
             raise OSError(_error_number(error), str(error)) from error
+        (Path(scratch) / CARD_FILE).write_text(card, encoding="utf-8")
         return store.publish_directory(Path(scratch), adapters_prefix(run))
 
 

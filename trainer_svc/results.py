@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from seal.engine import Adapter, TrainingResult
-from seal.records import Record, TrainingRecord
+from seal.records import AdapterReference, Record, TrainingRecord
 from seal.rpc.convert import finite_or_zero
+from trainer_svc.card import adapter_card
 from trainer_svc.checkpoints import discard_checkpoint
 from trainer_svc.plan import TrainingPlan, result_path
 from trainer_svc.publish import adapters_prefix, publish_adapter
@@ -91,9 +92,7 @@ class Results:
             self._unstored.popitem(last=False)
         record = TrainingRecord(
             outcome=trained.outcome,
-            adapter=None
-            if trained.adapter is None
-            else publish_adapter(self._store, plan.run, trained.adapter, self._save_adapter),
+            adapter=self._publish(plan, trained),
             steps=trained.steps,
             final_loss=finite_or_zero(trained.final_loss),
             tokens=trained.tokens,
@@ -108,3 +107,11 @@ class Results:
         discard_checkpoint(self._store, plan)
         check_same_body(plan, counted.body_sha256)
         return counted.result
+
+    def _publish(self, plan: TrainingPlan, trained: TrainingResult) -> AdapterReference | None:
+        if trained.adapter is None:
+            return None
+        card = adapter_card(trained.adapter, plan, steps=trained.steps)
+        return publish_adapter(
+            self._store, plan.run, trained.adapter, self._save_adapter, card=card
+        )

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny_model import tiny_model, tiny_transformer
 
 from seal.engine import Adapter, EvaluationRequest, concatenate, load_adapter, save_adapter
-from seal.engine.evaluation import evaluate
+from seal.engine.evaluation import Evaluation, evaluate
 from seal.errors import InvalidInput
 
 Config = dict[str, Any]
@@ -51,7 +51,8 @@ def engine_logprob(adapter: Adapter) -> float:
     request = EvaluationRequest(
         run="r", policy=None, adapter=adapter, prompts=(PROMPT,), golds=(GOLD,), max_tokens=1
     )
-    (result,) = evaluate(tiny_model(), [request], max_rows=4)
+    model = tiny_model()
+    (result,) = evaluate(model, [Evaluation(model, request)], max_rows=4)
     return result.logprobs[0]
 
 

@@ -46,6 +46,7 @@ class FakeAdapter:
 
     base: BaseReference
     weights: tuple[float, ...]
+    rank: int = 8
 
 
 def save_fake_adapter(adapter: FakeAdapter, directory: Path) -> None:

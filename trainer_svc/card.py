@@ -1,0 +1,104 @@
+"""What stands in the README.md of an adapter: what it was trained on, and how it is loaded.
+
+A function of the training alone: two equal trainings have equal cards, and so one address.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seal.engine import Adapter
+    from trainer_svc.plan import TrainingPlan
+
+CARD_FILE = "README.md"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def adapter_card(adapter: Adapter, plan: TrainingPlan, *, steps: int) -> str:
+    """The card of a trained adapter; `steps` is the number of optimiser steps."""
+    base, optimizer = adapter.base, plan.optimizer
+    location = base.location or base.name
+    facts = {
+        "base model": f"`{location}`" + (f", revision `{base.revision}`" if base.revision else ""),
+        "sha256 of the base's weights": f"`{base.sha256}`" if base.sha256 else "not known",
+        "policy beneath": _policy(plan),
+        "rows": f"{len(plan.examples)}",
+        "optimiser steps": f"{steps} ({optimizer.epochs} epochs, {optimizer.batch_size} rows each)",
+        "learning rate": f"{optimizer.learning_rate:g}, {optimizer.schedule}",
+        "LoRA": f"rank {plan.lora.rank}, alpha {plan.lora.alpha:g}, on "
+        + ", ".join(plan.lora.target_modules),
+        "run": f"`{plan.run}`",
+        "seeds": f"{plan.init_seed} (weights), {plan.order_seed} (order)",
+    }
+    table = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
+    return f"{_front_matter(location)}{_INTRODUCTION}{table}{_warning(plan)}{_loading(adapter)}"
+
+
+_INTRODUCTION = """# LoRA adapter trained by SEAL
+
+This adapter was trained on text that a language model wrote for itself (Self-Adapting Language
+Models, arXiv 2506.10943).
+
+| | |
+|---|---|
+"""
+
+
+def _front_matter(location: str) -> str:
+    """What a model hub reads; a path of one machine would mean nothing there."""
+    base = f"base_model: {location}\n" if _HUB_ID.fullmatch(location) else ""
+    return f"---\nlibrary_name: peft\n{base}tags:\n- lora\n- seal\n---\n"
+
+
+def _policy(plan: TrainingPlan) -> str:
+    if plan.policy is None:
+        return "none: the base model alone"
+    part = "contained in this adapter" if plan.with_policy else "not contained in this adapter"
+    return f"adapter `{plan.policy.sha256}`, {part}"
+
+
+def _warning(plan: TrainingPlan) -> str:
+    if plan.policy is None or plan.with_policy:
+        return ""
+    return (
+        "\n**It sits on the policy adapter above.** On the base model alone it does something "
+        "else: load the policy first and merge it.\n"
+    )
+
+
+def _loading(adapter: Adapter) -> str:
+    location = adapter.base.location or adapter.base.name
+    digest = adapter.base.sha256
+    exact = (
+        f"\nThe numbers hold for base weights with the sha256 above. Where `{location}` has "
+        "others, for example without quantisation, the answers may differ a little.\n"
+        if digest
+        else ""
+    )
+    return f"""
+## Load it
+
+With PEFT, from this directory:
+
+```python
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+
+model = AutoPeftModelForCausalLM.from_pretrained("path/to/this/directory")
+tokenizer = AutoTokenizer.from_pretrained("{location}")
+```
+
+With vLLM:
+
+```sh
+vllm serve {location} --enable-lora --max-lora-rank {_vllm_rank(adapter.rank)} \\
+  --lora-modules seal=path/to/this/directory
+```
+{exact}"""
+
+
+def _vllm_rank(rank: int) -> int:
+    """The smallest bound of vLLM's that lets the rank in."""
+    return next((bound for bound in (1, 8, 16, 32, 64, 128, 256, 320, 512) if rank <= bound), rank)
