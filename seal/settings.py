@@ -9,13 +9,14 @@ camelCase, as Kubernetes does. This module is light: no torch, no network.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from seal.errors import InvalidInput
-from seal.restem.racing import RacingScore, rung_sizes
 
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -32,6 +33,8 @@ PromptFormat = Literal["base", "chat"]
 QuestionFormat = Literal["few-shot", "plain", "chat"]
 GraderName = Literal["exact", "contains", "f1", "logprob"]
 ComputeType = Literal["auto", "bfloat16", "float32"]
+RacingScore = Literal["reward", "logprob"]
+"""What the first rung ranks by."""
 MAX_SEED = 2**63 - 1
 """A seed fits the 64-bit integer that Kubernetes and protobuf know."""
 
@@ -288,7 +291,8 @@ class RunSpec(FileSettings):
     def _racing_fits(self) -> Self:
         """A race runs from `edit.k` over `inner.repeats` to at least `improve.keepPerContext`."""
         racing, keep = self.inner.racing, self.improve.keep_per_context
-        rung_sizes(self.edit.k, repeats=self.inner.repeats, survivors=racing)
+        if racing:
+            check_survivors(racing, candidates=self.edit.k, repeats=self.inner.repeats)
         if racing and keep > racing[-1]:
             raise InvalidInput(
                 f"{keep} edits of a context cannot be kept where {racing[-1]} end the race",
@@ -296,3 +300,28 @@ class RunSpec(FileSettings):
                 remedy=f"keep {racing[-1]} or fewer, or let more end inner.racing",
             )
         return self
+
+
+def check_survivors(survivors: Sequence[int], *, candidates: int, repeats: int) -> None:
+    """Refuse a schedule that is no race.
+
+    Raises:
+        InvalidInput: numbers that do not fall strictly from below `candidates` to 1 or more, or not
+            one number per repeat but the last.
+    """
+    sizes = (candidates, *survivors)
+    shown = list(survivors)
+    if survivors[-1] < 1 or any(after >= before for before, after in pairwise(sizes)):
+        raise InvalidInput(
+            f"survivors {shown} of {candidates} candidates do not become fewer with every repeat",
+            field="inner.racing",
+            remedy=f"give numbers that fall strictly, from below edit.k = {candidates} to 1 or "
+            "more, or none",
+        )
+    if len(sizes) != repeats:
+        raise InvalidInput(
+            f"a race to {shown} has {len(sizes)} repeats, but inner.repeats is {repeats}",
+            field="inner.racing",
+            remedy=f"set inner.repeats to {len(sizes)}, or inner.racing to "
+            f"{'[]' if repeats == 1 else f'{repeats - 1} numbers'}",
+        )

@@ -17,15 +17,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
 
-from seal.errors import InvalidInput
 from seal.outcomes import Outcome
 from seal.restem.reward import mean, present
+from seal.settings import check_survivors
 
-RacingScore = Literal["reward", "logprob"]
-"""What the first rung ranks by."""
 _SAME_DIGITS = 9
 """Scores that are equal in so many decimals are equal: means of the same answers may differ in the
 last bit."""
@@ -33,7 +29,10 @@ _UNSCORED_ORDER = (
     Outcome.OK,
     Outcome.UNGRADED,
     Outcome.CANCELLED,
+    Outcome.REFUSED,
     Outcome.DIVERGED,
+    Outcome.INERT,
+    Outcome.TOO_LONG,
     Outcome.INVALID,
 )
 """Of candidates without any score, those go first that another repeat may yet score."""
@@ -67,31 +66,6 @@ def rung_sizes(candidates: int, *, repeats: int, survivors: Sequence[int] = ()) 
         return (candidates,) * repeats
     check_survivors(survivors, candidates=candidates, repeats=repeats)
     return (candidates, *survivors)
-
-
-def check_survivors(survivors: Sequence[int], *, candidates: int, repeats: int) -> None:
-    """Refuse a schedule that is no race.
-
-    Raises:
-        InvalidInput: numbers that do not fall strictly from below `candidates` to 1 or more, or not
-            one number per repeat but the last.
-    """
-    sizes = (candidates, *survivors)
-    shown = list(survivors)
-    if survivors[-1] < 1 or any(after >= before for before, after in pairwise(sizes)):
-        raise InvalidInput(
-            f"survivors {shown} of {candidates} candidates do not become fewer with every repeat",
-            field="inner.racing",
-            remedy=f"give numbers that fall strictly, from below edit.k = {candidates} to 1 or "
-            "more, or none",
-        )
-    if len(sizes) != repeats:
-        raise InvalidInput(
-            f"a race to {shown} has {len(sizes)} repeats, but inner.repeats is {repeats}",
-            field="inner.racing",
-            remedy=f"set inner.repeats to {len(sizes)}, or inner.racing to "
-            f"{'[]' if repeats == 1 else f'{repeats - 1} numbers'}",
-        )
 
 
 def advance(runners: Collection[Runner], survivors: int) -> tuple[int, ...]:

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 
 from seal.outcomes import Outcome
 from seal.records import ContextRecord, EditRecord, InnerLoopRecord, KeptEdit, SelectionRecord
-from seal.restem.racing import RacingScore, Runner, finalists
+from seal.restem.racing import Runner, finalists
 from seal.restem.reward import mean
 from seal.restem.select import Candidate, Kept, select
+from seal.settings import RacingScore
 
 
 def select_records(

@@ -23,7 +23,7 @@ from seal.restem.reward import mean, present
 from seal.restem.rollout import candidates_of, runner_of, select_records, shared_repeats
 
 SCORES = st.sampled_from([None, math.nan, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
-FAILURES = st.sampled_from([Outcome.UNGRADED, Outcome.CANCELLED, Outcome.DIVERGED, Outcome.INVALID])
+FAILURES = st.sampled_from([outcome for outcome in Outcome if outcome is not Outcome.OK])
 
 
 def runner(
