@@ -17,7 +17,7 @@ from seal.engine import EvaluationRequest, EvaluationResult
 from seal.errors import UnfitItem
 from seal.outcomes import Outcome
 from seal.rpc.convert import OUTCOME_FROM_WIRE
-from seal.rpc.engine_calls import Newest, Pace, engine_call, sample, shows_life, unfit_place
+from seal.rpc.engine_calls import Newest, Pace, engine_call, sample, shows_life
 from seal.rpc.line import EngineTask, Line
 from seal.v1 import common_pb2, evaluator_pb2, evaluator_pb2_grpc
 
@@ -143,14 +143,11 @@ def _progress(
 
 
 def _leave_out(error: UnfitItem, asked: list[int], unfit: dict[int, Outcome]) -> None:
-    """Note the query that is at fault, so that the others are asked without it; or all of them."""
-    log.warning("query unfit", outcome=error.outcome.value, reason=str(error))
-    place = unfit_place(error)
-    if place is not None and place < len(asked):
-        unfit[asked.pop(place)] = error.outcome
-        return
-    unfit.update(dict.fromkeys(asked, error.outcome))
-    asked.clear()
+    """Note the queries at fault, so that the others are asked without them; or all of them."""
+    places = [asked[place] for place in error.places] or list(asked)
+    log.warning("query unfit", outcome=error.outcome.value, reason=str(error), queries=len(places))
+    unfit.update(dict.fromkeys(places, error.outcome))
+    asked[:] = [place for place in asked if place not in unfit]
 
 
 def _result(

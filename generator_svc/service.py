@@ -26,7 +26,7 @@ from generator_svc.plan import (
 from seal.engine import GenerationRequest, GenerationResult
 from seal.errors import UnfitItem
 from seal.rpc.convert import OUTCOME_TO_WIRE, chat_message_list
-from seal.rpc.engine_calls import Newest, Pace, engine_call, sample, shows_life, unfit_place
+from seal.rpc.engine_calls import Newest, Pace, engine_call, sample, shows_life
 from seal.rpc.line import Line, TimeLeft
 from seal.v1 import common_pb2, generator_pb2, generator_pb2_grpc
 
@@ -193,19 +193,15 @@ class _Counted:
 
 
 def _leave_out(error: UnfitItem, asked: list[int], groups: deque[list[int]]) -> list[int]:
-    """The context that is at fault; the others go back to `groups`.
+    """The contexts that are at fault; the others go back to `groups`.
 
     Where the error names none of several, none is, and each is asked alone.
     """
+    unfit = [asked[place] for place in error.places] or (asked if len(asked) == 1 else [])
     log.warning("context unfit", outcome=error.outcome.value, reason=str(error))
-    place = unfit_place(error)
-    if len(asked) == 1:
-        return asked
-    if place is None or place >= len(asked):
-        groups.extend([alone] for alone in asked)
-        return []
-    groups.append([other for index, other in enumerate(asked) if index != place])
-    return [asked[place]]
+    others = [place for place in asked if place not in unfit]
+    groups.extend([others] if unfit and others else [[alone] for alone in others])
+    return unfit
 
 
 def _context_edits(generated: GenerationResult, index: int) -> generator_pb2.ContextEdits:

@@ -12,7 +12,7 @@ so that the pure parts of the project can raise these errors without importing g
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -52,10 +52,21 @@ class UnfitItem(InvalidInput):
     """
 
     def __init__(
-        self, message: str, *, outcome: Outcome, remedy: str = "", field: str = ""
+        self,
+        message: str,
+        *,
+        outcome: Outcome,
+        remedy: str = "",
+        field: str = "",
+        places: Sequence[int] = (),
     ) -> None:
+        """`places`: of several items in a request, the indexes of those at fault.
+
+        Empty where none is named: the request has one item, or all of them together are at fault.
+        """
         super().__init__(message, remedy=remedy, field=field, outcome=str(outcome))
         self.outcome = outcome
+        self.places = tuple(places)
 
 
 class NotFound(SealError, LookupError):

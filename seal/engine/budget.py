@@ -120,20 +120,20 @@ class MemoryBudget:
         logits = self._decoded_rows * size.vocabulary * (size.item_bytes + 2 * FLOAT32_BYTES)
         return max(0, self._room(held_bytes) - work - logits)
 
-    def check_decoded(self, rows: Sequence[RowLength]) -> None:
+    def check_decoded(self, row: RowLength) -> None:
         """Raise UnfitItem for a row whose keys and values could not be held even alone."""
         room = self._room(self.at_start.slots) // 2
-        for row in rows:
-            needed = self._row_bytes(row.prompt, row.positions)
-            if needed > room:
-                most = bisect_right(range(row.positions), room, key=lambda n: self._row_bytes(n, n))
-                raise UnfitItem(
-                    f"a row of {row.prompt} tokens and {row.positions - row.prompt} more takes "
-                    f"{_mib(needed)}, the engine has {_mib(room)} for one: about {most} tokens",
-                    outcome=Outcome.TOO_LONG,
-                    field=row.field,
-                    remedy=f"shorten it, ask for fewer tokens, or {REMEDY_MEMORY}",
-                )
+        needed = self._row_bytes(row.prompt, row.positions)
+        if needed <= room:
+            return
+        most = bisect_right(range(row.positions), room, key=lambda n: self._row_bytes(n, n))
+        raise UnfitItem(
+            f"a row of {row.prompt} tokens and {row.positions - row.prompt} more takes "
+            f"{_mib(needed)}, the engine has {_mib(room)} for one: about {most} tokens",
+            outcome=Outcome.TOO_LONG,
+            field=row.field,
+            remedy=f"shorten it, ask for fewer tokens, or {REMEDY_MEMORY}",
+        )
 
     def check_stacked(self, adapter: Adapter, *, field: str) -> None:
         """Raise InvalidInput for an adapter that cannot be evaluated even alone."""

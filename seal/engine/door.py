@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from seal.engine.budget import MemoryBudget, RowLength
 from seal.engine.evaluation import Evaluation
 from seal.engine.generation import Generation
+from seal.engine.items import each
 from seal.engine.model import FrozenModel
 from seal.engine.peft_format import Adapter
 from seal.errors import InvalidInput, UnfitItem
@@ -68,8 +69,7 @@ def _check_max_tokens(model: FrozenModel, tokens: int) -> None:
 
 
 def _check_rows(model: FrozenModel, budget: MemoryBudget, rows: Iterator[RowLength]) -> None:
-    lengths = list(rows)
-    for row in lengths:
+    def check(row: RowLength) -> None:
         if model.positions is not None and row.positions > model.positions:
             raise UnfitItem(
                 f"{row.field} has {row.prompt} tokens and {row.positions - row.prompt} more may "
@@ -78,4 +78,6 @@ def _check_rows(model: FrozenModel, budget: MemoryBudget, rows: Iterator[RowLeng
                 field=row.field,
                 remedy="shorten it, or ask for fewer tokens",
             )
-    budget.check_decoded(lengths)
+        budget.check_decoded(row)
+
+    each("prompts", rows, check)

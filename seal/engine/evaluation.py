@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from seal.engine.bank import stack
 from seal.engine.decoding import Row, RunningBatch
+from seal.engine.items import each
 from seal.engine.model import FrozenModel
 from seal.engine.requests import EvaluationRequest, EvaluationResult
 from seal.engine.routes import AdapterGroups
@@ -25,10 +26,10 @@ class Evaluation:
     """One evaluation request, tokenised."""
 
     def __init__(self, model: FrozenModel, request: EvaluationRequest) -> None:
-        """Raises InvalidInput for a gold completion without tokens."""
+        """Raises InvalidInput for a gold completion without tokens, UnfitItem for a bad text."""
         self.request = request
-        self.prompts = [model.text.prompt(prompt) for prompt in request.prompts]
-        self.golds = [tuple(model.text.completion(gold)) for gold in request.golds]
+        self.prompts = each("prompts", request.prompts, model.text.prompt)
+        self.golds = [tuple(gold) for gold in each("golds", request.golds, model.text.completion)]
         for index, gold in enumerate(self.golds):
             if not gold:
                 raise InvalidInput(

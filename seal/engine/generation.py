@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seal.engine.decoding import Row, RunningBatch
+from seal.engine.items import each
 from seal.engine.model import FrozenModel
 from seal.engine.peft_format import Adapter
 from seal.engine.requests import GenerationRequest, GenerationResult, Sample
@@ -17,7 +18,7 @@ class Generation:
 
     def __init__(self, model: FrozenModel, request: GenerationRequest) -> None:
         self.request = request
-        self.prompts = [model.text.prompt(prompt) for prompt in request.prompts]
+        self.prompts = each("prompts", request.prompts, model.text.prompt)
         self.rows = self._new_rows()
 
     def restart(self) -> None:
@@ -56,14 +57,7 @@ class Generation:
 
     def result(self) -> GenerationResult:
         """Samples as they are. Raises UnfitItem if logits were NaN or infinite."""
-        for index, rows in enumerate(self.rows):
-            if any(row.diverged for row in rows):
-                raise UnfitItem(
-                    "the model's logits are NaN or infinite",
-                    outcome=Outcome.DIVERGED,
-                    field=f"prompts[{index}]",
-                    remedy="use another policy: this one was trained at too high a rate",
-                )
+        each("prompts", self.rows, _check_finite)
         samples = tuple(
             tuple(Sample(row.text, row.seed, len(row.tokens), not row.ended) for row in rows)
             for rows in self.rows
@@ -71,6 +65,15 @@ class Generation:
         return GenerationResult(
             samples=samples,
             engine_seconds=tuple(sum(row.seconds for row in rows) for rows in self.rows),
+        )
+
+
+def _check_finite(rows: list[Row]) -> None:
+    if any(row.diverged for row in rows):
+        raise UnfitItem(
+            "the model's logits are NaN or infinite",
+            outcome=Outcome.DIVERGED,
+            remedy="use another policy: this one was trained at too high a rate",
         )
 
 

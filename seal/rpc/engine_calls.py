@@ -9,14 +9,13 @@ client skips what it was too slow for.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from seal.errors import Transient, UnfitItem
+from seal.errors import Transient
 from seal.rpc.line import EngineTask, Line, TimeLeft
 from seal.settings import EngineSettings
 
@@ -112,15 +111,6 @@ async def sample(
 def shows_life(engine: LivingEngine) -> bool:
     """Whether an engine works and gave its last sign of life within `engine.stall_seconds`."""
     return engine.broken is None and engine.heartbeat_seconds < engine.settings.stall_seconds
-
-
-def unfit_place(error: UnfitItem) -> int | None:
-    """Which of several items of a request is at fault: the index in the error's field.
-
-    None where the field names no single one: a request with one item, or a fault of them together.
-    """
-    found = re.search(r"\[(\d+)\]", error.field)
-    return None if found is None else int(found[1])
 
 
 async def _end(

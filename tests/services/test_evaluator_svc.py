@@ -188,9 +188,7 @@ async def test_a_query_that_is_too_long_has_an_outcome_and_the_others_are_graded
     def short(request: EvaluationRequest) -> None:
         for index, prompt in enumerate(request.prompts):
             if "endless" in repr(prompt):
-                raise UnfitItem(
-                    f"prompts[{index}]", outcome=Outcome.TOO_LONG, field=f"prompts[{index}]"
-                )
+                raise UnfitItem("too long", outcome=Outcome.TOO_LONG, places=[index])
 
     request = evaluation_request(
         queries=[

@@ -245,8 +245,8 @@ async def test_a_context_at_fault_has_an_outcome_and_the_others_get_their_edits(
     def short(request: GenerationRequest) -> None:
         for index, prompt in enumerate(request.prompts):
             if "endless" in repr(prompt):
-                field = f"prompts[{index}]" if named else "prompts"
-                raise UnfitItem("too long", outcome=Outcome.TOO_LONG, field=field)
+                places = [index] if named else []
+                raise UnfitItem("too long", outcome=Outcome.TOO_LONG, places=places)
 
     contexts = [
         _context(f"c{index}", text="endless" if index in (1, 2, 4) else "short")

@@ -9,6 +9,7 @@ import functools
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from service_harness import (
@@ -28,7 +29,7 @@ import generator_svc.service
 import trainer_svc.service
 from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
-from seal.engine import Engine
+from seal.engine import Engine, EvaluationRequest
 from seal.errors import InvalidInput
 from seal.records import AdapterReference
 from seal.rpc.convert import adapter_message, training_record
@@ -148,6 +149,61 @@ async def test_a_row_that_is_too_long_for_the_engine_is_the_outcome_of_its_train
     examples = [trainer_pb2.TrainingExample(completion=text) for text in ("a", "long " * 1000)]
     result = await services.train(examples=examples)
     assert result.outcome == common_pb2.OUTCOME_TOO_LONG
+
+
+async def test_what_is_too_long_for_the_model_costs_its_own_item_alone(services: Services) -> None:
+    endless, short = "endless " * 700, "short"  # the tiny model has 4,096 positions
+    trained = await services.train(
+        request_id="endless", examples=[trainer_pb2.TrainingExample(completion=endless)]
+    )
+    assert trained.outcome == common_pb2.OUTCOME_TOO_LONG
+    texts = (endless, short, endless, short)
+    contexts = [
+        generator_pb2.EditContext(context_id=str(index), title="T", text=text, seeds=[1, 2])
+        for index, text in enumerate(texts)
+    ]
+    messages = await read_all(
+        services.generator.GenerateEdits(
+            generation_request(policy=policy(base_model=MODEL), contexts=contexts),
+            timeout=DEADLINE_SECONDS,
+        )
+    )
+    edits = [message.context_edits for message in messages if message.HasField("context_edits")]
+    expected = [common_pb2.OUTCOME_TOO_LONG, common_pb2.OUTCOME_OK] * 2
+    assert [given.outcome for given in edits] == expected
+    assert [len(given.edits) for given in edits] == [0, 2, 0, 2]
+    queries = [
+        evaluator_pb2.Query(query_id=str(index), question="Who?", answers=["Ada"], context=text)
+        for index, text in enumerate(texts)
+    ]
+    result = (await read_all(services.evaluate(queries=queries)))[-1].result
+    assert [answer.outcome for answer in result.answers] == expected
+    assert (result.outcome, result.ungraded) == (common_pb2.OUTCOME_OK, 2)
+
+
+async def test_a_request_with_many_items_at_fault_is_looked_at_twice_and_not_once_for_each(
+    services: Services, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    evaluate = engine.evaluate
+
+    def counting(request: EvaluationRequest, **arguments: Any) -> object:
+        asked.append(len(request.prompts))
+        return evaluate(request, **arguments)
+
+    monkeypatch.setattr(engine, "evaluate", counting)
+    queries = [
+        evaluator_pb2.Query(
+            query_id=str(index),
+            question="Who?",
+            answers=["Ada"],
+            context="endless " * 700 if index % 10 else "",
+        )
+        for index in range(40)
+    ]
+    result = (await read_all(services.evaluate(queries=queries)))[-1].result
+    assert asked == [40, 4]
+    assert result.ungraded == 36
 
 
 async def test_a_cancelled_training_leaves_its_slot_and_the_other_goes_on(
