@@ -15,15 +15,15 @@ import structlog
 
 from controller_svc.core import Phase, RunStatus, new_status, reopen
 from controller_svc.worker.prepare import load_data
-from controller_svc.worker.store import (
+from seal.artifacts import ArtifactStore
+from seal.errors import Conflict
+from seal.resources import RestEMRun
+from seal.runs.store import (
     in_thread,
     manifest_path,
     read_prepared,
     status_path,
 )
-from seal.artifacts import ArtifactStore
-from seal.errors import Conflict
-from seal.resources import RestEMRun
 
 log = structlog.get_logger(__name__)
 

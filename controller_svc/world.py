@@ -11,9 +11,9 @@ import asyncio
 from typing import Protocol
 
 from controller_svc.core import Action, Observed, RunStatus, StageStatus, StageSums, sum_shards
-from controller_svc.worker.store import ShardStore
 from seal.artifacts import ArtifactStore
 from seal.records import ShardSummary
+from seal.runs.store import ShardStore
 
 READERS = 32
 """Summaries read at once: a stage may have a thousand, each a request to the store."""

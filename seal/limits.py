@@ -19,3 +19,5 @@ MAX_ANSWERS = 256
 """Gold answers to one question."""
 MAX_QUESTIONS = 4096
 """Questions on one passage, and questions in one evaluation."""
+MAX_ROW_CHARACTERS = 65_536
+"""Prompt and completion of one training row together."""

@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import dataclass
 
 from seal.bases import BaseReference
+from seal.limits import MAX_ROW_CHARACTERS
 from seal.prompts import Prompt
 from seal.records import AdapterReference
 from seal.rpc import validation
@@ -23,7 +24,7 @@ class TrainingLimits:
 
     max_examples: int = 20_000
     """Rows."""
-    max_example_characters: int = 65_536
+    max_example_characters: int = MAX_ROW_CHARACTERS
     """Prompt and completion of one row together."""
     max_rank: int = 512
     """Largest rank; the engine's slots may allow less."""
@@ -162,12 +163,12 @@ def _examples(
                 "cut it in parts",
             )
     return tuple(
-        (_prompt(example, f"examples[{index}].messages"), example.completion)
+        (training_prompt(example, f"examples[{index}].messages"), example.completion)
         for index, example in enumerate(request.examples)
     )
 
 
-def _prompt(example: trainer_pb2.TrainingExample, field: str) -> str | Prompt:
+def training_prompt(example: trainer_pb2.TrainingExample, field: str) -> str | Prompt:
     """What stands before the completion: raw text, or a chat for the model's template."""
     if not example.messages:
         return example.prompt

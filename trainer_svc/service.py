@@ -5,17 +5,19 @@ It checks the request, streams progress and turns records into messages.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from seal.outcomes import Outcome
-from seal.records import TrainingRecord
+from seal.records import ModelDescription, TrainingRecord
 from seal.rpc import validation
-from seal.rpc.convert import training_message
+from seal.rpc.convert import base_reference, description_message, training_message
 from seal.rpc.engine_calls import Pace, sample
 from seal.v1 import common_pb2, trainer_pb2, trainer_pb2_grpc
 from trainer_svc.claims import Claim
-from trainer_svc.plan import TrainingLimits, parse_training
+from trainer_svc.examples import with_examples
+from trainer_svc.plan import TrainingLimits, parse_training, training_prompt
 from trainer_svc.results import StoredTraining
 from trainer_svc.trainings import Trainings
 
@@ -42,7 +44,7 @@ def register(
 
 
 class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
-    """Serves TrainAdapter, GetTraining and CancelTraining."""
+    """Serves trainings, and says what the loaded model can take."""
 
     def __init__(self, *, trainings: Trainings, adapters: AdapterCache, pace: Pace) -> None:
         self._trainings, self._adapters, self._pace = trainings, adapters, pace
@@ -54,6 +56,8 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
 
         The client may leave: the training goes on.
         """
+        if request.HasField("examples_file"):
+            request = await asyncio.to_thread(with_examples, request, self._trainings.store)
         plan = parse_training(request, limits=TrainingLimits())
         self._adapters.check_base(plan.base)
         training = self._trainings.attach(plan, time_left=context.time_remaining())
@@ -96,6 +100,38 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         return trainer_pb2.CancelTrainingResponse(
             state=common_pb2.TASK_STATE_DONE if ended else common_pb2.TASK_STATE_RUNNING
         )
+
+    async def DescribeModel(
+        self,
+        request: trainer_pb2.DescribeModelRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> trainer_pb2.DescribeModelResponse:
+        """The loaded base model, if it is the one that the caller means."""
+        self._adapters.check_base(base_reference(request.policy))
+        engine = self._trainings.engine
+        limits = engine.limits
+        return description_message(
+            ModelDescription(
+                base_model=engine.base.name,
+                base_sha256=engine.base.sha256,
+                max_positions=limits.max_positions,
+                max_row_tokens=limits.max_row_tokens,
+                max_rank=limits.max_rank,
+                target_modules=limits.target_modules,
+                dtype=limits.dtype,
+            )
+        )
+
+    async def CountTokens(
+        self, request: trainer_pb2.CountTokensRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> trainer_pb2.CountTokensResponse:
+        """Lengths of rows as they would be trained."""
+        examples = [
+            (training_prompt(example, f"examples[{index}].messages"), example.completion)
+            for index, example in enumerate(request.examples)
+        ]
+        tokens = await asyncio.to_thread(self._trainings.engine.row_tokens, examples)
+        return trainer_pb2.CountTokensResponse(row_tokens=tokens)
 
 
 def _ended(record: TrainingRecord) -> trainer_pb2.TrainingProgress:

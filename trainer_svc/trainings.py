@@ -71,7 +71,8 @@ class Trainings:
         claims: Claims | None = None,
     ) -> None:
         """`claims`: where several trainers work on one store; None for one that is alone there."""
-        self._engine, self._store, self._adapters = engine, store, adapters
+        self.engine = engine
+        self.store, self._adapters = store, adapters
         self._results, self._claims = Results(store, save_adapter), claims
         self._live: dict[Key, Training] = {}
         self._line = Line("train")
@@ -139,7 +140,7 @@ class Trainings:
 
     def alive(self) -> bool:
         """Whether the engine gives signs of life."""
-        return shows_life(self._engine)
+        return shows_life(self.engine)
 
     def suspend(self) -> None:
         """Stop the trainings that keep checkpoints after their current step, with a last one.
@@ -237,7 +238,7 @@ class Trainings:
             order_seed=plan.order_seed,
             with_policy=plan.with_policy,
         )
-        async with checkpoints_of(self._store, plan) as training.checkpoints:
+        async with checkpoints_of(self.store, plan) as training.checkpoints:
             if training.checkpoints is not None and self._suspending:
                 training.checkpoints.suspend()
             async with engine_call(
@@ -259,7 +260,7 @@ class Trainings:
 
     def _start(self, training: Training, request: TrainingRequest) -> EngineTask[TrainingResult]:
         """Hand the request to the engine; a cancel that came meanwhile is passed on."""
-        task = self._engine.train(
+        task = self.engine.train(
             request,
             on_progress=lambda progress: training.progress.set(progress_message(progress)),
             checkpoints=training.checkpoints,

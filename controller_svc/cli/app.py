@@ -129,9 +129,9 @@ def demo(
     """Train a self-edit policy on a real small model, on this machine."""
     from controller_svc.cli.execute import Options, TimeLimit, execute
     from controller_svc.cli.runs import remove_run
-    from controller_svc.worker.store import manifest_path
     from seal.artifacts import ArtifactStore
     from seal.config import load_engine, load_run
+    from seal.runs.store import manifest_path
 
     with demo_manifest(DEMO_NAMES[quick]) as path:
         manifest = load_run(path)

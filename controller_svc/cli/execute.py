@@ -38,13 +38,13 @@ from controller_svc.core import Phase, Reason, RunStatus
 from controller_svc.local.world import run_local
 from controller_svc.runs import check_run
 from controller_svc.worker.progress import Observer, TaskProgress
-from controller_svc.worker.store import manifest_path
 from controller_svc.worker.task import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.errors import ERROR_CLASSES, Conflict, Internal, InvalidInput, Transient
 from seal.report.numbers.formats import duration
 from seal.report.numbers.model import Machine
 from seal.resources import RestEMRun
+from seal.runs.store import manifest_path
 from seal.settings import EngineSettings
 
 STOPPED = 130

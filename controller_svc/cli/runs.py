@@ -20,7 +20,6 @@ from controller_svc.cli.logs import LOG_FILE, human_line
 from controller_svc.cli.reporting import shown
 from controller_svc.core import RunStatus
 from controller_svc.local.lock import run_lock
-from controller_svc.worker.store import manifest_path, status_path
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, InvalidInput, NotFound
 from seal.files import file_errors
@@ -28,6 +27,7 @@ from seal.records import AdapterReference, ContextRecord
 from seal.report.numbers.formats import duration
 from seal.report.numbers.source import read_run
 from seal.resources import RestEMRun
+from seal.runs.store import manifest_path, status_path
 
 LIVE = "running now"
 """What is said of a run that a process of this machine works at."""

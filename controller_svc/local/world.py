@@ -37,13 +37,19 @@ from controller_svc.worker.clients import (
     WorkerSettings,
 )
 from controller_svc.worker.progress import SILENT, Observer
-from controller_svc.worker.shard_task import ShardTask
-from controller_svc.worker.store import claim_stage, in_thread, newest_epoch, take_epoch
-from controller_svc.worker.task import run_task
+from controller_svc.worker.task import run_task, shard_task
 from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, SealError
 from seal.resources import RestEMRun
+from seal.rpc.convert import policy_message
+from seal.runs.store import (
+    claim_stage,
+    in_thread,
+    newest_epoch,
+    read_prepared,
+    take_epoch,
+)
 from seal.settings import RunSpec
 from seal.telemetry import metrics
 
@@ -92,6 +98,7 @@ async def run_local(
         progress.on_status(status)
         if not status.phase.terminal:
             async with ServiceClients(services, settings) as clients:
+                await check_base(store, manifest, clients)
                 world = LocalWorld(
                     run,
                     manifest.spec,
@@ -105,6 +112,27 @@ async def run_local(
                 status = await _to_the_end(manifest.spec, status, world, budgets.stage)
         await in_thread(store.remove_leftovers, run, older_than_seconds=0.0)
         return status
+
+
+async def check_base(store: ArtifactStore, manifest: RestEMRun, clients: ServiceClients) -> None:
+    """Refuse to go on with a run on other weights than it began with.
+
+    Raises:
+        Conflict: naming both digests.
+
+    """
+    prepared = await read_prepared(store, manifest.name)
+    if prepared is None:
+        return
+    now = await clients.describe(policy_message(manifest.spec.model, None))
+    before = prepared.model
+    if before.base_sha256 and now.base_sha256 and before.base_sha256 != now.base_sha256:
+        raise Conflict(
+            f"run {manifest.name!r} was begun on base model {before.base_model!r} with weights "
+            f"{before.base_sha256}; {now.base_model!r} has now the weights {now.base_sha256}",
+            field="spec.model",
+            remedy="bring the weights back, or begin another run",
+        )
 
 
 async def _to_the_end(
@@ -197,7 +225,7 @@ class LocalWorld:
 
     async def _work(self, action: StartStage, shard: int) -> None:
         summary = await run_task(
-            ShardTask.of(action, shard),
+            shard_task(action, shard),
             spec=self._spec,
             store=self._store,
             clients=self._clients,

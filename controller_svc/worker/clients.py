@@ -9,7 +9,7 @@ speak now and then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self, TypeVar
@@ -21,12 +21,18 @@ from pydantic import Field
 
 from seal.errors import Internal, Retryable, Transient, UnfitItem
 from seal.outcomes import Outcome
-from seal.records import EvaluationRecord, TrainingRecord
+from seal.records import EvaluationRecord, ModelDescription, TrainingRecord
 from seal.rpc.client import open_channel, rpc_errors
-from seal.rpc.convert import OUTCOME_TO_WIRE, evaluation_record, training_record
+from seal.rpc.convert import (
+    OUTCOME_TO_WIRE,
+    description_record,
+    evaluation_record,
+    training_record,
+)
 from seal.rpc.rendezvous import Replicas
 from seal.settings import Settings
 from seal.v1 import (
+    common_pb2,
     evaluator_pb2,
     evaluator_pb2_grpc,
     generator_pb2,
@@ -81,6 +87,10 @@ class WorkerSettings(Settings):
 
 
 DEFAULT_SETTINGS = WorkerSettings()
+UNARY_TIMEOUT_SECONDS = 120.0
+"""Deadline of a call that is answered at once."""
+_FRAME_BYTES = 16
+"""What a message's entry in a list takes beside its content, at most."""
 
 
 OnGenerate = Callable[[int, int], None]
@@ -121,6 +131,11 @@ class ServiceClients:
         for channel in self._channels.values():
             await channel.close()
         await self._trainers.close()
+
+    @property
+    def max_request_bytes(self) -> int:
+        """Largest request that a service takes."""
+        return self._settings.max_request_bytes
 
     async def generate(
         self, request: generator_pb2.GenerateEditsRequest, on_progress: OnGenerate
@@ -221,6 +236,66 @@ class ServiceClients:
             )
 
         return await self._retried(once)
+
+    async def describe(self, policy: common_pb2.PolicyRef) -> ModelDescription:
+        """What the trainer has loaded, if it is the base model of `policy`.
+
+        Raises:
+            InvalidInput: it is another one.
+            SealError: what the service answered, after the retries.
+
+        """
+        request = trainer_pb2.DescribeModelRequest(policy=policy)
+
+        async def once() -> ModelDescription:
+            async with self._trainers.channel(policy.base_model) as channel:
+                with rpc_errors():
+                    stub = trainer_pb2_grpc.TrainerServiceStub(channel)
+                    return description_record(
+                        await stub.DescribeModel(request, timeout=UNARY_TIMEOUT_SECONDS)
+                    )
+
+        return await self._retried(once)
+
+    async def count_tokens(self, examples: Sequence[trainer_pb2.TrainingExample]) -> list[int]:
+        """Tokens of each row, as the trainer would lay them out.
+
+        Raises:
+            InvalidInput: a chat, and the model has no chat template.
+            SealError: what the service answered, after the retries.
+
+        """
+        counts: list[int] = []
+        for part in self._parts(examples):
+            request = trainer_pb2.CountTokensRequest(examples=part)
+
+            async def once(
+                request: trainer_pb2.CountTokensRequest = request,
+            ) -> Sequence[int]:
+                async with self._trainers.channel("count") as channel:
+                    with rpc_errors():
+                        stub = trainer_pb2_grpc.TrainerServiceStub(channel)
+                        response = await stub.CountTokens(request, timeout=UNARY_TIMEOUT_SECONDS)
+                return response.row_tokens
+
+            counts += await self._retried(once)
+        return counts
+
+    def _parts(
+        self, examples: Sequence[trainer_pb2.TrainingExample]
+    ) -> Iterator[list[trainer_pb2.TrainingExample]]:
+        """Examples in requests that a service accepts."""
+        part: list[trainer_pb2.TrainingExample] = []
+        size = 0
+        for example in examples:
+            own = example.ByteSize() + _FRAME_BYTES
+            if part and size + own > self._settings.max_request_bytes:
+                yield part
+                part, size = [], 0
+            part.append(example)
+            size += own
+        if part:
+            yield part
 
     def _sized(self, request: Request) -> Request:
         """The request, if a service will take it: its items are at fault if not."""

@@ -16,7 +16,6 @@ import structlog
 from controller_svc.worker.clients import ServiceClients, WorkerSettings
 from controller_svc.worker.progress import Meter
 from controller_svc.worker.requests import LoopKey, Requests
-from controller_svc.worker.store import ShardClock, ShardStore, key_of
 from seal.domains import get_domain
 from seal.domains.base import Context, Domain, Example, Query
 from seal.errors import InvalidInput, UnfitItem
@@ -31,6 +30,7 @@ from seal.records import (
     TrainingRecord,
 )
 from seal.rpc.convert import OUTCOME_FROM_WIRE, OUTCOME_TO_WIRE, chat_messages
+from seal.runs.store import ShardClock, ShardStore, key_of
 from seal.v1 import evaluator_pb2, generator_pb2
 
 log = structlog.get_logger(__name__)

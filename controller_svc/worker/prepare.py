@@ -1,28 +1,35 @@
-"""The first stage: read the data, check them, and pin the run to them.
+"""The first stage: read the data, check them against the model, and pin the run to both.
 
-What can be known before the first costly step is refused here, by field and remedy. What was read
-is written beside the run with its digest; from then on a data file that changes changes nothing.
+What can be known before the first costly step is refused here, by field and remedy: ranks, targets,
+lengths that no row could have. A passage that the model cannot take is no reason to refuse the
+others: it is named, and its work will have outcome `too_long`. What was read is written beside the
+run with its digest; from then on a data file that changes changes nothing.
 """
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 import structlog
 
-from controller_svc.worker.store import (
-    in_thread,
-    pin,
-    write_contexts,
-)
+from controller_svc.worker.clients import ServiceClients
 from seal.artifacts import ArtifactStore
 from seal.datasets import load_contexts
+from seal.domains import get_domain
 from seal.domains.base import Context
-from seal.records import PreparedRecord
+from seal.errors import InvalidInput
+from seal.records import LongRow, ModelDescription, PreparedRecord
 from seal.restem.leakage import check_ids, check_leakage
-from seal.settings import RunSpec
+from seal.rpc.convert import chat_message_list, policy_message
+from seal.runs.store import in_thread, pin, write_contexts
+from seal.settings import LoraSettings, RunSpec
+from seal.v1 import trainer_pb2
 
 log = structlog.get_logger(__name__)
+
+Contexts = Mapping[str, tuple[Context, ...]]
 
 
 def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
@@ -45,15 +52,22 @@ def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
     return contexts
 
 
-async def prepare(run: str, *, spec: RunSpec, store: ArtifactStore) -> PreparedRecord:
-    """Pin a run's data; what an earlier attempt has pinned stays.
+async def prepare(
+    run: str, *, spec: RunSpec, store: ArtifactStore, clients: ServiceClients
+) -> PreparedRecord:
+    """Pin a run; what an earlier attempt has pinned stays.
 
     Raises:
-        InvalidInput: as `load_data`.
+        InvalidInput: as `load_data`; the services have another base model; a setting that the model
+            or the trainer cannot take; not one passage of a file fits.
         NotFound: as `load_data`.
 
     """
     contexts = await in_thread(load_data, spec)
+    model = await clients.describe(policy_message(spec.model, None))
+    check_settings(spec, model)
+    too_long = await find_long_rows(spec, contexts, model, clients)
+    check_some_fit(contexts, too_long)
     digests = {
         name: await write_contexts(store, run, name, members) for name, members in contexts.items()
     }
@@ -63,7 +77,122 @@ async def prepare(run: str, *, spec: RunSpec, store: ArtifactStore) -> PreparedR
         PreparedRecord(
             contexts_sha256=digests,
             contexts={name: len(members) for name, members in contexts.items()},
+            model=model,
+            too_long=too_long,
         ),
     )
-    log.info("data pinned", run=run, **prepared.contexts)
+    log.info("data pinned", run=run, base_sha256=model.base_sha256, **prepared.contexts)
     return prepared
+
+
+def check_settings(spec: RunSpec, model: ModelDescription) -> None:
+    """Refuse what the model or the trainer can never take.
+
+    Raises:
+        InvalidInput: naming the field.
+
+    """
+    adapters = {"inner.lora": spec.inner.lora}
+    if spec.rounds:
+        adapters["improve.lora"] = spec.improve.lora
+    for field, lora in adapters.items():
+        _check_lora(f"spec.{field}", lora, model)
+    padded = {
+        "inner": spec.inner.optimizer.pad_to_tokens,
+        "improve": spec.improve.optimizer.pad_to_tokens,
+    }
+    for field, tokens in padded.items():
+        if tokens > model.max_row_tokens:
+            raise InvalidInput(
+                f"rows of {tokens} tokens are longer than the trainer takes, "
+                f"{model.max_row_tokens}",
+                field=f"spec.{field}.optimizer.padToTokens",
+                remedy=f"give {model.max_row_tokens} or less, or a trainer with longer rows",
+            )
+    written = {"edit": spec.edit.max_tokens, "evaluation": spec.evaluation.max_tokens}
+    for field, tokens in written.items():
+        if model.max_positions and tokens >= model.max_positions:
+            raise InvalidInput(
+                f"{tokens} new tokens do not fit into the model's {model.max_positions} positions",
+                field=f"spec.{field}.maxTokens",
+                remedy="give fewer",
+            )
+
+
+def _check_lora(field: str, lora: LoraSettings, model: ModelDescription) -> None:
+    if lora.rank > model.max_rank:
+        raise InvalidInput(
+            f"rank {lora.rank} is larger than the trainer takes, {model.max_rank}",
+            field=f"{field}.rank",
+            remedy=f"give {model.max_rank} or less, or raise the trainer's largest rank",
+        )
+    for target in lora.target_modules:
+        if target not in model.target_modules:
+            near = difflib.get_close_matches(target, model.target_modules, n=1)
+            raise InvalidInput(
+                f"base model {model.base_model!r} has no layer {target!r}",
+                field=f"{field}.targetModules",
+                remedy=f"did you mean {near[0]}?"
+                if near
+                else "choose from " + ", ".join(model.target_modules),
+            )
+
+
+async def find_long_rows(
+    spec: RunSpec, contexts: Contexts, model: ModelDescription, clients: ServiceClients
+) -> tuple[LongRow, ...]:
+    """Contexts of which the model cannot take a row, each with its longest."""
+    asked = [
+        (name, number, context, what, row, limit)
+        for name in ("train", "validation")
+        for number, context in enumerate(contexts[name], start=1)
+        for what, row, limit in _rows(spec, context, model)
+    ]
+    tokens = await clients.count_tokens([row for *_, row, _ in asked])
+    found: dict[tuple[str, int], LongRow] = {}
+    for (name, number, context, what, _, limit), count in zip(asked, tokens, strict=True):
+        if count > limit and (name, number) not in found:
+            found[name, number] = row = LongRow(
+                data=name,
+                number=number,
+                title=context.title,
+                what=what,
+                tokens=count,
+                limit=limit,
+            )
+            log.warning("passage too long for the model", **row.model_dump(exclude={"title"}))
+    return tuple(found.values())
+
+
+def _rows(
+    spec: RunSpec, context: Context, model: ModelDescription
+) -> Iterator[tuple[str, trainer_pb2.TrainingExample, int]]:
+    """(what it is, row, most tokens that it may have) of what is known of a context beforehand."""
+    domain = get_domain(spec.domain)
+    for example in domain.passage_examples(context.title, context.text, spec.inner.examples)[:1]:
+        row = trainer_pb2.TrainingExample(prompt=example.prompt, completion=example.completion)
+        yield "passage", row, model.max_row_tokens
+    if model.max_positions and domain.writes_edits(spec.edit.family):
+        prompt = domain.edit_prompt(context.title, context.text, spec.edit.family, spec.edit.format)
+        row = trainer_pb2.TrainingExample(
+            prompt=prompt.text, messages=chat_message_list(prompt.messages)
+        )
+        yield "edit prompt", row, model.max_positions - spec.edit.max_tokens
+
+
+def check_some_fit(contexts: Contexts, too_long: Sequence[LongRow]) -> None:
+    """Refuse data of which nothing would be left.
+
+    Raises:
+        InvalidInput: naming the first passage.
+
+    """
+    for name, members in contexts.items():
+        rows = [row for row in too_long if row.data == name]
+        if members and len(rows) == len(members):
+            raise InvalidInput(
+                f"every passage is too long for the model: the first, {rows[0].title[:80]!r}, has "
+                f"{rows[0].tokens} tokens of {rows[0].what}, at most {rows[0].limit} fit",
+                field=f"spec.data.{name}",
+                remedy="cut the passages into parts, or give the trainer longer rows",
+            )

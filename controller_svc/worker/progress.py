@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from controller_svc.core import RunStatus, Stage
-from controller_svc.worker.shard_task import ShardTask
+from seal.runs.task import ShardTask
 
 MIN_FRACTION_FOR_ETA = 0.02
 """Share of the work from which on the time that it took says something about the rest."""

@@ -14,12 +14,17 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from controller_svc.core import Stage
-from controller_svc.worker.store import key_of
 from seal.domains.base import Context, Example, Query
-from seal.records import AdapterReference, InnerLoopKind, KeptEdit
+from seal.records import AdapterReference, InnerLoopKind
 from seal.restem.seeds import derive_seed
-from seal.rpc.convert import adapter_message, chat_message_list, policy_message
-from seal.settings import LoraSettings, OptimizerSettings, RunSpec
+from seal.rpc.convert import (
+    adapter_message,
+    lora_message,
+    optimizer_message,
+    policy_message,
+)
+from seal.runs.store import key_of
+from seal.settings import RunSpec
 from seal.v1 import common_pb2, evaluator_pb2, generator_pb2, trainer_pb2
 
 GRADERS = MappingProxyType(
@@ -57,6 +62,8 @@ class Requests:
     stage: Stage
     round: int
     policy: AdapterReference | None
+    base_sha256: str = ""
+    """Digest of the base model that the run is pinned to; services refuse another."""
 
     def sample_seed(self, context_id: str, candidate: int) -> int:
         """Seed of one edit."""
@@ -75,7 +82,7 @@ class Requests:
         return generator_pb2.GenerateEditsRequest(
             request_id=self._id("edits", together),
             run=self.run,
-            policy=self._policy(),
+            policy=self._policy(self.policy),
             domain=self.spec.domain,
             prompt=generator_pb2.EditPrompt(family=edit.family, format=edit.format),
             sampling=generator_pb2.Sampling(
@@ -99,45 +106,16 @@ class Requests:
         return trainer_pb2.TrainAdapterRequest(
             request_id=self.loop_id(key),
             run=self.run,
-            policy=self._policy(),
+            policy=self._policy(self.policy),
             examples=[
                 trainer_pb2.TrainingExample(prompt=example.prompt, completion=example.completion)
                 for example in examples
             ],
-            lora=_lora(self.spec.inner.lora),
-            optimizer=_optimizer(self.spec.inner.optimizer),
+            lora=lora_message(self.spec.inner.lora),
+            optimizer=optimizer_message(self.spec.inner.optimizer),
             init_seed=derive_seed(self.spec.seed, "init", key.context_id, key.repeat),
             order_seed=derive_seed(self.spec.seed, "order", key.context_id, key.repeat),
             export_mode=trainer_pb2.EXPORT_MODE_ADAPTER,
-        )
-
-    def improve(self, kept: Sequence[KeptEdit]) -> trainer_pb2.TrainAdapterRequest:
-        """The M-step: the policy, or the base model, learns to write the kept edits.
-
-        The result is one adapter on the base model.
-        """
-        settings = self.spec.improve
-        policy = (
-            self._policy() if settings.start == "policy" else policy_message(self.spec.model, None)
-        )
-        return trainer_pb2.TrainAdapterRequest(
-            request_id=self._id("policy"),
-            run=self.run,
-            policy=policy,
-            examples=[
-                trainer_pb2.TrainingExample(
-                    prompt=edit.prompt,
-                    messages=chat_message_list(edit.messages),
-                    completion=edit.text,
-                )
-                for edit in kept
-            ],
-            lora=_lora(settings.lora),
-            optimizer=_optimizer(settings.optimizer),
-            init_seed=derive_seed(self.spec.seed, "init", "improve", self.round),
-            order_seed=derive_seed(self.spec.seed, "order", "improve", self.round),
-            export_mode=trainer_pb2.EXPORT_MODE_WITH_POLICY,
-            checkpoint_every_seconds=settings.checkpoint_every_seconds,
         )
 
     def baseline(self, context: Context) -> evaluator_pb2.EvaluateRequest:
@@ -173,7 +151,7 @@ class Requests:
         return evaluator_pb2.EvaluateRequest(
             request_id=name,
             run=self.run,
-            policy=self._policy(),
+            policy=self._policy(self.policy),
             adapter=None if adapter is None else adapter_message(adapter),
             domain=self.spec.domain,
             question_format=settings.question_format,
@@ -190,8 +168,8 @@ class Requests:
             max_tokens=settings.max_tokens,
         )
 
-    def _policy(self) -> common_pb2.PolicyRef:
-        return policy_message(self.spec.model, self.policy)
+    def _policy(self, adapter: AdapterReference | None) -> common_pb2.PolicyRef:
+        return policy_message(self.spec.model, adapter, base_sha256=self.base_sha256)
 
     def _id(self, *parts: str | int) -> str:
         return "/".join(str(part) for part in (self.run, f"r{self.round}", self.stage, *parts))
@@ -234,22 +212,3 @@ class RetainedSet:
 
 
 NOTHING_RETAINED = RetainedSet()
-
-
-def _lora(settings: LoraSettings) -> trainer_pb2.LoraConfig:
-    return trainer_pb2.LoraConfig(
-        rank=settings.rank, alpha=settings.alpha, target_modules=settings.target_modules
-    )
-
-
-def _optimizer(settings: OptimizerSettings) -> trainer_pb2.OptimizerConfig:
-    return trainer_pb2.OptimizerConfig(
-        learning_rate=settings.learning_rate,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        schedule=settings.schedule,
-        warmup_ratio=settings.warmup_ratio,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        pad_to_tokens=settings.pad_to_tokens,
-    )

@@ -23,7 +23,6 @@ from controller_svc.worker.loops import (
     write_edits,
 )
 from controller_svc.worker.requests import NOTHING_RETAINED, LoopKey, RetainedSet
-from controller_svc.worker.store import key_of
 from seal.domains.base import Context, Example, Query
 from seal.outcomes import Outcome
 from seal.records import (
@@ -35,6 +34,7 @@ from seal.records import (
 )
 from seal.restem.racing import advance, rung_sizes
 from seal.restem.rollout import runner_of
+from seal.runs.store import key_of
 
 Bound = Literal["passage", "gold"]
 

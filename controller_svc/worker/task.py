@@ -13,14 +13,13 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from controller_svc.core import Stage
+from controller_svc.core import Stage, StartStage
 from controller_svc.worker.clients import (
     DEFAULT_SETTINGS,
     ServiceAddresses,
     ServiceClients,
     WorkerSettings,
 )
-from controller_svc.worker.improve import improve
 from controller_svc.worker.loops import Bench
 from controller_svc.worker.prepare import prepare
 from controller_svc.worker.progress import (
@@ -32,8 +31,6 @@ from controller_svc.worker.progress import (
 )
 from controller_svc.worker.requests import Requests, RetainedSet
 from controller_svc.worker.shard import Bound, ShardPlan, run_shard
-from controller_svc.worker.shard_task import ShardTask
-from controller_svc.worker.store import ShardClock, ShardStore, check_epoch, read_contexts
 from controller_svc.worker.summary import (
     shard_engine_seconds,
     shard_outcomes,
@@ -46,6 +43,15 @@ from seal.domains.base import Context
 from seal.errors import Retryable
 from seal.records import ShardSummary
 from seal.restem.plan import plan_round
+from seal.runs.improve import improve
+from seal.runs.store import (
+    ShardClock,
+    ShardStore,
+    check_epoch,
+    pinned,
+    read_contexts,
+)
+from seal.runs.task import ShardTask
 from seal.settings import RunSpec
 
 __all__ = [
@@ -59,6 +65,24 @@ __all__ = [
 ]
 
 log = structlog.get_logger(__name__)
+
+POLICY = "policy"
+"""What the meter calls the M-step's training."""
+
+
+def shard_task(action: StartStage, shard: int) -> ShardTask:
+    """One index of a stage."""
+    return ShardTask(
+        name=f"{action.name}-{shard}",
+        run=action.run,
+        stage=action.stage,
+        round=action.round,
+        shard=shard,
+        shards=action.shards,
+        attempt=action.attempt,
+        epoch=action.epoch,
+        policy=action.policy,
+    )
 
 
 async def run_task(
@@ -110,15 +134,20 @@ async def _do(
     """The work of the task's stage; its summary, not yet committed."""
     clock = await files.clock()
     if task.stage is Stage.PREPARE:
-        return await _prepare(task, spec, store, clock)
+        return await _prepare(task, spec, store, clients, clock)
     if task.stage is Stage.IMPROVE:
-        return await improve(
-            task, spec=spec, store=store, clients=clients, clock=clock, meter=meter
-        )
+        return await _improve(task, spec, store, clients, clock, meter)
+    prepared = await pinned(store, task.run)
+    requests = Requests(
+        run=task.run,
+        spec=spec,
+        stage=task.stage,
+        round=task.round,
+        policy=task.policy,
+        base_sha256=prepared.model.base_sha256,
+    )
     bench = Bench(
-        requests=Requests(
-            run=task.run, spec=spec, stage=task.stage, round=task.round, policy=task.policy
-        ),
+        requests=requests,
         clients=clients,
         files=files,
         clock=clock,
@@ -129,10 +158,50 @@ async def _do(
     return await _contexts_task(task, bench, await plan(task, spec, store))
 
 
-async def _prepare(
-    task: ShardTask, spec: RunSpec, store: ArtifactStore, clock: ShardClock
+async def _improve(
+    task: ShardTask,
+    spec: RunSpec,
+    store: ArtifactStore,
+    clients: ServiceClients,
+    clock: ShardClock,
+    meter: Meter,
 ) -> ShardSummary:
-    prepared = await prepare(task.run, spec=spec, store=store)
+    """The M-step through the trainer service; as a job it has an engine of its own."""
+    steps = 0
+
+    def stepped(step: int, total: int) -> None:
+        nonlocal steps
+        steps = total
+        meter.training(POLICY, step=step, total_steps=total)
+
+    def resumed(step: int) -> None:
+        log.info("training of the policy resumed", step=step)
+        meter.training_resumed(POLICY, step=step)
+
+    meter.plan(edits=0, trainings=1, queries=0, inner_loops=0)
+    summary = await improve(
+        task,
+        spec=spec,
+        store=store,
+        trainer=clients,
+        clock=clock,
+        on_step=stepped,
+        on_resumed=resumed,
+    )
+    if summary.outcomes:
+        meter.trained(POLICY, steps=steps)
+    meter.tell(now=True)
+    return summary
+
+
+async def _prepare(
+    task: ShardTask,
+    spec: RunSpec,
+    store: ArtifactStore,
+    clients: ServiceClients,
+    clock: ShardClock,
+) -> ShardSummary:
+    prepared = await prepare(task.run, spec=spec, store=store, clients=clients)
     return ShardSummary(
         name=task.name,
         stage=Stage.PREPARE,

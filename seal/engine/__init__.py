@@ -6,6 +6,7 @@ The only torch code of the project; the three services use it.
 from seal.engine.checkpoint import SlotCheckpoint
 from seal.engine.checkpointing import Checkpoints, Suspended
 from seal.engine.engine import Engine
+from seal.engine.limits import ModelLimits
 from seal.engine.memory import MemoryEstimate
 from seal.engine.peft_format import Adapter, concatenate, load_adapter, save_adapter
 from seal.engine.queues import EngineTask
@@ -31,6 +32,7 @@ __all__ = [
     "GenerationRequest",
     "GenerationResult",
     "MemoryEstimate",
+    "ModelLimits",
     "Sample",
     "SlotCheckpoint",
     "Suspended",

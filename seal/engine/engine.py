@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from seal.engine.faults import DeviceLost
 from seal.engine.generation import Generation
 from seal.engine.generations import Generations
 from seal.engine.health import Health
+from seal.engine.limits import ModelLimits, limits_of
 from seal.engine.memory import MemoryEstimate
 from seal.engine.model import FrozenModel
 from seal.engine.precision import compute_dtype, dtype_name, multiplies_bfloat16
@@ -47,6 +48,7 @@ from seal.engine.threads import compute_serially, compute_with
 from seal.engine.training import make_job
 from seal.engine.trainings import Trainings, TrainingTask, drop_unwanted_trainings
 from seal.errors import Exhausted, InvalidInput, Transient
+from seal.prompts import Prompt
 from seal.settings import EngineSettings
 from seal.telemetry import metrics
 
@@ -183,6 +185,18 @@ class Engine:
     def base_sha256(self) -> str:
         """Digest of the base model's weights, lower-case hex; empty if nobody has told it."""
         return self._model.base.sha256
+
+    @property
+    def limits(self) -> ModelLimits:
+        """What can be asked of it at all."""
+        return limits_of(self._model, self.settings)
+
+    def row_tokens(self, examples: Sequence[tuple[str | Prompt, str]]) -> list[int]:
+        """Tokens of rows as a training would lay them out. Any thread.
+
+        Raises InvalidInput for a chat where the model has no chat template.
+        """
+        return [self._model.text.example(*example).length for example in examples]
 
     def train(
         self,

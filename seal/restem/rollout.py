@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from seal.outcomes import Outcome
 from seal.records import ContextRecord, EditRecord, InnerLoopRecord, KeptEdit, SelectionRecord
@@ -18,16 +19,27 @@ from seal.settings import RacingScore
 
 
 def select_records(
-    records: Iterable[ContextRecord], *, round: int, keep_per_context: int
+    records: Iterable[ContextRecord],
+    *,
+    round: int,
+    keep_per_context: int,
+    too_long: Collection[tuple[str, int]] = (),
 ) -> SelectionRecord:
     """Choose among all edits of a round's rollout.
 
-    The same records in any order give the same bytes.
+    The same records in any order give the same bytes. `too_long`: (context, candidate) of edits
+    that no training could take, with their prompts: they are left out and counted.
 
     Raises:
         InvalidInput: as `select` does.
     """
-    candidates = [candidate for record in records for candidate in candidates_of(record)]
+    candidates = [
+        replace(candidate, outcome=Outcome.TOO_LONG)
+        if (candidate.context_id, candidate.candidate) in too_long
+        else candidate
+        for record in records
+        for candidate in candidates_of(record)
+    ]
     selection = select(candidates, keep_per_context=keep_per_context)
     kept = tuple(_kept_edit(kept) for kept in selection.kept)
     return SelectionRecord(

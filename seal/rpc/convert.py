@@ -13,8 +13,15 @@ from typing import cast, get_args
 from seal.bases import BaseReference
 from seal.outcomes import Outcome
 from seal.prompts import Message, Role
-from seal.records import AdapterReference, AnswerRecord, EvaluationRecord, TrainingRecord
+from seal.records import (
+    AdapterReference,
+    AnswerRecord,
+    EvaluationRecord,
+    ModelDescription,
+    TrainingRecord,
+)
 from seal.rpc import validation
+from seal.settings import LoraSettings, OptimizerSettings
 from seal.v1 import common_pb2, evaluator_pb2, trainer_pb2
 
 OUTCOME_TO_WIRE = MappingProxyType(
@@ -100,6 +107,27 @@ def chat_messages(
     )
 
 
+def lora_message(settings: LoraSettings) -> trainer_pb2.LoraConfig:
+    """Shape of an adapter to the wire."""
+    return trainer_pb2.LoraConfig(
+        rank=settings.rank, alpha=settings.alpha, target_modules=settings.target_modules
+    )
+
+
+def optimizer_message(settings: OptimizerSettings) -> trainer_pb2.OptimizerConfig:
+    """How an adapter is trained to the wire."""
+    return trainer_pb2.OptimizerConfig(
+        learning_rate=settings.learning_rate,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        schedule=settings.schedule,
+        warmup_ratio=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        pad_to_tokens=settings.pad_to_tokens,
+    )
+
+
 def training_message(record: TrainingRecord) -> trainer_pb2.TrainingResult:
     """Result of a training to the wire."""
     return trainer_pb2.TrainingResult(
@@ -125,6 +153,24 @@ def training_record(message: trainer_pb2.TrainingResult) -> TrainingRecord:
         tokens=message.tokens,
         seconds=message.seconds,
         engine_seconds=message.engine_seconds,
+    )
+
+
+def description_message(record: ModelDescription) -> trainer_pb2.DescribeModelResponse:
+    """What a trainer has loaded to the wire."""
+    return trainer_pb2.DescribeModelResponse(**record.model_dump())
+
+
+def description_record(message: trainer_pb2.DescribeModelResponse) -> ModelDescription:
+    """What a trainer has loaded from the wire."""
+    return ModelDescription(
+        base_model=message.base_model,
+        base_sha256=message.base_sha256,
+        max_positions=message.max_positions,
+        max_row_tokens=message.max_row_tokens,
+        max_rank=message.max_rank,
+        target_modules=tuple(message.target_modules),
+        dtype=message.dtype,
     )
 
 

@@ -24,21 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14seal/v1/common.proto\x12\x07seal.v1\"*\n\nAdapterRef\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"Z\n\tPolicyRef\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12$\n\x07\x61\x64\x61pter\x18\x02 \x01(\x0b\x32\x13.seal.v1.AdapterRef\x12\x13\n\x0b\x62\x61se_sha256\x18\x03 \x01(\t\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t*\xc8\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0e\n\nOUTCOME_OK\x10\x01\x12\x13\n\x0fOUTCOME_INVALID\x10\x02\x12\x14\n\x10OUTCOME_DIVERGED\x10\x03\x12\x14\n\x10OUTCOME_UNGRADED\x10\x04\x12\x15\n\x11OUTCOME_CANCELLED\x10\x05\x12\x14\n\x10OUTCOME_TOO_LONG\x10\x06\x12\x11\n\rOUTCOME_INERT\x10\x07\x12\x13\n\x0fOUTCOME_REFUSED\x10\x08*k\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11TASK_STATE_QUEUED\x10\x01\x12\x16\n\x12TASK_STATE_RUNNING\x10\x02\x12\x13\n\x0fTASK_STATE_DONE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14seal/v1/common.proto\x12\x07seal.v1\"*\n\nAdapterRef\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"\'\n\x07\x46ileRef\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"Z\n\tPolicyRef\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12$\n\x07\x61\x64\x61pter\x18\x02 \x01(\x0b\x32\x13.seal.v1.AdapterRef\x12\x13\n\x0b\x62\x61se_sha256\x18\x03 \x01(\t\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t*\xc8\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0e\n\nOUTCOME_OK\x10\x01\x12\x13\n\x0fOUTCOME_INVALID\x10\x02\x12\x14\n\x10OUTCOME_DIVERGED\x10\x03\x12\x14\n\x10OUTCOME_UNGRADED\x10\x04\x12\x15\n\x11OUTCOME_CANCELLED\x10\x05\x12\x14\n\x10OUTCOME_TOO_LONG\x10\x06\x12\x11\n\rOUTCOME_INERT\x10\x07\x12\x13\n\x0fOUTCOME_REFUSED\x10\x08*k\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11TASK_STATE_QUEUED\x10\x01\x12\x16\n\x12TASK_STATE_RUNNING\x10\x02\x12\x13\n\x0fTASK_STATE_DONE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'seal.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OUTCOME']._serialized_start=216
-  _globals['_OUTCOME']._serialized_end=416
-  _globals['_TASKSTATE']._serialized_start=418
-  _globals['_TASKSTATE']._serialized_end=525
+  _globals['_OUTCOME']._serialized_start=257
+  _globals['_OUTCOME']._serialized_end=457
+  _globals['_TASKSTATE']._serialized_start=459
+  _globals['_TASKSTATE']._serialized_end=566
   _globals['_ADAPTERREF']._serialized_start=33
   _globals['_ADAPTERREF']._serialized_end=75
-  _globals['_POLICYREF']._serialized_start=77
-  _globals['_POLICYREF']._serialized_end=167
-  _globals['_CHATMESSAGE']._serialized_start=169
-  _globals['_CHATMESSAGE']._serialized_end=213
+  _globals['_FILEREF']._serialized_start=77
+  _globals['_FILEREF']._serialized_end=116
+  _globals['_POLICYREF']._serialized_start=118
+  _globals['_POLICYREF']._serialized_end=208
+  _globals['_CHATMESSAGE']._serialized_start=210
+  _globals['_CHATMESSAGE']._serialized_end=254
 # @@protoc_insertion_point(module_scope)

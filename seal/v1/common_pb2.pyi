@@ -120,6 +120,32 @@ class AdapterRef(_message.Message):
 Global___AdapterRef: _TypeAlias = AdapterRef  # noqa: Y015
 
 @_typing.final
+class FileRef(_message.Message):
+    """FileRef names one file in the artifact store."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Path relative to the store's root."""
+    sha256: _builtins.str
+    """sha256 of its content, lower-case hex."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileRef: _TypeAlias = FileRef  # noqa: Y015
+
+@_typing.final
 class PolicyRef(_message.Message):
     """PolicyRef names the model that a call runs on: a base model and, from round 1 on, one policy adapter on top of it."""
 

@@ -172,6 +172,7 @@ class TrainAdapterRequest(_message.Message):
     ORDER_SEED_FIELD_NUMBER: _builtins.int
     EXPORT_MODE_FIELD_NUMBER: _builtins.int
     CHECKPOINT_EVERY_SECONDS_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FILE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key, unique within the run."""
     run: _builtins.str
@@ -202,6 +203,10 @@ class TrainAdapterRequest(_message.Message):
     def optimizer(self) -> Global___OptimizerConfig:
         """How to train."""
 
+    @_builtins.property
+    def examples_file(self) -> _common_pb2.FileRef:
+        """In place of examples, where a message cannot carry them: a file of the artifact store that holds TrainingExamples, serialised."""
+
     def __init__(
         self,
         *,
@@ -215,14 +220,39 @@ class TrainAdapterRequest(_message.Message):
         order_seed: _builtins.int = ...,
         export_mode: Global___ExportMode.ValueType = ...,
         checkpoint_every_seconds: _builtins.float = ...,
+        examples_file: _common_pb2.FileRef | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lora", b"lora", "optimizer", b"optimizer", "policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["examples_file", b"examples_file", "lora", b"lora", "optimizer", b"optimizer", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_every_seconds", b"checkpoint_every_seconds", "examples", b"examples", "export_mode", b"export_mode", "init_seed", b"init_seed", "lora", b"lora", "optimizer", b"optimizer", "order_seed", b"order_seed", "policy", b"policy", "request_id", b"request_id", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_every_seconds", b"checkpoint_every_seconds", "examples", b"examples", "examples_file", b"examples_file", "export_mode", b"export_mode", "init_seed", b"init_seed", "lora", b"lora", "optimizer", b"optimizer", "order_seed", b"order_seed", "policy", b"policy", "request_id", b"request_id", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainAdapterRequest: _TypeAlias = TrainAdapterRequest  # noqa: Y015
+
+@_typing.final
+class TrainingExamples(_message.Message):
+    """TrainingExamples is the content of an examples file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainingExample]:
+        """Rows to learn."""
+
+    def __init__(
+        self,
+        *,
+        examples: _abc.Iterable[Global___TrainingExample] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainingExamples: _TypeAlias = TrainingExamples  # noqa: Y015
 
 @_typing.final
 class TrainingProgress(_message.Message):
@@ -449,3 +479,123 @@ class CancelTrainingResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelTrainingResponse: _TypeAlias = CancelTrainingResponse  # noqa: Y015
+
+@_typing.final
+class DescribeModelRequest(_message.Message):
+    """DescribeModelRequest names the base model that the caller means."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policy(self) -> _common_pb2.PolicyRef:
+        """Another one than the service has loaded is refused; an adapter in it is not looked at."""
+
+    def __init__(
+        self,
+        *,
+        policy: _common_pb2.PolicyRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeModelRequest: _TypeAlias = DescribeModelRequest  # noqa: Y015
+
+@_typing.final
+class DescribeModelResponse(_message.Message):
+    """DescribeModelResponse is what can be known about every request before one is sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
+    BASE_SHA256_FIELD_NUMBER: _builtins.int
+    MAX_POSITIONS_FIELD_NUMBER: _builtins.int
+    MAX_ROW_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_RANK_FIELD_NUMBER: _builtins.int
+    TARGET_MODULES_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    base_model: _builtins.str
+    """Name that the service knows the base model by."""
+    base_sha256: _builtins.str
+    """sha256 of its weights, lower-case hex; empty if the service was not told."""
+    max_positions: _builtins.int
+    """Positions that the model has; 0 if it does not say."""
+    max_row_tokens: _builtins.int
+    """Longest training row, tokens."""
+    max_rank: _builtins.int
+    """Largest LoRA rank."""
+    dtype: _builtins.str
+    """Compute type of the engine, "bfloat16" or "float32"."""
+    @_builtins.property
+    def target_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the layers that can have an adapter."""
+
+    def __init__(
+        self,
+        *,
+        base_model: _builtins.str = ...,
+        base_sha256: _builtins.str = ...,
+        max_positions: _builtins.int = ...,
+        max_row_tokens: _builtins.int = ...,
+        max_rank: _builtins.int = ...,
+        target_modules: _abc.Iterable[_builtins.str] | None = ...,
+        dtype: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "base_sha256", b"base_sha256", "dtype", b"dtype", "max_positions", b"max_positions", "max_rank", b"max_rank", "max_row_tokens", b"max_row_tokens", "target_modules", b"target_modules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeModelResponse: _TypeAlias = DescribeModelResponse  # noqa: Y015
+
+@_typing.final
+class CountTokensRequest(_message.Message):
+    """CountTokensRequest holds rows as they would be trained."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainingExample]:
+        """Rows; a completion may be empty here."""
+
+    def __init__(
+        self,
+        *,
+        examples: _abc.Iterable[Global___TrainingExample] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountTokensRequest: _TypeAlias = CountTokensRequest  # noqa: Y015
+
+@_typing.final
+class CountTokensResponse(_message.Message):
+    """CountTokensResponse is their lengths."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROW_TOKENS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def row_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Tokens of each row, its end token included, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        row_tokens: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["row_tokens", b"row_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountTokensResponse: _TypeAlias = CountTokensResponse  # noqa: Y015

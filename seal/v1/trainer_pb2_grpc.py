@@ -50,6 +50,16 @@ class TrainerServiceStub(object):
                 request_serializer=seal_dot_v1_dot_trainer__pb2.CancelTrainingRequest.SerializeToString,
                 response_deserializer=seal_dot_v1_dot_trainer__pb2.CancelTrainingResponse.FromString,
                 _registered_method=True)
+        self.DescribeModel = channel.unary_unary(
+                '/seal.v1.TrainerService/DescribeModel',
+                request_serializer=seal_dot_v1_dot_trainer__pb2.DescribeModelRequest.SerializeToString,
+                response_deserializer=seal_dot_v1_dot_trainer__pb2.DescribeModelResponse.FromString,
+                _registered_method=True)
+        self.CountTokens = channel.unary_unary(
+                '/seal.v1.TrainerService/CountTokens',
+                request_serializer=seal_dot_v1_dot_trainer__pb2.CountTokensRequest.SerializeToString,
+                response_deserializer=seal_dot_v1_dot_trainer__pb2.CountTokensResponse.FromString,
+                _registered_method=True)
 
 
 class TrainerServiceServicer(object):
@@ -78,6 +88,20 @@ class TrainerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribeModel(self, request, context):
+        """DescribeModel says what the loaded base model is and what it can take.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountTokens(self, request, context):
+        """CountTokens says how long rows are to the engine.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrainerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +119,16 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.CancelTraining,
                     request_deserializer=seal_dot_v1_dot_trainer__pb2.CancelTrainingRequest.FromString,
                     response_serializer=seal_dot_v1_dot_trainer__pb2.CancelTrainingResponse.SerializeToString,
+            ),
+            'DescribeModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeModel,
+                    request_deserializer=seal_dot_v1_dot_trainer__pb2.DescribeModelRequest.FromString,
+                    response_serializer=seal_dot_v1_dot_trainer__pb2.DescribeModelResponse.SerializeToString,
+            ),
+            'CountTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountTokens,
+                    request_deserializer=seal_dot_v1_dot_trainer__pb2.CountTokensRequest.FromString,
+                    response_serializer=seal_dot_v1_dot_trainer__pb2.CountTokensResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +213,60 @@ class TrainerService(object):
             '/seal.v1.TrainerService/CancelTraining',
             seal_dot_v1_dot_trainer__pb2.CancelTrainingRequest.SerializeToString,
             seal_dot_v1_dot_trainer__pb2.CancelTrainingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.v1.TrainerService/DescribeModel',
+            seal_dot_v1_dot_trainer__pb2.DescribeModelRequest.SerializeToString,
+            seal_dot_v1_dot_trainer__pb2.DescribeModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.v1.TrainerService/CountTokens',
+            seal_dot_v1_dot_trainer__pb2.CountTokensRequest.SerializeToString,
+            seal_dot_v1_dot_trainer__pb2.CountTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

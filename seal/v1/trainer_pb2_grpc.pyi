@@ -41,6 +41,10 @@ class TrainerServiceStub:
     """GetTraining tells where a training is."""
     CancelTraining: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CancelTrainingRequest, _trainer_pb2.CancelTrainingResponse]
     """CancelTraining stops one training; the others go on."""
+    DescribeModel: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DescribeModelRequest, _trainer_pb2.DescribeModelResponse]
+    """DescribeModel says what the loaded base model is and what it can take."""
+    CountTokens: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CountTokensRequest, _trainer_pb2.CountTokensResponse]
+    """CountTokens says how long rows are to the engine."""
 
 @_typing.type_check_only
 class TrainerServiceAsyncStub(TrainerServiceStub):
@@ -55,6 +59,10 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """GetTraining tells where a training is."""
     CancelTraining: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CancelTrainingRequest, _trainer_pb2.CancelTrainingResponse]  # type: ignore[assignment]
     """CancelTraining stops one training; the others go on."""
+    DescribeModel: _aio.UnaryUnaryMultiCallable[_trainer_pb2.DescribeModelRequest, _trainer_pb2.DescribeModelResponse]  # type: ignore[assignment]
+    """DescribeModel says what the loaded base model is and what it can take."""
+    CountTokens: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CountTokensRequest, _trainer_pb2.CountTokensResponse]  # type: ignore[assignment]
+    """CountTokens says how long rows are to the engine."""
 
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     """TrainerService trains LoRA adapters, many at once, on one frozen base model."""
@@ -84,5 +92,21 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.CancelTrainingResponse, _abc.Awaitable[_trainer_pb2.CancelTrainingResponse]]:
         """CancelTraining stops one training; the others go on."""
+
+    @_abc_1.abstractmethod
+    def DescribeModel(
+        self,
+        request: _trainer_pb2.DescribeModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.DescribeModelResponse, _abc.Awaitable[_trainer_pb2.DescribeModelResponse]]:
+        """DescribeModel says what the loaded base model is and what it can take."""
+
+    @_abc_1.abstractmethod
+    def CountTokens(
+        self,
+        request: _trainer_pb2.CountTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.CountTokensResponse, _abc.Awaitable[_trainer_pb2.CountTokensResponse]]:
+        """CountTokens says how long rows are to the engine."""
 
 def add_TrainerServiceServicer_to_server(servicer: TrainerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

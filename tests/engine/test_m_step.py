@@ -16,8 +16,6 @@ from test_engine_training import TEXTS, TOLERANCE, difference, request, train
 from tiny_model import byte_tokenizer, tiny_model, tiny_transformer
 from trainer_harness import MODEL, live_trainer
 
-from controller_svc.core import Stage
-from controller_svc.worker.requests import Requests
 from seal.artifacts import ArtifactStore
 from seal.engine import Adapter, Engine, EvaluationRequest, load_adapter
 from seal.engine.text import ModelText
@@ -25,6 +23,7 @@ from seal.errors import InvalidInput
 from seal.prompts import Message, Prompt
 from seal.records import AdapterReference, KeptEdit
 from seal.rpc.convert import training_record
+from seal.runs.improve import improve_request as request_of
 from seal.settings import ALL_PROJECTIONS, ImproveSettings, LoraSettings, OptimizerSettings, RunSpec
 from seal.v1 import trainer_pb2
 from trainer_svc.plan import TrainingLimits, parse_training
@@ -114,7 +113,7 @@ def improve_request(start: str, policy: AdapterReference | None) -> trainer_pb2.
         optimizer=OptimizerSettings(learning_rate=5e-3, epochs=3, batch_size=10),
     )
     spec = RunSpec(model=MODEL, improve=improve)
-    return Requests(run="run", spec=spec, stage=Stage.IMPROVE, round=2, policy=policy).improve(KEPT)
+    return request_of(KEPT, run="run", round=2, spec=spec, policy=policy)
 
 
 def changed(
@@ -187,9 +186,7 @@ async def test_trained_anew_from_the_base_the_policy_before_leaves_no_trace(tmp_
 def test_a_chat_is_trained_on_as_it_was_asked_and_its_passage_stays_text():
     asked = (Message("user", "Learn </s> this."),)
     kept = KEPT[0].model_copy(update={"prompt": "1.", "messages": asked})
-    request = Requests(
-        run="run", spec=RunSpec(), stage=Stage.IMPROVE, round=1, policy=None
-    ).improve((kept,))
+    request = request_of((kept,), run="run", round=1, spec=RunSpec(), policy=None)
     plan = parse_training(request, limits=TrainingLimits())
     assert plan.examples == ((Prompt(text="1.", messages=asked), kept.text),)
     model = tiny_model()

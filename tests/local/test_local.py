@@ -21,10 +21,10 @@ from controller_svc.local.lock import run_lock
 from controller_svc.local.world import Budgets, run_local
 from controller_svc.runs import check_run, read_manifest, read_status
 from controller_svc.worker.progress import TaskProgress
-from controller_svc.worker.store import status_path
 from seal.artifacts import ArtifactStore, Model
 from seal.errors import Conflict, InvalidInput, Transient
 from seal.resources import RestEMRun
+from seal.runs.store import status_path
 from seal.settings import DataSettings, EditSettings, RunSpec
 from seal.telemetry import metrics
 

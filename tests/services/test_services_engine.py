@@ -6,6 +6,7 @@ One inner loop and one M-step over the wire, and what may break there.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from seal.artifacts import ArtifactStore
 from seal.engine import Engine, EvaluationRequest
 from seal.errors import InvalidInput
 from seal.records import AdapterReference
+from seal.rpc.client import rpc_errors
 from seal.rpc.convert import adapter_message, training_record
 from seal.settings import EngineSettings
 from seal.v1 import (
@@ -288,3 +290,43 @@ async def test_an_m_step_over_the_wire_makes_a_policy_that_writes_trains_and_eva
     assert [answer.logprob for answer in on_base.answers] == pytest.approx(
         [answer.logprob for answer in both.answers], abs=1e-4
     )
+
+
+async def test_the_trainer_says_what_its_model_can_take_and_refuses_to_speak_of_another(
+    services: Services, engine: Engine
+) -> None:
+    asked = trainer_pb2.DescribeModelRequest(policy=policy(base_model=MODEL))
+    said = await services.trainer.DescribeModel(asked, timeout=DEADLINE_SECONDS)
+    assert (said.base_model, said.base_sha256) == (engine.base.name, engine.base.sha256)
+    assert (said.max_rank, said.max_row_tokens) == (8, engine.settings.max_row_tokens)
+    assert said.max_positions > 0 and "q_proj" in said.target_modules
+    assert said.dtype == "float32"
+    other = trainer_pb2.DescribeModelRequest(policy=policy(base_model="other"))
+    with pytest.raises(InvalidInput, match="other"), rpc_errors():
+        await services.trainer.DescribeModel(other, timeout=DEADLINE_SECONDS)
+
+
+async def test_rows_are_counted_as_they_would_be_trained(services: Services) -> None:
+    rows = [
+        trainer_pb2.TrainingExample(prompt="a question", completion=" and its answer"),
+        trainer_pb2.TrainingExample(completion="a document"),
+    ]
+    asked = trainer_pb2.CountTokensRequest(examples=rows)
+    counted = await services.trainer.CountTokens(asked, timeout=DEADLINE_SECONDS)
+    for row, tokens in zip(rows, counted.row_tokens, strict=True):
+        trained = await services.train(
+            request_id=f"row of {tokens}", examples=[row], optimizer=_optimizer(1e-3, epochs=1)
+        )
+        assert trained.tokens == tokens
+
+
+async def test_examples_in_a_file_are_the_same_training_as_examples_in_the_message(
+    services: Services, tmp_path: Path
+) -> None:
+    rows = training_request().examples
+    whole = await services.train(request_id="carried")
+    content = trainer_pb2.TrainingExamples(examples=rows).SerializeToString(deterministic=True)
+    ArtifactStore(f"file://{tmp_path}/artifacts").write_bytes("run/rows.binpb", content)
+    file = common_pb2.FileRef(path="run/rows.binpb", sha256=hashlib.sha256(content).hexdigest())
+    by_file = await services.train(request_id="by file", examples=[], examples_file=file)
+    assert by_file.adapter.sha256 == whole.adapter.sha256

@@ -9,10 +9,10 @@ from fake_services import Fakes, serve_fakes
 
 from controller_svc.core import Phase
 from controller_svc.local.world import run_local
-from controller_svc.worker.store import selection_path
 from seal.artifacts import ArtifactStore
 from seal.records import SelectionRecord
 from seal.resources import RestEMRun
+from seal.runs.store import selection_path
 
 
 async def test_a_run_on_s3_selects_and_makes_what_it_does_on_a_disk(

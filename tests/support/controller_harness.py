@@ -17,12 +17,12 @@ from controller_svc.core import Stage, shards, stage_name
 from controller_svc.runs import open_run
 from controller_svc.worker.clients import ServiceClients, WorkerSettings
 from controller_svc.worker.progress import SILENT, TaskProgress
-from controller_svc.worker.shard_task import ShardTask
-from controller_svc.worker.store import ShardStore
 from controller_svc.worker.task import run_task
 from seal.artifacts import ArtifactStore
 from seal.records import AdapterReference, ContextRecord, ShardSummary
 from seal.resources import RestEMRun
+from seal.runs.store import ShardStore
+from seal.runs.task import ShardTask
 from seal.settings import (
     DataSettings,
     EditSettings,
@@ -128,10 +128,11 @@ class Workplace:
         round: int,
         shard: int = 0,
         policy: AdapterReference | None = None,
+        epoch: int = 1,
         tell: Callable[[TaskProgress], None] = SILENT.on_progress,
     ) -> ShardSummary:
         """One task to its end."""
-        task = start(self.spec, stage, round=round, shard=shard, policy=policy)
+        task = start(self.spec, stage, round=round, shard=shard, policy=policy, epoch=epoch)
         return await run_task(
             task,
             spec=self.spec,

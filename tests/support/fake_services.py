@@ -22,8 +22,9 @@ import grpc.aio
 
 from controller_svc.worker.task import ServiceAddresses
 from seal.outcomes import Outcome
-from seal.rpc.convert import OUTCOME_TO_WIRE
-from seal.settings import RunSpec
+from seal.records import ModelDescription
+from seal.rpc.convert import OUTCOME_TO_WIRE, description_message
+from seal.settings import ALL_PROJECTIONS, RunSpec
 from seal.v1 import (
     common_pb2,
     evaluator_pb2,
@@ -37,6 +38,17 @@ from seal.v1 import (
 SHARE_INVALID = 0.1
 SHARE_DIVERGED = 0.1
 SHARE_UNGRADED = 0.05
+
+
+MODEL = ModelDescription(
+    base_model="",
+    base_sha256="b" * 64,
+    max_positions=2048,
+    max_row_tokens=2048,
+    max_rank=128,
+    target_modules=ALL_PROJECTIONS,
+    dtype="float32",
+)
 
 
 def digest(*parts: object) -> str:
@@ -68,6 +80,8 @@ class Fakes:
     outcome: Callable[[str, str], Outcome | None] = lambda kind, name: None
     """(kind, request id, or for an edit the context's title) -> an outcome in place of a result."""
     delay_seconds: float = 0.0
+    model: ModelDescription = MODEL
+    """What the trainer says it has loaded; a token is a word."""
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How often each (kind, request_id) was asked for."""
     requests: dict[str, object] = field(default_factory=dict)
@@ -188,6 +202,24 @@ class FakeTrainer(trainer_pb2_grpc.TrainerServiceServicer):
             yield trainer_pb2.TrainAdapterResponse(result=_training(request, steps))
         finally:
             self._fakes.running -= 1
+
+    async def DescribeModel(
+        self,
+        request: trainer_pb2.DescribeModelRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> trainer_pb2.DescribeModelResponse:
+        model = self._fakes.model
+        return description_message(
+            model.model_copy(update={"base_model": request.policy.base_model})
+        )
+
+    async def CountTokens(
+        self,
+        request: trainer_pb2.CountTokensRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> trainer_pb2.CountTokensResponse:
+        words = [f"{row.prompt} {row.completion}".split() for row in request.examples]
+        return trainer_pb2.CountTokensResponse(row_tokens=[len(row) + 1 for row in words])
 
     async def GetTraining(
         self,

@@ -35,7 +35,6 @@ from controller_svc.worker.clients import (
     WorkerSettings,
 )
 from controller_svc.worker.requests import LoopKey, Requests
-from controller_svc.worker.store import selection_path, status_path
 from seal.artifacts import ArtifactStore
 from seal.files import TEMPORARY_PREFIX
 from seal.records import (
@@ -45,6 +44,7 @@ from seal.records import (
     TrainingRecord,
 )
 from seal.resources import RestEMRun
+from seal.runs.store import selection_path, status_path
 from seal.settings import RunSpec
 from seal.v1 import evaluator_pb2, generator_pb2, trainer_pb2
 

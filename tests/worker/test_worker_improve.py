@@ -6,15 +6,16 @@ from pathlib import Path
 
 import grpc
 import pytest
-from controller_harness import POLICY, RUN, Workplace, small_spec, workplace
-from fake_services import Fakes
+from controller_harness import IMPATIENT, POLICY, RUN, Workplace, small_spec, workplace
+from fake_services import MODEL, Fakes
 
 from controller_svc.core import Stage
-from controller_svc.worker.store import read_selection
-from seal.errors import Internal, Transient
+from seal.errors import Conflict, Internal, InvalidInput, Transient
 from seal.records import SelectionRecord
+from seal.runs.store import claim_stage, read_selection
 from seal.settings import ImproveSettings
 from seal.v1 import common_pb2, trainer_pb2
+from trainer_svc.examples import with_examples
 
 
 def m_step(place: Workplace) -> trainer_pb2.TrainAdapterRequest:
@@ -124,7 +125,8 @@ async def test_what_is_kept_is_decided_once_before_anything_is_trained(tmp_path:
     fakes = Fakes(
         fail=lambda kind, name, call: grpc.StatusCode.UNAVAILABLE if "/improve/" in name else None
     )
-    async with workplace(tmp_path, fakes=fakes) as place:
+    settings = IMPATIENT.model_copy(update={"patience_seconds": 0.05})
+    async with workplace(tmp_path, fakes=fakes, settings=settings) as place:
         await place.run(Stage.ROLLOUT, round=1)
         with pytest.raises(Transient):
             await place.run(Stage.IMPROVE, round=1)
@@ -147,3 +149,59 @@ async def test_the_number_of_shards_changes_nothing_that_is_kept(tmp_path: Path)
                 await place.run(Stage.ROLLOUT, round=1, shard=shard)
             digests.add((await place.run(Stage.IMPROVE, round=1)).result_sha256)
     assert len(digests) == 1
+
+
+async def test_an_edit_too_long_to_be_learnt_leaves_its_place_to_the_next_best_and_is_counted(
+    tmp_path: Path,
+) -> None:
+    spec = small_spec(tmp_path, passages=(8, 2, 2))
+    async with workplace(tmp_path, spec=spec) as place:
+        await place.run(Stage.ROLLOUT, round=1)
+        await place.run(Stage.IMPROVE, round=1)
+        calm = await selection_of(place, 1)
+    words = {edit.context_id: len(f"{edit.prompt} {edit.text}".split()) for edit in calm.kept}
+    limit = max(words.values())
+    (tmp_path / "again").mkdir()
+    short = Fakes(model=MODEL.model_copy(update={"max_row_tokens": limit}))
+    async with workplace(tmp_path / "again", spec=spec, fakes=short) as place:
+        await place.run(Stage.ROLLOUT, round=1)
+        summary = await place.run(Stage.IMPROVE, round=1)
+        selection = await selection_of(place, 1)
+    assert selection.dropped["too_long"] >= 1
+    assert summary.kept == len(selection.kept)
+    assert all(len(f"{edit.prompt} {edit.text}".split()) < limit for edit in selection.kept)
+    assert summary.policy is not None
+
+
+async def test_an_m_step_too_large_for_a_message_goes_by_a_file_and_is_the_same_training(
+    tmp_path: Path,
+) -> None:
+    spec = small_spec(tmp_path, passages=(8, 2, 2))
+    async with workplace(tmp_path, spec=spec) as place:
+        await place.run(Stage.ROLLOUT, round=1)
+        place.clients._settings = IMPATIENT.model_copy(update={"max_request_bytes": 500})
+        summary = await place.run(Stage.IMPROVE, round=1)
+        request, selection = m_step(place), await selection_of(place, 1)
+        whole = with_examples(request, place.store)
+    assert len(request.examples) == 0 and request.ByteSize() < 500
+    assert [(row.prompt, row.completion) for row in whole.examples] == [
+        (edit.prompt, edit.text) for edit in selection.kept
+    ]
+    assert summary.policy is not None
+    damaged = trainer_pb2.TrainAdapterRequest()
+    damaged.CopyFrom(request)
+    damaged.examples_file.sha256 = "0" * 64
+    with pytest.raises(InvalidInput, match="examples_file: has another content"):
+        with_examples(damaged, place.store)
+
+
+async def test_a_selection_of_an_older_controller_is_refused_and_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    async with workplace(tmp_path) as place:
+        await place.run(Stage.ROLLOUT, round=1)
+        await claim_stage(place.store, RUN, 1, Stage.IMPROVE, 2)
+        with pytest.raises(Conflict, match="epoch 1, its stage was started anew in epoch 2"):
+            await place.run(Stage.IMPROVE, round=1)
+        assert await read_selection(place.store, RUN, 1) is None
+        assert (await place.run(Stage.IMPROVE, round=1, epoch=2)).kept > 0

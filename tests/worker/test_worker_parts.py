@@ -19,13 +19,6 @@ import seal.files
 from controller_svc.core import Stage
 from controller_svc.worker.progress import Meter, TaskProgress
 from controller_svc.worker.requests import RetainedSet
-from controller_svc.worker.store import (
-    CLOCK_INTERVAL_SECONDS,
-    ShardClock,
-    ShardStore,
-    in_thread,
-    key_of,
-)
 from controller_svc.worker.summary import shard_scores
 from seal.artifacts import ArtifactStore
 from seal.domains.base import Query
@@ -39,6 +32,13 @@ from seal.records import (
     InnerLoopRecord,
     ScoreSum,
     ShardSummary,
+)
+from seal.runs.store import (
+    CLOCK_INTERVAL_SECONDS,
+    ShardClock,
+    ShardStore,
+    in_thread,
+    key_of,
 )
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from controller_svc.core import Stage, StartStage
-from seal.records import AdapterReference
+from seal.records import AdapterReference, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,18 +25,3 @@ class ShardTask:
     """Turn of the controller that started it."""
     policy: AdapterReference | None
     """The policy that the stage works with; None is the base model."""
-
-    @classmethod
-    def of(cls, action: StartStage, shard: int) -> ShardTask:
-        """One index of a stage."""
-        return cls(
-            name=f"{action.name}-{shard}",
-            run=action.run,
-            stage=action.stage,
-            round=action.round,
-            shard=shard,
-            shards=action.shards,
-            attempt=action.attempt,
-            epoch=action.epoch,
-            policy=action.policy,
-        )

@@ -24,7 +24,6 @@ from typing import ParamSpec, TypeVar
 
 from pydantic import TypeAdapter
 
-from controller_svc.core import Stage
 from seal.artifacts import ArtifactStore
 from seal.domains.base import Context
 from seal.errors import Conflict, Internal
@@ -37,6 +36,7 @@ from seal.records import (
     Record,
     SelectionRecord,
     ShardSummary,
+    Stage,
 )
 
 CONTEXTS = TypeAdapter(Context)
@@ -129,7 +129,7 @@ async def read_contexts(store: ArtifactStore, run: str, name: str) -> tuple[Cont
         Internal: the file is not the one that the run was pinned to.
 
     """
-    prepared = await in_thread(store.read_json, prepared_path(run), PreparedRecord)
+    prepared = await pinned(store, run)
     content = await in_thread(store.read_bytes, contexts_path(run, name))
     if hashlib.sha256(content).hexdigest() != prepared.contexts_sha256.get(name):
         raise Internal(
@@ -142,6 +142,16 @@ async def read_contexts(store: ArtifactStore, run: str, name: str) -> tuple[Cont
 async def pin(store: ArtifactStore, run: str, prepared: PreparedRecord) -> PreparedRecord:
     """Pin a run, unless it is; what counts."""
     return await in_thread(store.create_json, prepared_path(run), prepared)
+
+
+async def pinned(store: ArtifactStore, run: str) -> PreparedRecord:
+    """What a run is pinned to.
+
+    Raises:
+        NotFound: its first stage has not ended.
+
+    """
+    return await in_thread(store.read_json, prepared_path(run), PreparedRecord)
 
 
 async def read_prepared(store: ArtifactStore, run: str) -> PreparedRecord | None:

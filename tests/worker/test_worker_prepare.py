@@ -1,0 +1,137 @@
+"""The first stage: what is refused before anything costly, what is pinned, and to what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from controller_harness import IMPATIENT, RUN, small_spec, workplace
+from fake_services import MODEL, Fakes, serve_fakes
+
+from controller_svc.core import Phase, RunStatus, Stage
+from controller_svc.local.world import run_local
+from seal.artifacts import ArtifactStore
+from seal.errors import Conflict, Internal
+from seal.outcomes import Outcome
+from seal.resources import RestEMRun
+from seal.runs.store import contexts_path, pinned
+from seal.settings import (
+    EditSettings,
+    ImproveSettings,
+    InnerLoopSettings,
+    LoraSettings,
+    OptimizerSettings,
+    RunSpec,
+)
+
+
+async def run(
+    spec: RunSpec, directory: Path, fakes: Fakes | None = None, *, resume: bool = False
+) -> RunStatus:
+    async with serve_fakes(fakes or Fakes()) as addresses:
+        return await run_local(
+            RestEMRun.of(RUN, spec),
+            root=directory / "artifacts",
+            services=addresses,
+            resume=resume,
+            settings=IMPATIENT,
+        )
+
+
+def lengthen(data: str, text: str) -> None:
+    """Much more of a passage."""
+    path = Path(data)
+    path.write_text(path.read_text().replace(text, "holds " + "more " * 90))
+
+
+REFUSED = {
+    "spec.inner.lora.rank": {"inner": InnerLoopSettings(lora=LoraSettings(rank=129))},
+    "spec.improve.lora.rank": {"improve": ImproveSettings(lora=LoraSettings(rank=1024))},
+    "spec.inner.lora.targetModules": {
+        "inner": InnerLoopSettings(lora=LoraSettings(target_modules=("q_proi",)))
+    },
+    "spec.inner.optimizer.padToTokens": {
+        "inner": InnerLoopSettings(optimizer=OptimizerSettings(pad_to_tokens=32_768))
+    },
+    "spec.edit.maxTokens": {"edit": EditSettings(k=3, max_tokens=2048)},
+}
+
+
+@pytest.mark.parametrize("field", REFUSED)
+async def test_what_the_model_can_never_take_is_refused_before_the_first_costly_step_and_can_be_mended(  # noqa: E501
+    tmp_path: Path, field: str
+) -> None:
+    spec, fakes = small_spec(tmp_path, rounds=1), Fakes()
+    wrong = spec.model_copy(update=REFUSED[field])
+    status = await run(wrong, tmp_path, fakes)
+    condition = status.condition("Failed")
+    assert status.phase is Phase.FAILED and status.stage is Stage.PREPARE
+    assert condition is not None and condition.reason == "InvalidInput"
+    assert fakes.calls == {}
+    assert (await run(spec, tmp_path, resume=True)).phase is Phase.COMPLETE
+
+
+async def test_a_passage_that_the_model_cannot_take_is_named_and_the_others_are_learnt(
+    tmp_path: Path,
+) -> None:
+    spec = small_spec(tmp_path)
+    lengthen(spec.data.train, "holds nine Tower 1 lamps")
+    fakes = Fakes(model=MODEL.model_copy(update={"max_row_tokens": 60}))
+    fakes.outcome = lambda kind, name: (
+        Outcome.TOO_LONG if kind == "train" and "/tower-1-" in name else None
+    )
+    async with workplace(tmp_path, fakes=fakes, spec=spec) as place:
+        (row,) = (await pinned(place.store, RUN)).too_long
+        summary = await place.run(Stage.ROLLOUT, round=1)
+    assert (row.data, row.number, row.title, row.what) == ("train", 2, "Tower 1", "passage")
+    assert row.tokens > row.limit == 60
+    assert summary.outcomes["ok"] > 0
+    assert 0 < summary.outcomes["too_long"] + summary.outcomes.get("invalid", 0) <= 9
+
+
+async def test_data_of_which_nothing_fits_are_refused(tmp_path: Path) -> None:
+    fakes = Fakes(model=MODEL.model_copy(update={"max_row_tokens": 5}))
+    status = await run(small_spec(tmp_path), tmp_path, fakes)
+    condition = status.condition("Failed")
+    assert condition is not None and condition.reason == "InvalidInput"
+    assert "every passage is too long for the model: the first, 'Tower 0'" in condition.message
+
+
+async def test_a_resume_on_other_weights_is_refused_by_both_digests_and_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    spec = small_spec(tmp_path, rounds=1)
+    await run(spec, tmp_path)
+    more = spec.model_copy(update={"rounds": 2})
+    other = Fakes(model=MODEL.model_copy(update={"base_sha256": "c" * 64}))
+    with pytest.raises(Conflict, match=f"{'b' * 64}.*{'c' * 64}"):
+        await run(more, tmp_path, other, resume=True)
+    assert other.calls == {}
+    assert (await run(more, tmp_path, resume=True)).phase is Phase.COMPLETE
+
+
+async def test_every_request_names_the_weights_that_the_run_is_pinned_to(tmp_path: Path) -> None:
+    fakes = Fakes()
+    assert (await run(small_spec(tmp_path, rounds=1), tmp_path, fakes)).phase is Phase.COMPLETE
+    named = {request.policy.base_sha256 for request in fakes.requests.values()}
+    assert named == {"b" * 64}
+
+
+async def test_pinned_passages_that_were_altered_are_never_used(tmp_path: Path) -> None:
+    async with workplace(tmp_path) as place:
+        path = contexts_path(RUN, "train")
+        place.store.write_bytes(path, place.store.read_bytes(path).replace(b"lamps", b"lumps"))
+        with pytest.raises(Internal, match="is not the file that the run was pinned to"):
+            await place.run(Stage.ROLLOUT, round=1)
+
+
+async def test_of_two_preparations_at_once_one_counts(tmp_path: Path) -> None:
+    async with workplace(tmp_path) as place:
+        before = await pinned(place.store, RUN)
+        place.fakes.model = MODEL.model_copy(update={"base_sha256": "c" * 64})
+        ArtifactStore(str(tmp_path / "artifacts")).remove(
+            f"{place.files(Stage.PREPARE, round=0).path}/summary.json"
+        )
+        again = await place.run(Stage.PREPARE, round=0)
+        assert await pinned(place.store, RUN) == before
+    assert again.result_sha256 == before.sha256
