@@ -20,6 +20,10 @@ def test_every_test_of_the_failure_table_exists(test: str) -> None:
     assert name in {node.name for node in ast.walk(tree) if isinstance(node, functions)}
 
 
+def test_every_row_of_the_failure_table_has_a_test() -> None:
+    assert [row.happened for row in FAILURES if not row.tests] == []
+
+
 def test_the_documentation_shows_the_failure_table_as_it_is() -> None:
     shown = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
     assert markdown() in shown, "put what `python -m seal.failures` prints into docs/concepts.md"

@@ -154,7 +154,7 @@ def test_a_token_without_an_embedding_ends_its_own_training_alone(engine, held):
 
 def test_a_rank_0_adapter_is_refused_at_the_door(engine):
     empty = Adapter(
-        "tiny-llama",
+        tiny_model().base,
         0,
         8.0,
         {
