@@ -82,8 +82,9 @@ def _comparisons(rows: Sequence[ScoreRow], grader: GraderName) -> Iterator[str]:
             yield _sentence(_PASSAGE, "not training at all", row.over_base, grader)
     if last is None:
         return
-    if last.over_passage:
-        yield _sentence(_training_on(last), _PASSAGE, last.over_passage, grader)
+    for row in rows:
+        if row.over_passage and (row is last or row.key == "edit-0"):
+            yield _sentence(_training_on(row), _PASSAGE, row.over_passage, grader)
     if last.over_first:
         first = "those of round 0, which the base model wrote"
         yield _sentence(f"self-edits of round {last.round}", first, last.over_first, grader)

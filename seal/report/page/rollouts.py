@@ -24,7 +24,6 @@ def rewards(report: Report) -> Html | None:
     head: list[Child] = [
         "round",
         "written by",
-        "passages",
         "candidates",
         "before",
         "mean reward",
@@ -39,7 +38,6 @@ def rewards(report: Report) -> Html | None:
             "base model"
             if rollout.policy_round == 0
             else f"policy of round {rollout.policy_round}",
-            str(rollout.passages),
             str(rollout.candidates),
             score(rollout.baseline.mean, "score", grader),
             score(rollout.reward.mean, "score", grader),
@@ -53,17 +51,18 @@ def rewards(report: Report) -> Html | None:
     return join(
         paragraph(
             "In a rollout the policy writes several edits (candidates) for each training passage; "
-            "the reward of a candidate is what the "
-            "model scores after training on it. The next policy learns the best candidate of a "
-            "passage, if it beats what the model scored "
-            "before and if the candidates of the passage differ at all."
+            "the reward of a candidate is what the model scores after training on it, the gain is "
+            "the reward minus what the model scored before. The next policy learns the best "
+            "candidate of a passage, if it gains and if the candidates of the passage differ at "
+            "all. Rewards of kept edits are the luckiest of several: what a policy is worth, only "
+            "the validation says."
         ),
         figure(
             figures.rewards_figure(report.rollouts, grader=METRIC_NAMES[grader]),
             "Solid: kept for the next policy. Hatched: dropped. Dashed line: mean score before "
             "training (top), no gain (bottom).",
         ),
-        table("Candidates by round", head, rows, words={0: "", 1: "short", 9: "w"}),
+        table("Candidates by round", head, rows, words={0: "", 1: "short", 8: "w"}),
         _reliability(report),
     )
 
