@@ -22,6 +22,7 @@ from seal.report.numbers.formats import (
     plain,
     plural,
     score,
+    storage,
     with_interval,
 )
 from seal.report.numbers.model import Metric, Report, ScoreRow
@@ -50,6 +51,9 @@ def print_tables(report: Report, *, html: str, json: str) -> None:
     for table in tables:
         if table is not None:
             console.print(table)
+    if stored := report.stored_bytes:
+        sizes = (f"round {each} {storage(sum(kinds.values()))}" for each, kinds in stored.items())
+        console.print(Text(f"Stored: {', '.join(sizes)}."))
     for note in report.notes:
         console.print(Text("note: ", style="bold").append(note, style="default"))
     console.print(Text(f"Intervals: {report.interval}.", style="dim"))

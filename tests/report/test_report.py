@@ -465,6 +465,23 @@ def test_cost_is_that_of_the_summaries(full: Report, full_store: ArtifactStore) 
     assert report.seconds == pytest.approx(sum(summary.seconds for summary in summaries))
 
 
+def test_bytes_are_summed_by_round_over_stages_and_shards(store: ArtifactStore) -> None:
+    report = report_of(store, shards=2)
+    sizes = {
+        number: sum(
+            len(store.read_bytes(path))
+            for path in store.list("demo/stages")
+            if path.endswith("/records.jsonl") and f"/r{number}-" in path
+        )
+        for number in (0, 1, 2)
+    }
+    assert report.stored_bytes == {
+        0: {"records": sizes[0]},
+        1: {"adapters": 3_000_000, "records": sizes[1]},
+        2: {"adapters": 3_000_000, "records": sizes[2]},
+    }
+
+
 def test_details_are_cut_and_say_how_many_there_are(full_store: ArtifactStore) -> None:
     report = build_report(full_store, "demo", max_passages=3)
     assert report.validation_details is not None

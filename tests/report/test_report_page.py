@@ -30,6 +30,7 @@ from seal.report.numbers.formats import (
     plural,
     points,
     score,
+    storage,
     with_interval,
 )
 from seal.report.numbers.model import Estimate
@@ -212,6 +213,13 @@ def test_every_comparison_is_in_the_page_with_its_interval_and_verdict(
     assert all(finding in page.text for finding in report.findings)
 
 
+def test_bytes_per_round_are_shown(full: tuple[Report, Page, str]) -> None:
+    report, page, _ = full
+    assert "2.9\xa0MiB" in page.cells
+    for sizes in report.stored_bytes.values():
+        assert storage(sum(sizes.values())) in page.cells
+
+
 def test_what_to_do_next_follows_from_what_came_out(tmp_path: Path) -> None:
     recipes: tuple[tuple[dict[str, object], str], ...] = (
         ({"gain": 0.6, "learnt": -1.0}, "Do not use the policy of round 2."),
@@ -385,6 +393,12 @@ def test_numbers_read_well_and_missing_ones_are_dashes() -> None:
         "1 min 05 s",
         "1 h 00 min",
         "2 h 05 min",
+    ]
+    assert [storage(each).replace("\u00a0", " ") for each in (0, 1023, 1536, 5 * 2**30)] == [
+        "0 B",
+        "1023 B",
+        "1.5 KiB",
+        "5.0 GiB",
     ]
     assert (plural(1, "passage"), plural(2, "passage"), count(12345)) == (
         "1 passage",

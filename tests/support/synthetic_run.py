@@ -208,6 +208,7 @@ class Maker:
                         "train": 1.1 * len(loops),
                         "evaluate": 0.3 * len(loops),
                     },
+                    "stored_bytes": {"records": len(lines)},
                     "result_sha256": hashlib.sha256(lines).hexdigest(),
                 }
             )
@@ -230,6 +231,7 @@ class Maker:
             outcomes={"ok": 1} if policy else {},
             tokens={"improve": 5000} if policy else {},
             engine_seconds={"improve": 20.0} if policy else {},
+            stored_bytes={"adapters": 3_000_000} if policy else {},
             policy=policy,
             kept=len(selection.kept),
             result_sha256=selection.sha256,

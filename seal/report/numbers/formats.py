@@ -94,6 +94,15 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600}{NBSP}h{NBSP}{whole % 3600 // 60:02d}{NBSP}min"
 
 
+def storage(size: int) -> str:
+    """Bytes: 512 B, 34.2 KiB, 1.5 MiB."""
+    amount, units = float(size), iter(("B", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while amount >= 1024 and unit != "TiB":
+        amount, unit = amount / 1024, next(units)
+    return f"{amount:.0f}{NBSP}B" if unit == "B" else f"{amount:.1f}{NBSP}{unit}"
+
+
 def count(value: float) -> str:
     """1234567 -> 1,234,567."""
     return f"{value:,.0f}"

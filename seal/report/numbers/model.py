@@ -218,6 +218,8 @@ class StageReport(Record):
     outcomes: dict[str, int]
     tokens: dict[str, int]
     engine_seconds: dict[str, float]
+    stored_bytes: dict[str, int]
+    """Bytes that it left in the artifact store, by kind: adapters, records."""
 
 
 class Machine(Record):
@@ -283,6 +285,16 @@ class Report(Record):
     def last_edit_row(self) -> ScoreRow | None:
         """Self-edits of the latest round that was validated."""
         return last_edits(self.rows)
+
+    @property
+    def stored_bytes(self) -> dict[int, dict[str, int]]:
+        """Bytes that each round left in the artifact store, by kind; rounds that say so."""
+        rounds: dict[int, dict[str, int]] = {}
+        for stage in self.stages:
+            for kind, size in stage.stored_bytes.items():
+                sizes = rounds.setdefault(stage.round, {})
+                sizes[kind] = sizes.get(kind, 0) + size
+        return rounds
 
     @property
     def seconds(self) -> float:

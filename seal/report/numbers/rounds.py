@@ -142,6 +142,7 @@ def stage_report(stage: Stage) -> StageReport:
         outcomes=_sums(summary.outcomes for summary in stage.summaries),
         tokens=_sums(summary.tokens for summary in stage.summaries),
         engine_seconds=_float_sums(summary.engine_seconds for summary in stage.summaries),
+        stored_bytes=_sums(summary.stored_bytes for summary in stage.summaries),
     )
 
 

@@ -1,4 +1,4 @@
-"""The last parts of the page: what the run cost, and the settings that it can be repeated with."""
+"""The last parts of the page: what the run cost and keeps, and the settings to repeat it with."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
-from seal.report.numbers.formats import count, duration
+from seal.report.numbers.formats import count, duration, storage
 from seal.report.numbers.model import Report
 from seal.report.page.markup import Child, Html, join, paragraph, table, tag
 
 
 def cost(report: Report) -> Html | None:
-    """Time and tokens."""
+    """Time, tokens and what is kept in the artifact store."""
     if not report.stages:
         return None
     head: list[Child] = [
@@ -52,6 +52,32 @@ def cost(report: Report) -> Html | None:
             "them. Engine time is the share of the model's working time."
         ),
         table("Cost by stage", head, rows),
+        _stored(report),
+    )
+
+
+def _stored(report: Report) -> Html | None:
+    """Bytes by round and kind; None where the run's records do not say."""
+    rounds = report.stored_bytes
+    kinds = sorted({kind for sizes in rounds.values() for kind in sizes})
+    if not kinds:
+        return None
+    rows: list[list[Child]] = [
+        [
+            f"round {number}",
+            *(storage(sizes.get(kind, 0)) for kind in kinds),
+            storage(sum(sizes.values())),
+        ]
+        for number, sizes in sorted(rounds.items())
+    ]
+    return join(
+        tag("h3", "What is kept"),
+        paragraph(
+            "Bytes that each round left in the artifact store. Records are the edits, answers and "
+            "grades that this page is made from; adapters are the policy of the round and, if the "
+            "run keeps them, those of its inner loops."
+        ),
+        table("Bytes by round", ["", *kinds, "all"], rows),
     )
 
 

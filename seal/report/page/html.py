@@ -39,7 +39,7 @@ def render_html(report: Report) -> str:
         ("rewards", "Rewards of the candidates", rollouts.rewards),
         ("edits", "How the edits look", rollouts.edits),
         ("forgetting", "What is forgotten", results.forgetting),
-        ("cost", "Time and tokens", appendix.cost),
+        ("cost", "Time, tokens and storage", appendix.cost),
         ("kept", "Edits kept and dropped", kept_and_dropped),
         ("answers", "Answers before and after", answers),
         ("settings", "Settings", appendix.settings),
