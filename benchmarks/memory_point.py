@@ -70,7 +70,7 @@ def estimate_bytes(model: FrozenModel, *, slots: int, row_tokens: int) -> int:
     )
     return (
         estimate(model.size, load).slots
-        + estimate_pass(model.size, shape, adapter, None, recompute=False).total
+        + estimate_pass(model.size, shape, adapter, None, gradient_checkpointing=False).total
     )
 
 

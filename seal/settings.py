@@ -229,8 +229,8 @@ class EngineSettings(FileSettings):
     device: str = "cpu"
     """torch device."""
     threads: int = Field(default=0, ge=0, le=4096)
-    """CPU threads that the engine computes with; 0 takes torch's default, the cores or
-    OMP_NUM_THREADS."""
+    """CPU threads that the engine computes with; 0 takes OMP_NUM_THREADS, or the cores, but no
+    more than the container's CPU limit buys."""
     max_rank: int = Field(default=128, ge=1, le=1024)
     """Largest LoRA rank that is accepted."""
     max_row_tokens: int = Field(default=2048, ge=1, le=1_048_576)
@@ -239,16 +239,16 @@ class EngineSettings(FileSettings):
     """Tokens of one forward and backward pass, within half a row; a larger step is cut into
     several."""
     evaluation_rows: int = Field(default=192, ge=1, le=65_536)
-    """Rows decoded at once in an evaluation."""
+    """Rows decoded at once in an evaluation, at most: rows that memory has no room for wait."""
     generation_rows: int = Field(default=64, ge=1, le=65_536)
-    """Rows sampled at once."""
+    """Rows sampled at once, at most: rows that memory has no room for wait."""
     max_queue: int = Field(default=1024, ge=1, le=10_000_000)
     """Requests of each kind that may wait; more are refused with RESOURCE_EXHAUSTED."""
     stall_seconds: float = Field(default=600.0, gt=0)
     """The engine counts as broken once work waits and no step has ended for so long."""
     memory_bytes: int = Field(default=0, ge=0, le=2**50)
-    """Bytes that the engine may take, base model included; 0 takes what the device has free. A
-    setting that needs more is refused."""
+    """Bytes that the engine may take, base model included; 0 takes what the device has free. Slots
+    that need more are refused."""
     gradient_checkpointing: Annotated[
         Literal["auto", "on", "off"], BeforeValidator(_yaml_switch)
     ] = "auto"

@@ -195,11 +195,11 @@ class MemoryBudget:
             row_tokens=settings.max_row_tokens,
             pass_tokens=settings.max_pass_tokens,
             decoded_rows=self._decoded_rows,
-            recompute=settings.gradient_checkpointing == "on",
+            gradient_checkpointing=settings.gradient_checkpointing == "on",
         )
         needed = estimate(self._size, load)
         if settings.gradient_checkpointing == "auto" and needed.total > self.limit_bytes:
-            return estimate(self._size, replace(load, recompute=True))
+            return estimate(self._size, replace(load, gradient_checkpointing=True))
         return needed
 
 

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 
-class Recomputation:
+class GradientCheckpointing:
     """The switch of one model's layers.
 
     `restore()` is called in the forward pass and says how to bring its state back later.

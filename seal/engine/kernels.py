@@ -52,14 +52,9 @@ class SlotProducts(Protocol):
         """Add `multiply(x, weights)` to y in place."""
 
     def reduce(
-        self,
-        left_T_m: torch.Tensor,
-        right_T_n: torch.Tensor,
-        out_G_m_n: torch.Tensor,
-        *,
-        accumulate: bool,
+        self, left_T_m: torch.Tensor, right_T_n: torch.Tensor, out_G_m_n: torch.Tensor
     ) -> None:
-        """Write, or add, the sum over each slot's tokens of left^T right into the float32 `out`."""
+        """Write the sum over each slot's tokens of left^T right into the float32 `out`."""
 
 
 @dataclass(frozen=True)
@@ -86,19 +81,12 @@ class PaddedProducts:
             _blocks(y_T_n, chunk).baddbmm_(_blocks(x_T_k, chunk), _factors(weights_G_k_n, chunk))
 
     def reduce(
-        self,
-        left_T_m: torch.Tensor,
-        right_T_n: torch.Tensor,
-        out_G_m_n: torch.Tensor,
-        *,
-        accumulate: bool,
+        self, left_T_m: torch.Tensor, right_T_n: torch.Tensor, out_G_m_n: torch.Tensor
     ) -> None:
-        """Write, or add, the sum over each slot's tokens of left^T right into the float32 `out`."""
-        write = torch.Tensor.add_ if accumulate else torch.Tensor.copy_
+        """Write the sum over each slot's tokens of left^T right into the float32 `out`."""
         for chunk in self.chunks:
-            write(
-                _factors(out_G_m_n, chunk),
-                torch.bmm(_blocks(left_T_m, chunk).transpose(1, 2), _blocks(right_T_n, chunk)),
+            _factors(out_G_m_n, chunk).copy_(
+                torch.bmm(_blocks(left_T_m, chunk).transpose(1, 2), _blocks(right_T_n, chunk))
             )
 
 
@@ -118,18 +106,11 @@ class PackedProducts:
         y_T_n.add_(self.multiply(x_T_k, weights_G_k_n))
 
     def reduce(
-        self,
-        left_T_m: torch.Tensor,
-        right_T_n: torch.Tensor,
-        out_G_m_n: torch.Tensor,
-        *,
-        accumulate: bool,
+        self, left_T_m: torch.Tensor, right_T_n: torch.Tensor, out_G_m_n: torch.Tensor
     ) -> None:
-        """Write, or add, the sum over each slot's tokens of left^T right into the float32 `out`."""
-        write = torch.Tensor.add_ if accumulate else torch.Tensor.copy_
-        write(
-            out_G_m_n,
-            F.grouped_mm(left_T_m.contiguous().t(), right_T_n.contiguous(), offs=self.stops_G),
+        """Write the sum over each slot's tokens of left^T right into the float32 `out`."""
+        out_G_m_n.copy_(
+            F.grouped_mm(left_T_m.contiguous().t(), right_T_n.contiguous(), offs=self.stops_G)
         )
 
 

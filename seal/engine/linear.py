@@ -44,8 +44,6 @@ class Route:
     """Layer name -> the slots' factors; empty when no slot is in use."""
     policy: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     """Layer name -> ((r, in), (out, r) with its scale folded in); empty for the base model."""
-    accumulate: bool = False
-    """Add to the gradient buffers; else what is in them is overwritten."""
 
 
 class FrozenRoute(Protocol):
@@ -132,6 +130,6 @@ class _SlotLinearFunction(torch.autograd.Function):
             dxa = route.products.multiply(dy2, factors.b)
             route.products.add(dx2, dxa, factors.a)
             if factors.grad_a is not None and factors.grad_b is not None:
-                route.products.reduce(dxa, x2, factors.grad_a, accumulate=route.accumulate)
-                route.products.reduce(dy2, xa, factors.grad_b, accumulate=route.accumulate)
+                route.products.reduce(dxa, x2, factors.grad_a)
+                route.products.reduce(dy2, xa, factors.grad_b)
         return dx2.view_as(x), None, None, None, None, None

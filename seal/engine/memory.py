@@ -105,7 +105,7 @@ class Workload:
     """Tokens of a pass, within half a row."""
     decoded_rows: int
     decoded_tokens: int = DECODED_ROW_TOKENS
-    recompute: bool = False
+    gradient_checkpointing: bool = False
     """Gradient checkpointing."""
 
     @property
@@ -170,7 +170,7 @@ class MemoryEstimate:
     """Keys and values of the decoded rows."""
     decode: int
     """Adapters, prefill and logits of the decoded rows."""
-    recompute: bool
+    gradient_checkpointing: bool
     """With gradient checkpointing."""
 
     @property
@@ -191,7 +191,8 @@ class MemoryEstimate:
             ("policy adapter", self.policy),
             ("slots: masters, moments, gradients, copies", self.slots),
             (
-                f"one training pass, checkpointing {'on' if self.recompute else 'off'}",
+                "one training pass, checkpointing "
+                + ("on" if self.gradient_checkpointing else "off"),
                 training.total,
             ),
             ("  sums of the slots' gradients", training.sums),
@@ -217,7 +218,13 @@ def estimate(size: ModelSize, load: Workload) -> MemoryEstimate:
         else size.item_bytes * size.parameters(load.policy.rank, load.policy.targets)
     )
     training = (
-        estimate_pass(size, load.largest_pass, load.adapter, load.policy, recompute=load.recompute)
+        estimate_pass(
+            size,
+            load.largest_pass,
+            load.adapter,
+            load.policy,
+            gradient_checkpointing=load.gradient_checkpointing,
+        )
         if load.slots
         else PassEstimate(
             sums=0, activations=0, attention=0, work=0, logits=0, item_bytes=size.item_bytes
@@ -236,7 +243,7 @@ def estimate(size: ModelSize, load: Workload) -> MemoryEstimate:
         decode=stacked
         + prefill_bytes(size, tokens=prefilled, keys=load.decoded_tokens)
         + load.decoded_rows * size.vocabulary * (size.item_bytes + 2 * FLOAT32_BYTES),
-        recompute=load.recompute,
+        gradient_checkpointing=load.gradient_checkpointing,
     )
 
 
@@ -246,13 +253,15 @@ def estimate_pass(
     adapter: AdapterSize,
     policy: AdapterSize | None,
     *,
-    recompute: bool,
+    gradient_checkpointing: bool,
 ) -> PassEstimate:
     """Bytes of one training pass of slots of one shape, by part."""
     layer = shape.tokens * _saved_bytes(size, adapter, policy)
     probabilities = SAVED_PROBABILITIES * size.heads * shape.scores * size.item_bytes
-    kept = 1 if recompute else size.layers  # layers whose activations exist at one time
-    inputs = size.layers * size.hidden if recompute else 0
+    kept = (
+        1 if gradient_checkpointing else size.layers
+    )  # layers whose activations exist at one time
+    inputs = size.layers * size.hidden if gradient_checkpointing else 0
     logits = min(CHUNK_TARGETS, shape.targets) * size.vocabulary
     work = max(
         WORKING_MLP_VALUES * size.intermediate * shape.tokens,

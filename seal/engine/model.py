@@ -31,7 +31,7 @@ from seal.engine.architecture import (
 from seal.engine.attention import ATTENTION_NAME, AttentionHolder, VarlenRows, register_attention
 from seal.engine.bank import LayerSize
 from seal.engine.cache import CachedPass
-from seal.engine.gradient_checkpointing import Recomputation
+from seal.engine.gradient_checkpointing import GradientCheckpointing
 from seal.engine.kernels import choose_kernels
 from seal.engine.linear import FrozenRoute, Route, RouteHolder, SlotLinear
 from seal.engine.norm import frozen_norm
@@ -78,7 +78,7 @@ class FrozenModel:
         reference = _reference_logits(model)
         self.layers = self._install()
         self.size = size_of(model)
-        self._recomputation = Recomputation(model, self._remember)
+        self._checkpointing = GradientCheckpointing(model, self._remember)
         sizes = [(size.in_features, size.out_features) for size in self.layers.values()]
         self.kernels = choose_kernels(self.device, self.dtype, head_dim=self.head_dim, layers=sizes)
         self._self_check(*reference)
@@ -165,13 +165,13 @@ class FrozenModel:
         *,
         route: Route | FrozenRoute | None,
         plan: PackedRows | VarlenRows | CachedPass,
-        recompute: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> torch.Tensor:
         """Final hidden states (T, d) of one packed sequence of embeddings (1, T, d).
 
-        `recompute`: hold the layers' inputs alone for the backward pass (gradient checkpointing).
+        `gradient_checkpointing`: hold the layers' inputs alone for the backward pass.
         """
-        with self._recomputation.switched(recompute), self._running(route, plan):
+        with self._checkpointing.switched(gradient_checkpointing), self._running(route, plan):
             output = self.model.base_model(  # type: ignore[operator]
                 inputs_embeds=embeddings, position_ids=positions_T[None], use_cache=False
             )

@@ -310,7 +310,7 @@ class TrainingBatch:
                 batch.positions_T,
                 route=route,
                 plan=batch.layout.attention,
-                recompute=self._must_recompute(part, batch),
+                gradient_checkpointing=self._must_checkpoint(part, batch),
             )
             picked_K_d = hidden_T_d[batch.predictors_K]
         with torch.no_grad(), record_function(LOSS_SPAN):
@@ -323,7 +323,7 @@ class TrainingBatch:
         sums = torch.zeros(count, device=model.device).index_add_(0, batch.slot_places_K, losses_K)
         return dict(zip(part.slots, sums.tolist(), strict=True))
 
-    def _must_recompute(self, part: _Pass, batch: _PackedBatch) -> bool:
+    def _must_checkpoint(self, part: _Pass, batch: _PackedBatch) -> bool:
         """True if the activations of a pass are more than the batch may take."""
         if self.activation_bytes is None:
             return False
@@ -346,7 +346,9 @@ class TrainingBatch:
         )
         adapter = AdapterSize(rank=self.rank, targets=self.targets)
         return (
-            estimate_pass(self.model.size, shape, adapter, policy, recompute=False).total
+            estimate_pass(
+                self.model.size, shape, adapter, policy, gradient_checkpointing=False
+            ).total
             > self.activation_bytes
         )
 

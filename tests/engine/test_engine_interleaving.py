@@ -123,9 +123,9 @@ class Batch(RuleBasedStateMachine):
     @initialize(
         slots=st.integers(1, 3),
         max_pass_tokens=st.sampled_from([1, 60, 2048]),
-        recompute=st.booleans(),
+        gradient_checkpointing=st.booleans(),
     )
-    def start(self, slots: int, max_pass_tokens: int, recompute: bool) -> None:
+    def start(self, slots: int, max_pass_tokens: int, gradient_checkpointing: bool) -> None:
         self.batch = TrainingBatch(
             model(),
             slots=slots,
@@ -133,7 +133,7 @@ class Batch(RuleBasedStateMachine):
             targets=ALL_PROJECTIONS,
             policy=None,
             max_pass_tokens=max_pass_tokens,
-            activation_bytes=0 if recompute else None,
+            activation_bytes=0 if gradient_checkpointing else None,
         )
         self.admitted: list[TrainingJob] = []
         self.poisoned: dict[int, str] = {}

@@ -154,10 +154,8 @@ def test_packed_and_padded_products_agree_slot_by_slot(dtype):
             x[place] = slot_tokens
         y = layout.products.multiply(x, weights)
         layout.products.add(y, x, weights)
-        sums = torch.ones(3, 16, 8)
-        layout.products.reduce(x, y, sums, accumulate=True)
         written = torch.full((3, 16, 8), float("nan"))
-        layout.products.reduce(x, y, written, accumulate=False)
+        layout.products.reduce(x, y, written)
         for slot, (place, slot_tokens) in enumerate(zip(places, tokens, strict=True)):
             twice = slot_tokens.float() @ weights[slot].float() * 2
             near = (
@@ -169,7 +167,6 @@ def test_packed_and_padded_products_agree_slot_by_slot(dtype):
             gradient = slot_tokens.float().t() @ y[place].float()
             near = {"rtol": 2e-2, "atol": 5e-1} if dtype == torch.bfloat16 else near
             torch.testing.assert_close(written[slot], gradient, **near)
-            torch.testing.assert_close(sums[slot], gradient + 1, **near)
 
 
 def test_packed_kernels_are_chosen_for_aligned_bfloat16_on_cuda_only(monkeypatch):

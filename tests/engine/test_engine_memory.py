@@ -86,20 +86,22 @@ def spy_on_estimates(monkeypatch) -> list[tuple]:
     """The arguments of every estimate of a pass."""
     seen: list[tuple] = []
 
-    def recorded(size, shape, adapter, policy, *, recompute):
+    def recorded(size, shape, adapter, policy, *, gradient_checkpointing):
         seen.append((size, shape, adapter, policy))
-        return estimate_pass(size, shape, adapter, policy, recompute=recompute)
+        return estimate_pass(
+            size, shape, adapter, policy, gradient_checkpointing=gradient_checkpointing
+        )
 
     monkeypatch.setattr(training_module, "estimate_pass", recorded)
     return seen
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
 @pytest.mark.parametrize("targets", [ALL_PROJECTIONS, TWO])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3"])
 def test_the_estimate_of_a_pass_covers_every_live_tensor_and_little_more(
-    architecture, dtype, targets, recompute, monkeypatch
+    architecture, dtype, targets, gradient_checkpointing, monkeypatch
 ):
     """Measured in allocated bytes: never below, at most 15 % above, with checkpointing 35 %.
 
@@ -110,15 +112,19 @@ def test_the_estimate_of_a_pass_covers_every_live_tensor_and_little_more(
     job = make_job(model, request(examples=ROWS, batch_size=4, lora=lora), max_row_tokens=512)
     passes = spy_on_estimates(monkeypatch)
     with LiveBytes(model.model.parameters()) as live:
-        batch = new_batch(model, targets=targets, activation_bytes=0 if recompute else 1 << 60)
+        batch = new_batch(
+            model, targets=targets, activation_bytes=0 if gradient_checkpointing else 1 << 60
+        )
         resident = live.current
         batch.admit(job)
         batch.step()
         measured = live.peak - resident
     size, shape, adapter, policy = passes[0]
-    estimated = estimate_pass(size, shape, adapter, policy, recompute=recompute)
+    estimated = estimate_pass(
+        size, shape, adapter, policy, gradient_checkpointing=gradient_checkpointing
+    )
     estimated = estimated.tensors - estimated.sums  # a step of one pass needs no sums
-    assert measured <= estimated <= (1.35 if recompute else 1.15) * measured
+    assert measured <= estimated <= (1.35 if gradient_checkpointing else 1.15) * measured
 
 
 def test_sums_over_passes_are_formed_for_every_slot_of_the_batch(monkeypatch):
@@ -136,7 +142,7 @@ def test_sums_over_passes_are_formed_for_every_slot_of_the_batch(monkeypatch):
         batch.step()
         measured = live.peak - resident
     assert len(passes) > 8
-    estimates = [estimate_pass(*one, recompute=False) for one in passes]
+    estimates = [estimate_pass(*one, gradient_checkpointing=False) for one in passes]
     assert measured <= max(one.tensors for one in estimates) <= 1.2 * measured
     assert all(one.sums == 32 * batch.shape.parameters * 4 for one in estimates)
 
@@ -225,7 +231,7 @@ def test_the_table_names_every_part_and_the_parts_add_up():
         needed.training.total, needed.cache + needed.decode
     )
     assert "checkpointing off" in text
-    assert "checkpointing on" in str(replace(needed, recompute=True))
+    assert "checkpointing on" in str(replace(needed, gradient_checkpointing=True))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -302,7 +308,7 @@ def test_a_setting_that_does_not_fit_is_refused_with_the_largest_number_of_slots
 def test_checkpointing_goes_on_where_only_that_fits_and_is_the_named_remedy_where_it_is_off():
     plain = budget(1 << 40).at_start
     recomputed = budget(1 << 40, gradient_checkpointing="on").at_start
-    assert not plain.recompute
+    assert not plain.gradient_checkpointing
     assert recomputed.total < plain.total
     assert budget(plain.total).at_start == plain
     assert budget(plain.total - 1).at_start == recomputed
@@ -323,9 +329,9 @@ def test_passes_are_recomputed_only_when_they_must_be(monkeypatch):
     modes: list[bool] = []
     hidden = FrozenModel.hidden
 
-    def recorded(self, *arguments, recompute=False, **options):
-        modes.append(recompute)
-        return hidden(self, *arguments, recompute=recompute, **options)
+    def recorded(self, *arguments, gradient_checkpointing=False, **options):
+        modes.append(gradient_checkpointing)
+        return hidden(self, *arguments, gradient_checkpointing=gradient_checkpointing, **options)
 
     monkeypatch.setattr(FrozenModel, "hidden", recorded)
     passes = spy_on_estimates(monkeypatch)
@@ -333,7 +339,7 @@ def test_passes_are_recomputed_only_when_they_must_be(monkeypatch):
         batch = new_batch(model, activation_bytes=activation_bytes)
         batch.admit(make_job(model, request(examples=ROWS[:1]), max_row_tokens=512))
         batch.step()
-    exact = estimate_pass(*passes[0], recompute=False).total
+    exact = estimate_pass(*passes[0], gradient_checkpointing=False).total
     for activation_bytes in (exact, exact - 1):
         batch = new_batch(model, activation_bytes=activation_bytes)
         batch.admit(make_job(model, request(examples=ROWS[:1]), max_row_tokens=512))

@@ -70,7 +70,7 @@ def main() -> None:
     load = Workload(
         slots=SLOTS, adapter=adapter, row_tokens=row_tokens, pass_tokens=tokens, decoded_rows=0
     )
-    needed = estimate_pass(model.size, shape, adapter, None, recompute=False)
+    needed = estimate_pass(model.size, shape, adapter, None, gradient_checkpointing=False)
     slots = estimate(model.size, load).slots
     print(
         json.dumps(
