@@ -223,3 +223,34 @@ def test_the_gradient_through_a_gemma_norm_in_bfloat16_is_that_of_the_module() -
         norm(leaf).square().sum().backward()
         grads.append(leaf.grad.float())
     assert torch.allclose(grads[0], grads[1], atol=0.02 * float(grads[0].abs().max()))
+
+
+# GGUF files
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_gguf_of_each_architecture_becomes_the_model_that_it_was_made_of(
+    tmp_path: Path, architecture: str
+) -> None:
+    pytest.importorskip("gguf")
+    from tiny_gguf import gguf_transformer, write_tiny_gguf
+
+    from seal.engine.convert import convert_gguf
+
+    write_tiny_gguf(tmp_path / "tiny.gguf", architecture)
+    convert_gguf(tmp_path / "tiny.gguf", tmp_path / "model")
+    model = load(tmp_path / "model")
+    wanted = gguf_transformer(architecture)
+    for parameter in wanted.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    tokens = torch.tensor([model.text.prompt("the <|im_end|> cat")])
+    with torch.no_grad():
+        expected = wanted(input_ids=tokens).logits[0]
+    plan = model.kernels.lay_out([[tokens.shape[1]]], model.device).attention
+    with torch.no_grad():
+        hidden = model.hidden(
+            model.embed(tokens[0]), torch.arange(tokens.shape[1]), route=None, plan=plan
+        )
+    assert torch.allclose(hidden @ model.head_V_d.t(), expected, atol=1e-4)
+    assert (model.text.end_tokens, 2 in tokens[0]) == ({2}, False)
+    assert model.text.decode(model.text.completion(" cat <|im_end|>")).strip() == "cat <|im_end|>"
