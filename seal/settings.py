@@ -264,7 +264,7 @@ class RunSpec(FileSettings):
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Every sample, shuffle and initial weight derives from it."""
     model: str = "smollm2-135m"
-    """Base model: an embedded name, a path, `file://` or `hf://org/model[@revision]`."""
+    """Base model: an embedded name, a path, `file://`, or `org/model[@revision]` of the hub."""
     domain: Literal["knowledge"] = "knowledge"
     """What is learnt."""
     rounds: int = Field(default=2, ge=0, le=1000)

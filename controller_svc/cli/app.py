@@ -189,7 +189,7 @@ def run(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Base model: smollm2-135m, a directory, or hf://org/model@revision.",
+            help="Base model: smollm2-135m, a directory, or org/model@revision of the hub.",
         ),
     ] = None,
     name: Annotated[
@@ -333,7 +333,7 @@ def pull(
         str,
         typer.Argument(
             metavar="NAME",
-            help="Embedded model (see `seal models list`), or hf://org/model@revision.",
+            help="Embedded model (see `seal models list`), or org/model@revision of the hub.",
         ),
     ],
     force: Annotated[
