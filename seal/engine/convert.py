@@ -24,7 +24,7 @@ def convert_gguf(gguf: Path, out_dir: Path) -> None:
     offset, computed in float32 and rounded once. Takes about 2 GB of memory for 135M parameters.
     Raises what transformers raises for a file that is no such model.
     """
-    with _no_progress_bars():
+    with no_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(
             gguf.parent, gguf_file=gguf.name, trust_remote_code=False
         )
@@ -49,8 +49,8 @@ def _dequantised() -> dict[str, object]:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Keep transformers off the terminal: the caller shows progress.
+def no_progress_bars() -> Iterator[None]:
+    """Keep transformers off the terminal and out of the logs: the caller shows progress.
 
     Its GGUF loader needs telling apart, it does not ask the setting.
     """

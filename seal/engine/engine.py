@@ -23,6 +23,7 @@ from seal.engine.allocator import keep_freed_memory
 from seal.engine.available import usable_bytes
 from seal.engine.budget import MIB, MemoryBudget
 from seal.engine.checkpointing import Checkpoints, job_checkpoints
+from seal.engine.convert import no_progress_bars
 from seal.engine.door import check_adapter, check_evaluation, check_generation
 from seal.engine.evaluation import Evaluation
 from seal.engine.evaluations import Evaluations
@@ -171,9 +172,10 @@ class Engine:
         MemoryBudget(
             FrozenModel.size_on_disk(directory, name=name, dtype=dtype), settings, memory_bytes
         )
-        model = FrozenModel.load(
-            directory, name=name, dtype=dtype, device=settings.device, base=base
-        )
+        with no_progress_bars():
+            model = FrozenModel.load(
+                directory, name=name, dtype=dtype, device=settings.device, base=base
+            )
         return cls(model, settings, memory_bytes=memory_bytes)
 
     @property

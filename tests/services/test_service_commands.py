@@ -6,6 +6,7 @@ Help, wrong options, and a process that serves and ends as it should.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import runpy
 import signal
@@ -186,6 +187,8 @@ async def test_a_trainer_process_serves_and_sigterm_lets_the_running_training_en
     assert result.outcome == common_pb2.OUTCOME_OK
     assert (tmp_path / "artifacts" / "run" / "adapters" / result.adapter.sha256).is_dir()
     assert b'"event": "server stopped"' in output
+    for line in output.decode().splitlines():
+        assert "event" in json.loads(line), line  # no bar of a library between the lines
 
 
 async def test_a_process_whose_engine_thread_dies_says_not_serving_and_ends_with_43(
