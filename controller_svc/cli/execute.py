@@ -34,6 +34,7 @@ from controller_svc.cli.progress import Screen, open_screen
 from controller_svc.cli.reporting import print_report, write_report
 from controller_svc.cli.runs import local_directory, refuse_live, require_run
 from controller_svc.cli.stages import StageTracker
+from controller_svc.cli.workload import read_data, workload
 from controller_svc.core import Phase, Reason, RunStatus
 from controller_svc.local.world import run_local
 from controller_svc.runs import check_run
@@ -134,7 +135,8 @@ def _work(
 ) -> RunStatus:
     """The run from the model to its end; the last status."""
     started, root = time.monotonic(), local_directory(store)
-    tracker = StageTracker(manifest.spec)
+    work = workload(manifest.spec, asyncio.run(read_data(store, manifest)))
+    tracker = StageTracker(manifest.spec, work)
     with (
         open_screen(tracker, bars=not options.as_json, json_lines=options.json_lines) as screen,
         run_log(root / manifest.name if root else None),

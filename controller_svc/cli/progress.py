@@ -110,9 +110,9 @@ class Lines:
                 for amount in self._tracker.amounts()
                 if amount.total
             )
-            self.say(
-                f"{self._tracker.title}: {amounts}{_left(self._tracker.eta_seconds, before=', ')}"
-            )
+            left = _left(self._tracker.stage_seconds(), before="; ", of="of this stage")
+            of_run = _left(self._tracker.run_seconds(), before="; ", of="of the run")
+            self.say(f"{self._tracker.title}: {amounts}{left}{of_run}")
 
     def on_download(self, what: str, done: int, total: int) -> None:
         """Say what is being done with the model, once."""
@@ -122,14 +122,14 @@ class Lines:
 
 
 class Bars:
-    """A bar for the run and one for each kind of work, each with the time left in this stage."""
+    """A bar for the run and one for the stage, with the time left, and one per kind of work."""
 
     def __init__(self, tracker: StageTracker | None = None) -> None:
         self._tracker = tracker
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=32),
+            BarColumn(bar_width=16),
             TextColumn("{task.fields[amount]}", justify="right"),
             TextColumn("{task.fields[left]}", style="dim"),
             console=self._console,
@@ -181,7 +181,7 @@ class Bars:
                     f"  {amount.label}",
                     amount.fraction,
                     amount.text,
-                    "" if amount.fraction >= 1 else _left(amount.eta_seconds),
+                    "",
                 )
 
     def on_download(self, what: str, done: int, total: int) -> None:
@@ -190,15 +190,14 @@ class Bars:
         self._draw("model", f"model: {what}", done / total if total else None, amount, "")
 
     def _draw_run(self) -> None:
-        if self._tracker is not None and self._tracker.title:
-            place = f"stage {self._tracker.stages_done + 1}/{self._tracker.stages_total}"
-            self._draw(
-                "run",
-                self._tracker.title,
-                self._tracker.run_fraction,
-                place,
-                _left(self._tracker.eta_seconds),
-            )
+        tracker = self._tracker
+        if tracker is None or not tracker.title:
+            return
+        run, stage = tracker.run_seconds(), tracker.stage_seconds()
+        place = f"stage {tracker.stages_done + 1}/{tracker.stages_total}"
+        self._draw("run", "run", tracker.run_fraction, place, _left(run))
+        share = tracker.stage_fraction
+        self._draw("stage", tracker.title, share, f"{share:.0%}", _left(stage))
 
     def _draw(
         self, name: str, description: str, fraction: float | None, amount: str, left: str
@@ -219,10 +218,9 @@ class Bars:
             self._progress.remove_task(self._bars.pop(name))
 
 
-def _left(eta_seconds: float | None, *, before: str = "") -> str:
+def _left(eta_seconds: float | None, *, before: str = "", of: str = "") -> str:
     """About 2 min left; nothing where it is unknown."""
-    return (
-        ""
-        if eta_seconds is None
-        else f"{before}about {duration(max(1.0, round(eta_seconds)))} left"
-    )
+    if eta_seconds is None:
+        return ""
+    about = f"{before}about {duration(max(1.0, round(eta_seconds)))} left"
+    return f"{about} {of}" if of else about

@@ -6,14 +6,19 @@ The stage, the work of its shards together, and what finished stages came to.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from controller_svc.cli.estimate import Place, RunEstimate
+from controller_svc.cli.workload import StageWork
 from controller_svc.core import Phase, RunStatus, Stage, stages
 from controller_svc.worker.progress import TaskProgress
 from seal.records import ScoreSum
 from seal.report.numbers.formats import METRIC_NAMES, duration, plural, score
 from seal.settings import RunSpec
+
+_COSTS = {"edits": 0.2, "trainings": 0.55, "answers": 0.25}
+"""Shares of a stage's time by kind of work, where its work is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +30,6 @@ class Amount:
     total: int
     share: float | None = None
     """Finer than done / total, where it is known."""
-    eta_seconds: float | None = None
 
     @property
     def fraction(self) -> float:
@@ -46,12 +50,24 @@ class StageTracker:
     Work that was found finished counts as done, but not for the time that is left.
     """
 
-    def __init__(self, spec: RunSpec, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._spec, self._clock = spec, clock
+    def __init__(
+        self,
+        spec: RunSpec,
+        work: Sequence[StageWork] = (),
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`work`: the expected work of all stages; without it every stage counts the same."""
+        self._spec = spec
         self._plan = stages(spec)
-        self._now: tuple[int, Stage] | None = None
+        self._work = {(one.round, one.stage): one for one in work}
+        costs = {
+            place: self._work[place].cost if place in self._work else 1.0 for place in self._plan
+        }
+        self._estimate = RunEstimate(costs, clock=clock)
+        self._now: Place | None = None
         self._shards: dict[int, TaskProgress] = {}
-        self._pace: dict[str, _Pace] = {}
+        self._found: dict[int, float] = {}
 
     @property
     def title(self) -> str:
@@ -70,27 +86,53 @@ class StageTracker:
 
     @property
     def run_fraction(self) -> float:
-        """Share of the stages that is done.
-
-        The current one counts by the mean of its kinds of work.
-        """
-        parts = [amount.fraction for amount in self.amounts() if amount.total]
-        return (self.stages_done + (sum(parts) / len(parts) if parts else 0.0)) / len(self._plan)
+        """Share of the run's expected work that is done."""
+        return self._estimate.share
 
     @property
-    def eta_seconds(self) -> float | None:
-        """Seconds to the end of the stage: of its slowest shard; None if unknown."""
-        known = [
-            progress.eta_seconds
-            for progress in self._shards.values()
-            if progress.eta_seconds is not None
-        ]
-        return max(known) if known and len(known) == len(self._shards) else None
+    def stage_fraction(self) -> float:
+        """Share of the stage's expected work that is done."""
+        return self._mean(self._share_of(shard) for shard in self._shards.values())
+
+    def stage_seconds(self) -> float | None:
+        """Seconds to the end of the stage, to be shown; None if unknown."""
+        return self._estimate.stage_seconds()
+
+    def run_seconds(self) -> float | None:
+        """Seconds to the end of the run, to be shown; None if unknown."""
+        return self._estimate.run_seconds()
 
     def got_on(self, progress: TaskProgress) -> None:
         """Take a snapshot of one shard."""
-        if (progress.round, progress.stage) == self._now:
-            self._shards[progress.shard] = progress
+        if (progress.round, progress.stage) != self._now:
+            return
+        share = self._share_of(progress)
+        # What the first snapshot of a shard shows, an earlier attempt had finished
+        self._found.setdefault(progress.shard, share)
+        self._shards[progress.shard] = progress
+        self._estimate.moved(self.stage_fraction, found=self._mean(self._found.values()))
+
+    @staticmethod
+    def _mean(shares: Iterable[float]) -> float:
+        all = list(shares)
+        return sum(all) / len(all) if all else 0.0
+
+    def _share_of(self, progress: TaskProgress) -> float:
+        """Share of a shard's expected work that is done: its kinds by what they cost."""
+        work = self._work.get((progress.round, progress.stage))
+        costs = work.costs if work is not None else _COSTS
+        parts = [
+            (costs["edits"], progress.edits_done, progress.edits_total),
+            (
+                costs["trainings"],
+                progress.training_fraction * progress.trainings_total,
+                progress.trainings_total,
+            ),
+            (costs["answers"], progress.evaluated_queries, progress.queries_total),
+        ]
+        known = [(cost, done / total) for cost, done, total in parts if total]
+        whole = sum(cost for cost, _ in known)
+        return sum(cost * share for cost, share in known) / whole if whole else 0.0
 
     def amounts(self) -> tuple[Amount, ...]:
         """Generation, training and evaluation of the stage, over all its shards."""
@@ -98,33 +140,22 @@ class StageTracker:
         trainings = sum(shard.trainings_total for shard in shards)
         trained = sum(shard.training_fraction * shard.trainings_total for shard in shards)
         return (
-            self._amount(
+            _amount(
                 "edits",
                 sum(shard.edits_done for shard in shards),
                 sum(shard.edits_total for shard in shards),
             ),
-            self._amount(
+            _amount(
                 "trainings",
                 sum(shard.trainings_done for shard in shards),
                 trainings,
                 trained / trainings if trainings else None,
             ),
-            self._amount(
+            _amount(
                 "answers",
                 sum(shard.evaluated_queries for shard in shards),
                 sum(shard.queries_total for shard in shards),
             ),
-        )
-
-    def _amount(self, label: str, done: int, total: int, share: float | None = None) -> Amount:
-        fraction = share if share is not None else done / total if total else 0.0
-        pace = self._pace.setdefault(label, _Pace(fraction, self._clock()))
-        return Amount(
-            label=label,
-            done=done,
-            total=total,
-            share=share,
-            eta_seconds=pace.eta_seconds(fraction, self._clock()),
         )
 
     def moved(self, status: RunStatus, *, say_start: bool = True) -> list[str]:
@@ -141,7 +172,8 @@ class StageTracker:
             if self._now and status.phase is not Phase.FAILED
             else []
         )
-        self._now, self._shards, self._pace = now, {}, {}
+        self._now, self._shards, self._found = now, {}, {}
+        self._estimate.enter(now)
         if now and say_start:
             lines.append(f"{self.title} ({self.stages_done + 1} of {len(self._plan)} stages) ...")
         return [line for line in lines if line]
@@ -188,22 +220,8 @@ class StageTracker:
         return f"; {METRIC_NAMES[grader]}: {shown}" if shown else ""
 
 
-class _Pace:
-    """Time that is left of one kind of work, from what was done since it began to move."""
-
-    def __init__(self, fraction: float, now: float) -> None:
-        self._start = (fraction, now)
-        self._still = True
-
-    def eta_seconds(self, fraction: float, now: float) -> float | None:
-        """None until it has moved a little."""
-        first, since = self._start
-        if self._still and fraction <= first:
-            self._start = (fraction, now)
-            return None
-        self._still = False
-        done, elapsed = fraction - first, now - since
-        return elapsed * (1 - fraction) / done if done > 0 and elapsed > 0 else None
+def _amount(label: str, done: int, total: int, share: float | None = None) -> Amount:
+    return Amount(label=label, done=done, total=total, share=share)
 
 
 def _title(stage: tuple[int, Stage], rounds: int) -> str:

@@ -1,0 +1,261 @@
+"""How much work a run is, stage by stage: for `seal run --plan` and for the time that is left.
+
+Counts of contexts, edits, trainings and answers are exact. Tokens and steps are not known before
+the edits are written; what is assumed of them is in the constants, and the time that follows is
+right to within a factor of two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from controller_svc.core import Stage, stages
+from controller_svc.worker.prepare import load_data
+from controller_svc.worker.store import in_thread, read_contexts, read_prepared
+from seal.artifacts import ArtifactStore
+from seal.domains import get_domain
+from seal.domains.base import Context
+from seal.resources import RestEMRun
+from seal.restem.racing import rung_sizes
+from seal.settings import OptimizerSettings, RunSpec
+
+CHARACTERS_PER_TOKEN = 4.0
+EDIT_FILL = 0.8
+"""Share of its bound that an edit fills ..."""
+TYPICAL_EDIT_TOKENS = 400
+"""... up to the length that the published system's edits have on average."""
+TOKENS_PER_EXAMPLE = 25
+"""Of an edit's text: a line, or a question with its answer."""
+PROMPT_TOKENS = {"few-shot": 120, "plain": 30, "chat": 50}
+"""By question format: of a question's prompt."""
+ANSWER_FILL = 0.6
+"""Share of its bound that an answer fills."""
+EDIT_PROMPT_TOKENS = 350
+"""Of a prompt for edits, without the passage."""
+TRAIN_FLOP_PER_WEIGHT, READ_FLOP_PER_WEIGHT = 5.0, 2.0
+"""Per token: forward, backward to the activations and the adapters' own part; and forward alone."""
+TRAIN_SHARE_OF_PEAK, READ_SHARE_OF_PEAK, WRITE_SHARE_OF_PEAK = 0.45, 0.45, 0.1
+"""Of the measured GEMM peak: training, reading prompts, and writing token by token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageWork:
+    """The work of one stage."""
+
+    round: int
+    stage: Stage
+    contexts: int = 0
+    edits: int = 0
+    trainings: int = 0
+    """Inner loops; of an M-step the one training of the policy."""
+    steps: int = 0
+    """Optimiser steps, about."""
+    answers: int = 0
+    train_tokens: int = 0
+    """Tokens trained on, about; every epoch counts."""
+    edit_tokens: int = 0
+    """Tokens of edits, about."""
+    edit_prompt_tokens: int = 0
+    answer_tokens: int = 0
+    """Tokens of answers, about."""
+    question_tokens: int = 0
+    """Tokens of questions' prompts, about."""
+
+    @property
+    def costs(self) -> Mapping[str, float]:
+        """What each kind of work costs, in tokens' reading: only ratios mean something."""
+        write = READ_SHARE_OF_PEAK / WRITE_SHARE_OF_PEAK
+        train = (
+            TRAIN_FLOP_PER_WEIGHT
+            / READ_FLOP_PER_WEIGHT
+            * (READ_SHARE_OF_PEAK / TRAIN_SHARE_OF_PEAK)
+        )
+        return {
+            "edits": self.edit_prompt_tokens + write * self.edit_tokens,
+            "trainings": train * self.train_tokens,
+            "answers": self.question_tokens + write * self.answer_tokens,
+        }
+
+    @property
+    def cost(self) -> float:
+        """All of them; at least a little, so that no stage takes no time."""
+        return max(sum(self.costs.values()), 1.0)
+
+    def seconds(self, *, weights: int, teraflops: float) -> float:
+        """Estimated seconds on a model of so many weights and a machine of that GEMM peak."""
+        return self.cost * READ_FLOP_PER_WEIGHT * weights / (READ_SHARE_OF_PEAK * teraflops * 1e12)
+
+
+async def read_data(store: ArtifactStore, manifest: RestEMRun) -> Mapping[str, Sequence[Context]]:
+    """The passages that a run is pinned to, or those that it would be pinned to.
+
+    Raises:
+        InvalidInput: a data file is refused.
+        NotFound: there is no such file.
+    """
+    if await read_prepared(store, manifest.name) is None:
+        return await in_thread(load_data, manifest.spec)
+    return {
+        name: await read_contexts(store, manifest.name, name)
+        for name in ("train", "validation", "retained")
+    }
+
+
+def workload(spec: RunSpec, data: Mapping[str, Sequence[Context]]) -> tuple[StageWork, ...]:
+    """The work of all stages of a run, in order; `data` is what `load_data` gives."""
+    return tuple(_stage_work(spec, data, round, stage) for round, stage in stages(spec))
+
+
+def _stage_work(
+    spec: RunSpec, data: Mapping[str, Sequence[Context]], round: int, stage: Stage
+) -> StageWork:
+    writes = get_domain(spec.domain).writes_edits(spec.edit.family)
+    if stage is Stage.ROLLOUT:
+        contexts = _round_contexts(spec, data["train"])
+        k = spec.edit.k if writes else 0
+        survivors = spec.inner.racing if writes else ()
+        loops = sum(rung_sizes(k, repeats=spec.inner.repeats, survivors=survivors)) if k else 0
+        return _loops_work(spec, contexts, round, stage, k=k, loops=loops)
+    if stage is Stage.VALIDATE:
+        k = spec.validation.edits_per_context if writes else 0
+        work = _loops_work(
+            spec, data["validation"], round, stage, k=k, loops=k * spec.inner.repeats
+        )
+        work = _with_bounds(spec, data["validation"], work) if round == 0 else work
+        return _with_retained(spec, data["retained"], work)
+    if stage is Stage.IMPROVE:
+        return _improve_work(spec, len(_round_contexts(spec, data["train"])), round)
+    return StageWork(round=round, stage=stage)
+
+
+def _round_contexts(spec: RunSpec, train: Sequence[Context]) -> Sequence[Context]:
+    taken = spec.data.train_contexts
+    return train[:taken] if taken else train
+
+
+def _loops_work(
+    spec: RunSpec,
+    contexts: Sequence[Context],
+    round: int,
+    stage: Stage,
+    *,
+    k: int,
+    loops: int,
+) -> StageWork:
+    """Edits, trainings on them, and answers before and after."""
+    number, edit = len(contexts), _edit_tokens(spec)
+    rows, row_tokens = _edit_rows(spec)
+    passage = _passage_tokens(contexts)
+    repeats = spec.inner.examples.passage_repeats
+    steps, tokens = _training(
+        spec.inner.optimizer,
+        rows=rows + repeats,
+        tokens=rows * row_tokens + repeats * passage,
+    )
+    answers = sum(len(context.queries) for context in contexts) * (1 + loops)
+    return StageWork(
+        round=round,
+        stage=stage,
+        contexts=number,
+        edits=number * k,
+        trainings=number * loops,
+        steps=number * loops * steps,
+        answers=answers,
+        train_tokens=number * loops * tokens,
+        edit_tokens=number * k * edit,
+        edit_prompt_tokens=number * k * (EDIT_PROMPT_TOKENS + passage),
+        answer_tokens=round_up(answers * ANSWER_FILL * spec.evaluation.max_tokens),
+        question_tokens=answers * PROMPT_TOKENS[spec.evaluation.question_format],
+    )
+
+
+def _with_bounds(spec: RunSpec, contexts: Sequence[Context], work: StageWork) -> StageWork:
+    """Round 0 also trains on the passage alone and on the gold pairs."""
+    number, repeats = len(contexts), spec.inner.repeats
+    bounds = [(1, _passage_tokens(contexts))] * max(1, spec.inner.examples.passage_repeats)
+    queries = sum(len(context.queries) for context in contexts)
+    kinds = [(len(bounds), sum(tokens for _, tokens in bounds))]
+    if spec.validation.gold_bound and number:
+        gold = math.ceil(queries / number)
+        kinds.append((gold, gold * (TOKENS_PER_EXAMPLE + _prompted_tokens(spec))))
+    trainings = [_training(spec.inner.optimizer, rows=rows, tokens=all) for rows, all in kinds]
+    answers = queries * repeats * len(kinds)
+    return _plus(
+        work,
+        trainings=number * repeats * len(kinds),
+        steps=number * repeats * sum(steps for steps, _ in trainings),
+        answers=answers,
+        train_tokens=number * repeats * sum(tokens for _, tokens in trainings),
+        answer_tokens=round_up(answers * ANSWER_FILL * spec.evaluation.max_tokens),
+        question_tokens=answers * PROMPT_TOKENS[spec.evaluation.question_format],
+    )
+
+
+def _with_retained(spec: RunSpec, retained: Sequence[Context], work: StageWork) -> StageWork:
+    """Open-book questions of every adapted model, and all of them of the policy alone."""
+    available = sum(len(context.queries) for context in retained)
+    window = min(spec.validation.retained_queries, available)
+    answers = work.trainings * window + available
+    return _plus(
+        work,
+        answers=answers,
+        answer_tokens=round_up(answers * ANSWER_FILL * spec.evaluation.max_tokens),
+        question_tokens=answers
+        * (PROMPT_TOKENS[spec.evaluation.question_format] + _passage_tokens(retained)),
+    )
+
+
+def _improve_work(spec: RunSpec, contexts: int, round: int) -> StageWork:
+    """At most so many edits are kept."""
+    rows = contexts * min(spec.improve.keep_per_context, spec.edit.k)
+    row_tokens = EDIT_PROMPT_TOKENS + _edit_tokens(spec)
+    steps, tokens = _training(spec.improve.optimizer, rows=rows, tokens=rows * row_tokens)
+    return StageWork(
+        round=round,
+        stage=Stage.IMPROVE,
+        contexts=contexts,
+        trainings=1,
+        steps=steps,
+        train_tokens=tokens,
+    )
+
+
+def _plus(work: StageWork, **more: int) -> StageWork:
+    return replace(work, **{name: getattr(work, name) + value for name, value in more.items()})
+
+
+def _training(optimizer: OptimizerSettings, *, rows: int, tokens: int) -> tuple[int, int]:
+    """Steps and tokens of a training on so many rows, all epochs together."""
+    padded = max(tokens, rows * optimizer.pad_to_tokens)
+    return optimizer.epochs * math.ceil(rows / optimizer.batch_size), optimizer.epochs * padded
+
+
+def _edit_tokens(spec: RunSpec) -> int:
+    return round_up(min(EDIT_FILL * spec.edit.max_tokens, TYPICAL_EDIT_TOKENS))
+
+
+def _edit_rows(spec: RunSpec) -> tuple[int, int]:
+    """Examples of an edit, and tokens of each."""
+    rows = math.ceil(_edit_tokens(spec) / TOKENS_PER_EXAMPLE)
+    return min(rows, spec.inner.examples.max_examples), TOKENS_PER_EXAMPLE + _prompted_tokens(spec)
+
+
+def _prompted_tokens(spec: RunSpec) -> int:
+    """What the question's prompt adds to an example."""
+    if spec.inner.examples.question_answer == "document":
+        return 5
+    return PROMPT_TOKENS[spec.evaluation.question_format]
+
+
+def _passage_tokens(contexts: Sequence[Context]) -> int:
+    if not contexts:
+        return 0
+    characters = sum(len(context.text) for context in contexts)
+    return round_up(characters / len(contexts) / CHARACTERS_PER_TOKEN)
+
+
+def round_up(number: float) -> int:
+    """The next whole number."""
+    return math.ceil(number)
