@@ -206,6 +206,14 @@ def run(
         ),
     ] = None,
     root: RootOption = DEFAULT_ROOT,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Only show what would be done: stages, inner loops, steps, tokens, and about how "
+            "much time and memory they take.",
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -228,9 +236,15 @@ def run(
         "metadata.name": name,
     }
     manifest = load_run(file, changes(change or []) | named)
+    settings = load_engine(manifest.spec.profile, changes(engine or [], option="--engine"))
+    if plan:
+        from controller_svc.cli.plan import show_plan
+
+        show_plan(manifest, engine=settings, root=root, as_json=output is Output.JSON)
+        return
     execute(
         manifest,
-        engine=load_engine(manifest.spec.profile, changes(engine or [], option="--engine")),
+        engine=settings,
         options=Options(
             root=root,
             resume=resume,

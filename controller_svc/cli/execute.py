@@ -20,14 +20,13 @@ from types import FrameType
 
 import typer
 
+from controller_svc.cli import machine as this_machine
 from controller_svc.cli.logs import run_log
-from controller_svc.cli.machine import describe_machine
 from controller_svc.cli.messages import INTERRUPTED, Failure, complain, print_failure
 from controller_svc.cli.preflight import (
     check_model,
     check_settings,
     data_note,
-    engine_missing,
     model_shape,
 )
 from controller_svc.cli.progress import Screen, open_screen
@@ -147,7 +146,7 @@ def _work(
             screen.say(f"{manifest.name}: {note}")
         directory = _model_directory(manifest.spec.model, offline=options.offline, screen=screen)
         if directory is not None:
-            check_model(manifest.spec, model_shape(manifest.spec.model, directory))
+            check_model(manifest.spec, engine, model_shape(manifest.spec.model, directory))
         machine = _measure(engine)
         minutes = _announce(manifest.name, machine, screen, options.limit)
         note_machine = partial(store.write_json, f"{manifest.name}/machine.json", machine)
@@ -197,8 +196,10 @@ def _model_directory(model: str, *, offline: bool, screen: Screen) -> Path | Non
 
 def _measure(engine: EngineSettings) -> Machine:
     """Describe this machine, with its measured peak in the type that the engine will compute in."""
-    dtype, teraflops = _gemm_peak(engine)
-    return describe_machine(device=engine.device, dtype=dtype, gemm_teraflops=teraflops)
+    dtype, teraflops = this_machine.gemm_peak(engine)
+    return this_machine.describe_machine(
+        device=engine.device, dtype=dtype, gemm_teraflops=teraflops
+    )
 
 
 def _announce(run: str, machine: Machine, screen: Screen, limit: TimeLimit | None) -> int:
@@ -211,33 +212,6 @@ def _announce(run: str, machine: Machine, screen: Screen, limit: TimeLimit | Non
         f"{teraflops:.2f} TFLOP/s{so}"
     )
     return minutes
-
-
-def _gemm_peak(engine: EngineSettings) -> tuple[str, float]:
-    """The type that the engine will compute in, and how fast this machine multiplies it, TFLOP/s.
-
-    Raises:
-        PreconditionFailed: the engine is not installed.
-        InvalidInput: this machine has no such device.
-    """
-    try:
-        from seal.engine.peak import measure_gemm_peak
-        from seal.engine.precision import compute_dtype, dtype_name
-    except ImportError as error:
-        raise engine_missing(error) from error
-    try:
-        dtype = compute_dtype(engine.dtype, engine.device)
-        return dtype_name(dtype), measure_gemm_peak(dtype=dtype, device=engine.device)
-    except (
-        RuntimeError,
-        AssertionError,
-    ) as error:  # what torch raises for a device that is not there
-        message = f"device {engine.device!r} cannot be used: {str(error).splitlines()[0]}"
-        raise InvalidInput(
-            message,
-            field="device",
-            remedy="choose another one, for example --engine device=cpu",
-        ) from error
 
 
 async def _run(

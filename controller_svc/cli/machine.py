@@ -7,7 +7,9 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+from seal.errors import InvalidInput, PreconditionFailed
 from seal.report.numbers.model import Machine
+from seal.settings import EngineSettings
 
 PACKAGES = ("torch", "transformers", "numpy", "grpcio", "pydantic")
 """Versions worth writing down."""
@@ -35,6 +37,41 @@ def describe_machine(*, device: str, dtype: str, gemm_teraflops: float | None) -
         | {name: package_version(name) for name in PACKAGES},
         dtype=dtype,
         gemm_teraflops=gemm_teraflops,
+    )
+
+
+def gemm_peak(engine: EngineSettings) -> tuple[str, float]:
+    """The type that the engine will compute in, and how fast this machine multiplies it, TFLOP/s.
+
+    Raises:
+        PreconditionFailed: the engine is not installed.
+        InvalidInput: this machine has no such device.
+    """
+    try:
+        from seal.engine.peak import measure_gemm_peak
+        from seal.engine.precision import compute_dtype, dtype_name
+    except ImportError as error:
+        raise engine_missing(error) from error
+    try:
+        dtype = compute_dtype(engine.dtype, engine.device)
+        return dtype_name(dtype), measure_gemm_peak(dtype=dtype, device=engine.device)
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # what torch raises for a device that is not there
+        message = f"device {engine.device!r} cannot be used: {str(error).splitlines()[0]}"
+        raise InvalidInput(
+            message,
+            field="device",
+            remedy="choose another one, for example --engine device=cpu",
+        ) from error
+
+
+def engine_missing(error: ImportError) -> PreconditionFailed:
+    """The refusal where the engine's packages are not installed."""
+    return PreconditionFailed(
+        f"the engine cannot be loaded: {error}",
+        remedy="install it: pip install 'seal-kubernetes[local]'",
     )
 
 

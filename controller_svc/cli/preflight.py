@@ -9,7 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seal.errors import InvalidInput, PreconditionFailed
+from controller_svc.cli.machine import engine_missing
+from controller_svc.worker.prepare import check_settings as check_against_model
+from seal.errors import InvalidInput
+from seal.records import ModelDescription
 from seal.settings import ALL_PROJECTIONS, EngineSettings, LoraSettings, RunSpec
 
 if TYPE_CHECKING:
@@ -87,44 +90,19 @@ def model_shape(model: str, directory: Path) -> ModelShape:
     return read_shape(directory, name=model)
 
 
-def check_model(spec: RunSpec, shape: ModelShape) -> None:
-    """Refuse what a model cannot do, before its weights are read.
+def check_model(spec: RunSpec, engine: EngineSettings, shape: ModelShape) -> None:
+    """Refuse what `prepare` would refuse once the model is loaded, before its weights are read.
 
     Raises:
-        InvalidInput: it has too few positions or lacks a target, by field.
+        InvalidInput: the model has too few positions or lacks a target, by field.
     """
-    for section, lora in (("inner", spec.inner.lora), ("improve", spec.improve.lora)):
-        for target in lora.target_modules:
-            if target not in shape.targets:
-                raise InvalidInput(
-                    f"spec.{section}.lora.targetModules: {spec.model} has no layer {target!r}",
-                    field=f"spec.{section}.lora.targetModules",
-                    remedy="use some of: "
-                    + ", ".join(name for name in ALL_PROJECTIONS if name in shape.targets),
-                )
-    _check_lengths(spec, positions=shape.positions)
-
-
-def _check_lengths(spec: RunSpec, *, positions: int) -> None:
-    """New tokens have to leave room for a prompt."""
-    for field, tokens in (
-        ("spec.edit.maxTokens", spec.edit.max_tokens),
-        ("spec.evaluation.maxTokens", spec.evaluation.max_tokens),
-        ("spec.inner.optimizer.padToTokens", spec.inner.optimizer.pad_to_tokens),
-        ("spec.improve.optimizer.padToTokens", spec.improve.optimizer.pad_to_tokens),
-    ):
-        if positions and tokens >= positions:
-            raise InvalidInput(
-                f"{field}: {tokens} leaves no room for a prompt in the {positions} positions of "
-                f"{spec.model}",
-                field=field,
-                remedy=f"give fewer than {positions}, as many as an answer needs",
-            )
-
-
-def engine_missing(error: ImportError) -> PreconditionFailed:
-    """The refusal where the engine's packages are not installed."""
-    return PreconditionFailed(
-        f"the engine cannot be loaded: {error}",
-        remedy="install it: pip install 'seal-kubernetes[local]'",
+    model = ModelDescription(
+        base_model=spec.model,
+        base_sha256="",
+        max_positions=shape.positions,
+        max_row_tokens=engine.max_row_tokens,
+        max_rank=engine.max_rank,
+        target_modules=tuple(name for name in ALL_PROJECTIONS if name in shape.targets),
+        dtype="",
     )
+    check_against_model(spec, model)

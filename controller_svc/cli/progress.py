@@ -222,5 +222,11 @@ def _left(eta_seconds: float | None, *, before: str = "", of: str = "") -> str:
     """About 2 min left; nothing where it is unknown."""
     if eta_seconds is None:
         return ""
-    about = f"{before}about {duration(max(1.0, round(eta_seconds)))} left"
+    about = f"{before}about {duration(_rounded(eta_seconds))} left"
     return f"{about} {of}" if of else about
+
+
+def _rounded(seconds: float) -> float:
+    """No finer than an estimate is: whole seconds, from two minutes on tens, from ten minutes."""
+    unit = 1 if seconds < 120 else 10 if seconds < 600 else 60
+    return max(1.0, float(unit * round(seconds / unit)))

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 
 from controller_svc.core import Stage, stages
 from controller_svc.worker.prepare import load_data
-from controller_svc.worker.store import in_thread, read_contexts, read_prepared
 from seal.artifacts import ArtifactStore
 from seal.domains import get_domain
 from seal.domains.base import Context
 from seal.resources import RestEMRun
 from seal.restem.racing import rung_sizes
+from seal.runs.store import in_thread, read_contexts, read_prepared
 from seal.settings import OptimizerSettings, RunSpec
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -26,17 +26,17 @@ EDIT_FILL = 0.8
 """Share of its bound that an edit fills ..."""
 TYPICAL_EDIT_TOKENS = 400
 """... up to the length that the published system's edits have on average."""
-TOKENS_PER_EXAMPLE = 25
+TOKENS_PER_EXAMPLE = 32
 """Of an edit's text: a line, or a question with its answer."""
-PROMPT_TOKENS = {"few-shot": 120, "plain": 30, "chat": 50}
-"""By question format: of a question's prompt."""
+PROMPT_TOKENS = {"few-shot": 25, "plain": 20, "chat": 40}
+"""By question format: of a question's prompt, without what all prompts share and is read once."""
 ANSWER_FILL = 0.6
 """Share of its bound that an answer fills."""
-EDIT_PROMPT_TOKENS = 350
+EDIT_PROMPT_TOKENS = 600
 """Of a prompt for edits, without the passage."""
-TRAIN_FLOP_PER_WEIGHT, READ_FLOP_PER_WEIGHT = 5.0, 2.0
-"""Per token: forward, backward to the activations and the adapters' own part; and forward alone."""
-TRAIN_SHARE_OF_PEAK, READ_SHARE_OF_PEAK, WRITE_SHARE_OF_PEAK = 0.45, 0.45, 0.1
+TRAIN_FLOP_PER_WEIGHT, READ_FLOP_PER_WEIGHT = 4.0, 2.0
+"""Per token: forward and backward to the activations, as the base is frozen; and forward alone."""
+TRAIN_SHARE_OF_PEAK, READ_SHARE_OF_PEAK, WRITE_SHARE_OF_PEAK = 0.6, 0.6, 0.12
 """Of the measured GEMM peak: training, reading prompts, and writing token by token."""
 
 

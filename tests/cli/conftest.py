@@ -14,6 +14,7 @@ from controller_harness import write_passages
 from fake_services import Fakes
 
 import controller_svc.cli.execute as execute
+import controller_svc.cli.machine as machine
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +42,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
-    for name in ("_services", "_gemm_peak", "_model_directory"):
+    for name in ("_services", "_model_directory"):
         monkeypatch.setattr(execute, name, getattr(execute, name))
+    monkeypatch.setattr(machine, "gemm_peak", machine.gemm_peak)
     fakes = Fakes()
     cli_on_fakes.install(fakes)
     return fakes

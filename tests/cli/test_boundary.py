@@ -17,7 +17,7 @@ import structlog
 from command import RUN, one_line, seal
 from fake_services import Fakes
 
-import controller_svc.cli.execute as execute
+import controller_svc.cli.machine as machine
 from controller_svc import runs
 from controller_svc.cli.logs import LOG_FILE, LogFormat, configure, line_for_people
 from controller_svc.cli.messages import command, program, wants_json
@@ -59,10 +59,10 @@ def test_with_json_a_defect_and_an_interrupt_are_objects_too(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(execute, "_gemm_peak", lambda engine: 1 // 0)
+        patched.setattr(machine, "gemm_peak", lambda engine: 1 // 0)
         assert seal(*RUN, "-o", "json") == 1
     assert json.loads(capsys.readouterr().out)["error"]["reason"] == "Defect"
-    monkeypatch.setattr(execute, "_gemm_peak", interrupted)
+    monkeypatch.setattr(machine, "gemm_peak", interrupted)
     assert seal(*RUN, "-o", "json") == 130
     captured = capsys.readouterr()
     error = json.loads(captured.out)["error"]
@@ -74,7 +74,7 @@ def test_with_json_a_defect_and_an_interrupt_are_objects_too(
 def test_debug_shows_the_traceback_by_the_very_command_that_the_hint_names(
     here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execute, "_gemm_peak", lambda engine: 1 // 0)
+    monkeypatch.setattr(machine, "gemm_peak", lambda engine: 1 // 0)
     assert seal(*RUN, monkeypatch=monkeypatch) == 1
     error = one_line(capsys.readouterr().err)
     assert "Traceback" not in error

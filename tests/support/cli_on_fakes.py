@@ -16,6 +16,7 @@ from pathlib import Path
 from fake_services import Fakes, serve_fakes
 
 import controller_svc.cli.execute as execute
+import controller_svc.cli.machine as machine
 from controller_svc.cli import main
 from controller_svc.cli.progress import Screen
 from controller_svc.worker.task import ServiceAddresses
@@ -42,7 +43,7 @@ def install(fakes: Fakes) -> None:
 
     execute._services = services
     execute._model_directory = lambda model, *, offline, screen: None
-    execute._gemm_peak = lambda engine: ("float32", PEAK_TERAFLOPS)
+    machine.gemm_peak = lambda engine: ("float32", PEAK_TERAFLOPS)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,178 @@
+"""`seal run FILE --plan`: what a run would do and take. Nothing is run and no weight is read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from controller_svc.cli import machine as this_machine
+from controller_svc.cli.preflight import check_model, check_settings, data_note
+from controller_svc.cli.workload import StageWork, read_data, workload
+from seal.artifacts import ArtifactStore
+from seal.domains.base import Context
+from seal.errors import InvalidInput, NotFound
+from seal.models import resolve_model
+from seal.report.numbers.formats import duration, plural
+from seal.resources import RestEMRun
+from seal.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from seal.engine.shape import MemoryNeed, ModelShape
+
+HEAD = ("stage", "contexts", "edits", "trainings", "steps", "answers", "tokens", "time")
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What this machine offers and what the run needs of it; None where the model is not here."""
+
+    gemm_teraflops: float
+    weights: int
+    needed_bytes: int | None
+    """Memory that the engine takes at most; None if it would not start."""
+    limit_bytes: int
+    refusal: str
+    """Why it would not start; empty if it would."""
+
+
+def show_plan(manifest: RestEMRun, *, engine: EngineSettings, root: str, as_json: bool) -> None:
+    """Print the stages of a run with their work, and estimates of time and memory.
+
+    Raises:
+        SealError: what `seal run` would refuse before it loads the model.
+    """
+    check_settings(manifest.spec, engine)
+    data = asyncio.run(read_data(ArtifactStore(root), manifest))
+    works = workload(manifest.spec, data)
+    machine = _machine(manifest, engine)
+    seconds = [
+        None
+        if machine is None
+        else work.seconds(weights=machine.weights, teraflops=machine.gemm_teraflops)
+        for work in works
+    ]
+    if as_json:
+        rows = [
+            asdict(work) | {"seconds": value} for work, value in zip(works, seconds, strict=True)
+        ]
+        found = asdict(machine) if machine else None
+        typer.echo(json.dumps({"run": manifest.name, "stages": rows, "machine": found}, indent=2))
+        return
+    typer.echo(f"Plan of {manifest.name}: {_data_line(data)}. Nothing is run.")
+    if note := data_note(manifest.spec):
+        typer.echo(f"{note[0].upper()}{note[1:]}.")
+    typer.echo("")
+    _print_table(manifest.spec.rounds, works, seconds)
+    typer.echo("\nSteps, tokens and time are estimates: the edits are not written yet.")
+    typer.echo("\n".join(_machine_lines(manifest, engine, machine)))
+
+
+def _machine(manifest: RestEMRun, engine: EngineSettings) -> Machine | None:
+    """Look at this machine, if the model is on it; the settings are checked on the way."""
+    try:
+        directory = resolve_model(manifest.spec.model, offline=True).path
+    except NotFound:
+        return None
+    try:
+        from seal.engine.shape import memory_need, read_shape
+    except ImportError as error:
+        raise this_machine.engine_missing(error) from error
+    _, teraflops = this_machine.gemm_peak(engine)
+    shape: ModelShape = read_shape(
+        directory, name=manifest.spec.model, dtype=engine.dtype, device=engine.device
+    )
+    check_model(manifest.spec, engine, shape)
+    need: MemoryNeed | None = None
+    refusal = ""
+    try:
+        need = memory_need(shape, engine)
+    except InvalidInput as error:
+        refusal = str(error)
+    return Machine(
+        gemm_teraflops=teraflops,
+        weights=shape.weights,
+        needed_bytes=need.needed_bytes if need else None,
+        limit_bytes=need.limit_bytes if need else 0,
+        refusal=refusal,
+    )
+
+
+def _data_line(data: Mapping[str, Sequence[Context]]) -> str:
+    train, validation = len(data["train"]), len(data["validation"])
+    learn = f"{plural(train, 'passage')} to learn from, " if train else ""
+    return f"{learn}{plural(validation, 'passage')} to measure on"
+
+
+def _print_table(rounds: int, works: Sequence[StageWork], seconds: Sequence[float | None]) -> None:
+    """Rows of at most 80 columns."""
+    rows = [HEAD, *(_cells(work, value) for work, value in zip(works, seconds, strict=True))]
+    known = [value for value in seconds if value is not None]
+    total = duration(sum(known)) if len(known) == len(seconds) else "–"
+    sums = [sum(getattr(work, name) for work in works) for name in ("edits", "trainings", "steps")]
+    answers, tokens = sum(work.answers for work in works), sum(_tokens(work) for work in works)
+    counts = (_count(number) for number in (*sums, answers, tokens))
+    rows.append((f"all, {plural(rounds, 'round')}", "", *counts, total))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    for row in rows:
+        first, *others = (
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        typer.echo("  ".join([first, *others]).rstrip())
+
+
+def _cells(work: StageWork, seconds: float | None) -> tuple[str, ...]:
+    numbers = (work.contexts, work.edits, work.trainings, work.steps, work.answers, _tokens(work))
+    return (
+        f"round {work.round}, {work.stage}",
+        *(_count(number) for number in numbers),
+        "–" if seconds is None else duration(seconds),
+    )
+
+
+def _tokens(work: StageWork) -> int:
+    """All tokens that pass through the model."""
+    return (
+        work.train_tokens
+        + work.edit_tokens
+        + work.edit_prompt_tokens
+        + work.answer_tokens
+        + work.question_tokens
+    )
+
+
+def _count(number: int) -> str:
+    """A whole number, long ones rounded: 940, 12k, 3.4M; a dash for none."""
+    if number < 10_000:
+        return str(number) if number else "–"
+    if number < 1_000_000:
+        return f"{number / 1e3:.0f}k"
+    return f"{number / 1e6:.1f}M" if number < 10**9 else f"{number / 1e9:.1f}G"
+
+
+def _machine_lines(
+    manifest: RestEMRun, engine: EngineSettings, machine: Machine | None
+) -> list[str]:
+    model = manifest.spec.model
+    if machine is None:
+        return [
+            f"Model {model} is not on this machine, so nothing is said of time and memory; "
+            f"get it with:  seal models pull {model}"
+        ]
+    lines = [
+        f"Model {model}, {machine.weights / 1e6:,.0f} million weights; measured GEMM peak "
+        f"{machine.gemm_teraflops:.2f} TFLOP/s on {engine.device}."
+    ]
+    if machine.needed_bytes is None:
+        return [*lines, f"Memory: the engine would not start: {machine.refusal}"]
+    return [
+        *lines,
+        f"Memory: at most {machine.needed_bytes / GIB:.1f} GiB for {engine.slots} slots, of "
+        f"{machine.limit_bytes / GIB:.1f} GiB there are.",
+    ]

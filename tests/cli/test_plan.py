@@ -1,0 +1,101 @@
+"""`seal run --plan`: what a run would do and take, without doing any of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command import RUN, seal
+from fake_services import Fakes
+from tiny_model import save_tiny_model
+
+import controller_svc.cli.machine as machine
+from controller_svc.cli.workload import workload
+from controller_svc.core import Stage
+from controller_svc.worker.prepare import load_data
+from seal.config import load_run
+
+SMOLLM2_WEIGHTS = 134_515_008
+MEASURED_TERAFLOPS = 0.42
+MEASURED_SECONDS = {
+    (0, Stage.VALIDATE): 283,
+    (1, Stage.ROLLOUT): 385,
+    (1, Stage.IMPROVE): 71,
+    (1, Stage.VALIDATE): 128,
+    (2, Stage.ROLLOUT): 387,
+    (2, Stage.IMPROVE): 76,
+    (2, Stage.VALIDATE): 153,
+}
+"""`make demo` on 2 cores of that GEMM peak."""
+
+
+def test_the_time_of_every_stage_of_the_demo_is_right_to_a_factor_of_two() -> None:
+    spec = load_run(None).spec
+    for work in workload(spec, load_data(spec)):
+        seconds = work.seconds(weights=SMOLLM2_WEIGHTS, teraflops=MEASURED_TERAFLOPS)
+        if (work.round, work.stage) in MEASURED_SECONDS:
+            assert 0.5 < seconds / MEASURED_SECONDS[work.round, work.stage] < 2.0, work
+        else:
+            assert seconds < 1.0
+
+
+def test_a_plan_shows_the_stages_and_runs_nothing(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(save_tiny_model(here / "model"))
+    lengths = ["--set", "edit.maxTokens=32", "--set", "evaluation.maxTokens=8"]
+    assert seal(*RUN, "--plan", "--model", model, *lengths) == 0
+    out = capsys.readouterr().out
+    assert "Plan of tiny: 3 passages to learn from, 2 passages to measure on." in out
+    lines = out.splitlines()
+    (rollout,) = (line for line in lines if line.startswith("round 1, rollout"))
+    assert rollout.split()[3:6] == ["3", "6", "6"], "contexts, edits, trainings"
+    assert "measured GEMM peak 0.75 TFLOP/s" in out
+    assert "Memory: at most" in out
+    table = [line for line in lines if line.startswith(("stage", "round", "all"))]
+    assert len(table) == 7
+    assert max(map(len, table)) <= 80
+    assert not (here / "seal-runs").exists()
+    assert not fakes.calls
+
+
+def test_a_plan_as_json_has_every_number(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(save_tiny_model(here / "model"))
+    lengths = ["--set", "edit.maxTokens=32", "--set", "evaluation.maxTokens=8"]
+    assert seal(*RUN, "--plan", "--model", model, *lengths, "-o", "json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [stage["stage"] for stage in plan["stages"]] == [
+        "prepare",
+        "validate",
+        "rollout",
+        "improve",
+        "validate",
+    ]
+    assert all(stage["seconds"] >= 0 for stage in plan["stages"])
+    assert plan["machine"]["needed_bytes"] > 0
+
+
+def test_a_plan_says_where_the_model_is_missing_and_where_memory_does_not_do(
+    here: Path,
+    fakes: Fakes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(machine, "gemm_peak", lambda engine: pytest.fail("measured in vain"))
+        assert seal(*RUN, "--plan") == 0
+    assert "seal models pull smollm2-135m" in capsys.readouterr().out
+    model = str(save_tiny_model(here / "model"))
+    lengths = ["--set", "edit.maxTokens=32", "--set", "evaluation.maxTokens=8"]
+    assert seal(*RUN, "--plan", "--model", model, *lengths, "--engine", "memoryBytes=1000") == 0
+    assert "the engine would not start" in capsys.readouterr().out
+
+
+def test_a_plan_refuses_what_a_run_would_refuse(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal(*RUN, "--plan", "--set", "inner.lora.rank=500") == 2
+    assert seal(*RUN, "--plan", "--dataset", "nowhere.jsonl") == 2
