@@ -283,7 +283,6 @@ class SelectionRecord(Record):
     round: int
     kept: tuple[KeptEdit, ...]
     dropped: dict[str, int]
-    """Candidates by reason: no-gain, all-equal, not-best, eliminated, invalid, diverged,
-    ungraded."""
+    """Candidates by reason (`seal.restem.select.DropReason`)."""
     sha256: str
     """Digest over the kept edits' digests, in order."""

@@ -224,10 +224,13 @@ def test_what_to_do_next_follows_from_what_came_out(tmp_path: Path) -> None:
     recipes: tuple[tuple[dict[str, object], str], ...] = (
         ({"gain": 0.6, "learnt": -1.0}, "Do not use the policy of round 2."),
         ({"gain": 0.35, "learnt": 1.0}, "Repeat the run with another seed"),
-        ({"passages": 4}, "Measure on more passages."),
-        ({"stages_done": 4}, "Let it finish."),
-        ({"invalid": 0.6}, "Find out why so much has no score."),
-        ({"perfect_before": True}, "Give the choice more to choose from."),
+        ({"passages": 4, "rounds": 1}, "Measure on more passages."),
+        ({"passages": 2, "stages_done": 1}, "Let it finish."),
+        ({"passages": 8, "rounds": 0, "invalid": 0.8}, "Find out why so much has no score."),
+        (
+            {"passages": 2, "rounds": 1, "perfect_before": True},
+            "Give the choice more to choose from.",
+        ),
     )
     quiet: dict[str, object] = {"diverged": 0.0, "invalid": 0.0, "train_passages": 3}
     for place, (recipe, lead) in enumerate(recipes):
@@ -239,7 +242,7 @@ def test_what_to_do_next_follows_from_what_came_out(tmp_path: Path) -> None:
 def test_every_way_to_have_no_score_is_counted_and_explained(tmp_path: Path) -> None:
     silent = (Outcome.TOO_LONG, Outcome.INERT, Outcome.REFUSED)
     for outcome in silent:
-        few: dict[str, object] = {"passages": 6, "train_passages": 4, "rounds": 1}
+        few: dict[str, object] = {"passages": 6, "train_passages": 4, "stages_done": 2}
         _, page, _ = page_of(tmp_path / outcome, diverged=0.5, failure=outcome, **few)
         assert OUTCOME_WORDS[outcome] in page.text
         assert outcome.replace("_", " ") in page.text and "too_long" not in page.text

@@ -24,22 +24,21 @@ def printed(
     return report, capsys.readouterr().out
 
 
-@pytest.mark.parametrize("columns", ["80", "40"])
 @pytest.mark.parametrize(
-    "recipe",
+    ("columns", "recipe"),
     [
-        {},
-        {"grader": "contains", "repeats": 2, "racing": (2,)},
-        {"grader": "logprob", "failure": Outcome.TOO_LONG, "diverged": 0.4, "ungraded": 0.2},
-        {"rounds": 12, "passages": 7, "train_passages": 3, "invalid": 0.3, "diverged": 0.3},
+        ("80", {}),
+        ("40", {"grader": "contains", "repeats": 2, "racing": (2,), "rounds": 1}),
+        ("80", {"grader": "logprob", "failure": Outcome.TOO_LONG, "diverged": 0.4, "rounds": 1}),
+        ("80", {"rounds": 10, "passages": 7, "train_passages": 3, "invalid": 0.3}),
     ],
 )
 def test_tables_fit_80_columns_and_no_number_is_cut_or_folded(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    recipe: dict[str, object],
     columns: str,
+    recipe: dict[str, object],
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     report, out = printed(tmp_path, capsys, **recipe)
