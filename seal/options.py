@@ -89,13 +89,15 @@ class ServiceOptions(EngineSettings, ServerSettings, BaseSettings):
 
     program: ClassVar[str] = ""
     """What the help calls the command."""
+    ends: ClassVar[str] = HOW_IT_ENDS
+    """What the help ends with."""
     writes: ClassVar[bool] = False
     """Whether the service writes to the artifact store; the others may mount it read-only."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         """The docstring of a service's own options is what its help begins with."""
         super().__init_subclass__(**arguments)
-        cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n{HOW_IT_ENDS}"
+        cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n{cls.ends}"
 
     @classmethod
     def parse(cls, arguments: list[str]) -> Self:

@@ -75,12 +75,41 @@ def run(kind: type[Options], make: Callable[[Options, Backend], Serving]) -> Non
         sys.exit(error_class(error).exit_code)
 
 
+def run_job(
+    kind: type[Options], work: Callable[[Options, Backend, Signals], Coroutine[Any, Any, None]]
+) -> None:
+    """A job as a process: the model is loaded, the work is done, the exit code says how it ended.
+
+    `work` takes the signals that come meanwhile; one that comes before ends the process with 43.
+    """
+    try:
+        options = kind.parse(sys.argv[1:])
+        configure_logging(options.log_level, options.log_json)
+        asyncio.run(_work(options, work))
+    except SealError as error:
+        _say(error)
+        leave(error_class(error).exit_code)
+
+
+async def _work(
+    options: Options, work: Callable[[Options, Backend, Signals], Coroutine[Any, Any, None]]
+) -> None:
+    async with stop_signals() as signals:
+        try:
+            with _wrong_input():
+                backend = await _unless_stopped(asyncio.to_thread(_load_backend, options), signals)
+        except _StoppedAtOnce:
+            leave(STOPPED_AT_ONCE)
+        await work(options, backend, signals)
+        await asyncio.to_thread(backend.engine.close)
+
+
 async def _serve(options: Options, make: Callable[[Options, Backend], Serving]) -> None:
     async with stop_signals() as signals:
         try:
             await _serve_and_drain(options, make, signals)
         except _StoppedAtOnce as stopped:
-            _leave(stopped.exit_code)
+            leave(stopped.exit_code)
 
 
 async def _serve_and_drain(
@@ -117,7 +146,7 @@ async def _serve_backend(
         )
     except Transient as error:
         _say(error)
-        _leave(error_class(error).exit_code)
+        leave(error_class(error).exit_code)
     if not in_order:
         raise _StoppedAtOnce(STOPPED_AT_ONCE)
 
@@ -173,8 +202,11 @@ def _say(error: SealError) -> None:
     sys.stderr.write(f"error: {error}\n")
 
 
-def _leave(exit_code: int) -> NoReturn:
-    """End without waiting for any thread: a load, a step or a write may take minutes, or hang."""
+def leave(exit_code: int) -> NoReturn:
+    """End the process without waiting for any thread.
+
+    A load, a step or a write may take minutes, or hang.
+    """
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

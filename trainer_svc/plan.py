@@ -6,6 +6,7 @@ Every bound is refused by the name of its field before the engine sees anything.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from seal.bases import BaseReference
@@ -162,13 +163,23 @@ def _examples(
                 f"has {characters} characters, the limit is {limits.max_example_characters}",
                 "cut it in parts",
             )
-    return tuple(
-        (training_prompt(example, f"examples[{index}].messages"), example.completion)
-        for index, example in enumerate(request.examples)
-    )
+    return tuple(training_rows(request.examples))
 
 
-def training_prompt(example: trainer_pb2.TrainingExample, field: str) -> str | Prompt:
+def training_rows(
+    examples: Iterable[trainer_pb2.TrainingExample],
+) -> list[tuple[str | Prompt, str]]:
+    """(prompt, completion) pairs.
+
+    Raises InvalidInput naming a turn of a chat whose role is none.
+    """
+    return [
+        (_prompt(example, f"examples[{index}].messages"), example.completion)
+        for index, example in enumerate(examples)
+    ]
+
+
+def _prompt(example: trainer_pb2.TrainingExample, field: str) -> str | Prompt:
     """What stands before the completion: raw text, or a chat for the model's template."""
     if not example.messages:
         return example.prompt

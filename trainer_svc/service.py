@@ -17,7 +17,7 @@ from seal.rpc.engine_calls import Pace, sample
 from seal.v1 import common_pb2, trainer_pb2, trainer_pb2_grpc
 from trainer_svc.claims import Claim
 from trainer_svc.examples import with_examples
-from trainer_svc.plan import TrainingLimits, parse_training, training_prompt
+from trainer_svc.plan import TrainingLimits, parse_training, training_rows
 from trainer_svc.results import StoredTraining
 from trainer_svc.trainings import Trainings
 
@@ -126,11 +126,8 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.CountTokensRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> trainer_pb2.CountTokensResponse:
         """Lengths of rows as they would be trained."""
-        examples = [
-            (training_prompt(example, f"examples[{index}].messages"), example.completion)
-            for index, example in enumerate(request.examples)
-        ]
-        tokens = await asyncio.to_thread(self._trainings.engine.row_tokens, examples)
+        rows = training_rows(request.examples)
+        tokens = await asyncio.to_thread(self._trainings.engine.row_tokens, rows)
         return trainer_pb2.CountTokensResponse(row_tokens=tokens)
 
 

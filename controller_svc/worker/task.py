@@ -47,7 +47,7 @@ from seal.runs.improve import improve
 from seal.runs.store import (
     ShardClock,
     ShardStore,
-    check_epoch,
+    finish_shard,
     pinned,
     read_contexts,
 )
@@ -104,15 +104,12 @@ async def run_task(
     with structlog.contextvars.bound_contextvars(
         run=task.run, round=task.round, stage=str(task.stage), shard=task.shard
     ):
-        files = ShardStore(
-            store, run=task.run, round=task.round, stage=task.stage, shard=task.shard
-        )
-        if (summary := await files.summary()) is not None:
-            return summary
-        log.info("task started", task=task.name)
-        made = await _do(task, spec, store, clients, settings, files, Meter(task, tell))
-        await check_epoch(store, task.run, task.round, task.stage, task.epoch)
-        summary = await files.commit_summary(made)
+
+        async def work(files: ShardStore) -> ShardSummary:
+            log.info("task started", task=task.name)
+            return await _do(task, spec, store, clients, settings, files, Meter(task, tell))
+
+        summary = await finish_shard(task, store, work)
         log.info(
             "task finished",
             task=task.name,

@@ -19,7 +19,7 @@ import hashlib
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import ParamSpec, TypeVar
 
 from pydantic import TypeAdapter
@@ -38,6 +38,7 @@ from seal.records import (
     ShardSummary,
     Stage,
 )
+from seal.runs.task import ShardTask
 
 CONTEXTS = TypeAdapter(Context)
 MAX_KEY_CHARACTERS = 96
@@ -301,6 +302,24 @@ class ShardStore:
         return ShardClock(
             self._store, f"{self.path}/clock.json", seconds_before=before.seconds if before else 0.0
         )
+
+
+async def finish_shard(
+    task: ShardTask, store: ArtifactStore, work: Callable[[ShardStore], Awaitable[ShardSummary]]
+) -> ShardSummary:
+    """Do a shard's work unless it is done, and say that it is; the summary that counts.
+
+    Raises:
+        Conflict: a newer controller has started the stage; nothing has changed.
+        SealError: from the work.
+
+    """
+    files = ShardStore(store, run=task.run, round=task.round, stage=task.stage, shard=task.shard)
+    if (summary := await files.summary()) is not None:
+        return summary
+    made = await work(files)
+    await check_epoch(store, task.run, task.round, task.stage, task.epoch)
+    return await files.commit_summary(made)
 
 
 class ShardClock:

@@ -5,6 +5,7 @@ A small data set, a small spec, and one worker task on fake services.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ from controller_svc.worker.task import run_task
 from seal.artifacts import ArtifactStore
 from seal.records import AdapterReference, ContextRecord, ShardSummary
 from seal.resources import RestEMRun
-from seal.runs.store import ShardStore
+from seal.runs.store import ShardStore, manifest_path
 from seal.runs.task import ShardTask
 from seal.settings import (
     DataSettings,
@@ -141,6 +142,12 @@ class Workplace:
             settings=self.settings,
             tell=tell,
         )
+
+    async def repin(self, spec: RunSpec) -> None:
+        """Give the run another spec, as if it had begun with it."""
+        self.spec = spec
+        manifest = RestEMRun.of(RUN, spec)
+        await asyncio.to_thread(self.store.write_json, manifest_path(RUN), manifest)
 
     async def records(
         self, stage: Stage, *, round: int, shard: int = 0

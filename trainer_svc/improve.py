@@ -1,0 +1,166 @@
+"""`python -m trainer_svc.improve`: the M-step of one round as a job with an engine of its own.
+
+What a laptop does through the trainer service a cluster does apart, on a GPU that the services do
+not share: a long training keeps no other waiting. It is the same function (`seal.runs.improve`)
+over the same trainings: the same request, the same checkpoints, the same adapter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, ClassVar
+
+import structlog
+from pydantic import Field
+
+from seal.options import ServiceOptions
+from seal.records import AdapterReference, ShardSummary, Stage, TrainingRecord
+from seal.resources import RestEMRun
+from seal.rpc.engine_calls import Pace, sample
+from seal.rpc.lifecycle import Signals
+from seal.runs.improve import OnResumed, OnStep, improve
+from seal.runs.store import ShardStore, finish_shard, in_thread, manifest_path
+from seal.runs.task import ShardTask
+from seal.serving import STOPPED_AT_ONCE, Backend, leave, run_job
+from seal.v1 import trainer_pb2
+from trainer_svc.plan import TrainingLimits, parse_training, training_rows
+
+if TYPE_CHECKING:
+    from trainer_svc.trainings import Trainings
+
+log = structlog.get_logger(__name__)
+
+HOW_IT_ENDS = """
+On SIGTERM the training stops after its current step, with a checkpoint from which the next attempt
+goes on; a second signal ends the process at once.
+
+Exit codes: 0 done (or found done), 2 a wrong option, model or store, 42 permanent error, 43 worth a
+retry (a signal, a store that is away, a broken engine).
+"""
+
+
+class ImproveOptions(ServiceOptions):
+    """Do the M-step of one round of a run with an engine of its own, and end.
+
+    Reads the run's manifest and the rollout's records from the artifact store, keeps the edits that
+    helped, trains the policy on them, publishes it and writes the stage's summary.
+    """
+
+    program: ClassVar[str] = "python -m trainer_svc.improve"
+    ends: ClassVar[str] = HOW_IT_ENDS
+    writes: ClassVar[bool] = True
+    run: str
+    """Name of the run."""
+    round: int = Field(ge=1)
+    """Round whose M-step it is."""
+    attempt: int = Field(default=1, ge=1)
+    """Attempt of the stage."""
+    epoch: int = Field(default=1, ge=1)
+    """Turn of the controller that started it; what an older one commits is refused."""
+    policy_path: str = ""
+    """Path of the policy adapter in the store; empty for the base model alone."""
+    policy_sha256: str = ""
+    """Digest of that adapter."""
+    slots: int = Field(default=1, ge=1)
+    """Adapters trained at once: there is one."""
+
+    @property
+    def task(self) -> ShardTask:
+        """What is to be done."""
+        policy = AdapterReference(path=self.policy_path, sha256=self.policy_sha256)
+        return ShardTask(
+            name=f"{self.run}-r{self.round}-{Stage.IMPROVE}-a{self.attempt}-0",
+            run=self.run,
+            stage=Stage.IMPROVE,
+            round=self.round,
+            shard=0,
+            shards=1,
+            attempt=self.attempt,
+            epoch=self.epoch,
+            policy=policy if self.policy_path else None,
+        )
+
+
+async def run_improve(options: ImproveOptions, backend: Backend, signals: Signals) -> None:
+    """Do the M-step, unless it is done.
+
+    Raises:
+        Transient: a signal came; a checkpoint is in the store.
+        Conflict: a newer controller has started the stage.
+        SealError: as `seal.runs.improve`.
+
+    """
+    from trainer_svc.trainings import Trainings  # loads torch: not for --help
+
+    store, task = backend.store, options.task
+    manifest = await in_thread(store.read_json, manifest_path(task.run), RestEMRun)
+    trainings = Trainings(engine=backend.engine, store=store, adapters=backend.adapters)
+
+    async def work(files: ShardStore) -> ShardSummary:
+        return await improve(
+            task,
+            spec=manifest.spec,
+            store=store,
+            trainer=EngineTrainer(trainings, backend),
+            clock=await files.clock(),
+            on_step=lambda step, total: log.debug("trained", step=step, total=total),
+            on_resumed=lambda step: log.info("training of the policy resumed", step=step),
+        )
+
+    async def suspend_on_signal() -> None:
+        await signals.get()
+        log.info("stopping after the current step, with a checkpoint")
+        trainings.suspend()
+        await signals.get()
+        leave(STOPPED_AT_ONCE)
+
+    watching = asyncio.create_task(suspend_on_signal())
+    try:
+        summary = await finish_shard(task, store, work)
+        log.info("policy trained" if summary.policy else "policy stays", kept=summary.kept)
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        await trainings.close(grace_seconds=0.0)
+
+
+class EngineTrainer:
+    """Trains on the engine of this process, with what the service does about results."""
+
+    max_request_bytes = sys.maxsize
+    """No message carries it."""
+
+    def __init__(self, trainings: Trainings, backend: Backend) -> None:
+        self._trainings, self._backend = trainings, backend
+
+    async def train(
+        self,
+        request: trainer_pb2.TrainAdapterRequest,
+        on_progress: OnStep,
+        on_resumed: OnResumed | None = None,
+    ) -> TrainingRecord:
+        """As TrainAdapter does."""
+        plan = parse_training(request, limits=TrainingLimits())
+        self._backend.adapters.check_base(plan.base)
+        training = self._trainings.attach(plan)
+        resumed = False
+        async for progress in sample(
+            training.progress, training.task, pace=Pace(), alive=self._trainings.alive
+        ):
+            if on_resumed is not None and progress.resumed_step and not resumed:
+                resumed = True
+                on_resumed(progress.resumed_step)
+            on_progress(progress.step, progress.total_steps)
+        return await training.result()
+
+    async def count_tokens(self, examples: Sequence[trainer_pb2.TrainingExample]) -> list[int]:
+        """As CountTokens does."""
+        return await asyncio.to_thread(self._backend.engine.row_tokens, training_rows(examples))
+
+
+if __name__ == "__main__":
+    run_job(ImproveOptions, run_improve)
