@@ -2,9 +2,9 @@
 
 A run exists from the moment its `run.json` is there. Its first stage, `prepare`, pins it: from then
 on it belongs to that spec, to the passages that were read and to those base weights. A resume with
-another spec is refused, except for what only says how far to go (`rounds` may grow, and
-`maxUnscoredShare`). Until then nothing rests on the spec, and a run that `prepare` refused may be
-begun again with a mended one.
+another spec is refused, except for what only says how far to go (`rounds` may grow) and for what
+decides no number (`MAY_CHANGE`). Until then nothing rests on the spec, and a run that `prepare`
+refused may be begun again with a mended one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 MAX_FIELDS_IN_MESSAGE = 3
 ROUNDS = "spec.rounds"
-MAY_CHANGE = frozenset({"spec.maxUnscoredShare"})
+MAY_CHANGE = frozenset({"spec.maxUnscoredShare", "spec.artifacts.keepInnerAdapters"})
 """Fields that decide no number of the run."""
 
 

@@ -198,7 +198,8 @@ class ShardSummary(Record):
     engine_seconds: dict[str, float]
     """Engine seconds by kind: generate, train, evaluate, improve."""
     stored_bytes: dict[str, int] = {}
-    """Bytes that the shard left in the artifact store, by kind: `adapters`, `records`."""
+    """Bytes in the artifact store by kind: `records`, `adapters` (of the inner loops: deleted after
+    this summary unless the settings keep them), `policy`."""
     scores: dict[str, ScoreSum] = {}
     """Means over contexts: `baseline`, `edit` (mean of a context's candidates), `best` (its best
     candidate), `passage`, `gold`; and means over answers to retained questions: `retained`

@@ -218,6 +218,13 @@ class DataSettings(FileSettings):
     """Validation contexts taken from the start of the file; 0 takes all."""
 
 
+class ArtifactSettings(FileSettings):
+    """What a run leaves in the artifact store beside its records and policies."""
+
+    keep_inner_adapters: bool = False
+    """Keep the adapter of every inner loop; else it is deleted once its shard has a summary."""
+
+
 class EngineSettings(FileSettings):
     """One engine: a frozen base model and its slots."""
 
@@ -283,6 +290,8 @@ class RunSpec(FileSettings):
     """M-step."""
     validation: ValidationSettings = ValidationSettings()
     """Validation."""
+    artifacts: ArtifactSettings = ArtifactSettings()
+    """What is kept. It may be changed by a resume."""
     max_unscored_share: float = Field(default=0.5, ge=0, le=1)
     """Share of a stage's inner loops that may be without a score; above it the run fails with
     `TooFewScores`. It may be changed by a resume."""

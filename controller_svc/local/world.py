@@ -20,6 +20,7 @@ from controller_svc.core import (
     Action,
     AttemptBudget,
     Observed,
+    Phase,
     RunStatus,
     Stage,
     StageObserved,
@@ -43,6 +44,7 @@ from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, SealError
 from seal.resources import RestEMRun
 from seal.rpc.convert import policy_message
+from seal.runs.cleanup import sweep_run
 from seal.runs.store import (
     claim_stage,
     in_thread,
@@ -110,6 +112,13 @@ async def run_local(
                     epoch=await take_epoch(store, run),
                 )
                 status = await _to_the_end(manifest.spec, status, world, budgets.stage)
+        if status.phase is Phase.COMPLETE:
+            await sweep_run(
+                store,
+                run,
+                policies=[policy.adapter for policy in status.policies if policy.adapter],
+                keep_inner_adapters=manifest.spec.artifacts.keep_inner_adapters,
+            )
         await in_thread(store.remove_leftovers, run, older_than_seconds=0.0)
         return status
 

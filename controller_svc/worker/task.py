@@ -43,6 +43,7 @@ from seal.domains.base import Context
 from seal.errors import Retryable
 from seal.records import ShardSummary
 from seal.restem.plan import plan_round
+from seal.runs.cleanup import inner_adapters, measure, remove_adapters
 from seal.runs.improve import improve
 from seal.runs.store import (
     ShardClock,
@@ -109,7 +110,11 @@ async def run_task(
             log.info("task started", task=task.name)
             return await _do(task, spec, store, clients, settings, files, Meter(task, tell))
 
-        summary = await finish_shard(task, store, work)
+        async def clean(files: ShardStore) -> None:
+            if task.stage in (Stage.ROLLOUT, Stage.VALIDATE):
+                await _clean(files, spec, store)
+
+        summary = await finish_shard(task, store, work, after=clean)
         log.info(
             "task finished",
             task=task.name,
@@ -152,7 +157,7 @@ async def _do(
         settings=settings,
     )
     plan = rollout_plan if task.stage is Stage.ROLLOUT else validate_plan
-    return await _contexts_task(task, bench, await plan(task, spec, store))
+    return await _contexts_task(task, store, bench, await plan(task, spec, store))
 
 
 async def _improve(
@@ -255,7 +260,9 @@ def shard_of(contexts: Sequence[Context], task: ShardTask) -> tuple[tuple[int, C
     return tuple(enumerate(contexts))[task.shard :: task.shards]
 
 
-async def _contexts_task(task: ShardTask, bench: Bench, plan: ShardPlan) -> ShardSummary:
+async def _contexts_task(
+    task: ShardTask, store: ArtifactStore, bench: Bench, plan: ShardPlan
+) -> ShardSummary:
     """Rollout and validation: the contexts of the plan, the records file, the summary's numbers."""
     try:
         result = await run_shard(bench, plan)
@@ -275,10 +282,21 @@ async def _contexts_task(task: ShardTask, bench: Bench, plan: ShardPlan) -> Shar
             "outcomes": shard_outcomes(records),
             "tokens": shard_tokens(records, result.retained),
             "engine_seconds": shard_engine_seconds(records, result.retained),
+            "stored_bytes": await measure(
+                store, records_path=bench.files.path, adapters=inner_adapters(records)
+            ),
             "scores": shard_scores(records, result.retained),
             "result_sha256": records_sha256,
         }
     )
+
+
+async def _clean(files: ShardStore, spec: RunSpec, store: ArtifactStore) -> None:
+    """The inner adapters have done their work: their answers are in the records."""
+    if spec.artifacts.keep_inner_adapters:
+        return
+    records, _ = await files.read_records()
+    await remove_adapters(store, inner_adapters(records))
 
 
 def principal_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -133,6 +133,9 @@ async def improve(
         inner_loops_resumed=0,
         outcomes={str(training.outcome): 1} if training else {},
         tokens={"improve": training.tokens} if training else {},
+        stored_bytes={"policy": await in_thread(store.bytes_under, training.adapter.path)}
+        if training and training.adapter
+        else {},
         engine_seconds={"improve": training.engine_seconds} if training else {},
         policy=training.adapter if training else None,
         kept=len(selection.kept),

@@ -304,10 +304,20 @@ class ShardStore:
         )
 
 
+async def _nothing(files: ShardStore) -> None:
+    """The default of `after`."""
+
+
 async def finish_shard(
-    task: ShardTask, store: ArtifactStore, work: Callable[[ShardStore], Awaitable[ShardSummary]]
+    task: ShardTask,
+    store: ArtifactStore,
+    work: Callable[[ShardStore], Awaitable[ShardSummary]],
+    *,
+    after: Callable[[ShardStore], Awaitable[None]] = _nothing,
 ) -> ShardSummary:
     """Do a shard's work unless it is done, and say that it is; the summary that counts.
+
+    `after` is called once it is said.
 
     Raises:
         Conflict: a newer controller has started the stage; nothing has changed.
@@ -319,7 +329,9 @@ async def finish_shard(
         return summary
     made = await work(files)
     await check_epoch(store, task.run, task.round, task.stage, task.epoch)
-    return await files.commit_summary(made)
+    summary = await files.commit_summary(made)
+    await after(files)
+    return summary
 
 
 class ShardClock:

@@ -25,7 +25,7 @@ from seal.artifacts import ArtifactStore, Model
 from seal.errors import Conflict, InvalidInput, Transient
 from seal.resources import RestEMRun
 from seal.runs.store import status_path
-from seal.settings import DataSettings, EditSettings, RunSpec
+from seal.settings import ArtifactSettings, DataSettings, EditSettings, RunSpec
 from seal.telemetry import metrics
 
 QUICK = Budgets(
@@ -449,3 +449,47 @@ async def test_the_watcher_sees_every_stage_in_order_and_no_step_back(tmp_path: 
     for name in {progress.name for progress in watcher.progress}:
         done = [progress.inner_loops_done for progress in watcher.progress if progress.name == name]
         assert done == sorted(done)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_what_nothing_refers_to_is_deleted_and_the_bytes_of_each_round_are_known(
+    tmp_path: Path, keep: bool
+) -> None:
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    artifacts = ArtifactSettings(keep_inner_adapters=keep)
+    spec = small_spec(tmp_path, rounds=1, shards=2, artifacts=artifacts)
+    fakes, most = Fakes(store=store), 0
+
+    def count(status: RunStatus) -> None:
+        nonlocal most
+        most = max(most, len({path.split("/")[2] for path in store.list(f"{RUN}/adapters")}))
+
+    watcher = Watcher()
+    watcher.on_status = count  # type: ignore[method-assign]
+    status = await run(spec, tmp_path, fakes=fakes, watcher=watcher)
+    kept = {path.split("/")[2] for path in store.list(f"{RUN}/adapters")}
+    trained = status.rounds[1].outcomes["rollout/ok"] + status.rounds[0].outcomes["validate/ok"]
+    policy = status.policies[1].adapter
+    assert policy is not None and policy.sha256 in kept
+    assert len(kept) > trained if keep else kept == {policy.sha256}
+    assert keep or most < trained, "adapters go as soon as their shard has its summary"
+    assert store.list(f"{RUN}/trainings") == ()
+    assert store.exists(f"{RUN}/stages/r1-rollout/shard-0001/records.jsonl")
+    for entry in status.rounds:
+        assert entry.stored_bytes["records"] > 0 and entry.stored_bytes["adapters"] > 0
+    assert status.rounds[1].stored_bytes["policy"] > 0
+
+
+async def test_a_store_that_refuses_to_delete_makes_no_run_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: ArtifactStore, reference: object) -> None:
+        raise Transient("cannot be reached")
+
+    monkeypatch.setattr(ArtifactStore, "remove_directory", refuse)
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    status = await run(small_spec(tmp_path, rounds=1), tmp_path, fakes=Fakes(store=store))
+    assert status.phase is Phase.COMPLETE
+    monkeypatch.undo()
+    await run(small_spec(tmp_path, rounds=1), tmp_path, resume=True)
+    assert len({path.split("/")[2] for path in store.list(f"{RUN}/adapters")}) == 1

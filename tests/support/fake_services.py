@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 import grpc.aio
 
 from controller_svc.worker.task import ServiceAddresses
+from seal.artifacts import ArtifactStore
 from seal.outcomes import Outcome
 from seal.records import ModelDescription
 from seal.rpc.convert import OUTCOME_TO_WIRE, description_message
@@ -79,6 +80,8 @@ class Fakes:
     """(kind, request_id, number of this call of that id, from 0) -> a status to fail with."""
     outcome: Callable[[str, str], Outcome | None] = lambda kind, name: None
     """(kind, request id, or for an edit the context's title) -> an outcome in place of a result."""
+    store: ArtifactStore | None = None
+    """Where trained adapters and results are published; None publishes nothing."""
     delay_seconds: float = 0.0
     model: ModelDescription = MODEL
     """What the trainer says it has loaded; a token is a word."""
@@ -199,7 +202,10 @@ class FakeTrainer(trainer_pb2_grpc.TrainerServiceServicer):
                 refused = trainer_pb2.TrainingResult(outcome=OUTCOME_TO_WIRE[outcome])
                 yield trainer_pb2.TrainAdapterResponse(result=refused)
                 return
-            yield trainer_pb2.TrainAdapterResponse(result=_training(request, steps))
+            result = _training(request, steps)
+            if self._fakes.store is not None:
+                await asyncio.to_thread(_publish, self._fakes.store, request, result)
+            yield trainer_pb2.TrainAdapterResponse(result=result)
         finally:
             self._fakes.running -= 1
 
@@ -234,6 +240,21 @@ class FakeTrainer(trainer_pb2_grpc.TrainerServiceServicer):
         context: grpc.aio.ServicerContext[object, object],
     ) -> trainer_pb2.CancelTrainingResponse:
         raise NotImplementedError
+
+
+def _publish(
+    store: ArtifactStore,
+    request: trainer_pb2.TrainAdapterRequest,
+    result: trainer_pb2.TrainingResult,
+) -> None:
+    """As the trainer does: the adapter by its content, then the result for retries."""
+    if result.HasField("adapter"):
+        with TemporaryDirectory() as directory:
+            (Path(directory) / "adapter_config.json").write_text(f'"{result.adapter.sha256}"')
+            published = store.publish_directory(Path(directory), f"{request.run}/adapters")
+        result.adapter.path, result.adapter.sha256 = published.path, published.sha256
+    key = digest(request.request_id)
+    store.write_bytes(f"{request.run}/trainings/{key}.json", b"{}")
 
 
 def _training(request: trainer_pb2.TrainAdapterRequest, steps: int) -> trainer_pb2.TrainingResult:
