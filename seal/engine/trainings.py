@@ -104,8 +104,7 @@ class Trainings:
         metrics.training_steps.inc(len(before))
         if attempt(batch.advance, self._model.device) is not None:
             self._advance_apart(batch, before)
-        for slot in before.keys() & batch.jobs.keys():
-            job = batch.jobs[slot]
+        for job in list(batch.jobs.values()):  # in the order in which they joined
             if job.outcome is not Outcome.DIVERGED:
                 self._tasks[id(job)].tell(job.progress())
         for job, result in batch.take_ended():
