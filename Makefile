@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/seal/v1/*.proto)
 PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 # Rooms whose tests load no model; all of them together end within a minute.
-FAST := cli core data domains report restem rpc store worker
+FAST := core data docs domains report restem rpc store worker
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-quick smoke bench test test-fast lint format proto schema constraints clean
