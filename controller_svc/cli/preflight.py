@@ -94,7 +94,7 @@ def check_model(spec: RunSpec, engine: EngineSettings, shape: ModelShape) -> Non
     """Refuse what `prepare` would refuse once the model is loaded, before its weights are read.
 
     Raises:
-        InvalidInput: the model has too few positions or lacks a target, by field.
+        InvalidInput: the model has too few positions, lacks a target or a chat template, by field.
     """
     model = ModelDescription(
         base_model=spec.model,
@@ -106,3 +106,18 @@ def check_model(spec: RunSpec, engine: EngineSettings, shape: ModelShape) -> Non
         dtype="",
     )
     check_against_model(spec, model)
+    if not shape.has_chat_template:
+        _refuse_chats(spec)
+
+
+def _refuse_chats(spec: RunSpec) -> None:
+    for field, form, others in (
+        ("spec.edit.format", spec.edit.format, "base"),
+        ("spec.evaluation.questionFormat", spec.evaluation.question_format, "few-shot or plain"),
+    ):
+        if form == "chat":
+            raise InvalidInput(
+                f"{field}: {spec.model} has no chat template, so that it cannot be asked in a chat",
+                field=field,
+                remedy=f"use {others}, or a model with a chat template",
+            )

@@ -13,6 +13,7 @@ from seal.engine.available import usable_bytes
 from seal.engine.budget import MemoryBudget
 from seal.engine.precision import compute_dtype
 from seal.engine.sizes import ModelSize, size_of
+from seal.model_files import has_chat_template
 from seal.settings import ComputeType, EngineSettings
 
 
@@ -28,6 +29,8 @@ class ModelShape:
     """Widths, for the memory model."""
     weights: int
     """Numbers that the base model has."""
+    has_chat_template: bool
+    """Whether it can be asked in a chat."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,7 @@ def read_shape(
         targets=frozenset(target.rsplit(".", 1)[-1] for target in size.targets),
         size=size,
         weights=sum(weight.numel() for weight in model.parameters()),
+        has_chat_template=has_chat_template(directory),
     )
 
 

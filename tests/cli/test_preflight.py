@@ -90,6 +90,28 @@ def test_lengths_beyond_the_models_positions_are_refused_from_its_configuration(
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"edit.format": "chat"}, "spec.edit.format"),
+        ({"evaluation.questionFormat": "chat"}, "spec.evaluation.questionFormat"),
+    ],
+)
+def test_a_chat_is_refused_where_the_model_has_no_template(
+    tmp_path: Path, change: dict[str, str], field: str
+) -> None:
+    model = save_tiny_model(tmp_path)
+    lengths = {"edit.maxTokens": 64, "evaluation.maxTokens": 16, "edit.format": "base"}
+    spec = load_run(None, lengths | change).spec
+    engine = EngineSettings(max_row_tokens=512)
+    check_model(spec, engine, model_shape("my-model", model))
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        (model / name).unlink(missing_ok=True)
+    with pytest.raises(InvalidInput, match="no chat template") as caught:
+        check_model(spec, engine, model_shape("my-model", model))
+    assert caught.value.field == field
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "opt"])
 @pytest.mark.usefixtures("nothing_costly")
 def test_a_model_that_the_engine_does_not_take_is_refused_by_name_before_it_is_loaded(
