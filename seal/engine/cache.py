@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from seal.engine.transfer import to_device
 from seal.errors import Internal
 
 MAX_BUCKET_PADDING = 0.25
@@ -68,7 +69,9 @@ class KeyValueCache:
 
         A place may be a source many times, but no target is a source.
         """
-        source, target = (torch.tensor(places, device=self.device) for places in (sources, targets))
+        source, target = (
+            to_device(torch.tensor(places), self.device) for places in (sources, targets)
+        )
         for keys, values in zip(self.keys, self.values, strict=True):
             keys[target, :, :, :length] = keys[source, :, :, :length]
             values[target, :, :length] = values[source, :, :length]
@@ -78,7 +81,7 @@ class KeyValueCache:
 
         A diverged adapter's NaN would come through the mask, since 0 times NaN is NaN.
         """
-        target = torch.tensor(places, dtype=torch.long, device=self.device)
+        target = to_device(torch.tensor(places, dtype=torch.long), self.device)
         for values in self.values:
             values[target] = 0
 
@@ -132,13 +135,13 @@ class CachedPass:
         """First token of each row in the pass."""
         within_T = torch.arange(int(counts_R.sum())) - first_R.repeat_interleave(counts_R)
         self.cache = cache
-        self.positions_T = (starts_R.repeat_interleave(counts_R) + within_T).to(device)
-        self.places_T = (
-            torch.tensor([span.place for span in spans]).repeat_interleave(counts_R).to(device)
-        )
+        self.positions_T = to_device(starts_R.repeat_interleave(counts_R) + within_T, device)
+        places_R = torch.tensor([span.place for span in spans])
+        self.places_T = to_device(places_R.repeat_interleave(counts_R), device)
         self.buckets, inverse = _buckets(spans, first_R, device)
         # rows of one length each come out of the only bucket as they went in
-        self._inverse = None if len({span.count for span in spans}) == 1 else inverse.to(device)
+        alike = len({span.count for span in spans}) == 1
+        self._inverse = None if alike else to_device(inverse, device)
 
     def attend(
         self,
@@ -231,9 +234,9 @@ def _buckets(
         buckets.append(
             RowBucket(
                 places=_places([spans[row].place for row in rows], device),
-                tokens_R_Q=tokens_R_Q.to(device),
-                positions_R_Q=(torch.tensor([[spans[row].start] for row in rows]) + within_R_Q).to(
-                    device
+                tokens_R_Q=to_device(tokens_R_Q, device),
+                positions_R_Q=to_device(
+                    torch.tensor([[spans[row].start] for row in rows]) + within_R_Q, device
                 ),
                 key_count=max(spans[row].start + spans[row].count for row in rows),
             )
@@ -247,4 +250,4 @@ def _places(places: list[int], device: torch.device) -> slice | torch.Tensor:
     """Neighbouring places as a slice, which reads the cache without a copy."""
     if places == list(range(places[0], places[0] + len(places))):
         return slice(places[0], places[0] + len(places))
-    return torch.tensor(places, device=device)
+    return to_device(torch.tensor(places), device)

@@ -24,6 +24,7 @@ from seal.engine.routes import AdapterGroups
 from seal.engine.sampling import NO_TOKEN, DecodeSettings, Draw, Uniforms, choose_tokens
 from seal.engine.sharing import Prompted, Start, plan_starts
 from seal.engine.text import cut_at_stop
+from seal.engine.transfer import to_device
 
 REFILL_SHARE = 0.125
 """New rows join when this share of the places is free (or all that wait fit): a pass for a single
@@ -210,11 +211,13 @@ class RunningBatch:
             wanted += range(last, last + max(1, len(row.gold)))
             tokens += [*row.prompt[start.shared :], *row.gold[:-1]]
         hidden_T_d = self._forward(spans, tokens, self._adapters, [row.group for row in rows])
-        hidden_W_d = hidden_T_d[torch.tensor(wanted, device=hidden_T_d.device)]
+        device = hidden_T_d.device
+        hidden_W_d = hidden_T_d[to_device(torch.tensor(wanted), device)]
         counts = [max(1, len(row.gold)) for row in rows]
         firsts = [sum(counts[:place]) for place in range(len(counts))]
         self._score(rows, hidden_W_d)
-        logits_R_V = F.linear(hidden_W_d[firsts], self.model.head_V_d)
+        hidden_R_d = hidden_W_d[to_device(torch.tensor(firsts), device)]
+        logits_R_V = F.linear(hidden_R_d, self.model.head_V_d)
         for row, logits_V in zip(rows, logits_R_V, strict=True):
             row.logits_V = logits_V.float() if row.keep_logits else None
         self._take(rows, logits_R_V)
@@ -226,16 +229,18 @@ class RunningBatch:
         """
         if not any(row.gold for row in rows):
             return
-        wanted_W_1 = torch.tensor(
-            [[token] for row in rows for token in (row.gold or (0,))], device=hidden_W_d.device
+        wanted_W_1 = to_device(
+            torch.tensor([[token] for row in rows for token in (row.gold or (0,))]),
+            hidden_W_d.device,
         )
-        logprobs: list[float] = []
+        parts: list[torch.Tensor] = []
         for begin in range(0, len(hidden_W_d), SCORED_STATES):
             logits = F.linear(
                 hidden_W_d[begin : begin + SCORED_STATES], self.model.head_V_d
             ).float()
             chosen = logits.gather(1, wanted_W_1[begin : begin + SCORED_STATES])[:, 0]
-            logprobs += (chosen - logits.logsumexp(-1)).tolist()
+            parts.append(chosen - logits.logsumexp(-1))
+        logprobs: list[float] = torch.cat(parts).tolist()
         first = 0
         for row in rows:
             if row.gold:
@@ -256,7 +261,11 @@ class RunningBatch:
         places = [place for place, row in enumerate(rows) if not row.done]
         if not places:
             return
-        logits = logits_R_V if len(places) == len(rows) else logits_R_V[places]
+        logits = (
+            logits_R_V
+            if len(places) == len(rows)
+            else logits_R_V[to_device(torch.tensor(places), logits_R_V.device)]
+        )
         text = self.model.text
         for place, token in zip(
             places, choose_tokens(logits, [rows[place].draw() for place in places]), strict=True
@@ -284,7 +293,7 @@ class RunningBatch:
         model = self.model
         plan = CachedPass(self._cache, spans)
         route = adapters.route(groups, [span.count for span in spans])
-        ids_T = torch.tensor(tokens, device=model.device)
+        ids_T = to_device(torch.tensor(tokens), model.device)
         return model.hidden(model.embed(ids_T), plan.positions_T, route=route, plan=plan)
 
     def _near_adapters(self, groups: Sequence[int]) -> tuple[AdapterGroups, list[int]]:

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from seal.engine.attention import VarlenRows
 from seal.engine.layout import MAX_CHUNK_TOKENS, Chunk, make_chunks
 from seal.engine.packed_attention import PackedRows, pack_rows
+from seal.engine.transfer import to_device
 
 ALIGNED_VALUES = 8
 """bfloat16 values in the 16 bytes at whose multiples the packed kernels read."""
@@ -212,11 +213,11 @@ class PackedKernels:
         starts_G = tuple(
             borders[stop - len(rows) : stop] for stop, rows in zip(last_rows, rows_G, strict=True)
         )
-        stops_G = torch.tensor(
-            [borders[stop] for stop in last_rows], dtype=torch.int32, device=device
+        stops_G = to_device(
+            torch.tensor([borders[stop] for stop in last_rows], dtype=torch.int32), device
         )
         attention = VarlenRows(
-            torch.tensor(borders, dtype=torch.int32, device=device),
+            to_device(torch.tensor(borders, dtype=torch.int32), device),
             max(length for rows in rows_G for length in rows),
         )
         return PassLayout(starts_G, borders[-1], PackedProducts(stops_G), attention)

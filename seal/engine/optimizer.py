@@ -3,14 +3,19 @@
 The arithmetic is torch's fused kernel on one contiguous row per slot. The fused kernel divides the
 gradient by `grad_scale` while it updates, so clipping costs no pass of its own. Its CPU form reads
 raw memory: rows must be contiguous, as rows of a matrix are; a test checks it.
+
+The kernel takes one rate and one scale, slots have one each: a call per slot. It reads and writes
+each of 28 bytes a parameter once. All slots in one go would have to be written in operations that
+walk memory three times as often, and on a GPU the calls of a slot are queued while the one before
+is at work.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch.optim.adamw import adamw
 
 from seal.settings import OptimizerSettings
 
@@ -33,6 +38,18 @@ def learning_rate(settings: OptimizerSettings, step: int, total_steps: int) -> f
     if settings.schedule == "cosine":
         return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
     return settings.learning_rate
+
+
+def clip_divisor(settings: OptimizerSettings, norm: float) -> float:
+    """What a gradient of so large a norm is divided by: at least 1, and 1 without clipping."""
+    if settings.max_grad_norm == 0:
+        return 1.0
+    return 1.0 / min(1.0, settings.max_grad_norm / (norm + 1e-6))
+
+
+def gradient_norms(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Norms (G,) of slots' gradients, each formed as it would be alone."""
+    return torch.stack(torch._foreach_norm(list(gradients)))
 
 
 class SlotOptimizer:
@@ -72,34 +89,29 @@ class SlotOptimizer:
         values_P: torch.Tensor,
         gradient_P: torch.Tensor,
         *,
+        divisor: torch.Tensor,
         rate: float,
-        settings: OptimizerSettings,
-    ) -> bool:
-        """Clip and update one slot in place.
+        weight_decay: float,
+    ) -> None:
+        """Update one slot in place by its gradient, which must be finite, over `divisor`.
 
-        False, and nothing changed, if the gradient is not finite.
+        `divisor`: one float32 value on the device, `clip_divisor`.
         """
-        norm = float(torch.linalg.vector_norm(gradient_P))
-        if not math.isfinite(norm):
-            return False
-        clip = (
-            1.0 if settings.max_grad_norm == 0 else min(1.0, settings.max_grad_norm / (norm + 1e-6))
-        )
-        adamw(
+        self._steps[slot].add_(1)
+        torch._fused_adamw_(
             [values_P],
             [gradient_P],
             [self._first_N_P[slot]],
             [self._second_N_P[slot]],
             [],
             [self._steps[slot]],
-            fused=True,
-            grad_scale=torch.tensor(1.0 / clip, device=values_P.device),
+            grad_scale=divisor,
+            found_inf=None,
             amsgrad=False,
             beta1=BETA1,
             beta2=BETA2,
             lr=rate,
-            weight_decay=settings.weight_decay,
+            weight_decay=weight_decay,
             eps=EPSILON,
             maximize=False,
         )
-        return True

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from seal.engine.layout import cheapest_cut
+from seal.engine.transfer import to_device
 
 BUCKET_SCORES = 4096
 """What one more bucket costs, in attention scores: eight small operations in every layer. An
@@ -30,7 +31,10 @@ TOKEN_SCORES = 32
 
 @dataclass(frozen=True)
 class Bucket:
-    """Rows that are padded to one length."""
+    """Rows that are padded to one length.
+
+    The tensors are the host's but for `attended_R`: what is made of them is counted there.
+    """
 
     tokens_R_L: torch.Tensor
     """Token of the packed sequence at each place; padding points at the row's first token."""
@@ -56,8 +60,8 @@ class PackedRows:
     What depends on heads and window is made once per pass, not per layer.
     """
 
-    def __init__(self, tokens: int, buckets: Sequence[Bucket]) -> None:
-        self.tokens, self.buckets = tokens, tuple(buckets)
+    def __init__(self, tokens: int, buckets: Sequence[Bucket], device: torch.device) -> None:
+        self.tokens, self.buckets, self.device = tokens, tuple(buckets), device
         self._gathers: dict[tuple[int, int], Gather] = {}
         self._masks: dict[tuple[int, int, int | None, torch.dtype], torch.Tensor] = {}
 
@@ -91,7 +95,7 @@ def pack_rows(
     *,
     tokens: int,
     attended: Sequence[int] | None = None,
-    device: torch.device | None = None,
+    device: torch.device,
 ) -> PackedRows:
     """Rows of a packed sequence in buckets of least cost.
 
@@ -120,10 +124,10 @@ def pack_rows(
         limits = (
             None
             if attended is None
-            else torch.tensor([attended[row] for row in rows], device=device)
+            else to_device(torch.tensor([attended[row] for row in rows]), device)
         )
-        buckets.append(Bucket(tokens_R_L.to(device), real_R_L.to(device), limits))
-    return PackedRows(tokens, buckets)
+        buckets.append(Bucket(tokens_R_L, real_R_L, limits))
+    return PackedRows(tokens, buckets, device)
 
 
 @dataclass(frozen=True)
@@ -166,9 +170,8 @@ class Gather:
 
 
 def _make_gather(plan: PackedRows, kv_heads: int, groups: int) -> Gather:
-    device = plan.buckets[0].tokens_R_L.device
     heads = kv_heads * groups
-    head_kv_g_1 = torch.arange(heads, device=device).view(kv_heads, groups, 1)
+    head_kv_g_1 = torch.arange(heads).view(kv_heads, groups, 1)
     sources, padding, borders = [], [], [0]
     for bucket in plan.buckets:
         shape = (bucket.rows, kv_heads, groups, bucket.length)
@@ -176,10 +179,16 @@ def _make_gather(plan: PackedRows, kv_heads: int, groups: int) -> Gather:
         padding.append(~bucket.real_R_L[:, None, None].expand(shape).flatten())
         borders.append(borders[-1] + sources[-1].numel())
     source, padded = torch.cat(sources), torch.cat(padding)
-    places_T_H = torch.full((plan.tokens * heads,), borders[-1], device=device)
+    places_T_H = torch.full((plan.tokens * heads,), borders[-1])
     real = (~padded).nonzero().squeeze(1)
     places_T_H[source[real]] = real
-    return Gather(source, places_T_H, padded.nonzero().squeeze(1), tuple(borders))
+    padding_P = padded.nonzero().squeeze(1)
+    return Gather(
+        to_device(source, plan.device),
+        to_device(places_T_H, plan.device),
+        to_device(padding_P, plan.device),
+        tuple(borders),
+    )
 
 
 class PackedAttention(torch.autograd.Function):

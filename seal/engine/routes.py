@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from seal.engine.linear import Factors
+from seal.engine.transfer import to_device
 
 SMALL_GROUP = 8
 """Groups of at most this many tokens are padded to one length without a thought."""
@@ -42,7 +43,7 @@ class AdapterGroups:
 
         Its factors are contiguous, which batched products need to run well.
         """
-        index = torch.tensor(groups, device=self._device)
+        index = to_device(torch.tensor(groups), self._device)
         factors = {
             name: Factors(layer.a[index], layer.b[index]) for name, layer in self.factors.items()
         }
@@ -77,12 +78,12 @@ class AdapterGroups:
             everything = groups == list(range(self.groups))
             buckets.append(
                 GroupBucket(
-                    None if everything else torch.tensor(groups, device=device),
-                    index_G_M.to(device),
+                    None if everything else to_device(torch.tensor(groups), device),
+                    to_device(index_G_M, device),
                 )
             )
             offset += index_G_M.numel()
-        return TokenRoute(self, tuple(buckets), inverse_T.to(device))
+        return TokenRoute(self, tuple(buckets), to_device(inverse_T, device))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from seal.engine.transfer import to_device
+
 NUCLEUS_TOP = 256
 """Tokens looked at first for nucleus sampling; rows whose nucleus is larger are sorted whole."""
 
@@ -77,41 +79,65 @@ def choose_tokens(logits_R_V: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
     """
     # `max` reads bfloat16 five times faster than `argmax` on CPU
     largest_R = logits_R_V.max(-1)  # NaN if any logit of the row is
-    tokens: list[int] = largest_R.indices.tolist()
+    known = [largest_R.indices, torch.isfinite(largest_R.values).long()]
     sampled = [row for row, draw in enumerate(draws) if draw.temperature > 0]
-    if sampled:
-        chosen = _sample(
-            logits_R_V[torch.tensor(sampled, device=logits_R_V.device)].float(),
-            [draws[row] for row in sampled],
-        )
+    nucleus = _Nucleus.of(logits_R_V, draws, sampled) if sampled else None
+    if nucleus is not None:
+        known += [nucleus.tokens_R, nucleus.larger_R.long()]
+    read: list[int] = torch.cat(known).tolist()  # the one time that a step waits for the device
+    tokens, finite = read[: len(draws)], read[len(draws) : 2 * len(draws)]
+    if nucleus is not None:
+        chosen, larger = read[2 * len(draws) :][: len(sampled)], read[-len(sampled) :]
         for row, token in zip(sampled, chosen, strict=True):
             tokens[row] = token
-    finite_R = torch.isfinite(largest_R.values)
-    if not bool(finite_R.all()):
-        tokens = [
-            token if finite else NO_TOKEN
-            for token, finite in zip(tokens, finite_R.tolist(), strict=True)
-        ]
-    return tokens
+        wide = [place for place, large in enumerate(larger) if large]
+        for place, token in zip(wide, nucleus.sorted_whole(wide) if wide else (), strict=True):
+            tokens[sampled[place]] = token
+    return [token if good else NO_TOKEN for token, good in zip(tokens, finite, strict=True)]
 
 
-def _sample(logits_R_V: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
+@dataclass(frozen=True)
+class _Nucleus:
     """Nucleus sampling by inverting each row's cumulative mass at its own number.
 
     Holtzman et al., arXiv 1904.09751.
     """
-    device = logits_R_V.device
-    temperatures_R = torch.tensor([draw.temperature for draw in draws], device=device)
-    top_p_R_1 = torch.tensor([[draw.top_p] for draw in draws], device=device)
-    uniforms_R = torch.tensor([draw.uniform for draw in draws], dtype=torch.float64, device=device)
-    probabilities_R_V = torch.softmax(logits_R_V / temperatures_R[:, None], dim=-1)
-    top, tokens = probabilities_R_V.topk(min(NUCLEUS_TOP, probabilities_R_V.shape[-1]), dim=-1)
-    chosen_R = _invert(top, tokens, top_p_R_1, uniforms_R)
-    larger = (top.sum(-1) < top_p_R_1[:, 0]).nonzero()[:, 0]
-    if len(larger):
-        ordered, tokens = probabilities_R_V[larger].sort(dim=-1, descending=True)
-        chosen_R[larger] = _invert(ordered, tokens, top_p_R_1[larger], uniforms_R[larger])
-    return [int(token) for token in chosen_R]
+
+    probabilities_R_V: torch.Tensor
+    top_p_R_1: torch.Tensor
+    uniforms_R: torch.Tensor
+    tokens_R: torch.Tensor
+    """The chosen tokens, if the nucleus lies within the first NUCLEUS_TOP tokens."""
+    larger_R: torch.Tensor
+    """Where it does not."""
+
+    @classmethod
+    def of(cls, logits_R_V: torch.Tensor, draws: Sequence[Draw], rows: Sequence[int]) -> _Nucleus:
+        """For some of the rows."""
+        device, own = logits_R_V.device, [draws[row] for row in rows]
+        temperatures_R = to_device(torch.tensor([draw.temperature for draw in own]), device)
+        top_p_R_1 = to_device(torch.tensor([[draw.top_p] for draw in own]), device)
+        uniforms_R = to_device(
+            torch.tensor([draw.uniform for draw in own], dtype=torch.float64), device
+        )
+        logits = logits_R_V[to_device(torch.tensor(rows), device)].float()
+        probabilities_R_V = torch.softmax(logits / temperatures_R[:, None], dim=-1)
+        top, tokens = probabilities_R_V.topk(min(NUCLEUS_TOP, probabilities_R_V.shape[-1]), dim=-1)
+        return cls(
+            probabilities_R_V,
+            top_p_R_1,
+            uniforms_R,
+            _invert(top, tokens, top_p_R_1, uniforms_R),
+            top.sum(-1) < top_p_R_1[:, 0],
+        )
+
+    def sorted_whole(self, places: Sequence[int]) -> list[int]:
+        """Tokens of rows whose nucleus is larger."""
+        wide = to_device(torch.tensor(places), self.tokens_R.device)
+        ordered, tokens = self.probabilities_R_V[wide].sort(dim=-1, descending=True)
+        chosen_R = _invert(ordered, tokens, self.top_p_R_1[wide], self.uniforms_R[wide])
+        chosen: list[int] = chosen_R.tolist()
+        return chosen
 
 
 def _invert(

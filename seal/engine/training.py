@@ -23,12 +23,13 @@ from seal.engine.linear import Route
 from seal.engine.loss import cross_entropy_with_gradient
 from seal.engine.memory import AdapterSize, PassSize, estimate_pass
 from seal.engine.model import FrozenModel
-from seal.engine.optimizer import SlotOptimizer, learning_rate
+from seal.engine.optimizer import SlotOptimizer, clip_divisor, gradient_norms, learning_rate
 from seal.engine.order import StepOrder
 from seal.engine.packed_attention import PackedRows
 from seal.engine.peft_format import Adapter, concatenate
 from seal.engine.requests import TaskState, TrainingProgress, TrainingRequest, TrainingResult
 from seal.engine.text import TrainingRow
+from seal.engine.transfer import to_device
 from seal.errors import InvalidInput, UnfitItem
 from seal.outcomes import Outcome
 
@@ -150,6 +151,16 @@ class _Pass:
     rows: tuple[tuple[TrainingRow, ...], ...]
 
 
+@dataclass(frozen=True)
+class _SlotGradient:
+    """What one slot's step has formed."""
+
+    values_P: torch.Tensor
+    norm: float
+    loss: float
+    """Mean over the slot's targets."""
+
+
 class TrainingBatch:
     """The slots of one shape on one policy, and the jobs in them."""
 
@@ -259,12 +270,21 @@ class TrainingBatch:
         rows_by_slot = {
             slot: self.jobs[slot].next_rows() for slot in (self.jobs if slots is None else slots)
         }
-        losses, gradients = self._form_gradients(rows_by_slot)
+        formed = self._form_gradients(rows_by_slot)
         tokens = {slot: sum(row.length for row in rows) for slot, rows in rows_by_slot.items()}
         with record_function(UPDATE_SPAN):
-            for slot, count in tokens.items():
-                self._update(slot, losses[slot], gradients[slot])
-                self.jobs[slot].tokens += count
+            divisors_G = to_device(
+                torch.tensor(
+                    [
+                        clip_divisor(self.jobs[slot].request.optimizer, gradient.norm)
+                        for slot, gradient in formed.items()
+                    ]
+                ),
+                self.model.device,
+            )
+            for (slot, gradient), divisor in zip(formed.items(), divisors_G, strict=True):
+                self._update(slot, gradient, divisor)
+                self.jobs[slot].tokens += tokens[slot]
         seconds = time.monotonic() - started
         for slot, count in tokens.items():
             self.jobs[slot].engine_seconds += seconds * count / sum(tokens.values())
@@ -276,9 +296,12 @@ class TrainingBatch:
 
     def _form_gradients(
         self, rows_by_slot: dict[int, list[TrainingRow]]
-    ) -> tuple[dict[int, float], dict[int, torch.Tensor]]:
-        """Each slot's mean loss over its targets and its gradient (P,)."""
-        losses = dict.fromkeys(rows_by_slot, 0.0)
+    ) -> dict[int, _SlotGradient]:
+        """Each slot's gradient, with what the host must know of it.
+
+        The one reading at the end is all that a step waits for: the updates that follow are queued,
+        and the host lays out the next step while the device works them off.
+        """
         targets = {slot: sum(row.targets for row in rows) for slot, rows in rows_by_slot.items()}
         passes = _cut_into_passes(rows_by_slot, self._max_pass_tokens)
         sums_N_P = self._grads_N_P if len(passes) == 1 else torch.zeros_like(self._grads_N_P)
@@ -286,21 +309,35 @@ class TrainingBatch:
             slot: place
             for place, slot in enumerate(passes[0].slots if len(passes) == 1 else rows_by_slot)
         }
+        loss_sums: list[torch.Tensor] = []
         for part in passes:
-            for slot, loss_sum in self._forward_backward(part, targets).items():
-                losses[slot] += loss_sum / targets[slot]
+            loss_sums.append(self._forward_backward(part, targets))
             if len(passes) > 1:
                 for row, slot in enumerate(part.slots):
                     sums_N_P[places[slot]] += self._grads_N_P[row]
-        return losses, {slot: sums_N_P[place] for slot, place in places.items()}
+        gradients = {slot: sums_N_P[place] for slot, place in places.items()}
+        with record_function(UPDATE_SPAN):
+            norms_G = gradient_norms(list(gradients.values()))
+        read = iter(torch.cat([*loss_sums, norms_G]).tolist())
+        losses = dict.fromkeys(rows_by_slot, 0.0)
+        for part in passes:
+            for slot in part.slots:
+                losses[slot] += next(read) / targets[slot]
+        return {
+            slot: _SlotGradient(gradient, next(read), losses[slot])
+            for slot, gradient in gradients.items()
+        }
 
-    def _forward_backward(self, part: _Pass, targets: dict[int, int]) -> dict[int, float]:
-        """One pass: its g-th slot's gradient goes to row g; returns each slot's summed loss."""
+    def _forward_backward(self, part: _Pass, targets: dict[int, int]) -> torch.Tensor:
+        """One pass: its g-th slot's gradient goes to row g; returns the slots' summed losses."""
         model, count = self.model, len(part.slots)
         batch = _lay_out(part, targets, model, adapted_layers=len(self.shape.spans))
-        for row, slot in enumerate(part.slots):
-            self._compute_N_P[row].copy_(self._values_N_P[slot])
-            self._compute_N_P[row, self.shape.b_start :].mul_(self._scales[slot])
+        torch._foreach_copy_(
+            list(self._compute_N_P[:count]), [self._values_N_P[slot] for slot in part.slots]
+        )
+        scales = [self._scales[slot] for slot in part.slots]
+        for row, scale in enumerate(scales):  # _foreach_mul_ would round the scale to bfloat16
+            self._compute_N_P[row, self.shape.b_start :].mul_(scale)
         factors = self.shape.factors(self._compute_N_P[:count], self._grads_N_P[:count])
         route = Route(batch.layout.products, factors, self._policy_factors)
         embeddings = model.embed(batch.tokens_T).requires_grad_(True)
@@ -318,10 +355,8 @@ class TrainingBatch:
                 picked_K_d.detach(), model.head_V_d, batch.targets_K, batch.weights_K
             )
         picked_K_d.backward(gradient_K_d)  # type: ignore[no-untyped-call]
-        for row, slot in enumerate(part.slots):
-            self._grads_N_P[row, self.shape.b_start :].mul_(self._scales[slot])
-        sums = torch.zeros(count, device=model.device).index_add_(0, batch.slot_places_K, losses_K)
-        return dict(zip(part.slots, sums.tolist(), strict=True))
+        torch._foreach_mul_(list(self._grads_N_P[:count, self.shape.b_start :]), scales)
+        return torch.zeros(count, device=model.device).index_add_(0, batch.slot_places_K, losses_K)
 
     def _must_checkpoint(self, part: _Pass, batch: _PackedBatch) -> bool:
         """True if the activations of a pass are more than the batch may take."""
@@ -352,14 +387,21 @@ class TrainingBatch:
             > self.activation_bytes
         )
 
-    def _update(self, slot: int, loss: float, gradient_P: torch.Tensor) -> None:
-        """Apply one slot's gradient."""
+    def _update(self, slot: int, gradient: _SlotGradient, divisor: torch.Tensor) -> None:
+        """Apply one slot's gradient; one that is not finite changes nothing and ends the job."""
         job = self.jobs[slot]
-        rate = learning_rate(job.request.optimizer, job.step, job.total_steps)
-        finite = math.isfinite(loss) and self._optimizer.update(
-            slot, self._values_N_P[slot], gradient_P, rate=rate, settings=job.request.optimizer
-        )
-        job.losses.append(loss)
+        optimizer = job.request.optimizer
+        finite = math.isfinite(gradient.loss) and math.isfinite(gradient.norm)
+        if finite:
+            self._optimizer.update(
+                slot,
+                self._values_N_P[slot],
+                gradient.values_P,
+                divisor=divisor,
+                rate=learning_rate(optimizer, job.step, job.total_steps),
+                weight_decay=optimizer.weight_decay,
+            )
+        job.losses.append(gradient.loss)
         job.step += 1
         if not finite:
             job.outcome = Outcome.DIVERGED
@@ -463,12 +505,12 @@ def _lay_out(
             places += [place] * row.targets
     device = model.device
     return _PackedBatch(
-        torch.tensor(tokens, device=device),
-        torch.tensor(positions, device=device),
-        torch.tensor(predictors, device=device),
-        torch.tensor(target_ids, device=device),
-        torch.tensor(weights, device=device),
-        torch.tensor(places, device=device),
+        to_device(torch.tensor(tokens), device),
+        to_device(torch.tensor(positions), device),
+        to_device(torch.tensor(predictors), device),
+        to_device(torch.tensor(target_ids), device),
+        to_device(torch.tensor(weights), device),
+        to_device(torch.tensor(places), device),
         layout,
     )
 

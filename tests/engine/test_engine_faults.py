@@ -127,11 +127,11 @@ def test_a_step_that_failed_alone_is_done_again_and_changes_no_bit(engine, monke
 def test_a_failure_between_two_updates_repeats_no_update(engine, held, monkeypatch):
     update, failed = TrainingBatch._update, []
 
-    def updated(self, slot, loss, gradient_P):
+    def updated(self, slot, gradient, divisor):
         if self.jobs[slot].request.init_seed == 1 and not failed:
             failed.append(slot)
             raise RuntimeError(NO_MEMORY)
-        update(self, slot, loss, gradient_P)
+        update(self, slot, gradient, divisor)
 
     monkeypatch.setattr(TrainingBatch, "_update", updated)
     tasks = [engine.train(training_request(seed=seed)) for seed in range(TOGETHER)]
