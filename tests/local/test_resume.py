@@ -2,8 +2,8 @@
 
 No finished inner loop runs twice.
 
-Real processes with SIGKILL at chosen moments, and in one process a crash at every side effect of a
-run. The scenes take their services from a factory, so the same tests hold for fakes and for a real
+Real processes with SIGKILL at chosen moments; `tests/crash` tries every side effect in one process.
+The scenes take their services from a factory, so the same tests hold for fakes and for a real
 engine (`resume_harness`).
 """
 
@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 from controller_harness import IMPATIENT, small_spec
-from resume_harness import Crash, Effects, KillPoint, Scene, When, crash
+from resume_harness import KillPoint, Scene
 
-from controller_svc.core import Phase
 from controller_svc.worker.clients import WorkerSettings
-from seal.settings import EditSettings, InnerLoopSettings, RunSpec, ValidationSettings
+from seal.settings import RunSpec
 
 FEW = WorkerSettings.model_validate(
     IMPATIENT.model_dump() | {"concurrency": 2, "contexts_per_request": 2}
@@ -31,19 +30,6 @@ def scene(directory: Path, spec: RunSpec | None = None) -> Scene:
     data.mkdir(exist_ok=True)
     directory.mkdir()
     return Scene(spec=spec or small_spec(data, shards=2), directory=directory, settings=FEW)
-
-
-def tiny_spec(directory: Path) -> RunSpec:
-    """One round, as few side effects as there can be with every kind of them."""
-    directory.mkdir(exist_ok=True)
-    return small_spec(
-        directory,
-        passages=(2, 1, 1),
-        rounds=1,
-        edit=EditSettings(k=2),
-        inner=InnerLoopSettings(repeats=1),
-        validation=ValidationSettings(edits_per_context=1, retained_queries=1),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -109,24 +95,3 @@ def test_a_run_that_is_killed_again_and_again_ends_all_the_same(
         len(killed.executed())
         <= len(calm.executed()) + kills * FEW.concurrency * killed.spec.shards
     )
-
-
-WHEN: tuple[When, When] = ("before", "after")
-
-
-async def test_a_crash_at_any_side_effect_changes_nothing_in_the_end(tmp_path: Path) -> None:
-    spec = tiny_spec(tmp_path / "data")
-    undisturbed, effects = scene(tmp_path / "calm", spec), Effects()
-    await undisturbed.run(resume=False, effects=effects)
-    assert len(effects.seen) > 50
-    for nth in range(1, len(effects.seen) + 1):
-        crashed, when = scene(tmp_path / str(nth), spec), WHEN[nth % 2]
-        with pytest.raises(Crash):
-            await crashed.run(
-                resume=False, effects=Effects(point=KillPoint(nth=nth, when=when), die=crash)
-            )
-        finished, executed = crashed.finished_loops(), crashed.executed()
-        status = await crashed.run(resume=True, effects=Effects())
-        assert status.phase is Phase.COMPLETE
-        assert crashed.final() == undisturbed.final(), f"crashed {when} effect {nth}"
-        assert {name for _, name in crashed.executed()[len(executed) :]}.isdisjoint(finished)

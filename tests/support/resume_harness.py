@@ -48,7 +48,7 @@ from seal.runs.store import selection_path, status_path
 from seal.settings import RunSpec
 from seal.v1 import evaluator_pb2, generator_pb2, trainer_pb2
 
-Effect = Literal["write", "generate", "train", "evaluate"]
+Effect = Literal["write", "create", "remove", "generate", "train", "evaluate", "save", "act"]
 When = Literal["before", "during", "after"]
 ServiceFactory = Callable[[RunSpec, str, Path], AbstractAsyncContextManager[ServiceAddresses]]
 T = TypeVar("T")
