@@ -19,7 +19,7 @@ from seal.runs.store import in_thread
 
 log = structlog.get_logger(__name__)
 
-SHORT_LIVED = ("trainings", "checkpoints")
+SHORT_LIVED = ("trainings", "claims", "checkpoints")
 """Folders of a run that are for retries only."""
 
 
