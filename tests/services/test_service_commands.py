@@ -328,9 +328,9 @@ async def test_an_m_step_whose_trainer_is_killed_goes_on_in_the_next_one_to_the_
     assert len(list(checkpoints.glob("*.safetensors"))) == 1
     async with _trainer(tmp_path / "2", model, tmp_path / "artifacts"):
         messages = await _messages(tmp_path / "2", request)
-    (resumed_step,) = {
-        message.progress.resumed_step for message in messages if message.progress.step
-    }
+    steps = [message.progress for message in messages if message.progress.step]
+    assert steps[-1].resumed_step  # before it, the last that the killed trainer said of itself
+    (resumed_step,) = {progress.resumed_step for progress in steps if progress.resumed_step}
     assert (30 if number == signal.SIGTERM else 1) <= resumed_step < undisturbed.steps
     result = messages[-1].result
     assert result.adapter.sha256 == undisturbed.adapter.sha256
