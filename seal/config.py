@@ -9,32 +9,24 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
-import sys
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from seal.errors import InvalidInput
-from seal.files import file_errors
 from seal.resources import API_VERSION, RUN_KIND, RestEMRun
 from seal.settings import EngineSettings, FileSettings, RunSpec
+from seal.yaml_files import STANDARD_INPUT, Tree, parse_yaml, read_text
 
 PROFILES: tuple[str, ...] = get_args(RunSpec.model_fields["profile"].annotation)
 """Names of the profiles in `seal/profiles`."""
-STANDARD_INPUT = Path("-")
-"""A manifest of this path is read from standard input."""
-MAX_CONFIG_BYTES = 1 << 20
-"""A larger file is no manifest."""
 _SHOWN_ERRORS = 5
 _HEAD = f"begin it with `apiVersion: {API_VERSION}` and `kind: {RUN_KIND}`"
 
-Tree = dict[str, object]
-"""Nested mapping as YAML gives it."""
 Section = TypeVar("Section", bound=FileSettings)
 
 
@@ -110,7 +102,7 @@ def _read_manifest(path: Path) -> _Layer:
     Raises InvalidInput if it is another kind of object, or says not which.
     """
     name = "standard input" if path == STANDARD_INPUT else str(path)
-    values = _parse_yaml(_read_text(path, name), where=name)
+    values = parse_yaml(read_text(path, name), where=name)
     kind, version = values.get("kind"), values.get("apiVersion")
     if kind is None or version is None:
         missing = "kind" if kind is None else "apiVersion"
@@ -141,79 +133,7 @@ def _load_profile(name: str) -> _Layer:
     text = (importlib.resources.files("seal") / "profiles" / f"{name}.yaml").read_text(
         encoding="utf-8"
     )
-    return _Layer(f"profile {name}", _parse_yaml(text, where=f"profile {name}"))
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML without the trap that the last of two equal keys wins silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = key_node.value
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is there twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _read_text(path: Path, name: str) -> str:
-    with file_errors(path):
-        if path == STANDARD_INPUT:
-            content = sys.stdin.buffer.read(MAX_CONFIG_BYTES + 1)
-        else:
-            if path.is_dir():
-                raise InvalidInput(f"{name} is a directory", remedy="give a YAML file")
-            with path.open("rb") as handle:
-                content = handle.read(MAX_CONFIG_BYTES + 1)
-    if len(content) > MAX_CONFIG_BYTES:
-        raise InvalidInput(
-            f"{name} has more than {MAX_CONFIG_BYTES} bytes",
-            remedy="give the manifest, not the dataset",
-        )
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            f"{name} is not UTF-8 at byte {error.start}", remedy="save it as UTF-8 text"
-        ) from error
-
-
-def _parse_yaml(text: str, *, where: str) -> Tree:
-    try:
-        trees = list(yaml.load_all(text, Loader=_UniqueKeyLoader))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that is none
-        raise InvalidInput(
-            f"{where} is no valid YAML: {_yaml_problem(error)}", remedy="correct that line"
-        ) from error
-    except RecursionError as error:
-        raise InvalidInput(
-            f"{where} is nested too deeply", remedy="write the manifest plainly"
-        ) from error
-    trees = [tree for tree in trees if tree is not None]
-    if len(trees) > 1:
-        raise InvalidInput(
-            f"{where} holds {len(trees)} YAML documents; a run is one",
-            remedy="give each run a file of its own, without `---` between them",
-        )
-    tree = trees[0] if trees else None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise InvalidInput(
-            f"{where} holds no mapping of fields",
-            remedy=f"{_HEAD}, then `field: value` lines",
-        )
-    return tree
-
-
-def _yaml_problem(error: Exception) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-    return str(error).splitlines()[0]
+    return _Layer(f"profile {name}", parse_yaml(text, where=f"profile {name}"))
 
 
 def _nested(overrides: Mapping[str, object]) -> Tree:

@@ -6,6 +6,7 @@ import json
 
 import typer
 
+from controller_svc.cli.messages import program
 from controller_svc.cli.progress import open_screen
 from seal.embedded import EMBEDDED_MODELS
 from seal.files import cache_directory
@@ -50,7 +51,7 @@ def list_models(*, as_json: bool) -> None:
             f"ready  {row['path']}"
             if row["ready"]
             else f"not downloaded yet ({model_size(row['download_bytes'])}): "
-            f"seal models pull {row['name']}"
+            f"{program()} models pull {row['name']}"
         )
         typer.echo(f"{row['name']}  {state}")
     typer.echo(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from controller_svc.cli import machine as this_machine
+from controller_svc.cli.messages import program
 from controller_svc.cli.preflight import check_model, check_settings, data_note
 from controller_svc.cli.workload import StageWork, read_data, workload
 from seal.artifacts import ArtifactStore
@@ -163,7 +164,7 @@ def _machine_lines(
     if machine is None:
         return [
             f"Model {model} is not on this machine, so nothing is said of time and memory; "
-            f"get it with:  seal models pull {model}"
+            f"get it with:  {program()} models pull {model}"
         ]
     lines = [
         f"Model {model}, {machine.weights / 1e6:,.0f} million weights; measured GEMM peak "
