@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from controller_svc.cli import looking
 from controller_svc.cli.logs import LogFormat
 from controller_svc.cli.messages import command
 from controller_svc.cli.options import (
@@ -19,7 +20,6 @@ from controller_svc.cli.options import (
     Output,
     OutputOption,
     RootOption,
-    RunArgument,
     changes,
 )
 
@@ -42,12 +42,6 @@ RUN_HELP = (
     "Needs a manifest of kind RestEMRun, the same that a cluster takes (examples/ has some). "
     "Options here win over the file. Everything that is finished is kept at once: a run "
     "that was stopped or killed goes on with --resume."
-)
-REPORT_HELP = (
-    "Make the report of a run again and show its result.\n\n"
-    "Writes report.html (one file, opens anywhere) and report.json into the run's directory. With "
-    "--output json it prints "
-    "all of report.json."
 )
 
 app = typer.Typer(
@@ -257,121 +251,6 @@ def run(
     )
 
 
-@app.command(help=REPORT_HELP)
-def report(
-    directory: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN_DIR",
-            help="Directory or URI of a run, finished or not: it holds run.json.",
-        ),
-    ],
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Make the report of a run again and show its result."""
-    from controller_svc.cli.reporting import locate_run, print_report, write_report
-
-    store, name = locate_run(directory)
-    print_report(write_report(store, name), as_json=output is Output.JSON, whole=True)
-
-
-@app.command("list")
-def list_runs(root: RootOption = DEFAULT_ROOT, output: OutputOption = Output.TABLE) -> None:
-    """Show the runs below a root: phase, round, when they began and how long they took."""
-    from controller_svc.cli.runs import list_runs as print_runs
-
-    print_runs(root, as_json=output is Output.JSON)
-
-
-@app.command()
-def status(
-    run: RunArgument,
-    adapters: Annotated[
-        bool,
-        typer.Option("--adapters", help="Also show which adapter was trained on which passage."),
-    ] = False,
-    root: RootOption = DEFAULT_ROOT,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Show where a run is, and its adapters."""
-    from controller_svc.cli.runs import show_status
-
-    show_status(root, run, adapters=adapters, as_json=output is Output.JSON)
-
-
-@app.command()
-def logs(
-    run: RunArgument,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the run ends or stops.")
-    ] = False,
-    root: RootOption = DEFAULT_ROOT,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Show what a run on this machine logged; with --output json as it was written."""
-    from controller_svc.cli.runs import show_logs
-
-    show_logs(root, run, follow=follow, as_json=output is Output.JSON)
-
-
-@app.command("rm")
-def remove(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Names of runs (see `seal list`).")
-    ],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    root: RootOption = DEFAULT_ROOT,
-) -> None:
-    """Delete runs with all their results; one that is being run is refused."""
-    from controller_svc.cli.runs import confirm_and_remove
-
-    confirm_and_remove(root, runs, yes=yes)
-
-
-@config.command("show")
-def show_config(
-    profile: Annotated[
-        str, typer.Argument(metavar="[PROFILE]", help="embedded (the default) or published.")
-    ] = "embedded",
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Show every setting with its value, its meaning and its bounds, as a manifest that runs."""
-    from controller_svc.cli.settings import show_settings
-
-    show_settings(profile, as_json=output is Output.JSON)
-
-
-@models.command("pull")
-def pull(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME",
-            help="Embedded model (see `seal models list`), or org/model@revision of the hub.",
-        ),
-    ],
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force", help="Make an embedded model anew, for example when its cache is damaged."
-        ),
-    ] = False,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Download a base model, check it, and keep it for later."""
-    from controller_svc.cli.models import pull_model
-
-    pull_model(name, force=force, as_json=output is Output.JSON)
-
-
-@models.command("list")
-def list_(output: OutputOption = Output.TABLE) -> None:
-    """Show the embedded models and whether they are on this machine."""
-    from controller_svc.cli.models import list_models
-
-    list_models(as_json=output is Output.JSON)
-
-
 @contextmanager
 def demo_manifest(name: str) -> Iterator[Path]:
     """The file of a demo's run."""
@@ -379,3 +258,13 @@ def demo_manifest(name: str) -> Iterator[Path]:
 
     with resources.as_file(resources.files("seal") / "profiles" / f"{name}.yaml") as path:
         yield path
+
+
+app.command("report", help=looking.REPORT_HELP)(looking.report)
+app.command("list")(looking.list_runs)
+app.command("status")(looking.status)
+app.command("logs")(looking.logs)
+app.command("rm")(looking.remove)
+config.command("show")(looking.show_config)
+models.command("pull")(looking.pull)
+models.command("list")(looking.list_)

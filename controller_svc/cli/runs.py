@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from controller_svc.cli.adapters import adapters_of, print_adapters
 from controller_svc.cli.logs import LOG_FILE, human_line
 from controller_svc.cli.reporting import shown
 from controller_svc.core import RunStatus
@@ -23,9 +24,7 @@ from controller_svc.local.lock import run_lock
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, InvalidInput, NotFound
 from seal.files import file_errors
-from seal.records import AdapterReference, ContextRecord
 from seal.report.numbers.formats import duration
-from seal.report.numbers.source import read_run
 from seal.resources import RestEMRun
 from seal.runs.store import manifest_path, status_path
 
@@ -51,23 +50,6 @@ class RunLine:
     started_seconds: float | None
     """Unix time."""
     finished_seconds: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdapterLine:
-    """Which adapter was trained on which passage."""
-
-    stage: str
-    round: int
-    context_id: str
-    title: str
-    kind: str
-    """edit, passage or gold."""
-    candidate: int
-    repeat: int
-    outcome: str
-    sha256: str
-    path: str
 
 
 def runs_in(store: ArtifactStore) -> tuple[str, ...]:
@@ -199,7 +181,7 @@ def show_status(root: str, run: str, *, adapters: bool, as_json: bool) -> None:
     for name, value in _facts(store, line):
         console.print(Text(f"{name:<9}", style="bold").append(value, style="default"))
     if adapters:
-        _print_adapters(console, found)
+        print_adapters(console, found)
 
 
 def _facts(store: ArtifactStore, line: RunLine) -> Iterator[tuple[str, str]]:
@@ -222,47 +204,6 @@ def _facts(store: ArtifactStore, line: RunLine) -> Iterator[tuple[str, str]]:
     if policies and (adapter := policies[-1].adapter) is not None:
         yield "policy", shown(store.uri(adapter.path))
     yield "files", shown(store.uri(line.name))
-
-
-def adapters_of(store: ArtifactStore, run: str) -> Iterator[AdapterLine]:
-    """Adapters of finished shards by passage, as the run's records have them."""
-    for stage in read_run(store, run).stages:
-        for record in stage.records:
-            yield from _adapters_of_context(str(stage.name), stage.round, record)
-
-
-def _adapters_of_context(stage: str, round: int, record: ContextRecord) -> Iterator[AdapterLine]:
-    for loop in record.inner_loops:
-        adapter: AdapterReference | None = loop.training.adapter if loop.training else None
-        yield AdapterLine(
-            stage=stage,
-            round=round,
-            context_id=record.context_id,
-            title=record.title,
-            kind=loop.kind,
-            candidate=loop.candidate,
-            repeat=loop.repeat,
-            outcome=str(loop.outcome),
-            sha256=adapter.sha256 if adapter else "",
-            path=adapter.path if adapter else "",
-        )
-
-
-def _print_adapters(console: Console, found: list[AdapterLine]) -> None:
-    if not found:
-        console.print("No stage has finished yet, so no adapter is known.")
-    stage = title = ""
-    for line in found:
-        if (heading := f"round {line.round}, {line.stage}") != stage:
-            stage, title = heading, ""
-            console.print(Text(f"\n{stage}", style="bold"))
-        if line.title != title:
-            title = line.title
-            console.print(f"  {title}", markup=False)
-        what = line.kind if line.kind != "edit" else f"edit {line.candidate + 1}"
-        if line.repeat:
-            what += f", repeat {line.repeat + 1}"
-        console.print(f"    {what:<18} {line.path or line.outcome}", markup=False)
 
 
 def show_logs(root: str, run: str, *, follow: bool, as_json: bool) -> None:
