@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.text import Text
@@ -28,13 +28,20 @@ class AdapterLine:
     outcome: str
     sha256: str
     path: str
+    """Store-relative; empty if nothing was trained."""
+    deleted: bool
+    """Cleaned up once its stage had ended (`spec.artifacts.keepInnerAdapters` keeps it)."""
 
 
 def adapters_of(store: ArtifactStore, run: str) -> Iterator[AdapterLine]:
     """Adapters of finished shards by passage, as the run's records have them."""
+    there: dict[str, bool] = {}
     for stage in read_run(store, run).stages:
         for record in stage.records:
-            yield from _adapters_of_context(str(stage.name), stage.round, record)
+            for line in _adapters_of_context(str(stage.name), stage.round, record):
+                if line.path and line.path not in there:
+                    there[line.path] = bool(store.list(line.path))
+                yield replace(line, deleted=bool(line.path) and not there[line.path])
 
 
 def _adapters_of_context(stage: str, round: int, record: ContextRecord) -> Iterator[AdapterLine]:
@@ -51,6 +58,7 @@ def _adapters_of_context(stage: str, round: int, record: ContextRecord) -> Itera
             outcome=str(loop.outcome),
             sha256=adapter.sha256 if adapter else "",
             path=adapter.path if adapter else "",
+            deleted=False,
         )
 
 
@@ -69,4 +77,5 @@ def print_adapters(console: Console, found: list[AdapterLine]) -> None:
         what = line.kind if line.kind != "edit" else f"edit {line.candidate + 1}"
         if line.repeat:
             what += f", repeat {line.repeat + 1}"
-        console.print(f"    {what:<18} {line.path or line.outcome}", markup=False)
+        where = f"{line.path} (deleted)" if line.deleted else line.path or line.outcome
+        console.print(f"    {what:<18} {where}", markup=False)

@@ -94,9 +94,14 @@ def test_a_finished_demo_shows_its_report_again_and_fresh_begins_anew(
 def test_an_unfinished_demo_goes_on_and_says_so(
     here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fakes.fail = lambda kind, name, call: (
-        signal.raise_signal(signal.SIGINT) if "r1/rollout" in name else None
-    )
+    interrupted: list[str] = []
+
+    def interrupt_once(kind: str, name: str, call: int) -> None:
+        if "r1/rollout" in name and not interrupted:
+            interrupted.append(name)  # a second one would end this process at once
+            signal.raise_signal(signal.SIGINT)
+
+    fakes.fail = interrupt_once
     assert seal("demo", "--quick", monkeypatch=monkeypatch) == 130
     assert "go on with: seal demo --quick" in one_line(capsys.readouterr().err)
     fakes.fail = lambda kind, name, call: None
@@ -187,7 +192,8 @@ def test_status_says_where_a_run_is_and_which_adapter_belongs_to_which_passage(
     assert seal("status", "tiny", "--adapters") == 0
     shown = capsys.readouterr().out
     assert "round 1, rollout" in shown
-    assert trained[0]["path"] in shown
+    assert f"{trained[0]['path']} (deleted)" in shown, "the fakes keep no files"
+    assert all(row["deleted"] for row in trained)
 
 
 def test_status_of_a_failed_run_says_why(
