@@ -1,0 +1,64 @@
+"""The documents name what is there: files, tests, modules, settings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
+
+from seal.config import load_run
+from seal.resources import RestEMRun
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    + list((ROOT / "docs").rglob("*.md"))
+)
+ROOMS = (
+    "benchmarks|controller_svc|docs|evaluator_svc|examples|generator_svc|proto|seal|tests"
+    "|trainer_svc"
+)
+PATHS = re.compile(rf"(?<![\w/.<>-])(?:{ROOMS})/[\w/.-]*\w/?")
+MODULES = re.compile(r"`([a-z_]+\.py)`")
+LINKS = re.compile(r"\]\((?!https?:)([^)#]+)\)")
+SETTINGS = re.compile(
+    r"\b(?:edit|inner|improve|evaluation|validation|data|artifacts)(?:\.(?!py\b|md\b|json)\w+)+"
+)
+
+
+def settings_of(model: type[BaseModel], prefix: str = "") -> set[str]:
+    """All fields of a run's spec as manifests write them, sections included."""
+    found: set[str] = set()
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{to_camel(name)}"
+        found.add(path)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= settings_of(field.annotation, f"{path}.")
+    return found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_file_that_a_document_names_is_there(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    missing = [path for path in PATHS.findall(text) if not (ROOT / path).exists()]
+    missing += [link for link in LINKS.findall(text) if not (document.parent / link).exists()]
+    modules = {path.name for path in ROOT.glob("*/**/*.py") if ".venv" not in path.parts}
+    missing += [name for name in MODULES.findall(text) if name not in modules]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_setting_that_a_document_names_is_one_of_the_manifest(document: Path) -> None:
+    known = settings_of(RestEMRun.model_fields["spec"].annotation)
+    named = SETTINGS.findall(document.read_text(encoding="utf-8"))
+    assert [name for name in named if name not in known] == []
+
+
+def test_the_manifest_of_the_readme_is_one_that_runs(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (manifest,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "run.yaml").write_text(manifest, encoding="utf-8")
+    assert load_run(tmp_path / "run.yaml").spec.edit.k == 3
