@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def test_what_make_demo_installs_takes_a_run_of_the_real_model_to_its_report(
     assert (tmp_path / "runs" / "smoke" / "report.html").stat().st_size > 10_000
     assert "model: converting" in said  # from nothing: the model came in this run
     assert any((tmp_path / "home" / ".cache").rglob("model.safetensors"))
+    shutil.rmtree(source / ".venv")  # more than a gigabyte, which pytest would keep for three runs
 
 
 def test_make_demo_and_make_smoke_install_the_same() -> None:
