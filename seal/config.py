@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,17 +58,26 @@ def load_run(path: Path | None, overrides: Mapping[str, object] | None = None) -
 
 
 def load_engine(profile: str, overrides: Mapping[str, object] | None = None) -> EngineSettings:
-    """The engine of local mode: what the profile says of it, and what overrides it.
+    """The engine of local mode: what the profile says, then `SEAL_*` variables, then overrides.
 
-    Raises InvalidInput naming source, field and remedy.
+    The variables are those of the services: `SEAL_MAX_RANK` for `maxRank`. Raises InvalidInput
+    naming source, field and remedy.
     """
     layer = _load_profile(profile)
     engine = layer.values.get("engine", {})
     layers = (
         _Layer(f"{layer.name}: engine", engine if isinstance(engine, dict) else {}),
+        _Layer("environment", dict(_from_environment())),
         _Layer("--engine", _nested(overrides or {})),
     )
     return _validated(EngineSettings, layers)
+
+
+def _from_environment() -> Iterator[tuple[str, str]]:
+    """Engine fields that a `SEAL_*` variable sets, as files write them."""
+    for name, field in EngineSettings.model_fields.items():
+        if (value := os.environ.get(f"SEAL_{name.upper()}")) is not None:
+            yield field.alias or name, value
 
 
 def _validated(kind: type[Section], layers: tuple[_Layer, ...]) -> Section:

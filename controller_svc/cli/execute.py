@@ -22,7 +22,7 @@ import typer
 
 from controller_svc.cli import machine as this_machine
 from controller_svc.cli.logs import run_log
-from controller_svc.cli.messages import INTERRUPTED, Failure, complain, print_failure
+from controller_svc.cli.messages import INTERRUPTED, STOPPED, Failure, complain, print_failure
 from controller_svc.cli.preflight import (
     check_model,
     check_settings,
@@ -46,9 +46,6 @@ from seal.report.numbers.model import Machine
 from seal.resources import RestEMRun
 from seal.runs.store import manifest_path
 from seal.settings import EngineSettings
-
-STOPPED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,14 @@ from types import FrameType
 
 import typer
 
-from controller_svc.cli.messages import Failure, command, complain, print_failure, wants_json
+from controller_svc.cli.messages import (
+    STOPPED,
+    Failure,
+    command,
+    complain,
+    print_failure,
+    wants_json,
+)
 from seal.errors import InvalidInput, SealError, error_class
 
 UNFORESEEN = 1
@@ -42,6 +49,9 @@ def _exit_code(given: list[str]) -> int:
         return int(app(args=given, prog_name="seal", standalone_mode=False) or 0)
     except UsageError as error:
         return _misused(error, as_json=wants_json(given))
+    except typer.Abort:  # a question was answered with no
+        complain("nothing was done", "", label="stopped")
+        return STOPPED
     except SealError as error:
         row = error_class(error)
         failure = Failure(

@@ -55,7 +55,7 @@ EngineOption = Annotated[
         "--engine",
         metavar="FIELD=VALUE",
         help="Set a field of this machine's engine, for example --engine slots=8. Repeatable; "
-        "`seal config show` lists the fields.",
+        "it wins over variables (SEAL_SLOTS), and `seal config show` lists the fields.",
     ),
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run (see `seal list`).")]

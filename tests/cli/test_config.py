@@ -393,3 +393,15 @@ def test_the_engine_takes_what_its_profile_says_unless_it_is_told_otherwise() ->
     with pytest.raises(InvalidInput, match="--engine: max_rank: there is no such") as caught:
         load_engine("embedded", {"max_rank": 3})
     assert caught.value.remedy == "did you mean maxRank?"
+
+
+def test_variables_of_the_services_set_the_engine_below_what_the_command_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SEAL_SLOTS", "5")
+    monkeypatch.setenv("SEAL_MAX_RANK", "64")
+    engine = load_engine("embedded", {"maxRank": 32})
+    assert (engine.slots, engine.max_rank, engine.evaluation_rows) == (5, 32, 96)
+    monkeypatch.setenv("SEAL_SLOTS", "many")
+    with pytest.raises(InvalidInput, match=r"environment: slots: .*valid integer"):
+        load_engine("embedded")

@@ -237,6 +237,23 @@ def test_rm_asks_or_is_told_and_deletes_the_run_alone(
     assert seal(*RUN) == 0, "the name is free again"
 
 
+def test_rm_does_nothing_when_the_question_is_answered_with_no(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    assert seal(*RUN) == 0
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    assert seal("rm", "tiny") == 130
+    assert "stopped: nothing was done" in capsys.readouterr().err
+    assert (here / "seal-runs/tiny/run.json").exists()
+    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+    assert seal("rm", "tiny") == 0
+    assert not (here / "seal-runs/tiny").exists()
+
+
 # Settings
 
 
