@@ -166,23 +166,6 @@ def train_all(engine: Engine, requests: Sequence[TrainingRequest]) -> tuple[Trai
     return results
 
 
-def time_training(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing:
-    """Seconds per adapter-step, from the first request to the last adapter.
-
-    Tokenising, initial weights and export are in it.
-    """
-    started = time.perf_counter()
-    results = train_all(engine, requests)
-    seconds = time.perf_counter() - started
-    steps, tokens = (
-        sum(result.steps for result in results),
-        sum(result.tokens for result in results),
-    )
-    return Timing(
-        seconds, steps, tokens, slots_in_use=sum(result.seconds for result in results) / seconds
-    )
-
-
 def time_stream(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing:
     """Seconds and adapter-steps while all slots are in use.
 

@@ -11,7 +11,6 @@ questions beside it, a second one is a mistake and is refused.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -96,22 +95,6 @@ def load_dataset(source: str, *, limit: int = 0) -> LoadedContexts:
             passages=loaded.emptied,
         )
     return loaded
-
-
-def dataset_digest(contexts: Iterable[Context]) -> str:
-    """sha256 of contexts in order, with their questions and answers; lower-case hex."""
-    rows = [
-        [
-            context.context_id,
-            context.title,
-            context.text,
-            [[query.question, query.answers, query.context] for query in context.queries],
-        ]
-        for context in contexts
-    ]
-    return hashlib.sha256(
-        json.dumps(rows, ensure_ascii=True, separators=(",", ":")).encode()
-    ).hexdigest()
 
 
 def context_id(title: str, text: str) -> str:

@@ -121,17 +121,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Raises Exhausted if the disk is full; then nothing has changed.
     """
-    with file_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_sibling(path)
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                flush(file)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        flush_directory(path.parent)
+    with _whole(path, content) as temporary:
+        temporary.replace(path)
 
 
 def create_atomically(path: Path, content: bytes) -> bool:
@@ -140,6 +131,13 @@ def create_atomically(path: Path, content: bytes) -> bool:
     Raises Exhausted if the disk is full (then nothing has changed), PreconditionFailed on a file
     system without hard links: nothing else creates a whole file only where there is none.
     """
+    with _whole(path, content) as temporary:
+        return _link(temporary, path)
+
+
+@contextmanager
+def _whole(path: Path, content: bytes) -> Iterator[Path]:
+    """A file beside `path` that has all of the content on the disk, to be given that name."""
     with file_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_sibling(path)
@@ -147,11 +145,11 @@ def create_atomically(path: Path, content: bytes) -> bool:
             with temporary.open("xb") as file:
                 file.write(content)
                 flush(file)
-            created = _link(temporary, path)
+            yield temporary
         finally:
             temporary.unlink(missing_ok=True)
+        # Last: what is durable is the name that the block gave, and that the other is gone
         flush_directory(path.parent)
-    return created
 
 
 def _link(temporary: Path, path: Path) -> bool:

@@ -236,9 +236,7 @@ def show_logs(root: str, run: str, *, follow: bool, as_json: bool) -> None:
 
 
 def remove_run(store: ArtifactStore, run: str) -> None:
-    """Delete a run with all that lies in its directory.
-
-    Adapters that runs share by their digest are left.
+    """Delete a run with all that lies in its directory, its adapters included.
 
     Raises:
         NotFound: there is no such run.

@@ -1,10 +1,9 @@
-"""What one task does.
+"""What one task does: one shard of `prepare`, `rollout`, `improve` or `validate`.
 
-`rollout`, `improve` or `validate` of one shard, whether as an asyncio task here or in a Job's pod
-on a cluster. A worker is a client of the three services and of the artifact store, and knows
-nothing of the controller: it gets a task and returns the shard's summary. It may be killed at any
-moment and started again; what is committed it does not repeat, and a shard that has its summary it
-does not touch.
+It is an asyncio task of this process, and could be a Job's pod. A worker is a client of the three
+services and of the artifact store, and knows nothing of the controller: it gets a task and returns
+the shard's summary. It may be killed at any moment and started again; what is committed it does not
+repeat, and a shard that has its summary it does not touch.
 """
 
 from __future__ import annotations

@@ -34,11 +34,6 @@ class Interval:
     n: int
     """Contexts with a value."""
 
-    @property
-    def excludes_zero(self) -> bool:
-        """True if the whole interval lies on one side of 0."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
-
 
 @dataclass(frozen=True)
 class PassCounts:

@@ -258,8 +258,8 @@ def test_slots_in_use_are_at_most_the_slots_and_one_for_one_adapter(setting: Set
     requests = [common.training_request(case, epochs=20, seed=seed) for seed in range(6)]
     with common.engine_on(common.load_model(setting), slots=3) as engine:
         many, one = (
-            common.time_training(engine, requests),
-            common.time_training(engine, requests[:1]),
+            common.time_stream(engine, requests),
+            common.time_stream(engine, requests[:1]),
         )
     assert 1.0 < many.slots_in_use <= 3.0
     assert 0.0 < one.slots_in_use <= 1.0

@@ -1,6 +1,6 @@
 """Many adapters of several runs through few slots: none lost, no tensor kept, the runs in turns.
 
-The long form is `benchmarks/soak.py`.
+The long form is `python -m benchmarks.soak`.
 """
 
 from __future__ import annotations
