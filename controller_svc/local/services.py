@@ -23,6 +23,7 @@ from controller_svc.worker.clients import ServiceAddresses
 from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
 from seal.engine import Engine
+from seal.errors import Transient
 from seal.models import ResolvedModel, resolve_model
 from seal.rpc.server import start_server
 from seal.settings import EngineSettings
@@ -30,6 +31,8 @@ from trainer_svc.trainings import Trainings
 
 log = structlog.get_logger(__name__)
 
+WATCH_SECONDS = 1.0
+"""Time between two looks at the engine's health."""
 STOP_GRACE_SECONDS = 2.0
 """How long running calls may go on when local mode ends; whatever they leave undone is done by the
 resume. A training that keeps checkpoints ends with one, however long its step takes."""
@@ -61,7 +64,8 @@ async def local_services(
 
     Raises:
         InvalidInput: the model is not one.
-        SealError: it cannot be downloaded.
+        Transient: the engine broke within the block.
+        SealError: the model cannot be downloaded.
 
     """
     resolve = partial(
@@ -73,10 +77,39 @@ async def local_services(
     )
     log.info("engine loaded", model=resolved.name, device=engine.device, slots=engine.slots)
     try:
-        async with serve_engine(loaded, root=root) as addresses:
+        async with ends_with(loaded), serve_engine(loaded, root=root) as addresses:
             yield LocalServices(addresses=addresses, model=resolved, engine=loaded)
     finally:
         await asyncio.to_thread(loaded.close)
+
+
+@asynccontextmanager
+async def ends_with(engine: Engine) -> AsyncIterator[None]:
+    """End the block when the engine breaks: workers would wait for hours for services to come back.
+
+    Raises:
+        Transient: it broke. What is finished is kept, another process goes on.
+
+    """
+    block = asyncio.current_task()
+
+    async def watch() -> None:
+        while engine.broken is None:  # noqa: ASYNC110 - it may break in any thread
+            await asyncio.sleep(WATCH_SECONDS)
+        if block is not None:
+            block.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if (reason := engine.broken) is None or block is None or block.uncancel() > 0:
+            raise  # somebody else wants the end
+        raise Transient(
+            f"the engine is broken: {reason}", remedy="resume the run: what is finished is kept"
+        ) from None
+    finally:
+        watching.cancel()
 
 
 @asynccontextmanager

@@ -5,11 +5,13 @@ Real adapters, real resume.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ from controller_svc.core import Phase
 from controller_svc.local.services import local_services
 from seal.artifacts import ArtifactStore
 from seal.engine import load_adapter
-from seal.errors import InvalidInput
+from seal.errors import InvalidInput, Transient
 from seal.resources import RestEMRun
 from seal.settings import RunSpec
 
@@ -69,6 +71,20 @@ async def test_a_directory_that_is_no_model_is_refused_before_anything_starts(
     with pytest.raises(InvalidInput):
         async with local_services(str(tmp_path), root=tmp_path, engine=ENGINE):
             raise AssertionError("no services without a model")
+
+
+async def test_an_engine_that_breaks_ends_local_mode_with_an_error_worth_a_retry(
+    tmp_path: Path, spec: RunSpec
+) -> None:
+    async def work() -> None:
+        async with local_services(spec.model, root=tmp_path, engine=ENGINE) as services:
+            services.engine._health.give_up("lost")
+            await asyncio.sleep(600)
+
+    started = time.monotonic()
+    with pytest.raises(Transient, match="the engine is broken: lost"):
+        await work()
+    assert time.monotonic() - started < 60
 
 
 async def test_a_run_on_a_real_engine_makes_a_policy_and_a_crash_in_each_stage_changes_nothing(

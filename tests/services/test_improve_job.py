@@ -21,7 +21,7 @@ from controller_svc.core import Stage
 from controller_svc.worker.clients import ServiceAddresses, ServiceClients
 from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
-from seal.engine import Engine
+from seal.engine import Engine, load_adapter
 from seal.errors import Conflict, Transient
 from seal.rpc.lifecycle import Signals
 from seal.rpc.server import start_server
@@ -72,7 +72,8 @@ async def test_the_job_makes_the_policy_that_the_trainer_service_makes(
     await run_improve(options(place), backend(engine, place.store), asyncio.Queue())
     by_job = await place.files(Stage.IMPROVE, round=1).summary()
     assert by_job is not None and by_job.policy is not None
-    place.store.fetch_directory(by_job.policy)
+    with place.store.fetch_directory(by_job.policy) as directory:
+        assert load_adapter(directory).rank == 4
 
     for path in place.store.list(f"{RUN}/stages/r1-improve") + place.store.list(f"{RUN}/trainings"):
         place.store.remove(path)
