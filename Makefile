@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 FAST := core data docs domains report restem rpc store worker
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick smoke bench test test-fast lint format proto schema constraints clean
+.PHONY: help demo demo-quick smoke bench bench-cuda test test-fast lint format proto schema constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ smoke: $(VENV)/.demo ## Does this installation work? Every step of a run, in 1 o
 
 bench: $(VENV)/.dev ## Measure the engine against its opponents (20 min on 2 cores): make bench ARGS='--only P1'
 	$(BIN)/python -m benchmarks.run $(if $(EDITS),--edits $(EDITS)) $(if $(SQUAD),--squad $(SQUAD)) $(ARGS)
+
+bench-cuda: $(VENV)/.dev ## Measure the engine on this machine's GPU (8 min; no downloads once installed)
+	$(BIN)/python -m benchmarks.cuda $(ARGS)
 
 test: $(VENV)/.dev lint ## Set up, lint, and run every test (25 min on 2 cores at most)
 	@echo "==> Every test, clean installations included"

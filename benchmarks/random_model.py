@@ -14,17 +14,24 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 HIDDEN, INTERMEDIATE, LAYERS, HEADS, KV_HEADS = 64, 128, 4, 4, 2
 
 
-def save_random_model(directory: Path, *, seed: int = 0) -> Path:
-    """Write a transformers directory and return it."""
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte, and token 0 for the end."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {"</s>": 0, **{symbol: index + 1 for index, symbol in enumerate(alphabet)}}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>")  # type: ignore[no-untyped-call]
-    fast.save_pretrained(directory)
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>"
+    )
+
+
+def save_random_model(directory: Path, *, seed: int = 0) -> Path:
+    """Write a transformers directory and return it."""
+    tokenizer = byte_tokenizer()
+    tokenizer.save_pretrained(directory)
     config = LlamaConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=len(tokenizer),
         hidden_size=HIDDEN,
         intermediate_size=INTERMEDIATE,
         num_hidden_layers=LAYERS,

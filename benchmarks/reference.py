@@ -33,8 +33,8 @@ from transformers import (
     default_data_collator,
 )
 
-from benchmarks.common import PUBLISHED
 from seal.engine import Adapter, EvaluationRequest, save_adapter
+from seal.settings import InnerLoopSettings, LoraSettings, OptimizerSettings
 
 FIRST_ADAPTER = "0"
 """PEFT's names of the adapters are their numbers."""
@@ -69,31 +69,54 @@ class PaddedRows(Dataset[dict[str, torch.Tensor]]):
 class _StepClock(TrainerCallback):
     """Seconds from the start of the first step to the end of the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.started = 0.0
         self.seconds = 0.0
+        self._device = device
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started = self.started or time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._device.type == "cuda" and state.global_step == args.max_steps:
+            torch.cuda.synchronize(self._device)
         self.seconds = time.perf_counter() - self.started
 
 
 class ReferenceTrainer:
     """P1's opponent."""
 
-    def __init__(self, directory: Path, *, dtype: torch.dtype, row_tokens: int) -> None:
-        self._base: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
-        self._tokenizer = AutoTokenizer.from_pretrained(directory)
-        self._row_tokens = row_tokens
+    def __init__(
+        self,
+        base: Any,
+        tokenizer: Any,
+        *,
+        lora: LoraSettings,
+        optimizer: OptimizerSettings,
+        row_tokens: int,
+    ) -> None:
+        self._base, self._tokenizer, self._row_tokens = base, tokenizer, row_tokens
+        self._lora, self._optimizer = lora, optimizer
+
+    @classmethod
+    def load(
+        cls, directory: Path, *, inner: InnerLoopSettings, dtype: torch.dtype, row_tokens: int
+    ) -> ReferenceTrainer:
+        """On the model of a transformers directory."""
+        return cls(
+            AutoModelForCausalLM.from_pretrained(directory, dtype=dtype),
+            AutoTokenizer.from_pretrained(directory),
+            lora=inner.lora,
+            optimizer=inner.optimizer,
+            row_tokens=row_tokens,
+        )
 
     def step_seconds(self, texts: Sequence[str], *, steps: int) -> float:
         """Seconds of `steps` optimiser steps on one edit's rows.
 
         Neither tokenising nor the construction of model and Trainer counts.
         """
-        lora, optimizer = PUBLISHED.lora, PUBLISHED.optimizer
+        lora, optimizer = self._lora, self._optimizer
         config = LoraConfig(
             r=lora.rank,
             lora_alpha=int(lora.alpha),
@@ -103,7 +126,8 @@ class ReferenceTrainer:
             task_type="CAUSAL_LM",
         )
         model = get_peft_model(self._base, config)
-        clock = _StepClock()
+        device = next(model.parameters()).device
+        clock = _StepClock(device)
         with tempfile.TemporaryDirectory(prefix="seal-") as directory:
             arguments = TrainingArguments(
                 output_dir=directory,
@@ -115,7 +139,7 @@ class ReferenceTrainer:
                 max_grad_norm=optimizer.max_grad_norm,
                 optim="adamw_torch",
                 bf16=self._base.dtype is torch.bfloat16,
-                use_cpu=True,
+                use_cpu=device.type == "cpu",
                 dataloader_pin_memory=False,
                 logging_strategy="no",
                 save_strategy="no",

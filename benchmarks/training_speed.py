@@ -86,8 +86,11 @@ def _sides(
         _ENGINE: lambda number: _engine_round(setting, model, sizes.slots, cases, number)
     }
     if "P1" in wanted:
-        reference = ReferenceTrainer(
-            setting.directory, dtype=setting.dtype, row_tokens=sizes.reference_tokens
+        reference = ReferenceTrainer.load(
+            setting.directory,
+            inner=PUBLISHED,
+            dtype=setting.dtype,
+            row_tokens=sizes.reference_tokens,
         )
         in_parallel(
             lambda: reference.step_seconds(_texts(cases[0]), steps=1)

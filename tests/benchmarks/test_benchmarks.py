@@ -228,7 +228,9 @@ def test_the_reference_pads_with_the_end_token_and_learns_the_pads(setting: Sett
 
 
 def test_the_reference_starts_every_edit_from_the_same_base(setting: Setting) -> None:
-    trainer = reference.ReferenceTrainer(setting.directory, dtype=torch.float32, row_tokens=16)
+    trainer = reference.ReferenceTrainer.load(
+        setting.directory, inner=common.PUBLISHED, dtype=torch.float32, row_tokens=16
+    )
     trainer.step_seconds(["corn", "mills"], steps=2)
     base = AutoModelForCausalLM.from_pretrained(setting.directory, dtype=torch.float32)
     names = dict(base.named_parameters())
