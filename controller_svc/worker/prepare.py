@@ -23,7 +23,7 @@ from seal.errors import InvalidInput
 from seal.records import LongRow, ModelDescription, PreparedRecord
 from seal.restem.leakage import check_ids, check_leakage
 from seal.rpc.convert import chat_message_list, policy_message
-from seal.runs.store import in_thread, pin, write_contexts
+from seal.runs.store import in_thread, pin, read_prepared, write_contexts
 from seal.settings import LoraSettings, RunSpec
 from seal.v1 import trainer_pb2
 
@@ -63,6 +63,9 @@ async def prepare(
         NotFound: as `load_data`.
 
     """
+    if (before := await read_prepared(store, run)) is not None:
+        # An attempt that died after it had pinned: the data files may have changed since
+        return before
     contexts = await in_thread(load_data, spec)
     model = await clients.describe(policy_message(spec.model, None))
     check_settings(spec, model)

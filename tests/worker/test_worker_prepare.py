@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,12 @@ from fake_services import MODEL, Fakes, serve_fakes
 
 from controller_svc.core import Phase, RunStatus, Stage
 from controller_svc.local.world import run_local
+from controller_svc.worker.clients import ServiceClients
+from controller_svc.worker.prepare import prepare
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, Internal
 from seal.outcomes import Outcome
+from seal.records import PreparedRecord
 from seal.resources import RestEMRun
 from seal.runs.store import contexts_path, pinned
 from seal.settings import (
@@ -125,13 +129,30 @@ async def test_pinned_passages_that_were_altered_are_never_used(tmp_path: Path) 
             await place.run(Stage.ROLLOUT, round=1)
 
 
-async def test_of_two_preparations_at_once_one_counts(tmp_path: Path) -> None:
+async def test_a_preparation_that_died_after_it_had_pinned_reads_no_data_again(
+    tmp_path: Path,
+) -> None:
     async with workplace(tmp_path) as place:
         before = await pinned(place.store, RUN)
+        place.store.remove(f"{place.files(Stage.PREPARE, round=0).path}/summary.json")
         place.fakes.model = MODEL.model_copy(update={"base_sha256": "c" * 64})
-        ArtifactStore(str(tmp_path / "artifacts")).remove(
-            f"{place.files(Stage.PREPARE, round=0).path}/summary.json"
-        )
+        lengthen(place.spec.data.train, "holds nine Tower 1 lamps")
         again = await place.run(Stage.PREPARE, round=0)
         assert await pinned(place.store, RUN) == before
+        assert (await place.run(Stage.ROLLOUT, round=1)).outcomes["ok"] > 0
     assert again.result_sha256 == before.sha256
+
+
+async def test_of_two_preparations_at_once_one_counts(tmp_path: Path) -> None:
+    store, spec = ArtifactStore(str(tmp_path / "artifacts")), small_spec(tmp_path)
+    other = Fakes(model=MODEL.model_copy(update={"base_sha256": "c" * 64}))
+
+    async def prepare_with(fakes: Fakes) -> PreparedRecord:
+        async with (
+            serve_fakes(fakes) as addresses,
+            ServiceClients(addresses, IMPATIENT) as clients,
+        ):
+            return await prepare(RUN, spec=spec, store=store, clients=clients)
+
+    one, two = await asyncio.gather(prepare_with(Fakes()), prepare_with(other))
+    assert one == two == await pinned(store, RUN)
