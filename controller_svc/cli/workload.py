@@ -166,7 +166,7 @@ def _loops_work(
         train_tokens=number * loops * tokens,
         edit_tokens=number * k * edit,
         edit_prompt_tokens=number * k * (EDIT_PROMPT_TOKENS + passage),
-        answer_tokens=round_up(answers * ANSWER_FILL * spec.evaluation.max_tokens),
+        answer_tokens=math.ceil(answers * ANSWER_FILL * spec.evaluation.max_tokens),
         question_tokens=answers * PROMPT_TOKENS[spec.evaluation.question_format],
     )
 
@@ -188,7 +188,7 @@ def _with_bounds(spec: RunSpec, contexts: Sequence[Context], work: StageWork) ->
         steps=number * repeats * sum(steps for steps, _ in trainings),
         answers=answers,
         train_tokens=number * repeats * sum(tokens for _, tokens in trainings),
-        answer_tokens=round_up(answers * ANSWER_FILL * spec.evaluation.max_tokens),
+        answer_tokens=math.ceil(answers * ANSWER_FILL * spec.evaluation.max_tokens),
         question_tokens=answers * PROMPT_TOKENS[spec.evaluation.question_format],
     )
 
@@ -201,7 +201,7 @@ def _with_retained(spec: RunSpec, retained: Sequence[Context], work: StageWork) 
     return _plus(
         work,
         answers=answers,
-        answer_tokens=round_up(answers * ANSWER_FILL * spec.evaluation.max_tokens),
+        answer_tokens=math.ceil(answers * ANSWER_FILL * spec.evaluation.max_tokens),
         question_tokens=answers
         * (PROMPT_TOKENS[spec.evaluation.question_format] + _passage_tokens(retained)),
     )
@@ -233,7 +233,7 @@ def _training(optimizer: OptimizerSettings, *, rows: int, tokens: int) -> tuple[
 
 
 def _edit_tokens(spec: RunSpec) -> int:
-    return round_up(min(EDIT_FILL * spec.edit.max_tokens, TYPICAL_EDIT_TOKENS))
+    return math.ceil(min(EDIT_FILL * spec.edit.max_tokens, TYPICAL_EDIT_TOKENS))
 
 
 def _edit_rows(spec: RunSpec) -> tuple[int, int]:
@@ -253,9 +253,4 @@ def _passage_tokens(contexts: Sequence[Context]) -> int:
     if not contexts:
         return 0
     characters = sum(len(context.text) for context in contexts)
-    return round_up(characters / len(contexts) / CHARACTERS_PER_TOKEN)
-
-
-def round_up(number: float) -> int:
-    """The next whole number."""
-    return math.ceil(number)
+    return math.ceil(characters / len(contexts) / CHARACTERS_PER_TOKEN)

@@ -48,8 +48,6 @@ class StageState(StrEnum):
 class Reason(StrEnum):
     """CamelCase reasons of conditions, beside those of `seal.errors`. They are API."""
 
-    ACCEPTED = "Accepted"
-    """The run is known and nothing has started."""
     PREPARE_RUNNING = "PrepareRunning"
     """The data are read, checked and pinned."""
     ROLLOUT_RUNNING = "RolloutRunning"

@@ -13,21 +13,10 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from controller_svc.core import Stage, StartStage
-from controller_svc.worker.clients import (
-    DEFAULT_SETTINGS,
-    ServiceAddresses,
-    ServiceClients,
-    WorkerSettings,
-)
+from controller_svc.worker.clients import DEFAULT_SETTINGS, ServiceClients, WorkerSettings
 from controller_svc.worker.loops import Bench
 from controller_svc.worker.prepare import prepare
-from controller_svc.worker.progress import (
-    SILENT,
-    Meter,
-    Observer,
-    SilentObserver,
-    TaskProgress,
-)
+from controller_svc.worker.progress import SILENT, Meter, TaskProgress
 from controller_svc.worker.requests import Requests, RetainedSet
 from controller_svc.worker.shard import Bound, ShardPlan, run_shard
 from controller_svc.worker.summary import (
@@ -53,16 +42,6 @@ from seal.runs.store import (
 )
 from seal.runs.task import ShardTask
 from seal.settings import RunSpec
-
-__all__ = [
-    "Observer",
-    "ServiceAddresses",
-    "ServiceClients",
-    "SilentObserver",
-    "TaskProgress",
-    "WorkerSettings",
-    "run_task",
-]
 
 log = structlog.get_logger(__name__)
 

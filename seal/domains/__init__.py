@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from seal.domains.base import Context, Domain, Example, Query
+from seal.domains.base import Domain
 from seal.domains.knowledge import KnowledgeDomain
 from seal.errors import InvalidInput
-from seal.prompts import Message, Prompt
 
-__all__ = ["DOMAINS", "Context", "Domain", "Example", "Message", "Prompt", "Query", "get_domain"]
+__all__ = ["DOMAINS", "get_domain"]
 
 DOMAINS: Mapping[str, Domain] = MappingProxyType({"knowledge": KnowledgeDomain()})
 """Every domain by name."""

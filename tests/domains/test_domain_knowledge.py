@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from seal.domains import Context, Example, Query, get_domain
+from seal.domains import get_domain
+from seal.domains.base import Context, Example, Query
 from seal.domains.knowledge import is_grounded
 from seal.domains.pairs import Pair
 from seal.errors import InvalidInput

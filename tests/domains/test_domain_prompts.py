@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seal.datasets import load_contexts
-from seal.domains import Prompt, Query, get_domain
+from seal.domains import get_domain
+from seal.domains.base import Query
 from seal.domains.examples import statements
 from seal.domains.graders import grade
 from seal.domains.pairs import parse_pairs
@@ -24,6 +25,7 @@ from seal.domains.prompts import (
     WORKED_QUESTIONS,
 )
 from seal.errors import InvalidInput
+from seal.prompts import Prompt
 from seal.settings import PromptFamily, PromptFormat, QuestionFormat
 
 KNOWLEDGE = get_domain("knowledge")

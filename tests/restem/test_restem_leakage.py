@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from seal.domains import Context
+from seal.domains.base import Context
 from seal.errors import InvalidInput
 from seal.restem.leakage import check_ids, check_leakage, passage_digest
 

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 import grpc.aio
 
-from controller_svc.worker.task import ServiceAddresses
+from controller_svc.worker.clients import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.outcomes import Outcome
 from seal.records import ModelDescription
