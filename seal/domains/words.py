@@ -78,8 +78,8 @@ def _words(text: str, english: bool) -> tuple[str, ...]:
     return tuple(
         part
         for word in bare.split()
-        if not (english and word in ARTICLES)
         for part in split_spaceless(word)
+        if not (english and part in ARTICLES)
     )
 
 
