@@ -45,7 +45,7 @@ class TrainingPlan:
     run: str
     body_sha256: str
     """Digest of all that decides the result: the request without its id, its checkpoints and the
-    URI of the policy, whose digest says what it is."""
+    path of the policy, whose digest says what it is."""
     base: BaseReference
     policy: AdapterReference | None
     examples: tuple[tuple[str | Prompt, str], ...]
