@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,3 +111,37 @@ def test_the_documents_say_unmeasured_until_there_is_a_measurement() -> None:
     assert not page.exists()
     for name in ("README.md", "docs/engine.md"):
         assert "unmeasured" in (ROOT / name).read_text(), name
+
+
+@pytest.fixture(scope="module")
+def counted() -> dict[str, dict[str, int]]:
+    """Steps of a tiny model on a device that does not exist, in a process that knows it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.cuda.absent", "--shape", "tiny", "--slots", "1", "6"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def test_a_step_waits_for_the_device_once_however_many_slots_it_has(counted) -> None:
+    assert [counted[slots]["waits"] for slots in ("1", "6")] == [1, 1]
+    assert counted["1"]["copies"] == counted["6"]["copies"]
+
+
+def test_a_further_slot_adds_its_update_and_nothing_in_the_layers(counted) -> None:
+    added = counted["6"]["launches"] - counted["1"]["launches"]
+    assert 0 < added <= 4 * 5  # scale, step count and AdamW of each
+    layers = ("aten::_grouped_mm", "torch_attn::_varlen_attn", "aten::mul")
+    one, six = (counted[slots]["by_operation"] for slots in ("1", "6"))
+    assert [one[name] for name in layers] == [six[name] for name in layers]
+    assert six["aten::_fused_adamw_"] == 6
+
+
+def test_a_packed_pass_takes_no_more_than_the_memory_model_says(counted) -> None:
+    for step in counted.values():
+        assert step["targets"] < step["tokens"]
+        assert 0 < step["peak_bytes"] <= step["estimated_bytes"]

@@ -11,6 +11,7 @@ from engine_alone import evaluate, generate
 from test_engine_training import request as training_request
 from test_engine_training import train
 from tiny_model import ARCHITECTURES, tiny_model, tiny_transformer
+from torch.overrides import TorchFunctionMode
 
 from seal.engine.peft_format import Adapter, LoraPair, load_adapter, save_adapter
 from seal.engine.requests import EvaluationRequest, GenerationRequest
@@ -110,6 +111,45 @@ def test_nucleus_sampling_draws_each_token_with_its_renormalised_probability():
     counts = Counter(choose_tokens(probabilities.log().expand(draws, 4), rows))
     assert set(counts) == {0, 1}
     assert counts[0] / draws == pytest.approx(0.5 / 0.8, abs=1e-3)
+
+
+class Readings(TorchFunctionMode):
+    """Counts what would let the host wait for a device."""
+
+    READ = (
+        torch.Tensor.tolist,
+        torch.Tensor.item,
+        torch.Tensor.__bool__,
+        torch.Tensor.__float__,
+        torch.Tensor.__int__,
+        torch.Tensor.__index__,
+        torch.Tensor.nonzero,
+        torch.Tensor.cpu,
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.count += func in self.READ
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("draw", "vocabulary", "waits"),
+    [
+        (Draw(0.0, 1.0, 0.0), 1000, 1),
+        (Draw(1.0, 0.95, 0.5), 200, 1),
+        (Draw(1.0, 0.95, 0.5), 1000, 2),
+    ],
+)
+def test_the_tokens_of_all_rows_are_read_at_once(draw, vocabulary, waits):
+    logits = torch.randn(8, vocabulary, generator=torch.Generator().manual_seed(0))
+    with Readings() as readings:
+        tokens = choose_tokens(logits, [draw] * 8)
+    assert len(tokens) == 8
+    assert readings.count == waits
 
 
 def test_a_nucleus_larger_than_the_first_look_is_sorted_whole():
