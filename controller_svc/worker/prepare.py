@@ -21,6 +21,7 @@ from seal.domains import get_domain
 from seal.domains.base import Context
 from seal.errors import InvalidInput
 from seal.records import LongRow, ModelDescription, PreparedRecord
+from seal.remedies import engine_setting
 from seal.restem.leakage import check_ids, check_leakage
 from seal.rpc.convert import chat_message_list, policy_message
 from seal.runs.store import in_thread, pin, read_prepared, write_contexts
@@ -110,7 +111,8 @@ def check_settings(spec: RunSpec, model: ModelDescription) -> None:
                 f"rows of {tokens} tokens are longer than the trainer takes, "
                 f"{model.max_row_tokens}",
                 field=f"spec.{field}.optimizer.padToTokens",
-                remedy=f"give {model.max_row_tokens} or less, or a trainer with longer rows",
+                remedy=f"give {model.max_row_tokens} or less, or raise "
+                + engine_setting("max_row_tokens"),
             )
     written = {"edit": spec.edit.max_tokens, "evaluation": spec.evaluation.max_tokens}
     for field, tokens in written.items():
@@ -127,7 +129,7 @@ def _check_lora(field: str, lora: LoraSettings, model: ModelDescription) -> None
         raise InvalidInput(
             f"rank {lora.rank} is larger than the trainer takes, {model.max_rank}",
             field=f"{field}.rank",
-            remedy=f"give {model.max_rank} or less, or raise the trainer's largest rank",
+            remedy=f"give {model.max_rank} or less, or raise {engine_setting('max_rank')}",
         )
     for target in lora.target_modules:
         if target not in model.target_modules:
@@ -197,5 +199,5 @@ def check_some_fit(contexts: Contexts, too_long: Sequence[LongRow]) -> None:
                 f"every passage is too long for the model: the first, {rows[0].title[:80]!r}, has "
                 f"{rows[0].tokens} tokens of {rows[0].what}, at most {rows[0].limit} fit",
                 field=f"spec.data.{name}",
-                remedy="cut the passages into parts, or give the trainer longer rows",
+                remedy=f"cut the passages into parts, or raise {engine_setting('max_row_tokens')}",
             )

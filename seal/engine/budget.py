@@ -38,11 +38,13 @@ from seal.engine.peft_format import Adapter
 from seal.engine.sizes import ModelSize
 from seal.errors import InvalidInput, UnfitItem
 from seal.outcomes import Outcome
+from seal.remedies import engine_setting
 from seal.settings import EngineSettings, LoraSettings
 
 MIB = 2**20
 REMEDY_MEMORY = (
-    "give the engine more memory (engine.memory_bytes, the container's limit, another device)"
+    "give the engine more memory: another device, a higher limit of the container, or raise "
+    + engine_setting("memory_bytes")
 )
 
 
@@ -169,7 +171,9 @@ class MemoryBudget:
                 + (f"{fitting} slots fit" if fitting else "not even one slot fits"),
                 field="engine.slots",
                 remedy=(
-                    f"set engine.slots to {fitting} or less" if fitting else self._remedy(needed)
+                    f"set {engine_setting('slots', fitting)} or less"
+                    if fitting
+                    else self._remedy(needed)
                 )
                 + f", or {REMEDY_MEMORY}",
             )
@@ -180,8 +184,8 @@ class MemoryBudget:
         if needed.base > self.limit_bytes:
             return "use a smaller base model"
         if self._settings.gradient_checkpointing == "off":
-            return "set engine.gradient_checkpointing to auto"
-        return "lower engine.max_row_tokens or engine.max_pass_tokens"
+            return f"set {engine_setting('gradient_checkpointing', 'auto')}"
+        return f"lower {engine_setting('max_row_tokens')} or {engine_setting('max_pass_tokens')}"
 
     def _estimate(self, slots: int, lora: LoraSettings, policy: Adapter | None) -> MemoryEstimate:
         """With gradient checkpointing if that is on, or is left open and it takes that to fit."""

@@ -50,6 +50,7 @@ from seal.engine.training import make_job
 from seal.engine.trainings import Trainings, TrainingTask, drop_unwanted_trainings
 from seal.errors import Exhausted, InvalidInput, Transient
 from seal.prompts import Prompt
+from seal.remedies import engine_setting
 from seal.settings import EngineSettings
 from seal.telemetry import metrics
 
@@ -122,12 +123,12 @@ class Engine:
     def heartbeat_seconds(self) -> float:
         """Age of the engine's last sign of life, 0 while it has nothing to do.
 
-        Above `engine.stall_seconds` the engine counts as broken.
+        Above `engine.stallSeconds` the engine counts as broken.
         """
         return self._health.silent_seconds
 
     def queued(self, kind: Kind) -> int:
-        """Requests of a kind that wait; Exhausted refuses more than `engine.max_queue`."""
+        """Requests of a kind that wait; Exhausted refuses more than `engine.maxQueue`."""
         return len(self._queues[kind])
 
     @property
@@ -166,7 +167,7 @@ class Engine:
         if dtype == torch.bfloat16 and not multiplies_bfloat16(torch.device(settings.device)):
             log.warning(
                 "bfloat16 is emulated on this device and far slower than float32",
-                remedy="set engine.dtype to auto",
+                remedy=f"set {engine_setting('dtype', 'auto')}",
             )
         memory_bytes = settings.memory_bytes or usable_bytes(settings.device)
         MemoryBudget(
@@ -217,14 +218,14 @@ class Engine:
             raise InvalidInput(
                 "this engine trains nothing",
                 field="engine.slots",
-                remedy="send trainings to a trainer, or give the engine slots",
+                remedy=f"send trainings to a trainer, or raise {engine_setting('slots')}",
             )
         if request.lora.rank > self.settings.max_rank:
             raise InvalidInput(
                 f"rank {request.lora.rank} is larger than the engine's largest, "
                 f"{self.settings.max_rank}",
                 field="lora.rank",
-                remedy="ask for a smaller rank or raise engine.max_rank",
+                remedy=f"ask for a smaller rank or raise {engine_setting('max_rank')}",
             )
         if request.policy is not None:
             check_adapter(self._model, request.policy, field="policy")

@@ -32,6 +32,7 @@ from seal.engine.text import TrainingRow
 from seal.engine.transfer import to_device
 from seal.errors import InvalidInput, UnfitItem
 from seal.outcomes import Outcome
+from seal.remedies import engine_setting
 
 LOSS_SPAN, UPDATE_SPAN = "seal.loss", "seal.update"
 """What torch's profiler calls the head with its loss, and clipping with AdamW."""
@@ -121,7 +122,12 @@ def make_job(model: FrozenModel, request: TrainingRequest, *, max_row_tokens: in
             f"rows cannot be padded to {optimizer.pad_to_tokens} tokens: the longest row that "
             f"this engine trains has {longest}",
             field="optimizer.pad_to_tokens",
-            remedy=f"pad to {longest} or less, or raise engine.max_row_tokens",
+            remedy=f"pad to {longest} or less"
+            + (
+                f", or raise {engine_setting('max_row_tokens')}"
+                if longest == max_row_tokens
+                else ""
+            ),
         )
     rows: list[TrainingRow] = []
     for index, (prompt, completion) in enumerate(request.examples):

@@ -109,7 +109,7 @@ async def sample(
 
 
 def shows_life(engine: LivingEngine) -> bool:
-    """Whether an engine works and gave its last sign of life within `engine.stall_seconds`."""
+    """Whether an engine works and gave its last sign of life within `engine.stallSeconds`."""
     return engine.broken is None and engine.heartbeat_seconds < engine.settings.stall_seconds
 
 

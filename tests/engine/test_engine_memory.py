@@ -299,7 +299,7 @@ def test_a_setting_that_does_not_fit_is_refused_with_the_largest_number_of_slots
     assert caught.value.field == "engine.slots"
     fitting = int(caught.value.message.split(": ")[1].split()[0])
     assert 0 < fitting < 16
-    assert f"engine.slots to {fitting}" in caught.value.remedy
+    assert f"--engine slots={fitting}, a service: --slots {fitting})" in caught.value.remedy
     budget(limit, gradient_checkpointing="off", slots=fitting)
     with pytest.raises(InvalidInput):  # one more is refused
         budget(limit, gradient_checkpointing="off", slots=fitting + 1)

@@ -73,7 +73,7 @@ def test_an_engine_computes_in_its_machines_type_or_the_asked_and_says_if_bfloat
     finally:
         engine.close()
     assert [line["remedy"] for line in logs if line["log_level"] == "warning"] == [
-        "set engine.dtype to auto"
+        "set dtype of the engine to auto (--engine dtype=auto, a service: --dtype auto)"
     ] * warned
 
 
