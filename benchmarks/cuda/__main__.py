@@ -3,7 +3,8 @@
 Nothing is downloaded: the models are random ones of real shapes. Lines are printed as they come and
 docs/gpu.json is written after each part, so that a run which is cut off keeps what it has. The page
 docs/gpu.md is made from it at the end. The exit code is 1 if a check has failed or a part has ended
-with an error.
+with an error. Beside torch and transformers it needs pydantic, structlog and prometheus-client, and
+PEFT with accelerate for the published style.
 """
 
 from __future__ import annotations

@@ -145,3 +145,18 @@ def test_a_packed_pass_takes_no_more_than_the_memory_model_says(counted) -> None
     for step in counted.values():
         assert step["targets"] < step["tokens"]
         assert 0 < step["peak_bytes"] <= step["estimated_bytes"]
+
+
+def test_it_needs_few_packages_so_that_any_machine_with_a_gpu_can_run_it() -> None:
+    program = (
+        "import sys\n"
+        "for name in ('platformdirs', 'stamina', 'grpc', 'google', 'typer', 'peft', 'pytest',\n"
+        "             'pydantic_settings', 'matplotlib'):\n"
+        "    sys.modules[name] = None\n"
+        "from benchmarks.cuda.__main__ import main\n"
+        "main(['--help'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout[:6]) == (0, "usage:"), done.stderr[-2000:]
