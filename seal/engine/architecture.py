@@ -95,9 +95,9 @@ def refuse_structure(model: nn.Module, *, name: str) -> None:
     for width in _WIDTHS:
         if not isinstance(getattr(config, width, None), int):
             raise _refused(name, config, f"has no {width}")
-    for place, module in modules:
+    for path, module in modules:
         if type(module).__name__.endswith("Norm") and getattr(module, "weight", None) is None:
-            raise _refused(name, config, f"has a norm without weights, {place}")
+            raise _refused(name, config, f"has a norm without weights, {path}")
     head = model.get_output_embeddings()  # type: ignore[operator]
     if not isinstance(head, nn.Linear) or head.bias is not None:
         raise _refused(name, config, "has no plain output matrix")

@@ -1,9 +1,9 @@
 """Which rows a training takes at which step.
 
 A uniform shuffle in every epoch, so drawn that trainings with one seed meet like rows. Each draw
-takes one of the rows that the epoch still holds, sorted by length, at a uniformly random place. So
+takes one of the rows that the epoch still holds, sorted by length, at a uniformly random rank. So
 every order of an epoch is equally likely, whatever the lengths. Trainings that share the seed draw
-at the same relative place: when one takes its longest row the others take one of their longest, and
+at the same relative rank: when one takes its longest row the others take one of their longest, and
 a step that holds them all pads little and needs few chunks. An order depends on the training's own
 rows and seed only, never on who shares the batch.
 """
@@ -56,6 +56,6 @@ class StepOrder:
         steps: list[tuple[int, ...]] = []
         for _ in range(self.steps_per_epoch):
             draws = torch.rand(self._batch_size, generator=self._generator, dtype=torch.float64)
-            places = draws.tolist()[: len(left)]
-            steps.append(tuple(left.pop(int(place * len(left))) for place in places))
+            shares = draws.tolist()[: len(left)]
+            steps.append(tuple(left.pop(int(share * len(left))) for share in shares))
         return tuple(steps)

@@ -71,10 +71,10 @@ class AdapterGroups:
         ):
             longest = max(len(tokens.get(group, ())) for group in groups)
             index_G_M = torch.zeros(len(groups), longest, dtype=torch.long)
-            for place, group in enumerate(groups):
+            for index, group in enumerate(groups):
                 members = torch.tensor(tokens.get(group, []), dtype=torch.long)
-                index_G_M[place, : len(members)] = members
-                inverse_T[members] = torch.arange(len(members)) + offset + place * longest
+                index_G_M[index, : len(members)] = members
+                inverse_T[members] = torch.arange(len(members)) + offset + index * longest
             everything = groups == list(range(self.groups))
             buckets.append(
                 GroupBucket(

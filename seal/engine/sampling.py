@@ -90,9 +90,9 @@ def choose_tokens(logits_R_V: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
         chosen, larger = read[2 * len(draws) :][: len(sampled)], read[-len(sampled) :]
         for row, token in zip(sampled, chosen, strict=True):
             tokens[row] = token
-        wide = [place for place, large in enumerate(larger) if large]
-        for place, token in zip(wide, nucleus.sorted_whole(wide) if wide else (), strict=True):
-            tokens[sampled[place]] = token
+        wide = [row for row, large in enumerate(larger) if large]
+        for row, token in zip(wide, nucleus.sorted_whole(wide) if wide else (), strict=True):
+            tokens[sampled[row]] = token
     return [token if good else NO_TOKEN for token, good in zip(tokens, finite, strict=True)]
 
 
@@ -131,9 +131,9 @@ class _Nucleus:
             top.sum(-1) < top_p_R_1[:, 0],
         )
 
-    def sorted_whole(self, places: Sequence[int]) -> list[int]:
+    def sorted_whole(self, rows: Sequence[int]) -> list[int]:
         """Tokens of rows whose nucleus is larger."""
-        wide = to_device(torch.tensor(places), self.tokens_R.device)
+        wide = to_device(torch.tensor(rows), self.tokens_R.device)
         ordered, tokens = self.probabilities_R_V[wide].sort(dim=-1, descending=True)
         chosen_R = _invert(ordered, tokens, self.top_p_R_1[wide], self.uniforms_R[wide])
         chosen: list[int] = chosen_R.tolist()

@@ -180,9 +180,9 @@ class ModelText:
         """What the tokenizer puts before a text (what it puts after one is the engine's)."""
         plain = self._plain(_PROBE)
         whole = list(self.tokenizer.encode(_PROBE, add_special_tokens=True))
-        for place in range(len(whole) - len(plain) + 1):
-            if whole[place : place + len(plain)] == plain:
-                return [token for token in whole[:place] if token < self._rows]
+        for start in range(len(whole) - len(plain) + 1):
+            if whole[start : start + len(plain)] == plain:
+                return [token for token in whole[:start] if token < self._rows]
         return []
 
     def _plain(self, text: str, *, continues: bool = False) -> list[int]:
@@ -204,7 +204,7 @@ class ModelText:
         spelled = self._control.intersection(tokens)
         if not spelled:
             return tokens
-        cuts = [place + 1 for place, _ in self._spellings(text, spelled) if place + 1 < len(text)]
+        cuts = [start + 1 for start, _ in self._spellings(text, spelled) if start + 1 < len(text)]
         if not cuts:
             if spelled == {self._unknown}:
                 return tokens  # characters that the tokenizer does not know
@@ -330,8 +330,8 @@ class ModelText:
 
 def cut_at_stop(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:
     """The text up to the first stop string, and whether there was one."""
-    places = [place for place in (text.find(string) for string in stop) if place >= 0]
-    return (text[: min(places)], True) if places else (text, False)
+    starts = [start for start in (text.find(string) for string in stop) if start >= 0]
+    return (text[: min(starts)], True) if starts else (text, False)
 
 
 STOP_MARGIN_TOKENS = 4
