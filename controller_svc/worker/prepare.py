@@ -24,7 +24,7 @@ from seal.records import LongRow, ModelDescription, PreparedRecord
 from seal.remedies import engine_setting
 from seal.restem.leakage import check_ids, check_leakage
 from seal.rpc.convert import chat_message_list, policy_message
-from seal.runs.store import in_thread, pin, read_prepared, write_contexts
+from seal.runs.store import contexts_path, in_thread, pin, read_prepared, write_contexts
 from seal.settings import LoraSettings, RunSpec
 from seal.v1 import trainer_pb2
 
@@ -85,6 +85,9 @@ async def prepare(
             too_long=too_long,
         ),
     )
+    for name, sha256 in digests.items():
+        if sha256 != prepared.contexts_sha256[name]:  # another preparation was first
+            await in_thread(store.remove, contexts_path(run, name, sha256))
     log.info("data pinned", run=run, base_sha256=model.base_sha256, **prepared.contexts)
     return prepared
 

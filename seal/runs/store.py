@@ -1,7 +1,7 @@
 """Where a run's files lie in the artifact store, and how a shard commits its work.
 
     {run}/run.json, status.json
-    {run}/contexts/{train,validation,retained}.jsonl, prepared.json with their digests
+    {run}/contexts/{train,validation,retained}-{sha256}.jsonl, prepared.json with their digests
     {run}/stages/r{round}-{stage}/shard-{0000}/{baseline,edits,inner}/<key>.json   one small file
     per finished piece of work
                                               /retained.json, clock.json, records.jsonl, and
@@ -74,9 +74,12 @@ def status_path(run: str) -> str:
     return f"{run}/status.json"
 
 
-def contexts_path(run: str, name: str) -> str:
-    """The contexts that the run is pinned to; `name` is train, validation or retained."""
-    return f"{run}/contexts/{name}.jsonl"
+def contexts_path(run: str, name: str, sha256: str) -> str:
+    """Contexts with that digest; `name` is train, validation or retained.
+
+    `PreparedRecord.contexts_sha256` says which of them the run is pinned to.
+    """
+    return f"{run}/contexts/{name}-{sha256}.jsonl"
 
 
 def prepared_path(run: str) -> str:
@@ -117,24 +120,31 @@ async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 async def write_contexts(
     store: ArtifactStore, run: str, name: str, contexts: Iterable[Context]
 ) -> str:
-    """Write contexts for a run to be pinned to, one JSON object per line; their sha256."""
+    """Write contexts for a run to be pinned to, one JSON object per line; their sha256.
+
+    A file of its own for each digest: of preparations at once that read different data, the one
+    that is pinned finds its own.
+    """
     lines = b"".join(CONTEXTS.dump_json(context) + b"\n" for context in contexts)
-    await in_thread(store.write_bytes, contexts_path(run, name), lines)
-    return hashlib.sha256(lines).hexdigest()
+    sha256 = hashlib.sha256(lines).hexdigest()
+    await in_thread(store.create_bytes, contexts_path(run, name, sha256), lines)
+    return sha256
 
 
 async def read_contexts(store: ArtifactStore, run: str, name: str) -> tuple[Context, ...]:
     """The pinned contexts, in order.
 
     Raises:
+        NotFound: the run is not pinned, or the file is gone.
         Internal: the file is not the one that the run was pinned to.
 
     """
-    prepared = await pinned(store, run)
-    content = await in_thread(store.read_bytes, contexts_path(run, name))
-    if hashlib.sha256(content).hexdigest() != prepared.contexts_sha256.get(name):
+    sha256 = (await pinned(store, run)).contexts_sha256[name]
+    path = contexts_path(run, name, sha256)
+    content = await in_thread(store.read_bytes, path)
+    if hashlib.sha256(content).hexdigest() != sha256:
         raise Internal(
-            f"{contexts_path(run, name)} is not the file that the run was pinned to",
+            f"{path} is not the file that the run was pinned to",
             remedy="bring it back, or begin another run",
         )
     return tuple(CONTEXTS.validate_json(line) for line in content.splitlines())

@@ -28,6 +28,8 @@ from seal.records import (
     ExampleRecord,
     InnerLoopKind,
     InnerLoopRecord,
+    ModelDescription,
+    PreparedRecord,
     Record,
     SelectionRecord,
     ShardSummary,
@@ -37,7 +39,9 @@ from seal.report.numbers.model import Machine
 from seal.resources import RestEMRun
 from seal.restem.racing import advance
 from seal.restem.rollout import runner_of, select_records
+from seal.runs.store import contexts_path, prepared_path
 from seal.settings import (
+    ALL_PROJECTIONS,
     EditSettings,
     EvaluationSettings,
     InnerLoopSettings,
@@ -54,6 +58,16 @@ MACHINE = Machine(
     versions={"seal": "0.1.0", "python": "3.11.7", "torch": "2.13.0"},
     dtype="bfloat16",
     gemm_teraflops=0.42,
+)
+
+MODEL = ModelDescription(
+    base_model="smollm2-135m",
+    base_sha256="b" * 64,
+    max_positions=2048,
+    max_row_tokens=2048,
+    max_rank=128,
+    target_modules=ALL_PROJECTIONS,
+    dtype="bfloat16",
 )
 
 
@@ -154,13 +168,7 @@ class Maker:
             Status(phase="Complete") if complete else Status(phase="Running", finished_seconds=None)
         )
         store.write_json(f"{run}/status.json", status)
-        for name, contexts in (
-            ("train", self.train),
-            ("validation", self.validation),
-            ("retained", self.retained),
-        ):
-            lines = b"".join(_context_json(context) + b"\n" for context in contexts)
-            store.write_bytes(f"{run}/contexts/{name}.jsonl", lines)
+        self._pin(store)
         kept: Sequence[ContextRecord] = ()
         for stage, number in stages[: recipe.stages_done]:
             if stage == "improve":
@@ -170,6 +178,21 @@ class Maker:
             else:
                 kept = self._write_stage(store, stage, number)
         return run
+
+    def _pin(self, store: ArtifactStore) -> None:
+        data = {"train": self.train, "validation": self.validation, "retained": self.retained}
+        digests = {}
+        for name, contexts in data.items():
+            lines = b"".join(_context_json(context) + b"\n" for context in contexts)
+            digests[name] = hashlib.sha256(lines).hexdigest()
+            store.write_bytes(contexts_path(RUN, name, digests[name]), lines)
+        prepared = PreparedRecord(
+            contexts_sha256=digests,
+            contexts={name: len(contexts) for name, contexts in data.items()},
+            model=MODEL,
+            too_long=(),
+        )
+        store.write_json(prepared_path(RUN), prepared)
 
     def _write_stage(
         self, store: ArtifactStore, stage: str, number: int

@@ -18,7 +18,7 @@ from seal.errors import Conflict, Internal
 from seal.outcomes import Outcome
 from seal.records import PreparedRecord
 from seal.resources import RestEMRun
-from seal.runs.store import contexts_path, pinned
+from seal.runs.store import contexts_path, pin, pinned, read_contexts
 from seal.settings import (
     EditSettings,
     ImproveSettings,
@@ -123,7 +123,8 @@ async def test_every_request_names_the_weights_that_the_run_is_pinned_to(tmp_pat
 
 async def test_pinned_passages_that_were_altered_are_never_used(tmp_path: Path) -> None:
     async with workplace(tmp_path) as place:
-        path = contexts_path(RUN, "train")
+        digests = (await pinned(place.store, RUN)).contexts_sha256
+        path = contexts_path(RUN, "train", digests["train"])
         place.store.write_bytes(path, place.store.read_bytes(path).replace(b"lamps", b"lumps"))
         with pytest.raises(Internal, match="is not the file that the run was pinned to"):
             await place.run(Stage.ROLLOUT, round=1)
@@ -156,3 +157,43 @@ async def test_of_two_preparations_at_once_one_counts(tmp_path: Path) -> None:
 
     one, two = await asyncio.gather(prepare_with(Fakes()), prepare_with(other))
     assert one == two == await pinned(store, RUN)
+
+
+async def test_of_two_preparations_with_other_data_the_pinned_one_finds_its_own(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArtifactStore(str(tmp_path_factory.mktemp("artifacts")))
+    specs = [
+        small_spec(tmp_path_factory.mktemp("data"), passages=(trained, 2, 2)) for trained in (3, 4)
+    ]
+    both_have_written, pinned_one = asyncio.Event(), asyncio.Event()
+
+    async def pin_in_turn(
+        store: ArtifactStore, run: str, prepared: PreparedRecord
+    ) -> PreparedRecord:
+        """Whoever writes last pins last."""
+        if arrived:
+            both_have_written.set()
+            await pinned_one.wait()
+        arrived.append(prepared)
+        await both_have_written.wait()
+        counts = await pin(store, run, prepared)
+        pinned_one.set()
+        return counts
+
+    arrived: list[PreparedRecord] = []
+    monkeypatch.setattr("controller_svc.worker.prepare.pin", pin_in_turn)
+    async with (
+        serve_fakes(Fakes()) as addresses,
+        ServiceClients(addresses, IMPATIENT) as clients,
+    ):
+        made = await asyncio.gather(
+            *(prepare(RUN, spec=spec, store=store, clients=clients) for spec in specs)
+        )
+    assert arrived[0].contexts_sha256["train"] != arrived[1].contexts_sha256["train"]
+    assert made == [arrived[0], arrived[0]]
+    for name in ("train", "validation", "retained"):
+        assert len(await read_contexts(store, RUN, name)) == arrived[0].contexts[name]
+    files = {path.rsplit("/", 1)[-1] for path in store.list(f"{RUN}/contexts")}
+    digests = arrived[0].contexts_sha256
+    assert files == {f"{name}-{sha256}.jsonl" for name, sha256 in digests.items()}

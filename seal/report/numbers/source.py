@@ -1,6 +1,7 @@
 """What a run left in the artifact store, read once and checked, for the report to be computed from.
 
-    {run}/run.json, status.json, machine.json, contexts/{train,validation,retained}.jsonl
+    {run}/run.json, status.json, machine.json, prepared.json
+    {run}/contexts/{train,validation,retained}-{sha256}.jsonl, as prepared.json names them
     {run}/stages/r{round}-{stage}/shard-{0000}/{records.jsonl, retained.json, summary.json}
     {run}/stages/r{round}-improve/selection.json
 
@@ -19,9 +20,16 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from seal.artifacts import ArtifactStore
 from seal.domains.base import Context
 from seal.errors import Internal, NotFound
-from seal.records import ContextRecord, EvaluationRecord, SelectionRecord, ShardSummary
+from seal.records import (
+    ContextRecord,
+    EvaluationRecord,
+    PreparedRecord,
+    SelectionRecord,
+    ShardSummary,
+)
 from seal.report.numbers.model import Machine
 from seal.resources import RestEMRun
+from seal.runs.store import contexts_path, prepared_path
 from seal.settings import RunSpec
 
 StageName = Literal["rollout", "improve", "validate"]
@@ -149,12 +157,13 @@ def read_run(store: ArtifactStore, run: str) -> RunFiles:
 
 
 def _read_contexts(store: ArtifactStore, run: str) -> Iterator[tuple[str, Context]]:
-    for name in ("retained", "train", "validation"):
-        path = f"{run}/contexts/{name}.jsonl"
-        if store.exists(path):
-            for line in store.read_bytes(path).splitlines():
-                context = _CONTEXTS.validate_json(line)
-                yield context.context_id, context
+    if not store.exists(prepared_path(run)):
+        return
+    prepared = store.read_json(prepared_path(run), PreparedRecord)
+    for name, sha256 in sorted(prepared.contexts_sha256.items()):
+        for line in store.read_bytes(contexts_path(run, name, sha256)).splitlines():
+            context = _CONTEXTS.validate_json(line)
+            yield context.context_id, context
 
 
 def _read_stage(
