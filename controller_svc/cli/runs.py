@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -20,7 +21,7 @@ from controller_svc.cli.adapters import adapters_of, print_adapters
 from controller_svc.cli.logs import LOG_FILE, human_line
 from controller_svc.cli.reporting import shown
 from controller_svc.core import RunStatus
-from controller_svc.local.lock import run_lock
+from controller_svc.local.lock import LOCK_FILE, run_lock
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, InvalidInput, NotFound
 from seal.files import file_errors
@@ -96,7 +97,7 @@ def is_live(store: ArtifactStore, run: str) -> bool:
 def refuse_live(store: ArtifactStore, run: str) -> None:
     """Raise Conflict if another process of this machine works at a run; changes nothing."""
     directory = local_directory(store)
-    if directory is not None and (directory / run / ".lock").exists():
+    if directory is not None and (directory / run / LOCK_FILE).exists():
         with run_lock(store, run):
             pass
 
@@ -238,19 +239,33 @@ def show_logs(root: str, run: str, *, follow: bool, as_json: bool) -> None:
 def remove_run(store: ArtifactStore, run: str) -> None:
     """Delete a run with all that lies in its directory, its adapters included.
 
+    Nobody else works at it until it is gone.
+
     Raises:
         NotFound: there is no such run.
         Conflict: a process works at it.
     """
     require_run(store, run)
-    refuse_live(store, run)
-    store.remove(manifest_path(run))  # first: from here on the run does not exist
-    if (directory := local_directory(store)) is not None:
-        with file_errors(directory / run):
-            shutil.rmtree(directory / run)
-        return
-    for path in store.list(run):
-        store.remove(path)
+    with run_lock(store, run):
+        store.remove(manifest_path(run))  # first: from here on the run does not exist
+        if (directory := local_directory(store)) is not None:
+            _remove_locked(directory / run)
+            return
+        for path in store.list(run):
+            store.remove(path)
+
+
+def _remove_locked(directory: Path) -> None:
+    """Delete a run's directory whose lock is held: the lock goes last."""
+    with file_errors(directory):
+        for path in directory.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK_FILE:
+                path.unlink()
+        (directory / LOCK_FILE).unlink()
+        with suppress(OSError):  # not empty: the name is free, and somebody has begun anew
+            directory.rmdir()
 
 
 def confirm_and_remove(root: str, runs: list[str], *, yes: bool) -> None:

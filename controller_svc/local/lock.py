@@ -13,6 +13,9 @@ from seal.artifacts import ArtifactStore
 from seal.errors import Conflict
 from seal.files import file_errors
 
+LOCK_FILE = ".lock"
+"""In the run's directory."""
+
 
 @contextmanager
 def run_lock(store: ArtifactStore, run: str) -> Iterator[None]:
@@ -22,14 +25,14 @@ def run_lock(store: ArtifactStore, run: str) -> Iterator[None]:
     Object stores have no locks: there the caller sees to it.
 
     Raises:
-        Conflict: another process holds it.
+        Conflict: another process holds it, or has deleted the run just now.
 
     """
     parts = urlsplit(store.root_uri)
     if parts.scheme != "file":
         yield
         return
-    lock_file = Path(unquote(parts.path)) / run / ".lock"
+    lock_file = Path(unquote(parts.path)) / run / LOCK_FILE
     with file_errors(lock_file):
         lock_file.parent.mkdir(parents=True, exist_ok=True)
         handle = lock_file.open("a+")
@@ -42,7 +45,21 @@ def run_lock(store: ArtifactStore, run: str) -> Iterator[None]:
             raise Conflict(
                 f"run {run!r} is being run by process {holder}", remedy="wait for it, or stop it"
             ) from None
+        if not _is_there(lock_file, handle.fileno()):
+            raise Conflict(f"run {run!r} has just been deleted", remedy="try again")
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
         yield
+
+
+def _is_there(path: Path, descriptor: int) -> bool:
+    """Whether an open file still is the one of that path.
+
+    Who deletes a run holds its lock, and takes the file away with the rest: whoever had opened it
+    before would hold a lock that nobody else meets.
+    """
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +14,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import grpc
 import pytest
 from command import RUN, one_line, seal
 from fake_services import Fakes
 
+from controller_svc.local.lock import run_lock
+from seal.artifacts import ArtifactStore
 from seal.config import load_run
+from seal.errors import Conflict
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -235,6 +241,42 @@ def test_rm_asks_or_is_told_and_deletes_the_run_alone(
     assert not (here / "seal-runs/tiny").exists()
     assert (here / "seal-runs/other/run.json").exists()
     assert seal(*RUN) == 0, "the name is free again"
+
+
+def test_rm_keeps_others_away_until_the_run_is_gone(
+    here: Path, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert seal(*RUN) == 0
+    store, refused = ArtifactStore(str(here / "seal-runs")), []
+
+    def remove_while_another_begins(path: Path) -> None:
+        with pytest.raises(Conflict) as caught, run_lock(store, "tiny"):
+            pass
+        refused.append(caught.value)
+        rmtree(path)
+
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", remove_while_another_begins)
+    assert seal("rm", "tiny", "--yes") == 0
+    assert refused
+    assert not (here / "seal-runs/tiny").exists()
+
+
+def test_a_lock_that_went_with_its_run_holds_nobody_up_and_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, real = ArtifactStore(str(tmp_path)), fcntl.flock
+
+    def flock_after_the_deletion(handle: TextIO, how: int) -> None:
+        (tmp_path / "tiny/.lock").unlink()
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock_after_the_deletion)
+    with pytest.raises(Conflict, match="just been deleted"), run_lock(store, "tiny"):
+        pass
+    monkeypatch.undo()
+    with run_lock(store, "tiny"):
+        assert (tmp_path / "tiny/.lock").exists()
 
 
 def test_rm_does_nothing_when_the_question_is_answered_with_no(
