@@ -1,4 +1,4 @@
-"""The options of the three services: one list, as flags and as environment variables.
+"""The options of the services and of the M-step's job, as flags and as environment variables.
 
 Each option is a field. `--max-row-tokens 512` and `SEAL_MAX_ROW_TOKENS=512` are the same; a flag
 wins. The engine's and the server's own settings are taken over with their defaults, bounds and
@@ -49,8 +49,8 @@ def in_container(
     )
 
 
-class ServiceOptions(EngineSettings, ServerSettings, BaseSettings):
-    """What every service can be told."""
+class EngineOptions(EngineSettings, BaseSettings):
+    """What every process with an engine can be told."""
 
     model_config = SettingsConfigDict(
         alias_generator=None,
@@ -67,21 +67,8 @@ class ServiceOptions(EngineSettings, ServerSettings, BaseSettings):
     exactly as it is given here."""
     artifacts: str
     """Artifact store that holds the adapters: a directory, file://, s3:// or gs://."""
-    address: str = f"{LOOPBACK}:0"
-    """host:port to listen on (port 0 takes a free one), or unix:/path/to/socket."""
-    metrics_address: str = ""
-    """Address that the Prometheus metrics listen on. Empty: 127.0.0.1, but 0.0.0.0 in a container,
-    where a scraper comes from outside. A container is known by KUBERNETES_SERVICE_HOST or
-    `container` in the environment, or by /.dockerenv or /run/.containerenv."""
-    metrics_port: int = Field(default=0, ge=0, le=65535)
-    """HTTP port of the metrics; 0 for none."""
     offline: bool = False
     """Never download: the model must be in the cache."""
-    unready_seconds: float = Field(default=5.0, ge=0)
-    """After SIGTERM: seconds between NOT_SERVING and refusing calls, as long as load balancers need
-    to notice."""
-    grace_seconds: float = Field(default=30.0, ge=0)
-    """After that: seconds that running work may take to end."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that is logged."""
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -89,13 +76,13 @@ class ServiceOptions(EngineSettings, ServerSettings, BaseSettings):
 
     program: ClassVar[str] = ""
     """What the help calls the command."""
-    ends: ClassVar[str] = HOW_IT_ENDS
+    ends: ClassVar[str] = ""
     """What the help ends with."""
     writes: ClassVar[bool] = False
-    """Whether the service writes to the artifact store; the others may mount it read-only."""
+    """Whether the process writes to the artifact store; the others may mount it read-only."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """The docstring of a service's own options is what its help begins with."""
+        """The docstring of a command's own options is what its help begins with."""
         super().__init_subclass__(**arguments)
         cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n{cls.ends}"
 
@@ -116,11 +103,6 @@ class ServiceOptions(EngineSettings, ServerSettings, BaseSettings):
             raise InvalidInput(str(error), remedy="see --help") from error
 
     @property
-    def metrics_host(self) -> str:
-        """Address of the metrics, decided."""
-        return self.metrics_address or (ALL_ADDRESSES if in_container() else LOOPBACK)
-
-    @property
     def log_json(self) -> bool | None:
         """JSON lines or not; None leaves it to the stream."""
         return None if self.log_format == "auto" else self.log_format == "json"
@@ -128,6 +110,31 @@ class ServiceOptions(EngineSettings, ServerSettings, BaseSettings):
     def part(self, kind: type[Part]) -> Part:
         """The options that belong to one of the settings models, for example `EngineSettings`."""
         return kind(**{name: getattr(self, name) for name in kind.model_fields})
+
+
+class ServiceOptions(EngineOptions, ServerSettings):
+    """What every service can be told."""
+
+    address: str = f"{LOOPBACK}:0"
+    """host:port to listen on (port 0 takes a free one), or unix:/path/to/socket."""
+    metrics_address: str = ""
+    """Address that the Prometheus metrics listen on. Empty: 127.0.0.1, but 0.0.0.0 in a container,
+    where a scraper comes from outside. A container is known by KUBERNETES_SERVICE_HOST or
+    `container` in the environment, or by /.dockerenv or /run/.containerenv."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """HTTP port of the metrics; 0 for none."""
+    unready_seconds: float = Field(default=5.0, ge=0)
+    """After SIGTERM: seconds between NOT_SERVING and refusing calls, as long as load balancers need
+    to notice."""
+    grace_seconds: float = Field(default=30.0, ge=0)
+    """After that: seconds that running work may take to end."""
+
+    ends: ClassVar[str] = HOW_IT_ENDS
+
+    @property
+    def metrics_host(self) -> str:
+        """Address of the metrics, decided."""
+        return self.metrics_address or (ALL_ADDRESSES if in_container() else LOOPBACK)
 
 
 def _wrong(name: str, problem: str) -> InvalidInput:
@@ -139,11 +146,12 @@ def _wrong(name: str, problem: str) -> InvalidInput:
     )
 
 
-def _by_their_own_names(options: type[ServiceOptions]) -> None:
+def _by_their_own_names(options: type[EngineOptions]) -> None:
     """Take off the names that the fields have in files: flags and variables have their own."""
     for field in options.model_fields.values():
         field.alias = field.validation_alias = field.serialization_alias = None
     options.model_rebuild(force=True)
 
 
+_by_their_own_names(EngineOptions)
 _by_their_own_names(ServiceOptions)

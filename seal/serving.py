@@ -1,4 +1,4 @@
-"""What the commands `python -m generator_svc|trainer_svc|evaluator_svc` share.
+"""What the commands `python -m generator_svc|trainer_svc|evaluator_svc|trainer_svc.improve` share.
 
 Look at everything that can be known, load the model, serve, drain, and end with the exit code that
 says what happened.
@@ -27,7 +27,7 @@ from seal.errors import (
     error_class,
 )
 from seal.models import resolve_model
-from seal.options import ServiceOptions
+from seal.options import EngineOptions, ServiceOptions
 from seal.rpc.lifecycle import Serving, Signals, serve_until_signal, stop_signals
 from seal.rpc.server import check_address
 from seal.rpc.settings import ServerSettings
@@ -42,6 +42,7 @@ log = structlog.get_logger(__name__)
 
 Value = TypeVar("Value")
 Options = TypeVar("Options", bound=ServiceOptions)
+JobOptions = TypeVar("JobOptions", bound=EngineOptions)
 
 STOPPED_AT_ONCE = 43
 """Exit code after a second signal: work was cut, and its caller should ask again."""
@@ -76,7 +77,8 @@ def run(kind: type[Options], make: Callable[[Options, Backend], Serving]) -> Non
 
 
 def run_job(
-    kind: type[Options], work: Callable[[Options, Backend, Signals], Coroutine[Any, Any, None]]
+    kind: type[JobOptions],
+    work: Callable[[JobOptions, Backend, Signals], Coroutine[Any, Any, None]],
 ) -> None:
     """A job as a process: the model is loaded, the work is done, the exit code says how it ended.
 
@@ -92,7 +94,8 @@ def run_job(
 
 
 async def _work(
-    options: Options, work: Callable[[Options, Backend, Signals], Coroutine[Any, Any, None]]
+    options: JobOptions,
+    work: Callable[[JobOptions, Backend, Signals], Coroutine[Any, Any, None]],
 ) -> None:
     async with stop_signals() as signals:
         try:
@@ -151,7 +154,7 @@ async def _serve_backend(
         raise _StoppedAtOnce(STOPPED_AT_ONCE)
 
 
-def _load_backend(options: ServiceOptions) -> Backend:
+def _load_backend(options: EngineOptions) -> Backend:
     """The slow part of a start: find, check and load the model."""
     store = ArtifactStore(options.artifacts)
     if options.writes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 import structlog
 from pydantic import Field
 
-from seal.options import ServiceOptions
+from seal.options import EngineOptions
 from seal.records import AdapterReference, ShardSummary, Stage, TrainingRecord
 from seal.resources import RestEMRun
 from seal.rpc.engine_calls import Pace, sample
@@ -42,7 +42,7 @@ retry (a signal, a store that is away, a broken engine).
 """
 
 
-class ImproveOptions(ServiceOptions):
+class ImproveOptions(EngineOptions):
     """Do the M-step of one round of a run with an engine of its own, and end.
 
     Reads the run's manifest and the rollout's records from the artifact store, keeps the edits that

@@ -23,6 +23,7 @@ from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
 from seal.engine import Engine, load_adapter
 from seal.errors import Conflict, Transient
+from seal.options import EngineOptions, ServiceOptions
 from seal.rpc.lifecycle import Signals
 from seal.rpc.server import start_server
 from seal.runs.store import claim_stage
@@ -152,4 +153,10 @@ def test_its_help_names_the_options_and_exit_codes_and_loads_no_torch() -> None:
     assert ended.returncode == 0
     for words in ("--run", "--round", "--policy-sha256", "--max-row-tokens", "43 worth a"):
         assert words in ended.stdout
+    for words in ("--artifacts", "--offline", "--log-level", "--slots"):
+        assert words in ended.stdout
+    served = set(ServiceOptions.model_fields) - set(EngineOptions.model_fields)
+    assert served >= {"address", "max_concurrent_calls", "unready_seconds", "metrics_port"}
+    for name in served:
+        assert "--" + name.replace("_", "-") not in ended.stdout, "a job serves nothing"
     assert "NOT_SERVING" not in ended.stdout.partition("options:")[0]
