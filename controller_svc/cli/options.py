@@ -62,10 +62,10 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run (
 
 
 def changes(settings: list[str], *, option: str = "--set") -> dict[str, object]:
-    """`FIELD=VALUE` settings, values read as YAML.
+    """`FIELD=VALUE` settings, values read as YAML; nothing after the sign is the empty string.
 
     Raises:
-        InvalidInput: not of that form.
+        InvalidInput: not of that form, or a null, which would set nothing.
     """
     import yaml
 
@@ -79,11 +79,18 @@ def changes(settings: list[str], *, option: str = "--set") -> dict[str, object]:
                 remedy=f"write for example {_EXAMPLES[option]}",
             )
         try:
-            found[field.strip()] = yaml.safe_load(value)
+            read = yaml.safe_load(value) if value.strip() else ""
         except (yaml.YAMLError, ValueError) as error:
             raise InvalidInput(
                 f"{option} {setting:.200}: the value is no valid YAML",
                 field=field,
                 remedy="put it into quotes",
             ) from error
+        if read is None:
+            raise InvalidInput(
+                f"{option} {setting:.200}: a null sets nothing",
+                field=field.strip(),
+                remedy=f'write {field.strip()}="" for an empty string, or leave the option out',
+            )
+        found[field.strip()] = read
     return found

@@ -227,10 +227,24 @@ def test_values_of_set_are_yaml() -> None:
         "a.b": 3,
         "c": ["x", "y"],
         "d": "a=b",
-        "e": None,
+        "e": "",
     }
     with pytest.raises(InvalidInput, match="no valid YAML"):
         changes(["a=[1"])
+
+
+def test_an_empty_value_of_set_is_the_empty_string_and_a_null_is_refused(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal(*RUN, "--set", "data.retained=") == 0
+    saved = json.loads((here / "seal-runs/tiny/run.json").read_text())
+    assert saved["spec"]["data"]["retained"] == ""
+    capsys.readouterr()
+    assert seal(*RUN, "--set", "rounds=") == 2
+    assert "--set: spec.rounds: " in one_line(capsys.readouterr().err)
+    for null in ("null", "~"):
+        assert seal(*RUN, "--set", f"data.retained={null}") == 2
+        assert 'write data.retained="" for an empty string' in one_line(capsys.readouterr().err)
 
 
 # Again, and after a failure
