@@ -55,18 +55,31 @@ async def open_run(store: ArtifactStore, manifest: RestEMRun, *, resume: bool) -
 async def check_run(store: ArtifactStore, manifest: RestEMRun, *, resume: bool) -> RunStatus | None:
     """The status that a run would go on from, None if there is no such run.
 
-    Nothing is written but a probe of the store, which is removed. A status that is `Complete` has
-    nothing left to do.
+    Nothing is written but a probe of the store, which is removed.
 
     Raises:
         PreconditionFailed: the store cannot keep write-once files.
+        SealError: what `find_status` refuses.
+
+    """
+    await in_thread(store.check)
+    return await find_status(store, manifest, resume=resume)
+
+
+async def find_status(
+    store: ArtifactStore, manifest: RestEMRun, *, resume: bool
+) -> RunStatus | None:
+    """`check_run` without the probe: nothing is written.
+
+    A status that is `Complete` has nothing left to do.
+
+    Raises:
         Conflict: the run exists and `resume` is not set, or it is pinned to another spec.
         InvalidInput: a data file that is still to be read is refused.
         NotFound: there is no such file.
 
     """
     run = manifest.name
-    await in_thread(store.check)
     saved, status = await read_manifest(store, run), await read_status(store, run)
     pinned = saved is not None and await read_prepared(store, run) is not None
     failed = status is not None and status.phase is Phase.FAILED

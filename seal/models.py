@@ -103,6 +103,14 @@ def resolve_model(
     return _checked(path.name, path, base, cache=cache, progress=report)
 
 
+def is_downloadable(source: str) -> bool:
+    """Whether a name is an embedded model or one of the hub, which may not be here yet.
+
+    Raises InvalidInput for `hf://` before what is no repository.
+    """
+    return source in EMBEDDED_MODELS or _hub_match(source) is not None
+
+
 def weights_sha256(
     path: Path, *, cache_dir: Path | None = None, progress: Progress | None = None
 ) -> str:

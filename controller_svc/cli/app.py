@@ -234,7 +234,9 @@ def run(
     if plan:
         from controller_svc.cli.plan import show_plan
 
-        show_plan(manifest, engine=settings, root=root, as_json=output is Output.JSON)
+        show_plan(
+            manifest, engine=settings, root=root, resume=resume, as_json=output is Output.JSON
+        )
         return
     execute(
         manifest,

@@ -13,14 +13,19 @@ import typer
 from controller_svc.cli import machine as this_machine
 from controller_svc.cli.messages import program
 from controller_svc.cli.preflight import check_model, check_settings, data_note
-from controller_svc.cli.workload import StageWork, read_data, workload
+from controller_svc.cli.runs import refuse_live, require_run
+from controller_svc.cli.workload import StageWork, read_data, round_contexts, workload
+from controller_svc.core import Phase, RunStatus
+from controller_svc.runs import find_status
+from controller_svc.worker.prepare import load_data
 from seal.artifacts import ArtifactStore
 from seal.domains.base import Context
 from seal.errors import InvalidInput, NotFound
-from seal.models import resolve_model
+from seal.models import is_downloadable, resolve_model
 from seal.report.numbers.formats import duration, plural
 from seal.resources import RestEMRun
-from seal.settings import EngineSettings
+from seal.runs.store import manifest_path
+from seal.settings import EngineSettings, RunSpec
 
 if TYPE_CHECKING:
     from seal.engine.shape import MemoryNeed, ModelShape
@@ -42,15 +47,23 @@ class Machine:
     """Why it would not start; empty if it would."""
 
 
-def show_plan(manifest: RestEMRun, *, engine: EngineSettings, root: str, as_json: bool) -> None:
+def show_plan(
+    manifest: RestEMRun, *, engine: EngineSettings, root: str, resume: bool, as_json: bool
+) -> None:
     """Print the stages of a run with their work, and estimates of time and memory.
 
+    `resume`: of the run that is there, what is left. Without, of a run that would begin now.
+
     Raises:
-        SealError: what `seal run` would refuse before it loads the model.
+        SealError: what `seal run` would refuse before it loads the model; that a run of this name
+            exists is only said.
     """
-    check_settings(manifest.spec, engine)
-    data = asyncio.run(read_data(ArtifactStore(root), manifest))
-    works = workload(manifest.spec, data)
+    store = ArtifactStore(root)
+    saved = _saved_status(store, manifest, engine, resume=resume)
+    exists = resume or store.exists(manifest_path(manifest.name))
+    spec = manifest.spec
+    data = asyncio.run(read_data(store, manifest)) if resume else load_data(spec)
+    works = _left(workload(spec, data), saved)
     machine = _machine(manifest, engine)
     seconds = [
         None
@@ -63,15 +76,55 @@ def show_plan(manifest: RestEMRun, *, engine: EngineSettings, root: str, as_json
             asdict(work) | {"seconds": value} for work, value in zip(works, seconds, strict=True)
         ]
         found = asdict(machine) if machine else None
-        typer.echo(json.dumps({"run": manifest.name, "stages": rows, "machine": found}, indent=2))
+        facts = {"run": manifest.name, "exists": exists, "stages": rows, "machine": found}
+        typer.echo(json.dumps(facts, indent=2))
         return
-    typer.echo(f"Plan of {manifest.name}: {_data_line(data)}. Nothing is run.")
-    if note := data_note(manifest.spec):
+    typer.echo(f"Plan of {manifest.name}: {_data_line(spec, data)}. Nothing is run.")
+    if note := data_note(spec):
         typer.echo(f"{note[0].upper()}{note[1:]}.")
+    if note := _run_note(manifest.name, saved, exists=exists):
+        typer.echo(note)
+    if not works:
+        return
     typer.echo("")
-    _print_table(manifest.spec.rounds, works, seconds)
+    _print_table(_total_name(spec, saved), works, seconds)
     typer.echo("\nSteps, tokens and time are estimates: the edits are not written yet.")
     typer.echo("\n".join(_machine_lines(manifest, engine, machine)))
+
+
+def _saved_status(
+    store: ArtifactStore, manifest: RestEMRun, engine: EngineSettings, *, resume: bool
+) -> RunStatus | None:
+    """Refuse what `seal run` would refuse, in its order; where a run to resume would go on."""
+    if resume:
+        require_run(store, manifest.name)
+        refuse_live(store, manifest.name)
+    check_settings(manifest.spec, engine)
+    return asyncio.run(find_status(store, manifest, resume=True)) if resume else None
+
+
+def _left(works: Sequence[StageWork], saved: RunStatus | None) -> Sequence[StageWork]:
+    """The stages that are not finished, the one under way as a whole."""
+    if saved is not None and saved.phase is Phase.COMPLETE:
+        return ()
+    if saved is None or saved.stage is None:
+        return works
+    places = [(work.round, work.stage) for work in works]
+    return works[places.index((saved.round, saved.stage)) :]
+
+
+def _run_note(run: str, saved: RunStatus | None, *, exists: bool) -> str:
+    """What is to be said of a run that is there already; empty if there is none."""
+    if saved is None:
+        again = "a run of that name exists already; --resume plans what is left of it"
+        return f"This is a run from its beginning: {again}." if exists else ""
+    if saved.phase is Phase.COMPLETE:
+        return "The run is complete: nothing is left to do, unless it is given more rounds."
+    return "This is what is left of it; of the stage under way, what is finished is not done again."
+
+
+def _total_name(spec: RunSpec, saved: RunStatus | None) -> str:
+    return f"all, {plural(spec.rounds, 'round')}" if saved is None else "all that is left"
 
 
 def _machine(manifest: RestEMRun, engine: EngineSettings) -> Machine | None:
@@ -79,6 +132,8 @@ def _machine(manifest: RestEMRun, engine: EngineSettings) -> Machine | None:
     try:
         directory = resolve_model(manifest.spec.model, offline=True).path
     except NotFound:
+        if not is_downloadable(manifest.spec.model):
+            raise
         return None
     try:
         from seal.engine.shape import memory_need, read_shape
@@ -104,13 +159,17 @@ def _machine(manifest: RestEMRun, engine: EngineSettings) -> Machine | None:
     )
 
 
-def _data_line(data: Mapping[str, Sequence[Context]]) -> str:
-    train, validation = len(data["train"]), len(data["validation"])
-    learn = f"{plural(train, 'passage')} to learn from, " if train else ""
-    return f"{learn}{plural(validation, 'passage')} to measure on"
+def _data_line(spec: RunSpec, data: Mapping[str, Sequence[Context]]) -> str:
+    given, validation = len(data["train"]), len(data["validation"])
+    train = len(round_contexts(spec, data["train"]))
+    of = f" of {given}" if train < given else ""
+    learn = f"{train}{of} {'passage' if given == 1 else 'passages'} to learn from, "
+    return f"{learn if train else ''}{plural(validation, 'passage')} to measure on"
 
 
-def _print_table(rounds: int, works: Sequence[StageWork], seconds: Sequence[float | None]) -> None:
+def _print_table(
+    total_name: str, works: Sequence[StageWork], seconds: Sequence[float | None]
+) -> None:
     """Rows of at most 80 columns."""
     rows = [HEAD, *(_cells(work, value) for work, value in zip(works, seconds, strict=True))]
     known = [value for value in seconds if value is not None]
@@ -118,7 +177,7 @@ def _print_table(rounds: int, works: Sequence[StageWork], seconds: Sequence[floa
     sums = [sum(getattr(work, name) for work in works) for name in ("edits", "trainings", "steps")]
     answers, tokens = sum(work.answers for work in works), sum(_tokens(work) for work in works)
     counts = (_count(number) for number in (*sums, answers, tokens))
-    rows.append((f"all, {plural(rounds, 'round')}", "", *counts, total))
+    rows.append((total_name, "", *counts, total))
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     for row in rows:
         first, *others = (

@@ -26,8 +26,14 @@ def check_settings(spec: RunSpec, engine: EngineSettings) -> None:
     """Refuse what the engine would refuse of every request of the run.
 
     Raises:
-        InvalidInput: a rank, a target or a pair of data files, by field.
+        InvalidInput: no slots, a rank, a target or a pair of data files, by field.
     """
+    if engine.slots == 0:
+        raise InvalidInput(
+            "slots: every run trains adapters, and an engine of 0 slots trains nothing",
+            field="slots",
+            remedy="give at least --engine slots=1, or leave it out",
+        )
     for section, lora in (("inner", spec.inner.lora), ("improve", spec.improve.lora)):
         _check_lora(lora, field=f"spec.{section}.lora", engine=engine)
     _check_data(spec)

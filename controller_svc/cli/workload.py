@@ -113,7 +113,7 @@ def _stage_work(
 ) -> StageWork:
     writes = get_domain(spec.domain).writes_edits(spec.edit.family)
     if stage is Stage.ROLLOUT:
-        contexts = _round_contexts(spec, data["train"])
+        contexts = round_contexts(spec, data["train"])
         k = spec.edit.k if writes else 0
         survivors = spec.inner.racing if writes else ()
         loops = sum(rung_sizes(k, repeats=spec.inner.repeats, survivors=survivors)) if k else 0
@@ -126,11 +126,12 @@ def _stage_work(
         work = _with_bounds(spec, data["validation"], work) if round == 0 else work
         return _with_retained(spec, data["retained"], work)
     if stage is Stage.IMPROVE:
-        return _improve_work(spec, len(_round_contexts(spec, data["train"])), round)
+        return _improve_work(spec, len(round_contexts(spec, data["train"])), round)
     return StageWork(round=round, stage=stage)
 
 
-def _round_contexts(spec: RunSpec, train: Sequence[Context]) -> Sequence[Context]:
+def round_contexts(spec: RunSpec, train: Sequence[Context]) -> Sequence[Context]:
+    """Of the training passages, those that a round takes."""
     taken = spec.data.train_contexts
     return train[:taken] if taken else train
 

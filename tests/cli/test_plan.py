@@ -99,3 +99,43 @@ def test_a_plan_refuses_what_a_run_would_refuse(
 ) -> None:
     assert seal(*RUN, "--plan", "--set", "inner.lora.rank=500") == 2
     assert seal(*RUN, "--plan", "--dataset", "nowhere.jsonl") == 2
+
+
+def test_a_plan_is_of_the_given_data_also_where_the_run_exists(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal(*RUN) == 0
+    capsys.readouterr()
+    assert seal(*RUN, "--plan", "--dataset", "nosuch.jsonl") == 2
+    assert "nosuch.jsonl" in capsys.readouterr().err
+    assert seal(*RUN, "--plan", "--set", "rounds=2") == 0
+    out = capsys.readouterr().out
+    assert "a run of that name exists already; --resume plans what is left of it" in out
+    assert "all, 2 rounds" in out
+
+
+def test_a_plan_to_resume_refuses_another_spec_and_shows_what_is_left(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal(*RUN, "--plan", "--resume") == 2, "there is nothing to resume"
+    assert seal(*RUN) == 0
+    capsys.readouterr()
+    assert seal(*RUN, "--plan", "--resume", "--set", "seed=5") == 2
+    assert "was started with another spec" in capsys.readouterr().err
+    assert seal(*RUN, "--plan", "--resume") == 0
+    out = capsys.readouterr().out
+    assert "nothing is left to do" in out and "round 1, rollout" not in out
+    assert seal(*RUN, "--plan", "--resume", "--set", "rounds=2", "-o", "json") == 0
+    stages = json.loads(capsys.readouterr().out)["stages"]
+    assert [(stage["round"], stage["stage"]) for stage in stages] == [
+        (2, "rollout"),
+        (2, "improve"),
+        (2, "validate"),
+    ]
+
+
+def test_a_plan_counts_the_passages_that_a_round_takes(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal(*RUN, "--plan", "--set", "data.trainContexts=1") == 0
+    assert "1 of 3 passages to learn from, 2 passages to measure on" in capsys.readouterr().out

@@ -56,7 +56,10 @@ def nothing_costly(monkeypatch: pytest.MonkeyPatch) -> None:
             "no layer 'wq'",
         ),
         (["--engine", "slots=-1"], "slots", "greater than or equal to"),
+        (["--engine", "slots=0"], "slots", "an engine of 0 slots trains nothing"),
+        (["--engine", "slots=0", "--plan"], "slots", "an engine of 0 slots trains nothing"),
         (["--model", "/no/such/directory"], "model", "neither an embedded model nor a directory"),
+        (["--model", "smollm2", "--plan"], "model", "neither an embedded model nor a directory"),
     ],
 )
 @pytest.mark.usefixtures("here", "nothing_costly")
