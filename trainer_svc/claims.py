@@ -174,6 +174,8 @@ class Claims:
     def _give_up(self, training: Training, number: int) -> None:
         plan = training.plan
         try:
+            if self._read_path(_claim_path(plan.run, plan.request_id, number + 1)) is not None:
+                return  # taken over meanwhile: a gap would hide the owner of today
             for past in range(1, number + 1):
                 self._store.remove(_claim_path(plan.run, plan.request_id, past))
             self.withdraw_cancel(plan.run, plan.request_id)

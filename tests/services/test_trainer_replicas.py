@@ -245,3 +245,23 @@ async def test_a_trainer_that_ends_does_not_spend_its_grace_on_what_another_does
         await second
     owner.engine.gate.set()
     assert (await first)[-1].result.outcome == common_pb2.OUTCOME_OK
+
+
+async def test_a_paused_owner_that_fails_late_leaves_the_claim_of_who_took_over_to_be_found(
+    pair: tuple[Replica, Replica],
+) -> None:
+    owner, other = pair
+    claims = other.trainings._claims
+    assert claims is not None
+    first, second = await _held_up(pair)
+    other.engine.gate.clear()
+    owner.store.dead = True
+    await until(lambda: other.engine.waiting == 1)
+    owner.store.dead = False
+    await owner.trainings.close(grace_seconds=0.0)
+    with pytest.raises(Transient):
+        await first
+    assert claims.find("run", "training-1") is not None
+    other.engine.gate.set()
+    assert (await second)[-1].result.outcome == common_pb2.OUTCOME_OK
+    assert other.store.list("run/claims") == ()
