@@ -22,9 +22,11 @@ from seal.errors import (
     InvalidInput,
     Retryable,
     SealError,
+    UnfitItem,
     error_class,
     error_class_for_code,
 )
+from seal.outcomes import Outcome
 
 DOMAIN = "seal.dev"
 """Domain of our ErrorInfo."""
@@ -36,6 +38,8 @@ MAX_DETAIL_BYTES = 120
 MAX_DETAILS = 4
 
 _SEPARATOR = "; "
+_TOO_LARGE = "larger than max"
+"""In gRPC's own words about a message over the limit of either side."""
 _ELLIPSIS = "..."
 _CLASSES = MappingProxyType({row.reason: kind for kind, row in ERROR_CLASSES.items()})
 _REMEDIES = MappingProxyType(
@@ -133,6 +137,9 @@ def from_validation_error(error: ValidationError) -> InvalidInput:
 
 def _foreign(code: str, words: str) -> SealError:
     message = _cut(words, MAX_MESSAGE_BYTES) or f"the call ended with {code}"
+    if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in words:
+        # The same message is refused again, however long one waits
+        return UnfitItem(message, outcome=Outcome.TOO_LONG, remedy="ask for less at once")
     return error_class_for_code(code)(message, remedy=_REMEDIES.get(code, ""))
 
 

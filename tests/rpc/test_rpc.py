@@ -31,7 +31,9 @@ from seal.errors import (
     PreconditionFailed,
     SealError,
     Transient,
+    UnfitItem,
 )
+from seal.outcomes import Outcome
 from seal.rpc.client import ClientSettings, open_channel, rpc_errors
 from seal.rpc.errors import from_rpc_error, from_status, to_status
 from seal.rpc.server import RunningServer, check_address, start_server
@@ -423,8 +425,9 @@ async def test_a_plain_file_is_never_replaced_by_a_socket(tmp_path: Path) -> Non
 async def test_a_message_over_the_limit_is_refused_and_the_server_lives() -> None:
     async with serving(Trainer(), settings=ServerSettings(max_message_bytes=2048)) as (_, channel):
         stub = trainer_pb2_grpc.TrainerServiceStub(channel)
-        with pytest.raises(Exhausted, match=r"larger than max"), rpc_errors():
+        with pytest.raises(UnfitItem, match=r"larger than max") as caught, rpc_errors():
             await stub.GetTraining(trainer_pb2.GetTrainingRequest(request_id="x" * 5000))
+        assert caught.value.outcome is Outcome.TOO_LONG, "no full queue: waiting does not help"
         await get(channel)
 
 

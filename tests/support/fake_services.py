@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import grpc.aio
+from google.protobuf.message import Message
 
 from controller_svc.worker.clients import ServiceAddresses
 from seal.artifacts import ArtifactStore
@@ -83,6 +84,8 @@ class Fakes:
     store: ArtifactStore | None = None
     """Where trained adapters and results are published; None publishes nothing."""
     delay_seconds: float = 0.0
+    max_request_bytes: int = 4 * 1024 * 1024
+    """Largest request to generate, train or evaluate that is taken."""
     model: ModelDescription = MODEL
     """What the trainer says it has loaded; a token is a word."""
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -97,7 +100,7 @@ class Fakes:
         self,
         kind: str,
         request_id: str,
-        request: object,
+        request: Message,
         context: grpc.aio.ServicerContext[object, object],
     ) -> None:
         """Count a call, and fail it if the test wants that."""
@@ -109,6 +112,10 @@ class Fakes:
             # As real services do: what follows is an answer, which the channel does not ask for
             # again
         )
+        if (size := request.ByteSize()) > (limit := self.max_request_bytes):
+            # As gRPC itself says it
+            words = f"SERVER: Received message larger than max ({size} vs. {limit})"
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, words)
         if (code := self.fail(kind, request_id, call)) is not None:
             await context.abort(code, f"{kind} {request_id} fails as the test wants it")
         if self.delay_seconds:

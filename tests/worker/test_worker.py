@@ -108,13 +108,18 @@ async def test_a_silent_stream_is_given_up_as_transient(tmp_path: Path) -> None:
             await place.run(Stage.ROLLOUT, round=1)
 
 
+@pytest.mark.parametrize("whose", ["the worker's limit", "the service's limit"])
 async def test_a_passage_too_large_for_a_request_is_too_long_and_the_others_go_on(
-    tmp_path: Path,
+    tmp_path: Path, whose: str
 ) -> None:
     spec = small_spec(tmp_path)
     add_passage(spec, "Tome", "Long ago. " * 400)
-    settings = IMPATIENT.model_copy(update={"max_request_bytes": 3000})
-    async with workplace(tmp_path, settings=settings, spec=spec) as place:
+    settings, fakes = IMPATIENT, Fakes()
+    if whose == "the worker's limit":
+        settings = IMPATIENT.model_copy(update={"max_request_bytes": 3000})
+    else:
+        fakes.max_request_bytes = 3000
+    async with workplace(tmp_path, fakes=fakes, settings=settings, spec=spec) as place:
         summary = await place.run(Stage.ROLLOUT, round=1)
         records = {record.title: record for record in await place.records(Stage.ROLLOUT, round=1)}
     tome = records.pop("Tome")
