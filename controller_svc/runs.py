@@ -43,12 +43,16 @@ async def open_run(store: ArtifactStore, manifest: RestEMRun, *, resume: bool) -
     before = await check_run(store, manifest, resume=resume)
     saved = await read_manifest(store, manifest.name)
     status = before or new_status(manifest.spec, run=manifest.name)
+    if saved is not None and saved.spec != manifest.spec:
+        # First: a status with rounds that its manifest has not could not be taken up
+        await in_thread(store.write_json, manifest_path(manifest.name), manifest)
+        log.info("spec changed", run=manifest.name)
     if status != await read_status(store, manifest.name):
         await write_status(store, status)
-    if saved is None or saved.spec != manifest.spec:
+    if saved is None:
         # Last, as it is what makes the run exist
         await in_thread(store.write_json, manifest_path(manifest.name), manifest)
-        log.info("run created" if saved is None else "spec changed", run=manifest.name)
+        log.info("run created", run=manifest.name)
     return status
 
 

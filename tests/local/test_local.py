@@ -19,7 +19,7 @@ from resume_harness import REPOSITORY, Effects, Scene
 from controller_svc.core import AttemptBudget, Phase, RunStatus, Stage
 from controller_svc.local.lock import run_lock
 from controller_svc.local.world import Budgets, run_local
-from controller_svc.runs import check_run, read_manifest, read_status
+from controller_svc.runs import check_run, open_run, read_manifest, read_status, write_status
 from controller_svc.worker.progress import TaskProgress
 from seal.artifacts import ArtifactStore, Model
 from seal.errors import Conflict, InvalidInput, Transient
@@ -32,6 +32,10 @@ QUICK = Budgets(
     shard=AttemptBudget(attempts=3, base_seconds=0.01, max_seconds=0.02),
     stage=AttemptBudget(attempts=2, base_seconds=0.01, max_seconds=0.02),
 )
+
+
+class Killed(BaseException):
+    """The process has died here."""
 
 
 class Watcher:
@@ -111,6 +115,28 @@ async def test_of_many_differing_fields_the_first_are_named_and_the_rest_counted
         match=r"edit\.k: .*, spec\.edit\.maxTokens: .*, spec\.edit\.temperature: .* and 1 more",
     ):
         await run(spec.model_copy(update={"edit": edit}), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("moment", ["before its status", "after its status"])
+async def test_a_run_killed_while_it_is_given_more_rounds_goes_on_and_takes_no_fewer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    spec, store = small_spec(tmp_path, rounds=1), ArtifactStore(str(tmp_path / "artifacts"))
+    await run(spec, tmp_path)
+    one, two = (RestEMRun.of(RUN, spec.model_copy(update={"rounds": rounds})) for rounds in (1, 2))
+
+    async def killed(store: ArtifactStore, status: RunStatus) -> None:
+        if moment == "after its status":
+            await write_status(store, status)
+        raise Killed
+
+    monkeypatch.setattr("controller_svc.runs.write_status", killed)
+    with pytest.raises(Killed):
+        await open_run(store, two, resume=True)
+    monkeypatch.undo()
+    with pytest.raises(Conflict, match=r"spec\.rounds: 2 -> 1"):
+        await check_run(store, one, resume=True)
+    assert (await run(two.spec, tmp_path, resume=True)).phase is Phase.COMPLETE
 
 
 def hold_lock(root: Path) -> subprocess.Popen[str]:
