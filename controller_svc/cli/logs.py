@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TextIO, cast
@@ -69,7 +69,8 @@ def run_log(directory: Path | None) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(file)
-        file.close()
+        with suppress(OSError):  # a full disk loses what is buffered, not the run's own error
+            file.close()
         root.setLevel(level)
         for handler, least in shown:
             handler.setLevel(least)

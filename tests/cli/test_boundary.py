@@ -19,9 +19,10 @@ from fake_services import Fakes
 
 import controller_svc.cli.machine as machine
 from controller_svc import runs
-from controller_svc.cli.logs import LOG_FILE, LogFormat, configure, line_for_people
+from controller_svc.cli.logs import LOG_FILE, LogFormat, configure, line_for_people, run_log
 from controller_svc.cli.messages import command, program, wants_json
 from seal.artifacts import ArtifactStore
+from seal.errors import Exhausted
 
 
 @pytest.mark.parametrize(
@@ -192,6 +193,18 @@ def test_logs_go_to_stderr_as_it_is_at_the_time(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "stderr", later)
     logging.getLogger("x").warning("hello")
     assert later.getvalue() == "warning: hello\n"
+
+
+def test_a_full_disk_loses_the_log_and_not_the_error_that_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / LOG_FILE).symlink_to("/dev/full")
+
+    def run() -> None:
+        with run_log(tmp_path):
+            logging.getLogger("x").warning("hello")
+            raise Exhausted("the disk is full")
+
+    with pytest.raises(Exhausted, match="the disk is full"):
+        run()
 
 
 def test_the_demo_says_nothing_of_missing_data_and_a_run_does(
