@@ -1,8 +1,8 @@
-"""Adapters in memory by digest, shared by three services and many calls.
+"""Adapters in memory by reference, shared by three services and many calls.
 
 Nobody reads the same directory again and again. A policy is used by every call of a round, so it is
-fetched, verified and parsed once; an inner adapter usually once. Concurrent callers of one digest
-wait for one load. Least recently used adapters leave first.
+fetched, verified and parsed once; an inner adapter usually once. Concurrent callers of one
+reference wait for one load. Least recently used adapters leave first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class AdapterCache:
-    """Loaded adapters by sha256; belongs to one event loop."""
+    """Loaded adapters by reference; belongs to one event loop."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class AdapterCache:
         self.base = base
         self._capacity = capacity
         self._load = load
-        self._loads: OrderedDict[str, asyncio.Task[Adapter]] = OrderedDict()
+        self._loads: OrderedDict[AdapterReference, asyncio.Task[Adapter]] = OrderedDict()
 
     async def get(self, reference: AdapterReference, *, field: str) -> Adapter:
         """Adapter of `reference`, its files verified against the digest when it is first read.
@@ -84,21 +84,23 @@ class AdapterCache:
 
     def _loading(self, reference: AdapterReference) -> asyncio.Task[Adapter]:
         digest = reference.sha256
-        if (loading := self._loads.get(digest)) is None:
+        if (loading := self._loads.get(reference)) is None:
             loading = asyncio.create_task(
                 asyncio.to_thread(self._fetch, reference), name=f"load adapter {digest[:12]}"
             )
-            loading.add_done_callback(lambda done: self._forget_failed(digest, done))
-            self._loads[digest] = loading
+            loading.add_done_callback(lambda done: self._forget_failed(reference, done))
+            self._loads[reference] = loading
             while len(self._loads) > self._capacity:
                 self._loads.popitem(last=False)
-        self._loads.move_to_end(digest)
+        self._loads.move_to_end(reference)
         return loading
 
     def _fetch(self, reference: AdapterReference) -> Adapter:
         with self._store.fetch_directory(reference) as directory:
             return self._load(directory)
 
-    def _forget_failed(self, digest: str, done: asyncio.Task[Adapter]) -> None:
-        if (done.cancelled() or done.exception() is not None) and self._loads.get(digest) is done:
-            del self._loads[digest]
+    def _forget_failed(self, reference: AdapterReference, done: asyncio.Task[Adapter]) -> None:
+        if (done.cancelled() or done.exception() is not None) and self._loads.get(
+            reference
+        ) is done:
+            del self._loads[reference]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
 from seal.bases import BaseReference
 from seal.engine import Adapter, Engine, load_adapter, save_adapter
-from seal.errors import InvalidInput
+from seal.errors import InvalidInput, NotFound
 from seal.models import resolve_model
 from seal.rpc.convert import base_reference, policy_message
 from seal.settings import EngineSettings
@@ -113,6 +114,18 @@ def test_an_engine_says_whose_weights_it_runs_and_its_adapters_keep_it(tmp_path:
     assert load_adapter(tmp_path / "adapter").base.same_as(engine.base)
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(resolved.path)
+
+
+async def test_who_gives_a_wrong_path_to_an_adapter_alone_is_refused(store: ArtifactStore) -> None:
+    adapters, good = cache(store), publish(store, base_sha256=ONE)
+    wrong = good.model_copy(update={"path": f"elsewhere/{good.sha256}"})
+    refused, loaded = await asyncio.gather(
+        adapters.get(wrong, field="adapter"),
+        adapters.get(good, field="adapter"),
+        return_exceptions=True,
+    )
+    assert isinstance(refused, NotFound)
+    assert not isinstance(loaded, BaseException)
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"name": 1, "sha256": ""}'])
