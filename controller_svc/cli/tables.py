@@ -51,9 +51,9 @@ def print_tables(report: Report, *, html: str, json: str) -> None:
     for table in tables:
         if table is not None:
             console.print(table)
-    if stored := report.stored_bytes:
-        sizes = (f"round {each} {storage(sum(kinds.values()))}" for each, kinds in stored.items())
-        console.print(Text(f"Stored: {', '.join(sizes)}."))
+    if kept := report.kept_bytes:
+        sizes = (f"round {each} {storage(sum(kinds.values()))}" for each, kinds in kept.items())
+        console.print(Text(f"Kept in the store: {', '.join(sizes)}."))
     for note in report.notes:
         console.print(Text("note: ", style="bold").append(note, style="default"))
     console.print(Text(f"Intervals: {report.interval}.", style="dim"))

@@ -153,7 +153,7 @@ class RoundStatus(Status):
     seconds: dict[str, float] = {}
     """Longest wall time of a shard, by stage."""
     stored_bytes: dict[str, int] = {}
-    """Bytes that the round left in the artifact store, by kind."""
+    """Bytes that the round wrote to the artifact store, by kind; inner adapters go later."""
     inner_loops_run: int = 0
     """Inner loops that the attempts which ended the shards did themselves."""
     inner_loops_resumed: int = 0

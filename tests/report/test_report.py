@@ -475,11 +475,18 @@ def test_bytes_are_summed_by_round_over_stages_and_shards(store: ArtifactStore) 
         )
         for number in (0, 1, 2)
     }
-    assert report.stored_bytes == {
+    assert report.kept_bytes == {
         0: {"records": sizes[0]},
-        1: {"adapters": 3_000_000, "records": sizes[1]},
-        2: {"adapters": 3_000_000, "records": sizes[2]},
+        1: {"policy": 3_000_000, "records": sizes[1]},
+        2: {"policy": 3_000_000, "records": sizes[2]},
     }
+
+
+def test_inner_adapters_count_as_kept_only_where_the_run_keeps_them(store: ArtifactStore) -> None:
+    report = report_of(store, rounds=1, keep_inner_adapters=True)
+    stages = {(stage.round, stage.stage): stage.kept_bytes for stage in report.stages}
+    assert stages[0, "validate"]["adapters"] == 5_000_000
+    assert report.kept_bytes[1]["adapters"] == 10_000_000, "rollout and validation"
 
 
 def test_details_are_cut_and_say_how_many_there_are(full_store: ArtifactStore) -> None:

@@ -34,7 +34,7 @@ from seal.report.numbers.formats import (
     with_interval,
 )
 from seal.report.numbers.model import Estimate
-from seal.report.numbers.words import OUTCOME_WORDS
+from seal.report.numbers.words import OUTCOME_WORDS, name_of
 from seal.report.page.advice import advice
 from seal.report.page.markup import Html, join, table, tag, text
 
@@ -216,7 +216,7 @@ def test_every_comparison_is_in_the_page_with_its_interval_and_verdict(
 def test_bytes_per_round_are_shown(full: tuple[Report, Page, str]) -> None:
     report, page, _ = full
     assert "2.9\xa0MiB" in page.cells
-    for sizes in report.stored_bytes.values():
+    for sizes in report.kept_bytes.values():
         assert storage(sum(sizes.values())) in page.cells
 
 
@@ -316,6 +316,15 @@ def test_kept_and_dropped_edits_stand_side_by_side_with_reasons_examples_and_ans
         for each in group.passages
         for question in each.questions
     )
+
+
+def test_edits_are_numbered_from_one_as_in_the_terminal(full: tuple[Report, Page, str]) -> None:
+    report, page, html = full
+    edits = report.rollout_details[0].passages[0].edits
+    assert [edit.candidate for edit in edits] == [0, 1, 2, 3]
+    assert set(re.findall(r"<b>Edit (\d+) </b>", html)) == {"1", "2", "3", "4"}
+    assert f"edit 1 ({name_of(edits[0].decision)})" in page.text
+    assert not re.search(r"[Cc]andidate \d", page.text)
 
 
 @pytest.mark.parametrize(

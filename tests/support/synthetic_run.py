@@ -42,6 +42,7 @@ from seal.restem.rollout import runner_of, select_records
 from seal.runs.store import contexts_path, prepared_path
 from seal.settings import (
     ALL_PROJECTIONS,
+    ArtifactSettings,
     EditSettings,
     EvaluationSettings,
     InnerLoopSettings,
@@ -116,6 +117,7 @@ class Recipe:
     """False: the prompt family `none`, which trains on the passage alone."""
     perfect_before: bool = False
     """The policy answers everything right before any training: no edit can gain."""
+    keep_inner_adapters: bool = False
     hostile: bool = False
     """Texts that try to break out of the page."""
 
@@ -141,6 +143,7 @@ class Maker:
             shards=recipe.shards,
             edit=EditSettings(family="self-qa", k=recipe.k, temperature=0.7),
             inner=InnerLoopSettings(repeats=recipe.repeats, racing=recipe.racing),
+            artifacts=ArtifactSettings(keep_inner_adapters=recipe.keep_inner_adapters),
             evaluation=EvaluationSettings.model_validate(
                 {"question_format": "few-shot", "grader": recipe.grader, "max_tokens": 16}
             ),
@@ -231,7 +234,7 @@ class Maker:
                         "train": 1.1 * len(loops),
                         "evaluate": 0.3 * len(loops),
                     },
-                    "stored_bytes": {"records": len(lines)},
+                    "stored_bytes": {"records": len(lines), "adapters": 5_000_000},
                     "result_sha256": hashlib.sha256(lines).hexdigest(),
                 }
             )
@@ -254,7 +257,7 @@ class Maker:
             outcomes={"ok": 1} if policy else {},
             tokens={"improve": 5000} if policy else {},
             engine_seconds={"improve": 20.0} if policy else {},
-            stored_bytes={"adapters": 3_000_000} if policy else {},
+            stored_bytes={"policy": 3_000_000} if policy else {},
             policy=policy,
             kept=len(selection.kept),
             result_sha256=selection.sha256,

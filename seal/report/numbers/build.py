@@ -63,7 +63,10 @@ def report_of(files: RunFiles, *, max_passages: int = MAX_PASSAGES_IN_DETAIL) ->
         retained=retained_rows(files, estimator),
         rollouts=rollouts,
         shapes=tuple(shape for stage in files.stages if (shape := edit_shape(stage))),
-        stages=tuple(stage_report(stage) for stage in files.stages),
+        stages=tuple(
+            stage_report(stage, keeps_inner_adapters=files.spec.artifacts.keep_inner_adapters)
+            for stage in files.stages
+        ),
         notes=_notes(files, rows, rollouts),
         validation_details=validation_details(files, limit=max_passages),
         rollout_details=tuple(

@@ -15,7 +15,7 @@ from seal.records import Record
 from seal.report.numbers.entries import Decision, PassageGroup
 from seal.settings import RunSpec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Metric = Literal["contains", "exact", "f1", "logprob", "score"]
 """A grade of an answer; `score` is the one that the run takes as reward."""
@@ -218,8 +218,9 @@ class StageReport(Record):
     outcomes: dict[str, int]
     tokens: dict[str, int]
     engine_seconds: dict[str, float]
-    stored_bytes: dict[str, int]
-    """Bytes that it left in the artifact store, by kind: adapters, records."""
+    kept_bytes: dict[str, int]
+    """Bytes that it left in the artifact store, by kind: records, policy, and adapters of its inner
+    loops if the run keeps them. What is deleted once a shard has ended is not counted."""
 
 
 class Machine(Record):
@@ -287,11 +288,11 @@ class Report(Record):
         return last_edits(self.rows)
 
     @property
-    def stored_bytes(self) -> dict[int, dict[str, int]]:
+    def kept_bytes(self) -> dict[int, dict[str, int]]:
         """Bytes that each round left in the artifact store, by kind; rounds that say so."""
         rounds: dict[int, dict[str, int]] = {}
         for stage in self.stages:
-            for kind, size in stage.stored_bytes.items():
+            for kind, size in stage.kept_bytes.items():
                 sizes = rounds.setdefault(stage.round, {})
                 sizes[kind] = sizes.get(kind, 0) + size
         return rounds

@@ -19,6 +19,8 @@ from seal.restem.statistics import pass_counts, reliability
 
 BOUNDED_BIN = 0.1
 """Width of a histogram's bars for graders between 0 and 1."""
+INNER_ADAPTERS = "adapters"
+"""The kind of stored bytes that is deleted once a shard has ended, unless the run keeps it."""
 
 
 def rollout_report(files: RunFiles, stage: Stage, estimator: Estimator) -> RolloutReport:
@@ -129,8 +131,9 @@ def _reliability(files: RunFiles, stage: Stage) -> Reliability | None:
     )
 
 
-def stage_report(stage: Stage) -> StageReport:
+def stage_report(stage: Stage, *, keeps_inner_adapters: bool) -> StageReport:
     """What a stage cost, summed over its finished shards."""
+    written = _sums(summary.stored_bytes for summary in stage.summaries)
     return StageReport(
         stage=stage.name,
         round=stage.round,
@@ -142,7 +145,11 @@ def stage_report(stage: Stage) -> StageReport:
         outcomes=_sums(summary.outcomes for summary in stage.summaries),
         tokens=_sums(summary.tokens for summary in stage.summaries),
         engine_seconds=_float_sums(summary.engine_seconds for summary in stage.summaries),
-        stored_bytes=_sums(summary.stored_bytes for summary in stage.summaries),
+        kept_bytes={
+            kind: size
+            for kind, size in written.items()
+            if kind != INNER_ADAPTERS or keeps_inner_adapters
+        },
     )
 
 

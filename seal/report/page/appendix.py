@@ -58,7 +58,7 @@ def cost(report: Report) -> Html | None:
 
 def _stored(report: Report) -> Html | None:
     """Bytes by round and kind; None where the run's records do not say."""
-    rounds = report.stored_bytes
+    rounds = report.kept_bytes
     kinds = sorted({kind for sizes in rounds.values() for kind in sizes})
     if not kinds:
         return None
@@ -74,8 +74,8 @@ def _stored(report: Report) -> Html | None:
         tag("h3", "What is kept"),
         paragraph(
             "Bytes that each round left in the artifact store. Records are the edits, answers and "
-            "grades that this page is made from; adapters are the policy of the round and, if the "
-            "run keeps them, those of its inner loops."
+            "grades that this page is made from, the policy is the adapter that the round trained, "
+            "and adapters are those of its inner loops, if the run keeps them."
         ),
         table("Bytes by round", ["", *kinds, "all"], rows),
     )

@@ -84,7 +84,8 @@ def kept_and_dropped(report: Report) -> Html | None:
         paragraph(
             "For every training passage: left the self-edits that the next policy learnt, right "
             "the others with the reason, and below them what the model answered before, and after "
-            "training on each candidate. ✓ the answer holds a gold answer, ✗ it does not."
+            "training on each edit. ✓ the answer holds a gold answer, ✗ it does not. Edits have "
+            "the numbers that seal status --adapters gives them."
         ),
         facts((name_of(decision), DECISION_WORDS[decision]) for decision in _decisions(report)),
         *(_round(group, grader) for group in report.rollout_details),
@@ -177,7 +178,7 @@ def _card(edit: EditEntry, grader: str) -> Html:
     return tag(
         "div",
         paragraph(
-            tag("b", f"Candidate {edit.candidate} "),
+            tag("b", f"Edit {edit.candidate + 1} "),
             tag("span", name_of(edit.decision), class_="tagged"),
             numbers,
             ", cut off" if edit.truncated else None,
@@ -210,7 +211,7 @@ def _examples(edit: EditEntry) -> Html:
 
 def _candidate_heads(passage: PassageEntry) -> dict[str, str]:
     return {"before": "before"} | {
-        edit.key: f"candidate {edit.candidate} ({name_of(edit.decision)})" for edit in passage.edits
+        edit.key: f"edit {edit.candidate + 1} ({name_of(edit.decision)})" for edit in passage.edits
     }
 
 
