@@ -106,10 +106,11 @@ def _differences(report: Report) -> list[Table | None]:
     """Each comparison with its verdict, by accuracy and by the run's reward."""
     grader = report.spec.evaluation.grader
     metrics: tuple[Metric, ...] = ("contains",) if grader == "contains" else ("contains", "score")
+    titles = {"contains": "accuracy", "score": f"{METRIC_NAMES[grader]}, the reward"}
     names = {"contains": "accuracy, points", "score": METRIC_NAMES[grader]}
     return [
         _table(
-            "Differences, passage by passage [95 % interval]",
+            f"Differences in {titles[metric]}, passage by passage [95 % interval]",
             ["first minus second", names[metric], "verdict"],
             [
                 [

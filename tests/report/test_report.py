@@ -20,7 +20,8 @@ from seal.records import ContextRecord, SelectionRecord, ShardSummary
 from seal.report import Report, build_report
 from seal.report.numbers.entries import Decision
 from seal.report.numbers.estimates import Estimator
-from seal.report.numbers.model import Verdict
+from seal.report.numbers.findings import headline
+from seal.report.numbers.model import Difference, Verdict
 from seal.report.numbers.shapes import distinct_pairs_share, histogram, spread
 from seal.report.numbers.words import DECISION_WORDS, OUTCOME_WORDS
 from seal.restem.select import DropReason
@@ -375,6 +376,63 @@ def test_log_probabilities_get_bars_of_a_round_width() -> None:
     bins = histogram([(-3.2, False), (-0.4, True), (-1.7, False)])
     assert {round(each.high - each.low, 6) for each in bins} == {0.5}
     assert sum(each.kept + each.dropped for each in bins) == 3
+
+
+@pytest.mark.parametrize("beside", [(), (-0.4,), (-1.69999,)])
+def test_a_lone_value_has_a_bar_that_is_seen_beside_what_its_axis_shows(
+    beside: tuple[float, ...],
+) -> None:
+    (only,) = histogram([(-1.7, True)], beside=beside)
+    extent = max(-1.7, *beside, only.high) - min(-1.7, *beside, only.low)
+    assert only.high - only.low > extent / 20
+    assert only.low <= -1.7 + 1e-9 < only.high
+
+
+def test_a_lone_candidate_of_a_log_p_run_has_bars_that_are_seen(store: ArtifactStore) -> None:
+    lone: dict[str, object] = {"passages": 1, "train_passages": 1, "k": 1, "invalid": 0.0}
+    report = report_of(store, grader="logprob", diverged=0.0, rounds=1, **lone)
+    (rollout,) = report.rollouts
+    (reward,), (gain,) = rollout.rewards, rollout.gains
+    assert rollout.baseline.mean is not None
+    assert reward.high - reward.low > abs(rollout.baseline.mean - reward.low) / 20
+    assert gain.high - gain.low > abs(gain.low) / 20
+
+
+def test_the_headline_has_the_verdict_of_the_reward_where_it_is_not_accuracy(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    report = report_of(store, gain=0.6, learnt=-1.0, invalid=0.0, diverged=0.0)
+    assert report.spec.evaluation.grader == "f1"
+    assert "By token F1, the reward of this run" in report.headline
+    scored = next(each for each in report.findings if each.startswith("Token F1, the reward"))
+    for row in (report.row("base"), report.row("gold"), report.last_edit_row):
+        assert row is not None and f"{row.metrics['score'].mean:.3f} " in scored
+    plain = report_of(ArtifactStore(str(tmp_path / "plain")), grader="contains", rounds=1)
+    assert "reward" not in plain.headline
+
+
+def test_a_headline_whose_reward_tells_otherwise_says_what_it_tells(full: Report) -> None:
+    worse = Difference(n=9, mean=-0.2, low=-0.3, high=-0.1, verdict=Verdict.WORSE)
+    better = Difference(n=9, mean=0.2, low=0.1, high=0.3, verdict=Verdict.BETTER)
+    last = full.last_edit_row
+    assert last is not None
+    rows = [
+        row.model_copy(
+            update={
+                "over_first": {"contains": worse, "score": better},
+                "over_passage": {"contains": worse, "score": better},
+            }
+        )
+        if row is last
+        else row
+        for row in full.rows
+    ]
+    assert headline(rows, full.rollouts, "f1") == (
+        "The rounds made the self-edits worse. Training on self-edits of round 2 is worse than "
+        "training on the passage alone. By token F1, the reward of this run: the rounds made the "
+        "self-edits better. Training on self-edits of round 2 is better than training on the "
+        "passage alone."
+    )
 
 
 def test_the_number_of_shards_does_not_show(full: Report, store: ArtifactStore) -> None:

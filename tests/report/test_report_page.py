@@ -188,6 +188,11 @@ def test_figures_tell_their_marks_apart_without_colour(full: tuple[Report, Page,
     assert len(shapes) >= 3, "passage, edits and gold have different markers"
 
 
+def test_the_histograms_legend_covers_no_bar(full: tuple[Report, Page, str]) -> None:
+    html = full[2]
+    assert html.index('id="rewards-legend_1"') > html.rindex('id="rewards-axes_'), "outside of all"
+
+
 def test_every_comparison_is_in_the_page_with_its_interval_and_verdict(
     full: tuple[Report, Page, str],
 ) -> None:
@@ -227,6 +232,7 @@ def test_what_to_do_next_follows_from_what_came_out(tmp_path: Path) -> None:
         ({"passages": 4, "rounds": 1}, "Measure on more passages."),
         ({"passages": 2, "stages_done": 1}, "Let it finish."),
         ({"passages": 8, "rounds": 0, "invalid": 0.8}, "Find out why so much has no score."),
+        ({"passages": 8, "rounds": 0, "truncated": 0.9}, "edit.maxTokens ("),
         (
             {"passages": 2, "rounds": 1, "perfect_before": True},
             "Give the choice more to choose from.",

@@ -70,6 +70,15 @@ def test_every_comparison_has_its_verdict_in_the_terminal(
         assert line.endswith(each.over["contains"].verdict)
 
 
+@pytest.mark.parametrize("grader", ["f1", "exact", "logprob", "contains"])
+def test_no_two_tables_have_one_title(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], grader: str
+) -> None:
+    _, out = printed(tmp_path, capsys, grader=grader, rounds=1, passages=3, train_passages=2)
+    titles = [line for line in out.splitlines() if line.startswith("Differences")]
+    assert len(titles) == len(set(titles)) == (1 if grader == "contains" else 2)
+
+
 def test_a_run_that_measured_nothing_prints_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

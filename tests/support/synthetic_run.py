@@ -118,6 +118,8 @@ class Recipe:
     perfect_before: bool = False
     """The policy answers everything right before any training: no edit can gain."""
     keep_inner_adapters: bool = False
+    truncated: float = 0.1
+    """Share of edits that are cut off."""
     hostile: bool = False
     """Texts that try to break out of the page."""
 
@@ -352,7 +354,7 @@ class Maker:
             seed=seed,
             text=_storable(text),
             tokens=len(text) // 4,
-            truncated=self.random.random() < 0.1,
+            truncated=self.random.random() < self.recipe.truncated,
             examples=tuple(
                 ExampleRecord(prompt=_storable(each.prompt), completion=_storable(each.completion))
                 for each in examples

@@ -1,6 +1,6 @@
 """What came out, in whole sentences: the same in report.json, on the page and in the terminal.
 
-Sentences go by accuracy. Where the reward of the run allows another verdict, they say so.
+Sentences go by accuracy. Where the reward of the run is another grade, its verdicts come with them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from seal.report.numbers.formats import (
     percent,
     plural,
     points,
+    score,
     with_interval,
 )
 from seal.report.numbers.model import (
@@ -47,22 +48,37 @@ _REASONS: Mapping[Verdict, str] = {
 }
 
 
-def headline(rows: Sequence[ScoreRow], rollouts: Sequence[RolloutReport]) -> str:
-    """The result in a sentence or two, or why there is none."""
-    found = {row.key: row for row in rows}
-    if "base" not in found:
+def headline(
+    rows: Sequence[ScoreRow], rollouts: Sequence[RolloutReport], grader: GraderName
+) -> str:
+    """The result in a few sentences, by accuracy and by the run's reward, or why there is none."""
+    if all(row.key != "base" for row in rows):
         return "No validation is finished yet, so there is no result to tell."
     if all(row.metrics["contains"].mean is None for row in rows):
         return "No answer was graded, so there is no result to tell."
-    passage, last = found.get("passage"), last_edits(rows)
+    if not (sentences := _verdicts(rows, rollouts, "contains")):
+        return "There is nothing to compare the base model with."
+    if grader == "contains":
+        return sentences
+    by_reward = _verdicts(rows, rollouts, "score")
+    name = f"By {METRIC_NAMES[grader]}, the reward of this run"
+    if by_reward == sentences:
+        return f"{sentences} {name}, the same holds."
+    return f"{sentences} {name}: {by_reward[:1].lower()}{by_reward[1:]}"
+
+
+def _verdicts(rows: Sequence[ScoreRow], rollouts: Sequence[RolloutReport], metric: Metric) -> str:
+    """Whether the rounds helped and what training helps, as one grade of the answers tells it."""
+    passage = next((row for row in rows if row.kind == "passage"), None)
+    last = last_edits(rows)
     sentences = []
-    if last is not None and (change := last.over_first.get("contains")):
+    if last is not None and (change := last.over_first.get(metric)):
         sentences.append(_rounds_sentence(last, change, rollouts))
-    if last is not None and (over := last.over_passage.get("contains")):
+    if last is not None and (over := last.over_passage.get(metric)):
         sentences.append(_against(_training_on(last), _PASSAGE, over))
-    elif passage is not None and (over := passage.over_base.get("contains")):
+    elif passage is not None and (over := passage.over_base.get(metric)):
         sentences.append(_against("training on the passage", "not training at all", over))
-    return " ".join(sentences) or "There is nothing to compare the base model with."
+    return " ".join(sentences)
 
 
 def findings(rows: Sequence[ScoreRow], grader: GraderName) -> tuple[str, ...]:
@@ -72,7 +88,13 @@ def findings(rows: Sequence[ScoreRow], grader: GraderName) -> tuple[str, ...]:
         return ()
     shown = [row for row in scored if row.kind != "edit" or row is last_edits(rows)]
     right = listed([f"{percent(row.metrics['contains'].mean)} {_after(row)}" for row in shown])
-    return (f"Right answers: {right}.", *_comparisons(rows, grader))
+    scores = [f"Right answers: {right}."]
+    if grader != "contains":
+        rewards = listed(
+            [f"{score(row.metrics['score'].mean, 'score', grader)} {_after(row)}" for row in shown]
+        )
+        scores.append(f"{_capital(METRIC_NAMES[grader])}, the reward of this run: {rewards}.")
+    return (*scores, *_comparisons(rows, grader))
 
 
 def _comparisons(rows: Sequence[ScoreRow], grader: GraderName) -> Iterator[str]:

@@ -261,7 +261,7 @@ class Report(Record):
     interval: str
     """How the intervals were made, in words."""
     headline: str
-    """What came out, in a sentence or two."""
+    """What came out, in a few sentences: by accuracy, and by the reward where it is another."""
     findings: tuple[str, ...]
     """The comparisons that the run is about, with their intervals and what these allow to say."""
     validation_passages: int

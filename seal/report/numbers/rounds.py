@@ -62,11 +62,12 @@ def rollout_report(files: RunFiles, stage: Stage, estimator: Estimator) -> Rollo
         better=counts.improved,
         equal=counts.unchanged,
         worse=counts.worsened,
-        rewards=_reward_bins(files, rewards, fates),
+        rewards=_reward_bins(files, rewards, fates, before=mean(baseline.values())),
         gains=histogram(
             gains,
             width=None if files.spec.evaluation.grader == "logprob" else BOUNDED_BIN,
             centred=True,
+            beside=(0.0,),
         ),
         reliability=_reliability(files, stage),
     )
@@ -101,6 +102,8 @@ def _reward_bins(
     files: RunFiles,
     rewards: Mapping[str, Mapping[int, float]],
     fates: Mapping[str, Mapping[int, Decision]],
+    *,
+    before: float | None,
 ) -> tuple[Bin, ...]:
     values = [
         (reward, fates[context_id].get(candidate) == "kept")
@@ -108,7 +111,9 @@ def _reward_bins(
         for candidate, reward in candidates.items()
     ]
     return histogram(
-        values, width=None if files.spec.evaluation.grader == "logprob" else BOUNDED_BIN
+        values,
+        width=None if files.spec.evaluation.grader == "logprob" else BOUNDED_BIN,
+        beside=present((before,)),
     )
 
 

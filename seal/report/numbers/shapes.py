@@ -18,6 +18,8 @@ from seal.restem.statistics import diversity
 
 BINS = 12
 """About so many bars in a histogram."""
+LONE_BAR = 0.1
+"""Width of the bar of values that are all the same, with nothing beside them."""
 
 
 def spread(values: Iterable[float]) -> Spread | None:
@@ -67,17 +69,22 @@ def edit_shape(stage: Stage) -> EditShape | None:
 
 
 def histogram(
-    values: Sequence[tuple[float, bool]], *, width: float | None = None, centred: bool = False
+    values: Sequence[tuple[float, bool]],
+    *,
+    width: float | None = None,
+    centred: bool = False,
+    beside: Sequence[float] = (),
 ) -> tuple[Bin, ...]:
     """Bars of equal width over (value, kept).
 
-    `width` None takes a round one; `centred` gives zero a bar of its own, around it. Rounding never
+    `width` None takes a round one, by which bars are seen as such also on an axis that has to show
+    the values `beside`; `centred` gives zero a bar of its own, around it. Rounding never
     moves a value over an edge: values within 1e-9 of an edge belong to the bar above.
     """
     if not values:
         return ()
     numbers = [value for value, _ in values]
-    step = width or _round_width(max(numbers) - min(numbers))
+    step = width or _round_width([*numbers, *beside])
     offset = 0.5 if centred else 0.0
     places = [(math.floor(value / step + offset + 1e-9), kept) for value, kept in values]
     first, last = min(place for place, _ in places), max(place for place, _ in places)
@@ -92,9 +99,12 @@ def histogram(
     )
 
 
-def _round_width(extent: float) -> float:
-    """1, 2 or 5 times a power of ten, so that `extent` takes about `BINS` bars."""
-    rough = max(extent, 1e-6) / BINS
+def _round_width(values: Sequence[float]) -> float:
+    """1, 2 or 5 times a power of ten, so that the values take about `BINS` bars."""
+    extent = max(values) - min(values)
+    if extent < 1e-6:
+        return LONE_BAR
+    rough = extent / BINS
     power = 10.0 ** math.floor(math.log10(rough))
     return next(
         factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= rough * 0.999

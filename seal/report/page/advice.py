@@ -16,6 +16,8 @@ LOW_GOLD = 0.6
 """Below this accuracy on its own training questions a model has not learnt what it was given."""
 MANY_LOST = 0.2
 """Share of edits or inner loops without a score from which it is worth asking why."""
+MOST = 0.5
+"""Share of edits above which cut-off ones are the rule."""
 
 
 def advice(report: Report) -> tuple[Html, ...]:
@@ -24,7 +26,16 @@ def advice(report: Report) -> tuple[Html, ...]:
         return ()
     return tuple(
         join(tag("b", lead), " ", rest)
-        for find in (_unfinished, _rounds, _passages, _ceiling, _lost, _choice, _forgotten)
+        for find in (
+            _unfinished,
+            _rounds,
+            _passages,
+            _ceiling,
+            _cut_off,
+            _lost,
+            _choice,
+            _forgotten,
+        )
         for lead, rest in find(report)
     )
 
@@ -111,6 +122,19 @@ def _ceiling(report: Report) -> _Steps:
             f"questions ({percent(best)}) there is room. Read the edits below: if they are few, "
             "wrong or beside the point, try another edit.family, more edit.maxTokens, or a larger "
             "model.",
+        )
+
+
+def _cut_off(report: Report) -> _Steps:
+    """Edits that seldom come to their end."""
+    edits = sum(shape.edits for shape in report.shapes)
+    cut = sum(shape.truncated for shape in report.shapes)
+    if edits and cut / edits > MOST:
+        yield (
+            "Let the edits come to their end.",
+            f"{cut} of {plural(edits, 'edit')} were cut off at edit.maxTokens "
+            f"({report.spec.edit.max_tokens}), and what they would have said is not learnt. Raise "
+            "it; writing takes longer then.",
         )
 
 

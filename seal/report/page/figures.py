@@ -155,7 +155,8 @@ def rewards_figure(rollouts: Sequence[RolloutReport], *, grader: str) -> Html:
             grid[1, column].set_title(f"round {rollout.round}: gain over before")
         grid[0, 0].set_ylabel("candidates")
         grid[1, 0].set_ylabel("candidates")
-        grid[0, len(rollouts) - 1].legend(loc="upper right", fontsize=9)
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
         return _svg(
             figure,
             "rewards",
