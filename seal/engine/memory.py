@@ -156,7 +156,7 @@ class PassEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryEstimate:
-    """Bytes by part. `str()` is a table."""
+    """Bytes by part. `str()` names them all on one line."""
 
     base: int
     """The frozen model."""
@@ -184,29 +184,38 @@ class MemoryEstimate:
         return self.resident + max(self.training.total, self.cache + self.decode)
 
     def __str__(self) -> str:
-        """One line per part, in MiB."""
+        """Every part in MiB, on one line: it is a fact of a log record."""
         training = self.training
-        lines = (
+        checkpointing = "on" if self.gradient_checkpointing else "off"
+        passes = _parts(
+            ("sums of the slots' gradients", training.sums),
+            ("activations", training.activations),
+            ("attention probabilities", training.attention),
+            ("work of one layer", training.work),
+            ("logits of one chunk", training.logits),
+            ("holes between them in the heap", training.holes),
+        )
+        decode = _parts(
+            ("keys and values", self.cache), ("adapters, prefill and logits", self.decode)
+        )
+        resident = _parts(
             ("frozen base", self.base),
             ("policy adapter", self.policy),
-            ("slots: masters, moments, gradients, copies", self.slots),
-            (
-                "one training pass, checkpointing "
-                + ("on" if self.gradient_checkpointing else "off"),
-                training.total,
-            ),
-            ("  sums of the slots' gradients", training.sums),
-            ("  activations", training.activations),
-            ("  attention probabilities", training.attention),
-            ("  work of one layer", training.work),
-            ("  logits of one chunk", training.logits),
-            ("  holes between them in the heap", training.holes),
-            ("one decode", self.cache + self.decode),
-            ("  keys and values", self.cache),
-            ("  adapters, prefill and logits", self.decode),
-            ("at most at one time", self.total),
+            ("slots with masters, moments, gradients and copies", self.slots),
         )
-        return "\n".join(f"{name:<44}{size / 2**20:>12,.1f} MiB" for name, size in lines)
+        return (
+            f"{resident}; one training pass, checkpointing {checkpointing}: "
+            f"{_mib(training.total)} ({passes}); one decode: {_mib(self.cache + self.decode)} "
+            f"({decode}); at most at one time: {_mib(self.total)}"
+        )
+
+
+def _parts(*sizes: tuple[str, int]) -> str:
+    return ", ".join(f"{name} {_mib(size)}" for name, size in sizes)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
 
 
 def estimate(size: ModelSize, load: Workload) -> MemoryEstimate:
