@@ -64,6 +64,10 @@ _CREDENTIALS_REMEDY = MappingProxyType(
 )
 
 
+_EXTRAS: Mapping[str, str] = MappingProxyType({"s3": "s3", "gs": "gcs"})
+"""The extra of this package that brings the driver of a scheme."""
+
+
 class ObjectStorage:
     """A bucket, or fsspec's in-memory file system.
 
@@ -85,7 +89,10 @@ class ObjectStorage:
         except ImportError as error:
             raise PreconditionFailed(
                 f"no driver for {scheme}:// URIs: {error}",
-                remedy="install the package that it names",
+                remedy=f"pip install 'seal-kubernetes[{extra}]' (in a checkout: pip install -e "
+                f"'.[{extra}]')"
+                if (extra := _EXTRAS.get(scheme))
+                else "install the package that it names",
             ) from error
         self._scheme, self._root = scheme, root
         self._copies = LocalCopies(cache, capacity=cached_directories)

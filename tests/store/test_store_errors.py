@@ -13,7 +13,7 @@ from s3_server import fresh_client, s3_server
 
 from seal.artifacts import ArtifactStore
 from seal.errors import Exhausted, InvalidInput, NotFound, PreconditionFailed, SealError, Transient
-from seal.object_storage import _classified
+from seal.object_storage import ObjectStorage, _classified
 
 AWAY = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN]
 READS: list[Callable[[ArtifactStore], object]] = [
@@ -41,6 +41,19 @@ def failing_in_store(number: int, real: Callable[..., object]) -> Callable[..., 
         return real(path, *rest, **more)
 
     return call
+
+
+@pytest.mark.parametrize(("scheme", "extra"), [("s3", "s3"), ("gs", "gcs")])
+def test_a_store_without_its_driver_names_the_extra_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str, extra: str
+) -> None:
+    def absent(scheme: str, **options: object) -> None:
+        raise ImportError(f"install the driver of {scheme}")
+
+    monkeypatch.setattr("fsspec.filesystem", absent)
+    with pytest.raises(PreconditionFailed, match=f"no driver for {scheme}://") as caught:
+        ObjectStorage(scheme, "bucket", cache=tmp_path)
+    assert f"pip install 'seal-kubernetes[{extra}]'" in caught.value.remedy
 
 
 @pytest.mark.parametrize("number", AWAY, ids=errno.errorcode.get)
