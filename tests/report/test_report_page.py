@@ -37,6 +37,7 @@ from seal.report.numbers.model import Estimate
 from seal.report.numbers.words import OUTCOME_WORDS, name_of
 from seal.report.page.advice import advice
 from seal.report.page.markup import Html, join, table, tag, text
+from seal.report.page.style import CSS
 
 VOID = {"meta", "br", "hr"}
 
@@ -297,6 +298,16 @@ def test_the_opening_says_what_was_measured_and_what_the_words_mean(
     for word in ("passage", "self-edit", "base model", "policy", "gold questions", "log p"):
         assert f"<dt>{word}</dt>" in html, "the page explains its words"
     assert "Imaginary 3000" in page.text
+
+
+def test_text_and_tables_have_one_width_and_the_glossary_draws_no_line(
+    full: tuple[Report, Page, str],
+) -> None:
+    rules = re.findall(r"([^{}]+)\{([^{}]*)\}", CSS)
+    narrow = {selector.strip() for selector, rule in rules if "max-width:" in rule}
+    assert narrow == {"body", ".answers td"}, "in print the body takes the whole paper"
+    assert any(".words" in selector and "border: 0" in rule for selector, rule in rules)
+    assert '<details class="words"><summary>What the words mean</summary>' in full[2]
 
 
 def test_kept_and_dropped_edits_stand_side_by_side_with_reasons_examples_and_answers(

@@ -105,7 +105,8 @@ def _glossary(report: Report) -> Html:
             "made like this about 95 hold the mean over all such passages",
         ),
     )
-    return details("What the words mean", facts((name, meaning) for name, meaning in words))
+    meanings = facts((name, meaning) for name, meaning in words)
+    return details("What the words mean", meanings, class_="words")
 
 
 def _facts(report: Report) -> list[tuple[str, Child]]:

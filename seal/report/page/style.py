@@ -1,7 +1,7 @@
 """The style sheet of the page.
 
-One column to read, tables that scroll by themselves, light or dark as the reader's system is, ink
-on white in print. Figures take their colours from here.
+One column for text and tables alike; tables that scroll by themselves, light or dark as the
+reader's system is, ink on white in print. Figures take their colours from here.
 """
 
 CSS = """
@@ -15,7 +15,7 @@ CSS = """
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body {
-  margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 70rem; background: var(--paper);
+  margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 54rem; background: var(--paper);
   color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, "Liberation Sans",
   sans-serif; overflow-wrap: break-word; }
@@ -26,7 +26,6 @@ h2 {
 h3 { font-size: 1.05rem; margin: 2rem 0 .4rem; }
 h4 { font-size: .95rem; margin: 0 0 .4rem; }
 p, ul, dl { margin: .6rem 0; }
-p, li { max-width: 46rem; }
 ul { padding-left: 1.2rem; }
 a { color: var(--accent); text-underline-offset: .15em; }
 .lead { font-size: 1.1rem; line-height: 1.5; }
@@ -39,13 +38,14 @@ nav a { margin-right: 1.1rem; white-space: nowrap; }
   padding: 1rem 0; border-top: 1px solid var(--line); border-bottom: 1px solid var(--line); }
 .facts dt { font-size: .82rem; }
 .facts dd { margin: 0; }
+.words, .words .facts { border: 0; padding: 0; }
 .notes {
   margin: 1.4rem 0; padding: .7rem 1.1rem; border: 1px solid var(--ink); border-left-width: 6px; }
 .notes h3 { margin: 0 0 .2rem; }
 figure { margin: 1.4rem 0; }
 figure svg { display: block; width: 100%; }
 figure svg:not(.bars) { height: auto; }
-.bars { max-width: 46rem; overflow: visible; }
+.bars { overflow: visible; }
 .bars text {
   fill: var(--ink); font-size: 14px; font-variant-numeric: tabular-nums;
   paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }
@@ -60,8 +60,8 @@ figure svg:not(.bars) { height: auto; }
 .bars .interval { stroke: var(--ink); stroke-width: 1.6; }
 .bars .reference { stroke: var(--ink); stroke-width: 1.6; stroke-dasharray: 4 3; }
 .bars .halo { stroke: var(--paper); stroke-width: 4.6; stroke-dasharray: none; }
-.headline { font-size: 1.25rem; line-height: 1.4; font-weight: 600; max-width: 46rem; }
-figcaption { font-size: .9rem; max-width: 46rem; margin-top: .4rem; }
+.headline { font-size: 1.25rem; line-height: 1.4; font-weight: 600; }
+figcaption { font-size: .9rem; margin-top: .4rem; }
 .scroll { overflow-x: auto; margin: 1.1rem 0; }
 table {
   border-collapse: collapse; font-size: .9rem; line-height: 1.4; min-width: 100%;
@@ -101,7 +101,7 @@ ol.examples li { margin: .15rem 0; }
 .asked { color: var(--soft); }
 blockquote {
   margin: .6rem 0; padding: 0 0 0 .9rem; border-left: 3px solid var(--line); color: var(--soft);
-  font-size: .93rem; max-width: 46rem; }
+  font-size: .93rem; }
 .answers td { max-width: 16rem; min-width: 7rem; }
 .mark { font-weight: 700; }
 @media (max-width: 40rem) {
