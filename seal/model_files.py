@@ -50,7 +50,7 @@ def check_model_directory(path: Path) -> tuple[Path, ...]:
     Raises InvalidInput naming what the directory lacks, or the file that is damaged, wants to run
     code, or would change what is loaded.
     """
-    _check_config(path)
+    check_config(path)
     if not any(all((path / part).is_file() for part in parts) for parts in _TOKENIZERS):
         raise _incomplete(
             path,
@@ -71,7 +71,8 @@ def has_chat_template(path: Path) -> bool:
     return config.is_file() and bool(_json_object(config).get("chat_template"))
 
 
-def _check_config(path: Path) -> None:
+def check_config(path: Path) -> None:
+    """Raise InvalidInput unless a directory is a model, by its configuration, and runs no code."""
     config = path / "config.json"
     if (path / _ADAPTER).is_file():
         # transformers would load that adapter, and its base from wherever it says

@@ -24,6 +24,7 @@ from controller_svc.cli import machine as this_machine
 from controller_svc.cli.logs import run_log
 from controller_svc.cli.messages import INTERRUPTED, STOPPED, Failure, complain, print_failure
 from controller_svc.cli.preflight import (
+    check_architecture,
     check_model,
     check_settings,
     data_note,
@@ -188,6 +189,7 @@ def _model_directory(model: str, *, offline: bool, screen: Screen) -> Path | Non
     """Where the model lies, downloaded first if need be; None if only the services know."""
     from seal.models import resolve_model
 
+    check_architecture(model)
     return resolve_model(model, offline=offline, progress=screen.on_download).path
 
 

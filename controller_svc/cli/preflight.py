@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from controller_svc.cli.machine import engine_missing
 from controller_svc.worker.prepare import check_settings as check_against_model
+from seal.embedded import EMBEDDED_MODELS
 from seal.errors import InvalidInput
+from seal.model_files import check_config
 from seal.records import ModelDescription
 from seal.settings import ALL_PROJECTIONS, EngineSettings, LoraSettings, RunSpec
 
@@ -94,6 +97,21 @@ def model_shape(model: str, directory: Path) -> ModelShape:
     except ImportError as error:
         raise engine_missing(error) from error
     return read_shape(directory, name=model)
+
+
+def check_architecture(model: str) -> None:
+    """Refuse a directory by its configuration alone, before what else it lacks.
+
+    Who completes a directory file by file is not to learn last that it was in vain.
+
+    Raises:
+        InvalidInput: the engine does not take such a model.
+        PreconditionFailed: the engine is not installed.
+    """
+    directory = Path(unquote(model.removeprefix("file://"))).expanduser()
+    if model not in EMBEDDED_MODELS and (directory / "config.json").is_file():
+        check_config(directory)
+        model_shape(model, directory)
 
 
 def check_model(spec: RunSpec, engine: EngineSettings, shape: ModelShape) -> None:

@@ -130,6 +130,20 @@ def test_a_model_that_the_engine_does_not_take_is_refused_by_name_before_it_is_l
     assert "which the engine does not support" in error
 
 
+@pytest.mark.usefixtures("nothing_costly")
+def test_a_directory_is_refused_for_its_architecture_before_it_is_for_what_it_lacks(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "config.json").write_text('{"model_type": "gpt2"}')
+    assert seal(*RUN, "--model", "./mine") == 2
+    error = one_line(capsys.readouterr().err)
+    assert "(gpt2)" in error and "which the engine does not support" in error
+    (here / "mine" / "config.json").write_text('{"auto_map": {"AutoConfig": "mine.Config"}}')
+    assert seal(*RUN, "--model", "./mine") == 2
+    assert "code of its own" in one_line(capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("given", ["train", "validation"])
 def test_a_file_to_measure_on_needs_one_to_learn_from_and_the_other_way_round(given: str) -> None:
     missing = {"train": "validation", "validation": "train"}[given]
