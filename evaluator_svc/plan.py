@@ -14,6 +14,7 @@ from seal.domains import get_domain
 from seal.domains.base import Domain, Query
 from seal.limits import (
     MAX_ANSWER_CHARACTERS,
+    MAX_ANSWER_TOKENS,
     MAX_ANSWERS,
     MAX_PASSAGE_CHARACTERS,
     MAX_QUESTION_CHARACTERS,
@@ -47,7 +48,7 @@ class EvaluationLimits:
     """One gold answer."""
     max_context_characters: int = MAX_PASSAGE_CHARACTERS
     """The passage of one open-book question."""
-    max_tokens: int = 4096
+    max_tokens: int = MAX_ANSWER_TOKENS
     """New tokens per answer."""
 
 

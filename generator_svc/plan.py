@@ -12,7 +12,14 @@ from typing import cast, get_args
 from seal.bases import BaseReference
 from seal.domains import get_domain
 from seal.domains.base import Domain
-from seal.limits import MAX_PASSAGE_CHARACTERS, MAX_TITLE_CHARACTERS
+from seal.limits import (
+    MAX_EDIT_TOKENS,
+    MAX_EDITS,
+    MAX_PASSAGE_CHARACTERS,
+    MAX_TEMPERATURE,
+    MAX_TITLE_CHARACTERS,
+    MIN_TOP_P,
+)
 from seal.records import AdapterReference
 from seal.rpc import validation
 from seal.rpc.convert import adapter_reference, base_reference
@@ -26,16 +33,18 @@ class GenerationLimits:
 
     max_contexts: int = 1024
     """Contexts."""
-    max_edits: int = 8192
+    max_edits: int = MAX_EDITS
     """Edits over all contexts."""
     max_title_characters: int = MAX_TITLE_CHARACTERS
     """One title."""
     max_text_characters: int = MAX_PASSAGE_CHARACTERS
     """One passage."""
-    max_tokens: int = 8192
+    max_tokens: int = MAX_EDIT_TOKENS
     """New tokens per edit."""
-    max_temperature: float = 10.0
+    max_temperature: float = MAX_TEMPERATURE
     """Softmax temperature."""
+    min_top_p: float = MIN_TOP_P
+    """Nucleus mass."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ def parse_generation(
             maximum=limits.max_temperature,
         ),
         top_p=validation.real_number(
-            sampling.top_p, field="sampling.top_p", minimum=1e-6, maximum=1.0
+            sampling.top_p, field="sampling.top_p", minimum=limits.min_top_p, maximum=1.0
         ),
         max_tokens=validation.whole_number(
             sampling.max_tokens, field="sampling.max_tokens", minimum=1, maximum=limits.max_tokens

@@ -1,8 +1,8 @@
-"""How much text one passage may hold, for datasets and services alike.
+"""Bounds of what one request may hold, for datasets, a run's settings and services alike.
 
-A dataset refuses on load, by file and row, what a service would refuse hours later by its place in
-a request. All are bounds against absurd sizes; the model's own positions are checked where its
-tokenizer is known.
+A dataset refuses on load, by file and row, and a manifest by field, what a service would refuse
+hours later by its place in a request. All are bounds against absurd sizes; the model's own
+positions are checked where its tokenizer is known, ranks against the engine's slots.
 """
 
 from __future__ import annotations
@@ -21,3 +21,23 @@ MAX_QUESTIONS = 4096
 """Questions on one passage, and questions in one evaluation."""
 MAX_ROW_CHARACTERS = 65_536
 """Prompt and completion of one training row together."""
+MAX_ROWS = 20_000
+"""Rows of one training."""
+MAX_STEPS = 200_000
+"""Optimiser steps of one training: epochs x rows / batch size."""
+MAX_CHECKPOINT_SECONDS = 86_400.0
+"""Longest time between two checkpoints of a training, seconds."""
+MAX_RANK = 1024
+"""Rank of one adapter; the engine's slots may allow less."""
+MAX_TARGET_MODULES = 32
+"""Names of the layers that one adapter is on."""
+MAX_TEMPERATURE = 10.0
+"""Softmax temperature of a sample."""
+MIN_TOP_P = 1e-6
+"""Nucleus mass of a sample."""
+MAX_EDITS = 8192
+"""Edits that one request asks for, over all its contexts."""
+MAX_EDIT_TOKENS = 8192
+"""New tokens of one edit."""
+MAX_ANSWER_TOKENS = 4096
+"""New tokens of one answer."""

@@ -17,6 +17,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic.alias_generators import to_camel
 
 from seal.errors import InvalidInput
+from seal.limits import (
+    MAX_ANSWER_TOKENS,
+    MAX_CHECKPOINT_SECONDS,
+    MAX_EDIT_TOKENS,
+    MAX_RANK,
+    MAX_TARGET_MODULES,
+    MAX_TEMPERATURE,
+    MIN_TOP_P,
+)
 
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -69,12 +78,24 @@ class FileSettings(Settings):
 class LoraSettings(FileSettings):
     """Shape of a LoRA adapter (arXiv 2106.09685)."""
 
-    rank: int = Field(default=32, ge=1, le=1024)
+    rank: int = Field(default=32, ge=1, le=MAX_RANK)
     """Rank r."""
     alpha: float = Field(default=64.0, gt=0)
     """Scale numerator: the update is alpha / rank * B A."""
-    target_modules: tuple[str, ...] = Field(default=("q_proj", "v_proj"), min_length=1)
-    """Names of the linear layers that get an adapter."""
+    target_modules: tuple[str, ...] = Field(
+        default=("q_proj", "v_proj"), min_length=1, max_length=MAX_TARGET_MODULES
+    )
+    """Names of the linear layers that get an adapter, each once."""
+
+    @model_validator(mode="after")
+    def _targets_are_unique(self) -> Self:
+        names = self.target_modules
+        twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+        if twice is not None:
+            raise InvalidInput(
+                f"{twice!r} occurs twice", field="targetModules", remedy="name each layer once"
+            )
+        return self
 
 
 class OptimizerSettings(FileSettings):
@@ -109,11 +130,11 @@ class EditSettings(FileSettings):
     """Continuation prompt (base models) or the model's chat template."""
     k: int = Field(default=5, ge=1, le=1024)
     """Candidates per context in a rollout."""
-    temperature: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0, le=MAX_TEMPERATURE)
     """Softmax temperature; 0 is greedy."""
-    top_p: float = Field(default=0.95, gt=0, le=1)
+    top_p: float = Field(default=0.95, ge=MIN_TOP_P, le=1)
     """Nucleus mass."""
-    max_tokens: int = Field(default=512, ge=1, le=131_072)
+    max_tokens: int = Field(default=512, ge=1, le=MAX_EDIT_TOKENS)
     """Upper bound of new tokens per edit."""
 
 
@@ -165,7 +186,7 @@ class EvaluationSettings(FileSettings):
     format is not counted as knowledge."""
     grader: GraderName = "contains"
     """What the reward is the mean of."""
-    max_tokens: int = Field(default=64, ge=1, le=32_768)
+    max_tokens: int = Field(default=64, ge=1, le=MAX_ANSWER_TOKENS)
     """Upper bound of new tokens per answer."""
 
 
@@ -181,7 +202,7 @@ class ImproveSettings(FileSettings):
     from the base model."""
     keep_per_context: int = Field(default=1, ge=1, le=1024)
     """Best edits kept per context."""
-    checkpoint_every_seconds: float = Field(default=60.0, ge=0, le=86_400)
+    checkpoint_every_seconds: float = Field(default=60.0, ge=0, le=MAX_CHECKPOINT_SECONDS)
     """Seconds between two checkpoints of the training, from which an interrupted one goes on; 0
     keeps none."""
 
@@ -238,7 +259,7 @@ class EngineSettings(FileSettings):
     threads: int = Field(default=0, ge=0, le=4096)
     """CPU threads that the engine computes with; 0 takes OMP_NUM_THREADS, or the cores, but no
     more than the container's CPU limit buys."""
-    max_rank: int = Field(default=128, ge=1, le=1024)
+    max_rank: int = Field(default=128, ge=1, le=MAX_RANK)
     """Largest LoRA rank that is accepted."""
     max_row_tokens: int = Field(default=2048, ge=1, le=1_048_576)
     """Longest training example, tokens."""

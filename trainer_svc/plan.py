@@ -10,7 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from seal.bases import BaseReference
-from seal.limits import MAX_ROW_CHARACTERS
+from seal.limits import (
+    MAX_CHECKPOINT_SECONDS,
+    MAX_RANK,
+    MAX_ROW_CHARACTERS,
+    MAX_ROWS,
+    MAX_STEPS,
+    MAX_TARGET_MODULES,
+)
 from seal.prompts import Prompt
 from seal.records import AdapterReference
 from seal.rpc import validation
@@ -23,17 +30,17 @@ from seal.v1 import trainer_pb2
 class TrainingLimits:
     """Bounds of one request: a document never becomes an absurd amount of work."""
 
-    max_examples: int = 20_000
+    max_examples: int = MAX_ROWS
     """Rows."""
     max_example_characters: int = MAX_ROW_CHARACTERS
     """Prompt and completion of one row together."""
-    max_rank: int = 512
+    max_rank: int = MAX_RANK
     """Largest rank; the engine's slots may allow less."""
-    max_target_modules: int = 32
+    max_target_modules: int = MAX_TARGET_MODULES
     """Names of target projections."""
-    max_steps: int = 200_000
+    max_steps: int = MAX_STEPS
     """Optimiser steps: epochs x rows / batch size."""
-    max_checkpoint_seconds: float = 86_400.0
+    max_checkpoint_seconds: float = MAX_CHECKPOINT_SECONDS
     """Longest time between two checkpoints."""
 
 

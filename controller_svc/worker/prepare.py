@@ -20,12 +20,13 @@ from seal.datasets import load_contexts
 from seal.domains import get_domain
 from seal.domains.base import Context
 from seal.errors import InvalidInput
+from seal.limits import MAX_ROWS, MAX_STEPS
 from seal.records import LongRow, ModelDescription, PreparedRecord
 from seal.remedies import engine_setting
 from seal.restem.leakage import check_ids, check_leakage
 from seal.rpc.convert import chat_message_list, policy_message
 from seal.runs.store import contexts_path, in_thread, pin, read_prepared, write_contexts
-from seal.settings import LoraSettings, RunSpec
+from seal.settings import LoraSettings, OptimizerSettings, RunSpec
 from seal.v1 import trainer_pb2
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
 
     Raises:
         InvalidInput: a bad row, an empty file, a passage on both the training and the validation
-            side, or two passages under one id.
+            side, two passages under one id, or more than one training may hold.
         NotFound: there is no such file.
 
     """
@@ -50,7 +51,43 @@ def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
     }
     check_leakage(contexts["train"], contexts["validation"])
     check_ids(chain.from_iterable(contexts.values()), where="the data")
+    check_sizes(spec, train_contexts=len(contexts["train"]))
     return contexts
+
+
+def check_sizes(spec: RunSpec, *, train_contexts: int) -> None:
+    """Refuse trainings that could hold more rows or steps than a trainer takes.
+
+    `train_contexts` is the number of them in the data; a round may take fewer. An edit may give
+    every example that it may, a round may keep every edit that it may.
+
+    Raises:
+        InvalidInput: naming the field.
+
+    """
+    examples = spec.inner.examples
+    _check_steps("inner", spec.inner.optimizer, examples.max_examples + examples.passage_repeats)
+    if not spec.rounds:
+        return
+    taken = min(spec.data.train_contexts or train_contexts, train_contexts)
+    rows = taken * min(spec.improve.keep_per_context, spec.edit.k)
+    if rows > MAX_ROWS:
+        raise InvalidInput(
+            f"the M-step may come to {rows} rows, the trainer takes {MAX_ROWS}",
+            field="spec.data.trainContexts",
+            remedy="take fewer contexts a round, or keep fewer edits of each",
+        )
+    _check_steps("improve", spec.improve.optimizer, rows)
+
+
+def _check_steps(field: str, optimizer: OptimizerSettings, rows: int) -> None:
+    steps = optimizer.epochs * -(-rows // optimizer.batch_size)
+    if steps > MAX_STEPS:
+        raise InvalidInput(
+            f"{rows} rows may come to {steps} optimiser steps, the trainer takes {MAX_STEPS}",
+            field=f"spec.{field}.optimizer.epochs",
+            remedy="take fewer epochs or larger batches",
+        )
 
 
 async def prepare(

@@ -24,6 +24,7 @@ from controller_svc.worker.loops import (
 )
 from controller_svc.worker.requests import NOTHING_RETAINED, LoopKey, RetainedSet
 from seal.domains.base import Context, Example, Query
+from seal.limits import MAX_EDITS
 from seal.outcomes import Outcome
 from seal.records import (
     ContextEditsRecord,
@@ -116,6 +117,7 @@ class _Shard:
     def start(self, group: asyncio.TaskGroup) -> None:
         """Start all that is missing and does not wait for edits."""
         contexts, size = self.plan.contexts, self.bench.settings.contexts_per_request
+        size = min(size, MAX_EDITS // max(self.plan.k, 1))
         for first in range(0, len(contexts) if self.plan.k else 0, size):
             group.create_task(self._edit_and_learn(contexts[first : first + size], group))
         for index, context in contexts:

@@ -86,6 +86,11 @@ def test_an_unknown_field_is_refused_with_the_one_that_was_meant(
             "got nan",
         ),
         ("inner: {lora: {targetModules: []}}", "spec.inner.lora.targetModules", "at least 1"),
+        (
+            "improve: {lora: {targetModules: [q_proj, q_proj]}}",
+            "spec.improve.lora.targetModules",
+            "'q_proj' occurs twice",
+        ),
         ("inner: 3", "spec.inner", "got 3"),
         ("seed: -1", "spec.seed", "got -1"),
     ],

@@ -130,6 +130,21 @@ async def test_a_passage_too_large_for_a_request_is_too_long_and_the_others_go_o
     assert Outcome.OK in others and Outcome.TOO_LONG not in others
 
 
+async def test_so_many_edits_are_asked_for_at_once_as_a_request_may_ask_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller_svc.worker.shard.MAX_EDITS", 7)
+    settings = IMPATIENT.model_copy(update={"contexts_per_request": 16})
+    async with workplace(tmp_path, settings=settings) as place:
+        summary = await place.run(Stage.ROLLOUT, round=1)
+        asked = [
+            sum(len(context.seeds) for context in place.fakes.requests[f"generate {name}"].contexts)
+            for name in place.asked("generate")
+        ]
+    assert sorted(asked) == [3, 6]
+    assert sum(summary.outcomes.values()) == 18
+
+
 async def test_a_passage_that_the_generator_finds_at_fault_has_its_outcome_and_its_edits_have_not(
     tmp_path: Path,
 ) -> None:

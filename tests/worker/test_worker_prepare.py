@@ -14,13 +14,14 @@ from controller_svc.local.world import run_local
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.prepare import prepare
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict, Internal
+from seal.errors import Conflict, Internal, InvalidInput
 from seal.outcomes import Outcome
 from seal.records import PreparedRecord
 from seal.resources import RestEMRun
 from seal.runs.store import contexts_path, pin, pinned, read_contexts
 from seal.settings import (
     EditSettings,
+    ExampleSettings,
     ImproveSettings,
     InnerLoopSettings,
     LoraSettings,
@@ -73,6 +74,36 @@ async def test_what_the_model_can_never_take_is_refused_before_the_first_costly_
     assert condition is not None and condition.reason == "InvalidInput"
     assert fakes.calls == {}
     assert (await run(spec, tmp_path, resume=True)).phase is Phase.COMPLETE
+
+
+TOO_LARGE = {
+    "spec.inner.optimizer.epochs": {
+        "inner": InnerLoopSettings(
+            examples=ExampleSettings(max_examples=200), optimizer=OptimizerSettings(epochs=1000)
+        )
+    },
+    "spec.data.trainContexts": {
+        "edit": EditSettings(k=1024),
+        "improve": ImproveSettings(keep_per_context=1024),
+    },
+    "spec.improve.optimizer.epochs": {
+        "edit": EditSettings(k=300),
+        "improve": ImproveSettings(
+            keep_per_context=300, optimizer=OptimizerSettings(epochs=1000, batch_size=1)
+        ),
+    },
+}
+
+
+@pytest.mark.parametrize("field", TOO_LARGE)
+async def test_trainings_that_could_grow_beyond_what_a_trainer_takes_are_refused_at_once(
+    tmp_path: Path, field: str
+) -> None:
+    spec, fakes = small_spec(tmp_path, passages=(21, 2, 2), **TOO_LARGE[field]), Fakes()
+    with pytest.raises(InvalidInput, match="the trainer takes 20000") as caught:
+        await run(spec, tmp_path, fakes)
+    assert caught.value.field == field
+    assert fakes.calls == {}
 
 
 async def test_a_passage_that_the_model_cannot_take_is_named_and_the_others_are_learnt(
