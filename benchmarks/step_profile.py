@@ -18,9 +18,10 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from benchmarks.common import PUBLISHED, Setting, load_model, make_curves, training_request
 from benchmarks.data import EditCase
 from benchmarks.figures import CURVES, Curve, Figures
+from seal.engine.job import make_job
 from seal.engine.model import FrozenModel
 from seal.engine.threads import in_parallel
-from seal.engine.training import LOSS_SPAN, UPDATE_SPAN, TrainingBatch, make_job
+from seal.engine.training import LOSS_SPAN, UPDATE_SPAN, TrainingBatch
 from seal.settings import EngineSettings
 
 KEYS = ("step",)

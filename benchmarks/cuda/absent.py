@@ -32,11 +32,12 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 from benchmarks.cuda.models import inner_loop, random_transformer
 from benchmarks.cuda.plan import EDITS, EPOCHS, INNER, QWEN_7B, SMOLLM_135M, TINY_SHAPE, Shape
 from benchmarks.random_model import byte_tokenizer
+from seal.engine.job import make_job
 from seal.engine.kernels import PackedKernels
 from seal.engine.memory import AdapterSize, PassSize, estimate_pass
 from seal.engine.model import FrozenModel
 from seal.engine.norm import FrozenRMSNorm
-from seal.engine.training import TrainingBatch, make_job
+from seal.engine.training import TrainingBatch
 from seal.settings import EngineSettings
 
 DEVICE = "absent"

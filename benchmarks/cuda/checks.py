@@ -22,9 +22,10 @@ from seal.engine import (
     SlotCheckpoint,
     TrainingRequest,
 )
+from seal.engine.job import make_job
 from seal.engine.kernels import PackedKernels, PaddedKernels
 from seal.engine.model import FrozenModel
-from seal.engine.training import TrainingBatch, make_job
+from seal.engine.training import TrainingBatch
 from seal.settings import EngineSettings, LoraSettings
 
 LORA = LoraSettings(rank=8, alpha=16, target_modules=("q_proj", "v_proj", "down_proj"))

@@ -14,9 +14,10 @@ from benchmarks.cuda.models import inner_loop, m_step, random_transformer, text_
 from benchmarks.cuda.plan import EPOCHS, INNER, OUTER
 from benchmarks.cuda.report import Line
 from benchmarks.random_model import byte_tokenizer
+from seal.engine.job import make_job
 from seal.engine.memory import AdapterSize, PassSize, Workload, estimate, estimate_pass
 from seal.engine.model import FrozenModel
-from seal.engine.training import TrainingBatch, make_job
+from seal.engine.training import TrainingBatch
 from seal.settings import EngineSettings, LoraSettings, OptimizerSettings
 
 GIB = 2**30

@@ -17,8 +17,8 @@ import torch
 
 from seal.engine.bank import SlotShape, SlotState
 from seal.engine.checkpoint import SlotCheckpoint, fingerprint_of
+from seal.engine.job import TrainingJob
 from seal.engine.model import FrozenModel
-from seal.engine.training import TrainingJob
 from seal.errors import Transient
 
 log = structlog.get_logger(__name__)

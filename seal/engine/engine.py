@@ -31,6 +31,7 @@ from seal.engine.faults import DeviceLost
 from seal.engine.generation import Generation
 from seal.engine.generations import Generations
 from seal.engine.health import Health
+from seal.engine.job import make_job
 from seal.engine.limits import ModelLimits, limits_of
 from seal.engine.memory import MemoryEstimate
 from seal.engine.model import FrozenModel
@@ -46,7 +47,6 @@ from seal.engine.requests import (
     TrainingResult,
 )
 from seal.engine.threads import compute_serially, compute_with
-from seal.engine.training import make_job
 from seal.engine.trainings import Trainings, TrainingTask, drop_unwanted_trainings
 from seal.errors import Exhausted, InvalidInput, Transient
 from seal.prompts import Prompt

@@ -12,149 +12,28 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch.profiler import record_function
 
 from seal.engine.bank import SlotShape, SlotState
-from seal.engine.kernels import PassLayout
+from seal.engine.job import TrainingJob
 from seal.engine.linear import Route
 from seal.engine.loss import cross_entropy_with_gradient
 from seal.engine.memory import AdapterSize, PassSize, estimate_pass
 from seal.engine.model import FrozenModel
 from seal.engine.optimizer import SlotOptimizer, clip_divisor, gradient_norms, learning_rate
-from seal.engine.order import StepOrder
 from seal.engine.packed_attention import PackedRows
+from seal.engine.passes import PackedBatch, Pass, cut_into_passes, lay_out
 from seal.engine.peft_format import Adapter, concatenate
-from seal.engine.requests import TaskState, TrainingProgress, TrainingRequest, TrainingResult
+from seal.engine.requests import TrainingRequest, TrainingResult
 from seal.engine.text import TrainingRow
 from seal.engine.transfer import to_device
-from seal.errors import InvalidInput, UnfitItem
 from seal.outcomes import Outcome
-from seal.remedies import engine_setting
 
 LOSS_SPAN, UPDATE_SPAN = "seal.loss", "seal.update"
 """What torch's profiler calls the head with its loss, and clipping with AdamW."""
-
-
-@dataclass
-class TrainingJob:
-    """One request, tokenised, and how far it is."""
-
-    request: TrainingRequest
-    rows: tuple[TrainingRow, ...]
-    order: StepOrder
-    """Rows of each step."""
-    step: int = 0
-    resumed_step: int = 0
-    """Step of the checkpoint that it was resumed from; 0 without one."""
-    tokens: int = 0
-    engine_seconds: float = 0.0
-    started: float = 0.0
-    losses: list[float] = field(default_factory=list)
-    """Mean loss of each step."""
-    outcome: Outcome | None = None
-    """How it ended; None while it goes on."""
-
-    @property
-    def total_steps(self) -> int:
-        """Optimiser steps of the whole training."""
-        return len(self.order)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps per pass over the rows."""
-        return self.order.steps_per_epoch
-
-    def next_rows(self) -> list[TrainingRow]:
-        """Rows of the next step."""
-        return [self.rows[index] for index in self.order[self.step]]
-
-    def progress(self) -> TrainingProgress:
-        """News after a step."""
-        elapsed = time.monotonic() - self.started
-        eta = elapsed / self.step * (self.total_steps - self.step) if self.step else 0.0
-        loss = self.losses[-1] if self.losses else float("nan")
-        return TrainingProgress(
-            TaskState.RUNNING,
-            self.step,
-            self.total_steps,
-            loss,
-            eta,
-            self.resumed_step,
-            self.tokens,
-        )
-
-    def result(self, outcome: Outcome, adapter: Adapter | None) -> TrainingResult:
-        """The end of this job."""
-        last_epoch = self.losses[-self.steps_per_epoch :]
-        return TrainingResult(
-            outcome=outcome,
-            adapter=adapter,
-            steps=self.step,
-            final_loss=sum(last_epoch) / len(last_epoch) if last_epoch else float("nan"),
-            tokens=self.tokens,
-            seconds=time.monotonic() - self.started,
-            engine_seconds=self.engine_seconds,
-        )
-
-
-def make_job(model: FrozenModel, request: TrainingRequest, *, max_row_tokens: int) -> TrainingJob:
-    """Tokenise and check a request.
-
-    Raises InvalidInput for no examples, an unknown target, a foreign policy or padding that no row
-    may have; UnfitItem for a row that is too long for the engine or the model.
-    """
-    if not request.examples:
-        raise InvalidInput(
-            "a training needs at least one example",
-            field="examples",
-            remedy="give examples with a completion",
-        )
-    model.target_layers(request.lora.target_modules)
-    if request.policy is not None:
-        model.check_adapter(request.policy, field="policy")
-    longest = min(max_row_tokens, model.positions or max_row_tokens)
-    optimizer = request.optimizer
-    if optimizer.pad_to_tokens > longest:
-        raise InvalidInput(
-            f"rows cannot be padded to {optimizer.pad_to_tokens} tokens: the longest row that "
-            f"this engine trains has {longest}",
-            field="optimizer.pad_to_tokens",
-            remedy=f"pad to {longest} or less"
-            + (
-                f", or raise {engine_setting('max_row_tokens')}"
-                if longest == max_row_tokens
-                else ""
-            ),
-        )
-    rows: list[TrainingRow] = []
-    for index, (prompt, completion) in enumerate(request.examples):
-        row = model.text.example(prompt, completion, pad_to_tokens=optimizer.pad_to_tokens)
-        if row.length > longest:
-            raise UnfitItem(
-                f"example {index} has {row.length} tokens, the engine takes {longest}",
-                outcome=Outcome.TOO_LONG,
-                field=f"examples[{index}]",
-                remedy="shorten or split the example",
-            )
-        rows.append(row)
-    order = StepOrder(
-        [row.length for row in rows],
-        batch_size=optimizer.batch_size,
-        epochs=optimizer.epochs,
-        seed=request.order_seed,
-    )
-    return TrainingJob(request, tuple(rows), order)
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """Slots, by falling number of tokens, with the rows that one forward pass takes of each."""
-
-    slots: tuple[int, ...]
-    rows: tuple[tuple[TrainingRow, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -309,7 +188,7 @@ class TrainingBatch:
         and the host lays out the next step while the device works them off.
         """
         targets = {slot: sum(row.targets for row in rows) for slot, rows in rows_by_slot.items()}
-        passes = _cut_into_passes(rows_by_slot, self._max_pass_tokens)
+        passes = cut_into_passes(rows_by_slot, self._max_pass_tokens)
         sums_N_P = self._grads_N_P if len(passes) == 1 else torch.zeros_like(self._grads_N_P)
         places = {
             slot: place
@@ -334,10 +213,10 @@ class TrainingBatch:
             for slot, gradient in gradients.items()
         }
 
-    def _forward_backward(self, part: _Pass, targets: dict[int, int]) -> torch.Tensor:
+    def _forward_backward(self, part: Pass, targets: dict[int, int]) -> torch.Tensor:
         """One pass: its g-th slot's gradient goes to row g; returns the slots' summed losses."""
         model, count = self.model, len(part.slots)
-        batch = _lay_out(part, targets, model, adapted_layers=len(self.shape.spans))
+        batch = lay_out(part, targets, model, adapted_layers=len(self.shape.spans))
         torch._foreach_copy_(
             list(self._compute_N_P[:count]), [self._values_N_P[slot] for slot in part.slots]
         )
@@ -364,7 +243,7 @@ class TrainingBatch:
         torch._foreach_mul_(list(self._grads_N_P[:count, self.shape.b_start :]), scales)
         return torch.zeros(count, device=model.device).index_add_(0, batch.slot_places_K, losses_K)
 
-    def _must_checkpoint(self, part: _Pass, batch: _PackedBatch) -> bool:
+    def _must_checkpoint(self, part: Pass, batch: PackedBatch) -> bool:
         """True if the activations of a pass are more than the batch may take."""
         if self.activation_bytes is None:
             return False
@@ -435,94 +314,3 @@ class TrainingBatch:
 def _with_rows(rows_N_P: torch.Tensor, added: int) -> torch.Tensor:
     """The matrix with zero rows appended."""
     return torch.cat([rows_N_P, rows_N_P.new_zeros(added, rows_N_P.shape[1])])
-
-
-def _cut_into_passes(rows_by_slot: dict[int, list[TrainingRow]], max_tokens: int) -> list[_Pass]:
-    """Cut a step's rows into as few passes of about `max_tokens` as it takes, of about equal size.
-
-    Slots with many tokens come first, so that the blocks of a pass are alike.
-    """
-    total = sum(row.length for rows in rows_by_slot.values() for row in rows)
-    max_tokens = math.ceil(total / math.ceil(total / max_tokens))
-    passes: list[_Pass] = []
-    current: dict[int, list[TrainingRow]] = {}
-    used = 0
-    for slot in sorted(
-        rows_by_slot, key=lambda slot: -sum(row.length for row in rows_by_slot[slot])
-    ):
-        for row in rows_by_slot[slot]:
-            if current and used + row.length / 2 > max_tokens:
-                passes.append(_as_pass(current))
-                current, used = {}, 0
-            current.setdefault(slot, []).append(row)
-            used += row.length
-    return [*passes, _as_pass(current)]
-
-
-def _as_pass(rows_by_slot: dict[int, list[TrainingRow]]) -> _Pass:
-    """Slots by falling number of tokens, so that neighbours make chunks."""
-    slots = sorted(
-        rows_by_slot,
-        key=lambda slot: sum(row.length for row in rows_by_slot[slot]),
-        reverse=True,
-    )
-    return _Pass(tuple(slots), tuple(tuple(rows_by_slot[slot]) for slot in slots))
-
-
-@dataclass(frozen=True)
-class _PackedBatch:
-    """One pass as tensors; T tokens with padding, K targets."""
-
-    tokens_T: torch.Tensor
-    positions_T: torch.Tensor
-    predictors_K: torch.Tensor
-    """Place of the token that predicts each target."""
-    targets_K: torch.Tensor
-    weights_K: torch.Tensor
-    """1 / number of targets in the slot's whole step."""
-    slot_places_K: torch.Tensor
-    """Index into the pass's slots."""
-    layout: PassLayout
-
-
-def _lay_out(
-    part: _Pass, targets: dict[int, int], model: FrozenModel, *, adapted_layers: int
-) -> _PackedBatch:
-    """Put the rows of a pass where the model's kernels want them."""
-    lengths_G = [[row.length for row in rows] for rows in part.rows]
-    layout = model.kernels.lay_out(
-        lengths_G, model.device, adapted_layers=adapted_layers, attended_G=_attended(part)
-    )
-    tokens, positions = [0] * layout.tokens, [0] * layout.tokens
-    predictors: list[int] = []
-    target_ids: list[int] = []
-    weights: list[float] = []
-    places: list[int] = []
-    for place, (slot, rows, starts) in enumerate(
-        zip(part.slots, part.rows, layout.row_starts_G, strict=True)
-    ):
-        for row, start in zip(rows, starts, strict=True):
-            stop = start + row.length
-            tokens[start:stop] = row.tokens
-            positions[start:stop] = range(row.length)
-            predictors += range(stop - 1 - row.targets, stop - 1)
-            target_ids += tokens[stop - row.targets : stop]
-            weights += [1.0 / targets[slot]] * row.targets
-            places += [place] * row.targets
-    device = model.device
-    return _PackedBatch(
-        to_device(torch.tensor(tokens), device),
-        to_device(torch.tensor(positions), device),
-        to_device(torch.tensor(predictors), device),
-        to_device(torch.tensor(target_ids), device),
-        to_device(torch.tensor(weights), device),
-        to_device(torch.tensor(places), device),
-        layout,
-    )
-
-
-def _attended(part: _Pass) -> list[list[int]] | None:
-    """Tokens of each row that may be attended to, where any row has padding of its own."""
-    if not any(row.pads for rows in part.rows for row in rows):
-        return None
-    return [[row.length - row.pads for row in rows] for rows in part.rows]

@@ -19,10 +19,10 @@ from seal.engine.bank import stack
 from seal.engine.budget import MIB, MemoryBudget
 from seal.engine.decoding import RunningBatch
 from seal.engine.generation import Generation
+from seal.engine.job import make_job
 from seal.engine.memory import CACHE_COPIES, position_bytes
 from seal.engine.peft_format import Adapter, LoraPair
 from seal.engine.sizes import ModelSize, size_of
-from seal.engine.training import make_job
 from seal.errors import InvalidInput, UnfitItem
 from seal.outcomes import Outcome
 from seal.settings import EngineSettings

@@ -33,9 +33,10 @@ from seal.engine import (
 )
 from seal.engine.checkpoint import fingerprint_of
 from seal.engine.checkpointing import JobCheckpoints, job_checkpoints
+from seal.engine.job import TrainingJob, make_job
 from seal.engine.model import FrozenModel
 from seal.engine.peft_format import LoraPair
-from seal.engine.training import TrainingBatch, TrainingJob, make_job
+from seal.engine.training import TrainingBatch
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
 from seal.settings import ALL_PROJECTIONS, EngineSettings, LoraSettings

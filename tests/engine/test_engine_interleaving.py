@@ -19,9 +19,10 @@ from test_engine_training import request
 from tiny_model import tiny_model
 
 from seal.engine import Engine, EngineTask
+from seal.engine.job import TrainingJob, make_job
 from seal.engine.peft_format import Adapter
 from seal.engine.requests import TrainingProgress, TrainingRequest, TrainingResult
-from seal.engine.training import TrainingBatch, TrainingJob, make_job
+from seal.engine.training import TrainingBatch
 from seal.outcomes import Outcome
 from seal.settings import ALL_PROJECTIONS, EngineSettings, LoraSettings
 

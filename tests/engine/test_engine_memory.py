@@ -26,6 +26,7 @@ from seal.engine import Engine
 from seal.engine import training as training_module
 from seal.engine.available import free_host_bytes
 from seal.engine.budget import MemoryBudget
+from seal.engine.job import make_job
 from seal.engine.memory import (
     BFLOAT16_HOLES,
     FLOAT32_HOLES,
@@ -36,7 +37,7 @@ from seal.engine.memory import (
 )
 from seal.engine.model import FrozenModel
 from seal.engine.sizes import size_of
-from seal.engine.training import TrainingBatch, make_job
+from seal.engine.training import TrainingBatch
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
 from seal.settings import ALL_PROJECTIONS, EngineSettings, LoraSettings

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tiny_model import ARCHITECTURES, tiny_model, tiny_transformer
 
 from seal.engine.bank import SlotShape
+from seal.engine.job import make_job
 from seal.engine.kernels import PaddedKernels
 from seal.engine.layout import make_chunks
 from seal.engine.optimizer import SlotOptimizer, clip_divisor, gradient_norms, learning_rate
@@ -20,7 +21,7 @@ from seal.engine.order import StepOrder
 from seal.engine.packed_attention import PackedAttention, pack_rows
 from seal.engine.peft_format import Adapter
 from seal.engine.requests import TrainingRequest, TrainingResult
-from seal.engine.training import TrainingBatch, make_job
+from seal.engine.training import TrainingBatch
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
 from seal.settings import ALL_PROJECTIONS, LoraSettings, OptimizerSettings

@@ -12,9 +12,10 @@ from tiny_model import byte_tokenizer, tiny_transformer
 
 from benchmarks.memory_point import forget_peak, memory_bytes
 from seal.engine.allocator import keep_freed_memory
+from seal.engine.job import make_job
 from seal.engine.memory import AdapterSize, PassSize, Workload, estimate, estimate_pass
 from seal.engine.model import FrozenModel
-from seal.engine.training import TrainingBatch, make_job
+from seal.engine.training import TrainingBatch
 from seal.settings import LoraSettings
 
 SLOTS, STEPS, ROW_TOKENS = 8, 2, 255
