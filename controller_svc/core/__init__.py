@@ -1,17 +1,11 @@
 """The controller's pure core: state, names and decisions. No I/O, no clock, no randomness."""
 
 from controller_svc.core.budget import DEFAULT_BUDGET, AttemptBudget
-from controller_svc.core.decide import (
-    decide,
-    new_status,
-    policy_of,
-    reopen,
-    shards,
-    spec_digest,
-    stages,
-)
+from controller_svc.core.decide import decide, new_status, policy_of
 from controller_svc.core.names import stage_name
+from controller_svc.core.plan import shards, spec_digest, stages
 from controller_svc.core.ranges import format_ranges, parse_ranges
+from controller_svc.core.reopen import reopen
 from controller_svc.core.rounds import sum_shards
 from controller_svc.core.state import (
     Action,

@@ -12,19 +12,17 @@ forward; a terminal status never changes.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from controller_svc.core.budget import DEFAULT_BUDGET, AttemptBudget
+from controller_svc.core.conditions import cut, set_condition
+from controller_svc.core.moves import count, enter, set_current
 from controller_svc.core.names import stage_name
+from controller_svc.core.plan import spec_digest, stages
 from controller_svc.core.ranges import format_ranges, parse_ranges
 from controller_svc.core.rounds import fold_stage, unscored
 from controller_svc.core.state import (
     Action,
-    Condition,
-    Counters,
     Decision,
     FailedIndex,
     FailedShard,
@@ -44,43 +42,10 @@ from seal.outcomes import Outcome
 from seal.records import AdapterReference, Stage
 from seal.settings import RunSpec
 
-MAX_MESSAGE_BYTES = 1024
 MAX_SHARD_MESSAGE_BYTES = 256
 MAX_FAILED_SHARDS = 8
 """Failed shards that the status names; all are counted."""
-_RUNNING_REASONS = MappingProxyType(
-    {
-        Stage.PREPARE: Reason.PREPARE_RUNNING,
-        Stage.ROLLOUT: Reason.ROLLOUT_RUNNING,
-        Stage.IMPROVE: Reason.IMPROVE_RUNNING,
-        Stage.VALIDATE: Reason.VALIDATE_RUNNING,
-    }
-)
-
-
 _WITH_LOOPS = (Stage.ROLLOUT, Stage.VALIDATE)
-
-
-def spec_digest(spec: RunSpec) -> str:
-    """sha256 of a spec's canonical JSON."""
-    return hashlib.sha256(
-        json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()
-    ).hexdigest()
-
-
-def stages(spec: RunSpec) -> tuple[tuple[int, Stage], ...]:
-    """(round, stage) of the whole run, in order."""
-    learning = (
-        (round, stage)
-        for round in range(1, spec.rounds + 1)
-        for stage in (Stage.ROLLOUT, Stage.IMPROVE, Stage.VALIDATE)
-    )
-    return ((0, Stage.PREPARE), (0, Stage.VALIDATE), *learning)
-
-
-def shards(spec: RunSpec, stage: Stage) -> int:
-    """Parts of one stage: prepare and the M-step are one, the others are cut by `spec.shards`."""
-    return 1 if stage in (Stage.PREPARE, Stage.IMPROVE) else spec.shards
 
 
 def new_status(spec: RunSpec, *, run: str) -> RunStatus:
@@ -95,48 +60,6 @@ def decide(
     while (moved := _step(spec, status, observed, budget)) != status:
         status = moved
     return Decision(status=status, actions=_actions(status, observed))
-
-
-def reopen(spec: RunSpec, status: RunStatus, *, now_seconds: float = 0.0) -> RunStatus:
-    """A run as its owner takes it up again, with a spec that may have more rounds.
-
-    A failed one gets another attempt of its stage with a fresh budget, a complete one goes on with
-    the rounds that it did not have. This is the one way out of a terminal phase, it is never taken
-    by `decide`, and it is for the owner's explicit wish only.
-    """
-    status = status.model_copy(update={"spec_sha256": spec_digest(spec)})
-    if status.phase is Phase.FAILED and status.current is not None:
-        return _reopen_failed(status, status.current, now_seconds)
-    following = (status.round + 1, Stage.ROLLOUT)
-    if status.phase is Phase.COMPLETE and following in stages(spec):
-        status = status.model_copy(update={"phase": Phase.RUNNING, "finished_seconds": None})
-        status = _set_condition(status, "Complete", "False", Reason.RESUMED, "", now_seconds)
-        return _enter(spec, status, *following, now_seconds)
-    return status
-
-
-def _reopen_failed(status: RunStatus, failed: StageStatus, now_seconds: float) -> RunStatus:
-    attempt = failed.attempt + 1
-    status = _set_current(
-        status,
-        failed,
-        name=stage_name(run=status.run, round=failed.round, stage=failed.stage, attempt=attempt),
-        attempt=attempt,
-        opened_attempt=attempt,
-        state=StageState.RUNNING,
-        delay_seconds=0.0,
-        failed=(),
-        failed_shards=0,
-        message="",
-    )
-    counters = _count(status.counters, started=1)
-    status = status.model_copy(
-        update={"phase": Phase.RUNNING, "counters": counters, "finished_seconds": None}
-    )
-    status = _set_condition(status, "Failed", "False", Reason.RESUMED, "", now_seconds)
-    return _set_condition(
-        status, "Progressing", "True", Reason.RESUMED, "taken up again by its owner", now_seconds
-    )
 
 
 def policy_of(status: RunStatus, round: int) -> PolicyStatus:
@@ -163,7 +86,7 @@ def _step(spec: RunSpec, status: RunStatus, observed: Observed, budget: AttemptB
             "policies": (PolicyStatus(round=0, adapter=None, trained=False),),
         }
         begun = status.model_copy(update=update)
-        return _enter(spec, begun, *stages(spec)[0], observed.now_seconds)
+        return enter(spec, begun, *stages(spec)[0], observed.now_seconds)
     seen = observed.stages.get(status.current.name)
     if seen is None:
         return status
@@ -188,8 +111,8 @@ def _note(
     if seen.failed:
         update |= {"failed": _named(seen.failed), "failed_shards": len(seen.failed)}
     if seen.message:
-        update["message"] = _cut(seen.message)
-    status = _set_current(status, current, **update)
+        update["message"] = cut(seen.message)
+    status = set_current(status, current, **update)
     return status, current.model_copy(update=update)
 
 
@@ -197,7 +120,7 @@ def _named(failed: Mapping[int, FailedIndex]) -> tuple[FailedShard, ...]:
     """The first few of the failed shards."""
     return tuple(
         FailedShard(
-            index=index, reason=why.reason, message=_cut(why.message, MAX_SHARD_MESSAGE_BYTES)
+            index=index, reason=why.reason, message=cut(why.message, MAX_SHARD_MESSAGE_BYTES)
         )
         for index, why in sorted(failed.items())[:MAX_FAILED_SHARDS]
     )
@@ -222,7 +145,7 @@ def _again(
     attempt = current.attempt + 1
     name = stage_name(run=status.run, round=current.round, stage=current.stage, attempt=attempt)
     asked = max((failed.retry_after_seconds for failed in seen.failed.values()), default=0.0)
-    status = _set_current(
+    status = set_current(
         status,
         current,
         name=name,
@@ -232,9 +155,9 @@ def _again(
             attempt=attempt - current.opened_attempt + 1,
             retry_after_seconds=asked,
         ),
-        message=_cut(why),
+        message=cut(why),
     )
-    return status.model_copy(update={"counters": _count(status.counters, failed=1, started=1)})
+    return status.model_copy(update={"counters": count(status.counters, failed=1, started=1)})
 
 
 def _finish_stage(
@@ -246,12 +169,12 @@ def _finish_stage(
         return _fail(
             status, current, Reason.TOO_FEW_SCORES, _too_few(spec, current, sums), observed
         )
-    counters = _count(status.counters, succeeded=1, shards=current.shards)
+    counters = count(status.counters, succeeded=1, shards=current.shards)
     status = fold_stage(status.model_copy(update={"counters": counters}), sums)
     plan = stages(spec)
     following = plan.index((current.round, current.stage)) + 1
     if following < len(plan):
-        return _enter(spec, status, *plan[following], observed.now_seconds)
+        return enter(spec, status, *plan[following], observed.now_seconds)
     update = {
         "phase": Phase.COMPLETE,
         "stage": None,
@@ -259,10 +182,10 @@ def _finish_stage(
         "finished_seconds": observed.now_seconds,
     }
     status = status.model_copy(update=update)
-    status = _set_condition(
+    status = set_condition(
         status, "Progressing", "False", Reason.ALL_ROUNDS_DONE, "", observed.now_seconds
     )
-    return _set_condition(
+    return set_condition(
         status,
         "Complete",
         "True",
@@ -284,41 +207,21 @@ def _too_few(spec: RunSpec, current: StageStatus, sums: StageSums) -> str:
     )
 
 
-def _enter(
-    spec: RunSpec, status: RunStatus, round: int, stage: Stage, now_seconds: float
-) -> RunStatus:
-    """The status with (round, stage) wanted."""
-    current = StageStatus(
-        name=stage_name(run=status.run, round=round, stage=stage, attempt=1),
-        stage=stage,
-        round=round,
-        shards=shards(spec, stage),
-    )
-    counters = _count(status.counters, started=1)
-    status = status.model_copy(
-        update={"round": round, "stage": stage, "current": current, "counters": counters}
-    )
-    message = f"round {round} of {spec.rounds}: {stage}"
-    return _set_condition(
-        status, "Progressing", "True", _RUNNING_REASONS[stage], message, now_seconds
-    )
-
-
 def _fail(
     status: RunStatus, current: StageStatus, reason: str, message: str, observed: Observed
 ) -> RunStatus:
     """End the run: the stage failed for good; what still runs of it is stopped."""
     now = observed.now_seconds
-    status = _set_current(status, current, state=StageState.FAILED, message=_cut(message))
+    status = set_current(status, current, state=StageState.FAILED, message=cut(message))
     status = status.model_copy(
         update={
             "phase": Phase.FAILED,
-            "counters": _count(status.counters, failed=1),
+            "counters": count(status.counters, failed=1),
             "finished_seconds": now,
         }
     )
-    status = _set_condition(status, "Progressing", "False", Reason.RUN_FAILED, "", now)
-    return _set_condition(status, "Failed", "True", reason, message, now)
+    status = set_condition(status, "Progressing", "False", Reason.RUN_FAILED, "", now)
+    return set_condition(status, "Failed", "True", reason, message, now)
 
 
 def _shard(current: StageStatus, index: int, why: FailedIndex) -> str:
@@ -359,44 +262,3 @@ def _policy_for(status: RunStatus, current: StageStatus) -> AdapterReference | N
         return None
     before = current.round if current.stage is Stage.VALIDATE else current.round - 1
     return policy_of(status, before).adapter
-
-
-def _set_current(status: RunStatus, current: StageStatus, **update: object) -> RunStatus:
-    return status.model_copy(update={"current": current.model_copy(update=update)})
-
-
-def _count(
-    counters: Counters, *, started: int = 0, succeeded: int = 0, failed: int = 0, shards: int = 0
-) -> Counters:
-    return Counters(
-        stages_started=counters.stages_started + started,
-        stages_succeeded=counters.stages_succeeded + succeeded,
-        stages_failed=counters.stages_failed + failed,
-        shards_succeeded=counters.shards_succeeded + shards,
-    )
-
-
-def _set_condition(
-    status: RunStatus, type: str, value: str, reason: str, message: str, now_seconds: float
-) -> RunStatus:
-    """The status with one condition set; its transition time moves only if its value does."""
-    old = status.condition(type)
-    since = old.last_transition_seconds if old is not None and old.status == value else now_seconds
-    new = Condition.model_validate(
-        {
-            "type": type,
-            "status": value,
-            "reason": str(reason),
-            "message": _cut(message),
-            "last_transition_seconds": since,
-        }
-    )
-    others = tuple(condition for condition in status.conditions if condition.type != type)
-    return status.model_copy(
-        update={"conditions": tuple(sorted((*others, new), key=lambda condition: condition.type))}
-    )
-
-
-def _cut(message: str, limit: int = MAX_MESSAGE_BYTES) -> str:
-    """At most so many bytes of a message, cut on a character."""
-    return message.encode()[:limit].decode(errors="ignore")

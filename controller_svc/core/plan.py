@@ -1,0 +1,31 @@
+"""What a spec asks for: its stages in order, and their shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from seal.records import Stage
+from seal.settings import RunSpec
+
+
+def spec_digest(spec: RunSpec) -> str:
+    """sha256 of a spec's canonical JSON."""
+    return hashlib.sha256(
+        json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()
+    ).hexdigest()
+
+
+def stages(spec: RunSpec) -> tuple[tuple[int, Stage], ...]:
+    """(round, stage) of the whole run, in order."""
+    learning = (
+        (round, stage)
+        for round in range(1, spec.rounds + 1)
+        for stage in (Stage.ROLLOUT, Stage.IMPROVE, Stage.VALIDATE)
+    )
+    return ((0, Stage.PREPARE), (0, Stage.VALIDATE), *learning)
+
+
+def shards(spec: RunSpec, stage: Stage) -> int:
+    """Parts of one stage: prepare and the M-step are one, the others are cut by `spec.shards`."""
+    return 1 if stage in (Stage.PREPARE, Stage.IMPROVE) else spec.shards
