@@ -31,8 +31,9 @@ from benchmarks.evaluation import QUESTION_FORMAT, evaluation_request
 from benchmarks.figures import Figures, Side
 from controller_svc.core import Stage
 from controller_svc.local.services import serve_engine
-from controller_svc.worker.clients import ServiceClients, WorkerSettings
+from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.requests import LoopKey, Requests
+from controller_svc.worker.settings import WorkerSettings
 from seal.config import load_run
 from seal.domains.base import Example
 from seal.engine import Engine, TrainingRequest

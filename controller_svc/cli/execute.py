@@ -38,8 +38,8 @@ from controller_svc.cli.workload import read_data, workload
 from controller_svc.core import Phase, Reason, RunStatus
 from controller_svc.local.world import run_local
 from controller_svc.runs import check_run
-from controller_svc.worker.clients import ServiceAddresses
 from controller_svc.worker.progress import Observer, TaskProgress
+from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.errors import ERROR_CLASSES, Conflict, Internal, InvalidInput, Transient
 from seal.report.numbers.formats import duration

@@ -19,7 +19,7 @@ import structlog
 import evaluator_svc.service
 import generator_svc.service
 import trainer_svc.service
-from controller_svc.worker.clients import ServiceAddresses
+from controller_svc.worker.settings import ServiceAddresses
 from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
 from seal.engine import Engine

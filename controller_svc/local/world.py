@@ -31,13 +31,9 @@ from controller_svc.local.indexed import SHARD_BUDGET, IndexedStage, failure
 from controller_svc.local.lock import run_lock
 from controller_svc.reconcile import reconcile
 from controller_svc.runs import open_run, write_status
-from controller_svc.worker.clients import (
-    DEFAULT_SETTINGS,
-    ServiceAddresses,
-    ServiceClients,
-    WorkerSettings,
-)
+from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.progress import SILENT, Observer
+from controller_svc.worker.settings import DEFAULT_SETTINGS, ServiceAddresses, WorkerSettings
 from controller_svc.worker.task import run_task, shard_task
 from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore

@@ -1,25 +1,15 @@
-"""The worker's clients of the three services: one call in, one record out.
-
-A service that is away, or full, is waited for: a call that fails with Transient or Exhausted is
-sent again with jitter, unchanged and under the same request_id, so that it attaches to the work
-that goes on; everything else is passed up at once. Every call has a deadline and every stream must
-speak now and then.
-"""
+"""The worker's clients of the three services: one call in, one record out."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
-import grpc.aio
-import stamina
-from google.protobuf.message import Message
-from pydantic import Field
-
-from seal.errors import Internal, Retryable, Transient, UnfitItem
+from controller_svc.worker.calls import Calls
+from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
+from seal.errors import Internal, Transient
 from seal.outcomes import Outcome
 from seal.records import EvaluationRecord, ModelDescription, TrainingRecord
 from seal.rpc.client import open_channel, rpc_errors
@@ -30,7 +20,6 @@ from seal.rpc.convert import (
     training_record,
 )
 from seal.rpc.rendezvous import Replicas
-from seal.settings import Settings
 from seal.v1 import (
     common_pb2,
     evaluator_pb2,
@@ -41,57 +30,10 @@ from seal.v1 import (
     trainer_pb2_grpc,
 )
 
-T = TypeVar("T")
-Request = TypeVar("Request", bound=Message)
-Response = TypeVar("Response")
-
-
-class ServiceAddresses(Settings):
-    """Where the services are, as gRPC targets (`host:port`, `dns:///name:port`, `unix:/path`)."""
-
-    generator: str
-    """GeneratorService."""
-    trainer: str
-    """TrainerService."""
-    evaluator: str
-    """EvaluatorService."""
-
-    @classmethod
-    def all_at(cls, address: str) -> ServiceAddresses:
-        """All three behind one address, as in local mode."""
-        return cls(generator=address, trainer=address, evaluator=address)
-
-
-class WorkerSettings(Settings):
-    """How a worker uses the services."""
-
-    concurrency: int = Field(default=64, ge=1)
-    """Inner loops and baselines outstanding at once."""
-    contexts_per_request: int = Field(default=16, ge=1)
-    """Contexts whose edits are asked for in one call."""
-    queries_per_request: int = Field(default=64, ge=1)
-    """Retained questions asked in one call."""
-    max_request_bytes: int = Field(default=4 * 1024 * 1024, ge=1)
-    """Largest message that a service accepts; a larger request is refused before it is sent."""
-    call_timeout_seconds: float = Field(default=4 * 3600.0, gt=0)
-    """Deadline of one call, waiting for a slot included."""
-    silence_timeout_seconds: float = Field(default=300.0, gt=0)
-    """A stream that says nothing for so long is given up and asked for again."""
-    patience_seconds: float = Field(default=4 * 3600.0, gt=0)
-    """How long a call whose service is away or full is sent again before its error is passed up:
-    waiting is no attempt of the task."""
-    retry_initial_seconds: float = Field(default=0.5, gt=0)
-    """Pause before the second attempt; it doubles from there."""
-    retry_max_seconds: float = Field(default=30.0, gt=0)
-    """Longest pause, unless the server asks for more."""
-
-
-DEFAULT_SETTINGS = WorkerSettings()
 UNARY_TIMEOUT_SECONDS = 120.0
 """Deadline of a call that is answered at once."""
 _FRAME_BYTES = 16
 """What a message's entry in a list takes beside its content, at most."""
-
 
 OnGenerate = Callable[[int, int], None]
 """(edits done, tokens) of a generation."""
@@ -107,7 +49,7 @@ class ServiceClients:
     """Clients of the three services; an async context manager that owns their channels."""
 
     def __init__(self, addresses: ServiceAddresses, settings: WorkerSettings) -> None:
-        self._settings = settings
+        self._settings, self._calls = settings, Calls(settings)
         self._channels = {
             address: open_channel(address) for address in {addresses.generator, addresses.evaluator}
         }
@@ -151,9 +93,9 @@ class ServiceClients:
         async def once() -> tuple[generator_pb2.ContextEdits, ...]:
             results = []
             async with aclosing(
-                self._events(
+                self._calls.events(
                     self._generator.GenerateEdits(
-                        self._sized(request), timeout=self._settings.call_timeout_seconds
+                        self._calls.sized(request), timeout=self._settings.call_timeout_seconds
                     )
                 )
             ) as events:
@@ -165,7 +107,7 @@ class ServiceClients:
             _check_edits(request, results)
             return tuple(results)
 
-        return await self._retried(once)
+        return await self._calls.retried(once)
 
     async def train(
         self,
@@ -187,9 +129,9 @@ class ServiceClients:
             async with (
                 self._trainers.channel(request.request_id) as channel,
                 aclosing(
-                    self._events(
+                    self._calls.events(
                         trainer_pb2_grpc.TrainerServiceStub(channel).TrainAdapter(
-                            self._sized(request), timeout=self._settings.call_timeout_seconds
+                            self._calls.sized(request), timeout=self._settings.call_timeout_seconds
                         )
                     )
                 ) as events,
@@ -206,7 +148,7 @@ class ServiceClients:
                 remedy="is the trainer being restarted?",
             )
 
-        return await self._retried(once)
+        return await self._calls.retried(once)
 
     async def evaluate(
         self, request: evaluator_pb2.EvaluateRequest, on_progress: OnEvaluate
@@ -220,9 +162,9 @@ class ServiceClients:
 
         async def once() -> EvaluationRecord:
             async with aclosing(
-                self._events(
+                self._calls.events(
                     self._evaluator.Evaluate(
-                        self._sized(request), timeout=self._settings.call_timeout_seconds
+                        self._calls.sized(request), timeout=self._settings.call_timeout_seconds
                     )
                 )
             ) as events:
@@ -235,7 +177,7 @@ class ServiceClients:
                 remedy="is the evaluator being restarted?",
             )
 
-        return await self._retried(once)
+        return await self._calls.retried(once)
 
     async def describe(self, policy: common_pb2.PolicyRef) -> ModelDescription:
         """What the trainer has loaded, if it is the base model of `policy`.
@@ -255,7 +197,7 @@ class ServiceClients:
                         await stub.DescribeModel(request, timeout=UNARY_TIMEOUT_SECONDS)
                     )
 
-        return await self._retried(once)
+        return await self._calls.retried(once)
 
     async def count_tokens(self, examples: Sequence[trainer_pb2.TrainingExample]) -> list[int]:
         """Tokens of each row, as the trainer would lay them out.
@@ -278,7 +220,7 @@ class ServiceClients:
                         response = await stub.CountTokens(request, timeout=UNARY_TIMEOUT_SECONDS)
                 return response.row_tokens
 
-            counts += await self._retried(once)
+            counts += await self._calls.retried(once)
         return counts
 
     def _parts(
@@ -296,56 +238,6 @@ class ServiceClients:
             size += own
         if part:
             yield part
-
-    def _sized(self, request: Request) -> Request:
-        """The request, if a service will take it: its items are at fault if not."""
-        if (size := request.ByteSize()) > (limit := self._settings.max_request_bytes):
-            raise UnfitItem(
-                f"{type(request).__name__} has {size} bytes, a service accepts {limit}",
-                outcome=Outcome.TOO_LONG,
-                remedy="shorten the documents, or keep fewer edits per context",
-            )
-        return request
-
-    async def _events(
-        self, call: grpc.aio.UnaryStreamCall[Request, Response]
-    ) -> AsyncGenerator[Response]:
-        """The messages of one call, its errors as SealErrors."""
-        messages, silence = aiter(call), self._settings.silence_timeout_seconds
-        try:
-            with rpc_errors():
-                while True:
-                    async with asyncio.timeout(silence):
-                        message = await anext(messages)
-                    yield message
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise Transient(
-                f"a stream said nothing for {silence:g} s", remedy="see the service's log"
-            ) from None
-        finally:
-            call.cancel()
-
-    async def _retried(self, call: Callable[[], Awaitable[T]]) -> T:
-        settings = self._settings
-        retries = stamina.retry_context(
-            on=_pause_before_retry,
-            attempts=None,
-            timeout=settings.patience_seconds,
-            wait_initial=settings.retry_initial_seconds,
-            wait_max=settings.retry_max_seconds,
-            wait_jitter=settings.retry_initial_seconds,
-        )
-        async for attempt in retries:
-            with attempt:
-                return await call()
-        raise Internal("a retry ended neither well nor badly")
-
-
-def _pause_before_retry(error: Exception) -> bool | float:
-    """Whether an error is worth another attempt, after how many seconds if the server said so."""
-    return isinstance(error, Retryable) and (error.retry_after_seconds or True)
 
 
 def _check_edits(

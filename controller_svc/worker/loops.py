@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from controller_svc.worker.clients import ServiceClients, WorkerSettings
+from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.progress import Meter
 from controller_svc.worker.requests import LoopKey, Requests
+from controller_svc.worker.settings import WorkerSettings
 from seal.domains import get_domain
 from seal.domains.base import Context, Domain, Example, Query
 from seal.errors import InvalidInput, UnfitItem

@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from controller_svc.core import Stage, StartStage
-from controller_svc.worker.clients import DEFAULT_SETTINGS, ServiceClients, WorkerSettings
+from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.loops import Bench
 from controller_svc.worker.prepare import prepare
 from controller_svc.worker.progress import SILENT, Meter, TaskProgress
 from controller_svc.worker.requests import Requests, RetainedSet
+from controller_svc.worker.settings import DEFAULT_SETTINGS, WorkerSettings
 from controller_svc.worker.shard import Bound, ShardPlan, run_shard
 from controller_svc.worker.summary import (
     shard_engine_seconds,

@@ -23,7 +23,7 @@ import controller_svc.local.world as local
 from controller_svc.core import AttemptBudget, Phase, RunStatus
 from controller_svc.local.world import Budgets, run_local
 from controller_svc.reconcile import reconcile
-from controller_svc.worker.clients import ServiceAddresses
+from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.records import SelectionRecord
 from seal.resources import RestEMRun

@@ -15,7 +15,7 @@ import pytest
 from controller_harness import IMPATIENT, small_spec
 from resume_harness import KillPoint, Scene
 
-from controller_svc.worker.clients import WorkerSettings
+from controller_svc.worker.settings import WorkerSettings
 from seal.settings import RunSpec
 
 FEW = WorkerSettings.model_validate(

@@ -18,7 +18,8 @@ from tiny_model import tiny_model
 
 import trainer_svc.service
 from controller_svc.core import Stage
-from controller_svc.worker.clients import ServiceAddresses, ServiceClients
+from controller_svc.worker.clients import ServiceClients
+from controller_svc.worker.settings import ServiceAddresses
 from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
 from seal.engine import Engine, load_adapter

@@ -19,7 +19,7 @@ import controller_svc.cli.execute as execute
 import controller_svc.cli.machine as machine
 from controller_svc.cli import main
 from controller_svc.cli.progress import Screen
-from controller_svc.worker.clients import ServiceAddresses
+from controller_svc.worker.settings import ServiceAddresses
 from seal.settings import EngineSettings
 
 PEAK_TERAFLOPS = 0.75

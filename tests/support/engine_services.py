@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from controller_svc.local.services import local_services
-from controller_svc.worker.clients import ServiceAddresses
+from controller_svc.worker.settings import ServiceAddresses
 from seal.settings import EngineSettings, RunSpec
 from trainer_svc.trainings import Training, Trainings
 

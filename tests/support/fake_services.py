@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 import grpc.aio
 from google.protobuf.message import Message
 
-from controller_svc.worker.clients import ServiceAddresses
+from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.outcomes import Outcome
 from seal.records import ModelDescription

@@ -28,13 +28,9 @@ from controller_harness import RUN
 
 import controller_svc.local.world
 from controller_svc.core import RunStatus, Stage
-from controller_svc.worker.clients import (
-    DEFAULT_SETTINGS,
-    ServiceAddresses,
-    ServiceClients,
-    WorkerSettings,
-)
+from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.requests import LoopKey, Requests
+from controller_svc.worker.settings import DEFAULT_SETTINGS, ServiceAddresses, WorkerSettings
 from seal.artifacts import ArtifactStore
 from seal.files import TEMPORARY_PREFIX
 from seal.records import (

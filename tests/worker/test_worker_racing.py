@@ -16,8 +16,8 @@ from fake_services import Fakes
 from resume_harness import Crash, Effects, KillPoint, Scene, crash
 
 from controller_svc.core import Phase, Stage
-from controller_svc.worker.clients import WorkerSettings
 from controller_svc.worker.progress import TaskProgress
+from controller_svc.worker.settings import WorkerSettings
 from seal.errors import SealError
 from seal.outcomes import Outcome
 from seal.records import ContextRecord

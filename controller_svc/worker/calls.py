@@ -1,0 +1,87 @@
+"""How a call of a service is made: checked before, watched meanwhile, sent again after.
+
+A service that is away, or full, is waited for: a call that fails with Transient or Exhausted is
+sent again with jitter, unchanged and under the same request_id, so that it attaches to the work
+that goes on; everything else is passed up at once. Every call has a deadline and every stream must
+speak now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import TypeVar
+
+import grpc.aio
+import stamina
+from google.protobuf.message import Message
+
+from controller_svc.worker.settings import WorkerSettings
+from seal.errors import Internal, Retryable, Transient, UnfitItem
+from seal.outcomes import Outcome
+from seal.rpc.client import rpc_errors
+
+T = TypeVar("T")
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response")
+
+
+class Calls:
+    """Makes the calls of one worker."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+
+    def sized(self, request: Request) -> Request:
+        """The request.
+
+        Raises UnfitItem if it is too large for a service: its items are at fault.
+        """
+        if (size := request.ByteSize()) > (limit := self._settings.max_request_bytes):
+            raise UnfitItem(
+                f"{type(request).__name__} has {size} bytes, a service accepts {limit}",
+                outcome=Outcome.TOO_LONG,
+                remedy="shorten the documents, or keep fewer edits per context",
+            )
+        return request
+
+    async def events(
+        self, call: grpc.aio.UnaryStreamCall[Request, Response]
+    ) -> AsyncGenerator[Response]:
+        """The messages of one call, its errors as SealErrors."""
+        messages, silence = aiter(call), self._settings.silence_timeout_seconds
+        try:
+            with rpc_errors():
+                while True:
+                    async with asyncio.timeout(silence):
+                        message = await anext(messages)
+                    yield message
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise Transient(
+                f"a stream said nothing for {silence:g} s", remedy="see the service's log"
+            ) from None
+        finally:
+            call.cancel()
+
+    async def retried(self, call: Callable[[], Awaitable[T]]) -> T:
+        """What a call answers, sent again as long as its service is away or full."""
+        settings = self._settings
+        retries = stamina.retry_context(
+            on=_pause_before_retry,
+            attempts=None,
+            timeout=settings.patience_seconds,
+            wait_initial=settings.retry_initial_seconds,
+            wait_max=settings.retry_max_seconds,
+            wait_jitter=settings.retry_initial_seconds,
+        )
+        async for attempt in retries:
+            with attempt:
+                return await call()
+        raise Internal("a retry ended neither well nor badly")
+
+
+def _pause_before_retry(error: Exception) -> bool | float:
+    """Whether an error is worth another attempt, after how many seconds if the server said so."""
+    return isinstance(error, Retryable) and (error.retry_after_seconds or True)
