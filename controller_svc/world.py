@@ -13,7 +13,7 @@ from typing import Protocol
 from controller_svc.core import Action, Observed, RunStatus, StageStatus, StageSums, sum_shards
 from seal.artifacts import ArtifactStore
 from seal.records import ShardSummary
-from seal.runs.store import ShardStore
+from seal.runs.shards import ShardStore
 
 READERS = 32
 """Summaries read at once: a stage may have a thousand, each a request to the store."""

@@ -22,7 +22,8 @@ from seal.resources import RestEMRun
 from seal.rpc.engine_calls import Pace, sample
 from seal.rpc.lifecycle import Signals
 from seal.runs.improve import OnResumed, OnStep, improve
-from seal.runs.store import ShardStore, finish_shard, in_thread, manifest_path
+from seal.runs.shards import ShardStore, finish_shard
+from seal.runs.store import in_thread, manifest_path
 from seal.runs.task import ShardTask
 from seal.serving import STOPPED_AT_ONCE, Backend, leave, run_job
 from seal.v1 import trainer_pb2

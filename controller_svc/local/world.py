@@ -41,13 +41,8 @@ from seal.errors import Conflict, SealError
 from seal.resources import RestEMRun
 from seal.rpc.convert import policy_message
 from seal.runs.cleanup import sweep_run
-from seal.runs.store import (
-    claim_stage,
-    in_thread,
-    newest_epoch,
-    read_prepared,
-    take_epoch,
-)
+from seal.runs.epochs import claim_stage, newest_epoch, take_epoch
+from seal.runs.store import in_thread, read_prepared
 from seal.settings import RunSpec
 from seal.telemetry import metrics
 

@@ -31,7 +31,9 @@ from seal.records import (
     TrainingRecord,
 )
 from seal.rpc.convert import OUTCOME_FROM_WIRE, OUTCOME_TO_WIRE, chat_messages
-from seal.runs.store import ShardClock, ShardStore, key_of
+from seal.runs.clock import ShardClock
+from seal.runs.shards import ShardStore
+from seal.runs.store import key_of
 from seal.v1 import evaluator_pb2, generator_pb2
 
 log = structlog.get_logger(__name__)

@@ -33,14 +33,10 @@ from seal.errors import Retryable
 from seal.records import ShardSummary
 from seal.restem.plan import plan_round
 from seal.runs.cleanup import inner_adapters, measure, remove_adapters
+from seal.runs.clock import ShardClock
 from seal.runs.improve import improve
-from seal.runs.store import (
-    ShardClock,
-    ShardStore,
-    finish_shard,
-    pinned,
-    read_contexts,
-)
+from seal.runs.shards import ShardStore, finish_shard
+from seal.runs.store import pinned, read_contexts
 from seal.runs.task import ShardTask
 from seal.settings import RunSpec
 

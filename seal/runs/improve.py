@@ -35,16 +35,10 @@ from seal.rpc.convert import (
     optimizer_message,
     policy_message,
 )
-from seal.runs.store import (
-    ShardClock,
-    ShardStore,
-    check_epoch,
-    commit_selection,
-    in_thread,
-    pinned,
-    read_selection,
-    stage_path,
-)
+from seal.runs.clock import ShardClock
+from seal.runs.epochs import check_epoch
+from seal.runs.shards import ShardStore
+from seal.runs.store import commit_selection, in_thread, pinned, read_selection, stage_path
 from seal.runs.task import ShardTask
 from seal.settings import RunSpec
 from seal.v1 import common_pb2, trainer_pb2

@@ -27,7 +27,7 @@ from seal.errors import Conflict, Transient
 from seal.options import EngineOptions, ServiceOptions
 from seal.rpc.lifecycle import Signals
 from seal.rpc.server import start_server
-from seal.runs.store import claim_stage
+from seal.runs.epochs import claim_stage
 from seal.serving import Backend
 from seal.settings import EngineSettings, ImproveSettings, LoraSettings, OptimizerSettings
 from trainer_svc.improve import ImproveOptions, run_improve

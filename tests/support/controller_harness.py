@@ -23,7 +23,8 @@ from controller_svc.worker.task import run_task
 from seal.artifacts import ArtifactStore
 from seal.records import AdapterReference, ContextRecord, ShardSummary
 from seal.resources import RestEMRun
-from seal.runs.store import ShardStore, manifest_path
+from seal.runs.shards import ShardStore
+from seal.runs.store import manifest_path
 from seal.runs.task import ShardTask
 from seal.settings import (
     DataSettings,

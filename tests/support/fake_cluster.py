@@ -30,7 +30,7 @@ from controller_svc.worker.task import run_task, shard_task
 from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, SealError, Transient
-from seal.runs.store import claim_stage
+from seal.runs.epochs import claim_stage
 from seal.settings import RunSpec
 
 TICK_SECONDS = 0.01

@@ -12,7 +12,8 @@ from fake_services import MODEL, Fakes
 from controller_svc.core import Stage
 from seal.errors import Conflict, Internal, InvalidInput, Transient
 from seal.records import SelectionRecord
-from seal.runs.store import claim_stage, read_selection
+from seal.runs.epochs import claim_stage
+from seal.runs.store import read_selection
 from seal.settings import ImproveSettings
 from seal.v1 import common_pb2, trainer_pb2
 from trainer_svc.examples import with_examples

@@ -33,13 +33,9 @@ from seal.records import (
     ScoreSum,
     ShardSummary,
 )
-from seal.runs.store import (
-    CLOCK_INTERVAL_SECONDS,
-    ShardClock,
-    ShardStore,
-    in_thread,
-    key_of,
-)
+from seal.runs.clock import CLOCK_INTERVAL_SECONDS, ShardClock
+from seal.runs.shards import ShardStore
+from seal.runs.store import in_thread, key_of
 
 
 def evaluation(reward: float | None, *, tokens: int = 1) -> EvaluationRecord:
