@@ -29,7 +29,6 @@ from benchmarks.common import (
 from benchmarks.data import EditCase
 from benchmarks.evaluation import QUESTION_FORMAT, evaluation_request
 from benchmarks.figures import Figures, Side
-from controller_svc.core import Stage
 from controller_svc.local.services import serve_engine
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.requests import LoopKey, Requests
@@ -39,6 +38,7 @@ from seal.domains.base import Example
 from seal.engine import Engine, TrainingRequest
 from seal.errors import Internal
 from seal.outcomes import Outcome
+from seal.records import Stage
 from seal.resources import RestEMRun
 
 KEYS = ("P8",)

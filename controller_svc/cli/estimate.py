@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from controller_svc.core import Stage
+from seal.records import Stage
 
 Place = tuple[int, Stage]
 """Round and stage."""

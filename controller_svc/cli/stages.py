@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from controller_svc.cli.estimate import Place, RunEstimate
 from controller_svc.cli.workload import StageWork
-from controller_svc.core import Phase, RunStatus, Stage, stages
+from controller_svc.core import Phase, RunStatus, stages
 from controller_svc.worker.progress import TaskProgress
-from seal.records import ScoreSum
+from seal.records import ScoreSum, Stage
 from seal.report.numbers.formats import METRIC_NAMES, duration, plural, score
 from seal.settings import RunSpec
 

@@ -11,11 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from controller_svc.core import Stage, stages
+from controller_svc.core import stages
 from controller_svc.worker.prepare import load_data
 from seal.artifacts import ArtifactStore
 from seal.domains import get_domain
 from seal.domains.base import Context
+from seal.records import Stage
 from seal.resources import RestEMRun
 from seal.restem.racing import rung_sizes
 from seal.runs.store import in_thread, read_contexts, read_prepared

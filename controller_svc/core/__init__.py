@@ -27,7 +27,6 @@ from controller_svc.core.state import (
     StartStage,
     StopStage,
 )
-from seal.records import Stage
 
 __all__ = [
     "DEFAULT_BUDGET",
@@ -44,7 +43,6 @@ __all__ = [
     "Reason",
     "RoundStatus",
     "RunStatus",
-    "Stage",
     "StageObserved",
     "StageState",
     "StageStatus",

@@ -22,7 +22,6 @@ from controller_svc.core import (
     Observed,
     Phase,
     RunStatus,
-    Stage,
     StageObserved,
     StartStage,
     StopStage,
@@ -38,6 +37,7 @@ from controller_svc.worker.task import run_task, shard_task
 from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, SealError
+from seal.records import Stage
 from seal.resources import RestEMRun
 from seal.rpc.convert import policy_message
 from seal.runs.cleanup import sweep_run

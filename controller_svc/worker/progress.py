@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from controller_svc.core import RunStatus, Stage
+from controller_svc.core import RunStatus
+from seal.records import Stage
 from seal.runs.task import ShardTask
 
 MIN_FRACTION_FOR_ETA = 0.02

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from controller_svc.core import Stage
 from seal.domains.base import Context, Example, Query
-from seal.records import AdapterReference, InnerLoopKind
+from seal.records import AdapterReference, InnerLoopKind, Stage
 from seal.restem.seeds import derive_seed
 from seal.rpc.convert import (
     adapter_message,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from controller_svc.core import Stage, StartStage
+from controller_svc.core import StartStage
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.loops import Bench
 from controller_svc.worker.prepare import prepare
@@ -30,7 +30,7 @@ from seal.artifacts import ArtifactStore
 from seal.domains import get_domain
 from seal.domains.base import Context
 from seal.errors import Retryable
-from seal.records import ShardSummary
+from seal.records import ShardSummary, Stage
 from seal.restem.plan import plan_round
 from seal.runs.cleanup import inner_adapters, measure, remove_adapters
 from seal.runs.clock import ShardClock
@@ -179,20 +179,7 @@ async def _prepare(
     clock: ShardClock,
 ) -> ShardSummary:
     prepared = await prepare(task.run, spec=spec, store=store, clients=clients)
-    return ShardSummary(
-        name=task.name,
-        stage=Stage.PREPARE,
-        round=task.round,
-        shard=task.shard,
-        attempt=task.attempt,
-        seconds=clock.seconds,
-        inner_loops_run=0,
-        inner_loops_resumed=0,
-        outcomes={},
-        tokens={},
-        engine_seconds={},
-        result_sha256=prepared.sha256,
-    )
+    return task.summary(seconds=clock.seconds, result_sha256=prepared.sha256)
 
 
 async def rollout_plan(task: ShardTask, spec: RunSpec, store: ArtifactStore) -> ShardPlan:
@@ -244,25 +231,18 @@ async def _contexts_task(
     except BaseExceptionGroup as group:
         raise principal_error(group) from group
     records, records_sha256 = await bench.files.commit_records(result.records)
-    return ShardSummary.model_validate(
-        {
-            "name": task.name,
-            "stage": task.stage,
-            "round": task.round,
-            "shard": task.shard,
-            "attempt": task.attempt,
-            "seconds": bench.clock.seconds,
-            "inner_loops_run": result.inner_loops_run,
-            "inner_loops_resumed": result.inner_loops_resumed,
-            "outcomes": shard_outcomes(records),
-            "tokens": shard_tokens(records, result.retained),
-            "engine_seconds": shard_engine_seconds(records, result.retained),
-            "stored_bytes": await measure(
-                store, records_path=bench.files.path, adapters=inner_adapters(records)
-            ),
-            "scores": shard_scores(records, result.retained),
-            "result_sha256": records_sha256,
-        }
+    return task.summary(
+        seconds=bench.clock.seconds,
+        result_sha256=records_sha256,
+        inner_loops_run=result.inner_loops_run,
+        inner_loops_resumed=result.inner_loops_resumed,
+        outcomes=shard_outcomes(records),
+        tokens=shard_tokens(records, result.retained),
+        engine_seconds=shard_engine_seconds(records, result.retained),
+        stored_bytes=await measure(
+            store, records_path=bench.files.path, adapters=inner_adapters(records)
+        ),
+        scores=shard_scores(records, result.retained),
     )
 
 

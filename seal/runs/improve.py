@@ -116,24 +116,17 @@ async def improve(
         training = await trainer.train(request, on_step, on_resumed)
         if training.adapter is None:
             log.warning("policy not trained", outcome=str(training.outcome))
-    return ShardSummary(
-        name=task.name,
-        stage=Stage.IMPROVE,
-        round=task.round,
-        shard=task.shard,
-        attempt=task.attempt,
+    return task.summary(
         seconds=clock.seconds,
-        inner_loops_run=0,
-        inner_loops_resumed=0,
+        result_sha256=selection.sha256,
         outcomes={str(training.outcome): 1} if training else {},
         tokens={"improve": training.tokens} if training else {},
+        engine_seconds={"improve": training.engine_seconds} if training else {},
         stored_bytes={"policy": await in_thread(store.bytes_under, training.adapter.path)}
         if training and training.adapter
         else {},
-        engine_seconds={"improve": training.engine_seconds} if training else {},
         policy=training.adapter if training else None,
         kept=len(selection.kept),
-        result_sha256=selection.sha256,
     )
 
 

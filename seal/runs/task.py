@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from seal.records import AdapterReference, Stage
+from seal.records import AdapterReference, ScoreSum, ShardSummary, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,3 +27,38 @@ class ShardTask:
     """Turn of the controller that started it."""
     policy: AdapterReference | None
     """The policy that the stage works with; None is the base model."""
+
+    def summary(
+        self,
+        *,
+        seconds: float,
+        result_sha256: str,
+        inner_loops_run: int = 0,
+        inner_loops_resumed: int = 0,
+        outcomes: Mapping[str, int] = MappingProxyType({}),
+        tokens: Mapping[str, int] = MappingProxyType({}),
+        engine_seconds: Mapping[str, float] = MappingProxyType({}),
+        stored_bytes: Mapping[str, int] = MappingProxyType({}),
+        scores: Mapping[str, ScoreSum] = MappingProxyType({}),
+        policy: AdapterReference | None = None,
+        kept: int = 0,
+    ) -> ShardSummary:
+        """What the shard reports once it is finished."""
+        return ShardSummary(
+            name=self.name,
+            stage=self.stage,
+            round=self.round,
+            shard=self.shard,
+            attempt=self.attempt,
+            seconds=seconds,
+            inner_loops_run=inner_loops_run,
+            inner_loops_resumed=inner_loops_resumed,
+            outcomes=dict(outcomes),
+            tokens=dict(tokens),
+            engine_seconds=dict(engine_seconds),
+            stored_bytes=dict(stored_bytes),
+            scores=dict(scores),
+            policy=policy,
+            kept=kept,
+            result_sha256=result_sha256,
+        )

@@ -11,10 +11,11 @@ import pytest
 from controller_svc.cli.estimate import Falling, RunEstimate
 from controller_svc.cli.stages import StageTracker
 from controller_svc.cli.workload import workload
-from controller_svc.core import Phase, RunStatus, Stage, stages
+from controller_svc.core import Phase, RunStatus, stages
 from controller_svc.worker.prepare import load_data
 from controller_svc.worker.progress import TaskProgress
 from seal.config import load_run
+from seal.records import Stage
 
 TICK_SECONDS = 0.5
 

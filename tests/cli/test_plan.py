@@ -12,9 +12,9 @@ from tiny_model import save_tiny_model
 
 import controller_svc.cli.machine as machine
 from controller_svc.cli.workload import workload
-from controller_svc.core import Stage
 from controller_svc.worker.prepare import load_data
 from seal.config import load_run
+from seal.records import Stage
 
 SMOLLM2_WEIGHTS = 134_515_008
 MEASURED_TERAFLOPS = 0.42

@@ -11,7 +11,6 @@ from controller_svc.core import (
     Observed,
     Phase,
     RunStatus,
-    Stage,
     StageObserved,
     StageState,
     StageSums,
@@ -23,7 +22,7 @@ from controller_svc.core import (
     reopen,
     stages,
 )
-from seal.records import AdapterReference, ScoreSum
+from seal.records import AdapterReference, ScoreSum, Stage
 from seal.settings import RunSpec
 
 SPEC = RunSpec(rounds=1, shards=2)

@@ -14,7 +14,6 @@ from controller_svc.core import (
     Observed,
     Phase,
     RunStatus,
-    Stage,
     StageObserved,
     StartStage,
     StopStage,
@@ -25,7 +24,7 @@ from controller_svc.core import (
     stages,
     sum_shards,
 )
-from seal.records import AdapterReference, ShardSummary
+from seal.records import AdapterReference, ShardSummary, Stage
 from seal.settings import RunSpec
 
 BUDGET = AttemptBudget(attempts=3)

@@ -16,13 +16,14 @@ from controller_harness import IMPATIENT, RUN, small_spec
 from fake_services import Fakes, serve_fakes
 from resume_harness import REPOSITORY, Effects, Scene
 
-from controller_svc.core import AttemptBudget, Phase, RunStatus, Stage
+from controller_svc.core import AttemptBudget, Phase, RunStatus
 from controller_svc.local.lock import run_lock
 from controller_svc.local.world import Budgets, run_local
 from controller_svc.runs import check_run, open_run, read_manifest, read_status, write_status
 from controller_svc.worker.progress import TaskProgress
 from seal.artifacts import ArtifactStore, Model
 from seal.errors import Conflict, InvalidInput, Transient
+from seal.records import Stage
 from seal.resources import RestEMRun
 from seal.runs.store import status_path
 from seal.settings import ArtifactSettings, DataSettings, EditSettings, RunSpec

@@ -17,7 +17,6 @@ from service_harness import FAST
 from tiny_model import tiny_model
 
 import trainer_svc.service
-from controller_svc.core import Stage
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.settings import ServiceAddresses
 from seal.adapters import AdapterCache
@@ -25,6 +24,7 @@ from seal.artifacts import ArtifactStore
 from seal.engine import Engine, load_adapter
 from seal.errors import Conflict, Transient
 from seal.options import EngineOptions, ServiceOptions
+from seal.records import Stage
 from seal.rpc.lifecycle import Signals
 from seal.rpc.server import start_server
 from seal.runs.epochs import claim_stage

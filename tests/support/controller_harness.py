@@ -14,14 +14,14 @@ from pathlib import Path
 
 from fake_services import Fakes, serve_fakes
 
-from controller_svc.core import Stage, shards, stage_name
+from controller_svc.core import shards, stage_name
 from controller_svc.runs import open_run
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.progress import SILENT, TaskProgress
 from controller_svc.worker.settings import WorkerSettings
 from controller_svc.worker.task import run_task
 from seal.artifacts import ArtifactStore
-from seal.records import AdapterReference, ContextRecord, ShardSummary
+from seal.records import AdapterReference, ContextRecord, ShardSummary, Stage
 from seal.resources import RestEMRun
 from seal.runs.shards import ShardStore
 from seal.runs.store import manifest_path

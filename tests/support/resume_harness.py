@@ -27,7 +27,7 @@ from unittest import mock
 from controller_harness import RUN
 
 import controller_svc.local.world
-from controller_svc.core import RunStatus, Stage
+from controller_svc.core import RunStatus
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.requests import LoopKey, Requests
 from controller_svc.worker.settings import DEFAULT_SETTINGS, ServiceAddresses, WorkerSettings
@@ -37,6 +37,7 @@ from seal.records import (
     EvaluationRecord,
     InnerLoopRecord,
     SelectionRecord,
+    Stage,
     TrainingRecord,
 )
 from seal.resources import RestEMRun

@@ -11,11 +11,11 @@ import pytest
 from controller_harness import IMPATIENT, POLICY, RUN, small_spec, workplace
 from fake_services import Fakes
 
-from controller_svc.core import Stage
 from controller_svc.worker.progress import TaskProgress
 from controller_svc.worker.task import principal_error
 from seal.errors import Internal, InvalidInput, PreconditionFailed, SealError, Transient
 from seal.outcomes import Outcome
+from seal.records import Stage
 from seal.settings import EditSettings, InnerLoopSettings, RunSpec, ValidationSettings
 from seal.v1 import evaluator_pb2, generator_pb2, trainer_pb2
 

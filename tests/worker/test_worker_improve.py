@@ -9,9 +9,8 @@ import pytest
 from controller_harness import IMPATIENT, POLICY, RUN, Workplace, small_spec, workplace
 from fake_services import MODEL, Fakes
 
-from controller_svc.core import Stage
 from seal.errors import Conflict, Internal, InvalidInput, Transient
-from seal.records import SelectionRecord
+from seal.records import SelectionRecord, Stage
 from seal.runs.epochs import claim_stage
 from seal.runs.store import read_selection
 from seal.settings import ImproveSettings

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import seal.files
-from controller_svc.core import Stage
 from controller_svc.worker.progress import Meter, TaskProgress
 from controller_svc.worker.requests import RetainedSet
 from controller_svc.worker.summary import shard_scores
@@ -32,6 +31,7 @@ from seal.records import (
     InnerLoopRecord,
     ScoreSum,
     ShardSummary,
+    Stage,
 )
 from seal.runs.clock import CLOCK_INTERVAL_SECONDS, ShardClock
 from seal.runs.shards import ShardStore

@@ -9,14 +9,14 @@ import pytest
 from controller_harness import IMPATIENT, RUN, small_spec, workplace
 from fake_services import MODEL, Fakes, serve_fakes
 
-from controller_svc.core import Phase, RunStatus, Stage
+from controller_svc.core import Phase, RunStatus
 from controller_svc.local.world import run_local
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.prepare import prepare
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, Internal, InvalidInput
 from seal.outcomes import Outcome
-from seal.records import PreparedRecord
+from seal.records import PreparedRecord, Stage
 from seal.resources import RestEMRun
 from seal.runs.store import contexts_path, pin, pinned, read_contexts
 from seal.settings import (

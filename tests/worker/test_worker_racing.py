@@ -15,12 +15,12 @@ from controller_harness import IMPATIENT, small_spec, workplace
 from fake_services import Fakes
 from resume_harness import Crash, Effects, KillPoint, Scene, crash
 
-from controller_svc.core import Phase, Stage
+from controller_svc.core import Phase
 from controller_svc.worker.progress import TaskProgress
 from controller_svc.worker.settings import WorkerSettings
 from seal.errors import SealError
 from seal.outcomes import Outcome
-from seal.records import ContextRecord
+from seal.records import ContextRecord, Stage
 from seal.restem.racing import advance
 from seal.restem.reward import mean
 from seal.restem.rollout import runner_of
