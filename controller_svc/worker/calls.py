@@ -30,14 +30,19 @@ class Calls:
     """Makes the calls of one worker."""
 
     def __init__(self, settings: WorkerSettings) -> None:
-        self._settings = settings
+        self.settings = settings
+
+    @property
+    def timeout_seconds(self) -> float:
+        """Deadline of a call that streams."""
+        return self.settings.call_timeout_seconds
 
     def sized(self, request: Request) -> Request:
         """The request.
 
         Raises UnfitItem if it is too large for a service: its items are at fault.
         """
-        if (size := request.ByteSize()) > (limit := self._settings.max_request_bytes):
+        if (size := request.ByteSize()) > (limit := self.settings.max_request_bytes):
             raise UnfitItem(
                 f"{type(request).__name__} has {size} bytes, a service accepts {limit}",
                 outcome=Outcome.TOO_LONG,
@@ -49,7 +54,7 @@ class Calls:
         self, call: grpc.aio.UnaryStreamCall[Request, Response]
     ) -> AsyncGenerator[Response]:
         """The messages of one call, its errors as SealErrors."""
-        messages, silence = aiter(call), self._settings.silence_timeout_seconds
+        messages, silence = aiter(call), self.settings.silence_timeout_seconds
         try:
             with rpc_errors():
                 while True:
@@ -67,7 +72,7 @@ class Calls:
 
     async def retried(self, call: Callable[[], Awaitable[T]]) -> T:
         """What a call answers, sent again as long as its service is away or full."""
-        settings = self._settings
+        settings = self.settings
         retries = stamina.retry_context(
             on=_pause_before_retry,
             attempts=None,

@@ -49,7 +49,7 @@ class ServiceClients:
     """Clients of the three services; an async context manager that owns their channels."""
 
     def __init__(self, addresses: ServiceAddresses, settings: WorkerSettings) -> None:
-        self._settings, self._calls = settings, Calls(settings)
+        self._calls = Calls(settings)
         self._channels = {
             address: open_channel(address) for address in {addresses.generator, addresses.evaluator}
         }
@@ -77,7 +77,7 @@ class ServiceClients:
     @property
     def max_request_bytes(self) -> int:
         """Largest request that a service takes."""
-        return self._settings.max_request_bytes
+        return self._calls.settings.max_request_bytes
 
     async def generate(
         self, request: generator_pb2.GenerateEditsRequest, on_progress: OnGenerate
@@ -95,7 +95,8 @@ class ServiceClients:
             async with aclosing(
                 self._calls.events(
                     self._generator.GenerateEdits(
-                        self._calls.sized(request), timeout=self._settings.call_timeout_seconds
+                        self._calls.sized(request),
+                        timeout=self._calls.timeout_seconds,
                     )
                 )
             ) as events:
@@ -131,7 +132,8 @@ class ServiceClients:
                 aclosing(
                     self._calls.events(
                         trainer_pb2_grpc.TrainerServiceStub(channel).TrainAdapter(
-                            self._calls.sized(request), timeout=self._settings.call_timeout_seconds
+                            self._calls.sized(request),
+                            timeout=self._calls.timeout_seconds,
                         )
                     )
                 ) as events,
@@ -164,7 +166,8 @@ class ServiceClients:
             async with aclosing(
                 self._calls.events(
                     self._evaluator.Evaluate(
-                        self._calls.sized(request), timeout=self._settings.call_timeout_seconds
+                        self._calls.sized(request),
+                        timeout=self._calls.timeout_seconds,
                     )
                 )
             ) as events:
@@ -231,7 +234,7 @@ class ServiceClients:
         size = 0
         for example in examples:
             own = example.ByteSize() + _FRAME_BYTES
-            if part and size + own > self._settings.max_request_bytes:
+            if part and size + own > self._calls.settings.max_request_bytes:
                 yield part
                 part, size = [], 0
             part.append(example)

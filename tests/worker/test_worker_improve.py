@@ -179,7 +179,7 @@ async def test_an_m_step_too_large_for_a_message_goes_by_a_file_and_is_the_same_
     spec = small_spec(tmp_path, passages=(8, 2, 2))
     async with workplace(tmp_path, spec=spec) as place:
         await place.run(Stage.ROLLOUT, round=1)
-        place.clients._settings = IMPATIENT.model_copy(update={"max_request_bytes": 500})
+        place.clients._calls.settings = IMPATIENT.model_copy(update={"max_request_bytes": 500})
         summary = await place.run(Stage.IMPROVE, round=1)
         request, selection = m_step(place), await selection_of(place, 1)
         whole = with_examples(request, place.store)
