@@ -312,13 +312,15 @@ def test_checkpointing_goes_on_where_only_that_fits_and_is_the_named_remedy_wher
     assert recomputed.total < plain.total
     assert budget(plain.total).at_start == plain
     assert budget(plain.total - 1).at_start == recomputed
-    with pytest.raises(InvalidInput, match="gradient_checkpointing"):
+    with pytest.raises(InvalidInput, match="--engine gradientCheckpointing=auto"):
         budget(
             budget(1 << 40, slots=1, gradient_checkpointing="on").at_start.total,
             slots=1,
             gradient_checkpointing="off",
         )
-    with pytest.raises(InvalidInput, match="not even one slot fits; lower engine"):
+    with pytest.raises(
+        InvalidInput, match="not even one slot fits; lower maxRowTokens of the engine"
+    ):
         budget(recomputed.base + 1)
     with pytest.raises(InvalidInput, match="use a smaller base model"):
         budget(recomputed.base - 1)
