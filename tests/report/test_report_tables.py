@@ -75,7 +75,7 @@ def test_no_two_tables_have_one_title(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], grader: str
 ) -> None:
     _, out = printed(tmp_path, capsys, grader=grader, rounds=1, passages=3, train_passages=2)
-    titles = [line for line in out.splitlines() if line.startswith("Differences")]
+    titles = [line.rstrip() for line in out.splitlines() if line.startswith("Differences")]
     assert len(titles) == len(set(titles)) == (1 if grader == "contains" else 2)
 
 
