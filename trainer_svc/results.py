@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from seal.engine import Adapter, TrainingResult
+from seal.errors import Internal, NotFound
 from seal.records import AdapterReference, Record, TrainingRecord
 from seal.rpc.convert import finite_or_zero
 from trainer_svc.card import adapter_card
 from trainer_svc.checkpoints import discard_checkpoint
 from trainer_svc.plan import TrainingPlan, result_path
-from trainer_svc.publish import adapters_prefix, publish_adapter
+from trainer_svc.publish import publish_adapter
 from trainer_svc.training import check_same_body
 
 if TYPE_CHECKING:
@@ -54,27 +55,35 @@ class Results:
     def earlier(self, plan: TrainingPlan) -> TrainingRecord | None:
         """Result of an earlier life of this request.
 
-        None if there is none or its adapter has been deleted since. Raises Conflict if it belongs
-        to another body.
+        None if there is none, or its adapter has been deleted or damaged since: what was trained
+        can be trained again. Raises Conflict if it belongs to another body.
         """
         stored = self.find(plan.run, plan.request_id)
         if stored is None:
             return None
         check_same_body(plan, stored.body_sha256)
         adapter = stored.result.adapter
-        if adapter is not None and not self._store.exists(
-            f"{adapters_prefix(plan.run)}/{adapter.sha256}/manifest.json"
-        ):
-            log.warning(
-                "stored adapter is gone, training again",
-                run=plan.run,
-                request_id=plan.request_id,
-                adapter=adapter.sha256,
-            )
+        if adapter is not None and not self._intact(plan, adapter):
             self._store.remove(plan.result_path)
             return None
         discard_checkpoint(self._store, plan)
         return stored.result
+
+    def _intact(self, plan: TrainingPlan, adapter: AdapterReference) -> bool:
+        """Whether a stored adapter is what was published; what is left of it is deleted if not."""
+        try:
+            with self._store.fetch_directory(adapter):
+                return True
+        except (NotFound, Internal) as error:
+            log.warning(
+                "stored adapter is gone or damaged, training again",
+                run=plan.run,
+                request_id=plan.request_id,
+                adapter=adapter.sha256,
+                reason=error.message,
+            )
+            self._store.remove_directory(adapter)
+            return False
 
     def unstored(self, plan: TrainingPlan) -> TrainingResult | None:
         """What was trained for this request, but could not be stored."""

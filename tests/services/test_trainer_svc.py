@@ -450,13 +450,27 @@ async def test_the_same_policy_under_a_moved_root_is_the_same_body(start: Start)
     assert len(trainer.engine.trained) == 1
 
 
-async def test_a_stored_result_whose_adapter_was_deleted_is_trained_again_to_the_same_digest(
-    start: Start, tmp_path: Path
+def _cut_weights(adapters: Path) -> None:
+    (weights,) = adapters.glob("*/*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+
+def _remove_manifest(adapters: Path) -> None:
+    (manifest,) = adapters.glob("*/manifest.json")
+    manifest.unlink()
+
+
+@pytest.mark.parametrize("harm", [shutil.rmtree, _cut_weights, _remove_manifest])
+async def test_a_stored_result_whose_adapter_is_gone_or_damaged_is_trained_again_to_the_same_digest(
+    start: Start, tmp_path: Path, harm: Callable[[Path], None]
 ) -> None:
     async with start() as trainer:
         before = await trainer.result(training_request())
-        shutil.rmtree(tmp_path / "artifacts" / "run" / "adapters")
+        harm(tmp_path / "artifacts" / "run" / "adapters")
         after = await trainer.result(training_request())
+        reference = AdapterReference(path=after.adapter.path, sha256=after.adapter.sha256)
+        with trainer.store.fetch_directory(reference):
+            pass  # it is intact
     assert before.adapter.sha256 == after.adapter.sha256
     assert len(trainer.engine.trained) == 2
 
