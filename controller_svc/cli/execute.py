@@ -32,10 +32,11 @@ from controller_svc.cli.preflight import (
 )
 from controller_svc.cli.progress import Screen, open_screen
 from controller_svc.cli.reporting import print_report, write_report
-from controller_svc.cli.runs import local_directory, refuse_live, require_run
+from controller_svc.cli.runs import local_directory, require_run
 from controller_svc.cli.stages import StageTracker
 from controller_svc.cli.workload import read_data, workload
 from controller_svc.core import Phase, Reason, RunStatus
+from controller_svc.local.lock import check_free
 from controller_svc.local.world import run_local
 from controller_svc.runs import check_run
 from controller_svc.worker.progress import Observer, TaskProgress
@@ -116,7 +117,7 @@ def _refuse(
     run = manifest.name
     if options.resume:
         require_run(store, run)
-    refuse_live(store, run)
+    check_free(store, run)
     check_settings(manifest.spec, engine)
     try:
         return asyncio.run(check_run(store, manifest, resume=options.resume))

@@ -13,9 +13,10 @@ import typer
 from controller_svc.cli import machine as this_machine
 from controller_svc.cli.messages import program
 from controller_svc.cli.preflight import check_model, check_settings, data_note
-from controller_svc.cli.runs import refuse_live, require_run
+from controller_svc.cli.runs import require_run
 from controller_svc.cli.workload import StageWork, read_data, round_contexts, workload
 from controller_svc.core import Phase, RunStatus
+from controller_svc.local.lock import check_free
 from controller_svc.runs import find_status
 from controller_svc.worker.prepare import load_data
 from seal.artifacts import ArtifactStore
@@ -98,7 +99,7 @@ def _saved_status(
     """Refuse what `seal run` would refuse, in its order; where a run to resume would go on."""
     if resume:
         require_run(store, manifest.name)
-        refuse_live(store, manifest.name)
+        check_free(store, manifest.name)
     check_settings(manifest.spec, engine)
     return asyncio.run(find_status(store, manifest, resume=True)) if resume else None
 

@@ -21,7 +21,7 @@ from controller_svc.cli.adapters import adapters_of, print_adapters
 from controller_svc.cli.logs import LOG_FILE, human_line
 from controller_svc.cli.reporting import shown
 from controller_svc.core import RunStatus
-from controller_svc.local.lock import LOCK_FILE, run_lock
+from controller_svc.local.lock import LOCK_FILE, check_free, run_lock
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, InvalidInput, NotFound
 from seal.files import file_errors
@@ -88,18 +88,10 @@ def require_run(store: ArtifactStore, run: str) -> None:
 def is_live(store: ArtifactStore, run: str) -> bool:
     """Whether another process of this machine works at a run."""
     try:
-        refuse_live(store, run)
+        check_free(store, run)
     except Conflict:
         return True
     return False
-
-
-def refuse_live(store: ArtifactStore, run: str) -> None:
-    """Raise Conflict if another process of this machine works at a run; changes nothing."""
-    directory = local_directory(store)
-    if directory is not None and (directory / run / LOCK_FILE).exists():
-        with run_lock(store, run):
-            pass
 
 
 def line_of(store: ArtifactStore, run: str) -> RunLine:
@@ -279,7 +271,7 @@ def confirm_and_remove(root: str, runs: list[str], *, yes: bool) -> None:
     store = ArtifactStore(root)
     for run in runs:
         require_run(store, run)
-        refuse_live(store, run)
+        check_free(store, run)
     if not yes:
         if not sys.stdin.isatty():
             raise InvalidInput(

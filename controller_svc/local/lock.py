@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 from urllib.parse import unquote, urlsplit
 
 from seal.artifacts import ArtifactStore
@@ -15,6 +17,11 @@ from seal.files import file_errors
 
 LOCK_FILE = ".lock"
 """In the run's directory."""
+
+
+LONGEST_WAIT_SECONDS = 1.0
+"""Who begins a run waits so long for a holder: it may only be looking, or about to end."""
+_PAUSE_SECONDS = 0.05
 
 
 @contextmanager
@@ -28,29 +35,59 @@ def run_lock(store: ArtifactStore, run: str) -> Iterator[None]:
         Conflict: another process holds it, or has deleted the run just now.
 
     """
-    parts = urlsplit(store.root_uri)
-    if parts.scheme != "file":
+    lock_file = _lock_file(store, run)
+    if lock_file is None:
         yield
         return
-    lock_file = Path(unquote(parts.path)) / run / LOCK_FILE
     with file_errors(lock_file):
         lock_file.parent.mkdir(parents=True, exist_ok=True)
         handle = lock_file.open("a+")
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            holder = handle.read().strip() or "unknown"
-            raise Conflict(
-                f"run {run!r} is being run by process {holder}", remedy="wait for it, or stop it"
-            ) from None
+        _take(handle, fcntl.LOCK_EX, run, longest_wait_seconds=LONGEST_WAIT_SECONDS)
         if not _is_there(lock_file, handle.fileno()):
             raise Conflict(f"run {run!r} has just been deleted", remedy="try again")
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
         yield
+
+
+def check_free(store: ArtifactStore, run: str) -> None:
+    """Raise Conflict if another process of this machine holds a run's lock; writes nothing."""
+    lock_file = _lock_file(store, run)
+    if lock_file is None:
+        return
+    with file_errors(lock_file):
+        try:
+            handle = lock_file.open()
+        except FileNotFoundError:
+            return
+    with handle:
+        # Shared, so that those who look do not take each other for a run
+        _take(handle, fcntl.LOCK_SH, run, longest_wait_seconds=0.0)
+
+
+def _lock_file(store: ArtifactStore, run: str) -> Path | None:
+    parts = urlsplit(store.root_uri)
+    return Path(unquote(parts.path)) / run / LOCK_FILE if parts.scheme == "file" else None
+
+
+def _take(handle: TextIO, how: int, run: str, *, longest_wait_seconds: float) -> None:
+    end = time.monotonic() + longest_wait_seconds
+    while True:
+        try:
+            fcntl.flock(handle, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                break
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+    handle.seek(0)
+    holder = handle.read().strip() or "unknown"
+    raise Conflict(
+        f"run {run!r} is being run by process {holder}", remedy="wait for it, or stop it"
+    )
 
 
 def _is_there(path: Path, descriptor: int) -> bool:

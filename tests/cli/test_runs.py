@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ import pytest
 from command import RUN, one_line, seal
 from fake_services import Fakes
 
+from controller_svc.cli.runs import is_live
 from controller_svc.local.lock import run_lock
 from seal.artifacts import ArtifactStore
 from seal.config import load_run
@@ -260,6 +262,24 @@ def test_rm_keeps_others_away_until_the_run_is_gone(
     assert seal("rm", "tiny", "--yes") == 0
     assert refused
     assert not (here / "seal-runs/tiny").exists()
+
+
+def test_to_look_whether_a_run_is_live_writes_nothing_and_keeps_nobody_away(
+    tmp_path: Path,
+) -> None:
+    store, lock = ArtifactStore(str(tmp_path)), tmp_path / "tiny/.lock"
+    lock.parent.mkdir()
+    lock.write_text("of yesterday")
+    assert not is_live(store, "tiny")
+    assert lock.read_text() == "of yesterday"
+    with lock.open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        assert not is_live(store, "tiny"), "others may look at the same time"
+        seen = threading.Timer(0.2, fcntl.flock, (looking, fcntl.LOCK_UN))
+        seen.start()
+        with run_lock(store, "tiny"):
+            assert is_live(store, "tiny")
+        seen.join()
 
 
 def test_a_lock_that_went_with_its_run_holds_nobody_up_and_nothing(
