@@ -19,7 +19,7 @@ from controller_svc.worker.requests import LoopKey, Requests
 from controller_svc.worker.settings import WorkerSettings
 from seal.domains import get_domain
 from seal.domains.base import Context, Domain, Example, Query
-from seal.errors import InvalidInput, UnfitItem
+from seal.errors import InvalidInput, NotFound, Transient, UnfitItem
 from seal.outcomes import Outcome
 from seal.records import (
     AdapterReference,
@@ -268,7 +268,29 @@ async def _ask(
     context: Context,
     retained: Sequence[Query],
 ) -> tuple[EvaluationRecord, EvaluationRecord | None]:
-    """The adapted model on the context's queries and on its share of the retained set."""
+    """The adapted model on the context's queries and on its share of the retained set.
+
+    An adapter may go meanwhile: a ghost of this task that has committed the summary deletes it. The
+    next attempt finds that summary, or has the adapter trained again.
+    """
+    try:
+        return await _ask_adapted(bench, key, adapter, context, retained)
+    except NotFound as error:
+        if await bench.files.holds(adapter):
+            raise
+        raise Transient(
+            f"adapter {adapter.sha256[:12]} was deleted before it was evaluated: {error.message}",
+            remedy="run the task again",
+        ) from error
+
+
+async def _ask_adapted(
+    bench: Bench,
+    key: LoopKey,
+    adapter: AdapterReference,
+    context: Context,
+    retained: Sequence[Query],
+) -> tuple[EvaluationRecord, EvaluationRecord | None]:
     request = bench.requests.evaluate(key, adapter, context.queries)
     reward = await _evaluate(bench, request, request.request_id)
     bench.meter.evaluating(request.request_id, queries=len(request.queries))

@@ -12,7 +12,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from seal.artifacts import ArtifactStore
+from seal.manifest import MANIFEST_FILE
 from seal.records import (
+    AdapterReference,
     ContextEditsRecord,
     ContextRecord,
     EvaluationRecord,
@@ -78,6 +80,10 @@ class ShardStore:
     async def summary(self) -> ShardSummary | None:
         """The shard's summary, if it is finished."""
         return await read_if_there(self._store, f"{self.path}/summary.json", ShardSummary)
+
+    async def holds(self, adapter: AdapterReference) -> bool:
+        """Whether the adapter is in the store."""
+        return await in_thread(self._store.exists, f"{adapter.path}/{MANIFEST_FILE}")
 
     async def commit_summary(self, summary: ShardSummary) -> ShardSummary:
         """Say that the shard is finished; nothing follows. Returns the summary that counts."""

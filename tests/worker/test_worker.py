@@ -13,7 +13,15 @@ from fake_services import Fakes
 
 from controller_svc.worker.progress import TaskProgress
 from controller_svc.worker.task import principal_error
-from seal.errors import Internal, InvalidInput, PreconditionFailed, SealError, Transient
+from seal.artifacts import ArtifactStore
+from seal.errors import (
+    Internal,
+    InvalidInput,
+    NotFound,
+    PreconditionFailed,
+    SealError,
+    Transient,
+)
 from seal.outcomes import Outcome
 from seal.records import Stage
 from seal.settings import EditSettings, InnerLoopSettings, RunSpec, ValidationSettings
@@ -90,6 +98,18 @@ async def test_a_full_queue_or_an_absent_service_is_waited_for_and_costs_no_atte
         summary = await place.run(Stage.ROLLOUT, round=1)
         assert {place.fakes.calls[("train", name)] for name in place.asked("train")} == {13}
     assert sum(summary.outcomes.values()) == 18
+
+
+@pytest.mark.parametrize(("stored", "expected"), [(False, Transient), (True, NotFound)])
+async def test_an_adapter_that_goes_before_it_is_evaluated_costs_an_attempt_and_not_the_run(
+    tmp_path: Path, stored: bool, expected: type[SealError]
+) -> None:
+    fakes = failing("evaluate", "/edit/", grpc.StatusCode.NOT_FOUND)
+    if stored:
+        fakes.store = ArtifactStore(str(tmp_path / "artifacts"))
+    async with workplace(tmp_path, fakes=fakes) as place:
+        with pytest.raises(expected, match="as the test wants it"):
+            await place.run(Stage.ROLLOUT, round=1)
 
 
 async def test_of_several_errors_the_permanent_one_decides() -> None:
