@@ -28,6 +28,7 @@ from seal.runs.store import (
 log = structlog.get_logger(__name__)
 
 MAX_FIELDS_IN_MESSAGE = 3
+SAME_SPEC = "resume with the spec it was started with (rounds may grow)"
 ROUNDS = "spec.rounds"
 MAY_CHANGE = frozenset({"spec.maxUnscoredShare", "spec.artifacts.keepInnerAdapters"})
 """Fields that decide no number of the run."""
@@ -88,10 +89,14 @@ async def find_status(
     pinned = saved is not None and await read_prepared(store, run) is not None
     failed = status is not None and status.phase is Phase.FAILED
     if saved is not None and not resume and (pinned or not failed):
-        phase = f" ({status.phase})" if status else ""
+        phase = status.phase if status else None
+        more = phase is Phase.COMPLETE
         raise Conflict(
-            f"run {run!r} exists already{phase}",
-            remedy="go on with it by --resume, or choose another name",
+            f"run {run!r} exists already{f' ({phase})' if phase else ''}",
+            remedy="give it more rounds by --resume, or choose another name"
+            if more
+            else "go on with it by --resume, or choose another name",
+            phase=str(phase or ""),
         )
     if saved is not None and pinned:
         check_same_spec(saved, manifest)
@@ -146,7 +151,7 @@ def check_same_spec(saved: RestEMRun, given: RestEMRun) -> None:
         f"run {saved.name!r} was started with another spec ({shown}"
         f"{f' and {rest} more' if rest > 0 else ''})",
         field=fields[0],
-        remedy="resume with the spec it was started with (rounds may grow), or choose another name",
+        remedy=f"{SAME_SPEC}, or choose another name",
     )
 
 

@@ -144,7 +144,7 @@ def demo(
             as_json=output is Output.JSON,
             json_lines=context.obj is LogFormat.JSON,
             again=command(drop=["--fresh"]),
-            anew=f"Begin anew with:  {command(add=['--fresh'])}",
+            anew=f"begin anew with:  {command(add=['--fresh'])}",
             limit=TimeLimit(
                 fast_minutes=fast,
                 slow_minutes=slow,
@@ -248,7 +248,8 @@ def run(
             as_json=output is Output.JSON,
             json_lines=context.obj is LogFormat.JSON,
             again=command(add=["--resume"]),
-            anew="Begin another one with --name or --root.",
+            anew="begin another one with --name or --root",
+            may_grow=True,
         ),
     )
 

@@ -38,7 +38,7 @@ from controller_svc.cli.workload import read_data, workload
 from controller_svc.core import Phase, Reason, RunStatus
 from controller_svc.local.lock import check_free
 from controller_svc.local.world import run_local
-from controller_svc.runs import check_run
+from controller_svc.runs import SAME_SPEC, check_run
 from controller_svc.worker.progress import Observer, TaskProgress
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
@@ -84,7 +84,9 @@ class Options:
     again: str
     """The command that goes on with the run."""
     anew: str
-    """How to begin another one."""
+    """How to begin another one: words that follow "or"."""
+    may_grow: bool = False
+    """Whether the command line can give the run more rounds."""
     limit: TimeLimit | None = None
 
 
@@ -101,7 +103,9 @@ def execute(manifest: RestEMRun, *, engine: EngineSettings, options: Options) ->
         if status is None or status.phase is not Phase.COMPLETE:
             status = _work(manifest, engine, store, options)
         elif not options.as_json:
-            typer.echo(f"{run} is finished; this is its report. {options.anew}", err=True)
+            growth = _growth(manifest, options)
+            next_steps = _sentence(f"{growth}, or {options.anew}" if growth else options.anew)
+            typer.echo(f"{run} is finished; this is its report. {next_steps}", err=True)
         print_report(write_report(store, run), as_json=options.as_json)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -122,10 +126,31 @@ def _refuse(
     try:
         return asyncio.run(check_run(store, manifest, resume=options.resume))
     except Conflict as error:
-        remedy = error.remedy if error.field else f"go on with it:  {options.again} "
         raise Conflict(
-            error.message, field=error.field, remedy=f"{remedy} {options.anew}"
+            error.message, field=error.field, remedy=_remedy(error, manifest, options)
         ) from error
+
+
+def _remedy(refused: Conflict, manifest: RestEMRun, options: Options) -> str:
+    """What to do about a run that is there, as one sentence that ends with a command."""
+    if refused.field:
+        return f"{SAME_SPEC}, or {options.anew}"
+    if refused.details.get("phase") != Phase.COMPLETE:
+        return f"{options.anew}, or go on with it:  {options.again}"
+    growth = _growth(manifest, options)
+    return f"{options.anew}, {f'{growth}, ' if growth else ''}or see its report:  {options.again}"
+
+
+def _growth(manifest: RestEMRun, options: Options) -> str:
+    """How a complete run is given more rounds; empty where it cannot."""
+    rounds = manifest.spec.rounds
+    if not options.may_grow or rounds == 0:
+        return ""
+    return f"give it more rounds by --resume --set rounds={rounds + 1}"
+
+
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:]
 
 
 def _work(
@@ -140,7 +165,7 @@ def _work(
         run_log(root / manifest.name if root else None),
     ):
         if options.resume:
-            screen.say(f"{manifest.name}: going on where it stopped. {options.anew}")
+            screen.say(f"{manifest.name}: going on where it stopped. {_sentence(options.anew)}")
         if options.limit is None and (note := data_note(manifest.spec)):
             screen.say(f"{manifest.name}: {note}")
         directory = _model_directory(manifest.spec.model, offline=options.offline, screen=screen)

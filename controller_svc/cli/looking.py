@@ -23,19 +23,21 @@ REPORT_HELP = (
 
 
 def report(
-    directory: Annotated[
+    run: Annotated[
         str,
         typer.Argument(
-            metavar="RUN_DIR",
-            help="Directory or URI of a run, finished or not: it holds run.json.",
+            metavar="RUN",
+            help="Name of a run (see `seal list`), or its directory or URI; finished or not.",
         ),
     ],
+    root: RootOption = DEFAULT_ROOT,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Make the report of a run again and show its result."""
-    from controller_svc.cli.reporting import locate_run, print_report, write_report
+    from controller_svc.cli.locating import locate_run
+    from controller_svc.cli.reporting import print_report, write_report
 
-    store, name = locate_run(directory)
+    store, name = locate_run(run, root=root)
     print_report(write_report(store, name), as_json=output is Output.JSON, whole=True)
 
 

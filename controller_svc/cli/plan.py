@@ -83,7 +83,7 @@ def show_plan(
     typer.echo(f"Plan of {manifest.name}: {_data_line(spec, data)}. Nothing is run.")
     if note := data_note(spec):
         typer.echo(f"{note[0].upper()}{note[1:]}.")
-    if note := _run_note(manifest.name, saved, exists=exists):
+    if note := _run_note(saved, exists=exists):
         typer.echo(note)
     if not works:
         return
@@ -114,11 +114,11 @@ def _left(works: Sequence[StageWork], saved: RunStatus | None) -> Sequence[Stage
     return works[places.index((saved.round, saved.stage)) :]
 
 
-def _run_note(run: str, saved: RunStatus | None, *, exists: bool) -> str:
+def _run_note(saved: RunStatus | None, *, exists: bool) -> str:
     """What is to be said of a run that is there already; empty if there is none."""
     if saved is None:
-        again = "a run of that name exists already; --resume plans what is left of it"
-        return f"This is a run from its beginning: {again}." if exists else ""
+        again = "A run of that name exists already; --resume plans what is left of it."
+        return again if exists else ""
     if saved.phase is Phase.COMPLETE:
         return "The run is complete: nothing is left to do, unless it is given more rounds."
     return "This is what is left of it; of the stage under way, what is finished is not done again."

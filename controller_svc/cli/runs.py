@@ -31,6 +31,9 @@ from seal.runs.store import manifest_path, status_path
 
 LIVE = "running now"
 """What is said of a run that a process of this machine works at."""
+STOPPED = "Stopped"
+"""What is said of a run that is not finished and that nobody works at."""
+RESUME_HINT = "go on by the command that began it, with --resume (`seal demo` without)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,9 @@ class RunLine:
     """Phase of the saved status; `Created` without one."""
     live: bool
     """A process of this machine works at it."""
+    stopped: bool
+    """It is not finished, and nobody works at it; never so in an object store, which has no
+    locks."""
     round: int
     rounds: int
     stage: str
@@ -99,10 +105,12 @@ def line_of(store: ArtifactStore, run: str) -> RunLine:
     manifest = store.read_json(manifest_path(run), RestEMRun)
     status = _status(store, run)
     failed = status.condition("Failed") if status else None
+    live, ended = is_live(store, run), status is not None and status.phase.terminal
     return RunLine(
         name=run,
         phase=str(status.phase) if status else "Created",
-        live=is_live(store, run),
+        live=live,
+        stopped=not live and not ended and local_directory(store) is not None,
         round=status.round if status else 0,
         rounds=manifest.spec.rounds,
         stage=str(status.stage or "") if status else "",
@@ -133,12 +141,14 @@ def list_runs(root: str, *, as_json: bool) -> None:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         typer.echo("  ".join(cells).rstrip())
+    if any(line.stopped for line in lines):
+        typer.echo(f"{STOPPED}: {RESUME_HINT}.")
 
 
 def _cells(line: RunLine) -> tuple[str, ...]:
     return (
         line.name,
-        f"{line.phase} ({LIVE})" if line.live else line.phase,
+        f"{line.phase} ({LIVE})" if line.live else STOPPED if line.stopped else line.phase,
         f"{line.round}/{line.rounds}",
         line.stage,
         _when(line.started_seconds),
@@ -179,7 +189,8 @@ def show_status(root: str, run: str, *, adapters: bool, as_json: bool) -> None:
 
 def _facts(store: ArtifactStore, line: RunLine) -> Iterator[tuple[str, str]]:
     yield "run", line.name
-    yield "phase", f"{line.phase}, {LIVE}" if line.live else line.phase
+    stopped = f"{STOPPED}; {RESUME_HINT}"
+    yield "phase", f"{line.phase}, {LIVE}" if line.live else stopped if line.stopped else line.phase
     yield "round", f"{line.round} of {line.rounds}" + (f", {line.stage}" if line.stage else "")
     status = _status(store, line.name)
     if status and (current := status.current) is not None:

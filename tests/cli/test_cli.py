@@ -59,7 +59,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
             "also the training passage 'Tower 1'",
         ),
         (["run", "tiny.yaml", "--root", "ftp://host/x"], 2, "ftp://host/x"),
-        (["report", "nowhere"], 2, "run.json"),
+        (["report", "nowhere"], 2, "there is no run 'nowhere' in"),
+        (["report", "no/where"], 2, "run.json"),
         (["report", "/"], 2, "holds no run"),
         (["models", "pull", "smolm2-135m"], 2, "did you mean smollm2-135m?"),
     ],
@@ -257,8 +258,29 @@ def test_a_run_that_exists_is_not_begun_anew_and_the_command_to_go_on_is_given(
     before = (here / "my runs/tiny/status.json").read_bytes()
     capsys.readouterr()
     assert seal(*RUN, "--root", "my runs", monkeypatch=monkeypatch) == 2
-    assert f"seal {' '.join(RUN)} --root 'my runs' --resume" in one_line(capsys.readouterr().err)
+    error = capsys.readouterr().err
+    assert error.endswith(f"seal {' '.join(RUN)} --root 'my runs' --resume\n")
+    assert (
+        "begin another one with --name or --root, give it more rounds by --resume --set rounds=2, "
+        "or see its report: seal run"
+    ) in one_line(error)
     assert (here / "my runs/tiny/status.json").read_bytes() == before
+
+
+def test_a_run_that_is_not_finished_is_to_be_gone_on_with_by_a_command_to_copy(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes.fail = lambda kind, name, call: (
+        grpc.StatusCode.FAILED_PRECONDITION if "/r1/" in name else None
+    )
+    assert seal(*RUN) == 42
+    capsys.readouterr()
+    assert seal(*RUN, "-o", "json", monkeypatch=monkeypatch) == 2
+    remedy = json.loads(capsys.readouterr().out)["error"]["remedy"]
+    assert remedy == (
+        "begin another one with --name or --root, or go on with it:  "
+        f"seal {' '.join(RUN)} -o json --resume"
+    )
 
 
 def test_a_finished_run_is_shown_again_without_any_service(
@@ -268,6 +290,9 @@ def test_a_finished_run_is_shown_again_without_any_service(
     first, calls = json.loads(capsys.readouterr().out), Counter(fakes.calls)
     assert seal(*RUN, "-o", "json", "--resume") == 0
     assert json.loads(capsys.readouterr().out) == first
+    assert seal(*RUN, "--resume") == 0
+    said = "tiny is finished; this is its report. Give it more rounds by --resume --set rounds=2"
+    assert said in one_line(capsys.readouterr().err)
     assert fakes.calls == calls
 
 
@@ -276,7 +301,10 @@ def test_a_run_is_not_resumed_with_another_spec(
 ) -> None:
     assert seal(*RUN) == 0
     assert seal(*RUN, "--resume", "--set", "seed=5") == 2
-    assert "seed" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(
+        "resume with the spec it was started with (rounds may grow), or begin another one with "
+        "--name or --root\n"
+    )
 
 
 def test_a_failed_run_says_why_and_how_to_go_on_and_then_does(
@@ -415,6 +443,15 @@ def test_report_makes_the_files_again_and_prints_all_of_the_json(
     assert printed == Report.model_validate_json((here / "runs/demo/report.json").read_bytes())
     assert printed.rollout_details
     assert (here / "runs/demo/report.html").stat().st_size > 10_000
+
+
+def test_report_takes_a_name_below_the_root(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(ArtifactStore(str(here / "runs")), stages_done=1, passages=2, train_passages=2)
+    assert seal("report", "demo", "--root", "runs") == 0
+    assert "not finished" in one_line(capsys.readouterr().out)
+    assert (here / "runs/demo/report.html").is_file()
+    assert seal("report", "dmo", "--root", "runs") == 2
+    assert "did you mean demo?" in capsys.readouterr().err
 
 
 def test_report_takes_a_uri(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,7 +110,7 @@ def test_a_plan_is_of_the_given_data_also_where_the_run_exists(
     assert "nosuch.jsonl" in capsys.readouterr().err
     assert seal(*RUN, "--plan", "--set", "rounds=2") == 0
     out = capsys.readouterr().out
-    assert "a run of that name exists already; --resume plans what is left of it" in out
+    assert "A run of that name exists already; --resume plans what is left of it" in out
     assert "all, 2 rounds" in out
 
 

@@ -204,6 +204,29 @@ def test_status_says_where_a_run_is_and_which_adapter_belongs_to_which_passage(
     assert all(row["deleted"] for row in trained)
 
 
+def test_a_run_that_nobody_works_at_is_shown_as_stopped_and_how_it_goes_on(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop = iter([True])
+
+    def interrupt_once(kind: str, name: str, call: int) -> None:
+        if "/r1/" in name and next(stop, False):
+            signal.raise_signal(signal.SIGINT)
+
+    fakes.fail = interrupt_once
+    assert seal(*RUN) == 130
+    capsys.readouterr()
+    assert seal("list") == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[1].split()[:2] == ["tiny", "Stopped"]
+    assert "with --resume" in out
+    assert seal("status", "tiny") == 0
+    assert "Stopped; go on by the command that began it, with --resume" in capsys.readouterr().out
+    with other_process(here / "seal-runs", "tiny"):
+        assert seal("status", "tiny") == 0
+    assert "Running, running now" in capsys.readouterr().out
+
+
 def test_status_of_a_failed_run_says_why(
     here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,52 @@
+"""Which run is meant: by a name below a root, or by its directory or URI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote
+
+from controller_svc.cli.runs import require_run
+from seal.artifacts import ArtifactStore
+from seal.errors import NotFound
+from seal.runs.store import manifest_path
+
+NAME_A_RUN = "give its name (see `seal list`), or the directory that `seal run` named at its end"
+
+
+def locate_run(run: str, *, root: str) -> tuple[ArtifactStore, str]:
+    """The store and the name of a run: by its name below `root`, or by its directory or URI.
+
+    Raises:
+        NotFound: there is no such run; the message lists runs of similar names, or those that lie
+            below the directory.
+    """
+    if "/" not in run:
+        store = ArtifactStore(root)
+        if not Path(run).is_dir():
+            require_run(store, run)
+        if store.exists(manifest_path(run)):
+            return store, run
+    return _run_in(run)
+
+
+def _run_in(directory: str) -> tuple[ArtifactStore, str]:
+    plain = directory.rstrip("/")
+    uri = plain if "://" in plain else Path(plain or "/").expanduser().absolute().as_uri()
+    root, _, name = uri.rpartition("/")
+    name = unquote(name) if uri.startswith("file://") else name
+    if root in ("", "file://"):
+        raise NotFound(f"{directory} holds no run", remedy=NAME_A_RUN)
+    store = ArtifactStore(root)
+    if not store.exists(f"{name}/run.json"):
+        runs = [path.split("/")[-2] for path in _specs_below(store, name)]
+        near = f"did you mean {directory.rstrip('/')}/{runs[0]}?" if runs else NAME_A_RUN
+        raise NotFound(f"{directory} holds no run: there is no run.json in it", remedy=near)
+    return store, name
+
+
+def _specs_below(store: ArtifactStore, name: str) -> list[str]:
+    return [
+        path
+        for path in store.list(name)
+        if path.count("/") == name.count("/") + 2 and path.endswith("/run.json")
+    ]
