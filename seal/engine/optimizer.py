@@ -41,8 +41,11 @@ def learning_rate(settings: OptimizerSettings, step: int, total_steps: int) -> f
 
 
 def clip_divisor(settings: OptimizerSettings, norm: float) -> float:
-    """What a gradient of so large a norm is divided by: at least 1, and 1 without clipping."""
-    if settings.max_grad_norm == 0:
+    """What a gradient of so large a norm is divided by: at least 1, and 1 without clipping.
+
+    One that is not finite is never applied, whatever it is divided by.
+    """
+    if settings.max_grad_norm == 0 or not math.isfinite(norm):
         return 1.0
     return 1.0 / min(1.0, settings.max_grad_norm / (norm + 1e-6))
 

@@ -226,6 +226,28 @@ def test_a_diverging_slot_ends_alone_and_leaves_the_others_as_if_alone():
     assert difference(ended[id(good)].adapter, alone.adapter) <= TOLERANCE
 
 
+def test_a_gradient_of_infinite_norm_ends_its_own_training_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    model = tiny_model()
+    batch = TrainingBatch(
+        model, slots=2, rank=4, targets=ALL_PROJECTIONS, policy=None, max_pass_tokens=2048
+    )
+    jobs = [
+        make_job(model, request(seed=seed, max_grad_norm=1.0), max_row_tokens=512)
+        for seed in (1, 2)
+    ]
+    for job in jobs:
+        batch.admit(job)
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "seal.engine.training.gradient_norms", lambda grads: torch.tensor([math.inf, 0.5])
+        )
+        ended = batch.step()
+    assert [(job is jobs[0], result.outcome) for job, result in ended] == [(True, Outcome.DIVERGED)]
+    assert (jobs[1].step, jobs[1].outcome) == (1, None)
+
+
 def test_a_slot_that_is_used_again_keeps_nothing_of_its_former_adapter():
     model = tiny_model()
     first, second = request(seed=1, learning_rate=5e-2), request(seed=2)
