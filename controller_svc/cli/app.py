@@ -109,7 +109,7 @@ def demo(
         bool,
         typer.Option(
             "--quick",
-            help="Fewer passages, one round: a few minutes instead of a quarter of an hour.",
+            help="Fewer passages, one round: about a quarter of the demo's time.",
         ),
     ] = False,
     fresh: Annotated[

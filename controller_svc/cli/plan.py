@@ -20,6 +20,7 @@ from controller_svc.local.lock import check_free
 from controller_svc.runs import find_status
 from controller_svc.worker.prepare import load_data
 from seal.artifacts import ArtifactStore
+from seal.datasets import load_dataset
 from seal.domains.base import Context
 from seal.errors import InvalidInput, NotFound
 from seal.models import is_downloadable, resolve_model
@@ -83,6 +84,8 @@ def show_plan(
     typer.echo(f"Plan of {manifest.name}: {_data_line(spec, data)}. Nothing is run.")
     if note := data_note(spec):
         typer.echo(f"{note[0].upper()}{note[1:]}.")
+    if not resume and (unanswerable := _unanswerable(spec)):
+        typer.echo(f"Left out: {plural(unanswerable, 'question')} without an answer.")
     if note := _run_note(saved, exists=exists):
         typer.echo(note)
     if not works:
@@ -168,6 +171,12 @@ def _data_line(spec: RunSpec, data: Mapping[str, Sequence[Context]]) -> str:
     return f"{learn if train else ''}{plural(validation, 'passage')} to measure on"
 
 
+def _unanswerable(spec: RunSpec) -> int:
+    """Questions of the run's own files that are left out, as they have no answer."""
+    sources = (spec.data.train if spec.rounds else "", spec.data.validation, spec.data.retained)
+    return sum(load_dataset(source).unanswerable for source in dict.fromkeys(sources) if source)
+
+
 def _print_table(
     total_name: str, works: Sequence[StageWork], seconds: Sequence[float | None]
 ) -> None:
@@ -228,7 +237,8 @@ def _machine_lines(
         ]
     lines = [
         f"Model {model}, {machine.weights / 1e6:,.0f} million weights; measured GEMM peak "
-        f"{machine.gemm_teraflops:.2f} TFLOP/s on {engine.device}."
+        f"{machine.gemm_teraflops:.2f} TFLOP/s on {engine.device}; a busy machine "
+        "measures slow."
     ]
     if machine.needed_bytes is None:
         return [*lines, f"Memory: the engine would not start: {machine.refusal}"]

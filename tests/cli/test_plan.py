@@ -139,3 +139,14 @@ def test_a_plan_counts_the_passages_that_a_round_takes(
 ) -> None:
     assert seal(*RUN, "--plan", "--set", "data.trainContexts=1") == 0
     assert "1 of 3 passages to learn from, 2 passages to measure on" in capsys.readouterr().out
+
+
+def test_a_plan_counts_the_questions_that_are_left_out(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions = [{"question": "Which?", "answer": "this"}, {"question": "Why?", "answers": []}]
+    row = {"title": "Hill", "context": "A hill.", "questions": questions}
+    with (here / "train.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    assert seal(*RUN, "--plan") == 0
+    assert "Left out: 1 question without an answer." in capsys.readouterr().out
