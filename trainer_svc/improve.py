@@ -21,9 +21,9 @@ from seal.records import AdapterReference, ShardSummary, Stage, TrainingRecord
 from seal.resources import RestEMRun
 from seal.rpc.engine_calls import Pace, sample
 from seal.rpc.lifecycle import Signals
-from seal.runs.improve import OnResumed, OnStep, improve
+from seal.runs.improve import OnResumed, OnStep, check_row_tokens, improve
 from seal.runs.shards import ShardStore, finish_shard
-from seal.runs.store import in_thread, manifest_path
+from seal.runs.store import in_thread, manifest_path, pinned
 from seal.runs.task import ShardTask
 from seal.serving import STOPPED_AT_ONCE, Backend, leave, run_job
 from seal.v1 import trainer_pb2
@@ -90,7 +90,8 @@ async def run_improve(options: ImproveOptions, backend: Backend, signals: Signal
 
     Raises:
         Transient: a signal came; a checkpoint is in the store.
-        Conflict: a newer controller has started the stage.
+        Conflict: a newer controller has started the stage, or the engine takes shorter rows than
+            the run was prepared for.
         SealError: as `seal.runs.improve`.
 
     """
@@ -98,6 +99,8 @@ async def run_improve(options: ImproveOptions, backend: Backend, signals: Signal
 
     store, task = backend.store, options.task
     manifest = await in_thread(store.read_json, manifest_path(task.run), RestEMRun)
+    prepared = await pinned(store, task.run)
+    check_row_tokens(task.run, prepared.model, backend.engine.limits.max_row_tokens)
     trainings = Trainings(engine=backend.engine, store=store, adapters=backend.adapters)
 
     async def work(files: ShardStore) -> ShardSummary:

@@ -31,6 +31,7 @@ from controller_svc.local.lock import run_lock
 from controller_svc.reconcile import reconcile
 from controller_svc.runs import open_run, write_status
 from controller_svc.worker.clients import ServiceClients
+from controller_svc.worker.prepare import check_settings
 from controller_svc.worker.progress import SILENT, Observer
 from controller_svc.worker.settings import DEFAULT_SETTINGS, ServiceAddresses, WorkerSettings
 from controller_svc.worker.task import run_task, shard_task
@@ -42,6 +43,7 @@ from seal.resources import RestEMRun
 from seal.rpc.convert import policy_message
 from seal.runs.cleanup import sweep_run
 from seal.runs.epochs import claim_stage, newest_epoch, take_epoch
+from seal.runs.improve import check_row_tokens
 from seal.runs.store import in_thread, read_prepared
 from seal.settings import RunSpec
 from seal.telemetry import metrics
@@ -80,8 +82,9 @@ async def run_local(
 
     Raises:
         Conflict: the run exists and `resume` is not set, it was started with another spec or on
-            another base model, or another process runs it.
-        InvalidInput: a data file is refused.
+            another base model, the trainer takes shorter rows than then, or another process runs
+            it.
+        InvalidInput: a data file is refused, or the trainer cannot take the run's settings now.
         SealError: the status cannot be saved.
 
     """
@@ -91,7 +94,7 @@ async def run_local(
         progress.on_status(status)
         if not status.phase.terminal:
             async with ServiceClients(services, settings) as clients:
-                await check_base(store, manifest, clients)
+                await check_model(store, manifest, clients)
                 world = LocalWorld(
                     run,
                     manifest.spec,
@@ -114,11 +117,12 @@ async def run_local(
         return status
 
 
-async def check_base(store: ArtifactStore, manifest: RestEMRun, clients: ServiceClients) -> None:
-    """Refuse to go on with a run on other weights than it began with.
+async def check_model(store: ArtifactStore, manifest: RestEMRun, clients: ServiceClients) -> None:
+    """Refuse to go on with a run on other weights, or a trainer that takes too little for it.
 
     Raises:
-        Conflict: naming both digests.
+        Conflict: naming both digests, or the longest row that the run was prepared for.
+        InvalidInput: a rank, target or length of the run is more than the trainer takes now.
 
     """
     prepared = await read_prepared(store, manifest.name)
@@ -133,6 +137,8 @@ async def check_base(store: ArtifactStore, manifest: RestEMRun, clients: Service
             field="spec.model",
             remedy="bring the weights back, or begin another run",
         )
+    check_row_tokens(manifest.name, before, now.max_row_tokens)
+    check_settings(manifest.spec, now)
 
 
 async def _to_the_end(

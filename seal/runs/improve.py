@@ -16,17 +16,19 @@ from typing import Protocol
 import structlog
 
 from seal.artifacts import ArtifactStore
-from seal.errors import Internal
+from seal.errors import Conflict, Internal
 from seal.limits import MAX_ROW_CHARACTERS
 from seal.records import (
     AdapterReference,
     ContextRecord,
     KeptEdit,
+    ModelDescription,
     SelectionRecord,
     ShardSummary,
     Stage,
     TrainingRecord,
 )
+from seal.remedies import engine_setting
 from seal.restem.rollout import select_records
 from seal.restem.seeds import derive_seed
 from seal.rpc.convert import (
@@ -161,6 +163,21 @@ async def _checked_records(shard: ShardStore) -> tuple[ContextRecord, ...]:
             remedy=f"delete {shard.path} and resume",
         )
     return records
+
+
+def check_row_tokens(run: str, before: ModelDescription, now: int) -> None:
+    """Refuse a trainer that takes shorter rows than the one that a run was prepared for.
+
+    What was found to fit, or was kept, would now be too long: work that is done would be lost.
+    `now` is the longest row that it takes, tokens. Raises Conflict.
+    """
+    if now < before.max_row_tokens:
+        raise Conflict(
+            f"run {run!r} was prepared for rows of up to {before.max_row_tokens} tokens, the "
+            f"trainer takes {now}",
+            field="engine.maxRowTokens",
+            remedy="raise " + engine_setting("max_row_tokens", before.max_row_tokens),
+        )
 
 
 async def select_fitting(

@@ -129,6 +129,23 @@ async def test_a_signal_leaves_a_checkpoint_and_the_next_attempt_goes_on_from_it
     assert place.store.list(f"{RUN}/checkpoints") == ()
 
 
+async def test_a_job_that_takes_shorter_rows_than_the_run_was_prepared_for_loses_no_kept_edit(
+    place: Workplace, engine: Engine
+) -> None:
+    small = Engine(
+        tiny_model(), EngineSettings(slots=1, dtype="float32", max_rank=8, max_row_tokens=64)
+    )
+    try:
+        with pytest.raises(Conflict, match=r"rows of up to 2048 tokens.*maxRowTokens=2048"):
+            await run_improve(options(place), backend(small, place.store), asyncio.Queue())
+    finally:
+        small.close()
+    assert await place.files(Stage.IMPROVE, round=1).summary() is None
+    await run_improve(options(place), backend(engine, place.store), asyncio.Queue())
+    summary = await place.files(Stage.IMPROVE, round=1).summary()
+    assert summary is not None and summary.policy is not None
+
+
 async def test_a_job_of_an_older_controller_is_refused_and_a_finished_stage_is_not_done_again(
     place: Workplace, engine: Engine
 ) -> None:

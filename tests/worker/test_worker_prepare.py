@@ -14,7 +14,7 @@ from controller_svc.local.world import run_local
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.prepare import prepare
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict, Internal, InvalidInput
+from seal.errors import Conflict, Internal, InvalidInput, SealError
 from seal.outcomes import Outcome
 from seal.records import PreparedRecord, Stage
 from seal.resources import RestEMRun
@@ -143,6 +143,27 @@ async def test_a_resume_on_other_weights_is_refused_by_both_digests_and_changes_
         await run(more, tmp_path, other, resume=True)
     assert other.calls == {}
     assert (await run(more, tmp_path, resume=True)).phase is Phase.COMPLETE
+
+
+@pytest.mark.parametrize(
+    ("smaller", "error", "remedy"),
+    [
+        ({"max_row_tokens": 64}, Conflict, "maxRowTokens=2048"),
+        ({"max_rank": 8}, InvalidInput, "maxRank"),
+    ],
+)
+async def test_a_resume_on_a_trainer_that_takes_less_than_the_run_needs_is_refused(
+    tmp_path: Path, smaller: dict[str, int], error: type[SealError], remedy: str
+) -> None:
+    spec = small_spec(tmp_path, rounds=1)
+    await run(spec, tmp_path)
+    more = spec.model_copy(update={"rounds": 2})
+    other = Fakes(model=MODEL.model_copy(update=smaller))
+    with pytest.raises(error, match=remedy):
+        await run(more, tmp_path, other, resume=True)
+    assert other.calls == {}
+    larger = Fakes(model=MODEL.model_copy(update=dict.fromkeys(smaller, 4096)))
+    assert (await run(more, tmp_path, larger, resume=True)).phase is Phase.COMPLETE
 
 
 async def test_every_request_names_the_weights_that_the_run_is_pinned_to(tmp_path: Path) -> None:
