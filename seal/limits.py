@@ -21,6 +21,10 @@ MAX_QUESTIONS = 4096
 """Questions on one passage, and questions in one evaluation."""
 MAX_ROW_CHARACTERS = 65_536
 """Prompt and completion of one training row together."""
+MAX_COUNTED_CHARACTERS = 2 * MAX_ROW_CHARACTERS
+"""One row whose tokens are counted: that may be a whole passage with what is asked about it."""
+MAX_TURNS = 64
+"""Turns of one chat: an empty one is few bytes on the wire, but many tokens of its template."""
 MAX_ROWS = 20_000
 """Rows of one training."""
 MAX_STEPS = 200_000

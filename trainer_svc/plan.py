@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from seal.bases import BaseReference
 from seal.limits import (
     MAX_CHECKPOINT_SECONDS,
+    MAX_COUNTED_CHARACTERS,
     MAX_RANK,
     MAX_ROW_CHARACTERS,
     MAX_ROWS,
     MAX_STEPS,
     MAX_TARGET_MODULES,
+    MAX_TURNS,
 )
 from seal.prompts import Prompt
 from seal.records import AdapterReference
@@ -34,6 +36,10 @@ class TrainingLimits:
     """Rows."""
     max_example_characters: int = MAX_ROW_CHARACTERS
     """Prompt and completion of one row together."""
+    max_counted_characters: int = MAX_COUNTED_CHARACTERS
+    """One row whose tokens are counted."""
+    max_turns: int = MAX_TURNS
+    """Turns of one row's chat."""
     max_rank: int = MAX_RANK
     """Largest rank; the engine's slots may allow less."""
     max_target_modules: int = MAX_TARGET_MODULES
@@ -162,15 +168,35 @@ def _examples(
                 "is empty: there is nothing to learn",
                 "drop the example",
             )
-        characters = len(example.prompt) + len(example.completion)
-        characters += sum(len(message.content) for message in example.messages)
-        if characters > limits.max_example_characters:
-            raise validation.refuse(
-                f"examples[{index}]",
-                f"has {characters} characters, the limit is {limits.max_example_characters}",
-                "cut it in parts",
-            )
+        _check_size(example, f"examples[{index}]", limits.max_example_characters, limits)
     return tuple(training_rows(request.examples))
+
+
+def parse_counting(
+    request: trainer_pb2.CountTokensRequest, *, limits: TrainingLimits
+) -> list[tuple[str | Prompt, str]]:
+    """The rows whose tokens are to be counted. Raises InvalidInput naming the field."""
+    for index, example in enumerate(request.examples):
+        _check_size(example, f"examples[{index}]", limits.max_counted_characters, limits)
+    return training_rows(request.examples)
+
+
+def _check_size(
+    example: trainer_pb2.TrainingExample, field: str, maximum: int, limits: TrainingLimits
+) -> None:
+    """Refuse a row of more than `maximum` characters, or of too many turns."""
+    if len(example.messages) > limits.max_turns:
+        raise validation.refuse(
+            f"{field}.messages",
+            f"holds {len(example.messages)} turns, the limit is {limits.max_turns}",
+            "keep the last turns",
+        )
+    characters = len(example.prompt) + len(example.completion)
+    characters += sum(len(message.content) for message in example.messages)
+    if characters > maximum:
+        raise validation.refuse(
+            field, f"has {characters} characters, the limit is {maximum}", "cut it in parts"
+        )
 
 
 def training_rows(

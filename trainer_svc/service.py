@@ -17,7 +17,7 @@ from seal.rpc.engine_calls import Pace, sample
 from seal.v1 import common_pb2, trainer_pb2, trainer_pb2_grpc
 from trainer_svc.claims import Claim
 from trainer_svc.examples import with_examples
-from trainer_svc.plan import TrainingLimits, parse_training, training_rows
+from trainer_svc.plan import TrainingLimits, parse_counting, parse_training
 from trainer_svc.results import StoredTraining
 from trainer_svc.trainings import Trainings
 
@@ -58,7 +58,8 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         """
         if request.HasField("examples_file"):
             request = await asyncio.to_thread(with_examples, request, self._trainings.store)
-        plan = parse_training(request, limits=TrainingLimits())
+        # A request of many rows takes seconds to check: health is answered meanwhile
+        plan = await asyncio.to_thread(parse_training, request, limits=TrainingLimits())
         self._adapters.check_base(plan.base)
         training = self._trainings.attach(plan, time_left=context.time_remaining())
         async for progress in sample(
@@ -126,7 +127,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.CountTokensRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> trainer_pb2.CountTokensResponse:
         """Lengths of rows as they would be trained."""
-        rows = training_rows(request.examples)
+        rows = await asyncio.to_thread(parse_counting, request, limits=TrainingLimits())
         tokens = await asyncio.to_thread(self._trainings.engine.row_tokens, rows)
         return trainer_pb2.CountTokensResponse(row_tokens=tokens)
 

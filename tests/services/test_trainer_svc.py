@@ -10,6 +10,7 @@ import errno
 import functools
 import shutil
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from seal.records import AdapterReference
 from seal.rpc.convert import OUTCOME_TO_WIRE
 from seal.rpc.errors import from_rpc_error
 from seal.v1 import common_pb2, trainer_pb2, trainer_pb2_grpc
+from trainer_svc.plan import TrainingPlan, parse_training
 from trainer_svc.service import register
 from trainer_svc.trainings import Trainings
 
@@ -119,6 +121,13 @@ def _example(completion: str = "x", prompt: str = "") -> trainer_pb2.TrainingExa
     return trainer_pb2.TrainingExample(prompt=prompt, completion=completion)
 
 
+def _chat(*, turns: int) -> trainer_pb2.TrainingExample:
+    """A row of empty turns."""
+    return trainer_pb2.TrainingExample(
+        completion="an answer", messages=[common_pb2.ChatMessage(role="user")] * turns
+    )
+
+
 def _adapter(path: str = "x", sha256: str = "a" * 64) -> common_pb2.PolicyRef:
     return common_pb2.PolicyRef(
         base_model="tiny", adapter=common_pb2.AdapterRef(path=path, sha256=sha256)
@@ -137,6 +146,7 @@ BAD_REQUESTS: list[tuple[str, dict[str, object]]] = [
     ("examples", {"examples": [_example()] * 20_001}),
     ("examples[1].completion", {"examples": [_example(), _example(" \n")]}),
     ("examples[0]", {"examples": [_example("x" * 40_000, "y" * 40_000)]}),
+    ("examples[0].messages", {"examples": [_chat(turns=65)]}),
     ("lora.rank", {"lora": _lora(rank=0)}),
     ("lora.rank", {"lora": _lora(rank=100_000)}),
     ("lora.alpha", {"lora": _lora(alpha=0.0)}),
@@ -458,6 +468,39 @@ def _cut_weights(adapters: Path) -> None:
 def _remove_manifest(adapters: Path) -> None:
     (manifest,) = adapters.glob("*/manifest.json")
     manifest.unlink()
+
+
+async def test_rows_that_are_only_counted_are_bounded_too(start: Start) -> None:
+    counted = {"examples[0].messages": _chat(turns=65), "examples[0]": _example("x" * 131_073)}
+    async with start() as trainer:
+        for field, row in counted.items():
+            asked = trainer_pb2.CountTokensRequest(examples=[row])
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await trainer.stub.CountTokens(asked, timeout=DEADLINE_SECONDS)
+            error = from_rpc_error(caught.value)
+            assert (type(error), error.field) == (InvalidInput, field)
+
+
+async def test_while_a_large_request_is_checked_others_are_answered(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checking, checked = threading.Event(), threading.Event()
+
+    def slowly(*arguments: object, **limits: object) -> TrainingPlan:
+        checking.set()
+        assert checked.wait(DEADLINE_SECONDS)
+        return parse_training(*arguments, **limits)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("trainer_svc.service.parse_training", slowly)
+    async with start() as trainer:
+        result = asyncio.create_task(trainer.result(training_request()))
+        assert await asyncio.to_thread(checking.wait, DEADLINE_SECONDS)
+        lookup = trainer_pb2.GetTrainingRequest(request_id="nobody", run="run")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await trainer.stub.GetTraining(lookup, timeout=2.0)
+        assert isinstance(from_rpc_error(caught.value), NotFound)
+        checked.set()
+        assert (await result).adapter.sha256
 
 
 @pytest.mark.parametrize("harm", [shutil.rmtree, _cut_weights, _remove_manifest])
