@@ -135,11 +135,18 @@ def _cases(edits: Sequence[tuple[Context, int, str]], source: str) -> Cases:
     domain, settings = get_domain("knowledge"), ExampleSettings()
     cases = []
     for context, candidate, text in edits:
-        own = domain.parse_edit(
-            text, context=context, family="implications", settings=settings, question_format="plain"
+        own = domain.parse_parts(
+            (text,),
+            context=context,
+            family="implications",
+            settings=settings,
+            question_format="plain",
         )
         if own:
-            rows = (*own, *domain.passage_examples(context.title, context.text, settings))
+            rows = (
+                *(part.example for part in own),
+                *domain.passage_examples(context.title, context.text, settings),
+            )
             examples = tuple((row.prompt, row.completion) for row in rows)
             cases.append(
                 EditCase(f"{context.context_id}/{candidate}", context, candidate, examples)

@@ -105,7 +105,9 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
         the request as a whole is at fault, each is asked alone.
         """
         prompts = [
-            plan.domain.edit_prompt(context.title, context.text, plan.family, plan.format)
+            plan.domain.edit_prompts(context.title, context.text, plan.family, plan.format)[
+                0
+            ].prompt
             for context in part
         ]
         stop = tuple(dict.fromkeys(stop for prompt in prompts for stop in prompt.stop))

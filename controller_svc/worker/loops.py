@@ -182,13 +182,14 @@ def _edits_record(
 def parse(bench: Bench, context: Context, text: str) -> tuple[Example, ...]:
     """An edit's own training examples; none if it is invalid."""
     spec = bench.requests.spec
-    return bench.domain.parse_edit(
-        text,
+    parts = bench.domain.parse_parts(
+        (text,),
         context=context,
         family=spec.edit.family,
         settings=spec.inner.examples,
         question_format=spec.evaluation.question_format,
     )
+    return tuple(part.example for part in parts)
 
 
 async def run_inner_loop(

@@ -218,7 +218,9 @@ def _rows(
         row = trainer_pb2.TrainingExample(prompt=example.prompt, completion=example.completion)
         yield "passage", row, model.max_row_tokens
     if model.max_positions and domain.writes_edits(spec.edit.family):
-        prompt = domain.edit_prompt(context.title, context.text, spec.edit.family, spec.edit.format)
+        prompt = domain.edit_prompts(
+            context.title, context.text, spec.edit.family, spec.edit.format
+        )[0].prompt
         row = trainer_pb2.TrainingExample(
             prompt=prompt.text, messages=chat_message_list(prompt.messages)
         )

@@ -6,6 +6,7 @@ renders its prompts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,6 +51,35 @@ class Example:
     completion: str
 
 
+@dataclass(frozen=True)
+class PartPrompt:
+    """What the policy is asked for one part of an edit.
+
+    An edit is the union of its parts. A context has the same part prompts for all its candidates;
+    each candidate has one text for each of them.
+    """
+
+    prompt: Prompt
+    """Worked examples included, where the policy needs them."""
+    start: str = ""
+    """Words written for the model, after the prompt and no part of it: its text follows them
+    directly."""
+
+
+@dataclass(frozen=True)
+class PartExample:
+    """One training row of an edit, and where in the edit it comes from."""
+
+    part: int
+    """Index of the part that it was parsed from."""
+    example: Example
+    """What the inner loop trains on."""
+    question: str = ""
+    """Of a question-answer pair, in one line; empty for a statement."""
+    answer: str = ""
+    """Of a question-answer pair, in one line; empty for a statement."""
+
+
 class Domain(Protocol):
     """Pure functions of one domain. `get_domain` gives it by name."""
 
@@ -60,24 +90,46 @@ class Domain(Protocol):
     def writes_edits(self, family: PromptFamily) -> bool:
         """False for a family without self-edits, which trains on the passage alone."""
 
-    def edit_prompt(
-        self, context_title: str, context_text: str, family: PromptFamily, format: PromptFormat
-    ) -> Prompt:
-        """Ask the policy for a self-edit. Raises InvalidInput for a family without self-edits."""
-
-    def parse_edit(
+    def edit_prompts(
         self,
+        title: str,
         text: str,
+        family: PromptFamily,
+        format: PromptFormat,
+        *,
+        trained: bool = False,
+    ) -> tuple[PartPrompt, ...]:
+        """Ask the policy for the parts of a self-edit, at least one.
+
+        `trained`: for a policy that has learnt to write parts; without worked examples where the
+        family has many parts. Raises InvalidInput for a family without self-edits.
+        """
+
+    def parse_parts(
+        self,
+        texts: Sequence[str],
         *,
         context: Context,
         family: PromptFamily,
         settings: ExampleSettings,
         question_format: QuestionFormat,
-    ) -> tuple[Example, ...]:
+    ) -> tuple[PartExample, ...]:
         """An edit's training examples, without the passage; empty if the edit is invalid.
 
-        Never raises, whatever the text.
+        `texts[i]` is part i: its start and what the model wrote. Never raises, whatever the texts.
         """
+
+    def gold_parts(
+        self, context: Context, family: PromptFamily, format: PromptFormat
+    ) -> tuple[tuple[PartPrompt, str], ...]:
+        """The context's gold pairs as the policy should have written them, for supervision.
+
+        Each is a prompt as a trained policy gets it, and what should follow its start. Empty for a
+        family that writes no questions.
+        """
+
+    def affinity(self, question: str, answer: str, query: Query, *, title: str) -> float:
+        """How far a pair of an edit can serve a query, 0 to 1. Never looks at gold answers."""
 
     def passage_examples(
         self, title: str, text: str, settings: ExampleSettings

@@ -9,13 +9,13 @@ prompted` is not a matter of format.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from seal.domains import graders
-from seal.domains.base import Context, Example, Query
+from seal.domains import affinity, graders
+from seal.domains.base import Context, Example, PartExample, PartPrompt, Query
 from seal.domains.examples import document, documents, statements, title_line
 from seal.domains.pairs import Pair, parse_pairs
-from seal.domains.prompts import EDIT_WORDING, QUESTION_WORDING
+from seal.domains.prompts import EDIT_WORDING, QUESTION_WORDING, EditWording
 from seal.errors import InvalidInput
 from seal.prompts import Message, Prompt
 from seal.settings import ExampleSettings, GraderName, PromptFamily, PromptFormat, QuestionFormat
@@ -32,55 +32,68 @@ class KnowledgeDomain:
         """False for `none`: the passage alone is trained on."""
         return family != "none"
 
-    def edit_prompt(
-        self, context_title: str, context_text: str, family: PromptFamily, format: PromptFormat
-    ) -> Prompt:
-        """Ask for an edit of a passage. Raises InvalidInput for `none`."""
+    def edit_prompts(
+        self,
+        title: str,
+        text: str,
+        family: PromptFamily,
+        format: PromptFormat,
+        *,
+        trained: bool = False,
+    ) -> tuple[PartPrompt, ...]:
+        """Ask for an edit of a passage, in one part. Raises InvalidInput for `none`."""
         if family not in EDIT_WORDING:
             raise InvalidInput(
                 f"prompt family {family!r} asks for no self-edit",
                 field="edit.family",
                 remedy="train on the passage alone, or use one of: " + ", ".join(EDIT_WORDING),
             )
-        wording = EDIT_WORDING[family]
-        title, text = " ".join(context_title.split()), context_text.strip()
-        passage = "\n".join(part for part in (title, text) if part)
-        if format == "base":
-            return Prompt(
-                text=fill(wording.base, passage=passage, title=title, text=text),
-                stop=wording.base_stop,
-            )
-        message = Message("user", fill(wording.chat, passage=passage))
-        return Prompt(text=wording.chat_start, messages=(message,), stop=wording.chat_stop)
+        return (PartPrompt(whole_prompt(title, text, EDIT_WORDING[family], format)),)
 
-    def parse_edit(
+    def parse_parts(
         self,
-        text: str,
+        texts: Sequence[str],
         *,
         context: Context,
         family: PromptFamily,
         settings: ExampleSettings,
         question_format: QuestionFormat,
-    ) -> tuple[Example, ...]:
+    ) -> tuple[PartExample, ...]:
         """An edit's examples, at most `max_examples`; empty if there are none.
 
-        Never raises, whatever the text.
+        Never raises, whatever the texts.
         """
-        if not self.writes_edits(family):
+        if not self.writes_edits(family) or not texts:
             return ()
+        text = texts[0]
         if family == "self-qa":
-            pairs = [
-                pair
+            kept = (
+                (0, pair)
                 for pair in parse_pairs(text)
                 if not settings.grounded_answers or is_grounded(pair, context.text)
-            ]
-            return pair_examples(
-                pairs, title=context.title, settings=settings, question_format=question_format
+            )
+            return pair_parts(
+                kept, title=context.title, settings=settings, question_format=question_format
             )[: settings.max_examples]
         lines = statements(after_heading(text, EDIT_WORDING[family].heading)) or statements(text)
         return tuple(
-            document(context.title, line, settings) for line in lines[: settings.max_examples]
+            PartExample(0, document(context.title, line, settings))
+            for line in lines[: settings.max_examples]
         )
+
+    def gold_parts(
+        self, context: Context, family: PromptFamily, format: PromptFormat
+    ) -> tuple[tuple[PartPrompt, str], ...]:
+        """All gold pairs as one `self-qa` edit; nothing for the families of statements."""
+        pairs = gold_pairs(context)
+        if family != "self-qa" or not pairs:
+            return ()
+        (part,) = self.edit_prompts(context.title, context.text, family, format, trained=True)
+        return ((part, written_pairs(pairs, format)),)
+
+    def affinity(self, question: str, answer: str, query: Query, *, title: str) -> float:
+        """See `seal.domains.affinity.affinity`."""
+        return affinity.affinity(question, answer, query.question, title=title)
 
     def passage_examples(
         self, title: str, text: str, settings: ExampleSettings
@@ -98,13 +111,13 @@ class KnowledgeDomain:
 
         In the form in which an edit's pairs are trained on.
         """
-        pairs = [
-            Pair(" ".join(query.question.split()), " ".join(query.answers[0].split()))
-            for query in context.queries
-        ]
-        return pair_examples(
-            pairs, title=context.title, settings=settings, question_format=question_format
+        parts = pair_parts(
+            ((0, pair) for pair in gold_pairs(context)),
+            title=context.title,
+            settings=settings,
+            question_format=question_format,
         )
+        return tuple(part.example for part in parts)
 
     def question_prompt(self, query: Query, question_format: QuestionFormat) -> Prompt:
         """The shots of the format, if it has some, and the query's turn."""
@@ -131,6 +144,39 @@ class KnowledgeDomain:
     ) -> float | None:
         """See `seal.domains.graders.grade`."""
         return graders.grade(grader, answer, golds, logprob)
+
+
+def whole_prompt(title: str, text: str, wording: EditWording, format: PromptFormat) -> Prompt:
+    """Ask for an edit of the whole passage."""
+    title, text = " ".join(title.split()), text.strip()
+    passage = "\n".join(part for part in (title, text) if part)
+    if format == "base":
+        return Prompt(
+            text=fill(wording.base, passage=passage, title=title, text=text),
+            stop=wording.base_stop,
+        )
+    message = Message("user", fill(wording.chat, passage=passage))
+    return Prompt(text=wording.chat_start, messages=(message,), stop=wording.chat_stop)
+
+
+def gold_pairs(context: Context) -> list[Pair]:
+    """The context's own questions, each with its first gold answer, in one line each."""
+    return [
+        Pair(" ".join(query.question.split()), " ".join(query.answers[0].split()))
+        for query in context.queries
+    ]
+
+
+def written_pairs(pairs: Iterable[Pair], format: PromptFormat) -> str:
+    """Pairs as a `self-qa` edit that goes on from its prompt: numbered lines, or with labels.
+
+    The prompt has written the first number or label.
+    """
+    if format == "base":
+        lines = (f"{number}. {pair.question} {pair.answer}" for number, pair in enumerate(pairs, 1))
+        return "\n".join(lines).removeprefix("1.")
+    labelled = (f"Question: {pair.question}\nAnswer: {pair.answer}" for pair in pairs)
+    return "\n\n".join(labelled).removeprefix("Question:")
 
 
 def is_grounded(pair: Pair, passage: str) -> bool:
@@ -177,13 +223,17 @@ def turn(question: str, question_format: QuestionFormat, *, passage: str = "") -
     )
 
 
-def pair_examples(
-    pairs: Iterable[Pair], *, title: str, settings: ExampleSettings, question_format: QuestionFormat
-) -> tuple[Example, ...]:
+def pair_parts(
+    pairs: Iterable[tuple[int, Pair]],
+    *,
+    title: str,
+    settings: ExampleSettings,
+    question_format: QuestionFormat,
+) -> tuple[PartExample, ...]:
     """Question-answer pairs as documents under the title, or as turns with their answers.
 
     A turn is the one that the evaluation asks. A pair is kept whole or left out: one that is longer
-    than the bound would lose its answer.
+    than the bound would lose its answer. With each pair comes the part that it stands in.
 
     For `chat` the turn is the user's message on a line of its own: the template around it is the
     model's, which a domain does not know.
@@ -191,18 +241,14 @@ def pair_examples(
     start = QUESTION_WORDING[question_format].answer_start
     line_break = "\n" if question_format == "chat" else ""
     heading = title_line(title, settings)
-    examples = (
-        Example(
-            prompt=turn(pair.question, question_format) + line_break, completion=start + pair.answer
-        )
-        if settings.question_answer == "prompted"
-        else Example(
-            prompt="", completion=f"{heading}Question: {pair.question}\nAnswer: {pair.answer}"
-        )
-        for pair in pairs
-    )
-    return tuple(
-        example
-        for example in examples
-        if len(example.prompt) + len(example.completion) <= settings.max_characters
-    )
+    found = []
+    for part, pair in pairs:
+        if settings.question_answer == "prompted":
+            asked = turn(pair.question, question_format) + line_break
+            example = Example(prompt=asked, completion=start + pair.answer)
+        else:
+            text = f"{heading}Question: {pair.question}\nAnswer: {pair.answer}"
+            example = Example(prompt="", completion=text)
+        if len(example.prompt) + len(example.completion) <= settings.max_characters:
+            found.append(PartExample(part, example, pair.question, pair.answer))
+    return tuple(found)

@@ -12,7 +12,7 @@ from seal.domains.base import Context, Example, Query
 from seal.domains.knowledge import is_grounded
 from seal.domains.pairs import Pair
 from seal.errors import InvalidInput
-from seal.settings import ExampleSettings, PromptFamily, QuestionFormat
+from seal.settings import ExampleSettings, PromptFamily, PromptFormat, QuestionFormat
 
 KNOWLEDGE = get_domain("knowledge")
 FORMATS: tuple[QuestionFormat, ...] = ("few-shot", "plain", "chat")
@@ -62,10 +62,30 @@ def passage(title: str = "Veldra", text: str = "Veldra is a river. It is long.")
     return Context("c", title, text, ())
 
 
+def parse_one(
+    text: str,
+    *,
+    context: Context,
+    family: PromptFamily,
+    settings: ExampleSettings,
+    question_format: QuestionFormat,
+) -> tuple[Example, ...]:
+    parts = KNOWLEDGE.parse_parts(
+        (text,),
+        context=context,
+        family=family,
+        settings=settings,
+        question_format=question_format,
+    )
+    assert {part.part for part in parts} <= {0}
+    assert all(bool(part.question) == bool(part.answer) == (family == "self-qa") for part in parts)
+    return tuple(part.example for part in parts)
+
+
 def parse(
     text: str, *, family: PromptFamily = "implications", settings: ExampleSettings = DOCUMENT
 ) -> list[str]:
-    examples = KNOWLEDGE.parse_edit(
+    examples = parse_one(
         text, context=passage(), family=family, settings=settings, question_format="few-shot"
     )
     assert all(example.prompt == "" for example in examples)
@@ -137,7 +157,7 @@ def test_a_chain_of_thought_without_statements_after_a_heading_is_learnt_as_it_i
 
 
 def test_without_a_title_there_is_no_title_line() -> None:
-    examples = KNOWLEDGE.parse_edit(
+    examples = parse_one(
         "It is long.",
         context=passage(" "),
         family="rewrite",
@@ -183,7 +203,7 @@ def test_a_pair_beyond_the_bound_is_left_out_rather_than_robbed_of_its_answer() 
 def test_a_prompted_pair_is_asked_with_the_last_turn_of_the_evaluation(
     question_format: QuestionFormat,
 ) -> None:
-    (example,) = KNOWLEDGE.parse_edit(
+    (example,) = parse_one(
         "Q: What is it?\nA: a river",
         context=passage(),
         family="self-qa",
@@ -211,7 +231,7 @@ def test_gold_pairs_take_the_form_of_the_edits_own_pairs(
         (Query("c/0", "What is\n it?", ("a river",)), Query("c/1", "Is it long?", ("yes",))),
     )
     text = "Q: What is it?\nA: a river\nQ: Is it long?\nA: yes"
-    own = KNOWLEDGE.parse_edit(
+    own = parse_one(
         text,
         context=passage(),
         family="self-qa",
@@ -268,7 +288,7 @@ def test_no_edit_makes_parsing_raise_or_exceeds_the_bounds(
     family: PromptFamily,
     question_format: QuestionFormat,
 ) -> None:
-    examples = KNOWLEDGE.parse_edit(
+    examples = parse_one(
         text,
         context=passage(title),
         family=family,
@@ -322,3 +342,35 @@ def test_trained_on_as_the_upper_bound_is_the_first_gold_answer() -> None:
     assert [example.completion for example in examples] == [
         "Veldra\nQuestion: What is it?\nAnswer: a river"
     ]
+
+
+@pytest.mark.parametrize("format", ["base", "chat"])
+def test_gold_pairs_of_self_qa_are_one_edit_that_goes_on_from_its_prompt(
+    format: PromptFormat,
+) -> None:
+    queries = (Query("c/0", "What is\n it?", ("a river",)), Query("c/1", "Is it long?", ("yes",)))
+    context = Context("c", "Veldra", "Veldra is a long river.", queries)
+    ((part, text),) = KNOWLEDGE.gold_parts(context, "self-qa", format)
+    assert (part,) == KNOWLEDGE.edit_prompts(context.title, context.text, "self-qa", format)
+    assert text.startswith(" What is it?")
+    parts = KNOWLEDGE.parse_parts(
+        (part.start + text,),
+        context=context,
+        family="self-qa",
+        settings=DOCUMENT,
+        question_format="plain",
+    )
+    assert [(part.question, part.answer) for part in parts] == [
+        ("What is it?", "a river"),
+        ("Is it long?", "yes"),
+    ]
+
+
+@pytest.mark.parametrize("family", ["implications", "rewrite", "none", "chain-of-thought"])
+def test_there_is_no_gold_edit_of_statements(family: PromptFamily) -> None:
+    context = Context("c", "Veldra", "text", (Query("c/0", "What is it?", ("a river",)),))
+    assert KNOWLEDGE.gold_parts(context, family, "base") == ()
+
+
+def test_there_is_no_gold_edit_without_queries() -> None:
+    assert KNOWLEDGE.gold_parts(passage(), "self-qa", "base") == ()

@@ -36,6 +36,12 @@ FORMATS: tuple[PromptFormat, ...] = get_args(PromptFormat)
 QUESTION_FORMATS: tuple[QuestionFormat, ...] = get_args(QuestionFormat)
 
 
+def edit_prompt(title: str, text: str, family: PromptFamily, format: PromptFormat) -> Prompt:
+    (part,) = KNOWLEDGE.edit_prompts(title, text, family, format)
+    assert part.start == ""
+    return part.prompt
+
+
 def whole(prompt: Prompt) -> str:
     return "".join(message.content for message in prompt.messages) + prompt.text
 
@@ -46,7 +52,7 @@ def test_the_family_none_has_nothing_to_ask_and_says_what_to_do(format: PromptFo
     with pytest.raises(
         InvalidInput, match="'none' asks for no self-edit; train on the passage alone"
     ) as caught:
-        KNOWLEDGE.edit_prompt("Veldra", "It is long.", "none", format)
+        KNOWLEDGE.edit_prompts("Veldra", "It is long.", "none", format)
     assert caught.value.field == "edit.family"
 
 
@@ -61,7 +67,7 @@ def test_there_is_wording_for_every_other_family_and_every_question_format() -> 
 def test_an_edit_prompt_shows_title_and_passage_once_and_no_placeholder(
     family: PromptFamily, format: PromptFormat
 ) -> None:
-    prompt = KNOWLEDGE.edit_prompt(" Veldra  River ", "It is long.\nIt is cold.\n", family, format)
+    prompt = edit_prompt(" Veldra  River ", "It is long.\nIt is cold.\n", family, format)
     assert (
         whole(prompt).count("Veldra River\n"),
         whole(prompt).count("It is long.\nIt is cold."),
@@ -71,21 +77,21 @@ def test_an_edit_prompt_shows_title_and_passage_once_and_no_placeholder(
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_no_two_families_ask_alike(format: PromptFormat) -> None:
-    assert len(
-        {whole(KNOWLEDGE.edit_prompt("T", "text", family, format)) for family in FAMILIES}
-    ) == len(FAMILIES)
+    assert len({whole(edit_prompt("T", "text", family, format)) for family in FAMILIES}) == len(
+        FAMILIES
+    )
 
 
 def test_a_base_prompt_is_text_and_a_chat_prompt_one_message_of_the_user() -> None:
-    base = KNOWLEDGE.edit_prompt("T", "text", "rewrite", "base")
-    chat = KNOWLEDGE.edit_prompt("T", "text", "rewrite", "chat")
+    base = edit_prompt("T", "text", "rewrite", "base")
+    chat = edit_prompt("T", "text", "rewrite", "chat")
     assert (base.messages, bool(base.text)) == ((), True)
     assert [message.role for message in chat.messages] == ["user"]
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_passage_without_title_has_no_empty_line_for_it(format: PromptFormat) -> None:
-    assert "\n\n\n" not in whole(KNOWLEDGE.edit_prompt("", "It is long.", "implications", format))
+    assert "\n\n\n" not in whole(edit_prompt("", "It is long.", "implications", format))
 
 
 @given(
@@ -96,11 +102,11 @@ def test_a_passage_without_title_has_no_empty_line_for_it(format: PromptFormat) 
 )
 @settings(deadline=None)
 def test_a_passage_is_data_and_never_a_placeholder(passage: str, format: PromptFormat) -> None:
-    assert whole(KNOWLEDGE.edit_prompt("T", passage, "rewrite", format)).count(f"T\n{passage}") == 1
+    assert whole(edit_prompt("T", passage, "rewrite", format)).count(f"T\n{passage}") == 1
 
 
 def test_the_self_qa_base_prompt_ends_at_the_first_question_and_stops_at_a_new_passage() -> None:
-    prompt = KNOWLEDGE.edit_prompt("T", "text", "self-qa", "base")
+    prompt = edit_prompt("T", "text", "self-qa", "base")
     assert prompt.text.endswith("\nQuestions and answers:\n1.")
     assert "\nPassage:" in prompt.stop
 

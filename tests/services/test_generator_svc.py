@@ -298,9 +298,10 @@ async def test_the_domains_prompt_is_sampled_and_given_back_for_the_m_step(
 ) -> None:
     async with start() as generator:
         edits = await generator.edits(generation_request())
-    expected = get_domain("knowledge").edit_prompt(
+    (part,) = get_domain("knowledge").edit_prompts(
         "Veldra", "Veldra is a river.", "self-qa", "chat"
     )
+    expected = part.prompt
     asked = generator.engine.generated[0]
     assert asked.prompts == (expected,)
     assert edits[0].prompt == expected.text
