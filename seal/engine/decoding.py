@@ -21,7 +21,15 @@ from seal.engine.cache import CachedPass, KeyValueCache, Span
 from seal.engine.memory import CACHE_COPIES, PASS_TOKENS, position_bytes
 from seal.engine.model import FrozenModel
 from seal.engine.routes import AdapterGroups
-from seal.engine.sampling import NO_TOKEN, DecodeSettings, Draw, Uniforms, choose_tokens
+from seal.engine.sampling import (
+    LOGPROB_ROWS,
+    NO_TOKEN,
+    DecodeSettings,
+    Draw,
+    Uniforms,
+    choose_tokens,
+    token_logprobs,
+)
 from seal.engine.sharing import Prompted, Start, plan_starts
 from seal.engine.text import cut_at_stop
 from seal.engine.transfer import to_device
@@ -29,9 +37,6 @@ from seal.engine.transfer import to_device
 REFILL_SHARE = 0.125
 """New rows join when this share of the places is free (or all that wait fit): a pass for a single
 prompt reads all weights too."""
-SCORED_STATES = 64
-"""States whose logits are computed at once: 64 x 49k float32 stay below the size from which malloc
-returns to the system every time."""
 
 
 @dataclass(eq=False)
@@ -47,6 +52,8 @@ class Row:
     """Completion to score, teacher-forced after the prompt."""
     keep_logits: bool = False
     """Keep the logits after the prompt."""
+    keep_logprobs: bool = False
+    """Keep the log-probabilities of what is written."""
     tokens: list[int] = field(default_factory=list)
     text: str = ""
     """Set when the row is done, cut at the first stop string."""
@@ -57,6 +64,8 @@ class Row:
     logprob: float = 0.0
     """Mean log p of the gold completion's tokens, nats."""
     logits_V: torch.Tensor | None = None
+    written_logprobs: list[float] = field(default_factory=list)
+    """Log p of each chosen token at temperature 1, nats; that of an end token comes last."""
     seconds: float = 0.0
     """Share of the passes' time: the shares of one step sum to the step."""
     uniforms: Uniforms = field(init=False)
@@ -229,17 +238,14 @@ class RunningBatch:
         """
         if not any(row.gold for row in rows):
             return
-        wanted_W_1 = to_device(
-            torch.tensor([[token] for row in rows for token in (row.gold or (0,))]),
+        wanted_W = to_device(
+            torch.tensor([token for row in rows for token in (row.gold or (0,))]),
             hidden_W_d.device,
         )
         parts: list[torch.Tensor] = []
-        for begin in range(0, len(hidden_W_d), SCORED_STATES):
-            logits = F.linear(
-                hidden_W_d[begin : begin + SCORED_STATES], self.model.head_V_d
-            ).float()
-            chosen = logits.gather(1, wanted_W_1[begin : begin + SCORED_STATES])[:, 0]
-            parts.append(chosen - logits.logsumexp(-1))
+        for begin in range(0, len(hidden_W_d), LOGPROB_ROWS):
+            logits = F.linear(hidden_W_d[begin : begin + LOGPROB_ROWS], self.model.head_V_d)
+            parts.append(token_logprobs(logits, wanted_W[begin : begin + LOGPROB_ROWS]))
         logprobs: list[float] = torch.cat(parts).tolist()
         first = 0
         for row in rows:
@@ -267,13 +273,18 @@ class RunningBatch:
             else logits_R_V[to_device(torch.tensor(places), logits_R_V.device)]
         )
         text = self.model.text
-        for place, token in zip(
-            places, choose_tokens(logits, [rows[place].draw() for place in places]), strict=True
-        ):
+        chosen = choose_tokens(logits, [rows[place].draw() for place in places])
+        logprobs: list[float] = []
+        if any(rows[place].keep_logprobs for place in places):
+            tokens_R = to_device(torch.tensor(chosen), logits.device).clamp_min(0)
+            logprobs = token_logprobs(logits, tokens_R).tolist()
+        for index, (place, token) in enumerate(zip(places, chosen, strict=True)):
             row = rows[place]
             if token == NO_TOKEN:
                 row.diverged = True
                 continue
+            if row.keep_logprobs:
+                row.written_logprobs.append(logprobs[index])
             if token in text.end_tokens:
                 row.ended = True
                 continue

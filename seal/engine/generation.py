@@ -31,7 +31,7 @@ class Generation:
             request.temperature, request.top_p, request.max_tokens, request.stop
         )
         return [
-            [Row(prompt, 0, settings, seed) for seed in seeds]
+            [Row(prompt, 0, settings, seed, keep_logprobs=True) for seed in seeds]
             for prompt, seeds in zip(self.prompts, request.seeds, strict=True)
         ]
 
@@ -58,14 +58,21 @@ class Generation:
     def result(self) -> GenerationResult:
         """Samples as they are. Raises UnfitItem if logits were NaN or infinite."""
         each("prompts", self.rows, _check_finite)
-        samples = tuple(
-            tuple(Sample(row.text, row.seed, len(row.tokens), not row.ended) for row in rows)
-            for rows in self.rows
-        )
         return GenerationResult(
-            samples=samples,
+            samples=tuple(tuple(map(_sample, rows)) for rows in self.rows),
             engine_seconds=tuple(sum(row.seconds for row in rows) for rows in self.rows),
         )
+
+
+def _sample(row: Row) -> Sample:
+    logprobs = row.written_logprobs
+    return Sample(
+        text=row.text,
+        seed=row.seed,
+        tokens=len(row.tokens),
+        truncated=not row.ended,
+        logprob=sum(logprobs) / len(logprobs) if logprobs else 0.0,
+    )
 
 
 def _check_finite(rows: list[Row]) -> None:

@@ -5,7 +5,7 @@ The engine knows nothing of SEAL: slots, rows, seeds, tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from seal.engine.peft_format import Adapter
@@ -104,6 +104,10 @@ class Sample:
     tokens: int
     truncated: bool
     """max_tokens cut it off."""
+    logprob: float = field(compare=False)
+    """Mean log p of its tokens, nats, an ending one included; 0 for none. By the model itself, at
+    temperature 1 and before top_p, whatever it was sampled with. Rounding follows the company in
+    the batch, the text does not: equal samples may differ in the last digits."""
 
 
 @dataclass(frozen=True, kw_only=True)

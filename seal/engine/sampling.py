@@ -15,6 +15,9 @@ from seal.engine.transfer import to_device
 NUCLEUS_TOP = 256
 """Tokens looked at first for nucleus sampling; rows whose nucleus is larger are sorted whole."""
 
+LOGPROB_ROWS = 64
+"""Rows whose logits are copied to float32 at once: 64 x 49k stay below the size from which malloc
+returns to the system every time."""
 
 NO_TOKEN = -1
 """What is chosen from logits that are NaN or infinite."""
@@ -94,6 +97,16 @@ def choose_tokens(logits_R_V: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
         for row, token in zip(wide, nucleus.sorted_whole(wide) if wide else (), strict=True):
             tokens[sampled[row]] = token
     return [token if good else NO_TOKEN for token, good in zip(tokens, finite, strict=True)]
+
+
+def token_logprobs(logits_R_V: torch.Tensor, tokens_R: torch.Tensor) -> torch.Tensor:
+    """Log p (R,) of one token per row in float32, nats, at temperature 1."""
+    parts: list[torch.Tensor] = []
+    for begin in range(0, len(tokens_R), LOGPROB_ROWS):
+        logits = logits_R_V[begin : begin + LOGPROB_ROWS].float()
+        tokens_R_1 = tokens_R[begin : begin + LOGPROB_ROWS, None]
+        parts.append(logits.gather(1, tokens_R_1)[:, 0] - logits.logsumexp(-1))
+    return torch.cat(parts)
 
 
 @dataclass(frozen=True)

@@ -238,7 +238,7 @@ class FakeEngine:
         policy = "base" if request.policy is None else "adapted"
         samples = tuple(
             tuple(
-                Sample(f"{policy} edit {seed} on {_characters(prompt)}", seed, 5, False)
+                Sample(f"{policy} edit {seed} on {_characters(prompt)}", seed, 5, False, -0.5)
                 for seed in seeds
             )
             for prompt, seeds in zip(request.prompts, request.seeds, strict=True)
