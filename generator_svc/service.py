@@ -140,8 +140,10 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
                     )
         for place, context in enumerate(part):
             edits = ended[place]
-            edits.context_id, edits.prompt = context.context_id, prompts[place].text
-            edits.messages.extend(chat_message_list(prompts[place].messages))
+            edits.context_id = context.context_id
+            edits.parts.add(
+                prompt=prompts[place].text, messages=chat_message_list(prompts[place].messages)
+            )
             yield generator_pb2.GenerateEditsResponse(context_edits=edits)
 
     async def _sample(
@@ -212,10 +214,12 @@ def _context_edits(generated: GenerationResult, index: int) -> generator_pb2.Con
         outcome=common_pb2.OUTCOME_OK,
         edits=[
             generator_pb2.Edit(
-                text=sampled.text,
                 seed=sampled.seed,
-                tokens=sampled.tokens,
-                truncated=sampled.truncated,
+                parts=[
+                    generator_pb2.EditPart(
+                        text=sampled.text, tokens=sampled.tokens, truncated=sampled.truncated
+                    )
+                ],
             )
             for sampled in generated.samples[index]
         ],

@@ -7,6 +7,7 @@ Workers write them, selection and report read them. A score that is missing is `
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal
 
@@ -80,6 +81,12 @@ class ExampleRecord(Record):
 
     prompt: str
     completion: str
+    part: int = 0
+    """Index of the edit's part that it was parsed from."""
+    question: str = ""
+    """Of a question-answer pair, in one line; empty for a statement."""
+    answer: str = ""
+    """Of a question-answer pair; empty for a statement."""
 
 
 InnerLoopKind = Literal["edit", "passage", "gold"]
@@ -102,17 +109,65 @@ class InnerLoopRecord(Record):
     """Open-book questions on other passages, asked of the adapted model (validation only)."""
 
 
+class PartPromptRecord(Record):
+    """How one part of a context's edits was asked for."""
+
+    prompt: str
+    """The whole prompt or, with `messages`, how the model's turn starts; without `start`."""
+    messages: tuple[Message, ...] = ()
+    """Turns of a chat prompt; empty for a raw one."""
+    start: str = ""
+    """Words that were written for the model and belong to its text, which follows directly."""
+
+
+class PartRecord(Record):
+    """What the policy wrote for one part of an edit."""
+
+    text: str
+    """Without the start of its prompt."""
+    tokens: int
+    """Sampled tokens."""
+    truncated: bool
+    """True if the bound of new tokens cut it off."""
+    logprob: float | None = None
+    """Mean log p of the sampled tokens at temperature 1, nats; None without one."""
+
+
 class EditRecord(Record):
     """One self-edit as the policy wrote it and as the domain parsed it."""
 
     context_id: str
     candidate: int
     seed: int
-    text: str
-    tokens: int
-    truncated: bool
+    parts: tuple[PartRecord, ...]
+    """One per part prompt of its context; empty if the context has no edits."""
     examples: tuple[ExampleRecord, ...]
     """Parsed from the edit, without the passage; empty means outcome `invalid`."""
+
+    @property
+    def tokens(self) -> int:
+        """Sampled tokens of all parts."""
+        return sum(part.tokens for part in self.parts)
+
+    @property
+    def truncated(self) -> bool:
+        """True if any part was cut off."""
+        return any(part.truncated for part in self.parts)
+
+
+def part_texts(prompts: Sequence[PartPromptRecord], edit: EditRecord) -> tuple[str, ...]:
+    """The whole text of each part: the start that was written for the model, and its own words.
+
+    None for an edit that was not written.
+    """
+    if not edit.parts:
+        return ()
+    return tuple(prompt.start + part.text for prompt, part in zip(prompts, edit.parts, strict=True))
+
+
+def edit_text(prompts: Sequence[PartPromptRecord], edit: EditRecord) -> str:
+    """The text of an edit: its parts, each on a line of its own."""
+    return "\n".join(part_texts(prompts, edit))
 
 
 class ContextRecord(Record):
@@ -120,11 +175,8 @@ class ContextRecord(Record):
 
     context_id: str
     title: str
-    prompt: str
-    """The edit prompt, which the M-step trains the edit to follow; with `messages` how the model's
-    turn starts."""
-    messages: tuple[Message, ...] = ()
-    """Turns of a chat prompt; empty for a raw one."""
+    parts: tuple[PartPromptRecord, ...]
+    """How each part of the edits was asked for; empty if the context has no edits."""
     baseline: EvaluationRecord
     """The policy without an inner adapter."""
     edits: tuple[EditRecord, ...]
@@ -139,10 +191,8 @@ class ContextEditsRecord(Record):
     """
 
     context_id: str
-    prompt: str
-    """The edit prompt, as in `ContextRecord`."""
-    messages: tuple[Message, ...] = ()
-    """Turns of a chat prompt; empty for a raw one."""
+    parts: tuple[PartPromptRecord, ...]
+    """How each part was asked for, as in `ContextRecord`."""
     edits: tuple[EditRecord, ...]
     engine_seconds: float
     """This context's share of the engine's time."""
@@ -263,19 +313,32 @@ class PreparedRecord(Record):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
+class LearntRow(Record):
+    """One row of the M-step: what the policy learns to write after a prompt."""
+
+    part: int
+    """Index of the edit's part."""
+    prompt: str
+    """With the start of the part; with `messages` how the model's turn starts."""
+    messages: tuple[Message, ...] = ()
+    """Turns of a chat prompt; empty for a raw one."""
+    completion: str
+    """What follows the prompt: the part's text."""
+    credit: float | None = None
+    """What the part itself is held to have gained; None where it was chosen with its edit."""
+
+
 class KeptEdit(Record):
-    """One (prompt, edit) pair that the M-step learns."""
+    """One edit that the M-step learns, whole or some of its parts."""
 
     context_id: str
     candidate: int
-    prompt: str
-    messages: tuple[Message, ...] = ()
-    """Turns of a chat prompt; empty for a raw one."""
-    text: str
+    rows: tuple[LearntRow, ...]
+    """What is learnt of it, at least one row."""
     reward: float
     gain: float
     sha256: str
-    """Digest of (context_id, prompt, messages, text)."""
+    """Digest of the context's id and of the rows' prompts and completions."""
 
 
 class SelectionRecord(Record):

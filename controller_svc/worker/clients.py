@@ -259,6 +259,12 @@ def _check_edits(
             f"generation {request.request_id} delivered other contexts or seeds than it was asked "
             "for"
         )
+    for result in results:
+        if any(len(edit.parts) != len(result.parts) for edit in result.edits):
+            raise Internal(
+                f"generation {request.request_id} delivered edits of {result.context_id!r} with "
+                "other parts than were asked for"
+            )
 
 
 def _seeds(

@@ -28,9 +28,16 @@ from seal.records import (
     EvaluationRecord,
     ExampleRecord,
     InnerLoopRecord,
+    PartPromptRecord,
     TrainingRecord,
+    part_texts,
 )
-from seal.rpc.convert import OUTCOME_FROM_WIRE, OUTCOME_TO_WIRE, chat_messages
+from seal.rpc.convert import (
+    OUTCOME_FROM_WIRE,
+    OUTCOME_TO_WIRE,
+    part_prompt_record,
+    part_record,
+)
 from seal.runs.clock import ShardClock
 from seal.runs.shards import ShardStore
 from seal.runs.store import key_of
@@ -133,7 +140,7 @@ async def write_edits(
             return first + await write_edits(bench, contexts[half:], k=k)
         log.warning("passage refused", context=contexts[0].context_id, reason=error.message)
         written = (_no_edits(contexts[0], outcome),)
-    tokens = sum(edit.tokens for result in written for edit in result.edits)
+    tokens = sum(part.tokens for result in written for edit in result.edits for part in edit.parts)
     bench.meter.generating(request.request_id, edits=k * len(contexts), tokens=tokens)
     records = [
         _edits_record(bench, context, result, k)
@@ -152,44 +159,56 @@ def _edits_record(
     outcome = OUTCOME_FROM_WIRE.get(written.outcome, Outcome.OK)
     seeds = [bench.requests.sample_seed(context.context_id, candidate) for candidate in range(k)]
     of_model = written.edits or [generator_pb2.Edit(seed=seed) for seed in seeds]
+    prompts = tuple(part_prompt_record(part) for part in written.parts)
     edits = tuple(
-        EditRecord(
-            context_id=context.context_id,
-            candidate=candidate,
-            seed=edit.seed,
-            text=edit.text,
-            tokens=edit.tokens,
-            truncated=edit.truncated,
-            examples=tuple(
-                ExampleRecord(prompt=e.prompt, completion=e.completion)
-                for e in parse(bench, context, edit.text)
-            )
-            if outcome is Outcome.OK
-            else (),
-        )
+        _edit_record(bench, context, prompts, candidate, edit)
         for candidate, edit in enumerate(of_model)
     )
     return ContextEditsRecord(
         context_id=context.context_id,
-        prompt=written.prompt,
-        messages=chat_messages(written.messages),
+        parts=prompts,
         edits=edits,
         engine_seconds=written.engine_seconds,
         outcome=outcome,
     )
 
 
-def parse(bench: Bench, context: Context, text: str) -> tuple[Example, ...]:
-    """An edit's own training examples; none if it is invalid."""
+def _edit_record(
+    bench: Bench,
+    context: Context,
+    prompts: tuple[PartPromptRecord, ...],
+    candidate: int,
+    written: generator_pb2.Edit,
+) -> EditRecord:
+    """An edit with its own training examples; none if it is invalid or was not written."""
+    edit = EditRecord(
+        context_id=context.context_id,
+        candidate=candidate,
+        seed=written.seed,
+        parts=tuple(part_record(part) for part in written.parts),
+        examples=(),
+    )
+    if not edit.parts:
+        return edit
     spec = bench.requests.spec
-    parts = bench.domain.parse_parts(
-        (text,),
+    parsed = bench.domain.parse_parts(
+        part_texts(prompts, edit),
         context=context,
         family=spec.edit.family,
         settings=spec.inner.examples,
         question_format=spec.evaluation.question_format,
     )
-    return tuple(part.example for part in parts)
+    examples = tuple(
+        ExampleRecord(
+            prompt=found.example.prompt,
+            completion=found.example.completion,
+            part=found.part,
+            question=found.question,
+            answer=found.answer,
+        )
+        for found in parsed
+    )
+    return edit.model_copy(update={"examples": examples})
 
 
 async def run_inner_loop(

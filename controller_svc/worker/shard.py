@@ -298,8 +298,7 @@ class _Shard:
         return ContextRecord(
             context_id=context.context_id,
             title=context.title,
-            prompt=written.prompt if written else "",
-            messages=written.messages if written else (),
+            parts=written.parts if written else (),
             baseline=self.baselines[key_of(context.context_id)],
             edits=written.edits if written else (),
             inner_loops=tuple(self.loops[key.file] for key in self._loop_keys(context)),

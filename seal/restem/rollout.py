@@ -11,7 +11,14 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from seal.outcomes import Outcome
-from seal.records import ContextRecord, EditRecord, InnerLoopRecord, KeptEdit, SelectionRecord
+from seal.records import (
+    ContextRecord,
+    EditRecord,
+    InnerLoopRecord,
+    KeptEdit,
+    LearntRow,
+    SelectionRecord,
+)
 from seal.restem.racing import Runner, finalists
 from seal.restem.reward import mean
 from seal.restem.select import Candidate, Kept, select
@@ -33,15 +40,17 @@ def select_records(
     Raises:
         InvalidInput: as `select` does.
     """
+    members = list(records)
+    by_id = {record.context_id: record for record in members}
     candidates = [
         replace(candidate, outcome=Outcome.TOO_LONG)
         if (candidate.context_id, candidate.candidate) in too_long
         else candidate
-        for record in records
+        for record in members
         for candidate in candidates_of(record)
     ]
     selection = select(candidates, keep_per_context=keep_per_context)
-    kept = tuple(_kept_edit(kept) for kept in selection.kept)
+    kept = tuple(kept_edit(by_id[kept.candidate.context_id], kept) for kept in selection.kept)
     return SelectionRecord(
         round=round,
         kept=kept,
@@ -61,14 +70,12 @@ def candidates_of(record: ContextRecord) -> tuple[Candidate, ...]:
         Candidate(
             context_id=record.context_id,
             candidate=edit.candidate,
-            prompt=record.prompt,
-            text=edit.text,
+            characters=characters(edit),
             outcome=runner.outcome,
             rewards=runner.scores,
             logprob=runner.logprob,
             baseline=record.baseline.reward,
             eliminated=edit.candidate not in in_the_end,
-            messages=record.messages,
         )
         for edit, runner in zip(record.edits, runners, strict=True)
     )
@@ -100,8 +107,13 @@ def runner_of(
         if by_logprob
         else tuple(evaluation.reward if evaluation else None for evaluation in counted),
         logprob=logprob,
-        characters=len(edit.text),
+        characters=characters(edit),
     )
+
+
+def characters(edit: EditRecord) -> int:
+    """Length of an edit, by which the shorter of two equal ones is preferred."""
+    return sum(len(part.text) for part in edit.parts)
 
 
 def shared_repeats(record: ContextRecord) -> ContextRecord:
@@ -133,19 +145,47 @@ def _outcome(edit: EditRecord, loops: Sequence[InnerLoopRecord]) -> Outcome:
     return Outcome.OK if Outcome.OK in outcomes else outcomes[0]
 
 
-def _kept_edit(kept: Kept) -> KeptEdit:
+def kept_edit(record: ContextRecord, kept: Kept) -> KeptEdit:
+    """A whole edit that is learnt: all its parts that parsed to something."""
     candidate = kept.candidate
-    turns = [text for message in candidate.messages for text in (message.role, message.content)]
+    edit = next(edit for edit in record.edits if edit.candidate == candidate.candidate)
+    useful = sorted({example.part for example in edit.examples})
+    rows = tuple(learnt_row(record, part, edit.parts[part].text) for part in useful)
     return KeptEdit(
         context_id=candidate.context_id,
         candidate=candidate.candidate,
-        prompt=candidate.prompt,
-        text=candidate.text,
+        rows=rows,
         reward=kept.reward,
         gain=kept.gain,
-        messages=candidate.messages,
-        sha256=_digest([candidate.context_id, candidate.prompt, *turns, candidate.text]),
+        sha256=kept_digest(candidate.context_id, rows),
     )
+
+
+def learnt_row(
+    record: ContextRecord, part: int, completion: str, *, credit: float | None = None
+) -> LearntRow:
+    """The row by which the policy learns to write a text as a part of a context's edit."""
+    asked = record.parts[part]
+    return LearntRow(
+        part=part,
+        prompt=asked.prompt + asked.start,
+        messages=asked.messages,
+        completion=completion,
+        credit=credit,
+    )
+
+
+def kept_digest(context_id: str, rows: Iterable[LearntRow]) -> str:
+    """`KeptEdit.sha256`: what is learnt decides, not how it was chosen."""
+    texts = (
+        [
+            row.prompt,
+            *(text for message in row.messages for text in (message.role, message.content)),
+            row.completion,
+        ]
+        for row in rows
+    )
+    return _digest([context_id, *(_digest(row) for row in texts)])
 
 
 def _digest(parts: Sequence[str]) -> str:

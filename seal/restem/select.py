@@ -14,7 +14,6 @@ from enum import StrEnum
 
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
-from seal.prompts import Message
 from seal.restem.reward import gain, mean, present
 
 SAME_SCORE = 1e-9
@@ -67,10 +66,8 @@ class Candidate:
     context_id: str
     candidate: int
     """Index among the context's k."""
-    prompt: str
-    """The edit prompt, as in `ContextRecord`."""
-    text: str
-    """The edit as the policy wrote it."""
+    characters: int
+    """Length of the edit's text."""
     outcome: Outcome
     """Ok if at least one repeat has a reward."""
     rewards: tuple[float | None, ...]
@@ -81,8 +78,6 @@ class Candidate:
     """The policy's own score on the context's queries."""
     eliminated: bool = False
     """Out of the race before its end (seal.restem.racing)."""
-    messages: tuple[Message, ...] = ()
-    """Turns of a chat prompt; empty for a raw one."""
 
     @property
     def reward(self) -> float | None:
@@ -219,6 +214,6 @@ def _rank(one: Kept) -> tuple[float, float, int, int]:
     return (
         -round(one.reward, 9),
         float("inf") if logprob is None else -logprob,
-        len(one.candidate.text),
+        one.candidate.characters,
         one.candidate.candidate,
     )

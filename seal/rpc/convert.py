@@ -18,11 +18,13 @@ from seal.records import (
     AnswerRecord,
     EvaluationRecord,
     ModelDescription,
+    PartPromptRecord,
+    PartRecord,
     TrainingRecord,
 )
 from seal.rpc import validation
 from seal.settings import LoraSettings, OptimizerSettings
-from seal.v1 import common_pb2, evaluator_pb2, trainer_pb2
+from seal.v1 import common_pb2, evaluator_pb2, generator_pb2, trainer_pb2
 
 OUTCOME_TO_WIRE = MappingProxyType(
     {
@@ -104,6 +106,23 @@ def chat_messages(
             content=message.content,
         )
         for index, message in enumerate(messages)
+    )
+
+
+def part_prompt_record(message: generator_pb2.PartPrompt) -> PartPromptRecord:
+    """How a part was asked for, from the wire."""
+    return PartPromptRecord(
+        prompt=message.prompt, messages=chat_messages(message.messages), start=message.start
+    )
+
+
+def part_record(message: generator_pb2.EditPart) -> PartRecord:
+    """What was written for a part, from the wire."""
+    return PartRecord(
+        text=message.text,
+        tokens=message.tokens,
+        truncated=message.truncated,
+        logprob=message.logprob if message.HasField("logprob") else None,
     )
 
 

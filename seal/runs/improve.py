@@ -22,6 +22,7 @@ from seal.records import (
     AdapterReference,
     ContextRecord,
     KeptEdit,
+    LearntRow,
     ModelDescription,
     SelectionRecord,
     ShardSummary,
@@ -190,30 +191,41 @@ async def select_fitting(
 ) -> SelectionRecord:
     """What a round keeps of edits that can be learnt.
 
-    An edit whose row is too long for the trainer leaves its place to the next best of its context,
-    and is counted as `too_long`.
+    An edit of which a row is too long for the trainer leaves its place to the next best of its
+    context, and is counted as `too_long`.
     """
     too_long: set[tuple[str, int]] = set()
     while True:
         selection = select_records(
             records, round=round, keep_per_context=keep_per_context, too_long=too_long
         )
-        rows = {edit: learnt_row(edit) for edit in selection.kept}
-        short = {edit: row for edit, row in rows.items() if _characters(row) <= MAX_ROW_CHARACTERS}
-        counts = await trainer.count_tokens(list(short.values()))
-        fitting = {
-            edit for edit, count in zip(short, counts, strict=True) if count <= max_row_tokens
+        found = {
+            (edit.context_id, edit.candidate)
+            for edit, fits in await fitting_rows(selection.kept, max_row_tokens, trainer)
+            if not all(fits)
         }
-        found = {(edit.context_id, edit.candidate) for edit in rows if edit not in fitting}
         if not found:
             return selection
         too_long |= found
 
 
-def learnt_row(edit: KeptEdit) -> trainer_pb2.TrainingExample:
-    """What the M-step learns of one edit."""
+async def fitting_rows(
+    kept: Sequence[KeptEdit], max_row_tokens: int, trainer: Trainer
+) -> list[tuple[KeptEdit, list[bool]]]:
+    """Each edit with, for each of its rows, whether a training can take it."""
+    rows = [training_row(row) for edit in kept for row in edit.rows]
+    short = [row for row in rows if _characters(row) <= MAX_ROW_CHARACTERS]
+    counts = iter(await trainer.count_tokens(short))
+    fits = iter(
+        [_characters(row) <= MAX_ROW_CHARACTERS and next(counts) <= max_row_tokens for row in rows]
+    )
+    return [(edit, [next(fits) for _ in edit.rows]) for edit in kept]
+
+
+def training_row(row: LearntRow) -> trainer_pb2.TrainingExample:
+    """A row of the M-step to the wire."""
     return trainer_pb2.TrainingExample(
-        prompt=edit.prompt, messages=chat_message_list(edit.messages), completion=edit.text
+        prompt=row.prompt, messages=chat_message_list(row.messages), completion=row.completion
     )
 
 
@@ -242,7 +254,7 @@ def improve_request(
         request_id=f"{run}/r{round}/{Stage.IMPROVE}/policy",
         run=run,
         policy=policy_message(spec.model, beneath, base_sha256=base_sha256),
-        examples=[learnt_row(edit) for edit in kept],
+        examples=[training_row(row) for edit in kept for row in edit.rows],
         lora=lora_message(settings.lora),
         optimizer=optimizer_message(settings.optimizer),
         init_seed=derive_seed(spec.seed, "init", "improve", round),

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from seal.v1 import common_pb2 as seal_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17seal/v1/generator.proto\x12\x07seal.v1\x1a\x14seal/v1/common.proto\"M\n\x0b\x45\x64itContext\x12\x12\n\ncontext_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05seeds\x18\x04 \x03(\x04\",\n\nEditPrompt\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\"B\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\"\xdd\x01\n\x14GenerateEditsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\"\n\x06policy\x18\x03 \x01(\x0b\x32\x12.seal.v1.PolicyRef\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12#\n\x06prompt\x18\x05 \x01(\x0b\x32\x13.seal.v1.EditPrompt\x12#\n\x08sampling\x18\x06 \x01(\x0b\x32\x11.seal.v1.Sampling\x12&\n\x08\x63ontexts\x18\x07 \x03(\x0b\x32\x14.seal.v1.EditContext\"E\n\x04\x45\x64it\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12\x11\n\ttruncated\x18\x04 \x01(\x08\"\xb3\x01\n\x0c\x43ontextEdits\x12\x12\n\ncontext_id\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x1c\n\x05\x65\x64its\x18\x03 \x03(\x0b\x32\r.seal.v1.Edit\x12\x16\n\x0e\x65ngine_seconds\x18\x04 \x01(\x01\x12!\n\x07outcome\x18\x05 \x01(\x0e\x32\x10.seal.v1.Outcome\x12&\n\x08messages\x18\x06 \x03(\x0b\x32\x14.seal.v1.ChatMessage\"n\n\x10GenerateProgress\x12\x12\n\nedits_done\x18\x01 \x01(\r\x12\x13\n\x0b\x65\x64its_total\x18\x02 \x01(\r\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\x12!\n\x05state\x18\x04 \x01(\x0e\x32\x12.seal.v1.TaskState\"\x7f\n\x15GenerateEditsResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.seal.v1.GenerateProgressH\x00\x12.\n\rcontext_edits\x18\x02 \x01(\x0b\x32\x15.seal.v1.ContextEditsH\x00\x42\x07\n\x05\x65vent2d\n\x10GeneratorService\x12P\n\rGenerateEdits\x12\x1d.seal.v1.GenerateEditsRequest\x1a\x1e.seal.v1.GenerateEditsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17seal/v1/generator.proto\x12\x07seal.v1\x1a\x14seal/v1/common.proto\"M\n\x0b\x45\x64itContext\x12\x12\n\ncontext_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05seeds\x18\x04 \x03(\x04\"=\n\nEditPrompt\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\x12\x0f\n\x07trained\x18\x03 \x01(\x08\"B\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\"\xdd\x01\n\x14GenerateEditsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\"\n\x06policy\x18\x03 \x01(\x0b\x32\x12.seal.v1.PolicyRef\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12#\n\x06prompt\x18\x05 \x01(\x0b\x32\x13.seal.v1.EditPrompt\x12#\n\x08sampling\x18\x06 \x01(\x0b\x32\x11.seal.v1.Sampling\x12&\n\x08\x63ontexts\x18\x07 \x03(\x0b\x32\x14.seal.v1.EditContext\"S\n\nPartPrompt\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.seal.v1.ChatMessage\x12\r\n\x05start\x18\x03 \x01(\t\"]\n\x08\x45\x64itPart\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x12\x14\n\x07logprob\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\n\n\x08_logprob\"6\n\x04\x45\x64it\x12\x0c\n\x04seed\x18\x01 \x01(\x04\x12 \n\x05parts\x18\x02 \x03(\x0b\x32\x11.seal.v1.EditPart\"\x9f\x01\n\x0c\x43ontextEdits\x12\x12\n\ncontext_id\x18\x01 \x01(\t\x12\"\n\x05parts\x18\x02 \x03(\x0b\x32\x13.seal.v1.PartPrompt\x12\x1c\n\x05\x65\x64its\x18\x03 \x03(\x0b\x32\r.seal.v1.Edit\x12\x16\n\x0e\x65ngine_seconds\x18\x04 \x01(\x01\x12!\n\x07outcome\x18\x05 \x01(\x0e\x32\x10.seal.v1.Outcome\"n\n\x10GenerateProgress\x12\x12\n\nedits_done\x18\x01 \x01(\r\x12\x13\n\x0b\x65\x64its_total\x18\x02 \x01(\r\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\x12!\n\x05state\x18\x04 \x01(\x0e\x32\x12.seal.v1.TaskState\"\x7f\n\x15GenerateEditsResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.seal.v1.GenerateProgressH\x00\x12.\n\rcontext_edits\x18\x02 \x01(\x0b\x32\x15.seal.v1.ContextEditsH\x00\x42\x07\n\x05\x65vent2d\n\x10GeneratorService\x12P\n\rGenerateEdits\x12\x1d.seal.v1.GenerateEditsRequest\x1a\x1e.seal.v1.GenerateEditsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,19 +35,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EDITCONTEXT']._serialized_start=58
   _globals['_EDITCONTEXT']._serialized_end=135
   _globals['_EDITPROMPT']._serialized_start=137
-  _globals['_EDITPROMPT']._serialized_end=181
-  _globals['_SAMPLING']._serialized_start=183
-  _globals['_SAMPLING']._serialized_end=249
-  _globals['_GENERATEEDITSREQUEST']._serialized_start=252
-  _globals['_GENERATEEDITSREQUEST']._serialized_end=473
-  _globals['_EDIT']._serialized_start=475
-  _globals['_EDIT']._serialized_end=544
-  _globals['_CONTEXTEDITS']._serialized_start=547
-  _globals['_CONTEXTEDITS']._serialized_end=726
-  _globals['_GENERATEPROGRESS']._serialized_start=728
-  _globals['_GENERATEPROGRESS']._serialized_end=838
-  _globals['_GENERATEEDITSRESPONSE']._serialized_start=840
-  _globals['_GENERATEEDITSRESPONSE']._serialized_end=967
-  _globals['_GENERATORSERVICE']._serialized_start=969
-  _globals['_GENERATORSERVICE']._serialized_end=1069
+  _globals['_EDITPROMPT']._serialized_end=198
+  _globals['_SAMPLING']._serialized_start=200
+  _globals['_SAMPLING']._serialized_end=266
+  _globals['_GENERATEEDITSREQUEST']._serialized_start=269
+  _globals['_GENERATEEDITSREQUEST']._serialized_end=490
+  _globals['_PARTPROMPT']._serialized_start=492
+  _globals['_PARTPROMPT']._serialized_end=575
+  _globals['_EDITPART']._serialized_start=577
+  _globals['_EDITPART']._serialized_end=670
+  _globals['_EDIT']._serialized_start=672
+  _globals['_EDIT']._serialized_end=726
+  _globals['_CONTEXTEDITS']._serialized_start=729
+  _globals['_CONTEXTEDITS']._serialized_end=888
+  _globals['_GENERATEPROGRESS']._serialized_start=890
+  _globals['_GENERATEPROGRESS']._serialized_end=1000
+  _globals['_GENERATEEDITSRESPONSE']._serialized_start=1002
+  _globals['_GENERATEEDITSRESPONSE']._serialized_end=1129
+  _globals['_GENERATORSERVICE']._serialized_start=1131
+  _globals['_GENERATORSERVICE']._serialized_end=1231
 # @@protoc_insertion_point(module_scope)

@@ -63,19 +63,23 @@ class EditPrompt(_message.Message):
 
     FAMILY_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    TRAINED_FIELD_NUMBER: _builtins.int
     family: _builtins.str
     """Prompt family of the domain, for example "self-qa"."""
     format: _builtins.str
     """"base" (continuation) or "chat" (the model's chat template)."""
+    trained: _builtins.bool
+    """The policy has learnt to write edits: it is asked without worked examples, where the family has such a prompt."""
     def __init__(
         self,
         *,
         family: _builtins.str = ...,
         format: _builtins.str = ...,
+        trained: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["family", b"family", "format", b"format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["family", b"family", "format", b"format", "trained", b"trained"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -95,7 +99,7 @@ class Sampling(_message.Message):
     top_p: _builtins.float
     """Nucleus mass in (0, 1]."""
     max_tokens: _builtins.int
-    """Upper bound of new tokens per edit."""
+    """Upper bound of new tokens per part of an edit."""
     def __init__(
         self,
         *,
@@ -166,34 +170,96 @@ class GenerateEditsRequest(_message.Message):
 Global___GenerateEditsRequest: _TypeAlias = GenerateEditsRequest  # noqa: Y015
 
 @_typing.final
+class PartPrompt(_message.Message):
+    """PartPrompt is how one part of an edit is asked for; all candidates of a context share it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    prompt: _builtins.str
+    """The whole prompt or, with messages, how the model's turn starts; without `start`."""
+    start: _builtins.str
+    """Words that are written for the model and belong to its text, which follows directly."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ChatMessage]:
+        """Turns of a chat prompt, for the model's own template; empty for a raw prompt."""
+
+    def __init__(
+        self,
+        *,
+        prompt: _builtins.str = ...,
+        messages: _abc.Iterable[_common_pb2.ChatMessage] | None = ...,
+        start: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "prompt", b"prompt", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartPrompt: _TypeAlias = PartPrompt  # noqa: Y015
+
+@_typing.final
+class EditPart(_message.Message):
+    """EditPart is what the policy wrote for one part."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    LOGPROB_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The text as the policy wrote it, without the start of the part and without the stop token."""
+    tokens: _builtins.int
+    """Number of sampled tokens."""
+    truncated: _builtins.bool
+    """True if max_tokens cut it off."""
+    logprob: _builtins.float
+    """Mean log p of the sampled tokens under the model's own distribution (temperature 1), nats; absent without a token."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        tokens: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
+        logprob: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_logprob", b"_logprob", "logprob", b"logprob"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprob", b"_logprob", "logprob", b"logprob", "text", b"text", "tokens", b"tokens", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__logprob: _TypeAlias = _typing.Literal["logprob"]  # noqa: Y015
+    _WhichOneofArgType__logprob: _TypeAlias = _typing.Literal["_logprob", b"_logprob"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__logprob) -> _WhichOneofReturnType__logprob | None: ...
+
+Global___EditPart: _TypeAlias = EditPart  # noqa: Y015
+
+@_typing.final
 class Edit(_message.Message):
     """Edit is one sampled self-edit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TEXT_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
-    TOKENS_FIELD_NUMBER: _builtins.int
-    TRUNCATED_FIELD_NUMBER: _builtins.int
-    text: _builtins.str
-    """The text as the policy wrote it, without the stop token."""
+    PARTS_FIELD_NUMBER: _builtins.int
     seed: _builtins.int
-    """Seed it was sampled with."""
-    tokens: _builtins.int
-    """Number of sampled tokens."""
-    truncated: _builtins.bool
-    """True if max_tokens cut it off."""
+    """Seed it was sampled with. Each part of several has a seed of its own, derived from it and from the part's place."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___EditPart]:
+        """One per part of the context, in their order."""
+
     def __init__(
         self,
         *,
-        text: _builtins.str = ...,
         seed: _builtins.int = ...,
-        tokens: _builtins.int = ...,
-        truncated: _builtins.bool = ...,
+        parts: _abc.Iterable[Global___EditPart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["seed", b"seed", "text", b"text", "tokens", b"tokens", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parts", b"parts", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -206,40 +272,36 @@ class ContextEdits(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTEXT_ID_FIELD_NUMBER: _builtins.int
-    PROMPT_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     EDITS_FIELD_NUMBER: _builtins.int
     ENGINE_SECONDS_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
-    MESSAGES_FIELD_NUMBER: _builtins.int
     context_id: _builtins.str
     """Id from the request."""
-    prompt: _builtins.str
-    """What the M-step trains the edit to follow: the whole prompt or, with messages, how the model's turn starts."""
     engine_seconds: _builtins.float
     """This context's share of the engine's time, seconds."""
     outcome: _common_pb2.Outcome.ValueType
     """OK, or why this context has no edits (TOO_LONG, DIVERGED, REFUSED); the other contexts have theirs."""
     @_builtins.property
-    def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Edit]:
-        """One per seed, in the order of the seeds."""
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartPrompt]:
+        """How each part was asked for."""
 
     @_builtins.property
-    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ChatMessage]:
-        """Turns of a chat prompt, for the model's own template; empty for a raw prompt."""
+    def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Edit]:
+        """One per seed, in the order of the seeds."""
 
     def __init__(
         self,
         *,
         context_id: _builtins.str = ...,
-        prompt: _builtins.str = ...,
+        parts: _abc.Iterable[Global___PartPrompt] | None = ...,
         edits: _abc.Iterable[Global___Edit] | None = ...,
         engine_seconds: _builtins.float = ...,
         outcome: _common_pb2.Outcome.ValueType = ...,
-        messages: _abc.Iterable[_common_pb2.ChatMessage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "edits", b"edits", "engine_seconds", b"engine_seconds", "messages", b"messages", "outcome", b"outcome", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "edits", b"edits", "engine_seconds", b"engine_seconds", "outcome", b"outcome", "parts", b"parts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -256,7 +318,7 @@ class GenerateProgress(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     edits_done: _builtins.int
-    """Edits finished so far."""
+    """Edits finished so far: those of which all parts are."""
     edits_total: _builtins.int
     """Edits asked for."""
     tokens: _builtins.int

@@ -47,8 +47,8 @@ class GeneratorServiceServicer(object):
     """
 
     def GenerateEdits(self, request, context):
-        """GenerateEdits samples one edit per (context, seed). It streams progress while tokens are written, then one ContextEdits
-        message per context, in the order of the request. A retry with the same request_id and seeds gives the same edits.
+        """GenerateEdits samples one edit per (context, seed), each in the parts that the domain asks for. It streams progress while
+        tokens are written, then one ContextEdits message per context, in the order of the request. A retry with the same request_id and seeds gives the same edits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,8 +34,8 @@ class GeneratorServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GeneratorServiceAsyncStub: ...
     GenerateEdits: _grpc.UnaryStreamMultiCallable[_generator_pb2.GenerateEditsRequest, _generator_pb2.GenerateEditsResponse]
-    """GenerateEdits samples one edit per (context, seed). It streams progress while tokens are written, then one ContextEdits
-    message per context, in the order of the request. A retry with the same request_id and seeds gives the same edits.
+    """GenerateEdits samples one edit per (context, seed), each in the parts that the domain asks for. It streams progress while
+    tokens are written, then one ContextEdits message per context, in the order of the request. A retry with the same request_id and seeds gives the same edits.
     """
 
 @_typing.type_check_only
@@ -44,8 +44,8 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GenerateEdits: _aio.UnaryStreamMultiCallable[_generator_pb2.GenerateEditsRequest, _generator_pb2.GenerateEditsResponse]  # type: ignore[assignment]
-    """GenerateEdits samples one edit per (context, seed). It streams progress while tokens are written, then one ContextEdits
-    message per context, in the order of the request. A retry with the same request_id and seeds gives the same edits.
+    """GenerateEdits samples one edit per (context, seed), each in the parts that the domain asks for. It streams progress while
+    tokens are written, then one ContextEdits message per context, in the order of the request. A retry with the same request_id and seeds gives the same edits.
     """
 
 class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -57,8 +57,8 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.GenerateEditsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generator_pb2.GenerateEditsResponse], _abc.AsyncIterator[_generator_pb2.GenerateEditsResponse]]:
-        """GenerateEdits samples one edit per (context, seed). It streams progress while tokens are written, then one ContextEdits
-        message per context, in the order of the request. A retry with the same request_id and seeds gives the same edits.
+        """GenerateEdits samples one edit per (context, seed), each in the parts that the domain asks for. It streams progress while
+        tokens are written, then one ContextEdits message per context, in the order of the request. A retry with the same request_id and seeds gives the same edits.
         """
 
 def add_GeneratorServiceServicer_to_server(servicer: GeneratorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

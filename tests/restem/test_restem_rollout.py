@@ -15,6 +15,9 @@ from seal.records import (
     ExampleRecord,
     InnerLoopKind,
     InnerLoopRecord,
+    LearntRow,
+    PartPromptRecord,
+    PartRecord,
 )
 from seal.restem.rollout import candidates_of, select_records
 
@@ -76,16 +79,14 @@ def record(
     return ContextRecord(
         context_id=context_id,
         title="Veldra",
-        prompt="the prompt",
+        parts=(PartPromptRecord(prompt="the prompt"),),
         baseline=evaluation(baseline),
         edits=tuple(
             EditRecord(
                 context_id=context_id,
                 candidate=index,
                 seed=index,
-                text=f"edit {index}",
-                tokens=2,
-                truncated=False,
+                parts=(PartRecord(text=f"edit {index}", tokens=2, truncated=False),),
                 examples=(ExampleRecord(prompt="", completion="x"),),
             )
             for index in range(edits)
@@ -160,14 +161,8 @@ def test_the_kept_edit_carries_what_the_m_step_learns() -> None:
     )
     (kept,) = selection.kept
     assert (selection.round, selection.dropped) == (2, {"no-gain": 1, "not-best": 1})
-    assert (kept.context_id, kept.candidate, kept.prompt, kept.text, kept.reward, kept.gain) == (
-        "c",
-        1,
-        "the prompt",
-        "edit 1",
-        0.75,
-        0.5,
-    )
+    assert (kept.context_id, kept.candidate, kept.reward, kept.gain) == ("c", 1, 0.75, 0.5)
+    assert kept.rows == (LearntRow(part=0, prompt="the prompt", completion="edit 1"),)
 
 
 def test_the_digest_changes_with_what_is_kept_and_not_with_what_is_dropped() -> None:

@@ -20,8 +20,7 @@ from seal.restem.select import Candidate, DropReason, Selection, select
 BASE = Candidate(
     context_id="c",
     candidate=0,
-    prompt="prompt",
-    text="edit",
+    characters=4,
     outcome=Outcome.OK,
     rewards=(0.5,),
     logprob=-1.0,
@@ -58,8 +57,7 @@ def rounds(draw: st.DrawFn) -> list[Candidate]:
             Candidate(
                 context_id=f"c{context}",
                 candidate=index,
-                prompt="prompt",
-                text="x" * draw(st.integers(0, 3)),
+                characters=draw(st.integers(0, 3)),
                 outcome=draw(st.sampled_from(list(Outcome) + [Outcome.OK] * 8)),
                 rewards=tuple(draw(st.lists(SCORES, max_size=3))),
                 logprob=draw(st.sampled_from([None, -1.0, -2.0, math.nan])),
@@ -154,11 +152,11 @@ def test_a_missing_repeat_is_left_out_of_the_reward() -> None:
 def test_ties_go_to_the_higher_log_probability_then_the_shorter_edit_then_the_lower_index() -> None:
     low = replace(BASE, candidate=9, rewards=(0.0,))
     tied = [
-        replace(BASE, candidate=0, logprob=-2.0, text="x"),
-        replace(BASE, candidate=1, logprob=None, text=""),
-        replace(BASE, candidate=2, logprob=-1.0, text="xx"),
-        replace(BASE, candidate=3, logprob=-1.0, text="x"),
-        replace(BASE, candidate=4, logprob=-1.0, text="x"),
+        replace(BASE, candidate=0, logprob=-2.0, characters=1),
+        replace(BASE, candidate=1, logprob=None, characters=0),
+        replace(BASE, candidate=2, logprob=-1.0, characters=2),
+        replace(BASE, candidate=3, logprob=-1.0, characters=1),
+        replace(BASE, candidate=4, logprob=-1.0, characters=1),
     ]
     assert kept(select([low, *tied], keep_per_context=5)) == [3, 4, 2, 0, 1]
 

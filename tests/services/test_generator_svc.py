@@ -223,7 +223,8 @@ async def test_contexts_come_in_the_order_of_the_request_with_one_edit_per_seed(
     assert [[edit.seed for edit in given.edits] for given in edits] == [
         list(context.seeds) for context in contexts
     ]
-    assert all(edit.tokens == 5 and not edit.truncated for given in edits for edit in given.edits)
+    parts = [part for given in edits for edit in given.edits for part in edit.parts]
+    assert all(part.tokens == 5 and not part.truncated for part in parts)
     assert all(given.engine_seconds == 0.25 for given in edits)
 
 
@@ -259,7 +260,7 @@ async def test_a_context_at_fault_has_an_outcome_and_the_others_get_their_edits(
     too_long, ok = common_pb2.OUTCOME_TOO_LONG, common_pb2.OUTCOME_OK
     assert [given.outcome for given in edits] == [ok, too_long, too_long, ok, too_long, ok]
     assert [len(given.edits) for given in edits] == [2, 0, 0, 2, 0, 2]
-    assert all(given.prompt for given in edits)
+    assert all(given.parts for given in edits)
 
 
 async def test_a_generation_that_meets_a_full_queue_waits(start: Start) -> None:
@@ -304,8 +305,9 @@ async def test_the_domains_prompt_is_sampled_and_given_back_for_the_m_step(
     expected = part.prompt
     asked = generator.engine.generated[0]
     assert asked.prompts == (expected,)
-    assert edits[0].prompt == expected.text
-    assert chat_messages(edits[0].messages) == expected.messages != ()
+    (part,) = edits[0].parts
+    assert (part.prompt, part.start) == (expected.text, "")
+    assert chat_messages(part.messages) == expected.messages != ()
     assert asked.stop == expected.stop
     assert (asked.temperature, asked.top_p, asked.max_tokens) == (0.7, 0.95, 32)
 
@@ -314,7 +316,7 @@ async def test_the_policy_adapter_writes_the_edits(start: Start) -> None:
     async with start() as generator:
         reference = publish(generator.store)
         edits = await generator.edits(generation_request(policy=policy(reference)))
-    assert edits[0].edits[0].text.startswith("adapted")
+    assert edits[0].edits[0].parts[0].text.startswith("adapted")
 
 
 async def test_logs_hold_no_document_text(start: Start) -> None:

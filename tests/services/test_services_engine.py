@@ -76,7 +76,12 @@ class Services:
     async def edits(self, **changes: object) -> list[str]:
         request = generation_request(**{"policy": policy(base_model=MODEL), **changes})
         messages = await read_all(self.generator.GenerateEdits(request, timeout=DEADLINE_SECONDS))
-        return [edit.text for message in messages for edit in message.context_edits.edits]
+        return [
+            part.text
+            for message in messages
+            for edit in message.context_edits.edits
+            for part in edit.parts
+        ]
 
 
 @pytest.fixture

@@ -83,15 +83,7 @@ class DirectClients:
         """Edits by hash."""
         self._effects.at("generate", request.request_id, "before")
         await asyncio.sleep(0)
-        written = tuple(
-            generator_pb2.ContextEdits(
-                context_id=item.context_id,
-                prompt=f"Learn {item.title}:\n",
-                edits=[fake_services._edit(request, item, seed) for seed in item.seeds],
-                engine_seconds=0.01,
-            )
-            for item in request.contexts
-        )
+        written = tuple(fake_services.context_edits(request, item) for item in request.contexts)
         self._effects.at("generate", request.request_id, "during")
         self._effects.at("generate", request.request_id, "after")
         return written

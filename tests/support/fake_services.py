@@ -155,14 +155,19 @@ class FakeGenerator(generator_pb2_grpc.GeneratorServiceServicer):
                 )
                 yield generator_pb2.GenerateEditsResponse(context_edits=none)
                 continue
-            edits = [_edit(request, item, seed) for seed in item.seeds]
-            result = generator_pb2.ContextEdits(
-                context_id=item.context_id,
-                prompt=f"Learn {item.title}:\n",
-                edits=edits,
-                engine_seconds=0.01,
-            )
-            yield generator_pb2.GenerateEditsResponse(context_edits=result)
+            yield generator_pb2.GenerateEditsResponse(context_edits=context_edits(request, item))
+
+
+def context_edits(
+    request: generator_pb2.GenerateEditsRequest, item: generator_pb2.EditContext
+) -> generator_pb2.ContextEdits:
+    """The edits of one context."""
+    return generator_pb2.ContextEdits(
+        context_id=item.context_id,
+        parts=[generator_pb2.PartPrompt(prompt=f"Learn {item.title}:\n")],
+        edits=[_edit(request, item, seed) for seed in item.seeds],
+        engine_seconds=0.01,
+    )
 
 
 def _edit(
@@ -170,14 +175,15 @@ def _edit(
 ) -> generator_pb2.Edit:
     seen = (request.policy.adapter.sha256, item.context_id, seed)
     if chance("invalid", *seen) < SHARE_INVALID:
-        return generator_pb2.Edit(text="", seed=seed, tokens=0)
+        return generator_pb2.Edit(seed=seed, parts=[generator_pb2.EditPart()])
     facts = [digest(line, *seen)[:10] for line in range(1 + int(3 * chance("lines", *seen)))]
     if request.prompt.family == "self-qa":
         answer = item.text.split()[-1]
         lines = [f"Question: What of {fact}? Answer: {answer}" for fact in facts]
     else:
         lines = [f"{item.title} is known for fact {fact}." for fact in facts]
-    return generator_pb2.Edit(text="\n".join(lines), seed=seed, tokens=12 * len(lines))
+    part = generator_pb2.EditPart(text="\n".join(lines), tokens=12 * len(lines), logprob=-0.5)
+    return generator_pb2.Edit(seed=seed, parts=[part])
 
 
 class FakeTrainer(trainer_pb2_grpc.TrainerServiceServicer):

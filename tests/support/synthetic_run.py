@@ -29,6 +29,8 @@ from seal.records import (
     InnerLoopKind,
     InnerLoopRecord,
     ModelDescription,
+    PartPromptRecord,
+    PartRecord,
     PreparedRecord,
     Record,
     SelectionRecord,
@@ -306,7 +308,7 @@ class Maker:
         return ContextRecord(
             context_id=context.context_id,
             title=context.title,
-            prompt=f"Passage: {context.text}\n",
+            parts=(PartPromptRecord(prompt=f"Passage: {context.text}\n"),),
             baseline=self.evaluate(
                 [context], 1.0 if self.recipe.perfect_before else 0.03 + 0.02 * policy
             ),
@@ -352,9 +354,13 @@ class Maker:
             context_id=context.context_id,
             candidate=candidate,
             seed=seed,
-            text=_storable(text),
-            tokens=len(text) // 4,
-            truncated=self.random.random() < self.recipe.truncated,
+            parts=(
+                PartRecord(
+                    text=_storable(text),
+                    tokens=len(text) // 4,
+                    truncated=self.random.random() < self.recipe.truncated,
+                ),
+            ),
             examples=tuple(
                 ExampleRecord(prompt=_storable(each.prompt), completion=_storable(each.completion))
                 for each in examples

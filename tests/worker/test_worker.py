@@ -23,7 +23,7 @@ from seal.errors import (
     Transient,
 )
 from seal.outcomes import Outcome
-from seal.records import Stage
+from seal.records import Stage, edit_text
 from seal.settings import EditSettings, InnerLoopSettings, RunSpec, ValidationSettings
 from seal.v1 import evaluator_pb2, generator_pb2, trainer_pb2
 
@@ -232,7 +232,7 @@ async def test_an_edit_that_parses_to_nothing_is_invalid_and_neither_trained_nor
         summary = await place.run(Stage.ROLLOUT, round=1)
         records = await place.records(Stage.ROLLOUT, round=1)
     empty = [
-        (record, edit.candidate) for record in records for edit in record.edits if not edit.text
+        (record, edit.candidate) for record in records for edit in record.edits if not edit.examples
     ]
     assert empty and summary.outcomes["invalid"] == 2 * len(empty)
     for record, candidate in empty:
@@ -342,17 +342,19 @@ async def test_committed_edits_are_learnt_even_if_the_generator_would_now_write_
         monkeypatch.setattr(
             fake_services,
             "_edit",
-            lambda request, item, seed: generator_pb2.Edit(text="Others.", seed=seed, tokens=1),
+            lambda request, item, seed: generator_pb2.Edit(
+                seed=seed, parts=[generator_pb2.EditPart(text="Others.", tokens=1)]
+            ),
         )
         place.fakes.fail = lambda kind, name, call: None
         await place.run(Stage.ROLLOUT, round=1)
         records = await place.records(Stage.ROLLOUT, round=1)
     for record in records:
-        texts = [edit.text for edit in record.edits]
+        texts = [edit_text(record.parts, edit) for edit in record.edits]
         assert texts == (
             ["Others."] * 3
             if record.context_id == lost
-            else [edit.text for edit in written[record.context_id].edits]
+            else [edit_text(record.parts, edit) for edit in written[record.context_id].edits]
         )
 
 

@@ -10,7 +10,7 @@ from controller_harness import IMPATIENT, POLICY, RUN, Workplace, small_spec, wo
 from fake_services import MODEL, Fakes
 
 from seal.errors import Conflict, Internal, InvalidInput, Transient
-from seal.records import SelectionRecord, Stage
+from seal.records import LearntRow, SelectionRecord, Stage
 from seal.runs.epochs import claim_stage
 from seal.runs.store import read_selection
 from seal.settings import ImproveSettings
@@ -92,7 +92,7 @@ async def test_the_policy_learns_the_kept_prompts_and_edits_and_is_one_adapter_o
         summary = await place.run(Stage.IMPROVE, round=1, policy=POLICY)
         request, selection = m_step(place), await selection_of(place, 1)
     assert [(row.prompt, row.completion) for row in request.examples] == [
-        (edit.prompt, edit.text) for edit in selection.kept
+        (row.prompt, row.completion) for edit in selection.kept for row in edit.rows
     ]
     assert request.policy.adapter.sha256 == POLICY.sha256
     assert request.export_mode == trainer_pb2.EXPORT_MODE_WITH_POLICY
@@ -151,6 +151,11 @@ async def test_the_number_of_shards_changes_nothing_that_is_kept(tmp_path: Path)
     assert len(digests) == 1
 
 
+def words(row: LearntRow) -> int:
+    """Tokens of the fake trainer but for the last one."""
+    return len(f"{row.prompt} {row.completion}".split())
+
+
 async def test_an_edit_too_long_to_be_learnt_leaves_its_place_to_the_next_best_and_is_counted(
     tmp_path: Path,
 ) -> None:
@@ -159,8 +164,7 @@ async def test_an_edit_too_long_to_be_learnt_leaves_its_place_to_the_next_best_a
         await place.run(Stage.ROLLOUT, round=1)
         await place.run(Stage.IMPROVE, round=1)
         calm = await selection_of(place, 1)
-    words = {edit.context_id: len(f"{edit.prompt} {edit.text}".split()) for edit in calm.kept}
-    limit = max(words.values())
+    limit = max(words(row) for edit in calm.kept for row in edit.rows)
     (tmp_path / "again").mkdir()
     short = Fakes(model=MODEL.model_copy(update={"max_row_tokens": limit}))
     async with workplace(tmp_path / "again", spec=spec, fakes=short) as place:
@@ -169,7 +173,7 @@ async def test_an_edit_too_long_to_be_learnt_leaves_its_place_to_the_next_best_a
         selection = await selection_of(place, 1)
     assert selection.dropped["too_long"] >= 1
     assert summary.kept == len(selection.kept)
-    assert all(len(f"{edit.prompt} {edit.text}".split()) < limit for edit in selection.kept)
+    assert all(words(row) < limit for edit in selection.kept for row in edit.rows)
     assert summary.policy is not None
 
 
@@ -185,7 +189,7 @@ async def test_an_m_step_too_large_for_a_message_goes_by_a_file_and_is_the_same_
         whole = with_examples(request, place.store)
     assert len(request.examples) == 0 and request.ByteSize() < 500
     assert [(row.prompt, row.completion) for row in whole.examples] == [
-        (edit.prompt, edit.text) for edit in selection.kept
+        (row.prompt, row.completion) for edit in selection.kept for row in edit.rows
     ]
     assert summary.policy is not None
     damaged = trainer_pb2.TrainAdapterRequest()

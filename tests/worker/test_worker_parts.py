@@ -29,6 +29,8 @@ from seal.records import (
     EvaluationRecord,
     ExampleRecord,
     InnerLoopRecord,
+    PartPromptRecord,
+    PartRecord,
     ScoreSum,
     ShardSummary,
     Stage,
@@ -108,7 +110,7 @@ def record_of(context_id: str, baseline: EvaluationRecord) -> ContextRecord:
     return ContextRecord(
         context_id=context_id,
         title="Hill",
-        prompt="",
+        parts=(),
         baseline=baseline,
         edits=(),
         inner_loops=(),
@@ -274,9 +276,7 @@ def edit(candidate: int) -> EditRecord:
         context_id="c",
         candidate=candidate,
         seed=candidate,
-        text="A fact.",
-        tokens=3,
-        truncated=False,
+        parts=(PartRecord(text="A fact.", tokens=3, truncated=False),),
         examples=(example,),
     )
 
@@ -299,7 +299,7 @@ def context(rewards: dict[int, list[float | None]], *, baseline: float | None) -
     return ContextRecord(
         context_id="c",
         title="C",
-        prompt="",
+        parts=(PartPromptRecord(prompt=""),),
         baseline=evaluation(baseline),
         edits=tuple(edit(candidate) for candidate in rewards),
         inner_loops=loops,

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from seal.domains.base import Context
-from seal.records import AnswerRecord, ContextRecord, EditRecord, EvaluationRecord, InnerLoopKind
+from seal.records import (
+    AnswerRecord,
+    ContextRecord,
+    EditRecord,
+    EvaluationRecord,
+    InnerLoopKind,
+    edit_text,
+)
 from seal.report.numbers.entries import (
     AnswerEntry,
     Decision,
@@ -96,11 +103,11 @@ def _rollout_passage(
     outcomes = {candidate.candidate: str(candidate.outcome) for candidate in candidates_of(record)}
     edits = [
         _edit(
+            record,
             edit,
             fates[edit.candidate],
             outcomes[edit.candidate],
             rewards.get(edit.candidate),
-            record.baseline.reward,
         )
         for edit in record.edits
     ]
@@ -108,18 +115,22 @@ def _rollout_passage(
 
 
 def _edit(
-    edit: EditRecord, decision: Decision, outcome: str, reward: float | None, baseline: float | None
+    record: ContextRecord,
+    edit: EditRecord,
+    decision: Decision,
+    outcome: str,
+    reward: float | None,
 ) -> EditEntry:
     return EditEntry(
         candidate=edit.candidate,
         key=candidate_key(edit.candidate),
-        text=edit.text,
+        text=edit_text(record.parts, edit),
         examples=edit.examples,
         tokens=edit.tokens,
         truncated=edit.truncated,
         outcome=outcome,
         reward=reward,
-        gain=gain(reward, baseline),
+        gain=gain(reward, record.baseline.reward),
         decision=decision,
     )
 

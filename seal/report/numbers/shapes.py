@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from seal.domains.words import words
+from seal.records import edit_text
 from seal.report.numbers.model import Bin, EditShape, Spread
 from seal.report.numbers.source import Stage
 from seal.restem.reward import mean
@@ -52,7 +53,10 @@ def edit_shape(stage: Stage) -> EditShape | None:
     edits = [edit for record in stage.records for edit in record.edits]
     if not edits or stage.name == "improve":
         return None
-    texts = [edit.text for edit in edits]
+    texts_by_context = [
+        [edit_text(record.parts, edit) for edit in record.edits] for record in stage.records
+    ]
+    texts = [text for texts in texts_by_context for text in texts]
     return EditShape(
         stage=stage.name,
         round=stage.round,
@@ -64,7 +68,7 @@ def edit_shape(stage: Stage) -> EditShape | None:
         examples=spread(len(edit.examples) for edit in edits),
         unique_share=len(set(texts)) / len(texts),
         distinct_pairs_share=distinct_pairs_share(texts),
-        diversity=mean(diversity([edit.text for edit in record.edits]) for record in stage.records),
+        diversity=mean(diversity(texts) for texts in texts_by_context),
     )
 
 
