@@ -17,9 +17,12 @@ from tiny_model import save_tiny_model, tiny_model, tiny_transformer
 
 from seal.engine import Engine, EngineTask
 from seal.engine import trainings as trainings_module
+from seal.engine.budget import MemoryBudget
+from seal.engine.job import make_job
 from seal.engine.model import FrozenModel
 from seal.engine.queues import FairQueue
 from seal.engine.training import TrainingBatch
+from seal.engine.trainings import Trainings, TrainingTask
 from seal.errors import Exhausted, Internal, InvalidInput, Transient, UnfitItem
 from seal.outcomes import Outcome
 from seal.settings import EngineSettings, LoraSettings
@@ -171,24 +174,34 @@ def test_adapters_of_another_shape_wait_for_the_batch_and_are_trained_then(engin
 
 
 def test_adapters_of_another_shape_do_not_wait_without_end_for_a_batch_that_is_refilled(
-    engine, monkeypatch
+    monkeypatch,
 ):
     monkeypatch.setattr(trainings_module, "MAX_TRAINING_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(trainings_module, "TRAINING_TURN_SECONDS", 0.0)
+    model = tiny_model()
+    budget = MemoryBudget(model.size, SETTINGS, SETTINGS.memory_bytes or 2**30)
+    trainings = Trainings(model, SETTINGS, budget, alive=lambda: None)
+    waiting: FairQueue[TrainingTask] = FairQueue()
     ended: list[str] = []
 
-    def queue(name: str, rank: int, count: int) -> list[EngineTask]:
+    def queue(name: str, rank: int, count: int) -> None:
         lora = LoraSettings(rank=rank, alpha=8, target_modules=("q_proj",))
-        tasks = [
-            engine.train(replace(training_request(seed=seed, lora=lora, epochs=4), run=name))
-            for seed in range(count)
-        ]
-        for task in tasks:
-            task.future.add_done_callback(lambda _: ended.append(name))
-        return tasks
+        for seed in range(count):
+            request = replace(training_request(seed=seed, lora=lora, epochs=4), run=name)
+            job = make_job(model, request, max_row_tokens=SETTINGS.max_row_tokens)
+            task = TrainingTask(name, request, None, job)
+            task.future.add_done_callback(
+                lambda done: ended.append(f"{name} {done.result().outcome}")
+            )
+            waiting.put(task)
 
-    for task in [*queue("small", 2, 6), *queue("large", 8, 1)]:
-        assert task.future.result(60).outcome is Outcome.OK
-    assert ended.index("large") < len(ended) - 1
+    queue("small", 2, 6)
+    queue("large", 8, 1)
+    while waiting or trainings:
+        trainings.admit(waiting)
+        trainings.step()
+    assert len(ended) == 7
+    assert "large ok" in ended[:-1]
 
 
 def test_a_model_is_loaded_from_its_directory(tmp_path):
