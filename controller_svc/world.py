@@ -29,7 +29,8 @@ class World(Protocol):
         """Write the status down; once it returns, a restart finds it.
 
         Raises:
-            Conflict: somebody else has written since; nothing has changed.
+            Conflict: somebody else has written since, or a newer controller has started the
+                current stage; nothing has changed.
 
         """
 

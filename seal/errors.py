@@ -77,6 +77,10 @@ class Conflict(SealError):
     """It exists already and is something else."""
 
 
+class Superseded(Conflict):
+    """A newer controller has started the same work: this attempt of it counts no more."""
+
+
 class PreconditionFailed(SealError):
     """The request is well formed, but the state of things forbids it.
 

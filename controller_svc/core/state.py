@@ -62,6 +62,8 @@ class Reason(StrEnum):
     """The end that was asked for."""
     ATTEMPTS_EXHAUSTED = "AttemptsExhausted"
     """A stage failed transiently as often as its budget allows."""
+    SUPERSEDED = "Superseded"
+    """A newer controller started the same stage: this attempt ends, and another takes its place."""
     TOO_FEW_SCORES = "TooFewScores"
     """So many inner loops of a stage have no score that what follows would rest on chance."""
     RUN_FAILED = "RunFailed"
@@ -210,7 +212,7 @@ class FailedIndex:
     """CamelCase reason of the error class."""
     message: str
     permanent: bool = False
-    """True if another attempt would fail the same way."""
+    """True if another attempt of the stage would fail the same way."""
     retry_after_seconds: float = 0.0
     """The least pause that the failing side asked for."""
 

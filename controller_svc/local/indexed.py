@@ -15,11 +15,12 @@ import structlog
 from controller_svc.core import (
     AttemptBudget,
     FailedIndex,
+    Reason,
     StageObserved,
     StartStage,
     format_ranges,
 )
-from seal.errors import Retryable, SealError, error_class
+from seal.errors import Retryable, SealError, Superseded, error_class
 
 log = structlog.get_logger(__name__)
 
@@ -84,7 +85,8 @@ class IndexedStage:
             await asyncio.sleep(self._action.delay_seconds)
             attempt = 1
             while (error := await self._attempt(shard)) is not None:
-                if error.permanent or attempt >= self._budget.attempts:
+                hopeless = error.permanent or error.reason == Reason.SUPERSEDED
+                if hopeless or attempt >= self._budget.attempts:
                     self._failed[shard] = error
                     return
                 attempt += 1
@@ -121,10 +123,15 @@ class IndexedStage:
 
 
 def failure(error: SealError) -> FailedIndex:
-    """A worker's error as the core sees it."""
+    """A worker's error as the core sees it.
+
+    An attempt in an old epoch is refused each time, but not the stage: two controllers may have
+    claimed it, and the Job that both adopted is that of the older one.
+    """
+    superseded = isinstance(error, Superseded)
     return FailedIndex(
-        permanent=not isinstance(error, Retryable),
-        reason=error_class(error).reason,
+        permanent=not isinstance(error, Retryable | Superseded),
+        reason=Reason.SUPERSEDED if superseded else error_class(error).reason,
         message=str(error),
         retry_after_seconds=error.retry_after_seconds or 0.0,
     )

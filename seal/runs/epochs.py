@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict
+from seal.errors import Superseded
 from seal.records import Stage
 from seal.runs.store import in_thread, stage_path
 
@@ -34,12 +34,12 @@ async def check_epoch(store: ArtifactStore, run: str, round: int, stage: Stage, 
     """Before a worker commits what the stage goes on from.
 
     Raises:
-        Conflict: a newer controller has started the stage, and its workers are at it.
+        Superseded: a newer controller has started the stage.
 
     """
     newest = await in_thread(_newest, store, f"{stage_path(run, round, stage)}/epochs")
     if newest > epoch:
-        raise Conflict(
+        raise Superseded(
             f"this task is of epoch {epoch}, its stage was started anew in epoch {newest}",
             remedy="leave it: the newer task does the same work",
         )

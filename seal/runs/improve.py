@@ -87,7 +87,7 @@ async def improve(
 
     Raises:
         Internal: the rollout's records are not those of its summaries.
-        Conflict: a newer controller has started the stage.
+        Superseded: a newer controller has started the stage.
         SealError: from the trainer.
 
     """

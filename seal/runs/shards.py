@@ -129,7 +129,7 @@ async def finish_shard(
     `after` is called once it is said.
 
     Raises:
-        Conflict: a newer controller has started the stage; nothing has changed.
+        Superseded: a newer controller has started the stage; nothing has changed.
         SealError: from the work.
 
     """

@@ -25,8 +25,9 @@ from controller_svc.local.world import Budgets, run_local
 from controller_svc.reconcile import reconcile
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
-from seal.records import SelectionRecord
+from seal.records import SelectionRecord, Stage
 from seal.resources import RestEMRun
+from seal.runs.epochs import claim_stage
 from seal.runs.store import selection_path
 from seal.settings import EditSettings, InnerLoopSettings, RunSpec, ValidationSettings
 
@@ -147,7 +148,7 @@ async def test_on_an_object_store_too(spec: RunSpec, s3_root: str, tmp_path: Pat
 
 
 async def on_a_cluster(cluster: FakeCluster, effects: list[Effects]) -> RunStatus:
-    """Controllers take turns, one after another or two at once, until the run has ended."""
+    """Controllers take turns, one after another or two at once, until the run is complete."""
     deaths = iter(effects)
     rivals: list[asyncio.Task[bool]] = []
 
@@ -171,7 +172,9 @@ async def on_a_cluster(cluster: FakeCluster, effects: list[Effects]) -> RunStatu
             break
     await asyncio.gather(*rivals)
     await cluster.end()
-    return cluster.status
+    status = cluster.status
+    assert status.phase is Phase.COMPLETE, (cluster.epoch, status.stage, status.conditions)
+    return status
 
 
 def cluster_of(spec: RunSpec, root: str, *, seed: int = 0, **faults: float) -> FakeCluster:
@@ -202,6 +205,27 @@ async def test_a_controller_killed_at_any_side_effect_finds_its_jobs_and_goes_on
             names = [name.rpartition("-a")[0] for name in cluster.jobs]
             assert len(names) == len(set(names)), "Jobs are adopted, not made again"
     assert deaths > 0.7 * number
+
+
+async def test_a_job_of_an_older_controller_on_a_stage_that_a_newer_one_claimed_is_made_again(
+    cut_spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def overtaken(
+        store: ArtifactStore, run: str, round: int, stage: Stage, epoch: int
+    ) -> None:
+        await claim_stage(store, run, round, stage, epoch)
+        if epoch == 1 and stage is Stage.VALIDATE:
+            await claim_stage(store, run, round, stage, 3)  # which finds the Job of this one there
+
+    calm = cluster_of(cut_spec, str(tmp_path / "calm"))
+    undisturbed = outcome(await on_a_cluster(calm, []), str(tmp_path / "calm"))
+    monkeypatch.setattr("fake_cluster.claim_stage", overtaken)
+    cluster = cluster_of(cut_spec, str(tmp_path / "rivals"))
+    status = await on_a_cluster(cluster, [])
+    assert outcome(status, str(tmp_path / "rivals")) == undisturbed
+    attempts = [name.rpartition("-")[2] for name in cluster.jobs if "-r0-validate-" in name]
+    assert attempts == ["a1", "a2"]
+    assert cluster.epoch == 3
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -30,7 +30,7 @@ from controller_svc.worker.task import run_task, shard_task
 from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, SealError, Transient
-from seal.runs.epochs import claim_stage
+from seal.runs.epochs import check_epoch, claim_stage
 from seal.settings import RunSpec
 
 TICK_SECONDS = 0.01
@@ -132,6 +132,8 @@ class ClusterWorld:
     async def save(self, status: RunStatus) -> None:
         """Write the status, if nobody has since this controller read it."""
         self._effects.at("save", str(status.stage), "before")
+        if (current := status.current) is not None:
+            await check_epoch(self._cluster.store, RUN, current.round, current.stage, self._epoch)
         if self._version != self._cluster.version:
             raise Conflict("the object has been modified")
         self._cluster.status = RunStatus.model_validate_json(status.model_dump_json())
@@ -149,12 +151,13 @@ class ClusterWorld:
                 job.stop()
         elif action.name not in cluster.jobs:
             await claim_stage(cluster.store, RUN, action.round, action.stage, self._epoch)
-            cluster.jobs[action.name] = IndexedStage(
-                action,
-                lambda shard: cluster.pod(action, shard),
-                budget=PODS,
-                changed=cluster.changed,
-            )
+            if action.name not in cluster.jobs:  # a rival may have been faster: its Job is adopted
+                cluster.jobs[action.name] = IndexedStage(
+                    action,
+                    lambda shard: cluster.pod(action, shard),
+                    budget=PODS,
+                    changed=cluster.changed,
+                )
         self._effects.at("act", action.name, "during")
         self._effects.at("act", action.name, "after")
 
