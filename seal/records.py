@@ -178,7 +178,8 @@ class ContextRecord(Record):
     parts: tuple[PartPromptRecord, ...]
     """How each part of the edits was asked for; empty if the context has no edits."""
     baseline: EvaluationRecord
-    """The policy without an inner adapter."""
+    """The student of the inner loops without an adapter; in the validation of round 0 the base
+    model. One that an earlier stage measured has no tokens and no engine seconds here."""
     edits: tuple[EditRecord, ...]
     inner_loops: tuple[InnerLoopRecord, ...]
     engine_seconds_generate: float
@@ -211,6 +212,16 @@ class Stage(StrEnum):
     """M-step: the policy learns the kept edits."""
     VALIDATE = "validate"
     """The policy is measured on held-out contexts."""
+
+
+class BaselineRecord(Record):
+    """The baseline of a context where it is the same in every round: measured once for the run."""
+
+    round: int
+    """Round ..."""
+    stage: Stage
+    """... and stage that measured it, which its cost counts for."""
+    evaluation: EvaluationRecord
 
 
 class ScoreSum(Record):
@@ -251,9 +262,9 @@ class ShardSummary(Record):
     """Bytes in the artifact store by kind: `records`, `adapters` (of the inner loops: deleted after
     this summary unless the settings keep them), `policy`."""
     scores: dict[str, ScoreSum] = {}
-    """Means over contexts: `baseline`, `edit` (mean of a context's candidates), `best` (its best
-    candidate), `passage`, `gold`; and means over answers to retained questions: `retained`
-    (edit-adapted models), `retained_policy` (the policy alone)."""
+    """Means over contexts: `baseline` (the student alone), `edit` (mean of a context's candidates),
+    `best` (its best candidate), `passage`, `gold`; and means over answers to retained questions:
+    `retained` (edit-adapted models), `retained_policy` (the policy alone)."""
     policy: AdapterReference | None = None
     """`improve` only: the new policy; None if nothing was kept, and the old policy stays."""
     kept: int = 0

@@ -158,6 +158,10 @@ class ExampleSettings(FileSettings):
 class InnerLoopSettings(FileSettings):
     """Training of one candidate's adapter."""
 
+    student: Literal["base", "policy"] = "policy"
+    """What learns an edit and is asked: the policy that wrote it, as published, or the `base` model
+    alone. Over the base the policy only writes: adapters do not drift with it and are served
+    without it, and what a context's baseline and bounds are is the same in every round."""
     lora: LoraSettings = LoraSettings()
     """Shape of the adapter."""
     optimizer: OptimizerSettings = OptimizerSettings()

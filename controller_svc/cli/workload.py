@@ -113,17 +113,18 @@ def _stage_work(
     spec: RunSpec, data: Mapping[str, Sequence[Context]], round: int, stage: Stage
 ) -> StageWork:
     writes = get_domain(spec.domain).writes_edits(spec.edit.family)
+    before = _before(spec, data, round, stage)
     if stage is Stage.ROLLOUT:
         contexts = round_contexts(spec, data["train"])
         k = spec.edit.k if writes else 0
         survivors = spec.inner.racing if writes else ()
         loops = sum(rung_sizes(k, repeats=spec.inner.repeats, survivors=survivors)) if k else 0
-        return _loops_work(spec, contexts, round, stage, k=k, loops=loops)
+        return _loops_work(spec, contexts, round, stage, k=k, loops=loops, before=before)
     if stage is Stage.VALIDATE:
         k = spec.validation.edits_per_context if writes else 0
-        work = _loops_work(
-            spec, data["validation"], round, stage, k=k, loops=k * spec.inner.repeats
-        )
+        loops = k * spec.inner.repeats
+        contexts = data["validation"]
+        work = _loops_work(spec, contexts, round, stage, k=k, loops=loops, before=before)
         work = _with_bounds(spec, data["validation"], work) if round == 0 else work
         return _with_retained(spec, data["retained"], work)
     if stage is Stage.IMPROVE:
@@ -137,6 +138,21 @@ def round_contexts(spec: RunSpec, train: Sequence[Context]) -> Sequence[Context]
     return train[:taken] if taken else train
 
 
+def _before(
+    spec: RunSpec, data: Mapping[str, Sequence[Context]], round: int, stage: Stage
+) -> Sequence[Context]:
+    """The passages whose baseline a stage measures: over the base model each one once in a run."""
+    contexts = (
+        data["validation"] if stage is Stage.VALIDATE else round_contexts(spec, data["train"])
+    )
+    if spec.inner.student == "policy" or (round, stage) == (0, Stage.VALIDATE):
+        return contexts
+    if stage is Stage.VALIDATE:
+        return ()
+    # The rounds go around the circle of all passages (`plan_round`): new ones until it closes
+    return contexts[: max(0, len(data["train"]) - (round - 1) * len(contexts))]
+
+
 def _loops_work(
     spec: RunSpec,
     contexts: Sequence[Context],
@@ -145,6 +161,7 @@ def _loops_work(
     *,
     k: int,
     loops: int,
+    before: Sequence[Context],
 ) -> StageWork:
     """Edits, trainings on them, and answers before and after."""
     number, edit = len(contexts), _edit_tokens(spec)
@@ -156,7 +173,8 @@ def _loops_work(
         rows=rows + repeats,
         tokens=rows * row_tokens + repeats * passage,
     )
-    answers = sum(len(context.queries) for context in contexts) * (1 + loops)
+    answers = sum(len(context.queries) for context in before)
+    answers += sum(len(context.queries) for context in contexts) * loops
     return StageWork(
         round=round,
         stage=stage,

@@ -69,7 +69,7 @@ class Bench:
 
 
 async def run_baseline(bench: Bench, context: Context) -> EvaluationRecord:
-    """Ask the policy alone; commit."""
+    """Ask the student alone; commit, for the whole run where all rounds have the same."""
     key = key_of(context.context_id)
     async with bench.places:
         request = bench.requests.baseline(context)
@@ -79,7 +79,10 @@ async def run_baseline(bench: Bench, context: Context) -> EvaluationRecord:
 
 
 async def _commit_baseline(bench: Bench, key: str, record: EvaluationRecord) -> EvaluationRecord:
-    record = await bench.files.commit("baseline", key, record)
+    if bench.requests.one_baseline:
+        record = await bench.files.commit_run_baseline(key, record)
+    else:
+        record = await bench.files.commit("baseline", key, record)
     await bench.clock.tick()
     return record
 

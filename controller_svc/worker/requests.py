@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 from seal.domains.base import Context, Example, Query
 from seal.records import AdapterReference, InnerLoopKind, Stage
@@ -53,7 +54,10 @@ class LoopKey:
 
 @dataclass(frozen=True, kw_only=True)
 class Requests:
-    """Requests of one stage of one run."""
+    """Requests of one stage of one run.
+
+    The policy writes; what learns and is asked is the student: the policy, or the base model.
+    """
 
     run: str
     """Name of the run."""
@@ -63,6 +67,20 @@ class Requests:
     policy: AdapterReference | None
     base_sha256: str = ""
     """Digest of the base model that the run is pinned to; services refuse another."""
+
+    @property
+    def one_baseline(self) -> bool:
+        """Whether a context's baseline is the same in every round of the run."""
+        return self.spec.inner.student == "base"
+
+    def student(self, kind: InnerLoopKind | Literal["baseline"]) -> AdapterReference | None:
+        """The adapter of the model that is trained and asked; None for the base model alone.
+
+        The baseline and the bounds of round 0 are those of the base model, whatever its policy is:
+        they are what the edits of all rounds are compared with.
+        """
+        of_base = self.stage is Stage.VALIDATE and self.round == 0 and kind != "edit"
+        return None if self.one_baseline or of_base else self.policy
 
     def sample_seed(self, context_id: str, candidate: int) -> int:
         """Seed of one edit."""
@@ -101,11 +119,11 @@ class Requests:
         )
 
     def train(self, key: LoopKey, examples: Sequence[Example]) -> trainer_pb2.TrainAdapterRequest:
-        """The training of one inner loop, on top of the policy."""
+        """The training of one inner loop, on top of the student."""
         return trainer_pb2.TrainAdapterRequest(
             request_id=self.loop_id(key),
             run=self.run,
-            policy=self._policy(self.policy),
+            policy=self._policy(self.student(key.kind)),
             examples=[
                 trainer_pb2.TrainingExample(prompt=example.prompt, completion=example.completion)
                 for example in examples
@@ -118,39 +136,46 @@ class Requests:
         )
 
     def baseline(self, context: Context) -> evaluator_pb2.EvaluateRequest:
-        """The policy alone on a context's queries."""
-        return self._evaluate(
-            self._id("baseline", key_of(context.context_id)), None, context.queries
-        )
+        """The student alone on a context's queries; of the base the same request in all rounds."""
+        key = key_of(context.context_id)
+        name = f"{self.run}/baseline/{key}" if self.one_baseline else self._id("baseline", key)
+        return self._evaluate(name, None, context.queries, over=self.student("baseline"))
 
     def evaluate(
         self, key: LoopKey, adapter: AdapterReference, queries: Sequence[Query]
     ) -> evaluator_pb2.EvaluateRequest:
         """The adapted model on the context's queries, without the context."""
-        return self._evaluate(self.loop_id(key), adapter, queries)
+        return self._evaluate(self.loop_id(key), adapter, queries, over=self.student(key.kind))
 
     def retained(
         self, key: LoopKey, adapter: AdapterReference, queries: Sequence[Query]
     ) -> evaluator_pb2.EvaluateRequest:
         """The adapted model on open-book questions of other passages."""
-        return self._evaluate(f"{self.loop_id(key)}/retained", adapter, queries)
+        name = f"{self.loop_id(key)}/retained"
+        return self._evaluate(name, adapter, queries, over=self.student(key.kind))
 
     def retained_policy(self, part: int, queries: Sequence[Query]) -> evaluator_pb2.EvaluateRequest:
         """The policy alone on one part of the retained set."""
-        return self._evaluate(self._id("retained", part), None, queries)
+        return self._evaluate(self._id("retained", part), None, queries, over=self.policy)
 
     def loop_id(self, key: LoopKey) -> str:
         """Request id of an inner loop's training and of its evaluation."""
         return self._id(key.kind, key_of(key.context_id), key.candidate, key.repeat)
 
     def _evaluate(
-        self, name: str, adapter: AdapterReference | None, queries: Sequence[Query]
+        self,
+        name: str,
+        adapter: AdapterReference | None,
+        queries: Sequence[Query],
+        *,
+        over: AdapterReference | None,
     ) -> evaluator_pb2.EvaluateRequest:
+        """`adapter` on top of the model that `over` makes of the base."""
         settings = self.spec.evaluation
         return evaluator_pb2.EvaluateRequest(
             request_id=name,
             run=self.run,
-            policy=self._policy(self.policy),
+            policy=self._policy(over),
             adapter=None if adapter is None else adapter_message(adapter),
             domain=self.spec.domain,
             question_format=settings.question_format,

@@ -84,7 +84,7 @@ async def run_shard(bench: Bench, plan: ShardPlan) -> ShardResult:
     shard = _Shard(
         bench=bench,
         plan=plan,
-        baselines=await files.baselines(),
+        baselines=await _baselines(bench, plan),
         edits=await files.edits(),
         loops=await files.inner_loops(),
         retained=await files.retained(),
@@ -101,6 +101,14 @@ async def run_shard(bench: Bench, plan: ShardPlan) -> ShardResult:
         inner_loops_run=len(shard.loops) - resumed,
         inner_loops_resumed=resumed,
     )
+
+
+async def _baselines(bench: Bench, plan: ShardPlan) -> dict[str, EvaluationRecord]:
+    """What is measured already: by this shard or, where all rounds have the same, by any."""
+    if bench.requests.one_baseline:
+        keys = [key_of(context.context_id) for _, context in plan.contexts]
+        return await bench.files.run_baselines(keys)
+    return await bench.files.baselines()
 
 
 @dataclass(kw_only=True)

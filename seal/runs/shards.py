@@ -8,13 +8,14 @@ all the rest of its shard is there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from seal.artifacts import ArtifactStore
 from seal.manifest import MANIFEST_FILE
 from seal.records import (
     AdapterReference,
+    BaselineRecord,
     ContextEditsRecord,
     ContextRecord,
     EvaluationRecord,
@@ -25,7 +26,7 @@ from seal.records import (
 )
 from seal.runs.clock import ClockRecord, ShardClock
 from seal.runs.epochs import check_epoch
-from seal.runs.store import in_thread, read_if_there, shard_path
+from seal.runs.store import baseline_path, in_thread, read_if_there, shard_path
 from seal.runs.task import ShardTask
 
 R = TypeVar("R", bound=Record)
@@ -37,7 +38,7 @@ class ShardStore:
     def __init__(
         self, store: ArtifactStore, *, run: str, round: int, stage: Stage, shard: int
     ) -> None:
-        self._store = store
+        self._store, self._run, self._round, self._stage = store, run, round, stage
         self.path = shard_path(run, round, stage, shard)
 
     async def committed(self, folder: str, type: type[R]) -> dict[str, R]:
@@ -60,6 +61,29 @@ class ShardStore:
     async def baselines(self) -> dict[str, EvaluationRecord]:
         """Finished baselines by context key."""
         return await self.committed("baseline", EvaluationRecord)
+
+    async def run_baselines(self, keys: Iterable[str]) -> dict[str, EvaluationRecord]:
+        """Finished baselines of the run, where they are the same in every round, by context key.
+
+        One that an earlier stage measured costs nothing here: it counts where it was measured.
+        """
+        found = {}
+        for key in keys:
+            record = await read_if_there(self._store, baseline_path(self._run, key), BaselineRecord)
+            if record is not None:
+                found[key] = self._own(record)
+        return found
+
+    async def commit_run_baseline(self, key: str, evaluation: EvaluationRecord) -> EvaluationRecord:
+        """Write a baseline of the run unless it is there; returns the one that counts."""
+        own = BaselineRecord(round=self._round, stage=self._stage, evaluation=evaluation)
+        path = baseline_path(self._run, key)
+        return self._own(await in_thread(self._store.create_json, path, own))
+
+    def _own(self, record: BaselineRecord) -> EvaluationRecord:
+        if (record.round, record.stage) == (self._round, self._stage):
+            return record.evaluation
+        return record.evaluation.model_copy(update={"tokens": 0, "engine_seconds": 0.0})
 
     async def edits(self) -> dict[str, ContextEditsRecord]:
         """Written edits by context key."""

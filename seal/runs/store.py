@@ -6,6 +6,7 @@
     per finished piece of work
                                               /retained.json, clock.json, records.jsonl, and
                                               summary.json last
+    {run}/baselines/<key>.json                where the student is the base: one for all rounds
 
 What is pinned or decided is created once and never written again.
 """
@@ -72,6 +73,11 @@ def stage_path(run: str, round: int, stage: Stage) -> str:
 def shard_path(run: str, round: int, stage: Stage, shard: int) -> str:
     """Directory of one shard of a stage."""
     return f"{stage_path(run, round, stage)}/shard-{shard:04d}"
+
+
+def baseline_path(run: str, key: str) -> str:
+    """The baseline of a context that is the same in every round."""
+    return f"{run}/baselines/{key}.json"
 
 
 def selection_path(run: str, round: int) -> str:

@@ -31,7 +31,7 @@ from seal.restem.rollout import candidates_of
 from seal.restem.select import DropReason, select
 
 BEFORE = "before"
-"""Key of the answers of the policy without an inner adapter."""
+"""Key of the answers of the student without an inner adapter."""
 
 
 def candidate_key(candidate: int) -> str:

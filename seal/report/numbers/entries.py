@@ -69,7 +69,7 @@ class PassageEntry(Record):
     text: str
     """Empty if the run's pinned passages cannot be read."""
     baseline: float | None
-    """Reward of the policy alone."""
+    """Reward of the student alone."""
     edits: tuple[EditEntry, ...]
     questions: tuple[QuestionEntry, ...]
 

@@ -105,7 +105,8 @@ class RetainedRow(Record):
     accuracy: Estimate
     """Gold answer contained."""
     accuracy_change: Estimate | None
-    """Adapted models: paired difference to the same policy alone on the same questions."""
+    """Adapted models: paired difference to the model beneath the adapter alone, on the same
+    questions."""
 
 
 class Spread(Record):
@@ -182,7 +183,7 @@ class RolloutReport(Record):
     """Whether the M-step made a new policy, a better one or a worse; None while it is not over."""
     selection_sha256: str
     baseline: Estimate
-    """Reward of the policy without an inner adapter."""
+    """Reward of the student (`inner.student`) without an inner adapter."""
     reward: Estimate
     """Mean reward of a passage's candidates."""
     best: Estimate

@@ -152,13 +152,17 @@ def retained_rows(files: RunFiles, estimator: Estimator) -> tuple[RetainedRow, .
     What was not asked is absent.
     """
     rows = []
+    first = files.stage("validate", 0)
+    of_base = first.retained if first and files.spec.inner.student == "base" else None
     for stage in files.named("validate"):
         if stage.retained is not None:
             rows.append(_policy_alone(stage, stage.retained, estimator))
         kinds: tuple[InnerLoopKind, ...] = (
             ("passage", "edit", "gold") if stage.round == 0 else ("edit",)
         )
-        rows += [row for kind in kinds if (row := _adapted_retained(stage, kind, estimator))]
+        before = stage.retained if files.spec.inner.student == "policy" else of_base
+        adapted = (_adapted_retained(stage, kind, before, estimator) for kind in kinds)
+        rows += [row for row in adapted if row]
     return tuple(rows)
 
 
@@ -191,8 +195,9 @@ def _by_retained_passage(evaluation: EvaluationRecord, metric: Metric) -> ByPass
 
 
 def _adapted_retained(
-    stage: Stage, kind: InnerLoopKind, estimator: Estimator
+    stage: Stage, kind: InnerLoopKind, before: EvaluationRecord | None, estimator: Estimator
 ) -> RetainedRow | None:
+    """`before`: what the adapters are trained on, alone."""
     asked = [
         loop.retained
         for record in stage.records
@@ -207,10 +212,8 @@ def _adapted_retained(
         "passage": "passage only",
         "gold": "gold questions",
     }
-    policy = {
-        answer.query_id: answer_score(answer, "contains") for answer in _answers(stage.retained)
-    }
-    change = by_passage(stage.records, lambda record: mean(_changes(record, kind, policy)))
+    alone = {answer.query_id: answer_score(answer, "contains") for answer in _answers(before)}
+    change = by_passage(stage.records, lambda record: mean(_changes(record, kind, alone)))
     return RetainedRow(
         key=f"{kind}-{round}",
         label=f"after {labels[kind]}",
@@ -224,7 +227,7 @@ def _adapted_retained(
         ),
         score=estimator.mean(_by_adapted_passage(stage.records, kind, "score")),
         accuracy=estimator.mean(_by_adapted_passage(stage.records, kind, "contains")),
-        accuracy_change=estimator.mean(change) if policy else None,
+        accuracy_change=estimator.mean(change) if alone else None,
     )
 
 
@@ -248,11 +251,11 @@ def _by_adapted_passage(
 
 
 def _changes(
-    record: ContextRecord, kind: InnerLoopKind, policy: Mapping[str, float | None]
+    record: ContextRecord, kind: InnerLoopKind, alone: Mapping[str, float | None]
 ) -> Iterable[float]:
-    """Adapted minus policy alone, question by question."""
+    """Adapted minus not adapted, question by question."""
     for loop in loops_of(record, kind):
         scores = {
             answer.query_id: answer_score(answer, "contains") for answer in _answers(loop.retained)
         }
-        yield from paired_differences(scores, policy).values()
+        yield from paired_differences(scores, alone).values()

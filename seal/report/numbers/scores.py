@@ -71,7 +71,7 @@ def by_passage(
 
 
 def baseline_scores(records: Sequence[ContextRecord]) -> dict[Metric, ByPassage]:
-    """The policy alone, by metric and passage."""
+    """The student alone, by metric and passage."""
 
     def scores(metric: Metric) -> ByPassage:
         return by_passage(records, lambda record: evaluation_score(record.baseline, metric))

@@ -70,11 +70,16 @@ def _what(report: Report) -> str:
 
 def _learning(report: Report) -> str:
     """What a round is."""
+    learner = (
+        "starts from it"
+        if report.spec.inner.student == "policy"
+        else "is the base model in every round"
+    )
     return (
         f"Then came {plural(report.rounds_done, 'round')}. In each the model wrote self-edits on "
         "other passages, those that had helped it most were kept, and the model was finetuned on "
         "them to write more of their kind. The model that writes is the policy; the model that "
-        "learns and answers starts from it."
+        f"learns and answers {learner}."
     )
 
 

@@ -169,8 +169,8 @@ def forgetting(report: Report) -> Html | None:
             "passage only, on self-edits, on gold questions.",
         ),
         table(
-            "Open-book accuracy; the change is against the same policy alone, on the same "
-            "questions, in percentage points",
+            "Open-book accuracy; the change is against the model beneath the adapter alone, on the "
+            "same questions, in percentage points",
             ["model", "models asked", "answers", "accuracy, 95 % interval", "change by adapting"],
             rows,
         ),
