@@ -11,7 +11,8 @@ from typing import cast, get_args
 
 from seal.bases import BaseReference
 from seal.domains import get_domain
-from seal.domains.base import Domain
+from seal.domains.base import Domain, PartPrompt
+from seal.errors import InvalidInput
 from seal.limits import (
     MAX_EDIT_TOKENS,
     MAX_EDITS,
@@ -34,13 +35,13 @@ class GenerationLimits:
     max_contexts: int = 1024
     """Contexts."""
     max_edits: int = MAX_EDITS
-    """Edits over all contexts."""
+    """Parts of edits over all contexts and candidates."""
     max_title_characters: int = MAX_TITLE_CHARACTERS
     """One title."""
     max_text_characters: int = MAX_PASSAGE_CHARACTERS
     """One passage."""
     max_tokens: int = MAX_EDIT_TOKENS
-    """New tokens per edit."""
+    """New tokens per part."""
     max_temperature: float = MAX_TEMPERATURE
     """Softmax temperature."""
     min_top_p: float = MIN_TOP_P
@@ -49,12 +50,16 @@ class GenerationLimits:
 
 @dataclass(frozen=True)
 class PlannedContext:
-    """One context and the seeds of its candidates."""
+    """One context: how the parts of its edits are asked for, and the seeds of its candidates."""
 
     context_id: str
-    title: str
-    text: str
+    parts: tuple[PartPrompt, ...]
     seeds: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """Texts to sample: each part of each candidate."""
+        return len(self.parts) * len(self.seeds)
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,6 @@ class GenerationPlan:
     run: str
     base: BaseReference
     policy: AdapterReference | None
-    domain: Domain
-    family: PromptFamily
-    format: PromptFormat
     temperature: float
     top_p: float
     max_tokens: int
@@ -83,29 +85,14 @@ def parse_generation(
 ) -> GenerationPlan:
     """Check a request. Raises InvalidInput naming the field."""
     validation.request_id(request.request_id)
-    sampling, domain = request.sampling, get_domain(request.domain)
-    family = cast(
-        PromptFamily,
-        validation.one_of(request.prompt.family, get_args(PromptFamily), field="prompt.family"),
-    )
-    if not domain.writes_edits(family):
-        raise validation.refuse(
-            "prompt.family",
-            f"{family!r} has no self-edits",
-            "train on the passage alone, or use another family",
-        )
+    sampling = request.sampling
+    asked = _asked(request)
     return GenerationPlan(
         run=validation.run_name(request.run),
         base=base_reference(request.policy),
         policy=adapter_reference(request.policy.adapter, field="policy.adapter")
         if request.policy.HasField("adapter")
         else None,
-        domain=domain,
-        family=family,
-        format=cast(
-            PromptFormat,
-            validation.one_of(request.prompt.format, get_args(PromptFormat), field="prompt.format"),
-        ),
         temperature=validation.real_number(
             sampling.temperature,
             field="sampling.temperature",
@@ -118,46 +105,87 @@ def parse_generation(
         max_tokens=validation.whole_number(
             sampling.max_tokens, field="sampling.max_tokens", minimum=1, maximum=limits.max_tokens
         ),
-        contexts=_contexts(request.contexts, limits),
+        contexts=_contexts(request.contexts, asked, limits),
     )
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """How the domain asks for edits."""
+
+    domain: Domain
+    family: PromptFamily
+    format: PromptFormat
+    trained: bool
+
+    def parts(self, title: str, text: str) -> tuple[PartPrompt, ...]:
+        return self.domain.edit_prompts(title, text, self.family, self.format, trained=self.trained)
+
+
+def _asked(request: generator_pb2.GenerateEditsRequest) -> _Asked:
+    domain, prompt = get_domain(request.domain), request.prompt
+    family = cast(
+        PromptFamily,
+        validation.one_of(prompt.family, get_args(PromptFamily), field="prompt.family"),
+    )
+    if not domain.writes_edits(family):
+        raise validation.refuse(
+            "prompt.family",
+            f"{family!r} has no self-edits",
+            "train on the passage alone, or use another family",
+        )
+    format = cast(
+        PromptFormat,
+        validation.one_of(prompt.format, get_args(PromptFormat), field="prompt.format"),
+    )
+    return _Asked(domain, family, format, prompt.trained)
+
+
 def _contexts(
-    messages: Sequence[generator_pb2.EditContext], limits: GenerationLimits
+    messages: Sequence[generator_pb2.EditContext], asked: _Asked, limits: GenerationLimits
 ) -> tuple[PlannedContext, ...]:
     validation.count(messages, field="contexts", maximum=limits.max_contexts, what="context")
     validation.unique(
         (message.context_id for message in messages), field="contexts[{index}].context_id"
     )
-    edits = sum(len(message.seeds) for message in messages)
-    if edits > limits.max_edits:
-        raise validation.refuse(
-            "contexts",
-            f"{edits} edits are asked for, the limit is {limits.max_edits}",
-            "send several requests",
-        )
-    return tuple(
-        _context(message, f"contexts[{index}]", limits) for index, message in enumerate(messages)
+    if sum(len(message.seeds) for message in messages) > limits.max_edits:
+        raise _too_many(sum(len(message.seeds) for message in messages), limits)
+    contexts: list[PlannedContext] = []
+    rows = 0
+    for index, message in enumerate(messages):
+        contexts.append(_context(message, f"contexts[{index}]", asked, limits))
+        rows += contexts[-1].rows
+        if rows > limits.max_edits:  # before the prompts of all the others are made
+            raise _too_many(rows, limits)
+    return tuple(contexts)
+
+
+def _too_many(rows: int, limits: GenerationLimits) -> InvalidInput:
+    return validation.refuse(
+        "contexts",
+        f"{rows} parts of edits or more are asked for, the limit is {limits.max_edits}",
+        "send several requests, or cut the passages",
     )
 
 
 def _context(
-    message: generator_pb2.EditContext, field: str, limits: GenerationLimits
+    message: generator_pb2.EditContext, field: str, asked: _Asked, limits: GenerationLimits
 ) -> PlannedContext:
     validation.count(message.seeds, field=f"{field}.seeds", maximum=limits.max_edits, what="seed")
+    title = validation.optional_text(
+        message.title, field=f"{field}.title", max_characters=limits.max_title_characters
+    )
+    text = validation.text(
+        message.text,
+        field=f"{field}.text",
+        max_characters=limits.max_text_characters,
+        remedy="give the passage",
+    )
     return PlannedContext(
         context_id=validation.identifier(
             message.context_id, field=f"{field}.context_id", remedy="give each context its own id"
         ),
-        title=validation.optional_text(
-            message.title, field=f"{field}.title", max_characters=limits.max_title_characters
-        ),
-        text=validation.text(
-            message.text,
-            field=f"{field}.text",
-            max_characters=limits.max_text_characters,
-            remedy="give the passage",
-        ),
+        parts=asked.parts(title, text),
         seeds=tuple(
             validation.seed(seed, field=f"{field}.seeds[{place}]")
             for place, seed in enumerate(message.seeds)
@@ -165,19 +193,24 @@ def _context(
     )
 
 
-def cut_into_parts(
+FILLS = 8
+"""Edits in parts: so many times the engine's rows go into one batch. A part is short, so that the
+engine would soon stand half empty at the end of each batch."""
+
+
+def cut_into_batches(
     contexts: Sequence[PlannedContext], *, max_edits: int
 ) -> tuple[tuple[PlannedContext, ...], ...]:
-    """Cut contexts, in order, into parts of at most `max_edits` edits (or one context).
+    """Cut contexts, in order, into batches of at most `max_edits` edits (or one context).
 
-    What the engine samples at once.
+    That is what the engine samples at once; of edits in parts `FILLS` times as many rows.
     """
-    parts: list[list[PlannedContext]] = []
-    room = 0
+    batches: list[list[PlannedContext]] = []
+    edits = rows = 0
     for context in contexts:
-        if not parts or room < len(context.seeds):
-            parts.append([])
-            room = max_edits
-        parts[-1].append(context)
-        room -= len(context.seeds)
-    return tuple(tuple(part) for part in parts)
+        edits, rows = edits + len(context.seeds), rows + context.rows
+        if not batches or edits > max_edits or rows > FILLS * max_edits:
+            batches.append([])
+            edits, rows = len(context.seeds), context.rows
+        batches[-1].append(context)
+    return tuple(tuple(batch) for batch in batches)

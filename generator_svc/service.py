@@ -1,31 +1,35 @@
 """GeneratorService.
 
 Prompts by the domain, samples by the engine, one message per context in the order of the request. A
-request is cut into parts of as many edits as the engine samples at once. Parts run one after
-another, so the first contexts are out while later ones wait, and other callers get their turn in
-between. The cut depends on the request alone: a retry gives the same edits.
+request is cut into batches of about as many edits as the engine samples at once. Batches run one
+after another, so the first contexts are out while later ones wait, and other callers get their turn
+in between. The cut depends on the request alone: a retry gives the same edits.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from generator_svc.parts import context_edits, engine_request, prompt_bytes
 from generator_svc.plan import (
     GenerationLimits,
     GenerationPlan,
     PlannedContext,
-    cut_into_parts,
+    cut_into_batches,
     parse_generation,
 )
-from seal.engine import GenerationRequest, GenerationResult
+from seal.engine import GenerationResult
 from seal.errors import UnfitItem
-from seal.rpc.convert import OUTCOME_TO_WIRE, chat_message_list
+from seal.limits import MAX_CONTEXT_EDITS_BYTES
+from seal.outcomes import Outcome
+from seal.rpc.convert import OUTCOME_TO_WIRE
 from seal.rpc.engine_calls import Newest, Pace, engine_call, sample, shows_life
 from seal.rpc.line import Line, TimeLeft
 from seal.v1 import common_pb2, generator_pb2, generator_pb2_grpc
@@ -68,7 +72,7 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
 
         A cancelled call or a passed deadline stops the work; a retry gives the same edits.
         """
-        plan = parse_generation(request, limits=GenerationLimits())
+        plan = await asyncio.to_thread(parse_generation, request, limits=GenerationLimits())
         self._adapters.check_base(plan.base)
         policy = (
             None
@@ -76,9 +80,10 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
             else await self._adapters.get(plan.policy, field="policy.adapter")
         )
         counted = _Counted(plan.edits)
-        for part in cut_into_parts(plan.contexts, max_edits=self._engine.settings.generation_rows):
+        batches = cut_into_batches(plan.contexts, max_edits=self._engine.settings.generation_rows)
+        for batch in batches:
             async with aclosing(
-                self._sample_part(plan, policy, part, counted, context.time_remaining)
+                self._sample_batch(plan, policy, batch, counted, context.time_remaining)
             ) as responses:
                 async for response in responses:
                     yield response
@@ -91,70 +96,62 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
             tokens=counted.tokens,
         )
 
-    async def _sample_part(
+    async def _sample_batch(
         self,
         plan: GenerationPlan,
         policy: Adapter | None,
-        part: tuple[PlannedContext, ...],
+        batch: tuple[PlannedContext, ...],
         counted: _Counted,
         time_left: TimeLeft,
     ) -> AsyncGenerator[generator_pb2.GenerateEditsResponse, None]:
-        """Sample one part: its progress, then its contexts.
+        """Sample one batch: its progress, then its contexts.
 
         A context that is at fault gets an outcome and the others are asked without it; where only
         the request as a whole is at fault, each is asked alone.
         """
-        prompts = [
-            plan.domain.edit_prompts(context.title, context.text, plan.family, plan.format)[
-                0
-            ].prompt
-            for context in part
-        ]
-        stop = tuple(dict.fromkeys(stop for prompt in prompts for stop in prompt.stop))
-        ended: dict[int, generator_pb2.ContextEdits] = {}
-        groups = deque([list(range(len(part)))])
+        ended = {
+            place: _without_edits(Outcome.TOO_LONG)
+            for place, context in enumerate(batch)
+            if prompt_bytes(context) > MAX_CONTEXT_EDITS_BYTES
+        }
+        groups = deque([[place for place in range(len(batch)) if place not in ended]])
         while groups:
-            asked = groups.popleft()
-            request = GenerationRequest(
-                run=plan.run,
-                policy=policy,
-                prompts=tuple(prompts[place] for place in asked),
-                seeds=tuple(part[place].seeds for place in asked),
-                temperature=plan.temperature,
-                top_p=plan.top_p,
-                max_tokens=plan.max_tokens,
-                stop=stop,
-            )
+            if not (asked := groups.popleft()):
+                continue
+            members = [batch[place] for place in asked]
             try:
-                async with aclosing(self._sample(request, counted, time_left)) as events:
+                async with aclosing(
+                    self._sample(plan, policy, members, counted, time_left)
+                ) as events:
                     async for event in events:
                         if isinstance(event, GenerationResult):
-                            for index, place in enumerate(asked):
-                                ended[place] = _context_edits(event, index)
+                            ended |= dict(zip(asked, context_edits(members, event), strict=True))
                         else:
                             yield generator_pb2.GenerateEditsResponse(progress=event)
             except UnfitItem as error:
-                for place in _leave_out(error, asked, groups):
-                    ended[place] = generator_pb2.ContextEdits(
-                        outcome=OUTCOME_TO_WIRE[error.outcome]
-                    )
-        for place, context in enumerate(part):
-            edits = ended[place]
-            edits.context_id = context.context_id
-            edits.parts.add(
-                prompt=prompts[place].text, messages=chat_message_list(prompts[place].messages)
-            )
-            yield generator_pb2.GenerateEditsResponse(context_edits=edits)
+                for place in _leave_out(error, asked, members, groups):
+                    ended[place] = _without_edits(error.outcome)
+        for place, context in enumerate(batch):
+            ended[place].context_id = context.context_id
+            yield generator_pb2.GenerateEditsResponse(context_edits=ended[place])
 
     async def _sample(
-        self, request: GenerationRequest, counted: _Counted, time_left: TimeLeft
+        self,
+        plan: GenerationPlan,
+        policy: Adapter | None,
+        contexts: Sequence[PlannedContext],
+        counted: _Counted,
+        time_left: TimeLeft,
     ) -> AsyncGenerator[generator_pb2.GenerateProgress | GenerationResult, None]:
         """Progress of one request to the engine, then its result, which is counted."""
+        request = engine_request(plan, policy, contexts)
         state = common_pb2.TASK_STATE_RUNNING if counted.edits else common_pb2.TASK_STATE_QUEUED
         progress = Newest(counted.progress(state, 0, 0))
+        edits, rows = _edits(contexts), sum(context.rows for context in contexts)
 
-        def on_progress(edits: int, tokens: int) -> None:
-            progress.set(counted.progress(common_pb2.TASK_STATE_RUNNING, edits, tokens))
+        def on_progress(rows_done: int, tokens: int) -> None:
+            done = edits * rows_done // rows
+            progress.set(counted.progress(common_pb2.TASK_STATE_RUNNING, done, tokens))
 
         async with engine_call(
             lambda: self._engine.generate(request, on_progress=on_progress),
@@ -166,7 +163,8 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
             ):
                 yield news
             result = finished.result()
-        counted.add(result)
+        counted.edits += edits
+        counted.tokens += sum(sample.tokens for samples in result.samples for sample in samples)
         yield result
 
 
@@ -190,38 +188,32 @@ class _Counted:
             tokens=self.tokens + tokens,
         )
 
-    def add(self, result: GenerationResult) -> None:
-        """Count what the engine has finished."""
-        self.edits += sum(map(len, result.samples))
-        self.tokens += sum(sample.tokens for samples in result.samples for sample in samples)
+
+def _edits(contexts: Sequence[PlannedContext]) -> int:
+    return sum(len(context.seeds) for context in contexts)
 
 
-def _leave_out(error: UnfitItem, asked: list[int], groups: deque[list[int]]) -> list[int]:
-    """The contexts that are at fault; the others go back to `groups`.
+def _leave_out(
+    error: UnfitItem,
+    asked: list[int],
+    members: Sequence[PlannedContext],
+    groups: deque[list[int]],
+) -> list[int]:
+    """The contexts of which a prompt is at fault; the others go back to `groups`.
 
     Where the error names none of several, none is, and each is asked alone.
     """
-    unfit = [asked[place] for place in error.places] or (asked if len(asked) == 1 else [])
+    of_prompt = [
+        place for place, context in zip(asked, members, strict=True) for _ in context.parts
+    ]
+    unfit = list(dict.fromkeys(of_prompt[prompt] for prompt in error.places))
+    if not unfit and len(asked) == 1:
+        unfit = asked
     log.warning("context unfit", outcome=error.outcome.value, reason=str(error))
     others = [place for place in asked if place not in unfit]
-    groups.extend([others] if unfit and others else [[alone] for alone in others])
+    groups.extend([others] if unfit else [[alone] for alone in others])
     return unfit
 
 
-def _context_edits(generated: GenerationResult, index: int) -> generator_pb2.ContextEdits:
-    """The edits of one of the contexts that were asked."""
-    return generator_pb2.ContextEdits(
-        outcome=common_pb2.OUTCOME_OK,
-        edits=[
-            generator_pb2.Edit(
-                seed=sampled.seed,
-                parts=[
-                    generator_pb2.EditPart(
-                        text=sampled.text, tokens=sampled.tokens, truncated=sampled.truncated
-                    )
-                ],
-            )
-            for sampled in generated.samples[index]
-        ],
-        engine_seconds=generated.engine_seconds[index],
-    )
+def _without_edits(outcome: Outcome) -> generator_pb2.ContextEdits:
+    return generator_pb2.ContextEdits(outcome=OUTCOME_TO_WIRE[outcome])

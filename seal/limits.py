@@ -40,8 +40,10 @@ MAX_TEMPERATURE = 10.0
 MIN_TOP_P = 1e-6
 """Nucleus mass of a sample."""
 MAX_EDITS = 8192
-"""Edits that one request asks for, over all its contexts."""
+"""Rows that one request asks for, over all its contexts: an edit has one for each of its parts."""
 MAX_EDIT_TOKENS = 8192
-"""New tokens of one edit."""
+"""New tokens of one part of an edit."""
+MAX_CONTEXT_EDITS_BYTES = 4 * 1024 * 1024 - 4096
+"""The edits of one context with their prompts: they travel in one message."""
 MAX_ANSWER_TOKENS = 4096
 """New tokens of one answer."""

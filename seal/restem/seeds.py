@@ -13,3 +13,8 @@ def derive_seed(*parts: str | int) -> int:
     """
     encoded = json.dumps(parts, ensure_ascii=True, separators=(",", ":")).encode()
     return int.from_bytes(hashlib.sha256(encoded).digest()[:8], "big") >> 1
+
+
+def part_seed(seed: int, part: int, *, parts: int) -> int:
+    """The seed of one part of an edit; that of the edit itself if it is the only one."""
+    return seed if parts == 1 else derive_seed(seed, "part", part)

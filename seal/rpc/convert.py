@@ -117,12 +117,15 @@ def part_prompt_record(message: generator_pb2.PartPrompt) -> PartPromptRecord:
 
 
 def part_record(message: generator_pb2.EditPart) -> PartRecord:
-    """What was written for a part, from the wire."""
+    """What was written for a part, from the wire.
+
+    The last digits of its log-probability follow the company that it was sampled in: left out.
+    """
     return PartRecord(
         text=message.text,
         tokens=message.tokens,
         truncated=message.truncated,
-        logprob=message.logprob if message.HasField("logprob") else None,
+        logprob=round(message.logprob, 4) if message.HasField("logprob") else None,
     )
 
 

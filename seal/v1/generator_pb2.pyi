@@ -318,7 +318,7 @@ class GenerateProgress(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     edits_done: _builtins.int
-    """Edits finished so far: those of which all parts are."""
+    """Edits finished so far; of edits in parts, as many as the finished parts make up."""
     edits_total: _builtins.int
     """Edits asked for."""
     tokens: _builtins.int

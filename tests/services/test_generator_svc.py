@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
 import pytest
 import structlog
+from edits_in_parts import START, use_parts
 from fake_engine import FakeEngine, save_fake_adapter
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from service_harness import (
@@ -35,11 +37,15 @@ from service_harness import (
 import evaluator_svc.service
 import generator_svc.service
 import trainer_svc.service
+from generator_svc.plan import PlannedContext, cut_into_batches
 from seal.artifacts import ArtifactStore
 from seal.domains import get_domain
-from seal.engine import GenerationRequest
+from seal.domains.base import PartPrompt
+from seal.engine import GenerationRequest, GenerationResult
 from seal.errors import InvalidInput, Transient, UnfitItem
 from seal.outcomes import Outcome
+from seal.prompts import Prompt
+from seal.restem.seeds import derive_seed
 from seal.rpc.convert import chat_messages
 from seal.v1 import (
     common_pb2,
@@ -260,7 +266,7 @@ async def test_a_context_at_fault_has_an_outcome_and_the_others_get_their_edits(
     too_long, ok = common_pb2.OUTCOME_TOO_LONG, common_pb2.OUTCOME_OK
     assert [given.outcome for given in edits] == [ok, too_long, too_long, ok, too_long, ok]
     assert [len(given.edits) for given in edits] == [2, 0, 0, 2, 0, 2]
-    assert all(given.parts for given in edits)
+    assert [len(given.parts) for given in edits] == [1, 0, 0, 1, 0, 1]
 
 
 async def test_a_generation_that_meets_a_full_queue_waits(start: Start) -> None:
@@ -377,3 +383,147 @@ async def test_all_three_services_register_on_one_server_and_share_engine_store_
         await trainings.close(grace_seconds=1.0)
     assert generated[-1].HasField("context_edits")
     assert evaluated[-1].result.reward == 1.0
+
+
+THREE = "It is long. It is cold. It is old."
+
+
+async def test_each_part_of_each_candidate_is_one_row_with_a_seed_of_its_own(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_parts(monkeypatch)
+    contexts = [_context("c1", text=THREE), _context("c2", text="It is far.")]
+    async with start() as generator:
+        first, second = await generator.edits(generation_request(contexts=contexts))
+    (asked,) = generator.engine.generated
+    assert [len(seeds) for seeds in asked.seeds] == [2, 2, 2, 2]
+    assert len({seed for seeds in asked.seeds[:3] for seed in seeds}) == 6
+    assert asked.seeds[1] == tuple(derive_seed(seed, "part", 1) for seed in (1, 2))
+    assert asked.seeds[3] == (1, 2)
+    assert [prompt.text for prompt in asked.prompts] == [START] * 4  # the model's turn so far
+    assert (len(first.parts), [len(edit.parts) for edit in first.edits]) == (3, [3, 3])
+    assert (len(second.parts), [len(edit.parts) for edit in second.edits]) == (1, [1, 1])
+    assert [edit.seed for edit in first.edits] == [1, 2]
+    assert all((part.prompt, part.start) == ("", START) for part in first.parts)
+    texts = [part.text for part in first.edits[1].parts]
+    assert [text.split()[2] for text in texts] == [str(seeds[1]) for seeds in asked.seeds[:3]]
+    assert first.engine_seconds == 3 * 0.25
+
+
+async def test_a_raw_part_goes_on_from_its_prompt_and_the_words_that_are_written_for_it(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_parts(monkeypatch)
+    asked = generator_pb2.EditPrompt(family="self-qa", format="base", trained=True)
+    async with start() as generator:
+        (edits,) = await generator.edits(generation_request(prompt=asked))
+    assert edits.parts[0].prompt == "Veldra: Veldra is a river.\n"  # no worked examples
+    assert generator.engine.generated[0].prompts[0].text == f"{edits.parts[0].prompt}{START}"
+    assert generator.engine.generated[0].stop == ("\n\n",)
+
+
+async def test_a_part_tells_its_log_probability_and_none_without_a_token(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_parts(monkeypatch)
+    generated = FakeEngine._generate
+
+    def silent(self: FakeEngine, request: GenerationRequest, tell: object) -> GenerationResult:
+        result = generated(self, request, None)
+        last = replace(result.samples[-1][0], text="", tokens=0, logprob=0.0)
+        return replace(result, samples=(*result.samples[:-1], (last,)))
+
+    monkeypatch.setattr(FakeEngine, "_generate", silent)
+    contexts = [_context(text="It is long. It is cold.", seeds=(1,))]
+    async with start() as generator:
+        (edits,) = await generator.edits(generation_request(contexts=contexts))
+    first, last = edits.edits[0].parts
+    assert (first.HasField("logprob"), last.HasField("logprob")) == (True, False)
+    assert first.logprob < 0
+
+
+async def test_a_context_with_one_unfit_part_has_an_outcome_and_the_others_all_their_parts(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_parts(monkeypatch)
+
+    def short(request: GenerationRequest) -> None:
+        for index, prompt in enumerate(request.prompts):
+            if "endless" in repr(prompt):
+                raise UnfitItem("too long", outcome=Outcome.TOO_LONG, places=[index])
+
+    texts = (THREE, "It is long. It is endless.", "It is cold. It is old.")
+    contexts = [_context(f"c{place}", text, seeds=(1,)) for place, text in enumerate(texts)]
+    async with start() as generator:
+        generator.engine.check = short
+        edits = await generator.edits(generation_request(contexts=contexts))
+    too_long, ok = common_pb2.OUTCOME_TOO_LONG, common_pb2.OUTCOME_OK
+    assert [given.outcome for given in edits] == [ok, too_long, ok]
+    assert [[len(edit.parts) for edit in given.edits] for given in edits] == [[3], [], [2]]
+    assert [len(request.prompts) for request in generator.engine.generated] == [5]
+
+
+async def test_progress_of_edits_in_parts_counts_edits_and_ends_with_their_last_part(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_parts(monkeypatch)
+    generated = FakeEngine._generate
+
+    def stepwise(
+        self: FakeEngine, request: GenerationRequest, tell: Callable[[int, int], None]
+    ) -> GenerationResult:
+        rows = sum(map(len, request.seeds))
+        for done in range(rows):
+            tell(done, 5 * done)
+            time.sleep(0.02)
+        return generated(self, request, tell)
+
+    monkeypatch.setattr(FakeEngine, "_generate", stepwise)
+    contexts = [_context(text=THREE)]
+    async with start() as generator:
+        messages = await read_all(generator.generate(generation_request(contexts=contexts)))
+    progress = [message.progress for message in messages if message.HasField("progress")]
+    assert [news.edits_done for news in progress] == sorted(news.edits_done for news in progress)
+    assert {news.edits_done for news in progress} <= {0, 1, 2}
+    assert (progress[-1].edits_done, progress[-1].edits_total, progress[-1].tokens) == (2, 2, 30)
+
+
+async def test_parts_count_against_the_bound_of_a_request(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_parts(monkeypatch)
+    contexts = [_context(text=THREE * 100, seeds=tuple(range(28)))]
+    async with start() as generator:
+        error = await refusal(generator.generate(generation_request(contexts=contexts)))
+    assert (type(error), error.field) == (InvalidInput, "contexts")
+
+
+async def test_a_context_whose_edits_fit_into_no_message_has_an_outcome_of_its_own(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_parts(monkeypatch)
+    monkeypatch.setattr("edits_in_parts.WORKED", "x" * 3000)
+    contexts = [_context("c1", "It is. " * 1500, seeds=(1,)), _context("c2", THREE, seeds=(1,))]
+    async with start() as generator:
+        edits = await generator.edits(generation_request(contexts=contexts))
+    assert [given.outcome for given in edits] == [
+        common_pb2.OUTCOME_TOO_LONG,
+        common_pb2.OUTCOME_OK,
+    ]
+    assert [len(request.prompts) for request in generator.engine.generated] == [3]
+
+
+def planned(context_id: str, *, parts: int, candidates: int) -> PlannedContext:
+    part = PartPrompt(Prompt(text="p"))
+    return PlannedContext(context_id, (part,) * parts, tuple(range(candidates)))
+
+
+def test_batches_hold_as_many_edits_as_the_engine_has_rows_and_of_parts_a_few_times_its_rows() -> (
+    None
+):
+    single = [planned(str(place), parts=1, candidates=3) for place in range(8)]
+    assert [len(batch) for batch in cut_into_batches(single, max_edits=8)] == [2, 2, 2, 2]
+    many = [planned(str(place), parts=10, candidates=3) for place in range(6)]
+    assert [len(batch) for batch in cut_into_batches(many, max_edits=8)] == [2, 2, 2]
+    huge = [planned(str(place), parts=60, candidates=3) for place in range(3)]
+    assert [len(batch) for batch in cut_into_batches(huge, max_edits=8)] == [1, 1, 1]
