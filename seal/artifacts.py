@@ -65,12 +65,21 @@ class ArtifactStore:
                 scheme, path, cache=(cache_dir or cache_directory()) / "adapters"
             )
 
+    def check_place(self) -> None:
+        """Refuse a root that can be seen to be unusable; nothing is written.
+
+        Raises InvalidInput naming the root that is a file or that this user may not write.
+        """
+        self._storage.check_place()
+
     def check(self) -> None:
         """Prove that files can be created, read and deleted here, and are never created twice.
 
         For the start of what will cost something. Raises PreconditionFailed if the store replaces
-        what it should only create, as some that speak S3 do, and what all other calls raise.
+        what it should only create, as some that speak S3 do, InvalidInput as `check_place`, and
+        what all other calls raise.
         """
+        self._storage.make_place()
         path = f"probe-{secrets.token_hex(8)}"
         try:
             created = [self._storage.create(path, content) for content in (b"first", b"second")]

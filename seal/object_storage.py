@@ -99,6 +99,12 @@ class ObjectStorage:
         self._driver_errors: tuple[type[Exception], ...] = (OSError, *_driver_errors(scheme))
         self._turn: AbstractContextManager[Any] = _MEMORY if scheme == "memory" else nullcontext()
 
+    def check_place(self) -> None:
+        """A bucket shows what it allows only when it is used."""
+
+    def make_place(self) -> None:
+        """Buckets are made by their owners."""
+
     def uri(self, path: str) -> str:
         """URI with the scheme of the store."""
         return f"{self._scheme}://{self._key(path)}".rstrip("/")

@@ -7,6 +7,7 @@ puts that appear whole or on a condition. Both give the promises of `seal.artifa
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -40,6 +41,12 @@ class Storage(Protocol):
 
     A place that is away for the moment is Transient, never an absent file; a full one is Exhausted.
     """
+
+    def check_place(self) -> None:
+        """Refuse, by InvalidInput, a root that can be seen to be unusable; nothing is written."""
+
+    def make_place(self) -> None:
+        """Make the root, if it is one that has to be made; raises as `check_place`."""
 
     def uri(self, path: str) -> str:
         """Full URI of a path."""
@@ -93,6 +100,25 @@ class LocalStorage:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+
+    def check_place(self) -> None:
+        """Look at the root, or at the directory in which it would have to be made."""
+        place = _nearest(self._root)
+        if not place.is_dir():
+            raise _unusable(self._root, f"{place} is a file")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise _unusable(self._root, f"this user may not write into {place}")
+
+    def make_place(self) -> None:
+        """Make the directory, and those above it."""
+        self.check_place()
+        with file_errors(self._root):
+            try:
+                self._root.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                if error.errno not in _UNUSABLE_ROOT:
+                    raise
+                raise _unusable(self._root, f"it cannot be made: {error.strerror}") from error
 
     def uri(self, path: str) -> str:
         """Percent-encoded `file://` URI."""
@@ -210,6 +236,28 @@ class LocalStorage:
                 remedy="remove the link",
             )
         return located
+
+
+_UNUSABLE_ROOT = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS}
+)
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or the first above it that can be looked at."""
+    for place in (path, *path.parents):
+        with suppress(OSError):
+            place.stat()
+            return place
+    return Path(path.anchor)
+
+
+def _unusable(root: Path, why: str) -> InvalidInput:
+    return InvalidInput(
+        f"the directory {root} cannot be used: {why}",
+        field="root",
+        remedy="name a directory that this user can write, or can make",
+    )
 
 
 def _raise_unless_absent(error: OSError) -> None:

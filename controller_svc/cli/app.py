@@ -130,6 +130,7 @@ def demo(
     with demo_manifest(DEMO_NAMES[quick]) as path:
         manifest = load_run(path)
     store = ArtifactStore(root)
+    store.check_place()
     exists = store.exists(manifest_path(manifest.name))
     if exists and fresh:
         remove_run(store, manifest.name)

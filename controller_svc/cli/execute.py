@@ -11,10 +11,9 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -42,7 +41,7 @@ from controller_svc.runs import SAME_SPEC, check_run
 from controller_svc.worker.progress import Observer, TaskProgress
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
-from seal.errors import ERROR_CLASSES, Conflict, Internal, InvalidInput, Transient
+from seal.errors import ERROR_CLASSES, Conflict, Internal, InvalidInput, SealError, Transient
 from seal.report.numbers.formats import duration
 from seal.report.numbers.model import Machine
 from seal.resources import RestEMRun
@@ -98,11 +97,13 @@ def execute(manifest: RestEMRun, *, engine: EngineSettings, options: Options) ->
         typer.Exit: 130 after Ctrl-C, or the code of what made the run fail.
     """
     store, run = ArtifactStore(options.root), manifest.name
+    store.check_place()
     try:
-        status = _refuse(manifest, engine, store, options)
-        if status is None or status.phase is not Phase.COMPLETE:
-            status = _work(manifest, engine, store, options)
-        elif not options.as_json:
+        with _no_trace_if_refused(store):
+            status = _refuse(manifest, engine, store, options)
+            if worked := status is None or status.phase is not Phase.COMPLETE:
+                status = _work(manifest, engine, store, options)
+        if not worked and not options.as_json:
             growth = _growth(manifest, options)
             next_steps = _sentence(f"{growth}, or {options.anew}" if growth else options.anew)
             typer.echo(f"{run} is finished; this is its report. {next_steps}", err=True)
@@ -112,6 +113,20 @@ def execute(manifest: RestEMRun, *, engine: EngineSettings, options: Options) ->
         raise typer.Exit(_tell_stop(store, run, options)) from None
     if status is not None and status.phase is Phase.FAILED:
         raise typer.Exit(_tell_failure(status, options.again))
+
+
+@contextmanager
+def _no_trace_if_refused(store: ArtifactStore) -> Iterator[None]:
+    """Take a root away that was made only to be looked at."""
+    root = local_directory(store)
+    made = root is not None and not root.exists()
+    try:
+        yield
+    except SealError:
+        if root is not None and made:
+            with suppress(OSError):  # not empty: the run had begun
+                root.rmdir()
+        raise
 
 
 def _refuse(
@@ -162,7 +177,7 @@ def _work(
     tracker = StageTracker(manifest.spec, work)
     with (
         open_screen(tracker, bars=not options.as_json, json_lines=options.json_lines) as screen,
-        run_log(root / manifest.name if root else None),
+        run_log(root / manifest.name if root else None) as begin_log,
     ):
         if options.resume:
             screen.say(f"{manifest.name}: going on where it stopped. {_sentence(options.anew)}")
@@ -173,14 +188,18 @@ def _work(
             check_model(manifest.spec, engine, model_shape(manifest.spec.model, directory))
         machine = _measure(engine)
         minutes = _announce(manifest.name, machine, screen, options.limit)
-        note_machine = partial(store.write_json, f"{manifest.name}/machine.json", machine)
+
+        def begin() -> None:
+            begin_log()
+            store.write_json(f"{manifest.name}/machine.json", machine)
+
         status = asyncio.run(
             _run(
                 manifest,
                 engine=engine,
                 options=options,
                 screen=screen,
-                observer=_AtStart(screen, then=note_machine),
+                observer=_AtStart(screen, then=begin),
             )
         )
         if minutes and status.phase is Phase.COMPLETE:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -47,26 +47,26 @@ def configure(level: str, format: LogFormat) -> None:
 
 
 @contextmanager
-def run_log(directory: Path | None) -> Iterator[None]:
+def run_log(directory: Path | None) -> Iterator[Callable[[], None]]:
     """Log into a run's directory as long as the block lasts; None: nowhere.
 
-    A disk that is full loses log lines, never the run.
+    The file is there from the call of what is yielded on, with what was logged before: who refuses
+    a run leaves no directory of it. A disk that is full loses log lines, never the run.
     """
     if directory is None:
-        yield
+        yield lambda: None
         return
-    directory.mkdir(parents=True, exist_ok=True)
     root = logging.getLogger()
     level = root.level
     shown = [(handler, handler.level) for handler in root.handlers]
     for handler, least in shown:
         handler.setLevel(max(level, least))
-    file = _QuietFileHandler(directory / LOG_FILE, encoding="utf-8", delay=True)
+    file = _RunLog(directory / LOG_FILE)
     file.setFormatter(json_formatter())
     root.addHandler(file)
     root.setLevel(min(level, logging.INFO))
     try:
-        yield
+        yield file.begin
     finally:
         root.removeHandler(file)
         with suppress(OSError):  # a full disk loses what is buffered, not the run's own error
@@ -76,8 +76,31 @@ def run_log(directory: Path | None) -> Iterator[None]:
             handler.setLevel(least)
 
 
-class _QuietFileHandler(logging.FileHandler):
+class _RunLog(logging.FileHandler):
     """A log file whose own troubles are not told: the run tells of a full disk itself."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", delay=True)
+        self._path = path
+        self._early: list[logging.LogRecord] | None = []
+        """What was logged before the run's directory may be written."""
+
+    def begin(self) -> None:
+        """Write what has come so far, and from now on at once."""
+        self.acquire()
+        early, self._early = self._early or [], None
+        self.release()
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        for record in early:
+            self.handle(record)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or keep it."""
+        if self._early is not None:
+            self._early.append(record)
+        else:
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop the line."""

@@ -100,6 +100,7 @@ def _saved_status(
     store: ArtifactStore, manifest: RestEMRun, engine: EngineSettings, *, resume: bool
 ) -> RunStatus | None:
     """Refuse what `seal run` would refuse, in its order; where a run to resume would go on."""
+    store.check_place()
     if resume:
         require_run(store, manifest.name)
         check_free(store, manifest.name)

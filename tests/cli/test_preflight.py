@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from pathlib import Path
 
@@ -164,3 +166,45 @@ def test_files_are_looked_at_before_the_model(
     monkeypatch.setattr(execute, "_model_directory", lambda *a, **b: pytest.fail("too early"))
     assert seal(*RUN, "--dataset", "nowhere.jsonl") == 2
     assert "nowhere.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--plan"]])
+@pytest.mark.usefixtures("nothing_costly")
+def test_a_root_that_cannot_be_used_is_refused_by_name(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    more: list[str],
+) -> None:
+    (here / "taken").write_text("a file")
+    for root, why in (("taken", "taken is a file"), ("taken/below", "taken is a file")):
+        assert seal(*RUN, "--root", root, *more) == 2
+        error = one_line(capsys.readouterr().err)
+        assert f"the directory {here / root} cannot be used" in error and why in error
+        assert "name a directory that this user can write" in error
+        assert "probe" not in error
+    monkeypatch.setattr(os, "access", lambda _, mode, **__: not mode & os.W_OK)
+    assert seal(*RUN, "--root", "denied", *more) == 2
+    assert "may not write into" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.usefixtures("nothing_costly")
+def test_a_root_that_cannot_be_made_is_refused_by_name(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", denied)
+    assert seal(*RUN, "--root", "no/place") == 2
+    error = one_line(capsys.readouterr().err)
+    assert f"{here}/no/place cannot be used: it cannot be made: Permission denied" in error
+
+
+@pytest.mark.usefixtures("nothing_costly")
+def test_a_run_that_is_refused_for_its_model_leaves_nothing_behind(
+    here: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal(*RUN, "--model", str(model), "--set", f"edit.maxTokens={POSITIONS}") == 2
+    assert "positions" in capsys.readouterr().err
+    assert not (here / "seal-runs").exists()
