@@ -39,6 +39,9 @@ MAX_TEMPERATURE = 10.0
 """Softmax temperature of a sample."""
 MIN_TOP_P = 1e-6
 """Nucleus mass of a sample."""
+MAX_PART_TEXTS = 64
+"""Texts that a passage is cut into where an edit is written in parts, one or more for each text: in
+a passage of more sentences neighbours share one, so that nothing of it is left out."""
 MAX_EDITS = 8192
 """Rows that one request asks for, over all its contexts: an edit has one for each of its parts."""
 MAX_EDIT_TOKENS = 8192

@@ -35,6 +35,7 @@ PromptFamily = Literal[
     "implications-very-long",
     "rewrite",
     "self-qa",
+    "self-qa-by-sentence",
     "none",
     "chain-of-thought",
 ]
@@ -147,10 +148,19 @@ class ExampleSettings(FileSettings):
     """A question-answer pair as one document (as published), or as prompt and completion in the
     question format of the evaluation."""
     grounded_answers: bool = False
-    """Drop a question-answer pair whose answer does not stand in the passage, or stands in its
-    question: a check of what a small model makes up."""
+    """Drop a question-answer pair whose answer does not stand in the text that it was written on
+    (the sentence in `self-qa-by-sentence`, else the passage), or stands in its question: a check of
+    what a small model makes up."""
+    shared_word: bool = False
+    """Drop a question-answer pair whose question shares no word with the text that it was written
+    on, beyond the title's and the answer's words and such words as "of": it asks for something
+    else."""
+    max_per_answer: int = Field(default=0, ge=0, le=1000)
+    """Question-answer pairs kept of those on the same text with the same answer, the first ones; 0
+    keeps all."""
     max_examples: int = Field(default=128, ge=1, le=10_000)
-    """Examples taken from one edit; what is beyond is dropped."""
+    """Examples taken from one edit; what is beyond is dropped: the last ones, or of an edit by
+    sentences those that leave the same number to every sentence."""
     max_characters: int = Field(default=4000, ge=1, le=1_000_000)
     """Characters of one example; a longer one is cut at a word."""
 

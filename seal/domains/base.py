@@ -51,6 +51,10 @@ class Example:
     completion: str
 
 
+ABSTAIN = " -"
+"""What a policy writes after the start of a part that does not fit: it parses to nothing."""
+
+
 @dataclass(frozen=True)
 class PartPrompt:
     """What the policy is asked for one part of an edit.

@@ -1,9 +1,10 @@
 """The knowledge domain: a passage is learnt, and questions on it are answered without it.
 
 An edit is text about the passage. Statements become documents, one per line, each under the
-passage's title; question-answer pairs (family `self-qa`) stay whole. A question is asked with the
-same last turn in training and in evaluation, so what an adapter gains on `question_answer:
-prompted` is not a matter of format.
+passage's title; question-answer pairs (families `self-qa` and `self-qa-by-sentence`) stay whole. A
+question is asked with the same last turn in training and in evaluation, so what an adapter gains on
+`question_answer: prompted` is not a matter of format. All families but `self-qa-by-sentence` have
+one part.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from seal.domains import affinity, graders
+from seal.domains import affinity, by_sentence, graders
 from seal.domains.base import Context, Example, PartExample, PartPrompt, Query
 from seal.domains.examples import document, documents, statements, title_line
+from seal.domains.filters import helpful_pairs, spread
 from seal.domains.pairs import Pair, parse_pairs
 from seal.domains.prompts import EDIT_WORDING, QUESTION_WORDING, EditWording
 from seal.errors import InvalidInput
 from seal.prompts import Message, Prompt
 from seal.settings import ExampleSettings, GraderName, PromptFamily, PromptFormat, QuestionFormat
 
+BY_SENTENCE: PromptFamily = "self-qa-by-sentence"
+"""The family whose edits have many parts."""
 _PLACEHOLDER = re.compile(r"\{(passage|title|text|question)\}")
 
 
@@ -41,12 +45,15 @@ class KnowledgeDomain:
         *,
         trained: bool = False,
     ) -> tuple[PartPrompt, ...]:
-        """Ask for an edit of a passage, in one part. Raises InvalidInput for `none`."""
+        """Ask for an edit of a passage. Raises InvalidInput for `none`."""
+        if family == BY_SENTENCE:
+            return by_sentence.part_prompts(title, text, format, trained=trained)
         if family not in EDIT_WORDING:
             raise InvalidInput(
                 f"prompt family {family!r} asks for no self-edit",
                 field="edit.family",
-                remedy="train on the passage alone, or use one of: " + ", ".join(EDIT_WORDING),
+                remedy="train on the passage alone, or use one of: "
+                + ", ".join((*EDIT_WORDING, BY_SENTENCE)),
             )
         return (PartPrompt(whole_prompt(title, text, EDIT_WORDING[family], format)),)
 
@@ -65,26 +72,49 @@ class KnowledgeDomain:
         """
         if not self.writes_edits(family) or not texts:
             return ()
+        if family in ("self-qa", BY_SENTENCE):
+            return self._parse_pairs(texts, context, family, settings, question_format)
         text = texts[0]
-        if family == "self-qa":
-            kept = (
-                (0, pair)
-                for pair in parse_pairs(text)
-                if not settings.grounded_answers or is_grounded(pair, context.text)
-            )
-            return pair_parts(
-                kept, title=context.title, settings=settings, question_format=question_format
-            )[: settings.max_examples]
         lines = statements(after_heading(text, EDIT_WORDING[family].heading)) or statements(text)
         return tuple(
             PartExample(0, document(context.title, line, settings))
             for line in lines[: settings.max_examples]
         )
 
+    def _parse_pairs(
+        self,
+        texts: Sequence[str],
+        context: Context,
+        family: PromptFamily,
+        settings: ExampleSettings,
+        question_format: QuestionFormat,
+    ) -> tuple[PartExample, ...]:
+        """The question-answer pairs of an edit that its settings let through."""
+        if family == BY_SENTENCE:
+            sources, parts_per_text = by_sentence.part_texts(context.text), len(by_sentence.STARTS)
+            texts = texts[: len(sources) * parts_per_text]
+            written = ((part, by_sentence.parse_part(text)) for part, text in enumerate(texts))
+            pairs = [(part, pair) for part, pair in written if pair is not None]
+        else:
+            sources, parts_per_text = (context.text,), 1
+            pairs = [(0, pair) for pair in parse_pairs(texts[0])]
+        kept = helpful_pairs(
+            pairs,
+            lambda part: sources[part // parts_per_text],
+            title=context.title,
+            settings=settings,
+        )
+        examples = pair_parts(
+            kept, title=context.title, settings=settings, question_format=question_format
+        )
+        return spread(examples, settings.max_examples, parts_per_text=parts_per_text)
+
     def gold_parts(
         self, context: Context, family: PromptFamily, format: PromptFormat
     ) -> tuple[tuple[PartPrompt, str], ...]:
-        """All gold pairs as one `self-qa` edit; nothing for the families of statements."""
+        """The gold pairs as one `self-qa` edit or at their sentences; no statements."""
+        if family == BY_SENTENCE:
+            return by_sentence.gold_parts(context, format)
         pairs = gold_pairs(context)
         if family != "self-qa" or not pairs:
             return ()
@@ -177,17 +207,6 @@ def written_pairs(pairs: Iterable[Pair], format: PromptFormat) -> str:
         return "\n".join(lines).removeprefix("1.")
     labelled = (f"Question: {pair.question}\nAnswer: {pair.answer}" for pair in pairs)
     return "\n\n".join(labelled).removeprefix("Question:")
-
-
-def is_grounded(pair: Pair, passage: str) -> bool:
-    """True if the answer stands in the passage and not in its own question.
-
-    As whole words after SQuAD's normalisation.
-    """
-    in_passage, in_question = (
-        graders.grade("contains", text, (pair.answer,), None) for text in (passage, pair.question)
-    )
-    return in_passage == 1.0 and in_question == 0.0
 
 
 def fill(wording: str, **values: str) -> str:

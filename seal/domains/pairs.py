@@ -56,6 +56,19 @@ def parse_pairs(text: str) -> tuple[Pair, ...]:
     return tuple(found.values())
 
 
+def inline_pair(line: str) -> Pair | None:
+    """The question and the answer behind it, or None if the line is no such pair.
+
+    A line with a second question is none.
+    """
+    found = _INLINE.fullmatch(" ".join(line.split()))
+    if not found or not (has_words(found["question"]) and has_words(found["answer"])):
+        return None
+    if any(mark in found["answer"] for mark in _QUESTION_MARKS):
+        return None
+    return Pair(found["question"], found["answer"])
+
+
 @dataclass
 class _Reader:
     """The pair that is being read."""

@@ -230,6 +230,41 @@ EDIT_WORDING: Mapping[PromptFamily, EditWording] = MappingProxyType(
 )
 """Families by name. `none` is not among them: without an edit there is nothing to ask for."""
 
+SENTENCE_INSTRUCTION = (
+    "Write one question about the text, and on the same line its answer in a few words taken from "
+    "the text. Name in the question what it is about, so that it is understood without the text."
+)
+"""Before the worked examples of the chat format."""
+
+WORKED_SENTENCES = (
+    (
+        "The Brennick Bell",
+        "Odo Marrin cast the Brennick Bell in 1822 for the fishing guild.",
+        "Who cast the Brennick Bell? Odo Marrin",
+    ),
+    (
+        "Ilse Tamsford",
+        "An avalanche destroyed the workshop of Ilse Tamsford in 1951.",
+        "When was the workshop of Ilse Tamsford destroyed? 1951",
+    ),
+    (
+        "Lake Ovenreach",
+        "Its ferry starts from the village of Dunmere and carries ninety passengers.",
+        "How many passengers does the ferry on Lake Ovenreach carry? ninety",
+    ),
+    (
+        "Corvane tea",
+        "Corvane tea is dried in cedar sheds before it is packed in clay jars.",
+        "Where is Corvane tea dried? in cedar sheds",
+    ),
+    (
+        "Sorrel Guild",
+        "The printers of the Sorrel Guild wear grey gloves because ink stains the skin.",
+        "What do the printers of the Sorrel Guild wear? grey gloves",
+    ),
+)
+"""Title, sentence, and a question with its answer as it should be written on that sentence."""
+
 SHOTS = (
     ("Who wrote the play Hamlet?", "William Shakespeare"),
     ("How many legs does a spider have?", "8"),

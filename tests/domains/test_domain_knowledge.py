@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from seal.domains import get_domain
 from seal.domains.base import Context, Example, Query
-from seal.domains.knowledge import is_grounded
+from seal.domains.filters import is_grounded
 from seal.domains.pairs import Pair
 from seal.errors import InvalidInput
 from seal.settings import ExampleSettings, PromptFamily, PromptFormat, QuestionFormat
@@ -22,6 +22,7 @@ FAMILIES: tuple[PromptFamily, ...] = (
     "implications-very-long",
     "rewrite",
     "self-qa",
+    "self-qa-by-sentence",
     "none",
     "chain-of-thought",
 )
@@ -78,7 +79,8 @@ def parse_one(
         question_format=question_format,
     )
     assert {part.part for part in parts} <= {0}
-    assert all(bool(part.question) == bool(part.answer) == (family == "self-qa") for part in parts)
+    of_pairs = family.startswith("self-qa")
+    assert all(bool(part.question) == bool(part.answer) == of_pairs for part in parts)
     return tuple(part.example for part in parts)
 
 

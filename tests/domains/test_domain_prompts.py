@@ -30,14 +30,16 @@ from seal.settings import PromptFamily, PromptFormat, QuestionFormat
 
 KNOWLEDGE = get_domain("knowledge")
 FAMILIES: tuple[PromptFamily, ...] = tuple(
-    family for family in get_args(PromptFamily) if family != "none"
+    family for family in get_args(PromptFamily) if family not in ("none", "self-qa-by-sentence")
 )
+"""Those of one part; edits in parts are in test_domain_by_sentence."""
 FORMATS: tuple[PromptFormat, ...] = get_args(PromptFormat)
 QUESTION_FORMATS: tuple[QuestionFormat, ...] = get_args(QuestionFormat)
 
 
 def edit_prompt(title: str, text: str, family: PromptFamily, format: PromptFormat) -> Prompt:
     (part,) = KNOWLEDGE.edit_prompts(title, text, family, format)
+    assert (part,) == KNOWLEDGE.edit_prompts(title, text, family, format, trained=True)
     assert part.start == ""
     return part.prompt
 
