@@ -188,8 +188,9 @@ def _laid_over(under: Tree, over: Mapping[str, object]) -> Tree:
 def _aliases(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel] | None]]:
     """The fields as files write them, each with the model of its section if it is one."""
     for name, field in model.model_fields.items():
-        kind = field.annotation
-        section = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+        kinds = get_args(field.annotation) or (field.annotation,)  # a section may be left out
+        sections = (kind for kind in kinds if isinstance(kind, type))
+        section = next((kind for kind in sections if issubclass(kind, BaseModel)), None)
         yield field.alias or name, section
 
 

@@ -89,9 +89,10 @@ class ExampleRecord(Record):
     """Of a question-answer pair; empty for a statement."""
 
 
-InnerLoopKind = Literal["edit", "passage", "gold"]
-"""What the adapter was trained on: a self-edit (with the passage), the passage alone, or the gold
-question-answer pairs."""
+InnerLoopKind = Literal["edit", "passage", "passage-equal-steps", "gold", "open-book"]
+"""What the adapter was trained on: a self-edit (with the passage), the passage alone, the passage
+with as many optimiser steps as the context's first edit has, or the gold question-answer pairs. For
+`open-book` nothing is trained: the passage stands before the questions."""
 
 
 class InnerLoopRecord(Record):
@@ -100,10 +101,11 @@ class InnerLoopRecord(Record):
     kind: InnerLoopKind
     context_id: str
     candidate: int
-    """Index of the edit among the context's k; 0 for the passage and gold bounds."""
+    """Index of the edit among the context's k; 0 for the bounds."""
     repeat: int
     outcome: Outcome
     training: TrainingRecord | None
+    """None if there was nothing to train on, or nothing is trained."""
     evaluation: EvaluationRecord | None
     retained: EvaluationRecord | None
     """Open-book questions on other passages, asked of the adapted model (validation only)."""
@@ -253,7 +255,8 @@ class ShardSummary(Record):
     inner_loops_resumed: int
     """Inner loops found finished by an earlier attempt and not run again."""
     outcomes: dict[str, int]
-    """Inner loops by outcome; an `improve` has one, its training (none if nothing was kept)."""
+    """Inner loops by outcome, without `open-book`, which is none; an `improve` has one, its
+    training (none if nothing was kept)."""
     tokens: dict[str, int]
     """Tokens by kind: generate, train, evaluate."""
     engine_seconds: dict[str, float]
@@ -263,8 +266,9 @@ class ShardSummary(Record):
     this summary unless the settings keep them), `policy`."""
     scores: dict[str, ScoreSum] = {}
     """Means over contexts: `baseline` (the student alone), `edit` (mean of a context's candidates),
-    `best` (its best candidate), `passage`, `gold`; and means over answers to retained questions:
-    `retained` (edit-adapted models), `retained_policy` (the policy alone)."""
+    `best` (its best candidate), and of the bounds `passage`, `passage-equal-steps`, `gold`,
+    `open-book`; and means over answers to retained questions: `retained` (edit-adapted models),
+    `retained_policy` (the policy alone)."""
     policy: AdapterReference | None = None
     """`improve` only: the new policy; None if nothing was kept, and the old policy stays."""
     kept: int = 0

@@ -47,6 +47,8 @@ RacingScore = Literal["reward", "logprob"]
 """What the first rung ranks by."""
 MAX_SEED = 2**63 - 1
 """A seed fits the 64-bit integer that Kubernetes and protobuf know."""
+MAX_EPOCHS = 1000
+"""Passes over the examples of one training."""
 
 
 def _yaml_switch(value: object) -> object:
@@ -104,7 +106,7 @@ class OptimizerSettings(FileSettings):
 
     learning_rate: float = Field(default=1e-3, gt=0, le=1.0)
     """Peak learning rate."""
-    epochs: int = Field(default=10, ge=1, le=1000)
+    epochs: int = Field(default=10, ge=1, le=MAX_EPOCHS)
     """Passes over the examples."""
     batch_size: int = Field(default=1, ge=1, le=256)
     """Rows per optimiser step."""
@@ -226,6 +228,15 @@ class ValidationSettings(FileSettings):
 
     edits_per_context: int = Field(default=1, ge=1, le=1024)
     """Edits sampled per validation context; the context's score is their mean."""
+    passage: OptimizerSettings | None = None
+    """How the bound of the passage alone is trained, where it has a best rate and best epochs of
+    its own; none trains it as the edits, with `inner.optimizer`."""
+    equal_steps: bool = False
+    """Also train on the passage alone, once, with the rate of the edits and as many optimiser steps
+    as the context's first edit has: one row takes few steps where an edit takes many."""
+    open_book: bool = False
+    """Also ask the base model with the passage before the question: the ceiling of reading, where
+    nothing is trained."""
     gold_bound: bool = False
     """Also train on the gold question-answer pairs, once: the upper bound. Never shown to the
     policy."""
@@ -330,6 +341,17 @@ class RunSpec(FileSettings):
     max_unscored_share: float = Field(default=0.5, ge=0, le=1)
     """Share of a stage's inner loops that may be without a score; above it the run fails with
     `TooFewScores`. It may be changed by a resume."""
+
+    @model_validator(mode="after")
+    def _edits_are_there(self) -> Self:
+        """What is measured by self-edits needs a family that writes some."""
+        if self.edit.family == "none" and self.validation.equal_steps:
+            raise InvalidInput(
+                "family 'none' writes no edit that the passage could be given the steps of",
+                field="validation.equalSteps",
+                remedy="set it to false, or choose an edit.family that writes edits",
+            )
+        return self
 
     @model_validator(mode="after")
     def _racing_fits(self) -> Self:

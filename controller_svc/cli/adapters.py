@@ -22,7 +22,7 @@ class AdapterLine:
     context_id: str
     title: str
     kind: str
-    """edit, passage or gold."""
+    """What it was trained on: `InnerLoopKind`."""
     candidate: int
     repeat: int
     outcome: str
@@ -46,6 +46,8 @@ def adapters_of(store: ArtifactStore, run: str) -> Iterator[AdapterLine]:
 
 def _adapters_of_context(stage: str, round: int, record: ContextRecord) -> Iterator[AdapterLine]:
     for loop in record.inner_loops:
+        if loop.kind == "open-book":
+            continue  # nothing is trained
         adapter: AdapterReference | None = loop.training.adapter if loop.training else None
         yield AdapterLine(
             stage=stage,
@@ -78,4 +80,4 @@ def print_adapters(console: Console, found: list[AdapterLine]) -> None:
         if line.repeat:
             what += f", repeat {line.repeat + 1}"
         where = f"{line.path} (deleted)" if line.deleted else line.path or line.outcome
-        console.print(f"    {what:<18} {where}", markup=False)
+        console.print(f"    {what:<19} {where}", markup=False)

@@ -1,6 +1,7 @@
 """How much work a run is, stage by stage: for `seal run --plan` and for the time that is left.
 
-Counts of contexts, edits, trainings and answers are exact. Tokens and steps are not known before
+Counts of contexts, edits, trainings and answers are exact, but for what an edit that holds nothing
+saves. Tokens and steps are not known before
 the edits are written; what is assumed of them is in the constants, and the time that follows is
 right to within a factor of two.
 """
@@ -12,6 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from controller_svc.core import stages
+from controller_svc.worker.bounds import (
+    EQUAL_STEPS,
+    OPEN_BOOK,
+    Bound,
+    bounds_of,
+    repeats_of,
+    steps_of,
+)
 from controller_svc.worker.prepare import load_data
 from seal.artifacts import ArtifactStore
 from seal.domains import get_domain
@@ -192,25 +201,46 @@ def _loops_work(
 
 
 def _with_bounds(spec: RunSpec, contexts: Sequence[Context], work: StageWork) -> StageWork:
-    """Round 0 also trains on the passage alone and on the gold pairs."""
-    number, repeats = len(contexts), spec.inner.repeats
-    bounds = [(1, _passage_tokens(contexts))] * max(1, spec.inner.examples.passage_repeats)
+    """Round 0 also measures the bounds."""
+    if not contexts:
+        return work
     queries = sum(len(context.queries) for context in contexts)
-    kinds = [(len(bounds), sum(tokens for _, tokens in bounds))]
-    if spec.validation.gold_bound and number:
-        gold = math.ceil(queries / number)
-        kinds.append((gold, gold * (TOKENS_PER_EXAMPLE + _prompted_tokens(spec))))
-    trainings = [_training(spec.inner.optimizer, rows=rows, tokens=all) for rows, all in kinds]
-    answers = queries * repeats * len(kinds)
-    return _plus(
-        work,
-        trainings=number * repeats * len(kinds),
-        steps=number * repeats * sum(steps for steps, _ in trainings),
-        answers=answers,
-        train_tokens=number * repeats * sum(tokens for _, tokens in trainings),
-        answer_tokens=math.ceil(answers * ANSWER_FILL * spec.evaluation.max_tokens),
-        question_tokens=answers * PROMPT_TOKENS[spec.evaluation.question_format],
-    )
+    for bound in bounds_of(spec):
+        loops = repeats_of(spec, bound)
+        steps, tokens = _bound_training(spec, contexts, bound)
+        answers = queries * loops
+        question = PROMPT_TOKENS[spec.evaluation.question_format]
+        question += _passage_tokens(contexts) if bound == OPEN_BOOK else 0
+        work = _plus(
+            work,
+            trainings=0 if bound == OPEN_BOOK else len(contexts) * loops,
+            steps=len(contexts) * loops * steps,
+            answers=answers,
+            train_tokens=len(contexts) * loops * tokens,
+            answer_tokens=math.ceil(answers * ANSWER_FILL * spec.evaluation.max_tokens),
+            question_tokens=answers * question,
+        )
+    return work
+
+
+def _bound_training(spec: RunSpec, contexts: Sequence[Context], bound: Bound) -> tuple[int, int]:
+    """Steps and tokens of one training of a bound, about."""
+    optimizer, examples = spec.inner.optimizer, spec.inner.examples
+    if bound == OPEN_BOOK:
+        return 0, 0
+    if bound == "gold":
+        gold = math.ceil(sum(len(context.queries) for context in contexts) / len(contexts))
+        row_tokens = TOKENS_PER_EXAMPLE + _prompted_tokens(spec)
+        return _training(optimizer, rows=gold, tokens=gold * row_tokens)
+    rows = max(1, examples.passage_repeats)
+    tokens = rows * _passage_tokens(contexts)
+    if bound == EQUAL_STEPS:
+        edit_rows = _edit_rows(spec)[0] + examples.passage_repeats
+        epochs = math.ceil(steps_of(optimizer, edit_rows) / math.ceil(rows / optimizer.batch_size))
+        optimizer = optimizer.model_copy(update={"epochs": epochs})
+    else:
+        optimizer = spec.validation.passage or optimizer
+    return _training(optimizer, rows=rows, tokens=tokens)
 
 
 def _with_retained(spec: RunSpec, retained: Sequence[Context], work: StageWork) -> StageWork:

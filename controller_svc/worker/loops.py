@@ -41,6 +41,7 @@ from seal.rpc.convert import (
 from seal.runs.clock import ShardClock
 from seal.runs.shards import ShardStore
 from seal.runs.store import key_of
+from seal.settings import OptimizerSettings
 from seal.v1 import evaluator_pb2, generator_pb2
 
 log = structlog.get_logger(__name__)
@@ -221,14 +222,18 @@ async def run_inner_loop(
     examples: Sequence[Example],
     retained: Sequence[Query],
     *,
+    optimizer: OptimizerSettings | None = None,
     without_examples: Outcome = Outcome.INVALID,
 ) -> InnerLoopRecord:
     """Train a fresh adapter on the examples and ask the adapted model; commit.
 
-    `without_examples`: the outcome where there is none.
+    `optimizer`: how, if not as the run's inner loops. `without_examples`: the outcome where there
+    is none.
     """
     async with bench.places:
-        training, fault = await _train(bench, key, examples) if examples else (None, None)
+        training, fault = (
+            await _train(bench, key, examples, optimizer) if examples else (None, None)
+        )
         evaluation = (
             await _ask(bench, key, training.adapter, context, retained)
             if training and training.adapter
@@ -253,14 +258,35 @@ async def run_inner_loop(
     return record
 
 
+async def run_open_book(bench: Bench, key: LoopKey, context: Context) -> InnerLoopRecord:
+    """Ask the base model with the passage in view; commit. Nothing is trained."""
+    async with bench.places:
+        request = bench.requests.open_book(key, context)
+        evaluation = await _evaluate(bench, request, request.request_id)
+        record = InnerLoopRecord(
+            kind=key.kind,
+            context_id=key.context_id,
+            candidate=key.candidate,
+            repeat=key.repeat,
+            outcome=evaluation.outcome,
+            training=None,
+            evaluation=evaluation,
+            retained=None,
+        )
+        record = await bench.files.commit("inner", key.file, record)
+        await bench.clock.tick()
+    bench.meter.evaluating(request.request_id, queries=len(request.queries))
+    return record
+
+
 async def _train(
-    bench: Bench, key: LoopKey, examples: Sequence[Example]
+    bench: Bench, key: LoopKey, examples: Sequence[Example], optimizer: OptimizerSettings | None
 ) -> tuple[TrainingRecord | None, Outcome | None]:
     """The training, or the outcome of examples that no service takes.
 
     A refused setting is an error.
     """
-    request = bench.requests.train(key, examples)
+    request = bench.requests.train(key, examples, optimizer)
     try:
         record = await bench.clients.train(
             request,

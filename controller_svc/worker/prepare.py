@@ -66,7 +66,11 @@ def check_sizes(spec: RunSpec, *, train_contexts: int) -> None:
 
     """
     examples = spec.inner.examples
-    _check_steps("inner", spec.inner.optimizer, examples.max_examples + examples.passage_repeats)
+    rows = examples.max_examples + examples.passage_repeats
+    _check_steps("inner.optimizer", spec.inner.optimizer, rows)
+    if spec.validation.passage is not None:
+        rows = max(1, examples.passage_repeats)
+        _check_steps("validation.passage", spec.validation.passage, rows)
     if not spec.rounds:
         return
     taken = min(spec.data.train_contexts or train_contexts, train_contexts)
@@ -77,7 +81,7 @@ def check_sizes(spec: RunSpec, *, train_contexts: int) -> None:
             field="spec.data.trainContexts",
             remedy="take fewer contexts a round, or keep fewer edits of each",
         )
-    _check_steps("improve", spec.improve.optimizer, rows)
+    _check_steps("improve.optimizer", spec.improve.optimizer, rows)
 
 
 def _check_steps(field: str, optimizer: OptimizerSettings, rows: int) -> None:
@@ -85,7 +89,7 @@ def _check_steps(field: str, optimizer: OptimizerSettings, rows: int) -> None:
     if steps > MAX_STEPS:
         raise InvalidInput(
             f"{rows} rows may come to {steps} optimiser steps, the trainer takes {MAX_STEPS}",
-            field=f"spec.{field}.optimizer.epochs",
+            field=f"spec.{field}.epochs",
             remedy="take fewer epochs or larger batches",
         )
 
@@ -141,16 +145,18 @@ def check_settings(spec: RunSpec, model: ModelDescription) -> None:
         adapters["improve.lora"] = spec.improve.lora
     for field, lora in adapters.items():
         _check_lora(f"spec.{field}", lora, model)
-    padded = {
-        "inner": spec.inner.optimizer.pad_to_tokens,
-        "improve": spec.improve.optimizer.pad_to_tokens,
+    optimizers = {
+        "inner.optimizer": spec.inner.optimizer,
+        "improve.optimizer": spec.improve.optimizer,
+        "validation.passage": spec.validation.passage,
     }
-    for field, tokens in padded.items():
+    for field, optimizer in optimizers.items():
+        tokens = optimizer.pad_to_tokens if optimizer else 0
         if tokens > model.max_row_tokens:
             raise InvalidInput(
                 f"rows of {tokens} tokens are longer than the trainer takes, "
                 f"{model.max_row_tokens}",
-                field=f"spec.{field}.optimizer.padToTokens",
+                field=f"spec.{field}.padToTokens",
                 remedy=f"give {model.max_row_tokens} or less, or raise "
                 + engine_setting("max_row_tokens"),
             )

@@ -109,6 +109,13 @@ class Meter:
         self._edits_total, self._trainings_total = edits, trainings
         self._queries_total, self._loops_total = queries, inner_loops
 
+    def dropped(self, *, trainings: int, queries: int) -> None:
+        """Inner loops of the plan, one per training, that turn out not to be run."""
+        self._trainings_total -= trainings
+        self._loops_total -= trainings
+        self._queries_total -= queries
+        self.tell()
+
     def found(
         self, *, edits: int = 0, trainings: int = 0, queries: int = 0, inner_loops: int = 0
     ) -> None:

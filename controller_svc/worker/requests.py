@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -24,7 +24,7 @@ from seal.rpc.convert import (
     policy_message,
 )
 from seal.runs.store import key_of
-from seal.settings import RunSpec
+from seal.settings import OptimizerSettings, RunSpec
 from seal.v1 import common_pb2, evaluator_pb2, generator_pb2, trainer_pb2
 
 GRADERS = MappingProxyType(
@@ -118,8 +118,13 @@ class Requests:
             ],
         )
 
-    def train(self, key: LoopKey, examples: Sequence[Example]) -> trainer_pb2.TrainAdapterRequest:
-        """The training of one inner loop, on top of the student."""
+    def train(
+        self,
+        key: LoopKey,
+        examples: Sequence[Example],
+        optimizer: OptimizerSettings | None = None,
+    ) -> trainer_pb2.TrainAdapterRequest:
+        """The training of one inner loop, on top of the student; by `inner.optimizer` if none."""
         return trainer_pb2.TrainAdapterRequest(
             request_id=self.loop_id(key),
             run=self.run,
@@ -129,7 +134,7 @@ class Requests:
                 for example in examples
             ],
             lora=lora_message(self.spec.inner.lora),
-            optimizer=optimizer_message(self.spec.inner.optimizer),
+            optimizer=optimizer_message(optimizer or self.spec.inner.optimizer),
             init_seed=derive_seed(self.spec.seed, "init", key.context_id, key.repeat),
             order_seed=derive_seed(self.spec.seed, "order", key.context_id, key.repeat),
             export_mode=trainer_pb2.EXPORT_MODE_ADAPTER,
@@ -146,6 +151,11 @@ class Requests:
     ) -> evaluator_pb2.EvaluateRequest:
         """The adapted model on the context's queries, without the context."""
         return self._evaluate(self.loop_id(key), adapter, queries, over=self.student(key.kind))
+
+    def open_book(self, key: LoopKey, context: Context) -> evaluator_pb2.EvaluateRequest:
+        """The student, not adapted, on the context's queries with the context in view."""
+        queries = [replace(query, context=context.text) for query in context.queries]
+        return self._evaluate(self.loop_id(key), None, queries, over=self.student(key.kind))
 
     def retained(
         self, key: LoopKey, adapter: AdapterReference, queries: Sequence[Query]

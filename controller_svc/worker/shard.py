@@ -13,12 +13,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from controller_svc.worker.bounds import (
+    EQUAL_STEPS,
+    OPEN_BOOK,
+    Bound,
+    bound_training,
+    repeats_of,
+)
 from controller_svc.worker.loops import (
     Bench,
     run_baseline,
     run_inner_loop,
+    run_open_book,
     run_retained,
     write_edits,
 )
@@ -36,8 +43,7 @@ from seal.records import (
 from seal.restem.racing import advance, rung_sizes
 from seal.restem.rollout import runner_of
 from seal.runs.store import key_of
-
-Bound = Literal["passage", "gold"]
+from seal.settings import OptimizerSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +58,7 @@ class ShardPlan:
     """Edits of a context that get the second, third, ... repeat, the best first; empty: all get all
     (seal.restem.racing)."""
     bounds: tuple[Bound, ...] = ()
-    """What is trained on beside the edits."""
+    """What is measured beside the edits."""
     retained: RetainedSet = NOTHING_RETAINED
     """Questions on other passages; empty for none."""
     retained_per_model: int = 0
@@ -70,6 +76,7 @@ class ShardResult:
     retained: EvaluationRecord | None
     """The policy alone on the whole retained set."""
     inner_loops_run: int
+    """Without open-book answers, which are none."""
     inner_loops_resumed: int
 
 
@@ -89,7 +96,7 @@ async def run_shard(bench: Bench, plan: ShardPlan) -> ShardResult:
         loops=await files.inner_loops(),
         retained=await files.retained(),
     )
-    resumed = len(shard.loops)
+    resumed = shard.loops_done
     shard.measure()
     async with asyncio.TaskGroup() as group:
         shard.start(group)
@@ -98,7 +105,7 @@ async def run_shard(bench: Bench, plan: ShardPlan) -> ShardResult:
     return ShardResult(
         records=records,
         retained=shard.retained,
-        inner_loops_run=len(shard.loops) - resumed,
+        inner_loops_run=shard.loops_done - resumed,
         inner_loops_resumed=resumed,
     )
 
@@ -132,9 +139,8 @@ class _Shard:
             if key_of(context.context_id) not in self.baselines:
                 group.create_task(self._baseline(context))
             for bound in self.plan.bounds:
-                self._start_loops(
-                    group, index, context, bound, 0, self._bound_examples(context, bound)
-                )
+                if bound != EQUAL_STEPS:  # that one waits for the edits
+                    self._start_bound(group, index, context, bound)
         if self.plan.retained_of_policy and self.plan.retained.queries and self.retained is None:
             group.create_task(self._retained())
 
@@ -153,7 +159,10 @@ class _Shard:
                 self.bench, [context for _, context in contexts], k=self.plan.k
             )
             self.edits |= {key_of(record.context_id): record for record in written}
+            self._drop_without_steps([context for _, context in contexts])
         for index, context in contexts:
+            if EQUAL_STEPS in self.plan.bounds:
+                self._start_bound(group, index, context, EQUAL_STEPS)
             if self.plan.survivors:
                 group.create_task(self._race(index, context))
                 continue
@@ -218,12 +227,52 @@ class _Shard:
         kind: InnerLoopKind,
         candidate: int,
         examples: tuple[Example, ...],
+        optimizer: OptimizerSettings | None = None,
     ) -> None:
         """All repeats of one candidate."""
         for repeat in range(self._repeats):
-            self._start_loop(
-                group, index, context, self._key(context, kind, candidate, repeat), examples
-            )
+            key = self._key(context, kind, candidate, repeat)
+            self._start_loop(group, index, context, key, examples, optimizer)
+
+    def _start_bound(
+        self, group: asyncio.TaskGroup, index: int, context: Context, bound: Bound
+    ) -> None:
+        """All inner loops of a bound, each unless it is done."""
+        if bound == OPEN_BOOK:
+            key = self._key(context, bound, 0, 0)
+            if key.file not in self.loops:
+                group.create_task(self._open_book(key, context))
+            return
+        steps_of_edit = bound == EQUAL_STEPS
+        if steps_of_edit and not self._has_steps(context):
+            return
+        examples, optimizer = bound_training(
+            self.bench.domain,
+            self.bench.requests.spec,
+            context,
+            bound,
+            edit_rows=len(self._edit_examples(context, 0)) if steps_of_edit else 0,
+        )
+        self._start_loops(group, index, context, bound, 0, examples, optimizer)
+
+    async def _open_book(self, key: LoopKey, context: Context) -> None:
+        self.loops[key.file] = await run_open_book(self.bench, key, context)
+
+    def _has_steps(self, context: Context) -> bool:
+        """Whether the first edit is trained on, as far as it is written."""
+        written = self.edits.get(key_of(context.context_id))
+        return written is None or bool(written.edits[0].examples)
+
+    def _drop_without_steps(self, written: Sequence[Context]) -> None:
+        """An edit that is not trained on has no steps that its passage could be given."""
+        if EQUAL_STEPS not in self.plan.bounds:
+            return
+        for context in written:
+            if not self._has_steps(context):
+                self.bench.meter.dropped(
+                    trainings=self._repeats,
+                    queries=self._repeats * (len(context.queries) + self._window_size),
+                )
 
     def _start_loop(
         self,
@@ -232,12 +281,12 @@ class _Shard:
         context: Context,
         key: LoopKey,
         examples: tuple[Example, ...],
+        optimizer: OptimizerSettings | None = None,
     ) -> None:
         """One inner loop, unless it is done."""
         if key.file not in self.loops:
-            group.create_task(
-                self._loop(key, context, examples, self._window(index, key.candidate, key.repeat))
-            )
+            retained = self._window(index, key.candidate, key.repeat)
+            group.create_task(self._loop(key, context, examples, retained, optimizer))
 
     async def _loop(
         self,
@@ -245,6 +294,7 @@ class _Shard:
         context: Context,
         examples: tuple[Example, ...],
         retained: tuple[Query, ...],
+        optimizer: OptimizerSettings | None,
     ) -> None:
         edits = self.edits.get(key_of(context.context_id)) if key.kind == "edit" else None
         fault = edits is not None and edits.outcome is not Outcome.OK
@@ -254,6 +304,7 @@ class _Shard:
             context,
             examples,
             retained,
+            optimizer=optimizer,
             without_examples=edits.outcome if edits and fault else Outcome.INVALID,
         )
 
@@ -277,17 +328,6 @@ class _Shard:
         )
         return (*own, *passage) if own else ()
 
-    def _bound_examples(self, context: Context, bound: Bound) -> tuple[Example, ...]:
-        """What a bound is trained on: the passage alone, at least once, or the gold pairs."""
-        spec = self.bench.requests.spec
-        settings = spec.inner.examples
-        if bound == "gold":
-            return self.bench.domain.gold_examples(
-                context, settings, spec.evaluation.question_format
-            )
-        passage = settings.model_copy(update={"passage_repeats": max(1, settings.passage_repeats)})
-        return self.bench.domain.passage_examples(context.title, context.text, passage)
-
     def _loop_keys(self, context: Context) -> Iterator[LoopKey]:
         """All inner loops of a finished context, in the order of its record."""
         rungs = [self._rung(context, repeat) for repeat in range(self._repeats)]
@@ -298,7 +338,10 @@ class _Shard:
                 if candidate in rung
             )
         for bound in self.plan.bounds:
-            yield from (self._key(context, bound, 0, repeat) for repeat in range(self._repeats))
+            if bound == EQUAL_STEPS and not self._has_steps(context):
+                continue
+            repeats = repeats_of(self.bench.requests.spec, bound)
+            yield from (self._key(context, bound, 0, repeat) for repeat in range(repeats))
 
     def record(self, context: Context) -> ContextRecord:
         """All that the finished shard knows of one context."""
@@ -313,29 +356,43 @@ class _Shard:
             engine_seconds_generate=written.engine_seconds if written else 0.0,
         )
 
+    @property
+    def loops_done(self) -> int:
+        """Inner loops that are committed."""
+        return sum(loop.kind != OPEN_BOOK for loop in self.loops.values())
+
+    @property
+    def _window_size(self) -> int:
+        """Retained questions that each adapted model is asked."""
+        return len(self.plan.retained.window(model=0, size=self.plan.retained_per_model))
+
     def measure(self) -> None:
         """Tell the meter what there is to do and what is done."""
-        plan, meter = self.plan, self.bench.meter
-        loops = (
-            sum(rung_sizes(plan.k, repeats=self._repeats, survivors=plan.survivors))
-            + len(plan.bounds) * self._repeats
-        )
-        window = len(plan.retained.window(model=0, size=plan.retained_per_model))
-        of_policy = len(plan.retained.queries) if plan.retained_of_policy else 0
+        plan, meter, window = self.plan, self.bench.meter, self._window_size
+        of_edits = sum(rung_sizes(plan.k, repeats=self._repeats, survivors=plan.survivors))
+        trained = sum(bound != OPEN_BOOK for bound in plan.bounds)
+        open_book = len(plan.bounds) - trained
+        loops, asked = 0, len(plan.retained.queries) if plan.retained_of_policy else 0
+        answered = asked if self.retained else 0
         queries = {context.context_id: len(context.queries) for _, context in plan.contexts}
+        for _, context in plan.contexts:
+            without = EQUAL_STEPS in plan.bounds and not self._has_steps(context)
+            own = of_edits + (trained - without) * self._repeats
+            loops += own
+            asked += queries[context.context_id] * (1 + open_book) + own * (
+                queries[context.context_id] + window
+            )
         meter.plan(
-            edits=plan.k * len(plan.contexts),
-            trainings=loops * len(plan.contexts),
-            queries=sum(n + loops * (n + window) for n in queries.values()) + of_policy,
-            inner_loops=loops * len(plan.contexts),
+            edits=plan.k * len(plan.contexts), trainings=loops, queries=asked, inner_loops=loops
         )
-        answered = sum(len(record.answers) for record in self.baselines.values()) + (
-            of_policy if self.retained else 0
+        answered += sum(len(record.answers) for record in self.baselines.values())
+        answered += sum(
+            queries[loop.context_id] + (window if loop.kind != OPEN_BOOK else 0)
+            for loop in self.loops.values()
         )
         meter.found(
             edits=sum(len(record.edits) for record in self.edits.values()),
-            trainings=len(self.loops),
-            queries=answered
-            + sum(queries[loop.context_id] + window for loop in self.loops.values()),
-            inner_loops=len(self.loops),
+            trainings=self.loops_done,
+            queries=answered,
+            inner_loops=self.loops_done,
         )

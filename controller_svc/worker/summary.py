@@ -45,7 +45,11 @@ def shard_scores(
         "edit": _sum(mean(rewards) for rewards in edits),
         "best": _sum(max(rewards, default=None) for rewards in finalists),
         "passage": _sum(bound_reward(record, "passage") for record in records),
+        "passage-equal-steps": _sum(
+            bound_reward(record, "passage-equal-steps") for record in records
+        ),
         "gold": _sum(bound_reward(record, "gold") for record in records),
+        "open-book": _sum(bound_reward(record, "open-book") for record in records),
         "retained": _sum(
             answer.score for record in records for answer in _retained_answers(record)
         ),
@@ -70,12 +74,17 @@ def _sum(values: Iterable[float | None]) -> ScoreSum:
 
 
 def shard_outcomes(records: Sequence[ContextRecord]) -> dict[str, int]:
-    """Inner loops by outcome."""
-    return dict(
-        sorted(
-            Counter(str(loop.outcome) for record in records for loop in record.inner_loops).items()
-        )
+    """Inner loops by outcome.
+
+    Open-book answers are no inner loop: counted, they would hide how many of these have no score.
+    """
+    outcomes = Counter(
+        str(loop.outcome)
+        for record in records
+        for loop in record.inner_loops
+        if loop.kind != "open-book"
     )
+    return dict(sorted(outcomes.items()))
 
 
 def shard_tokens(

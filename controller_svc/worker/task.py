@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from controller_svc.core import StartStage
+from controller_svc.worker.bounds import bounds_of
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.loops import Bench
 from controller_svc.worker.prepare import prepare
 from controller_svc.worker.progress import SILENT, Meter, TaskProgress
 from controller_svc.worker.requests import Requests, RetainedSet
 from controller_svc.worker.settings import DEFAULT_SETTINGS, WorkerSettings
-from controller_svc.worker.shard import Bound, ShardPlan, run_shard
+from controller_svc.worker.shard import ShardPlan, run_shard
 from controller_svc.worker.summary import (
     shard_engine_seconds,
     shard_outcomes,
@@ -201,11 +202,10 @@ async def validate_plan(task: ShardTask, spec: RunSpec, store: ArtifactStore) ->
     Round 0 also measures the bounds, which do not depend on the policy.
     """
     contexts = await read_contexts(store, task.run, "validation")
-    bounds: tuple[Bound, ...] = ("passage", "gold") if spec.validation.gold_bound else ("passage",)
     return ShardPlan(
         contexts=shard_of(contexts, task),
         k=_candidates(spec, spec.validation.edits_per_context),
-        bounds=bounds if task.round == 0 else (),
+        bounds=bounds_of(spec) if task.round == 0 else (),
         retained=RetainedSet.of(await read_contexts(store, task.run, "retained")),
         retained_per_model=spec.validation.retained_queries,
         retained_of_policy=task.shard == 0,

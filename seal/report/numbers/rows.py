@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from seal.records import AnswerRecord, ContextRecord, EvaluationRecord, InnerLoopKind
 from seal.report.numbers.estimates import Estimator
@@ -131,7 +132,7 @@ def _measured(files: RunFiles) -> list[_Measured]:
     return [base, *(entry for entry in adapted if entry)]
 
 
-def _adapted(stage: Stage, kind: InnerLoopKind) -> _Measured | None:
+def _adapted(stage: Stage, kind: Literal["passage", "edit", "gold"]) -> _Measured | None:
     """The models that one kind of inner loop made; None if the stage ran none."""
     loops = [loop for record in stage.records for loop in loops_of(record, kind)]
     if not loops:
