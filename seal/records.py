@@ -272,7 +272,11 @@ class ShardSummary(Record):
     policy: AdapterReference | None = None
     """`improve` only: the new policy; None if nothing was kept, and the old policy stays."""
     kept: int = 0
-    """`improve` only: edits kept by the selection."""
+    """`improve` only: edits kept by the selection, whole or in part."""
+    kept_parts: int = 0
+    """`improve` only: parts of these that are learnt."""
+    label: str = ""
+    """`improve` only: `SelectionRecord.label`."""
     result_sha256: str = ""
     """Digest of the records file that belongs to this summary."""
 
@@ -343,6 +347,12 @@ class LearntRow(Record):
     """What the part itself is held to have gained; None where it was chosen with its edit."""
 
 
+class AbstainingRow(LearntRow):
+    """A row of a part prompt on which the policy should write nothing."""
+
+    context_id: str
+
+
 class KeptEdit(Record):
     """One edit that the M-step learns, whole or some of its parts."""
 
@@ -356,12 +366,27 @@ class KeptEdit(Record):
     """Digest of the context's id and of the rows' prompts and completions."""
 
 
+CONTROL_WITHOUT_REWARD = "control without reward"
+"""Label of a selection, and of its round, that chance made and no reward."""
+
+
 class SelectionRecord(Record):
     """What a round kept and why the rest was dropped."""
 
     round: int
+    label: str = ""
+    """What must be said wherever the round is shown (`CONTROL_WITHOUT_REWARD`); else empty."""
     kept: tuple[KeptEdit, ...]
+    abstaining: tuple[AbstainingRow, ...] = ()
+    """Learnt beside the kept edits."""
     dropped: dict[str, int]
-    """Candidates by reason (`seal.restem.select.DropReason`)."""
+    """Candidates of which nothing is kept by reason (`seal.restem.select.DropReason`)."""
+    dropped_parts: dict[str, int] = {}
+    """Where parts are chosen: those not kept by reason (`seal.restem.select.PartDropReason`)."""
     sha256: str
-    """Digest over the kept edits' digests, in order."""
+    """Digest over the kept edits' digests and those of the abstaining rows, in order."""
+
+    @property
+    def rows(self) -> tuple[LearntRow, ...]:
+        """All that the M-step learns."""
+        return (*(row for edit in self.kept for row in edit.rows), *self.abstaining)

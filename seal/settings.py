@@ -21,6 +21,7 @@ from seal.limits import (
     MAX_ANSWER_TOKENS,
     MAX_CHECKPOINT_SECONDS,
     MAX_EDIT_TOKENS,
+    MAX_EDITS,
     MAX_RANK,
     MAX_TARGET_MODULES,
     MAX_TEMPERATURE,
@@ -39,6 +40,8 @@ PromptFamily = Literal[
     "none",
     "chain-of-thought",
 ]
+BY_SENTENCE: PromptFamily = "self-qa-by-sentence"
+"""The family whose edits have many parts."""
 PromptFormat = Literal["base", "chat"]
 QuestionFormat = Literal["few-shot", "plain", "chat"]
 GraderName = Literal["exact", "contains", "f1", "logprob"]
@@ -217,7 +220,22 @@ class ImproveSettings(FileSettings):
     """`policy`: train on top of the last policy and export both as one adapter; `base`: train anew
     from the base model."""
     keep_per_context: int = Field(default=1, ge=1, le=1024)
-    """Best edits kept per context."""
+    """Best edits kept per context; no matter with `credit: part`."""
+    credit: Literal["edit", "part"] = "edit"
+    """`edit`: the best whole edits are learnt, by their mean reward; `part`: the parts that helped
+    are, by the scores of the queries that they can serve (seal.restem.credit)."""
+    min_credit: float = Field(default=0.05, ge=0, le=1000)
+    """Parts with more credit than this are kept, in queries of their context: 0.05 is a twentieth
+    of one query more answered."""
+    max_parts_per_context: int = Field(default=0, ge=0, le=1_000_000)
+    """Parts kept per context, the best; 0 keeps all above `min_credit`."""
+    selection: Literal["reward", "random"] = "reward"
+    """`random`: the control without reward. As many parts of each context as credit would keep,
+    drawn from all that could have had credit."""
+    abstain_share: float = Field(default=0.0, ge=0, le=10)
+    """Rows by which the policy learns to write nothing, per kept part: for part prompts to which
+    all texts were filtered out or did harm, drawn by chance. With `selection: random` only the
+    former."""
     checkpoint_every_seconds: float = Field(default=60.0, ge=0, le=MAX_CHECKPOINT_SECONDS)
     """Seconds between two checkpoints of the training, from which an interrupted one goes on; 0
     keeps none."""
@@ -364,6 +382,49 @@ class RunSpec(FileSettings):
                 f"{keep} edits of a context cannot be kept where {racing[-1]} end the race",
                 field="improve.keepPerContext",
                 remedy=f"keep {racing[-1]} or fewer, or let more end inner.racing",
+            )
+        return self
+
+    def learnt_rows_at_most(self, contexts: int) -> int:
+        """Rows of an M-step on so many contexts, if as much is kept as can be."""
+        improve, many_parts = self.improve, self.edit.family == BY_SENTENCE
+        per_edit = self.inner.examples.max_examples if many_parts else 1
+        if improve.credit == "edit":
+            return contexts * min(improve.keep_per_context, self.edit.k) * per_edit
+        kept = contexts * min(improve.max_parts_per_context or MAX_EDITS, self.edit.k * per_edit)
+        return kept + int(improve.abstain_share * kept)
+
+    @model_validator(mode="after")
+    def _credit_fits(self) -> Self:
+        """Credit to parts needs question-answer pairs and scores of 0 to 1."""
+        improve = self.improve
+        if improve.credit == "part":
+            if not self.edit.family.startswith("self-qa"):
+                raise InvalidInput(
+                    f"parts of {self.edit.family!r} ask no question that a query could be "
+                    "compared with",
+                    field="improve.credit",
+                    remedy="set edit.family to a self-qa family, or improve.credit to edit",
+                )
+            if self.evaluation.grader == "logprob":
+                raise InvalidInput(
+                    "credit is counted in answered queries, and a log-probability is none",
+                    field="evaluation.grader",
+                    remedy="use exact, contains or f1, or set improve.credit to edit",
+                )
+            if improve.abstain_share and self.edit.family != BY_SENTENCE:
+                raise InvalidInput(
+                    f"an edit of {self.edit.family!r} is one part, which always fits",
+                    field="improve.abstainShare",
+                    remedy=f"set edit.family to {BY_SENTENCE}, or leave it out",
+                )
+            return self
+        if improve.selection == "random" or improve.abstain_share:
+            field = "selection" if improve.selection == "random" else "abstainShare"
+            raise InvalidInput(
+                "parts are chosen by it, and whole edits are learnt",
+                field=f"improve.{field}",
+                remedy=f"set improve.credit to part, or leave improve.{field} out",
             )
         return self
 

@@ -190,8 +190,12 @@ class StageTracker:
             policy = next((policy for policy in status.policies if policy.round == number), None)
             resumed = sum(shard.resumed_steps for shard in self._shards.values())
             head += f" (resumed at step {resumed})" if resumed else ""
-            return f"{head}, kept {plural(entry.kept, 'edit')}" + (
-                "" if policy and policy.trained else ", the policy stays as it was"
+            parts = f"{plural(entry.kept_parts, 'part')} of "
+            return (
+                f"{head}, kept {parts if self._spec.improve.credit == 'part' else ''}"
+                + plural(entry.kept, "edit")
+                + (f" ({entry.label})" if entry.label else "")
+                + ("" if policy and policy.trained else ", the policy stays as it was")
             )
         loops = sum(shard.inner_loops_total for shard in self._shards.values())
         resumed = sum(shard.inner_loops_resumed for shard in self._shards.values())

@@ -258,8 +258,8 @@ def _with_retained(spec: RunSpec, retained: Sequence[Context], work: StageWork) 
 
 
 def _improve_work(spec: RunSpec, contexts: int, round: int) -> StageWork:
-    """At most so many edits are kept."""
-    rows = contexts * min(spec.improve.keep_per_context, spec.edit.k)
+    """As much is kept as can be."""
+    rows = spec.learnt_rows_at_most(contexts)
     row_tokens = EDIT_PROMPT_TOKENS + _edit_tokens(spec)
     steps, tokens = _training(spec.improve.optimizer, rows=rows, tokens=rows * row_tokens)
     return StageWork(

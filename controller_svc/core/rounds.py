@@ -49,6 +49,8 @@ def sum_shards(summaries: Sequence[ShardSummary], *, stage: Stage, round: int) -
         scores=add_scores(summary.scores for summary in summaries),
         policy=summaries[0].policy,
         kept=sum(summary.kept for summary in summaries),
+        kept_parts=sum(summary.kept_parts for summary in summaries),
+        label=", ".join(sorted({summary.label for summary in summaries} - {""})),
         result_sha256=digests[0] if len(digests) == 1 else together,
     )
 
@@ -105,7 +107,12 @@ def _fold_round(old: RoundStatus, sums: StageSums) -> RoundStatus:
     elif sums.stage is Stage.VALIDATE:
         update["validation"] = dict(sums.scores)
     else:
-        update |= {"kept": sums.kept, "selection_sha256": sums.result_sha256}
+        update |= {
+            "kept": sums.kept,
+            "kept_parts": sums.kept_parts,
+            "label": sums.label,
+            "selection_sha256": sums.result_sha256,
+        }
     return old.model_copy(update=update)
 
 

@@ -138,8 +138,12 @@ class RoundStatus(Status):
     """What a round came to."""
 
     round: int
+    label: str = ""
+    """What must be said wherever the round is shown: "control without reward"; else empty."""
     kept: int = 0
-    """Edits that the M-step learnt."""
+    """Edits that the M-step learnt, whole or in part."""
+    kept_parts: int = 0
+    """Parts of these that it learnt."""
     selection_sha256: str = ""
     """Digest of the kept edits."""
     rollout: dict[str, ScoreSum] = {}
@@ -236,7 +240,9 @@ class StageSums:
     policy: AdapterReference | None = None
     """`improve` only: the new policy; None if there is none."""
     kept: int = 0
-    """`improve` only."""
+    """`improve` only, as the two that follow."""
+    kept_parts: int = 0
+    label: str = ""
     result_sha256: str = ""
     """Digest over the shards' own result digests, in order; of one shard its own."""
 

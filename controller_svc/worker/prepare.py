@@ -74,12 +74,17 @@ def check_sizes(spec: RunSpec, *, train_contexts: int) -> None:
     if not spec.rounds:
         return
     taken = min(spec.data.train_contexts or train_contexts, train_contexts)
-    rows = taken * min(spec.improve.keep_per_context, spec.edit.k)
+    rows = spec.learnt_rows_at_most(taken)
     if rows > MAX_ROWS:
         raise InvalidInput(
             f"the M-step may come to {rows} rows, the trainer takes {MAX_ROWS}",
             field="spec.data.trainContexts",
-            remedy="take fewer contexts a round, or keep fewer edits of each",
+            remedy="take fewer contexts a round, or keep fewer "
+            + (
+                "parts of each: improve.maxPartsPerContext"
+                if spec.improve.credit == "part"
+                else "edits of each"
+            ),
         )
     _check_steps("improve.optimizer", spec.improve.optimizer, rows)
 

@@ -55,7 +55,7 @@ def select_records(
         round=round,
         kept=kept,
         dropped=selection.counts,
-        sha256=_digest([edit.sha256 for edit in kept]),
+        sha256=selection_digest(kept),
     )
 
 
@@ -177,15 +177,17 @@ def learnt_row(
 
 def kept_digest(context_id: str, rows: Iterable[LearntRow]) -> str:
     """`KeptEdit.sha256`: what is learnt decides, not how it was chosen."""
-    texts = (
-        [
-            row.prompt,
-            *(text for message in row.messages for text in (message.role, message.content)),
-            row.completion,
-        ]
-        for row in rows
-    )
-    return _digest([context_id, *(_digest(row) for row in texts)])
+    return _digest([context_id, *(_row_digest(row) for row in rows)])
+
+
+def selection_digest(kept: Iterable[KeptEdit], abstaining: Iterable[LearntRow] = ()) -> str:
+    """`SelectionRecord.sha256`."""
+    return _digest([*(edit.sha256 for edit in kept), *(_row_digest(row) for row in abstaining)])
+
+
+def _row_digest(row: LearntRow) -> str:
+    turns = (text for message in row.messages for text in (message.role, message.content))
+    return _digest([row.prompt, *turns, row.completion])
 
 
 def _digest(parts: Sequence[str]) -> str:

@@ -46,6 +46,29 @@ class DropReason(StrEnum):
     ELIMINATED = "eliminated"
     """The race went on without it, or it ended the race with fewer scores than others: its mean
     cannot be compared with theirs."""
+    NO_CREDIT = "no-credit"
+    """Where parts are chosen: it has a reward, but none of its parts was kept."""
+
+
+class PartDropReason(StrEnum):
+    """Why a part of an edit was not kept, where parts are chosen."""
+
+    FILTERED = "filtered"
+    """It parsed to no training example, or the domain's filters left it out."""
+    TRUNCATED = "truncated"
+    """It was cut off: its end cannot be learnt."""
+    UNTRIED = "untried"
+    """No inner loop of its edit has a score."""
+    TOO_LONG = "too_long"
+    """Its row is longer than a training takes."""
+    REPEATED = "repeated"
+    """An earlier candidate of its context has the same text for the same prompt."""
+    NO_CREDIT = "no-credit"
+    """No query shows that it helps: no credit, or one that is too small."""
+    NEGATIVE = "negative"
+    """It does harm: a credit below 0 by as much as a kept one must be above it."""
+    NOT_CHOSEN = "not-chosen"
+    """Others of its context have more credit or, without a reward, were drawn."""
 
 
 _REASON_OF_OUTCOME = {
@@ -165,9 +188,7 @@ def _select_context(candidates: Iterable[Candidate], keep: int) -> Selection:
     for candidate in sorted(candidates, key=lambda candidate: candidate.candidate):
         reward, gained = candidate.reward, candidate.gain
         if reward is None or gained is None:
-            dropped.append(
-                Dropped(candidate, _REASON_OF_OUTCOME.get(candidate.outcome, DropReason.UNGRADED))
-            )
+            dropped.append(Dropped(candidate, unscored_reason(candidate)))
         else:
             graded.append(Kept(candidate, reward, gained))
     all_equal = _all_equal(graded)
@@ -179,6 +200,11 @@ def _select_context(candidates: Iterable[Candidate], keep: int) -> Selection:
         if one not in kept
     ]
     return Selection(tuple(kept), tuple(sorted(dropped, key=lambda one: one.candidate.candidate)))
+
+
+def unscored_reason(candidate: Candidate) -> DropReason:
+    """Why a candidate without a gain has none."""
+    return _REASON_OF_OUTCOME.get(candidate.outcome, DropReason.UNGRADED)
 
 
 def _why_not(one: Kept) -> DropReason:

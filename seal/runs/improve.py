@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Protocol
 
 import structlog
 
 from seal.artifacts import ArtifactStore
+from seal.domains import get_domain
 from seal.errors import Conflict, Internal
 from seal.limits import MAX_ROW_CHARACTERS
 from seal.records import (
     AdapterReference,
     ContextRecord,
-    KeptEdit,
     LearntRow,
     ModelDescription,
     SelectionRecord,
@@ -30,6 +31,7 @@ from seal.records import (
     TrainingRecord,
 )
 from seal.remedies import engine_setting
+from seal.restem.part_selection import Place, places_of, select_parts
 from seal.restem.rollout import select_records
 from seal.restem.seeds import derive_seed
 from seal.rpc.convert import (
@@ -96,19 +98,24 @@ async def improve(
     if selection is None:
         records = await rollout_records(store, task.run, spec, task.round)
         chosen = await select_fitting(
-            records,
-            round=task.round,
-            keep_per_context=spec.improve.keep_per_context,
+            partial(choose, records, round=task.round, spec=spec),
             max_row_tokens=prepared.model.max_row_tokens,
             trainer=trainer,
         )
         await check_epoch(store, task.run, task.round, Stage.IMPROVE, task.epoch)
         selection = await commit_selection(store, task.run, chosen)
-    log.info("edits selected", kept=len(selection.kept), dropped=dict(selection.dropped))
+    log.info(
+        "edits selected",
+        kept=len(selection.kept),
+        rows=len(selection.rows),
+        dropped=dict(selection.dropped),
+        dropped_parts=dict(selection.dropped_parts),
+        label=selection.label,
+    )
     training = None
     if selection.kept:
         request = improve_request(
-            selection.kept,
+            selection.rows,
             run=task.run,
             round=task.round,
             spec=spec,
@@ -130,6 +137,8 @@ async def improve(
         else {},
         policy=training.adapter if training else None,
         kept=len(selection.kept),
+        kept_parts=sum(len(edit.rows) for edit in selection.kept),
+        label=selection.label,
     )
 
 
@@ -181,45 +190,61 @@ def check_row_tokens(run: str, before: ModelDescription, now: int) -> None:
         )
 
 
-async def select_fitting(
+def choose(
     records: Sequence[ContextRecord],
+    too_long: Collection[Place],
     *,
     round: int,
-    keep_per_context: int,
-    max_row_tokens: int,
-    trainer: Trainer,
+    spec: RunSpec,
 ) -> SelectionRecord:
-    """What a round keeps of edits that can be learnt.
-
-    An edit of which a row is too long for the trainer leaves its place to the next best of its
-    context, and is counted as `too_long`.
-    """
-    too_long: set[tuple[str, int]] = set()
-    while True:
-        selection = select_records(
-            records, round=round, keep_per_context=keep_per_context, too_long=too_long
+    """What a round keeps, leaving out what has a row at one of these places."""
+    if spec.improve.credit == "part":
+        return select_parts(
+            records,
+            round=round,
+            seed=spec.seed,
+            settings=spec.improve,
+            domain=get_domain(spec.domain),
+            too_long=too_long,
         )
-        found = {
-            (edit.context_id, edit.candidate)
-            for edit, fits in await fitting_rows(selection.kept, max_row_tokens, trainer)
-            if not all(fits)
-        }
+    return select_records(
+        records,
+        round=round,
+        keep_per_context=spec.improve.keep_per_context,
+        too_long={(context_id, candidate) for context_id, candidate, _ in too_long},
+    )
+
+
+async def select_fitting(
+    choose: Callable[[Collection[Place]], SelectionRecord], *, max_row_tokens: int, trainer: Trainer
+) -> SelectionRecord:
+    """What a round keeps of edits, or of parts, that can be learnt.
+
+    One of which a row is too long for the trainer leaves its place to the next best of its context,
+    and is counted as `too_long`.
+    """
+    too_long: set[Place] = set()
+    while True:
+        selection = choose(too_long)
+        places = places_of(selection)
+        fits = await fitting_rows(selection.rows, max_row_tokens, trainer)
+        found = {place for place, fit in zip(places, fits, strict=True) if not fit}
         if not found:
             return selection
         too_long |= found
 
 
 async def fitting_rows(
-    kept: Sequence[KeptEdit], max_row_tokens: int, trainer: Trainer
-) -> list[tuple[KeptEdit, list[bool]]]:
-    """Each edit with, for each of its rows, whether a training can take it."""
-    rows = [training_row(row) for edit in kept for row in edit.rows]
-    short = [row for row in rows if _characters(row) <= MAX_ROW_CHARACTERS]
+    rows: Sequence[LearntRow], max_row_tokens: int, trainer: Trainer
+) -> list[bool]:
+    """For each row, whether a training can take it."""
+    examples = [training_row(row) for row in rows]
+    short = [row for row in examples if _characters(row) <= MAX_ROW_CHARACTERS]
     counts = iter(await trainer.count_tokens(short))
-    fits = iter(
-        [_characters(row) <= MAX_ROW_CHARACTERS and next(counts) <= max_row_tokens for row in rows]
-    )
-    return [(edit, [next(fits) for _ in edit.rows]) for edit in kept]
+    return [
+        _characters(row) <= MAX_ROW_CHARACTERS and next(counts) <= max_row_tokens
+        for row in examples
+    ]
 
 
 def training_row(row: LearntRow) -> trainer_pb2.TrainingExample:
@@ -235,7 +260,7 @@ def _characters(row: trainer_pb2.TrainingExample) -> int:
 
 
 def improve_request(
-    kept: Sequence[KeptEdit],
+    rows: Sequence[LearntRow],
     *,
     run: str,
     round: int,
@@ -243,7 +268,7 @@ def improve_request(
     policy: AdapterReference | None,
     base_sha256: str = "",
 ) -> trainer_pb2.TrainAdapterRequest:
-    """The M-step: the policy, or the base model, learns to write the kept edits.
+    """The M-step: the policy, or the base model, learns the kept rows.
 
     The result is one adapter on the base model. The same round gives the same request, byte for
     byte.
@@ -254,7 +279,7 @@ def improve_request(
         request_id=f"{run}/r{round}/{Stage.IMPROVE}/policy",
         run=run,
         policy=policy_message(spec.model, beneath, base_sha256=base_sha256),
-        examples=[training_row(row) for edit in kept for row in edit.rows],
+        examples=[training_row(row) for row in rows],
         lora=lora_message(settings.lora),
         optimizer=optimizer_message(settings.optimizer),
         init_seed=derive_seed(spec.seed, "init", "improve", round),

@@ -42,6 +42,8 @@ class ShardTask:
         scores: Mapping[str, ScoreSum] = MappingProxyType({}),
         policy: AdapterReference | None = None,
         kept: int = 0,
+        kept_parts: int = 0,
+        label: str = "",
     ) -> ShardSummary:
         """What the shard reports once it is finished."""
         return ShardSummary(
@@ -60,5 +62,7 @@ class ShardTask:
             scores=dict(scores),
             policy=policy,
             kept=kept,
+            kept_parts=kept_parts,
+            label=label,
             result_sha256=result_sha256,
         )

@@ -21,7 +21,7 @@ from seal.engine import Adapter, Engine, EvaluationRequest, load_adapter
 from seal.engine.text import ModelText
 from seal.errors import InvalidInput
 from seal.prompts import Message, Prompt
-from seal.records import AdapterReference, KeptEdit
+from seal.records import AdapterReference, LearntRow
 from seal.rpc.convert import training_record
 from seal.runs.improve import improve_request as request_of
 from seal.settings import ALL_PROJECTIONS, ImproveSettings, LoraSettings, OptimizerSettings, RunSpec
@@ -34,15 +34,7 @@ PROMPT, GOLD = "Learn Tower 3:\n", "Tower 3 has nine lamps."
 LOGIT_TOLERANCE = 1e-4
 """Largest difference of logits of size 1 between two orders of the same float32 sums."""
 KEPT = tuple(
-    KeptEdit(
-        context_id=f"c{n}",
-        candidate=0,
-        prompt=f"Learn {n}:\n",
-        text=f"Tower {n} has {n} lamps.",
-        reward=1.0,
-        gain=1.0,
-        sha256="0" * 64,
-    )
+    LearntRow(part=0, prompt=f"Learn {n}:\n", completion=f"Tower {n} has {n} lamps.")
     for n in range(12)
 )
 
@@ -188,11 +180,11 @@ def test_a_chat_is_trained_on_as_it_was_asked_and_its_passage_stays_text():
     kept = KEPT[0].model_copy(update={"prompt": "1.", "messages": asked})
     request = request_of((kept,), run="run", round=1, spec=RunSpec(), policy=None)
     plan = parse_training(request, limits=TrainingLimits())
-    assert plan.examples == ((Prompt(text="1.", messages=asked), kept.text),)
+    assert plan.examples == ((Prompt(text="1.", messages=asked), kept.completion),)
     model = tiny_model()
     (row,) = (model.text.example(*example) for example in plan.examples)
     assert model.tokenizer.decode(row.tokens, skip_special_tokens=False) == (
-        f"<s>user: Learn </s> this.</s><s>assistant: 1.{kept.text}</s>"
+        f"<s>user: Learn </s> this.</s><s>assistant: 1.{kept.completion}</s>"
     )
     assert row.tokens.count(model.text.end_token) == 2
     request.examples[0].messages[0].role = "tool"

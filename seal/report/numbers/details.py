@@ -26,6 +26,7 @@ from seal.report.numbers.entries import (
 )
 from seal.report.numbers.scores import answer_score, candidate_scores, loops_of
 from seal.report.numbers.source import RunFiles, Stage
+from seal.restem.part_selection import dropped_candidates
 from seal.restem.reward import gain
 from seal.restem.rollout import candidates_of
 from seal.restem.select import DropReason, select
@@ -44,6 +45,8 @@ def decisions(files: RunFiles, stage: Stage) -> dict[str, dict[int, Decision]]:
 
     While it is not made, graded ones are undecided.
     """
+    if files.spec.improve.credit == "part":
+        return _decisions_by_part(files, stage)
     chosen = select(
         (candidate for record in stage.records for candidate in candidates_of(record)),
         keep_per_context=files.spec.improve.keep_per_context,
@@ -64,6 +67,24 @@ def decisions(files: RunFiles, stage: Stage) -> dict[str, dict[int, Decision]]:
     return fates
 
 
+def _decisions_by_part(files: RunFiles, stage: Stage) -> dict[str, dict[int, Decision]]:
+    """The same where parts are chosen: an edit is kept if any of its parts is."""
+    selection = files.selections.get(stage.round)
+    kept: dict[str, list[int]] = {}
+    for edit in selection.kept if selection else ():
+        kept.setdefault(edit.context_id, []).append(edit.candidate)
+    fates: dict[str, dict[int, Decision]] = {}
+    for record in stage.records:
+        chosen = kept.get(record.context_id, [])
+        of_record = fates[record.context_id] = {}
+        for candidate in chosen:
+            of_record[candidate] = "kept"
+        for candidate, reason in dropped_candidates(record, chosen).items():
+            undecided = selection is None and reason is DropReason.NO_CREDIT
+            of_record[candidate] = "undecided" if undecided else _DECISIONS[reason]
+    return fates
+
+
 _DECISIONS: Mapping[DropReason, Decision] = {
     DropReason.INVALID: "invalid",
     DropReason.TOO_LONG: "too_long",
@@ -76,6 +97,7 @@ _DECISIONS: Mapping[DropReason, Decision] = {
     DropReason.NO_GAIN: "no-gain",
     DropReason.NOT_BEST: "not-best",
     DropReason.ELIMINATED: "eliminated",
+    DropReason.NO_CREDIT: "no-credit",
 }
 
 
