@@ -18,6 +18,7 @@ from typing import TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from seal import refusals
 from seal.errors import InvalidInput
 from seal.resources import API_VERSION, RUN_KIND, RestEMRun
 from seal.settings import EngineSettings, FileSettings, RunSpec
@@ -38,14 +39,21 @@ class _Layer:
     name: str
     """What errors call it."""
     values: Tree
+    names_field: bool = False
+    """Its name says which field: an option of its own, as `--name`."""
 
 
-def load_run(path: Path | None, overrides: Mapping[str, object] | None = None) -> RestEMRun:
+def load_run(
+    path: Path | None,
+    overrides: Mapping[str, object] | None = None,
+    options: Mapping[str, tuple[str, object]] | None = None,
+) -> RestEMRun:
     """Read a run's manifest.
 
     `path`: YAML file, `-` for standard input, or None for the profile alone under the name `run`.
     `overrides`: values that win over the file, as `changes_to_run` makes them; a value of None is
-    no override. The profile is the overrides' or the file's `spec.profile`, else `embedded`.
+    no override. `options`: what options of their own say, each with its field; they win over the
+    overrides. The profile is the overrides' or the file's `spec.profile`, else `embedded`.
 
     Raises NotFound for a missing file and InvalidInput naming source, field and remedy for
     everything else.
@@ -54,7 +62,11 @@ def load_run(path: Path | None, overrides: Mapping[str, object] | None = None) -
     override = _Layer("--set", _nested(_below_spec(overrides or {})))
     profile = _load_profile(_profile_name(override.values) or _profile_name(file.values))
     spec = {"spec": profile.values.get("spec", {})}
-    return _validated(RestEMRun, (_Layer(profile.name, spec), file, override))
+    own = [
+        _Layer(option, _nested({field: value}), names_field=True)
+        for option, (field, value) in (options or {}).items()
+    ]
+    return _validated(RestEMRun, (_Layer(profile.name, spec), file, override, *own))
 
 
 def load_engine(profile: str, overrides: Mapping[str, object] | None = None) -> EngineSettings:
@@ -198,10 +210,12 @@ def _refusal(
     error: ValidationError, layers: tuple[_Layer, ...], kind: type[BaseModel]
 ) -> InvalidInput:
     """All that pydantic found, the first in full with its remedy."""
-    details = error.errors(include_url=False)
+    found = error.errors(include_url=False)
+    # A list without its wrong entries is too short as well: one fault is told once
+    places = {detail["loc"][:-1] for detail in found}
+    details = [detail for detail in found if detail["loc"] not in places]
     shown = [
-        f"{_source(detail, layers)}: {_field(detail)}: {_problem(detail)}"
-        for detail in details[:_SHOWN_ERRORS]
+        f"{_source(detail, layers)}: {_problem(detail, kind)}" for detail in details[:_SHOWN_ERRORS]
     ]
     if len(details) > _SHOWN_ERRORS:
         shown.append(f"and {len(details) - _SHOWN_ERRORS} more")
@@ -230,27 +244,28 @@ def _refused(detail: ErrorDetails) -> InvalidInput | None:
 
 
 def _source(detail: ErrorDetails, layers: tuple[_Layer, ...]) -> str:
-    """The topmost layer that says something about the field."""
-    for layer in reversed(layers):
-        value: object = layer.values
-        for part in _location(detail):
-            if not isinstance(value, Mapping) or part not in value:
-                break
-            value = value[part]
-            if not isinstance(value, Mapping):
-                return layer.name
-        else:
-            return layer.name
-    return layers[0].name
+    """The topmost layer that says something about the field, and the field."""
+    layer = next((layer for layer in reversed(layers) if _says(layer, detail)), layers[0])
+    return layer.name if layer.names_field else f"{layer.name}: {_field(detail)}"
 
 
-def _problem(detail: ErrorDetails) -> str:
+def _says(layer: _Layer, detail: ErrorDetails) -> bool:
+    value: object = layer.values
+    for part in _location(detail):
+        if not isinstance(value, Mapping) or part not in value:
+            return False
+        value = value[part]
+        if not isinstance(value, Mapping):
+            return True
+    return True
+
+
+def _problem(detail: ErrorDetails, kind: type[BaseModel]) -> str:
     if detail["type"] == "extra_forbidden":
         return "there is no such field"
     if refused := _refused(detail):
         return refused.message
-    value = repr(detail["input"])
-    return f"{detail['msg']}, got {value if len(value) <= 80 else value[:77] + '...'}"
+    return refusals.problem(detail, refusals.schema_at(kind, detail["loc"]))
 
 
 def _remedy(detail: ErrorDetails, kind: type[BaseModel]) -> str:
@@ -260,7 +275,10 @@ def _remedy(detail: ErrorDetails, kind: type[BaseModel]) -> str:
     if detail["type"] == "missing":
         return f"add `{_field(detail)}`"
     if detail["type"] != "extra_forbidden":
-        return "correct the value"
+        return (
+            refusals.remedy(detail, refusals.schema_at(kind, detail["loc"]))
+            or "`seal config show` says what it may be"
+        )
     here = [alias for alias, _ in _aliases(_model_at(parents, kind))]
     prefix = "".join(f"{parent}." for parent in parents)
     if near := difflib.get_close_matches(_plain(wrong), here, n=1):

@@ -29,7 +29,7 @@ class ObjectMeta(FileSettings):
     model_config = ConfigDict(extra="ignore")
 
     name: str = Field(pattern=RUN_NAME_PATTERN)
-    """Name of the run: a DNS label of at most 40 characters."""
+    """Name of at most 40 lower-case letters, digits and dashes, a letter or digit at both ends."""
     namespace: str = Field(default="default", pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
     """Namespace on a cluster; a laptop has only one."""
     labels: dict[str, str] = Field(default={})

@@ -225,12 +225,12 @@ def run(
     from seal.config import load_engine, load_run
 
     named = {
-        "spec.data.train": dataset,
-        "spec.data.validation": validation,
-        "spec.model": model,
-        "metadata.name": name,
+        "--dataset": ("spec.data.train", dataset),
+        "--validation": ("spec.data.validation", validation),
+        "--model": ("spec.model", model),
+        "--name": ("metadata.name", name),
     }
-    manifest = load_run(file, changes(change or []) | named)
+    manifest = load_run(file, changes(change or []), named)
     settings = load_engine(manifest.spec.profile, changes(engine or [], option="--engine"))
     if plan:
         from controller_svc.cli.plan import show_plan

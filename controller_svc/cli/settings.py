@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel
 
 from seal.config import load_engine, load_run
+from seal.refusals import bounds
 from seal.resources import API_VERSION, RUN_KIND
 from seal.settings import FileSettings
 
@@ -91,22 +92,8 @@ def _settings(
             field=prefix + alias,
             value=list(value) if isinstance(value, tuple) else value,
             description=description,
-            bounds=_bounds(about),
+            bounds=bounds(about),
         )
-
-
-def _bounds(about: Mapping[str, object]) -> str:
-    if isinstance(choices := about.get("enum"), list):
-        return "one of " + ", ".join(str(choice) for choice in choices)
-    least = about.get("minimum", about.get("exclusiveMinimum"))
-    most = about.get("maximum", about.get("exclusiveMaximum"))
-    if least is None and most is None:
-        return ""
-    low = "" if least is None else f"above {least:g}" if "exclusiveMinimum" in about else f"{least}"
-    high = "" if most is None else f"below {most:g}" if "exclusiveMaximum" in about else f"{most}"
-    if not most:
-        return low if "exclusiveMinimum" in about else f"{low} or more"
-    return f"{low} to {high}" if low else f"up to {high}"
 
 
 def _lines(setting: Setting, *, depth: int) -> list[str]:

@@ -75,23 +75,27 @@ def test_an_unknown_field_is_refused_with_the_one_that_was_meant(
 @pytest.mark.parametrize(
     ("text", "field", "problem"),
     [
-        ("edit: {k: 0}", "spec.edit.k", "greater than or equal to 1, got 0"),
+        ("edit: {k: 0}", "spec.edit.k", "must be at least 1, got 0"),
         ("edit: {k: -3}", "spec.edit.k", "got -3"),
-        ("edit: {k: many}", "spec.edit.k", "valid integer"),
-        ("edit: {topP: 1.5}", "spec.edit.topP", "less than or equal to 1"),
-        ("edit: {family: implication}", "spec.edit.family", "'implications'"),
+        ("edit: {k: many}", "spec.edit.k", "must be a whole number, got 'many'"),
+        ("edit: {topP: 1.5}", "spec.edit.topP", "must be at most 1, got 1.5"),
+        ("edit: {family: implication}", "spec.edit.family", "'implication' is none of its values"),
         (
             "inner: {optimizer: {learningRate: .nan}}",
             "spec.inner.optimizer.learningRate",
             "got nan",
         ),
-        ("inner: {lora: {targetModules: []}}", "spec.inner.lora.targetModules", "at least 1"),
+        (
+            "inner: {lora: {targetModules: []}}",
+            "spec.inner.lora.targetModules",
+            "must have at least 1 entry, got 0",
+        ),
         (
             "improve: {lora: {targetModules: [q_proj, q_proj]}}",
             "spec.improve.lora.targetModules",
             "'q_proj' occurs twice",
         ),
-        ("inner: 3", "spec.inner", "got 3"),
+        ("inner: 3", "spec.inner", "must be a section of fields, got 3"),
         ("seed: -1", "spec.seed", "got -1"),
     ],
 )
@@ -104,6 +108,46 @@ def test_a_value_out_of_bounds_is_refused_by_file_and_field(
         and problem in error.message
         and error.message.startswith(f"{config}: {field}: ")
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "problem", "remedy"),
+    [
+        ({"rounds": ""}, "must be a whole number, got nothing", "give a whole number, 0 to 1000"),
+        ({"rounds": "abc"}, "must be a whole number, got 'abc'", "give a whole number, 0 to 1000"),
+        ({"rounds": 2000}, "must be at most 1000, got 2000", "give a whole number, 0 to 1000"),
+        ({"rounds": 1.5}, "must be a whole number, got 1.5", "give a whole number, 0 to 1000"),
+        ({"rounds": [1, 2]}, "must be a whole number, got a list", "give a whole number, 0 to"),
+        ({"edit.temperature": {"a": 1}}, "got a section of fields", "give a number, 0"),
+        ({"inner.racing": 3}, "must be a list, got 3", "give a list"),
+        ({"inner.lora.targetModules": [1]}, "must be a text, got 1", "give a text"),
+        ({"validation.goldBound": "maybe"}, "must be true or false, got 'maybe'", "give true or"),
+        (
+            {"inner.optimizer.schedule": "cosinus"},
+            "'cosinus' is none of its values",
+            "did you mean cosine? It is one of: linear, cosine, constant",
+        ),
+        ({"edit.format": 7}, "7 is none of its values", "use one of: base, chat"),
+        ({"edit": "many"}, "must be a section of fields, got 'many'", "give a section of fields"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_plain_words_with_what_it_may_be(
+    config: Path, change: dict[str, object], problem: str, remedy: str
+) -> None:
+    error = refusal(config, "rounds: 1", **change)
+    assert error.message.endswith(problem)
+    assert error.remedy.startswith(remedy)
+    assert "Input" not in str(error)
+
+
+def test_what_an_option_of_its_own_says_is_refused_by_the_name_of_the_option(config: Path) -> None:
+    config.write_text(manifest("rounds: 1"))
+    with pytest.raises(InvalidInput) as caught:
+        load_run(config, {"metadata.name": "other"}, {"--name": ("metadata.name", "My Run")})
+    error = caught.value
+    assert error.message == "--name: 'My Run' has not the form that is asked for"
+    assert error.remedy.startswith("give a name of at most 40 lower-case letters, digits and")
+    assert error.field == "metadata.name"
 
 
 def test_a_wrong_override_is_not_blamed_on_the_file(config: Path) -> None:
@@ -311,8 +355,13 @@ def test_a_race_is_off_unless_it_is_asked_for(config: Path) -> None:
         (HEAD.replace("RestEMRun", "Job"), "kind", "is a Job of seal.dev/v1alpha1", "RestEMRun"),
         (HEAD.replace("v1alpha1", "v2"), "apiVersion", "of seal.dev/v2", "seal.dev/v1alpha1"),
         (HEAD + "---\n" + HEAD, "", "2 YAML documents", "a file of its own"),
-        (HEAD.replace("my-run", "My_Run"), "metadata.name", "pattern", "correct the value"),
-        (HEAD.replace("name", "nmae"), "metadata.name", "Field required", "add `metadata.name`"),
+        (
+            HEAD.replace("my-run", "My_Run"),
+            "metadata.name",
+            "'My_Run' has not the form",
+            "at most 40 lower-case",
+        ),
+        (HEAD.replace("name", "nmae"), "metadata.name", "it is missing", "add `metadata.name`"),
         (HEAD + "rounds: 1", "rounds", "no such field", "did you mean spec.rounds?"),
         (HEAD + "spec: {seed: 2020-99-99}", "", "no valid YAML", "correct that line"),
         (HEAD + f"spec: {{seed: {'9' * 5000}}}", "", "no valid YAML", "correct that line"),
@@ -372,7 +421,7 @@ def test_a_manifest_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_every_whole_number_has_an_upper_bound(config: Path, spec: str) -> None:
-    assert "less than or equal to" in refusal(config, spec).message
+    assert "must be at most" in refusal(config, spec).message
 
 
 def test_no_integer_of_the_schema_is_without_bounds() -> None:
@@ -408,5 +457,5 @@ def test_variables_of_the_services_set_the_engine_below_what_the_command_says(
     engine = load_engine("embedded", {"maxRank": 32})
     assert (engine.slots, engine.max_rank, engine.evaluation_rows) == (5, 32, 96)
     monkeypatch.setenv("SEAL_SLOTS", "many")
-    with pytest.raises(InvalidInput, match=r"environment: slots: .*valid integer"):
+    with pytest.raises(InvalidInput, match=r"environment: slots: .*a whole number, got 'many'"):
         load_engine("embedded")

@@ -48,16 +48,16 @@ def nothing_costly(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "field", "message"),
     [
-        (["--set", "inner.lora.rank=100000"], "spec.inner.lora.rank", "less than or equal to"),
+        (["--set", "inner.lora.rank=100000"], "spec.inner.lora.rank", "must be at most"),
         (["--set", "improve.lora.rank=200"], "spec.improve.lora.rank", "maxRank 128"),
-        (["--set", "edit.maxTokens=100000000"], "spec.edit.maxTokens", "less than or equal to"),
-        (["--set", f"edit.k={'9' * 20}"], "spec.edit.k", "less than or equal to"),
+        (["--set", "edit.maxTokens=100000000"], "spec.edit.maxTokens", "must be at most"),
+        (["--set", f"edit.k={'9' * 20}"], "spec.edit.k", "must be at most"),
         (
             ["--set", "inner.lora.targetModules=[q_proj, wq]"],
             "spec.inner.lora.targetModules",
             "no layer 'wq'",
         ),
-        (["--engine", "slots=-1"], "slots", "greater than or equal to"),
+        (["--engine", "slots=-1"], "slots", "must be at least"),
         (["--engine", "slots=0"], "slots", "an engine of 0 slots trains nothing"),
         (["--engine", "slots=0", "--plan"], "slots", "an engine of 0 slots trains nothing"),
         (["--model", "/no/such/directory"], "model", "neither an embedded model nor a directory"),
