@@ -141,7 +141,10 @@ class EditSettings(FileSettings):
     top_p: float = Field(default=0.95, ge=MIN_TOP_P, le=1)
     """Nucleus mass."""
     max_tokens: int = Field(default=512, ge=1, le=MAX_EDIT_TOKENS)
-    """Upper bound of new tokens per edit."""
+    """Upper bound of new tokens per edit, or per part of an edit in parts."""
+    trained_prompt: Literal["worked", "short"] = "worked"
+    """How a policy that was trained in this run is asked, and what its M-step learns to follow: the
+    prompt of the untrained policy, or one without worked examples (`short`; families in parts)."""
 
 
 class ExampleSettings(FileSettings):

@@ -82,6 +82,11 @@ class Requests:
         of_base = self.stage is Stage.VALIDATE and self.round == 0 and kind != "edit"
         return None if self.one_baseline or of_base else self.policy
 
+    @property
+    def asks_trained(self) -> bool:
+        """Whether edits are asked for as of a policy that has learnt to write them."""
+        return self.spec.edit.trained_prompt == "short" and self.policy is not None
+
     def sample_seed(self, context_id: str, candidate: int) -> int:
         """Seed of one edit."""
         return derive_seed(
@@ -101,7 +106,9 @@ class Requests:
             run=self.run,
             policy=self._policy(self.policy),
             domain=self.spec.domain,
-            prompt=generator_pb2.EditPrompt(family=edit.family, format=edit.format),
+            prompt=generator_pb2.EditPrompt(
+                family=edit.family, format=edit.format, trained=self.asks_trained
+            ),
             sampling=generator_pb2.Sampling(
                 temperature=edit.temperature, top_p=edit.top_p, max_tokens=edit.max_tokens
             ),

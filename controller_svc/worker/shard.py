@@ -21,17 +21,16 @@ from controller_svc.worker.bounds import (
     bound_training,
     repeats_of,
 )
+from controller_svc.worker.edits import groups, write_edits
 from controller_svc.worker.loops import (
     Bench,
     run_baseline,
     run_inner_loop,
     run_open_book,
     run_retained,
-    write_edits,
 )
 from controller_svc.worker.requests import NOTHING_RETAINED, LoopKey, RetainedSet
 from seal.domains.base import Context, Example, Query
-from seal.limits import MAX_EDITS
 from seal.outcomes import Outcome
 from seal.records import (
     ContextEditsRecord,
@@ -131,11 +130,10 @@ class _Shard:
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Start all that is missing and does not wait for edits."""
-        contexts, size = self.plan.contexts, self.bench.settings.contexts_per_request
-        size = min(size, MAX_EDITS // max(self.plan.k, 1))
-        for first in range(0, len(contexts) if self.plan.k else 0, size):
-            group.create_task(self._edit_and_learn(contexts[first : first + size], group))
-        for index, context in contexts:
+        if self.plan.k:
+            for together in groups(self.bench, self.plan.contexts, k=self.plan.k):
+                group.create_task(self._edit_and_learn(together, group))
+        for index, context in self.plan.contexts:
             if key_of(context.context_id) not in self.baselines:
                 group.create_task(self._baseline(context))
             for bound in self.plan.bounds:

@@ -42,6 +42,7 @@ from seal.rpc.convert import (
 )
 from seal.runs.clock import ShardClock
 from seal.runs.epochs import check_epoch
+from seal.runs.prompts import with_learnt_prompts
 from seal.runs.shards import ShardStore
 from seal.runs.store import commit_selection, in_thread, pinned, read_selection, stage_path
 from seal.runs.task import ShardTask
@@ -97,6 +98,7 @@ async def improve(
     selection = await read_selection(store, task.run, task.round)
     if selection is None:
         records = await rollout_records(store, task.run, spec, task.round)
+        records = await with_learnt_prompts(records, spec=spec, store=store, run=task.run)
         chosen = await select_fitting(
             partial(choose, records, round=task.round, spec=spec),
             max_row_tokens=prepared.model.max_row_tokens,

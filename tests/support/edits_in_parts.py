@@ -1,6 +1,6 @@
 """A prompt family in parts for tests: `self-qa` asks for one part per sentence of a passage.
 
-A part starts with "Question:", and is the question with its answer; "-" abstains.
+A part starts with "What", and is the question with its answer in one line; "-" abstains.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from seal.domains.knowledge import KnowledgeDomain
 from seal.domains.pairs import parse_pairs
 from seal.prompts import Message, Prompt
 
-START = "Question:"
+START = "What"
 WORKED = "Worked examples.\n"
 
 

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +23,12 @@ from google.protobuf.message import Message
 
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
+from seal.domains import get_domain
+from seal.domains.base import PartPrompt
 from seal.outcomes import Outcome
 from seal.records import ModelDescription
-from seal.rpc.convert import OUTCOME_TO_WIRE, description_message
+from seal.restem.seeds import derive_seed
+from seal.rpc.convert import OUTCOME_TO_WIRE, chat_message_list, description_message
 from seal.settings import ALL_PROJECTIONS, RunSpec
 from seal.v1 import (
     common_pb2,
@@ -40,6 +43,7 @@ from seal.v1 import (
 SHARE_INVALID = 0.1
 SHARE_DIVERGED = 0.1
 SHARE_UNGRADED = 0.05
+SHARE_ABSTAINING = 0.3
 
 
 MODEL = ModelDescription(
@@ -161,13 +165,52 @@ class FakeGenerator(generator_pb2_grpc.GeneratorServiceServicer):
 def context_edits(
     request: generator_pb2.GenerateEditsRequest, item: generator_pb2.EditContext
 ) -> generator_pb2.ContextEdits:
-    """The edits of one context."""
-    return generator_pb2.ContextEdits(
-        context_id=item.context_id,
-        parts=[generator_pb2.PartPrompt(prompt=f"Learn {item.title}:\n")],
-        edits=[_edit(request, item, seed) for seed in item.seeds],
-        engine_seconds=0.01,
+    """The edits of one context, in as many parts as the domain asks for."""
+    asked = request.prompt
+    parts = get_domain(request.domain).edit_prompts(
+        item.title, item.text, asked.family, asked.format, trained=asked.trained
     )
+    if len(parts) == 1:
+        prompts = [generator_pb2.PartPrompt(prompt=f"Learn {item.title}:\n")]
+        edits = [_edit(request, item, seed) for seed in item.seeds]
+    else:
+        prompts = [
+            generator_pb2.PartPrompt(
+                prompt=part.prompt.text,
+                messages=chat_message_list(part.prompt.messages),
+                start=part.start,
+            )
+            for part in parts
+        ]
+        edits = [_edit_in_parts(request, item, seed, parts) for seed in item.seeds]
+    return generator_pb2.ContextEdits(
+        context_id=item.context_id, parts=prompts, edits=edits, engine_seconds=0.01
+    )
+
+
+def _edit_in_parts(
+    request: generator_pb2.GenerateEditsRequest,
+    item: generator_pb2.EditContext,
+    seed: int,
+    prompts: Sequence[PartPrompt],
+) -> generator_pb2.Edit:
+    """A pair for most parts, answered by the last word of what the part is asked on."""
+    seen = (request.policy.adapter.sha256, item.context_id, seed)
+    invalid = chance("invalid", *seen) < SHARE_INVALID
+    parts = []
+    for place, prompt in enumerate(prompts):
+        shown = prompt.prompt.messages[-1].content if prompt.prompt.messages else prompt.prompt.text
+        answer = shown.split()[-1].rstrip(".")
+        own = derive_seed(seed, "part", place)
+        abstains = invalid or chance("abstains", *seen, own) < SHARE_ABSTAINING
+        parts.append(
+            generator_pb2.EditPart(
+                text=" -" if abstains else f" is {digest(own, *seen)[:10]} of it? {answer}",
+                tokens=1 if abstains else 9,
+                logprob=-chance("part", *seen, own),
+            )
+        )
+    return generator_pb2.Edit(seed=seed, parts=parts)
 
 
 def _edit(

@@ -153,7 +153,7 @@ async def test_a_passage_too_large_for_a_request_is_too_long_and_the_others_go_o
 async def test_so_many_edits_are_asked_for_at_once_as_a_request_may_ask_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("controller_svc.worker.shard.MAX_EDITS", 7)
+    monkeypatch.setattr("controller_svc.worker.edits.MAX_EDITS", 7)
     settings = IMPATIENT.model_copy(update={"contexts_per_request": 16})
     async with workplace(tmp_path, settings=settings) as place:
         summary = await place.run(Stage.ROLLOUT, round=1)
