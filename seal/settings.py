@@ -375,6 +375,16 @@ class RunSpec(FileSettings):
         return self
 
     @model_validator(mode="after")
+    def _prompt_of_a_trained_policy_exists(self) -> Self:
+        if self.edit.trained_prompt == "short" and self.edit.family != BY_SENTENCE:
+            raise InvalidInput(
+                f"{self.edit.family!r} has one prompt for every policy",
+                field="edit.trainedPrompt",
+                remedy=f"leave it out, or set edit.family to {BY_SENTENCE}",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _racing_fits(self) -> Self:
         """A race runs from `edit.k` over `inner.repeats` to at least `improve.keepPerContext`."""
         racing, keep = self.inner.racing, self.improve.keep_per_context

@@ -335,6 +335,14 @@ def test_a_race_that_contradicts_other_fields_is_refused_by_the_field_to_change(
     assert re.search(message, str(error))
 
 
+def test_a_prompt_of_its_own_for_a_trained_policy_is_refused_where_a_family_has_none(
+    config: Path,
+) -> None:
+    error = refusal(config, "edit: {family: self-qa, trainedPrompt: short}")
+    assert error.field == "spec.edit.trainedPrompt"
+    assert "self-qa-by-sentence" in error.remedy
+
+
 def test_a_race_is_off_unless_it_is_asked_for(config: Path) -> None:
     assert [load_run(None, {"profile": profile}).spec.inner.racing for profile in PROFILES] == [
         ()
