@@ -188,6 +188,10 @@ class InnerLoopSettings(FileSettings):
     """What it is trained on."""
     repeats: int = Field(default=3, ge=1, le=100)
     """Trainings per candidate, each with its own seeds; the reward is their mean."""
+    preselect: int = Field(default=0, ge=0, le=1024)
+    """In a rollout, how many candidates of a context are trained on, those that promise most by
+    their pairs' likeness to the context's questions and gold answers (seal.restem.preselect); 0
+    trains on all. Validation always trains on all."""
     racing: tuple[int, ...] = ()
     """In a rollout, how many candidates of a context are trained again after each repeat but the
     last, the best first: `[2]` with 2 repeats of 5 candidates takes 7 trainings instead of 10, `[3,
@@ -374,6 +378,29 @@ class RunSpec(FileSettings):
             )
         return self
 
+    @property
+    def trained_candidates(self) -> int:
+        """Candidates of a context that a rollout trains on."""
+        return self.inner.preselect or self.edit.k
+
+    @model_validator(mode="after")
+    def _preselection_fits(self) -> Self:
+        """Of `edit.k` candidates no more than that, and at least `improve.keepPerContext`."""
+        chosen, keep = self.inner.preselect, self.improve.keep_per_context
+        if chosen > self.edit.k:
+            raise InvalidInput(
+                f"{chosen} of {self.edit.k} candidates cannot be trained on",
+                field="inner.preselect",
+                remedy=f"give {self.edit.k} or fewer, 0 for all, or raise edit.k",
+            )
+        if chosen and keep > chosen and self.improve.credit == "edit":
+            raise InvalidInput(
+                f"{keep} edits of a context cannot be kept where {chosen} are trained on",
+                field="improve.keepPerContext",
+                remedy=f"keep {chosen} or fewer, or raise inner.preselect",
+            )
+        return self
+
     @model_validator(mode="after")
     def _prompt_of_a_trained_policy_exists(self) -> Self:
         if self.edit.trained_prompt == "short" and self.edit.family != BY_SENTENCE:
@@ -389,7 +416,7 @@ class RunSpec(FileSettings):
         """A race runs from `edit.k` over `inner.repeats` to at least `improve.keepPerContext`."""
         racing, keep = self.inner.racing, self.improve.keep_per_context
         if racing:
-            check_survivors(racing, candidates=self.edit.k, repeats=self.inner.repeats)
+            check_survivors(racing, candidates=self.trained_candidates, repeats=self.inner.repeats)
         if racing and keep > racing[-1]:
             raise InvalidInput(
                 f"{keep} edits of a context cannot be kept where {racing[-1]} end the race",
@@ -455,8 +482,8 @@ def check_survivors(survivors: Sequence[int], *, candidates: int, repeats: int) 
         raise InvalidInput(
             f"survivors {shown} of {candidates} candidates do not become fewer with every repeat",
             field="inner.racing",
-            remedy=f"give numbers that fall strictly, from below edit.k = {candidates} to 1 or "
-            "more, or none",
+            remedy=f"give numbers that fall strictly, from below edit.k = {candidates} (or "
+            "inner.preselect) to 1 or more, or none",
         )
     if len(sizes) != repeats:
         raise InvalidInput(

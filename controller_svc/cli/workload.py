@@ -127,7 +127,8 @@ def _stage_work(
         contexts = round_contexts(spec, data["train"])
         k = spec.edit.k if writes else 0
         survivors = spec.inner.racing if writes else ()
-        loops = sum(rung_sizes(k, repeats=spec.inner.repeats, survivors=survivors)) if k else 0
+        trained = spec.trained_candidates if k else 0
+        loops = sum(rung_sizes(trained, repeats=spec.inner.repeats, survivors=survivors))
         return _loops_work(spec, contexts, round, stage, k=k, loops=loops, before=before)
     if stage is Stage.VALIDATE:
         k = spec.validation.edits_per_context if writes else 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controller_svc.worker.bounds import (
     EQUAL_STEPS,
@@ -39,6 +39,7 @@ from seal.records import (
     InnerLoopKind,
     InnerLoopRecord,
 )
+from seal.restem.preselect import preselect
 from seal.restem.racing import advance, rung_sizes
 from seal.restem.rollout import runner_of
 from seal.runs.store import key_of
@@ -53,6 +54,9 @@ class ShardPlan:
     """(index in the stage, context)."""
     k: int
     """Edits per context; 0 for a prompt family without edits."""
+    preselect: int = 0
+    """Edits of a context that get inner loops (seal.restem.preselect); 0 gives them to all. It
+    looks at gold answers: for training contexts alone."""
     survivors: tuple[int, ...] = ()
     """Edits of a context that get the second, third, ... repeat, the best first; empty: all get all
     (seal.restem.racing)."""
@@ -127,6 +131,8 @@ class _Shard:
     edits: dict[str, ContextEditsRecord]
     loops: dict[str, InnerLoopRecord]
     retained: EvaluationRecord | None
+    preselected: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Edits that get inner loops, where not all do."""
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Start all that is missing and does not wait for edits."""
@@ -164,7 +170,7 @@ class _Shard:
             if self.plan.survivors:
                 group.create_task(self._race(index, context))
                 continue
-            for candidate in range(self.plan.k):
+            for candidate in self._trained_on(context):
                 self._start_loops(
                     group,
                     index,
@@ -194,7 +200,7 @@ class _Shard:
         In a race all inner loops of the repeat before have to be there.
         """
         if repeat == 0 or not self.plan.survivors:
-            return range(self.plan.k)
+            return self._trained_on(context)
         edits = self.edits[key_of(context.context_id)].edits
         runners = [
             runner_of(
@@ -208,6 +214,20 @@ class _Shard:
             for candidate in self._rung(context, repeat - 1)
         ]
         return advance(runners, self.plan.survivors[repeat - 1])
+
+    def _trained_on(self, context: Context) -> Sequence[int]:
+        """Edits that get inner loops; it follows from the committed edits alone."""
+        if not self.plan.preselect:
+            return range(self.plan.k)
+        key = key_of(context.context_id)
+        if key not in self.preselected:
+            self.preselected[key] = preselect(
+                self.edits[key].edits,
+                context=context,
+                domain=self.bench.domain,
+                count=self.plan.preselect,
+            )
+        return self.preselected[key]
 
     @property
     def _repeats(self) -> int:
@@ -367,7 +387,9 @@ class _Shard:
     def measure(self) -> None:
         """Tell the meter what there is to do and what is done."""
         plan, meter, window = self.plan, self.bench.meter, self._window_size
-        of_edits = sum(rung_sizes(plan.k, repeats=self._repeats, survivors=plan.survivors))
+        of_edits = sum(
+            rung_sizes(plan.preselect or plan.k, repeats=self._repeats, survivors=plan.survivors)
+        )
         trained = sum(bound != OPEN_BOOK for bound in plan.bounds)
         open_book = len(plan.bounds) - trained
         loops, asked = 0, len(plan.retained.queries) if plan.retained_of_policy else 0

@@ -190,9 +190,11 @@ async def rollout_plan(task: ShardTask, spec: RunSpec, store: ArtifactStore) -> 
     }
     chosen = plan_round(spec.seed, tuple(contexts), task.round, spec.data.train_contexts)
     k = _candidates(spec, spec.edit.k)
-    survivors = spec.inner.racing if k else ()
     return ShardPlan(
-        contexts=shard_of([contexts[name] for name in chosen], task), k=k, survivors=survivors
+        contexts=shard_of([contexts[name] for name in chosen], task),
+        k=k,
+        preselect=spec.inner.preselect if k else 0,
+        survivors=spec.inner.racing if k else (),
     )
 
 

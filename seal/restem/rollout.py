@@ -127,7 +127,7 @@ def shared_repeats(record: ContextRecord) -> ContextRecord:
         sum(loop.kind == "edit" and loop.candidate == edit.candidate for loop in record.inner_loops)
         for edit in record.edits
     ]
-    shared = min(runs, default=0)
+    shared = min((run for run in runs if run), default=0)
     return record.model_copy(
         update={
             "inner_loops": tuple(

@@ -46,6 +46,8 @@ class DropReason(StrEnum):
     ELIMINATED = "eliminated"
     """The race went on without it, or it ended the race with fewer scores than others: its mean
     cannot be compared with theirs."""
+    PRESELECTED = "preselected"
+    """It got no inner loop: others of its context promised more (seal.restem.preselect)."""
     NO_CREDIT = "no-credit"
     """Where parts are chosen: it has a reward, but none of its parts was kept."""
 
@@ -100,7 +102,7 @@ class Candidate:
     baseline: float | None
     """The policy's own score on the context's queries."""
     eliminated: bool = False
-    """Out of the race before its end (seal.restem.racing)."""
+    """Out of the race before its end (seal.restem.racing), or before its start."""
 
     @property
     def reward(self) -> float | None:
@@ -204,6 +206,8 @@ def _select_context(candidates: Iterable[Candidate], keep: int) -> Selection:
 
 def unscored_reason(candidate: Candidate) -> DropReason:
     """Why a candidate without a gain has none."""
+    if candidate.eliminated and not candidate.rewards:
+        return DropReason.PRESELECTED
     return _REASON_OF_OUTCOME.get(candidate.outcome, DropReason.UNGRADED)
 
 

@@ -97,6 +97,7 @@ _DECISIONS: Mapping[DropReason, Decision] = {
     DropReason.NO_GAIN: "no-gain",
     DropReason.NOT_BEST: "not-best",
     DropReason.ELIMINATED: "eliminated",
+    DropReason.PRESELECTED: "preselected",
     DropReason.NO_CREDIT: "no-credit",
 }
 

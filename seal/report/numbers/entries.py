@@ -10,6 +10,7 @@ Decision = Literal[
     "kept",
     "not-best",
     "eliminated",
+    "preselected",
     "no-credit",
     "no-gain",
     "all-equal",
