@@ -23,6 +23,7 @@ from seal.limits import (
     MAX_EDIT_TOKENS,
     MAX_EDITS,
     MAX_RANK,
+    MAX_ROW_CHARACTERS,
     MAX_TARGET_MODULES,
     MAX_TEMPERATURE,
     MIN_TOP_P,
@@ -169,7 +170,7 @@ class ExampleSettings(FileSettings):
     max_examples: int = Field(default=128, ge=1, le=10_000)
     """Examples taken from one edit; what is beyond is dropped: the last ones, or of an edit by
     sentences those that leave the same number to every sentence."""
-    max_characters: int = Field(default=4000, ge=1, le=1_000_000)
+    max_characters: int = Field(default=4000, ge=1, le=MAX_ROW_CHARACTERS)
     """Characters of one example; a longer one is cut at a word."""
 
 

@@ -57,6 +57,11 @@ def nothing_costly(monkeypatch: pytest.MonkeyPatch) -> None:
             "spec.inner.lora.targetModules",
             "no layer 'wq'",
         ),
+        (
+            ["--set", "inner.examples.maxCharacters=65537"],
+            "spec.inner.examples.maxCharacters",
+            "must be at most 65536",
+        ),
         (["--engine", "slots=-1"], "slots", "must be at least"),
         (["--engine", "slots=0"], "slots", "an engine of 0 slots trains nothing"),
         (["--engine", "slots=0", "--plan"], "slots", "an engine of 0 slots trains nothing"),
