@@ -17,8 +17,9 @@ from seal.records import Stage
 Place = tuple[int, Stage]
 """Round and stage."""
 
-LEAST_SHARE = 0.02
-"""Share of a stage's own work from which on its pace says something."""
+LEAST_SHARE, LEAST_SECONDS = 0.05, 10.0
+"""Share of a stage's own work, and time spent on it, from which on its pace says something: what
+comes first is slow, and seconds of a busy machine multiplied by fifty are hours."""
 FALL_SECONDS = 10.0
 """Within about so long what is shown comes down to a lower estimate."""
 MAX_RISE = 0.5
@@ -112,7 +113,7 @@ class RunEstimate:
             return None
         expected, done = self._expected(self._now), self._share - self._first
         elapsed = self._clock() - self._began
-        if done < LEAST_SHARE:
+        if not self._tells():
             return None if expected is None else expected * (1.0 - self._share)
         own = elapsed * (1.0 - self._share) / done
         if expected is None:
@@ -131,6 +132,11 @@ class RunEstimate:
             return None
         return stage + sum(seconds for seconds in left if seconds is not None)
 
+    def _tells(self) -> bool:
+        """Whether enough of the current stage was seen to go by its own pace."""
+        elapsed = self._clock() - self._began
+        return self._share - self._first >= LEAST_SHARE and elapsed >= LEAST_SECONDS
+
     def _expected(self, place: Place) -> float | None:
         """Seconds that a whole stage takes, by finished ones of its kind or the pace of all."""
         same = [
@@ -147,7 +153,8 @@ class RunEstimate:
         """Seconds per unit of cost, over all work of this process."""
         seconds = sum(past.seconds for past in self._past.values())
         cost = sum(past.share * self._costs[place] for place, past in self._past.items())
-        if self._now is not None and self._share - self._first >= LEAST_SHARE:
+        if self._now is not None and self._tells():
             seconds += self._clock() - self._began
             cost += (self._share - self._first) * self._costs[self._now]
-        return seconds / cost if cost > 0 else None
+        # A stage of other work than most of the run is no measure of it
+        return seconds / cost if cost > LEAST_SHARE * sum(self._costs.values()) else None

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -23,7 +23,7 @@ from controller_svc.worker.progress import TaskProgress
 from seal.report.numbers.formats import duration
 
 LINE_INTERVAL_SECONDS = 30.0
-"""Longest silence between two lines where there are no bars."""
+"""Shortest time between two lines about one stage where there are no bars."""
 
 
 class Screen(Protocol):
@@ -62,7 +62,7 @@ def open_screen(tracker: StageTracker | None, *, bars: bool, json_lines: bool = 
 
 
 class Lines:
-    """A line when a stage starts and ends, and every half minute in between."""
+    """A line when a stage starts and ends, in between at most every half minute if it got on."""
 
     def __init__(
         self,
@@ -70,10 +70,12 @@ class Lines:
         *,
         json_lines: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        stream: TextIO | None = None,
     ) -> None:
         self._tracker, self._json_lines, self._clock = tracker, json_lines, clock
+        self._stream = stream
         self._said = float("-inf")
-        self._doing = ""
+        self._doing = self._told = ""
 
     def __enter__(self) -> Self:
         return self
@@ -89,8 +91,9 @@ class Lines:
     def say(self, message: str) -> None:
         """A line."""
         line = json.dumps({"event": message, "level": "info"}) if self._json_lines else message
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+        stream = self._stream or sys.stderr
+        stream.write(f"{line.rstrip()}\n")
+        stream.flush()
         self._said = self._clock()
 
     def on_status(self, status: RunStatus) -> None:
@@ -100,19 +103,22 @@ class Lines:
                 self.say(line)
 
     def on_progress(self, progress: TaskProgress) -> None:
-        """Say how far the stage is, if nothing was said for long."""
+        """Say how far the stage is, if it got on and nothing was said for long."""
         if self._tracker is None:
             return
         self._tracker.got_on(progress)
-        if self._clock() - self._said >= LINE_INTERVAL_SECONDS:
-            amounts = ", ".join(
-                f"{amount.label} {amount.text}"
-                for amount in self._tracker.amounts()
-                if amount.total
-            )
+        if self._clock() - self._said < LINE_INTERVAL_SECONDS:
+            return
+        amounts = [
+            f"{amount.label} {amount.text}" for amount in self._tracker.amounts() if amount.total
+        ]
+        share = f"{self._tracker.stage_fraction:.0%}"
+        reached = f"{self._tracker.title}: {', '.join([share, *amounts])}"
+        if reached != self._told:
+            self._told = reached
             left = _left(self._tracker.stage_seconds(), before="; ", of="of this stage")
             of_run = _left(self._tracker.run_seconds(), before="; ", of="of the run")
-            self.say(f"{self._tracker.title}: {amounts}{left}{of_run}")
+            self.say(f"{reached}{left}{of_run}")
 
     def on_download(self, what: str, done: int, total: int) -> None:
         """Say what is being done with the model, once."""

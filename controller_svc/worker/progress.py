@@ -16,7 +16,7 @@ from controller_svc.core import RunStatus
 from seal.records import Stage
 from seal.runs.task import ShardTask
 
-MIN_FRACTION_FOR_ETA = 0.02
+MIN_FRACTION_FOR_ETA = 0.05
 """Share of the work from which on the time that it took says something about the rest."""
 MIN_INTERVAL_SECONDS = 0.1
 """Shortest time between two snapshots: dozens of streams report several times a second each."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from controller_svc.cli.estimate import Falling, RunEstimate
+from controller_svc.cli.progress import Lines
 from controller_svc.cli.stages import StageTracker
 from controller_svc.cli.workload import workload
 from controller_svc.core import Phase, RunStatus, stages
@@ -119,8 +121,48 @@ def test_what_was_found_finished_says_nothing_of_the_pace() -> None:
     estimate.moved(0.9, found=0.9)
     assert estimate.stage_seconds() is None
     clock.now += 10
-    estimate.moved(0.95)
-    assert estimate.stage_seconds() == pytest.approx(11.0)
+    estimate.moved(0.96)
+    assert estimate.stage_seconds() == pytest.approx(11.0 * 0.04 / 0.06)
+
+
+def test_nothing_is_told_before_enough_of_a_stage_was_seen() -> None:
+    clock = Clock()
+    estimate = RunEstimate(
+        dict.fromkeys([(1, Stage.ROLLOUT), (1, Stage.IMPROVE)], 1.0), clock=clock
+    )
+    estimate.enter((1, Stage.ROLLOUT))
+    for seconds, share in ((500.0, 0.02), (5.0, 0.03)):
+        clock.now += seconds
+        estimate.moved(share)
+        assert (estimate.stage_seconds(), estimate.run_seconds()) == (None, None)
+    clock.now += 1.0
+    estimate.moved(0.1)
+    assert estimate.stage_seconds() is not None
+    swift = RunEstimate({(1, Stage.ROLLOUT): 1.0}, clock=clock)
+    swift.enter((1, Stage.ROLLOUT))
+    clock.now += 2.0
+    swift.moved(0.5)
+    assert swift.stage_seconds() is None
+
+
+def test_a_line_without_a_terminal_comes_only_when_something_changed() -> None:
+    clock, said = Clock(), io.StringIO()
+    tracker = StageTracker(SPEC, WORK, clock=clock)
+    tracker.moved(RunStatus(run="r", spec_sha256="", phase=Phase.RUNNING, round=1, stage="improve"))
+    lines = Lines(tracker, clock=clock, stream=said)
+    progress = TaskProgress(
+        name="t", stage=Stage.IMPROVE, round=1, shard=0, trainings_total=1, training_fraction=0.25
+    )
+    for _ in range(5):
+        clock.now += 40.0
+        lines.on_progress(progress)
+    assert len(said.getvalue().splitlines()) == 1
+    lines.on_progress(replace(progress, training_fraction=0.5))
+    lines.on_progress(replace(progress, training_fraction=0.75))
+    first, second = said.getvalue().splitlines()
+    assert first == "round 1 of 2, improve: 25%, trainings 0/1"
+    assert second.startswith("round 1 of 2, improve: 50%, trainings 0/1; about ")
+    assert second.endswith("left of this stage"), "one cheap stage says nothing of the run"
 
 
 def test_a_shown_time_stands_still_rather_than_jump() -> None:
