@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from seal import refusals
 from seal.errors import InvalidInput
 from seal.rpc.settings import ServerSettings
 from seal.settings import EngineSettings, Settings
@@ -96,9 +99,13 @@ class EngineOptions(EngineSettings, BaseSettings):
         try:
             return cls(_cli_parse_args=arguments, _cli_prog_name=cls.program)  # type: ignore[call-arg]
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            name = str(first["loc"][0])
-            raise _wrong(name, str(first["msg"])) from error
+            first = error.errors(include_url=False)[0]
+            about = refusals.schema_at(cls, first["loc"])
+            raise _wrong(
+                str(first["loc"][0]),
+                refusals.problem(first, about),
+                "" if first["type"] == "missing" else refusals.remedy(first, about),
+            ) from error
         except SettingsError as error:
             raise InvalidInput(str(error), remedy="see --help") from error
 
@@ -107,9 +114,22 @@ class EngineOptions(EngineSettings, BaseSettings):
         """JSON lines or not; None leaves it to the stream."""
         return None if self.log_format == "auto" else self.log_format == "json"
 
+    @property
+    def writes_json(self) -> bool:
+        """JSON lines or not, decided."""
+        return not sys.stderr.isatty() if self.log_json is None else self.log_json
+
     def part(self, kind: type[Part]) -> Part:
         """The options that belong to one of the settings models, for example `EngineSettings`."""
         return kind(**{name: getattr(self, name) for name in kind.model_fields})
+
+
+def asks_for_json(arguments: Sequence[str]) -> bool:
+    """Whether a command line, or the environment, asks for logs in JSON, also a wrong one."""
+    asked = [os.environ.get("SEAL_LOG_FORMAT", "")]
+    asked += [value for option, value in pairwise(arguments) if option == "--log-format"]
+    asked += [one.partition("=")[2] for one in arguments if one.startswith("--log-format=")]
+    return asked[-1] == "json"
 
 
 class ServiceOptions(EngineOptions, ServerSettings):
@@ -137,12 +157,13 @@ class ServiceOptions(EngineOptions, ServerSettings):
         return self.metrics_address or (ALL_ADDRESSES if in_container() else LOOPBACK)
 
 
-def _wrong(name: str, problem: str) -> InvalidInput:
+def _wrong(name: str, problem: str, may_be: str) -> InvalidInput:
     flag = "--" + name.replace("_", "-")
+    remedy = may_be or f"give {flag} or set SEAL_{name.upper()}"
     return InvalidInput(
         f"{flag}: {problem}",
         field=name,
-        remedy=f"give {flag} or set SEAL_{name.upper()}; --help lists what is possible",
+        remedy=f"{remedy}; --help lists what is possible",
     )
 
 

@@ -7,12 +7,14 @@ says what happened.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import structlog
@@ -27,7 +29,7 @@ from seal.errors import (
     error_class,
 )
 from seal.models import resolve_model
-from seal.options import EngineOptions, ServiceOptions
+from seal.options import EngineOptions, ServiceOptions, asks_for_json
 from seal.rpc.lifecycle import Serving, Signals, serve_until_signal, stop_signals
 from seal.rpc.server import check_address
 from seal.rpc.settings import ServerSettings
@@ -67,12 +69,14 @@ class _StoppedAtOnce(Exception):
 
 def run(kind: type[Options], make: Callable[[Options, Backend], Serving]) -> None:
     """A service as a process: options from the command line and the environment, exit code out."""
+    as_json = asks_for_json(sys.argv[1:])
     try:
         options = kind.parse(sys.argv[1:])
-        configure_logging(options.log_level, options.log_json)
+        as_json = options.writes_json
+        configure_logging(options.log_level, as_json)
         asyncio.run(_serve(options, make))
     except SealError as error:
-        _say(error)
+        _say(error, as_json=as_json)
         sys.exit(error_class(error).exit_code)
 
 
@@ -84,12 +88,14 @@ def run_job(
 
     `work` takes the signals that come meanwhile; one that comes before ends the process with 43.
     """
+    as_json = asks_for_json(sys.argv[1:])
     try:
         options = kind.parse(sys.argv[1:])
-        configure_logging(options.log_level, options.log_json)
+        as_json = options.writes_json
+        configure_logging(options.log_level, as_json)
         asyncio.run(_work(options, work))
     except SealError as error:
-        _say(error)
+        _say(error, as_json=as_json)
         leave(error_class(error).exit_code)
 
 
@@ -148,7 +154,7 @@ async def _serve_backend(
             broken=lambda: engine.broken,
         )
     except Transient as error:
-        _say(error)
+        _say(error, as_json=options.writes_json)
         leave(error_class(error).exit_code)
     if not in_order:
         raise _StoppedAtOnce(STOPPED_AT_ONCE)
@@ -201,8 +207,23 @@ def _wrong_input() -> Iterator[None]:
         raise InvalidInput(error.message, remedy=error.remedy, field=error.field) from error
 
 
-def _say(error: SealError) -> None:
-    sys.stderr.write(f"error: {error}\n")
+def _say(error: SealError, *, as_json: bool) -> None:
+    """Why the process ends, on stderr: for people, or as one more line of JSON."""
+    if not as_json:
+        sys.stderr.write(f"error: {error}\n")
+        return
+    row = error_class(error)
+    facts = {
+        "level": "error",
+        "event": "the process ends",
+        "message": error.message,
+        "remedy": error.remedy,
+        "field": error.field,
+        "reason": row.reason,
+        "exit_code": row.exit_code,
+        "timestamp": datetime.now(UTC).isoformat(),
+    }
+    sys.stderr.write(json.dumps(facts, ensure_ascii=False) + "\n")
 
 
 def leave(exit_code: int) -> NoReturn:

@@ -68,7 +68,7 @@ def test_help_names_the_service_every_option_its_variable_and_the_exit_codes_and
 @pytest.mark.parametrize(
     ("service", "arguments", "words"),
     [
-        ("evaluator_svc", (), "--artifacts: Field required"),
+        ("evaluator_svc", (), "--artifacts: it is missing"),
         ("evaluator_svc", ("--artifacts", "a", "--nonsense", "1"), "--nonsense"),
         ("trainer_svc", ("--artifacts", "a", "--max-row-tokens", "0"), "--max-row-tokens"),
         ("trainer_svc", ("--artifacts", "ftp://host/x"), "ftp://host/x has no allowed scheme"),
@@ -97,6 +97,31 @@ def test_what_the_caller_gave_wrong_ends_with_2_says_what_and_loads_no_model(
     assert words in said
     assert "Traceback" not in said
     assert "loading the model" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("--log-format", "json", "--max-rank", "0", "--artifacts", "a"), "max_rank"),
+        (("--artifacts", "a", "--log-format=json", "--model", "/no/such"), "model"),
+    ],
+)
+def test_with_json_logs_the_last_line_of_a_process_that_fails_is_json(
+    arguments: tuple[str, ...],
+    field: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("seal.serving.configure_logging", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["trainer_svc", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("trainer_svc", run_name="__main__")
+    line = json.loads(capfd.readouterr().err.splitlines()[-1])
+    assert ended.value.code == line["exit_code"] == 2
+    assert (line["level"], line["reason"], line["field"]) == ("error", "InvalidInput", field)
+    assert line["message"] and line["remedy"]
 
 
 def test_a_metrics_port_or_an_address_in_use_is_found_before_the_model_is_loaded(
