@@ -2,7 +2,7 @@
 
 Counts of contexts, edits, trainings and answers are exact, but for what an edit that holds nothing
 saves. Tokens and steps are not known before
-the edits are written; what is assumed of them is in the constants, and the time that follows is
+the edits are written; what is assumed of them is in edit_work, and the time that follows is
 right to within a factor of two.
 """
 
@@ -12,6 +12,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from controller_svc.cli.edit_work import (
+    CREDITED_SHARE,
+    TOKENS_PER_EXAMPLE,
+    edit_work,
+    passage_tokens,
+)
 from controller_svc.core import stages
 from controller_svc.worker.bounds import (
     EQUAL_STEPS,
@@ -31,19 +37,10 @@ from seal.restem.racing import rung_sizes
 from seal.runs.store import in_thread, read_contexts, read_prepared
 from seal.settings import OptimizerSettings, RunSpec
 
-CHARACTERS_PER_TOKEN = 4.0
-EDIT_FILL = 0.8
-"""Share of its bound that an edit fills ..."""
-TYPICAL_EDIT_TOKENS = 400
-"""... up to the length that the published system's edits have on average."""
-TOKENS_PER_EXAMPLE = 32
-"""Of an edit's text: a line, or a question with its answer."""
 PROMPT_TOKENS = {"few-shot": 25, "plain": 20, "chat": 40}
 """By question format: of a question's prompt, without what all prompts share and is read once."""
 ANSWER_FILL = 0.6
 """Share of its bound that an answer fills."""
-EDIT_PROMPT_TOKENS = 600
-"""Of a prompt for edits, without the passage."""
 TRAIN_FLOP_PER_WEIGHT, READ_FLOP_PER_WEIGHT = 4.0, 2.0
 """Per token: forward and backward to the activations, as the base is frozen; and forward alone."""
 TRAIN_SHARE_OF_PEAK, READ_SHARE_OF_PEAK, WRITE_SHARE_OF_PEAK = 0.6, 0.6, 0.12
@@ -138,7 +135,7 @@ def _stage_work(
         work = _with_bounds(spec, data["validation"], work) if round == 0 else work
         return _with_retained(spec, data["retained"], work)
     if stage is Stage.IMPROVE:
-        return _improve_work(spec, len(round_contexts(spec, data["train"])), round)
+        return _improve_work(spec, round_contexts(spec, data["train"]), round)
     return StageWork(round=round, stage=stage)
 
 
@@ -174,14 +171,14 @@ def _loops_work(
     before: Sequence[Context],
 ) -> StageWork:
     """Edits, trainings on them, and answers before and after."""
-    number, edit = len(contexts), _edit_tokens(spec)
-    rows, row_tokens = _edit_rows(spec)
-    passage = _passage_tokens(contexts)
+    number, edit = len(contexts), edit_work(spec, contexts, k=k, trained=_trained(round, stage))
+    row_tokens = TOKENS_PER_EXAMPLE + _prompted_tokens(spec)
+    passage = passage_tokens(contexts)
     repeats = spec.inner.examples.passage_repeats
     steps, tokens = _training(
         spec.inner.optimizer,
-        rows=rows + repeats,
-        tokens=rows * row_tokens + repeats * passage,
+        rows=edit.examples + repeats,
+        tokens=edit.examples * row_tokens + repeats * passage,
     )
     answers = sum(len(context.queries) for context in before)
     answers += sum(len(context.queries) for context in contexts) * loops
@@ -194,8 +191,8 @@ def _loops_work(
         steps=number * loops * steps,
         answers=answers,
         train_tokens=number * loops * tokens,
-        edit_tokens=number * k * edit,
-        edit_prompt_tokens=number * k * (EDIT_PROMPT_TOKENS + passage),
+        edit_tokens=number * k * edit.tokens,
+        edit_prompt_tokens=number * edit.read_tokens if k else 0,
         answer_tokens=math.ceil(answers * ANSWER_FILL * spec.evaluation.max_tokens),
         question_tokens=answers * PROMPT_TOKENS[spec.evaluation.question_format],
     )
@@ -211,7 +208,7 @@ def _with_bounds(spec: RunSpec, contexts: Sequence[Context], work: StageWork) ->
         steps, tokens = _bound_training(spec, contexts, bound)
         answers = queries * loops
         question = PROMPT_TOKENS[spec.evaluation.question_format]
-        question += _passage_tokens(contexts) if bound == OPEN_BOOK else 0
+        question += passage_tokens(contexts) if bound == OPEN_BOOK else 0
         work = _plus(
             work,
             trainings=0 if bound == OPEN_BOOK else len(contexts) * loops,
@@ -234,9 +231,9 @@ def _bound_training(spec: RunSpec, contexts: Sequence[Context], bound: Bound) ->
         row_tokens = TOKENS_PER_EXAMPLE + _prompted_tokens(spec)
         return _training(optimizer, rows=gold, tokens=gold * row_tokens)
     rows = max(1, examples.passage_repeats)
-    tokens = rows * _passage_tokens(contexts)
+    tokens = rows * passage_tokens(contexts)
     if bound == EQUAL_STEPS:
-        edit_rows = _edit_rows(spec)[0] + examples.passage_repeats
+        edit_rows = edit_work(spec, contexts, k=1).examples + examples.passage_repeats
         epochs = math.ceil(steps_of(optimizer, edit_rows) / math.ceil(rows / optimizer.batch_size))
         optimizer = optimizer.model_copy(update={"epochs": epochs})
     else:
@@ -254,19 +251,27 @@ def _with_retained(spec: RunSpec, retained: Sequence[Context], work: StageWork) 
         answers=answers,
         answer_tokens=math.ceil(answers * ANSWER_FILL * spec.evaluation.max_tokens),
         question_tokens=answers
-        * (PROMPT_TOKENS[spec.evaluation.question_format] + _passage_tokens(retained)),
+        * (PROMPT_TOKENS[spec.evaluation.question_format] + passage_tokens(retained)),
     )
 
 
-def _improve_work(spec: RunSpec, contexts: int, round: int) -> StageWork:
-    """As much is kept as can be."""
-    rows = spec.learnt_rows_at_most(contexts)
-    row_tokens = EDIT_PROMPT_TOKENS + _edit_tokens(spec)
-    steps, tokens = _training(spec.improve.optimizer, rows=rows, tokens=rows * row_tokens)
+def _trained(round: int, stage: Stage) -> bool:
+    """Whether the policy of a stage was trained in the run, if anything was kept."""
+    return round > (0 if stage is Stage.VALIDATE else 1)
+
+
+def _improve_work(spec: RunSpec, contexts: Sequence[Context], round: int) -> StageWork:
+    """So many whole edits are kept as can be, and so many parts as usually have credit."""
+    edit, improve = edit_work(spec, contexts, k=spec.edit.k, trained=True), spec.improve
+    per_context = float(edit.learnt_rows * min(improve.keep_per_context, spec.edit.k))
+    if improve.credit == "part":
+        per_context = (1.0 + improve.abstain_share) * CREDITED_SHARE * edit.examples
+    rows = min(math.ceil(len(contexts) * per_context), spec.learnt_rows_at_most(len(contexts)))
+    steps, tokens = _training(improve.optimizer, rows=rows, tokens=rows * edit.row_tokens)
     return StageWork(
         round=round,
         stage=Stage.IMPROVE,
-        contexts=contexts,
+        contexts=len(contexts),
         trainings=1,
         steps=steps,
         train_tokens=tokens,
@@ -283,25 +288,8 @@ def _training(optimizer: OptimizerSettings, *, rows: int, tokens: int) -> tuple[
     return optimizer.epochs * math.ceil(rows / optimizer.batch_size), optimizer.epochs * padded
 
 
-def _edit_tokens(spec: RunSpec) -> int:
-    return math.ceil(min(EDIT_FILL * spec.edit.max_tokens, TYPICAL_EDIT_TOKENS))
-
-
-def _edit_rows(spec: RunSpec) -> tuple[int, int]:
-    """Examples of an edit, and tokens of each."""
-    rows = math.ceil(_edit_tokens(spec) / TOKENS_PER_EXAMPLE)
-    return min(rows, spec.inner.examples.max_examples), TOKENS_PER_EXAMPLE + _prompted_tokens(spec)
-
-
 def _prompted_tokens(spec: RunSpec) -> int:
     """What the question's prompt adds to an example."""
     if spec.inner.examples.question_answer == "document":
         return 5
     return PROMPT_TOKENS[spec.evaluation.question_format]
-
-
-def _passage_tokens(contexts: Sequence[Context]) -> int:
-    if not contexts:
-        return 0
-    characters = sum(len(context.text) for context in contexts)
-    return math.ceil(characters / len(contexts) / CHARACTERS_PER_TOKEN)

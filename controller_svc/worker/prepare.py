@@ -18,13 +18,14 @@ from controller_svc.worker.clients import ServiceClients
 from seal.artifacts import ArtifactStore
 from seal.datasets import load_contexts
 from seal.domains import get_domain
-from seal.domains.base import Context
+from seal.domains.base import Context, PartPrompt
 from seal.errors import InvalidInput
-from seal.limits import MAX_ROWS, MAX_STEPS
+from seal.limits import MAX_EDITS, MAX_ROWS, MAX_STEPS
 from seal.records import LongRow, ModelDescription, PreparedRecord
 from seal.remedies import engine_setting
 from seal.restem.leakage import check_ids, check_leakage
 from seal.rpc.convert import chat_message_list, policy_message
+from seal.runs.improve import row_characters
 from seal.runs.store import contexts_path, in_thread, pin, read_prepared, write_contexts
 from seal.settings import LoraSettings, OptimizerSettings, RunSpec
 from seal.v1 import trainer_pb2
@@ -52,6 +53,7 @@ def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
     check_leakage(contexts["train"], contexts["validation"])
     check_ids(chain.from_iterable(contexts.values()), where="the data")
     check_sizes(spec, train_contexts=len(contexts["train"]))
+    check_parts(spec, contexts)
     return contexts
 
 
@@ -87,6 +89,30 @@ def check_sizes(spec: RunSpec, *, train_contexts: int) -> None:
             ),
         )
     _check_steps("improve.optimizer", spec.improve.optimizer, rows)
+
+
+def check_parts(spec: RunSpec, contexts: Contexts) -> None:
+    """Refuse so many candidates that their parts fit into no request, on any one passage.
+
+    Raises:
+        InvalidInput: naming the field.
+
+    """
+    if not get_domain(spec.domain).writes_edits(spec.edit.family):
+        return
+    wanted = {
+        "train": ("edit.k", spec.edit.k),
+        "validation": ("validation.editsPerContext", spec.validation.edits_per_context),
+    }
+    for name, (field, k) in wanted.items():
+        parts = max((len(_parts(spec, context)) for context in contexts[name]), default=0)
+        if k * parts > MAX_EDITS:
+            raise InvalidInput(
+                f"{k} edits of up to {parts} parts are asked for, {MAX_EDITS} parts fit into a "
+                "request",
+                field=f"spec.{field}",
+                remedy=f"give {MAX_EDITS // parts} or less",
+            )
 
 
 def _check_steps(field: str, optimizer: OptimizerSettings, rows: int) -> None:
@@ -229,13 +255,22 @@ def _rows(
         row = trainer_pb2.TrainingExample(prompt=example.prompt, completion=example.completion)
         yield "passage", row, model.max_row_tokens
     if model.max_positions and domain.writes_edits(spec.edit.family):
-        prompt = domain.edit_prompts(
-            context.title, context.text, spec.edit.family, spec.edit.format
-        )[0].prompt
-        row = trainer_pb2.TrainingExample(
-            prompt=prompt.text, messages=chat_message_list(prompt.messages)
-        )
-        yield "edit prompt", row, model.max_positions - spec.edit.max_tokens
+        longest = max((_prompt_row(part) for part in _parts(spec, context)), key=row_characters)
+        yield "edit prompt", longest, model.max_positions - spec.edit.max_tokens
+
+
+def _parts(spec: RunSpec, context: Context) -> tuple[PartPrompt, ...]:
+    edit = spec.edit
+    return get_domain(spec.domain).edit_prompts(
+        context.title, context.text, edit.family, edit.format
+    )
+
+
+def _prompt_row(part: PartPrompt) -> trainer_pb2.TrainingExample:
+    """What the model goes on from when it writes a part."""
+    return trainer_pb2.TrainingExample(
+        prompt=part.prompt.text + part.start, messages=chat_message_list(part.prompt.messages)
+    )
 
 
 def check_some_fit(contexts: Contexts, too_long: Sequence[LongRow]) -> None:

@@ -241,10 +241,10 @@ async def fitting_rows(
 ) -> list[bool]:
     """For each row, whether a training can take it."""
     examples = [training_row(row) for row in rows]
-    short = [row for row in examples if _characters(row) <= MAX_ROW_CHARACTERS]
+    short = [row for row in examples if row_characters(row) <= MAX_ROW_CHARACTERS]
     counts = iter(await trainer.count_tokens(short))
     return [
-        _characters(row) <= MAX_ROW_CHARACTERS and next(counts) <= max_row_tokens
+        row_characters(row) <= MAX_ROW_CHARACTERS and next(counts) <= max_row_tokens
         for row in examples
     ]
 
@@ -256,7 +256,8 @@ def training_row(row: LearntRow) -> trainer_pb2.TrainingExample:
     )
 
 
-def _characters(row: trainer_pb2.TrainingExample) -> int:
+def row_characters(row: trainer_pb2.TrainingExample) -> int:
+    """Characters of prompt, turns and completion."""
     of_messages = sum(len(message.content) for message in row.messages)
     return len(row.prompt) + len(row.completion) + of_messages
 

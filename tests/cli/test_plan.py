@@ -11,9 +11,10 @@ from fake_services import Fakes
 from tiny_model import save_tiny_model
 
 import controller_svc.cli.machine as machine
-from controller_svc.cli.workload import workload
+from controller_svc.cli.workload import round_contexts, workload
 from controller_svc.worker.prepare import load_data
 from seal.config import load_run
+from seal.domains import get_domain
 from seal.records import Stage
 
 SMOLLM2_WEIGHTS = 134_515_008
@@ -38,6 +39,26 @@ def test_the_time_of_every_stage_of_the_demo_is_right_to_a_factor_of_two() -> No
             assert 0.5 < seconds / MEASURED_SECONDS[work.round, work.stage] < 2.0, work
         else:
             assert seconds < 1.0
+
+
+def test_edits_in_parts_are_planned_part_by_part_with_what_they_share_read_once() -> None:
+    spec = load_run(None).spec
+    whole = {"family": "self-qa-by-sentence", "max_tokens": 24, "trained_prompt": "short"}
+    spec = spec.model_copy(update={"edit": spec.edit.model_copy(update=whole)})
+    data = load_data(spec)
+    rollouts = [work for work in workload(spec, data) if work.stage is Stage.ROLLOUT]
+    contexts = rollouts[0].contexts
+    parts = [
+        len(get_domain("knowledge").edit_prompts(c.title, c.text, "self-qa-by-sentence", "base"))
+        for c in round_contexts(spec, data["train"])
+    ]
+    written = spec.edit.k * sum(parts)
+    assert 0.5 * 24 < rollouts[0].edit_tokens / written < 24
+    characters = sum(len(context.text) for context in round_contexts(spec, data["train"]))
+    assert rollouts[0].edit_prompt_tokens < 600 * contexts + characters, "not once for each part"
+    assert rollouts[1].edit_prompt_tokens < rollouts[0].edit_prompt_tokens, "no worked examples"
+    improve = next(work for work in workload(spec, data) if work.stage is Stage.IMPROVE)
+    assert improve.steps > spec.improve.optimizer.epochs * contexts, "many rows of each edit"
 
 
 def test_a_plan_shows_the_stages_and_runs_nothing(

@@ -14,6 +14,7 @@ from controller_svc.local.world import run_local
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.prepare import prepare
 from seal.artifacts import ArtifactStore
+from seal.domains import get_domain
 from seal.errors import Conflict, Internal, InvalidInput, SealError
 from seal.outcomes import Outcome
 from seal.records import PreparedRecord, Stage
@@ -122,6 +123,31 @@ async def test_a_passage_that_the_model_cannot_take_is_named_and_the_others_are_
     assert row.tokens > row.limit == 60
     assert summary.outcomes["ok"] > 0
     assert 0 < summary.outcomes["too_long"] + summary.outcomes.get("invalid", 0) <= 9
+
+
+async def test_the_longest_part_prompt_of_a_passage_has_to_fit(tmp_path: Path) -> None:
+    edit = EditSettings(family="self-qa-by-sentence", k=2, max_tokens=24)
+    spec = small_spec(tmp_path, edit=edit)
+    lengthen(spec.data.train, "holds nine Tower 1 lamps")
+    prompts = get_domain("knowledge").edit_prompts(
+        "Tower 0", "It is short.", "self-qa-by-sentence", "base"
+    )
+    room = len(prompts[0].prompt.text.split()) + 50
+    fakes = Fakes(model=MODEL.model_copy(update={"max_positions": room + 24}))
+    async with workplace(tmp_path, fakes=fakes, spec=spec) as place:
+        (row,) = (await pinned(place.store, RUN)).too_long
+    assert (row.data, row.number, row.what, row.limit) == ("train", 2, "edit prompt", room)
+
+
+async def test_more_candidates_than_a_request_has_room_for_their_parts_are_refused(
+    tmp_path: Path,
+) -> None:
+    edit = EditSettings(family="self-qa-by-sentence", k=600, max_tokens=24)
+    improve = ImproveSettings(keep_per_context=1)
+    with pytest.raises(InvalidInput, match="600 edits of up to 14 parts") as caught:
+        await run(small_spec(tmp_path, edit=edit, improve=improve), tmp_path, Fakes())
+    assert caught.value.field == "spec.edit.k"
+    assert caught.value.remedy == "give 585 or less"
 
 
 async def test_data_of_which_nothing_fits_are_refused(tmp_path: Path) -> None:
