@@ -17,6 +17,7 @@ import pytest
 from controller_harness import RUN, small_spec
 from direct_clients import MOMENTS, Bureau, DirectClients, NumberedStore
 from fake_cluster import CONTROLLER_ERRORS, FakeCluster
+from parts_by_chance import parts_spec, use_chance_affinity
 from resume_harness import Crash, Effects, KillPoint, When, crash
 
 import controller_svc.local.world as local
@@ -134,6 +135,28 @@ async def test_a_laptop_killed_at_any_side_effect_ends_as_if_nothing_had_happene
         assert outcome(status, root) == undisturbed, point
         assert set(bureau.trained.values()) == {1}, point
     assert deaths > 2 * len(calm.seen) * 0.9
+
+
+async def test_a_run_with_credit_to_parts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_chance_affinity(monkeypatch)
+    spec = parts_spec(
+        tmp_path,
+        passages=(2, 1, 1),
+        inner=InnerLoopSettings(repeats=1, preselect=2),
+        edit=EditSettings(family="self-qa-by-sentence", k=3, trained_prompt="short"),
+        validation=ValidationSettings(edits_per_context=1, retained_queries=1),
+    )
+    calm = Effects()
+    done = await on_a_laptop(spec, str(tmp_path / "calm"), Bureau(), resume=False, effects=calm)
+    undisturbed = outcome(done, str(tmp_path / "calm"))
+    assert done.rounds[1].kept_parts > 2
+    for number, point in enumerate(list(points(calm))[3::14]):
+        root = str(tmp_path / str(number))
+        status, bureau, _ = await killed_and_resumed(spec, root, point)
+        assert outcome(status, root) == undisturbed, point
+        assert set(bureau.trained.values()) == {1}, point
 
 
 async def test_on_an_object_store_too(spec: RunSpec, s3_root: str, tmp_path: Path) -> None:
