@@ -51,6 +51,7 @@ def _log_transition(before: RunStatus, after: RunStatus) -> None:
             round=after.round,
             stage=after.stage,
             reasons=reasons,
+            supervised=any(policy.supervised for policy in after.policies),
         )
     current, old = after.current, before.current
     if current is not None and current.attempt > 1 and (old is None or old.name != current.name):

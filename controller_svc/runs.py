@@ -137,8 +137,8 @@ def check_same_spec(saved: RestEMRun, given: RestEMRun) -> None:
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name) and name not in MAY_CHANGE
     ]
-    if 0 < saved.spec.rounds < given.spec.rounds:
-        # From 0 they cannot grow: such a run has no training passages
+    if saved.spec.learns and saved.spec.rounds < given.spec.rounds:
+        # Without a warm start they cannot grow from 0: such a run has no training passages
         fields.remove(ROUNDS)
     if not fields:
         return

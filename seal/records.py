@@ -274,9 +274,9 @@ class ShardSummary(Record):
     kept: int = 0
     """`improve` only: edits kept by the selection, whole or in part."""
     kept_parts: int = 0
-    """`improve` only: parts of these that are learnt."""
+    """`improve` only: parts of these that are learnt; of a warm start, gold rows."""
     label: str = ""
-    """`improve` only: `SelectionRecord.label`."""
+    """`improve` only: the label of what it learnt; of a warm start, if it made a policy."""
     result_sha256: str = ""
     """Digest of the records file that belongs to this summary."""
 
@@ -368,6 +368,30 @@ class KeptEdit(Record):
 
 CONTROL_WITHOUT_REWARD = "control without reward"
 """Label of a selection, and of its round, that chance made and no reward."""
+
+
+WARM_START = "warm start, supervised"
+"""Label of a round 0 whose policy has learnt gold pairs."""
+
+
+class GoldRow(Record):
+    """One row of the warm start."""
+
+    context_id: str
+    """Training context whose gold pair it is."""
+    row: LearntRow
+
+
+class SupervisedRecord(Record):
+    """What the warm start learnt: gold pairs of training contexts, which no reward chose."""
+
+    label: str = WARM_START
+    """What must be said wherever the round is shown."""
+    rows: tuple[GoldRow, ...]
+    dropped: dict[str, int]
+    """Rows left out, by reason."""
+    sha256: str
+    """Digest over what is learnt, in order."""
 
 
 class SelectionRecord(Record):

@@ -227,6 +227,11 @@ class ImproveSettings(FileSettings):
     start: Literal["policy", "base"] = "policy"
     """`policy`: train on top of the last policy and export both as one adapter; `base`: train anew
     from the base model."""
+    warm_start: Literal["none", "gold"] = "none"
+    """`gold`: before the first round the policy learns gold questions of the training contexts that
+    the round takes, as edits of `edit.family` would ask them. Supervised, and labelled so: the
+    policy of round 0 is then this one, and the rounds go on from it. Held-out questions are never
+    learnt."""
     keep_per_context: int = Field(default=1, ge=1, le=1024)
     """Best edits kept per context; no matter with `credit: part`."""
     credit: Literal["edit", "part"] = "edit"
@@ -347,7 +352,7 @@ class RunSpec(FileSettings):
     domain: Literal["knowledge"] = "knowledge"
     """What is learnt."""
     rounds: int = Field(default=2, ge=0, le=1000)
-    """ReST^EM rounds; 0 only measures the base policy."""
+    """ReST^EM rounds; 0 only measures the base policy, or the warm start."""
     shards: int = Field(default=1, ge=1, le=10_000)
     """Parts into which the contexts of a stage are cut; each is one task or Job index."""
     data: DataSettings = DataSettings()
@@ -371,6 +376,13 @@ class RunSpec(FileSettings):
     @model_validator(mode="after")
     def _edits_are_there(self) -> Self:
         """What is measured by self-edits needs a family that writes some."""
+        if not self.edit.family.startswith("self-qa") and self.improve.warm_start == "gold":
+            raise InvalidInput(
+                f"edits of family {self.edit.family!r} ask no questions that gold ones could be "
+                "learnt as",
+                field="improve.warmStart",
+                remedy="set it to none, or edit.family to a self-qa family",
+            )
         if self.edit.family == "none" and self.validation.equal_steps:
             raise InvalidInput(
                 "family 'none' writes no edit that the passage could be given the steps of",
@@ -425,6 +437,11 @@ class RunSpec(FileSettings):
                 remedy=f"keep {racing[-1]} or fewer, or let more end inner.racing",
             )
         return self
+
+    @property
+    def learns(self) -> bool:
+        """Whether the policy is trained at all, so that training contexts are read."""
+        return self.rounds > 0 or self.improve.warm_start == "gold"
 
     def learnt_rows_at_most(self, contexts: int) -> int:
         """Rows of an M-step on so many contexts, if as much is kept as can be."""

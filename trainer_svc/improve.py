@@ -47,7 +47,8 @@ class ImproveOptions(EngineOptions):
     """Do the M-step of one round of a run with an engine of its own, and end.
 
     Reads the run's manifest and the rollout's records from the artifact store, keeps the edits that
-    helped, trains the policy on them, publishes it and writes the stage's summary.
+    helped (in round 0, the warm start, gold pairs of training passages), trains the policy on them,
+    publishes it and writes the stage's summary.
     """
 
     program: ClassVar[str] = "python -m trainer_svc.improve"
@@ -55,8 +56,8 @@ class ImproveOptions(EngineOptions):
     writes: ClassVar[bool] = True
     run: str
     """Name of the run."""
-    round: int = Field(ge=1)
-    """Round whose M-step it is."""
+    round: int = Field(ge=0)
+    """Round whose M-step it is; 0 is the warm start, which learns gold pairs (supervised)."""
     attempt: int = Field(default=1, ge=1)
     """Attempt of the stage."""
     epoch: int = Field(default=1, ge=1)
@@ -124,7 +125,12 @@ async def run_improve(options: ImproveOptions, backend: Backend, signals: Signal
     watching = asyncio.create_task(suspend_on_signal())
     try:
         summary = await finish_shard(task, store, work)
-        log.info("policy trained" if summary.policy else "policy stays", kept=summary.kept)
+        log.info(
+            "policy trained" if summary.policy else "policy stays",
+            kept=summary.kept,
+            rows=summary.kept_parts,
+            label=summary.label,
+        )
     finally:
         watching.cancel()
         with suppress(asyncio.CancelledError):

@@ -159,7 +159,7 @@ def _remedy(refused: Conflict, manifest: RestEMRun, options: Options) -> str:
 def _growth(manifest: RestEMRun, options: Options) -> str:
     """How a complete run is given more rounds; empty where it cannot."""
     rounds = manifest.spec.rounds
-    if not options.may_grow or rounds == 0:
+    if not options.may_grow or not manifest.spec.learns:
         return ""
     return f"give it more rounds by --resume --set rounds={rounds + 1}"
 

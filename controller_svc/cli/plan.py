@@ -24,6 +24,7 @@ from seal.datasets import load_dataset
 from seal.domains.base import Context
 from seal.errors import InvalidInput, NotFound
 from seal.models import is_downloadable, resolve_model
+from seal.records import Stage
 from seal.report.numbers.formats import duration, plural
 from seal.resources import RestEMRun
 from seal.runs.store import manifest_path
@@ -92,6 +93,8 @@ def show_plan(
         return
     typer.echo("")
     _print_table(_total_name(spec, saved), works, seconds)
+    if any((work.round, work.stage) == (0, Stage.IMPROVE) for work in works):
+        typer.echo("\nThe warm start is supervised: it learns gold questions of training passages.")
     typer.echo("\nSteps, tokens and time are estimates: the edits are not written yet.")
     typer.echo("\n".join(_machine_lines(manifest, engine, machine)))
 
@@ -174,7 +177,7 @@ def _data_line(spec: RunSpec, data: Mapping[str, Sequence[Context]]) -> str:
 
 def _unanswerable(spec: RunSpec) -> int:
     """Questions of the run's own files that are left out, as they have no answer."""
-    sources = (spec.data.train if spec.rounds else "", spec.data.validation, spec.data.retained)
+    sources = (spec.data.train if spec.learns else "", spec.data.validation, spec.data.retained)
     return sum(load_dataset(source).unanswerable for source in dict.fromkeys(sources) if source)
 
 
@@ -200,8 +203,9 @@ def _print_table(
 
 def _cells(work: StageWork, seconds: float | None) -> tuple[str, ...]:
     numbers = (work.contexts, work.edits, work.trainings, work.steps, work.answers, _tokens(work))
+    warm = (work.round, work.stage) == (0, Stage.IMPROVE)
     return (
-        f"round {work.round}, {work.stage}",
+        "round 0, warm start" if warm else f"round {work.round}, {work.stage}",
         *(_count(number) for number in numbers),
         "–" if seconds is None else duration(seconds),
     )

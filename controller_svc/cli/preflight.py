@@ -62,7 +62,7 @@ def _check_data(spec: RunSpec) -> None:
     """A run learns from a corpus and measures on the same kind of passages."""
     own_train = not spec.data.train.startswith(CORPUS)
     own_validation = not spec.data.validation.startswith(CORPUS)
-    if spec.rounds == 0 or own_train == own_validation:
+    if not spec.learns or own_train == own_validation:
         return
     given, missing = ("validation", "train") if own_validation else ("train", "validation")
     option = {"train": "--dataset", "validation": "--validation"}[missing]

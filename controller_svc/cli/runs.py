@@ -20,11 +20,12 @@ from rich.text import Text
 from controller_svc.cli.adapters import adapters_of, print_adapters
 from controller_svc.cli.logs import LOG_FILE, human_line
 from controller_svc.cli.reporting import shown
-from controller_svc.core import RunStatus
+from controller_svc.core import RunStatus, round_name
 from controller_svc.local.lock import LOCK_FILE, check_free, run_lock
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, InvalidInput, NotFound
 from seal.files import file_errors
+from seal.records import WARM_START
 from seal.report.numbers.formats import duration
 from seal.resources import RestEMRun
 from seal.runs.store import manifest_path, status_path
@@ -34,6 +35,18 @@ LIVE = "running now"
 STOPPED = "Stopped"
 """What is said of a run that is not finished and that nobody works at."""
 RESUME_HINT = "go on by the command that began it, with --resume (`seal demo` without)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyLine:
+    """A policy that a round has trained."""
+
+    round: int
+    supervised: bool
+    """It learnt gold pairs: a warm start."""
+    sha256: str
+    path: str
+    """Store-relative."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +66,10 @@ class RunLine:
     stage: str
     message: str
     """Why it failed; empty if it did not."""
+    supervised: bool
+    """Its policy of round 0 has learnt gold pairs (a warm start), and its rounds go on from it."""
+    policies: tuple[PolicyLine, ...]
+    """One per round that has a policy of its own."""
     model: str
     started_seconds: float | None
     """Unix time."""
@@ -115,9 +132,24 @@ def line_of(store: ArtifactStore, run: str) -> RunLine:
         rounds=manifest.spec.rounds,
         stage=str(status.stage or "") if status else "",
         message=failed.message if failed and failed.status == "True" else "",
+        supervised=any(policy.supervised for policy in status.policies) if status else False,
+        policies=_policies(status) if status else (),
         model=manifest.spec.model,
         started_seconds=status.started_seconds if status else None,
         finished_seconds=status.finished_seconds if status else None,
+    )
+
+
+def _policies(status: RunStatus) -> tuple[PolicyLine, ...]:
+    return tuple(
+        PolicyLine(
+            round=policy.round,
+            supervised=policy.supervised,
+            sha256=policy.adapter.sha256,
+            path=policy.adapter.path,
+        )
+        for policy in status.policies
+        if policy.adapter is not None and policy.trained
     )
 
 
@@ -191,8 +223,13 @@ def _facts(store: ArtifactStore, line: RunLine) -> Iterator[tuple[str, str]]:
     yield "run", line.name
     stopped = f"{STOPPED}; {RESUME_HINT}"
     yield "phase", f"{line.phase}, {LIVE}" if line.live else stopped if line.stopped else line.phase
-    yield "round", f"{line.round} of {line.rounds}" + (f", {line.stage}" if line.stage else "")
     status = _status(store, line.name)
+    name = round_name(status, line.round) if status else f"round {line.round}"
+    yield (
+        "round",
+        f"{name.removeprefix('round ')} of {line.rounds}"
+        + (f", {line.stage}" if line.stage else ""),
+    )
     if status and (current := status.current) is not None:
         yield "shards", f"{current.completed or 'none'} of {current.shards} finished"
         if current.message:
@@ -204,9 +241,11 @@ def _facts(store: ArtifactStore, line: RunLine) -> Iterator[tuple[str, str]]:
         yield "took", took
     if line.message:
         yield "failed", line.message
-    policies = status.policies if status else ()
-    if policies and (adapter := policies[-1].adapter) is not None:
-        yield "policy", shown(store.uri(adapter.path))
+    if line.supervised:
+        yield "start", WARM_START
+    if line.policies and status:
+        last = line.policies[-1]
+        yield "policy", f"{shown(store.uri(last.path))}, of {round_name(status, last.round)}"
     yield "files", shown(store.uri(line.name))
 
 

@@ -13,7 +13,7 @@ from controller_svc.cli.estimate import Place, RunEstimate
 from controller_svc.cli.workload import StageWork
 from controller_svc.core import Phase, RunStatus, stages
 from controller_svc.worker.progress import TaskProgress
-from seal.records import ScoreSum, Stage
+from seal.records import WARM_START, ScoreSum, Stage
 from seal.report.numbers.formats import METRIC_NAMES, duration, plural, score
 from seal.settings import RunSpec
 
@@ -66,13 +66,14 @@ class StageTracker:
         }
         self._estimate = RunEstimate(costs, clock=clock)
         self._now: Place | None = None
+        self._labels: dict[int, str] = {}
         self._shards: dict[int, TaskProgress] = {}
         self._found: dict[int, float] = {}
 
     @property
     def title(self) -> str:
         """Round 1 of 2, rollout."""
-        return _title(self._now, self._spec.rounds) if self._now else ""
+        return self._title(self._now) if self._now else ""
 
     @property
     def stages_done(self) -> int:
@@ -167,6 +168,7 @@ class StageTracker:
         )
         if now == self._now:
             return []
+        self._labels = {entry.round: entry.label for entry in status.rounds}
         lines = (
             [self._ended(self._now, status)]
             if self._now and status.phase is not Phase.FAILED
@@ -178,6 +180,12 @@ class StageTracker:
             lines.append(f"{self.title} ({self.stages_done + 1} of {len(self._plan)} stages) ...")
         return [line for line in lines if line]
 
+    def _title(self, stage: tuple[int, Stage]) -> str:
+        number, kind = stage
+        warm = WARM_START if stage == (0, Stage.IMPROVE) else ""
+        label = self._labels.get(number) or warm
+        return f"round {number} of {self._spec.rounds}{f' ({label})' if label else ''}, {kind}"
+
     def _ended(self, stage: tuple[int, Stage], status: RunStatus) -> str:
         """What a stage came to."""
         number, kind = stage
@@ -185,17 +193,19 @@ class StageTracker:
         if entry is None:
             return ""
         spent = duration(entry.seconds.get(str(kind), 0.0))
-        head = f"{_title(stage, self._spec.rounds)}: done in {spent}"
+        head = f"{self._title(stage)}: done in {spent}"
         if kind is Stage.IMPROVE:
             policy = next((policy for policy in status.policies if policy.round == number), None)
             resumed = sum(shard.resumed_steps for shard in self._shards.values())
             head += f" (resumed at step {resumed})" if resumed else ""
+            stays = "" if policy and policy.trained else ", the policy stays as it was"
+            if number == 0:
+                return f"{head}, learnt {plural(entry.kept_parts, 'gold row')}{stays}"
             parts = f"{plural(entry.kept_parts, 'part')} of "
             return (
                 f"{head}, kept {parts if self._spec.improve.credit == 'part' else ''}"
                 + plural(entry.kept, "edit")
-                + (f" ({entry.label})" if entry.label else "")
-                + ("" if policy and policy.trained else ", the policy stays as it was")
+                + stays
             )
         loops = sum(shard.inner_loops_total for shard in self._shards.values())
         resumed = sum(shard.inner_loops_resumed for shard in self._shards.values())
@@ -226,8 +236,3 @@ class StageTracker:
 
 def _amount(label: str, done: int, total: int, share: float | None = None) -> Amount:
     return Amount(label=label, done=done, total=total, share=share)
-
-
-def _title(stage: tuple[int, Stage], rounds: int) -> str:
-    number, kind = stage
-    return f"round {number} of {rounds}, {kind}"

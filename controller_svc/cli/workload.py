@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from controller_svc.cli.edit_work import (
+    CHARACTERS_PER_TOKEN,
     CREDITED_SHARE,
     TOKENS_PER_EXAMPLE,
     edit_work,
@@ -35,6 +36,7 @@ from seal.records import Stage
 from seal.resources import RestEMRun
 from seal.restem.racing import rung_sizes
 from seal.runs.store import in_thread, read_contexts, read_prepared
+from seal.runs.warm_start import gold_rows
 from seal.settings import OptimizerSettings, RunSpec
 
 PROMPT_TOKENS = {"few-shot": 25, "plain": 20, "chat": 40}
@@ -134,6 +136,8 @@ def _stage_work(
         work = _loops_work(spec, contexts, round, stage, k=k, loops=loops, before=before)
         work = _with_bounds(spec, data["validation"], work) if round == 0 else work
         return _with_retained(spec, data["retained"], work)
+    if stage is Stage.IMPROVE and round == 0:
+        return _warm_start_work(spec, data["train"])
     if stage is Stage.IMPROVE:
         return _improve_work(spec, round_contexts(spec, data["train"]), round)
     return StageWork(round=round, stage=stage)
@@ -171,7 +175,10 @@ def _loops_work(
     before: Sequence[Context],
 ) -> StageWork:
     """Edits, trainings on them, and answers before and after."""
-    number, edit = len(contexts), edit_work(spec, contexts, k=k, trained=_trained(round, stage))
+    number, edit = (
+        len(contexts),
+        edit_work(spec, contexts, k=k, trained=_trained(spec, round, stage)),
+    )
     row_tokens = TOKENS_PER_EXAMPLE + _prompted_tokens(spec)
     passage = passage_tokens(contexts)
     repeats = spec.inner.examples.passage_repeats
@@ -255,8 +262,10 @@ def _with_retained(spec: RunSpec, retained: Sequence[Context], work: StageWork) 
     )
 
 
-def _trained(round: int, stage: Stage) -> bool:
+def _trained(spec: RunSpec, round: int, stage: Stage) -> bool:
     """Whether the policy of a stage was trained in the run, if anything was kept."""
+    if spec.improve.warm_start == "gold":
+        return True
     return round > (0 if stage is Stage.VALIDATE else 1)
 
 
@@ -272,6 +281,23 @@ def _improve_work(spec: RunSpec, contexts: Sequence[Context], round: int) -> Sta
         round=round,
         stage=Stage.IMPROVE,
         contexts=len(contexts),
+        trainings=1,
+        steps=steps,
+        train_tokens=tokens,
+    )
+
+
+def _warm_start_work(spec: RunSpec, train: Sequence[Context]) -> StageWork:
+    """The supervised M-step on gold pairs; rows that are too long for the model count."""
+    rows = gold_rows(spec, train)
+    characters = sum(len(row.row.prompt) + len(row.row.completion) for row in rows)
+    characters += sum(len(turn.content) for row in rows for turn in row.row.messages)
+    tokens = math.ceil(characters / CHARACTERS_PER_TOKEN)
+    steps, tokens = _training(spec.improve.optimizer, rows=len(rows), tokens=tokens)
+    return StageWork(
+        round=0,
+        stage=Stage.IMPROVE,
+        contexts=len({row.context_id for row in rows}),
         trainings=1,
         steps=steps,
         train_tokens=tokens,

@@ -6,7 +6,7 @@ from controller_svc.core.names import stage_name
 from controller_svc.core.plan import shards, spec_digest, stages
 from controller_svc.core.ranges import format_ranges, parse_ranges
 from controller_svc.core.reopen import reopen
-from controller_svc.core.rounds import sum_shards
+from controller_svc.core.rounds import round_name, sum_shards
 from controller_svc.core.state import (
     Action,
     Condition,
@@ -55,6 +55,7 @@ __all__ = [
     "parse_ranges",
     "policy_of",
     "reopen",
+    "round_name",
     "shards",
     "spec_digest",
     "stage_name",

@@ -1,6 +1,7 @@
 """The ReST^EM state machine as a pure function: (spec, status, observed) -> (status, actions).
 
-    r0: prepare -> validate, then for every round: rollout -> improve -> validate
+    r0: prepare -> (warm start: improve) -> validate, then for every round:
+        rollout -> improve -> validate
 
 Level-triggered: what to do follows from what is wanted and what is there, never from what happened
 last. Called again with the same observation it returns the same status and the same actions; a
@@ -63,7 +64,7 @@ def decide(
 
 
 def policy_of(status: RunStatus, round: int) -> PolicyStatus:
-    """The policy after `round`; the base model for round 0.
+    """The policy after `round`; for round 0 the base model, or what the warm start made of it.
 
     Raises:
         LookupError: the round has not had its M-step.
@@ -80,10 +81,12 @@ def _step(spec: RunSpec, status: RunStatus, observed: Observed, budget: AttemptB
     if status.phase.terminal:
         return status
     if status.current is None:
+        base = PolicyStatus(round=0, adapter=None, trained=False)
         update = {
             "phase": Phase.RUNNING,
             "started_seconds": observed.now_seconds,
-            "policies": (PolicyStatus(round=0, adapter=None, trained=False),),
+            # A warm start makes that of round 0
+            "policies": () if (0, Stage.IMPROVE) in stages(spec) else (base,),
         }
         begun = status.model_copy(update=update)
         return enter(spec, begun, *stages(spec)[0], observed.now_seconds)
@@ -257,8 +260,11 @@ def _actions(status: RunStatus, observed: Observed) -> tuple[Action, ...]:
 
 
 def _policy_for(status: RunStatus, current: StageStatus) -> AdapterReference | None:
-    """Rollout and improve work with the policy of the round before, validation with its own."""
-    if current.stage is Stage.PREPARE:
+    """Rollout and improve work with the policy of the round before, validation with its own.
+
+    The warm start has none before it.
+    """
+    if current.stage is Stage.PREPARE or (current.round, current.stage) == (0, Stage.IMPROVE):
         return None
     before = current.round if current.stage is Stage.VALIDATE else current.round - 1
     return policy_of(status, before).adapter

@@ -36,6 +36,8 @@ def enter(
         update={"round": round, "stage": stage, "current": current, "counters": counters}
     )
     message = f"round {round} of {spec.rounds}: {stage}"
+    if (round, stage) == (0, Stage.IMPROVE):
+        message = "round 0: warm start on gold pairs (supervised)"
     return set_condition(
         status, "Progressing", "True", _RUNNING_REASONS[stage], message, now_seconds
     )

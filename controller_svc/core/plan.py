@@ -17,13 +17,14 @@ def spec_digest(spec: RunSpec) -> str:
 
 
 def stages(spec: RunSpec) -> tuple[tuple[int, Stage], ...]:
-    """(round, stage) of the whole run, in order."""
+    """(round, stage) of the whole run, in order; an M-step of round 0 is the warm start."""
     learning = (
         (round, stage)
         for round in range(1, spec.rounds + 1)
         for stage in (Stage.ROLLOUT, Stage.IMPROVE, Stage.VALIDATE)
     )
-    return ((0, Stage.PREPARE), (0, Stage.VALIDATE), *learning)
+    warm = ((0, Stage.IMPROVE),) if spec.improve.warm_start == "gold" else ()
+    return ((0, Stage.PREPARE), *warm, (0, Stage.VALIDATE), *learning)
 
 
 def shards(spec: RunSpec, stage: Stage) -> int:

@@ -77,6 +77,12 @@ def fold_stage(status: RunStatus, sums: StageSums) -> RunStatus:
     return status
 
 
+def round_name(status: RunStatus, round: int) -> str:
+    """A round with what must be said wherever it is shown: `round 0 (warm start, supervised)`."""
+    entry = next((entry for entry in status.rounds if entry.round == round), None)
+    return f"round {round}" + (f" ({entry.label})" if entry and entry.label else "")
+
+
 def unscored(sums: StageSums) -> tuple[int, int]:
     """(inner loops without a score, inner loops) of a stage."""
     total = sum(sums.outcomes.values())
@@ -86,8 +92,10 @@ def unscored(sums: StageSums) -> tuple[int, int]:
 def _new_policy(status: RunStatus, sums: StageSums) -> PolicyStatus:
     """What the M-step made; an M-step that kept nothing leaves the old policy."""
     if sums.policy is None:
-        return PolicyStatus(round=sums.round, adapter=status.policies[-1].adapter, trained=False)
-    return PolicyStatus(round=sums.round, adapter=sums.policy, trained=True)
+        old = status.policies[-1].adapter if status.policies else None
+        return PolicyStatus(round=sums.round, adapter=old, trained=False)
+    supervised = sums.round == 0  # the warm start
+    return PolicyStatus(round=sums.round, adapter=sums.policy, trained=True, supervised=supervised)
 
 
 def _fold_round(old: RoundStatus, sums: StageSums) -> RoundStatus:

@@ -125,13 +125,15 @@ class StageStatus(Status):
 
 
 class PolicyStatus(Status):
-    """The policy after a round's M-step; round 0 is the base model."""
+    """The policy after a round's M-step; of round 0 the base model, or that of a warm start."""
 
     round: int
     adapter: AdapterReference | None
     """None: the base model alone."""
     trained: bool
     """False if this round kept nothing (or diverged) and the policy is that of the round before."""
+    supervised: bool = False
+    """True if it learnt gold pairs: a warm start. Later rounds that go on from it keep False."""
 
 
 class RoundStatus(Status):
@@ -139,11 +141,12 @@ class RoundStatus(Status):
 
     round: int
     label: str = ""
-    """What must be said wherever the round is shown: "control without reward"; else empty."""
+    """What must be said wherever the round is shown: "control without reward", "warm start,
+    supervised"; else empty."""
     kept: int = 0
     """Edits that the M-step learnt, whole or in part."""
     kept_parts: int = 0
-    """Parts of these that it learnt."""
+    """Parts of these that it learnt; of a warm start gold rows."""
     selection_sha256: str = ""
     """Digest of the kept edits."""
     rollout: dict[str, ScoreSum] = {}

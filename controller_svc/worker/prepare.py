@@ -25,8 +25,9 @@ from seal.records import LongRow, ModelDescription, PreparedRecord
 from seal.remedies import engine_setting
 from seal.restem.leakage import check_ids, check_leakage
 from seal.rpc.convert import chat_message_list, policy_message
-from seal.runs.improve import row_characters
+from seal.runs.rows import row_characters
 from seal.runs.store import contexts_path, in_thread, pin, read_prepared, write_contexts
+from seal.runs.warm_start import check_fits, check_warm_start
 from seal.settings import LoraSettings, OptimizerSettings, RunSpec
 from seal.v1 import trainer_pb2
 
@@ -46,7 +47,7 @@ def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
     """
     data = spec.data
     contexts = {
-        "train": load_contexts(data.train) if spec.rounds else (),
+        "train": load_contexts(data.train) if spec.learns else (),
         "validation": load_contexts(data.validation, limit=data.validation_contexts),
         "retained": load_contexts(data.retained) if data.retained else (),
     }
@@ -54,6 +55,9 @@ def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
     check_ids(chain.from_iterable(contexts.values()), where="the data")
     check_sizes(spec, train_contexts=len(contexts["train"]))
     check_parts(spec, contexts)
+    if spec.improve.warm_start == "gold":
+        rows = check_warm_start(spec, contexts["train"])
+        check_rows(spec, rows, what="the warm start", or_else="set improve.warmStart to none")
     return contexts
 
 
@@ -76,17 +80,28 @@ def check_sizes(spec: RunSpec, *, train_contexts: int) -> None:
     if not spec.rounds:
         return
     taken = min(spec.data.train_contexts or train_contexts, train_contexts)
-    rows = spec.learnt_rows_at_most(taken)
+    fewer = (
+        "parts of each: improve.maxPartsPerContext"
+        if spec.improve.credit == "part"
+        else "edits of each"
+    )
+    check_rows(
+        spec, spec.learnt_rows_at_most(taken), what="the M-step", or_else=f"keep fewer {fewer}"
+    )
+
+
+def check_rows(spec: RunSpec, rows: int, *, what: str, or_else: str) -> None:
+    """Refuse a training of the policy on more rows or steps than a trainer takes.
+
+    Raises:
+        InvalidInput: naming the field.
+
+    """
     if rows > MAX_ROWS:
         raise InvalidInput(
-            f"the M-step may come to {rows} rows, the trainer takes {MAX_ROWS}",
+            f"{what} may come to {rows} rows, the trainer takes {MAX_ROWS}",
             field="spec.data.trainContexts",
-            remedy="take fewer contexts a round, or keep fewer "
-            + (
-                "parts of each: improve.maxPartsPerContext"
-                if spec.improve.credit == "part"
-                else "edits of each"
-            ),
+            remedy=f"take fewer contexts a round, or {or_else}",
         )
     _check_steps("improve.optimizer", spec.improve.optimizer, rows)
 
@@ -142,6 +157,9 @@ async def prepare(
     contexts = await in_thread(load_data, spec)
     model = await clients.describe(policy_message(spec.model, None))
     check_settings(spec, model)
+    if spec.improve.warm_start == "gold":
+        limit = model.max_row_tokens
+        await check_fits(spec, contexts["train"], max_row_tokens=limit, trainer=clients)
     too_long = await find_long_rows(spec, contexts, model, clients)
     check_some_fit(contexts, too_long)
     digests = {
@@ -172,7 +190,7 @@ def check_settings(spec: RunSpec, model: ModelDescription) -> None:
 
     """
     adapters = {"inner.lora": spec.inner.lora}
-    if spec.rounds:
+    if spec.learns:
         adapters["improve.lora"] = spec.improve.lora
     for field, lora in adapters.items():
         _check_lora(f"spec.{field}", lora, model)

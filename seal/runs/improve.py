@@ -2,7 +2,8 @@
 
 The choice is a pure function of the rollout's records and of what the model can take, and is
 written down before anything is trained. Nothing kept, or a training that diverged, makes no policy:
-the old one stays. Who trains is the caller's matter: a trainer service, or an engine in this
+the old one stays. The M-step of round 0 is the warm start (`seal.runs.warm_start`): it learns gold
+pairs in place of edits. Who trains is the caller's matter: a trainer service, or an engine in this
 process (`python -m trainer_svc.improve`).
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -18,8 +20,7 @@ import structlog
 
 from seal.artifacts import ArtifactStore
 from seal.domains import get_domain
-from seal.errors import Conflict, Internal
-from seal.limits import MAX_ROW_CHARACTERS
+from seal.errors import Conflict, Internal, InvalidInput
 from seal.records import (
     AdapterReference,
     ContextRecord,
@@ -35,7 +36,6 @@ from seal.restem.part_selection import Place, places_of, select_parts
 from seal.restem.rollout import select_records
 from seal.restem.seeds import derive_seed
 from seal.rpc.convert import (
-    chat_message_list,
     lora_message,
     optimizer_message,
     policy_message,
@@ -43,9 +43,11 @@ from seal.rpc.convert import (
 from seal.runs.clock import ShardClock
 from seal.runs.epochs import check_epoch
 from seal.runs.prompts import with_learnt_prompts
+from seal.runs.rows import RowCounter, fitting_rows, training_row
 from seal.runs.shards import ShardStore
 from seal.runs.store import commit_selection, in_thread, pinned, read_selection, stage_path
 from seal.runs.task import ShardTask
+from seal.runs.warm_start import choose_rows, commit_supervised, read_supervised
 from seal.settings import RunSpec
 from seal.v1 import common_pb2, trainer_pb2
 
@@ -57,7 +59,7 @@ OnResumed = Callable[[int], None]
 """Step at which it went on from a checkpoint."""
 
 
-class Trainer(Protocol):
+class Trainer(RowCounter, Protocol):
     """Who trains."""
 
     @property
@@ -72,8 +74,18 @@ class Trainer(Protocol):
     ) -> TrainingRecord:
         """The end of one training; the same request again finds what there is of it."""
 
-    async def count_tokens(self, examples: Sequence[trainer_pb2.TrainingExample]) -> list[int]:
-        """Tokens of each row."""
+
+@dataclass(frozen=True, kw_only=True)
+class _Lesson:
+    """What an M-step learns, as it is written down."""
+
+    rows: tuple[LearntRow, ...]
+    sha256: str
+    kept: int = 0
+    """Edits."""
+    kept_parts: int = 0
+    """Parts of these, or gold rows."""
+    label: str = ""
 
 
 async def improve(
@@ -86,22 +98,59 @@ async def improve(
     on_step: OnStep,
     on_resumed: OnResumed,
 ) -> ShardSummary:
-    """Run the M-step of a round; its summary, not yet committed.
+    """Run the M-step of a round, in round 0 the warm start; its summary, not yet committed.
 
     Raises:
         Internal: the rollout's records are not those of its summaries.
+        InvalidInput: round 0 of a run without a warm start.
         Superseded: a newer controller has started the stage.
         SealError: from the trainer.
 
     """
     prepared = await pinned(store, task.run)
+    decide = _warm_start if task.round == 0 else _selection
+    lesson = await decide(task, spec, store, trainer, prepared.model.max_row_tokens)
+    training = None
+    if lesson.rows:
+        request = improve_request(
+            lesson.rows,
+            run=task.run,
+            round=task.round,
+            spec=spec,
+            policy=task.policy,
+            base_sha256=prepared.model.base_sha256,
+        )
+        request = await carried(request, store=store, task=task, limit=trainer.max_request_bytes)
+        training = await trainer.train(request, on_step, on_resumed)
+        if training.adapter is None:
+            log.warning("policy not trained", outcome=str(training.outcome))
+    policy = training.adapter if training else None
+    return task.summary(
+        seconds=clock.seconds,
+        result_sha256=lesson.sha256,
+        outcomes={str(training.outcome): 1} if training else {},
+        tokens={"improve": training.tokens} if training else {},
+        engine_seconds={"improve": training.engine_seconds} if training else {},
+        stored_bytes={"policy": await in_thread(store.bytes_under, policy.path)} if policy else {},
+        policy=policy,
+        kept=lesson.kept,
+        kept_parts=lesson.kept_parts,
+        # A warm start that made no policy leaves a round 0 that has learnt nothing
+        label=lesson.label if policy or task.round else "",
+    )
+
+
+async def _selection(
+    task: ShardTask, spec: RunSpec, store: ArtifactStore, trainer: Trainer, max_row_tokens: int
+) -> _Lesson:
+    """What a round keeps of its rollout, decided once."""
     selection = await read_selection(store, task.run, task.round)
     if selection is None:
         records = await rollout_records(store, task.run, spec, task.round)
         records = await with_learnt_prompts(records, spec=spec, store=store, run=task.run)
         chosen = await select_fitting(
             partial(choose, records, round=task.round, spec=spec),
-            max_row_tokens=prepared.model.max_row_tokens,
+            max_row_tokens=max_row_tokens,
             trainer=trainer,
         )
         await check_epoch(store, task.run, task.round, Stage.IMPROVE, task.epoch)
@@ -114,33 +163,40 @@ async def improve(
         dropped_parts=dict(selection.dropped_parts),
         label=selection.label,
     )
-    training = None
-    if selection.kept:
-        request = improve_request(
-            selection.rows,
-            run=task.run,
-            round=task.round,
-            spec=spec,
-            policy=task.policy,
-            base_sha256=prepared.model.base_sha256,
-        )
-        request = await carried(request, store=store, task=task, limit=trainer.max_request_bytes)
-        training = await trainer.train(request, on_step, on_resumed)
-        if training.adapter is None:
-            log.warning("policy not trained", outcome=str(training.outcome))
-    return task.summary(
-        seconds=clock.seconds,
-        result_sha256=selection.sha256,
-        outcomes={str(training.outcome): 1} if training else {},
-        tokens={"improve": training.tokens} if training else {},
-        engine_seconds={"improve": training.engine_seconds} if training else {},
-        stored_bytes={"policy": await in_thread(store.bytes_under, training.adapter.path)}
-        if training and training.adapter
-        else {},
-        policy=training.adapter if training else None,
+    return _Lesson(
+        rows=selection.rows if selection.kept else (),
+        sha256=selection.sha256,
         kept=len(selection.kept),
         kept_parts=sum(len(edit.rows) for edit in selection.kept),
         label=selection.label,
+    )
+
+
+async def _warm_start(
+    task: ShardTask, spec: RunSpec, store: ArtifactStore, trainer: Trainer, max_row_tokens: int
+) -> _Lesson:
+    """The gold rows of training contexts, decided once."""
+    if spec.improve.warm_start == "none":
+        raise InvalidInput(
+            f"run {task.run!r} has no warm start, and round 0 no other M-step",
+            field="round",
+            remedy="give a round from 1, or begin a run with improve.warmStart: gold",
+        )
+    record = await read_supervised(store, task.run)
+    if record is None:
+        chosen = await choose_rows(
+            task.run, spec, store, max_row_tokens=max_row_tokens, trainer=trainer
+        )
+        await check_epoch(store, task.run, task.round, Stage.IMPROVE, task.epoch)
+        record = await commit_supervised(store, task.run, chosen)
+    log.info(
+        "warm start on gold pairs", label=record.label, rows=len(record.rows), **record.dropped
+    )
+    return _Lesson(
+        rows=tuple(row.row for row in record.rows),
+        sha256=record.sha256,
+        kept_parts=len(record.rows),
+        label=record.label,
     )
 
 
@@ -234,32 +290,6 @@ async def select_fitting(
         if not found:
             return selection
         too_long |= found
-
-
-async def fitting_rows(
-    rows: Sequence[LearntRow], max_row_tokens: int, trainer: Trainer
-) -> list[bool]:
-    """For each row, whether a training can take it."""
-    examples = [training_row(row) for row in rows]
-    short = [row for row in examples if row_characters(row) <= MAX_ROW_CHARACTERS]
-    counts = iter(await trainer.count_tokens(short))
-    return [
-        row_characters(row) <= MAX_ROW_CHARACTERS and next(counts) <= max_row_tokens
-        for row in examples
-    ]
-
-
-def training_row(row: LearntRow) -> trainer_pb2.TrainingExample:
-    """A row of the M-step to the wire."""
-    return trainer_pb2.TrainingExample(
-        prompt=row.prompt, messages=chat_message_list(row.messages), completion=row.completion
-    )
-
-
-def row_characters(row: trainer_pb2.TrainingExample) -> int:
-    """Characters of prompt, turns and completion."""
-    of_messages = sum(len(message.content) for message in row.messages)
-    return len(row.prompt) + len(row.completion) + of_messages
 
 
 def improve_request(

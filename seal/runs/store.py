@@ -85,6 +85,11 @@ def selection_path(run: str, round: int) -> str:
     return f"{stage_path(run, round, Stage.IMPROVE)}/selection.json"
 
 
+def supervised_path(run: str) -> str:
+    """What the warm start learns."""
+    return f"{stage_path(run, 0, Stage.IMPROVE)}/supervised.json"
+
+
 async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """A blocking call in a thread.
 

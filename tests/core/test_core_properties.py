@@ -25,7 +25,7 @@ from controller_svc.core import (
     sum_shards,
 )
 from seal.records import AdapterReference, ShardSummary, Stage
-from seal.settings import RunSpec
+from seal.settings import EditSettings, ImproveSettings, RunSpec
 
 BUDGET = AttemptBudget(attempts=3)
 ORDER = [Phase.PENDING, Phase.RUNNING, Phase.COMPLETE]
@@ -188,7 +188,13 @@ def result(status: RunStatus) -> object:
     return status.phase, status.policies, rounds, status.counters.shards_succeeded
 
 
-SPECS = st.builds(RunSpec, rounds=st.integers(0, 3), shards=st.integers(1, 4))
+SPECS = st.builds(
+    RunSpec,
+    rounds=st.integers(0, 3),
+    shards=st.integers(1, 4),
+    edit=st.just(EditSettings(family="self-qa")),
+    improve=st.sampled_from([ImproveSettings(), ImproveSettings(warm_start="gold")]),
+)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

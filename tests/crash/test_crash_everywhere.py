@@ -30,7 +30,13 @@ from seal.records import SelectionRecord, Stage
 from seal.resources import RestEMRun
 from seal.runs.epochs import claim_stage
 from seal.runs.store import selection_path
-from seal.settings import EditSettings, InnerLoopSettings, RunSpec, ValidationSettings
+from seal.settings import (
+    EditSettings,
+    ImproveSettings,
+    InnerLoopSettings,
+    RunSpec,
+    ValidationSettings,
+)
 
 NOWHERE = ServiceAddresses.all_at("unix:/nowhere")
 AT_ONCE = AttemptBudget(attempts=4, base_seconds=0.0, max_seconds=0.0)
@@ -61,6 +67,20 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> RunSpec:
 def cut_spec(spec: RunSpec) -> RunSpec:
     """The same in two shards."""
     return spec.model_copy(update={"shards": 2})
+
+
+@pytest.fixture(scope="module")
+def warm_spec(spec: RunSpec) -> RunSpec:
+    """The same after a warm start, over the base model: baselines are the run's."""
+    update = {
+        "edit": EditSettings(k=1, family="self-qa"),
+        "improve": ImproveSettings(warm_start="gold"),
+        "inner": InnerLoopSettings(repeats=1, student="base"),
+        "validation": ValidationSettings(
+            edits_per_context=1, retained_queries=0, equal_steps=True, open_book=True
+        ),
+    }
+    return spec.model_copy(update=update)
 
 
 def outcome(status: RunStatus, root: str) -> object:
@@ -159,6 +179,24 @@ async def test_a_run_with_credit_to_parts_too(
         assert set(bureau.trained.values()) == {1}, point
 
 
+async def test_a_laptop_killed_in_or_after_a_warm_start_ends_as_if_nothing_had_happened(
+    warm_spec: RunSpec, tmp_path: Path
+) -> None:
+    calm = Effects()
+    done = await on_a_laptop(
+        warm_spec, str(tmp_path / "calm"), Bureau(), resume=False, effects=calm
+    )
+    undisturbed = outcome(done, str(tmp_path / "calm"))
+    assert [policy.supervised for policy in done.policies] == [True, False]
+    names = [name for _, name in calm.seen]
+    chosen = (point for point in points(calm) if "r0" in names[point.nth - 1] or not point.nth % 9)
+    for number, point in enumerate(list(chosen)[::3]):
+        root = str(tmp_path / str(number))
+        status, bureau, _ = await killed_and_resumed(warm_spec, root, point)
+        assert outcome(status, root) == undisturbed, point
+        assert set(bureau.trained.values()) == {1}, point
+
+
 async def test_on_an_object_store_too(spec: RunSpec, s3_root: str, tmp_path: Path) -> None:
     calm = Effects()
     done = await on_a_laptop(spec, f"{s3_root}/calm", Bureau(), resume=False, effects=calm)
@@ -249,6 +287,19 @@ async def test_a_job_of_an_older_controller_on_a_stage_that_a_newer_one_claimed_
     attempts = [name.rpartition("-")[2] for name in cluster.jobs if "-r0-validate-" in name]
     assert attempts == ["a1", "a2"]
     assert cluster.epoch == 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_warm_start_with_ghosts_and_two_controllers_is_done_once(
+    warm_spec: RunSpec, tmp_path: Path, seed: int
+) -> None:
+    cut = warm_spec.model_copy(update={"shards": 2})
+    calm = cluster_of(cut, str(tmp_path / "calm"))
+    undisturbed = outcome(await on_a_cluster(calm, []), str(tmp_path / "calm"))
+    root, faults = str(tmp_path / "storm"), {"pod_deaths": 0.3, "lost_nodes": 0.3, "stale": 0.4}
+    cluster = cluster_of(cut, root, seed=seed, **faults)
+    dying = Effects(point=KillPoint(nth=2 + seed, when="after"), die=crash)
+    assert outcome(await on_a_cluster(cluster, [dying]), root) == undisturbed
 
 
 @pytest.mark.parametrize("seed", range(12))

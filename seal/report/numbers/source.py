@@ -137,6 +137,8 @@ def read_run(store: ArtifactStore, run: str) -> RunFiles:
         )
     spec = store.read_json(f"{run}/run.json", RestEMRun).spec
     order: list[tuple[StageName, int]] = [("validate", 0)]
+    if spec.improve.warm_start == "gold":
+        order.insert(0, ("improve", 0))
     for round in range(1, spec.rounds + 1):
         order += [("rollout", round), ("improve", round), ("validate", round)]
     found = (_read_stage(store, spec, run, name, round) for name, round in order)
