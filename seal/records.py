@@ -298,6 +298,10 @@ class ModelDescription(Record):
     """Names of the layers that can have an adapter."""
     dtype: str
     """Compute type."""
+    max_message_bytes: int = 0
+    """Largest request that it takes, bytes; 0 if it does not say."""
+    lora_refusals: tuple[str, ...] = ()
+    """For each shape that was asked about, why memory has no room for it; empty if it has."""
 
 
 class LongRow(Record):

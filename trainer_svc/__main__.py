@@ -45,7 +45,12 @@ def _make(options: TrainerOptions, backend: Backend) -> Serving:
     trainings = Trainings(engine=engine, store=store, adapters=adapters, claims=claims)
 
     return Serving(
-        partial(register, trainings=trainings, adapters=adapters),
+        partial(
+            register,
+            trainings=trainings,
+            adapters=adapters,
+            max_message_bytes=options.max_message_bytes,
+        ),
         suspend=trainings.suspend,
         drain=lambda grace_seconds: trainings.close(grace_seconds=grace_seconds),
     )

@@ -102,7 +102,8 @@ def parse_training(
         if request.policy.HasField("adapter")
         else None
     )
-    lora, optimizer = _lora(request.lora, limits), _optimizer(request.optimizer)
+    lora = parse_lora(request.lora, limits=limits)
+    optimizer = _optimizer(request.optimizer)
     examples = _examples(request, limits)
     steps = optimizer.epochs * -(-len(examples) // optimizer.batch_size)
     if steps > limits.max_steps:
@@ -219,21 +220,24 @@ def _prompt(example: trainer_pb2.TrainingExample, field: str) -> str | Prompt:
     return Prompt(text=example.prompt, messages=chat_messages(example.messages, field=field))
 
 
-def _lora(message: trainer_pb2.LoraConfig, limits: TrainingLimits) -> LoraSettings:
-    validation.whole_number(message.rank, field="lora.rank", minimum=1, maximum=limits.max_rank)
+def parse_lora(
+    message: trainer_pb2.LoraConfig, *, limits: TrainingLimits, field: str = "lora"
+) -> LoraSettings:
+    """Check the shape of an adapter. Raises InvalidInput naming the field below `field`."""
+    validation.whole_number(message.rank, field=f"{field}.rank", minimum=1, maximum=limits.max_rank)
     names = tuple(message.target_modules)
     validation.count(
-        names, field="lora.target_modules", maximum=limits.max_target_modules, what="projection"
+        names, field=f"{field}.target_modules", maximum=limits.max_target_modules, what="projection"
     )
     for index, name in enumerate(names):
         validation.identifier(
             name,
-            field=f"lora.target_modules[{index}]",
+            field=f"{field}.target_modules[{index}]",
             remedy='name a linear layer, for example "q_proj"',
         )
-    validation.unique(names, field="lora.target_modules[{index}]")
+    validation.unique(names, field=field + ".target_modules[{index}]")
     return validation.settings(
-        LoraSettings, field="lora", rank=message.rank, alpha=message.alpha, target_modules=names
+        LoraSettings, field=field, rank=message.rank, alpha=message.alpha, target_modules=names
     )
 
 

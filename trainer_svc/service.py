@@ -14,10 +14,11 @@ from seal.records import ModelDescription, TrainingRecord
 from seal.rpc import validation
 from seal.rpc.convert import base_reference, description_message, training_message
 from seal.rpc.engine_calls import Pace, sample
+from seal.rpc.settings import ServerSettings
 from seal.v1 import common_pb2, trainer_pb2, trainer_pb2_grpc
 from trainer_svc.claims import Claim
 from trainer_svc.examples import with_examples
-from trainer_svc.plan import TrainingLimits, parse_counting, parse_training
+from trainer_svc.plan import TrainingLimits, parse_counting, parse_lora, parse_training
 from trainer_svc.results import StoredTraining
 from trainer_svc.trainings import Trainings
 
@@ -27,18 +28,30 @@ if TYPE_CHECKING:
     from seal.adapters import AdapterCache
 
 
+MAX_MESSAGE_BYTES = ServerSettings().max_message_bytes
+MAX_SHAPES = 64
+"""Shapes of adapters that one DescribeModel looks at."""
+
+
 def register(
     server: grpc.aio.Server,
     *,
     trainings: Trainings,
     adapters: AdapterCache,
     pace: Pace | None = None,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
 ) -> str:
     """Add the service to `server`; returns its full name for health checks.
 
-    The caller ends the trainings once the server has stopped: `trainings.close`.
+    `max_message_bytes`: of `server`, for those who ask. The caller ends the trainings once the
+    server has stopped: `trainings.close`.
     """
-    service = TrainerService(trainings=trainings, adapters=adapters, pace=pace or Pace())
+    service = TrainerService(
+        trainings=trainings,
+        adapters=adapters,
+        pace=pace or Pace(),
+        max_message_bytes=max_message_bytes,
+    )
     trainer_pb2_grpc.add_TrainerServiceServicer_to_server(service, server)
     return trainer_pb2.DESCRIPTOR.services_by_name["TrainerService"].full_name
 
@@ -46,8 +59,16 @@ def register(
 class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     """Serves trainings, and says what the loaded model can take."""
 
-    def __init__(self, *, trainings: Trainings, adapters: AdapterCache, pace: Pace) -> None:
+    def __init__(
+        self,
+        *,
+        trainings: Trainings,
+        adapters: AdapterCache,
+        pace: Pace,
+        max_message_bytes: int,
+    ) -> None:
         self._trainings, self._adapters, self._pace = trainings, adapters, pace
+        self._max_message_bytes = max_message_bytes
 
     async def TrainAdapter(
         self, request: trainer_pb2.TrainAdapterRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -111,6 +132,10 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         self._adapters.check_base(base_reference(request.policy))
         engine = self._trainings.engine
         limits = engine.limits
+        loras = [
+            parse_lora(lora, limits=TrainingLimits(), field=f"loras[{place}]")
+            for place, lora in enumerate(request.loras[:MAX_SHAPES])
+        ]
         return description_message(
             ModelDescription(
                 base_model=engine.base.name,
@@ -120,6 +145,8 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
                 max_rank=limits.max_rank,
                 target_modules=limits.target_modules,
                 dtype=limits.dtype,
+                max_message_bytes=self._max_message_bytes,
+                lora_refusals=tuple(map(engine.shape_refusal, loras)),
             )
         )
 

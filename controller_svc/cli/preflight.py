@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from controller_svc.cli.machine import engine_missing
+from controller_svc.worker.prepare import check_adapters
 from controller_svc.worker.prepare import check_settings as check_against_model
 from seal.embedded import EMBEDDED_MODELS
 from seal.errors import InvalidInput
 from seal.model_files import check_config
 from seal.records import ModelDescription
-from seal.settings import ALL_PROJECTIONS, EngineSettings, LoraSettings, RunSpec
+from seal.settings import ALL_PROJECTIONS, EngineSettings, RunSpec
 
 if TYPE_CHECKING:
     from seal.engine.shape import ModelShape
@@ -37,25 +38,8 @@ def check_settings(spec: RunSpec, engine: EngineSettings) -> None:
             field="slots",
             remedy="give at least --engine slots=1, or leave it out",
         )
-    for section, lora in (("inner", spec.inner.lora), ("improve", spec.improve.lora)):
-        _check_lora(lora, field=f"spec.{section}.lora", engine=engine)
+    check_adapters(spec, _described(spec, engine, positions=0, targets=ALL_PROJECTIONS))
     _check_data(spec)
-
-
-def _check_lora(lora: LoraSettings, *, field: str, engine: EngineSettings) -> None:
-    if lora.rank > engine.max_rank:
-        raise InvalidInput(
-            f"{field}.rank: {lora.rank} is above what the engine takes, maxRank {engine.max_rank}",
-            field=f"{field}.rank",
-            remedy=f"give a smaller rank, or --engine maxRank={lora.rank}",
-        )
-    for target in lora.target_modules:
-        if target not in ALL_PROJECTIONS:
-            raise InvalidInput(
-                f"{field}.targetModules: there is no layer {target!r} that gets an adapter",
-                field=f"{field}.targetModules",
-                remedy="use some of: " + ", ".join(ALL_PROJECTIONS),
-            )
 
 
 def _check_data(spec: RunSpec) -> None:
@@ -120,18 +104,26 @@ def check_model(spec: RunSpec, engine: EngineSettings, shape: ModelShape) -> Non
     Raises:
         InvalidInput: the model has too few positions, lacks a target or a chat template, by field.
     """
-    model = ModelDescription(
-        base_model=spec.model,
-        base_sha256="",
-        max_positions=shape.positions,
-        max_row_tokens=engine.max_row_tokens,
-        max_rank=engine.max_rank,
-        target_modules=tuple(name for name in ALL_PROJECTIONS if name in shape.targets),
-        dtype="",
-    )
+    targets = tuple(name for name in ALL_PROJECTIONS if name in shape.targets)
+    model = _described(spec, engine, positions=shape.positions, targets=targets)
     check_against_model(spec, model)
     if not shape.has_chat_template:
         _refuse_chats(spec)
+
+
+def _described(
+    spec: RunSpec, engine: EngineSettings, *, positions: int, targets: tuple[str, ...]
+) -> ModelDescription:
+    """What this machine's trainer will say of its model."""
+    return ModelDescription(
+        base_model=spec.model,
+        base_sha256="",
+        max_positions=positions,
+        max_row_tokens=engine.max_row_tokens,
+        max_rank=engine.max_rank,
+        target_modules=targets,
+        dtype="",
+    )
 
 
 def _refuse_chats(spec: RunSpec) -> None:

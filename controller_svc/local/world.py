@@ -31,7 +31,7 @@ from controller_svc.local.lock import run_lock
 from controller_svc.reconcile import reconcile
 from controller_svc.runs import open_run, write_status
 from controller_svc.worker.clients import ServiceClients
-from controller_svc.worker.prepare import check_settings
+from controller_svc.worker.prepare import describe_model
 from controller_svc.worker.progress import SILENT, Observer
 from controller_svc.worker.settings import DEFAULT_SETTINGS, ServiceAddresses, WorkerSettings
 from controller_svc.worker.task import run_task, shard_task
@@ -40,7 +40,6 @@ from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, SealError
 from seal.records import Stage
 from seal.resources import RestEMRun
-from seal.rpc.convert import policy_message
 from seal.runs.cleanup import sweep_run
 from seal.runs.epochs import claim_stage, newest_epoch, take_epoch
 from seal.runs.improve import check_row_tokens
@@ -128,7 +127,7 @@ async def check_model(store: ArtifactStore, manifest: RestEMRun, clients: Servic
     prepared = await read_prepared(store, manifest.name)
     if prepared is None:
         return
-    now = await clients.describe(policy_message(manifest.spec.model, None))
+    now = await describe_model(manifest.spec, clients)
     before = prepared.model
     if before.base_sha256 and now.base_sha256 and before.base_sha256 != now.base_sha256:
         raise Conflict(
@@ -138,7 +137,6 @@ async def check_model(store: ArtifactStore, manifest: RestEMRun, clients: Servic
             remedy="bring the weights back, or begin another run",
         )
     check_row_tokens(manifest.name, before, now.max_row_tokens)
-    check_settings(manifest.spec, now)
 
 
 async def _to_the_end(

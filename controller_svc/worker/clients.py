@@ -17,9 +17,11 @@ from seal.rpc.convert import (
     OUTCOME_TO_WIRE,
     description_record,
     evaluation_record,
+    lora_message,
     training_record,
 )
 from seal.rpc.rendezvous import Replicas
+from seal.settings import LoraSettings
 from seal.v1 import (
     common_pb2,
     evaluator_pb2,
@@ -182,15 +184,21 @@ class ServiceClients:
 
         return await self._calls.retried(once)
 
-    async def describe(self, policy: common_pb2.PolicyRef) -> ModelDescription:
+    async def describe(
+        self, policy: common_pb2.PolicyRef, loras: Sequence[LoraSettings] = ()
+    ) -> ModelDescription:
         """What the trainer has loaded, if it is the base model of `policy`.
+
+        It says of every shape of `loras` whether its memory has room for it.
 
         Raises:
             InvalidInput: it is another one.
             SealError: what the service answered, after the retries.
 
         """
-        request = trainer_pb2.DescribeModelRequest(policy=policy)
+        request = trainer_pb2.DescribeModelRequest(
+            policy=policy, loras=[lora_message(lora) for lora in loras]
+        )
 
         async def once() -> ModelDescription:
             async with self._trainers.channel(policy.base_model) as channel:

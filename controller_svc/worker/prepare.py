@@ -155,8 +155,7 @@ async def prepare(
         # An attempt that died after it had pinned: the data files may have changed since
         return before
     contexts = await in_thread(load_data, spec)
-    model = await clients.describe(policy_message(spec.model, None))
-    check_settings(spec, model)
+    model = await describe_model(spec, clients)
     if spec.improve.warm_start == "gold":
         limit = model.max_row_tokens
         await check_fits(spec, contexts["train"], max_row_tokens=limit, trainer=clients)
@@ -182,6 +181,47 @@ async def prepare(
     return prepared
 
 
+async def describe_model(spec: RunSpec, clients: ServiceClients) -> ModelDescription:
+    """What the trainer has loaded and takes, which is enough for the run.
+
+    Raises:
+        InvalidInput: it has another base model, or cannot take the run: a rank, a target, a length,
+            a shape that memory has no room for, or requests as large as the workers send.
+
+    """
+    shapes = _shapes(spec)
+    model = await clients.describe(policy_message(spec.model, None), tuple(shapes.values()))
+    check_settings(spec, model)
+    for field, refusal in zip(shapes, model.lora_refusals, strict=False):
+        if refusal:
+            raise InvalidInput(f"{field}: {refusal}", field=field)
+    if 0 < model.max_message_bytes < clients.max_request_bytes:
+        raise InvalidInput(
+            f"the trainer takes requests of {model.max_message_bytes} bytes, the workers send up "
+            f"to {clients.max_request_bytes}: work would be lost that is done",
+            field="max_message_bytes",
+            remedy=f"start the services with --max-message-bytes {clients.max_request_bytes}",
+        )
+    return model.model_copy(update={"lora_refusals": ()})
+
+
+def _shapes(spec: RunSpec) -> dict[str, LoraSettings]:
+    """Adapters that a run trains, by their fields."""
+    shapes = {"spec.inner.lora": spec.inner.lora}
+    return shapes | {"spec.improve.lora": spec.improve.lora} if spec.learns else shapes
+
+
+def check_adapters(spec: RunSpec, model: ModelDescription) -> None:
+    """Refuse ranks and targets that the model or the trainer can never take.
+
+    Raises:
+        InvalidInput: naming the field.
+
+    """
+    for field, lora in _shapes(spec).items():
+        _check_lora(field, lora, model)
+
+
 def check_settings(spec: RunSpec, model: ModelDescription) -> None:
     """Refuse what the model or the trainer can never take.
 
@@ -189,11 +229,7 @@ def check_settings(spec: RunSpec, model: ModelDescription) -> None:
         InvalidInput: naming the field.
 
     """
-    adapters = {"inner.lora": spec.inner.lora}
-    if spec.learns:
-        adapters["improve.lora"] = spec.improve.lora
-    for field, lora in adapters.items():
-        _check_lora(f"spec.{field}", lora, model)
+    check_adapters(spec, model)
     optimizers = {
         "inner.optimizer": spec.inner.optimizer,
         "improve.optimizer": spec.improve.optimizer,
@@ -222,7 +258,7 @@ def check_settings(spec: RunSpec, model: ModelDescription) -> None:
 def _check_lora(field: str, lora: LoraSettings, model: ModelDescription) -> None:
     if lora.rank > model.max_rank:
         raise InvalidInput(
-            f"rank {lora.rank} is larger than the trainer takes, {model.max_rank}",
+            f"{field}.rank: {lora.rank} is larger than the trainer takes, {model.max_rank}",
             field=f"{field}.rank",
             remedy=f"give {model.max_rank} or less, or raise {engine_setting('max_rank')}",
         )
@@ -230,7 +266,7 @@ def _check_lora(field: str, lora: LoraSettings, model: ModelDescription) -> None
         if target not in model.target_modules:
             near = difflib.get_close_matches(target, model.target_modules, n=1)
             raise InvalidInput(
-                f"base model {model.base_model!r} has no layer {target!r}",
+                f"{field}.targetModules: base model {model.base_model!r} has no layer {target!r}",
                 field=f"{field}.targetModules",
                 remedy=f"did you mean {near[0]}?"
                 if near

@@ -51,7 +51,7 @@ from seal.engine.trainings import Trainings, TrainingTask, drop_unwanted_trainin
 from seal.errors import Exhausted, InvalidInput, Transient
 from seal.prompts import Prompt
 from seal.remedies import engine_setting
-from seal.settings import EngineSettings
+from seal.settings import EngineSettings, LoraSettings
 from seal.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -234,6 +234,16 @@ class Engine:
         kept = None if checkpoints is None else job_checkpoints(checkpoints, self._model, job)
         task = TrainingTask(request.run, request, on_progress, job, checkpoints=kept)
         return self._queue("train", task)
+
+    def shape_refusal(self, lora: LoraSettings) -> str:
+        """Why memory has no room for one adapter of a shape on the base model; empty if it has."""
+        if not set(lora.target_modules) <= set(self.limits.target_modules):
+            return ""  # there is no such adapter
+        try:
+            self._budget.check_request(lora, None)
+        except InvalidInput as error:
+            return str(error)
+        return ""
 
     def generate(
         self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None = None

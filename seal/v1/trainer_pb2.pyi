@@ -487,18 +487,24 @@ class DescribeModelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     POLICY_FIELD_NUMBER: _builtins.int
+    LORAS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def policy(self) -> _common_pb2.PolicyRef:
         """Another one than the service has loaded is refused; an adapter in it is not looked at."""
+
+    @_builtins.property
+    def loras(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoraConfig]:
+        """Shapes of adapters that will be asked for."""
 
     def __init__(
         self,
         *,
         policy: _common_pb2.PolicyRef | None = ...,
+        loras: _abc.Iterable[Global___LoraConfig] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["loras", b"loras", "policy", b"policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -517,6 +523,8 @@ class DescribeModelResponse(_message.Message):
     MAX_RANK_FIELD_NUMBER: _builtins.int
     TARGET_MODULES_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
+    LORA_REFUSALS_FIELD_NUMBER: _builtins.int
     base_model: _builtins.str
     """Name that the service knows the base model by."""
     base_sha256: _builtins.str
@@ -529,9 +537,15 @@ class DescribeModelResponse(_message.Message):
     """Largest LoRA rank."""
     dtype: _builtins.str
     """Compute type of the engine, "bfloat16" or "float32"."""
+    max_message_bytes: _builtins.int
+    """Largest request that the service takes, bytes; 0 if it does not say."""
     @_builtins.property
     def target_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the layers that can have an adapter."""
+
+    @_builtins.property
+    def lora_refusals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For each shape of the request, why memory has no room for one such adapter; empty if it has."""
 
     def __init__(
         self,
@@ -543,10 +557,12 @@ class DescribeModelResponse(_message.Message):
         max_rank: _builtins.int = ...,
         target_modules: _abc.Iterable[_builtins.str] | None = ...,
         dtype: _builtins.str = ...,
+        max_message_bytes: _builtins.int = ...,
+        lora_refusals: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "base_sha256", b"base_sha256", "dtype", b"dtype", "max_positions", b"max_positions", "max_rank", b"max_rank", "max_row_tokens", b"max_row_tokens", "target_modules", b"target_modules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "base_sha256", b"base_sha256", "dtype", b"dtype", "lora_refusals", b"lora_refusals", "max_message_bytes", b"max_message_bytes", "max_positions", b"max_positions", "max_rank", b"max_rank", "max_row_tokens", b"max_row_tokens", "target_modules", b"target_modules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

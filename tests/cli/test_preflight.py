@@ -49,7 +49,11 @@ def nothing_costly(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "field", "message"),
     [
         (["--set", "inner.lora.rank=100000"], "spec.inner.lora.rank", "must be at most"),
-        (["--set", "improve.lora.rank=200"], "spec.improve.lora.rank", "maxRank 128"),
+        (
+            ["--set", "improve.lora.rank=200"],
+            "spec.improve.lora.rank",
+            "200 is larger than the trainer takes, 128",
+        ),
         (["--set", "edit.maxTokens=100000000"], "spec.edit.maxTokens", "must be at most"),
         (["--set", f"edit.k={'9' * 20}"], "spec.edit.k", "must be at most"),
         (

@@ -34,8 +34,8 @@ from seal.engine import Engine, EvaluationRequest
 from seal.errors import InvalidInput
 from seal.records import AdapterReference
 from seal.rpc.client import rpc_errors
-from seal.rpc.convert import adapter_message, training_record
-from seal.settings import EngineSettings
+from seal.rpc.convert import adapter_message, lora_message, training_record
+from seal.settings import EngineSettings, LoraSettings
 from seal.v1 import (
     common_pb2,
     evaluator_pb2,
@@ -306,9 +306,27 @@ async def test_the_trainer_says_what_its_model_can_take_and_refuses_to_speak_of_
     assert (said.max_rank, said.max_row_tokens) == (8, engine.settings.max_row_tokens)
     assert said.max_positions > 0 and "q_proj" in said.target_modules
     assert said.dtype == "float32"
+    assert said.max_message_bytes == 4 * 1024 * 1024
     other = trainer_pb2.DescribeModelRequest(policy=policy(base_model="other"))
     with pytest.raises(InvalidInput, match="other"), rpc_errors():
         await services.trainer.DescribeModel(other, timeout=DEADLINE_SECONDS)
+
+
+async def test_the_trainer_says_of_every_shape_whether_memory_has_room_for_it(
+    services: Services, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = [LoraSettings(rank=rank, target_modules=("q_proj",)) for rank in (1, 8)]
+    shapes.append(LoraSettings(rank=1, target_modules=("no_proj",)))
+    monkeypatch.setattr(engine._budget, "limit_bytes", 0)  # it recomputes gradients if it has to
+    small = engine._budget._estimate(1, shapes[0], None).total
+    monkeypatch.setattr(engine._budget, "limit_bytes", small)
+    asked = trainer_pb2.DescribeModelRequest(
+        policy=policy(base_model=MODEL), loras=map(lora_message, shapes)
+    )
+    said = await services.trainer.DescribeModel(asked, timeout=DEADLINE_SECONDS)
+    fits, refused, unknown = said.lora_refusals
+    assert (fits, unknown) == ("", "")
+    assert refused.startswith("one adapter of rank 8 on q_proj takes")
 
 
 async def test_rows_are_counted_as_they_would_be_trained(services: Services) -> None:

@@ -21,6 +21,7 @@ from seal.artifacts import ArtifactStore, Model
 from seal.outcomes import Outcome
 from seal.records import AdapterReference, EvaluationRecord, ModelDescription, TrainingRecord
 from seal.rpc.convert import OUTCOME_TO_WIRE, evaluation_record, training_record
+from seal.settings import LoraSettings
 from seal.v1 import common_pb2, evaluator_pb2, generator_pb2, trainer_pb2
 
 MOMENTS: tuple[When, When, When] = ("before", "during", "after")
@@ -67,7 +68,9 @@ class DirectClients:
     ) -> None:
         return None
 
-    async def describe(self, policy: common_pb2.PolicyRef) -> ModelDescription:
+    async def describe(
+        self, policy: common_pb2.PolicyRef, loras: Sequence[LoraSettings] = ()
+    ) -> ModelDescription:
         """The fakes' model."""
         return fake_services.MODEL.model_copy(update={"base_model": policy.base_model})
 

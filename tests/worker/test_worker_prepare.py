@@ -77,6 +77,26 @@ async def test_what_the_model_can_never_take_is_refused_before_the_first_costly_
     assert (await run(spec, tmp_path, resume=True)).phase is Phase.COMPLETE
 
 
+@pytest.mark.parametrize(
+    ("says", "message"),
+    [
+        ({"lora_refusals": ("no room", "")}, "spec.inner.lora: no room"),
+        ({"lora_refusals": ("", "no room")}, "spec.improve.lora: no room"),
+        ({"max_message_bytes": 1_000_000}, "the trainer takes requests of 1000000 bytes"),
+    ],
+)
+async def test_what_the_trainer_has_no_room_for_is_refused_before_the_first_costly_step(
+    tmp_path: Path, says: dict[str, object], message: str
+) -> None:
+    spec, fakes = small_spec(tmp_path, rounds=1), Fakes(model=MODEL.model_copy(update=says))
+    status = await run(spec, tmp_path, fakes)
+    condition = status.condition("Failed")
+    assert status.stage is Stage.PREPARE
+    assert condition is not None and condition.reason == "InvalidInput"
+    assert message in condition.message
+    assert fakes.calls == {}
+
+
 TOO_LARGE = {
     "spec.inner.optimizer.epochs": {
         "inner": InnerLoopSettings(
