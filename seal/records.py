@@ -153,8 +153,8 @@ class EditRecord(Record):
 
     @property
     def truncated(self) -> bool:
-        """True if any part was cut off."""
-        return any(part.truncated for part in self.parts)
+        """True if most parts were cut off: the only one, or more than half."""
+        return 2 * sum(part.truncated for part in self.parts) > len(self.parts)
 
 
 def part_texts(prompts: Sequence[PartPromptRecord], edit: EditRecord) -> tuple[str, ...]:

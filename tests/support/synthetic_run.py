@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter
 
 from seal.artifacts import ArtifactStore
 from seal.datasets import load_contexts
+from seal.domains import get_domain
 from seal.domains.base import Context
 from seal.domains.graders import grade
 from seal.outcomes import Outcome
@@ -122,6 +123,8 @@ class Recipe:
     keep_inner_adapters: bool = False
     truncated: float = 0.1
     """Share of edits that are cut off."""
+    by_sentence: bool = False
+    """Edits in parts: a third used, a third filtered, a third abstaining."""
     hostile: bool = False
     """Texts that try to break out of the page."""
 
@@ -145,7 +148,11 @@ class Maker:
             seed=recipe.seed,
             rounds=recipe.rounds,
             shards=recipe.shards,
-            edit=EditSettings(family="self-qa", k=recipe.k, temperature=0.7),
+            edit=EditSettings(
+                family="self-qa-by-sentence" if recipe.by_sentence else "self-qa",
+                k=recipe.k,
+                temperature=0.7,
+            ),
             inner=InnerLoopSettings(repeats=recipe.repeats, racing=recipe.racing),
             artifacts=ArtifactSettings(keep_inner_adapters=recipe.keep_inner_adapters),
             evaluation=EvaluationSettings.model_validate(
@@ -308,7 +315,7 @@ class Maker:
         return ContextRecord(
             context_id=context.context_id,
             title=context.title,
-            parts=(PartPromptRecord(prompt=f"Passage: {context.text}\n"),),
+            parts=self.part_prompts(context),
             baseline=self.evaluate(
                 [context], 1.0 if self.recipe.perfect_before else 0.03 + 0.02 * policy
             ),
@@ -321,8 +328,47 @@ class Maker:
         """What the edits of a policy add to the share of right answers, on average."""
         return self.recipe.gain * (1 + self.recipe.learnt * (policy - 1))
 
+    def part_prompts(self, context: Context) -> tuple[PartPromptRecord, ...]:
+        """How the edits of a passage were asked for."""
+        if not self.recipe.by_sentence:
+            return (PartPromptRecord(prompt=f"Passage: {context.text}\n"),)
+        asked = get_domain("knowledge").edit_prompts(
+            context.title, context.text, self.spec.edit.family, "base"
+        )
+        return tuple(PartPromptRecord(prompt=each.prompt.text, start=each.start) for each in asked)
+
+    def edit_in_parts(self, context: Context, candidate: int) -> EditRecord:
+        """One self-edit by sentence."""
+        parts, examples = [], []
+        for place, asked in enumerate(self.part_prompts(context)):
+            fate = place % 3
+            text = (f" is part {place} & more? lamp {place}", f" of <b>{place}</b>", " -")[fate]
+            parts.append(
+                PartRecord(text=text, tokens=8, truncated=fate == 1, logprob=-0.1 * fate - 0.25)
+            )
+            if fate == 0:
+                question = f"{asked.start} is part {place} & more?"
+                examples.append(
+                    ExampleRecord(
+                        prompt=f"Question: {question}\nAnswer:",
+                        completion=f" lamp {place}",
+                        part=place,
+                        question=question,
+                        answer=f"lamp {place}",
+                    )
+                )
+        return EditRecord(
+            context_id=context.context_id,
+            candidate=candidate,
+            seed=self.random.randrange(2**60),
+            parts=tuple(parts),
+            examples=tuple(examples),
+        )
+
     def edit(self, context: Context, candidate: int, policy: int) -> EditRecord:
         """One self-edit: question-answer pairs from the passage."""
+        if self.recipe.by_sentence:
+            return self.edit_in_parts(context, candidate)
         seed = self.random.randrange(2**60)
         if self.random.random() < self.recipe.invalid:
             text, examples = (

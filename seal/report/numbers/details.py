@@ -14,6 +14,7 @@ from seal.records import (
     EditRecord,
     EvaluationRecord,
     InnerLoopKind,
+    LearntRow,
     edit_text,
 )
 from seal.report.numbers.entries import (
@@ -24,6 +25,7 @@ from seal.report.numbers.entries import (
     PassageGroup,
     QuestionEntry,
 )
+from seal.report.numbers.parts import part_groups
 from seal.report.numbers.scores import answer_score, candidate_scores, loops_of
 from seal.report.numbers.source import RunFiles, Stage
 from seal.restem.part_selection import dropped_candidates
@@ -105,8 +107,11 @@ _DECISIONS: Mapping[DropReason, Decision] = {
 def rollout_details(files: RunFiles, stage: Stage, *, limit: int) -> PassageGroup:
     """The first passages of a rollout: all candidates, and the answers before and after each."""
     fates = decisions(files, stage)
+    selection = files.selections.get(stage.round)
+    kept = selection.kept if selection else ()
+    learnt = {(edit.context_id, edit.candidate): edit.rows for edit in kept}
     passages = [
-        _rollout_passage(files, record, fates[record.context_id])
+        _rollout_passage(files, record, fates[record.context_id], learnt)
         for record in stage.records[:limit]
     ]
     return PassageGroup(
@@ -115,7 +120,10 @@ def rollout_details(files: RunFiles, stage: Stage, *, limit: int) -> PassageGrou
 
 
 def _rollout_passage(
-    files: RunFiles, record: ContextRecord, fates: Mapping[int, Decision]
+    files: RunFiles,
+    record: ContextRecord,
+    fates: Mapping[int, Decision],
+    learnt: Mapping[tuple[str, int], Sequence[LearntRow]],
 ) -> PassageEntry:
     answered = {BEFORE: record.baseline} | {
         candidate_key(edit.candidate): evaluation
@@ -128,6 +136,7 @@ def _rollout_passage(
         _edit(
             record,
             edit,
+            learnt.get((record.context_id, edit.candidate), ()),
             fates[edit.candidate],
             outcomes[edit.candidate],
             rewards.get(edit.candidate),
@@ -140,6 +149,7 @@ def _rollout_passage(
 def _edit(
     record: ContextRecord,
     edit: EditRecord,
+    learnt: Sequence[LearntRow],
     decision: Decision,
     outcome: str,
     reward: float | None,
@@ -148,6 +158,7 @@ def _edit(
         candidate=edit.candidate,
         key=candidate_key(edit.candidate),
         text=edit_text(record.parts, edit),
+        groups=part_groups(record, edit, learnt),
         examples=edit.examples,
         tokens=edit.tokens,
         truncated=edit.truncated,

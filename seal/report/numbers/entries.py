@@ -46,6 +46,31 @@ class QuestionEntry(Record):
     and repeat that have an answer."""
 
 
+Fate = Literal["used", "filtered", "abstained"]
+"""What became of a part; `used`: a training example was parsed from it."""
+
+
+class PartEntry(Record):
+    """One part of a self-edit."""
+
+    text: str
+    """Its start and what the model wrote."""
+    fate: Fate
+    logprob: float | None
+    """Mean log p of its tokens, nats."""
+    learnt: bool
+    """The next policy learns it."""
+    credit: float | None
+    """Of one that is learnt for itself, what it is held to have gained, queries."""
+
+
+class PartGroup(Record):
+    """Parts that were asked on the same text."""
+
+    asked_on: str
+    parts: tuple[PartEntry, ...]
+
+
 class EditEntry(Record):
     """One self-edit."""
 
@@ -53,6 +78,8 @@ class EditEntry(Record):
     key: str
     """Key of its answers."""
     text: str
+    groups: tuple[PartGroup, ...]
+    """Its parts by what they were asked on; empty for an edit of one part."""
     examples: tuple[ExampleRecord, ...]
     tokens: int
     truncated: bool

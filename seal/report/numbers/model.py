@@ -132,7 +132,7 @@ class EditShape(Record):
     empty: int
     """Edits that parsed to no training example."""
     truncated: int
-    """Edits cut off by `max_tokens`."""
+    """Edits that `max_tokens` cut off, in most of their parts."""
     tokens: Spread | None
     examples: Spread | None
     """Training examples per edit, the passage not counted."""

@@ -126,7 +126,10 @@ def _leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
         if isinstance(value, BaseModel):
             yield from _leaves(value, f"{prefix}{field.alias or name}.")
         else:
-            yield (
-                f"{prefix}{field.alias or name}",
-                ", ".join(map(str, value)) if isinstance(value, tuple) else str(value),
-            )
+            yield f"{prefix}{field.alias or name}", _written(value)
+
+
+def _written(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return "null" if value is None else str(value)

@@ -21,6 +21,7 @@ from seal.report.numbers.words import DECISION_WORDS, name_of
 from seal.report.page import appendix
 from seal.report.page.markup import Child, Html, details, facts, join, paragraph, table, tag
 from seal.report.page.opening import opening
+from seal.report.page.parts import parts_of
 from seal.report.page.style import CSS
 
 OPEN_PASSAGES = 2
@@ -183,12 +184,16 @@ def _card(edit: EditEntry, grader: str) -> Html:
             numbers,
             ", cut off" if edit.truncated else None,
         ),
-        tag("pre", edit.text, dir="auto")
-        if edit.text.strip()
-        else tag("p", "(empty text)", class_="soft"),
+        parts_of(edit) if edit.groups else _whole_text(edit),
         _examples(edit),
         class_="card",
     )
+
+
+def _whole_text(edit: EditEntry) -> Html:
+    if not edit.text.strip():
+        return tag("p", "(empty text)", class_="soft")
+    return tag("pre", edit.text, dir="auto")
 
 
 def _examples(edit: EditEntry) -> Html:

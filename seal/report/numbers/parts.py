@@ -1,0 +1,57 @@
+"""The parts of an edit, by what each was asked on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby, takewhile
+
+from seal.domains.base import ABSTAIN
+from seal.records import ContextRecord, EditRecord, LearntRow, PartPromptRecord, part_texts
+from seal.report.numbers.entries import Fate, PartEntry, PartGroup
+
+
+def part_groups(
+    record: ContextRecord, edit: EditRecord, learnt: Sequence[LearntRow]
+) -> tuple[PartGroup, ...]:
+    """The parts of an edit in groups that were asked on the same; none for an edit of one part.
+
+    `learnt`: the rows of the M-step that are parts of this edit.
+    """
+    if len(edit.parts) < 2:
+        return ()
+    used = {example.part for example in edit.examples}
+    rows = {row.part: row for row in learnt}
+    texts = part_texts(record.parts, edit)
+    entries = [
+        PartEntry(
+            text=text,
+            fate="used" if place in used else _left_out(part.text),
+            logprob=part.logprob,
+            learnt=place in rows,
+            credit=rows[place].credit if place in rows else None,
+        )
+        for place, (text, part) in enumerate(zip(texts, edit.parts, strict=True))
+    ]
+    return tuple(
+        PartGroup(asked_on=asked_on, parts=tuple(entries[place] for place in places))
+        for asked_on, places in _by_prompt(record.parts)
+    )
+
+
+def _left_out(text: str) -> Fate:
+    return "abstained" if text.strip() in ("", ABSTAIN.strip()) else "filtered"
+
+
+def _by_prompt(prompts: Sequence[PartPromptRecord]) -> Iterator[tuple[str, list[int]]]:
+    """Neighbours with the same prompt, and the lines of it that other prompts do not have."""
+    shown = [
+        prompt.messages[-1].content if prompt.messages else prompt.prompt for prompt in prompts
+    ]
+    least, most = min(shown), max(shown)  # what these two share, all in between share
+    same = sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(least, most, strict=False))
+    )
+    several = least != most
+    for text, places in groupby(range(len(shown)), key=lambda place: shown[place]):
+        own = text[text.rfind("\n", 0, same) + 1 :] if several else text.strip().rpartition("\n")[2]
+        yield own.strip(), list(places)
