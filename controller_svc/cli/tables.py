@@ -18,6 +18,8 @@ from seal.report.numbers.formats import (
     NBSP,
     counts,
     duration,
+    kept,
+    listed,
     percent,
     plain,
     plural,
@@ -150,7 +152,7 @@ def _rounds(report: Report) -> Table | None:
         [
             str(rollout.round),
             str(rollout.candidates),
-            str(rollout.kept) if rollout.selection_sha256 else MISSING,
+            kept(rollout),
             score(rollout.baseline.mean, "score", grader),
             score(rollout.reward.mean, "score", grader),
             f"{rollout.better}/{rollout.equal}/{rollout.worse}",
@@ -158,8 +160,10 @@ def _rounds(report: Report) -> Table | None:
         ]
         for rollout in report.rollouts
     ]
+    label = listed(sorted({rollout.label for rollout in report.rollouts} - {""}))
+    named = f" ({label})" if label else ""
     return _table(
-        f"Self-edits of the rollouts, reward: {METRIC_NAMES[grader]}",
+        f"Self-edits of the rollouts{named}, reward: {METRIC_NAMES[grader]}",
         ["round", "edits", "kept", "before", "reward", "better/same/worse", "dropped"],
         rows,
         words=(6,),

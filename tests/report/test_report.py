@@ -23,8 +23,8 @@ from seal.report.numbers.estimates import Estimator
 from seal.report.numbers.findings import headline
 from seal.report.numbers.model import Difference, Verdict
 from seal.report.numbers.shapes import distinct_pairs_share, histogram, spread
-from seal.report.numbers.words import DECISION_WORDS, OUTCOME_WORDS
-from seal.restem.select import DropReason
+from seal.report.numbers.words import DECISION_WORDS, OUTCOME_WORDS, PART_WORDS
+from seal.restem.select import DropReason, PartDropReason
 
 
 @pytest.fixture
@@ -336,6 +336,38 @@ def test_every_candidate_has_one_decision_and_they_are_those_of_the_selection(
             if edit.decision == "kept"
         }
         assert kept == {(edit.context_id, edit.candidate) for edit in selection.kept}
+
+
+def test_where_parts_are_chosen_an_edit_is_kept_if_a_part_of_it_is(store: ArtifactStore) -> None:
+    run = make_run(store, credit="part", invalid=0.2)
+    report = build_report(store, run)
+    for rollout in report.rollouts:
+        selection = store.read_json(
+            f"{run}/stages/r{rollout.round}-improve/selection.json", SelectionRecord
+        )
+        assert rollout.decisions == {"kept": len(selection.kept)} | selection.dropped
+        assert rollout.kept_parts == len(selection.rows) > 0
+        assert rollout.kept_parts + sum(rollout.dropped_parts.values()) == rollout.candidates
+        assert rollout.label == ""
+
+
+def test_before_parts_are_chosen_graded_candidates_are_undecided(store: ArtifactStore) -> None:
+    decisions = report_of(store, credit="part", stages_done=2, invalid=0.2).rollouts[0].decisions
+    assert set(decisions) <= {"undecided", "invalid", "diverged"}
+    assert decisions["undecided"] > 20
+
+
+def test_a_control_without_reward_is_called_so_beside_every_round(store: ArtifactStore) -> None:
+    report = report_of(store, credit="part", selection="random")
+    assert [rollout.label for rollout in report.rollouts] == ["control without reward"] * 2
+    labels = {row.key: row.label for row in report.rows}
+    assert labels["edit-0"] == "self-edits, round 0"
+    assert labels["edit-2"] == "control without reward, round 2"
+    assert any("Round 1 is a control without reward" in note for note in report.notes)
+
+
+def test_every_reason_to_drop_a_part_has_its_words() -> None:
+    assert set(PART_WORDS) == set(PartDropReason)
 
 
 def test_before_the_selection_graded_candidates_are_undecided(store: ArtifactStore) -> None:

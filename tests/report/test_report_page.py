@@ -379,6 +379,13 @@ def test_a_run_that_lacks_something_has_a_page_without_it(
     }
 
 
+def test_what_became_of_parts_and_that_chance_chose_them_is_on_the_page(tmp_path: Path) -> None:
+    _, _, page = page_of(tmp_path, credit="part", selection="random", invalid=0.2)
+    assert "control without reward, round 2" in page
+    assert "Parts by round" in page and "others of its passage helped more" in page
+    assert "The next policy learns single parts" in page
+
+
 def test_the_same_report_gives_the_same_bytes(full: tuple[Report, Page, str]) -> None:
     assert render_html(full[0]) == full[2]
 

@@ -30,6 +30,8 @@ def printed(
         ("80", {}),
         ("40", {"grader": "contains", "repeats": 2, "racing": (2,), "rounds": 1}),
         ("80", {"grader": "logprob", "failure": Outcome.TOO_LONG, "diverged": 0.4, "rounds": 1}),
+        ("80", {"credit": "part", "rounds": 1}),
+        ("80", {"credit": "part", "selection": "random", "rounds": 1}),
         ("80", {"rounds": 10, "passages": 7, "train_passages": 3, "invalid": 0.3}),
     ],
 )

@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -40,6 +41,7 @@ from seal.records import (
 )
 from seal.report.numbers.model import Machine
 from seal.resources import RestEMRun
+from seal.restem.part_selection import select_parts
 from seal.restem.racing import advance
 from seal.restem.rollout import runner_of, select_records
 from seal.runs.store import contexts_path, prepared_path
@@ -48,6 +50,7 @@ from seal.settings import (
     ArtifactSettings,
     EditSettings,
     EvaluationSettings,
+    ImproveSettings,
     InnerLoopSettings,
     RunSpec,
     ValidationSettings,
@@ -101,6 +104,9 @@ class Recipe:
     racing: tuple[int, ...] = ()
     """Survivors of a rollout's candidates after each repeat but the last."""
     k: int = 4
+    credit: Literal["edit", "part"] = "edit"
+    """Whether whole edits are learnt or, here each one part, parts with credit."""
+    selection: Literal["reward", "random"] = "reward"
     shards: int = 1
     gold: bool = True
     retained: bool = True
@@ -154,6 +160,7 @@ class Maker:
                 temperature=0.7,
             ),
             inner=InnerLoopSettings(repeats=recipe.repeats, racing=recipe.racing),
+            improve=ImproveSettings(credit=recipe.credit, selection=recipe.selection),
             artifacts=ArtifactSettings(keep_inner_adapters=recipe.keep_inner_adapters),
             evaluation=EvaluationSettings.model_validate(
                 {"question_format": "few-shot", "grader": recipe.grader, "max_tokens": 16}
@@ -186,9 +193,7 @@ class Maker:
         kept: Sequence[ContextRecord] = ()
         for stage, number in stages[: recipe.stages_done]:
             if stage == "improve":
-                self._write_improve(
-                    store, number, select_records(kept, round=number, keep_per_context=1)
-                )
+                self._write_improve(store, number, self._selection(kept, number))
             else:
                 kept = self._write_stage(store, stage, number)
         return run
@@ -252,6 +257,17 @@ class Maker:
             store.write_json(f"{path}/summary.json", summary)
         return records
 
+    def _selection(self, records: Sequence[ContextRecord], number: int) -> SelectionRecord:
+        if self.spec.improve.credit == "edit":
+            return select_records(records, round=number, keep_per_context=1)
+        return select_parts(
+            records,
+            round=number,
+            seed=self.spec.seed,
+            settings=self.spec.improve,
+            domain=get_domain(self.spec.domain),
+        )
+
     def _write_improve(self, store: ArtifactStore, number: int, selection: SelectionRecord) -> None:
         path = f"{RUN}/stages/r{number}-improve"
         store.write_json(f"{path}/selection.json", selection)
@@ -271,6 +287,8 @@ class Maker:
             stored_bytes={"policy": 3_000_000} if policy else {},
             policy=policy,
             kept=len(selection.kept),
+            kept_parts=sum(len(edit.rows) for edit in selection.kept),
+            label=selection.label,
             result_sha256=selection.sha256,
         )
         store.write_json(f"{path}/shard-0000/summary.json", summary)
@@ -408,7 +426,12 @@ class Maker:
                 ),
             ),
             examples=tuple(
-                ExampleRecord(prompt=_storable(each.prompt), completion=_storable(each.completion))
+                ExampleRecord(
+                    prompt=_storable(each.prompt),
+                    completion=_storable(each.completion),
+                    question=_storable(each.prompt).removeprefix("Question: ").split("\n")[0],
+                    answer=_storable(each.completion).strip(),
+                )
                 for each in examples
             ),
         )

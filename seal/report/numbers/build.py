@@ -6,6 +6,7 @@ Pure but for the reading: the same files give the same report.
 from __future__ import annotations
 
 from seal.artifacts import ArtifactStore
+from seal.records import CONTROL_WITHOUT_REWARD
 from seal.report.numbers.details import rollout_details, validation_details
 from seal.report.numbers.estimates import Estimator
 from seal.report.numbers.findings import findings, headline
@@ -104,6 +105,11 @@ def _notes(
         )
     notes += [note for row in rows for note in _row_notes(row)]
     for rollout in rollouts:
+        if rollout.label == CONTROL_WITHOUT_REWARD:
+            notes.append(
+                f"Round {rollout.round} is a {rollout.label}: chance drew as many parts as the "
+                "reward would have kept. What another run gains over this one, its reward adds."
+            )
         if rollout.selection_sha256 and not rollout.kept:
             notes.append(
                 f"Round {rollout.round} kept no edit: its policy is that of round "

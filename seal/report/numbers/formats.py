@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from seal.report.numbers.model import Estimate, Metric
+from seal.report.numbers.model import Estimate, Metric, RolloutReport
 from seal.report.numbers.words import name_of
 
 MISSING = "–"
@@ -111,6 +111,14 @@ def count(value: float) -> str:
 def plural(n: int, one: str, many: str = "") -> str:
     """1 passage, 2 passages."""
     return f"{count(n)} {one if n == 1 else many or one + 's'}"
+
+
+def kept(rollout: RolloutReport) -> str:
+    """What the M-step learnt of a rollout: edits, or parts of them; a dash before the choice."""
+    if not rollout.selection_sha256:
+        return MISSING
+    by_part = bool(rollout.dropped_parts)
+    return plural(rollout.kept_parts, "part").replace(" ", NBSP) if by_part else str(rollout.kept)
 
 
 def counts(values: Mapping[str, int]) -> str:

@@ -178,7 +178,16 @@ class RolloutReport(Record):
     """Candidates by what the selection did with them."""
     outcomes: dict[str, int]
     """Inner loops by outcome."""
+    label: str
+    """What must be said wherever the round is shown; empty for most."""
     kept: int
+    """Candidates that the M-step learnt, whole or in part."""
+    kept_parts: int
+    """Rows of these that it learnt."""
+    abstaining: int
+    """Rows beside them by which the policy learns to write nothing."""
+    dropped_parts: dict[str, int]
+    """Where parts are chosen: those not kept, by reason."""
     trained: bool | None
     """Whether the M-step made a new policy, a better one or a worse; None while it is not over."""
     selection_sha256: str

@@ -52,7 +52,11 @@ def rollout_report(files: RunFiles, stage: Stage, estimator: Estimator) -> Rollo
                 ).items()
             )
         ),
+        label=files.label(stage.round),
         kept=len(selection.kept) if selection else 0,
+        kept_parts=sum(len(edit.rows) for edit in selection.kept) if selection else 0,
+        abstaining=len(selection.abstaining) if selection else 0,
+        dropped_parts=dict(selection.dropped_parts) if selection else {},
         trained=improve.summaries[0].policy is not None if improve else None,
         selection_sha256=selection.sha256 if selection else "",
         baseline=estimator.mean(baseline),

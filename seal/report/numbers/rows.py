@@ -70,6 +70,7 @@ def score_rows(files: RunFiles, estimator: Estimator) -> tuple[ScoreRow, ...]:
             base=measured.get("base"),
             first=measured.get("edit-0") if entry.key in before else None,
             previous=before.get(entry.key),
+            label=files.label(entry.round),
             estimator=estimator,
         )
 
@@ -83,6 +84,7 @@ def _score_row(
     base: _Measured | None,
     first: _Measured | None,
     previous: _Measured | None,
+    label: str,
     estimator: Estimator,
 ) -> ScoreRow:
     def over(reference: _Measured | None) -> dict[Metric, Difference]:
@@ -96,7 +98,9 @@ def _score_row(
 
     return ScoreRow(
         key=entry.key,
-        label=ROW_LABELS[entry.kind].format(round=entry.round),
+        label=f"{label}, round {entry.round}"
+        if label and entry.kind == "edit"
+        else ROW_LABELS[entry.kind].format(round=entry.round),
         kind=entry.kind,
         round=entry.round,
         metrics={metric: estimator.mean(entry.scores[metric]) for metric in METRICS},

@@ -118,6 +118,11 @@ class RunFiles:
             (stage for stage in self.stages if (stage.name, stage.round) == (name, round)), None
         )
 
+    def label(self, round: int) -> str:
+        """What must be said wherever a round is shown; empty for most."""
+        improve = self.stage("improve", round)
+        return improve.summaries[0].label if improve else ""
+
     def named(self, name: StageName) -> Iterator[Stage]:
         """Stages of one kind by round."""
         return (stage for stage in self.stages if stage.name == name)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from seal.outcomes import Outcome
 from seal.report.numbers.entries import Decision
+from seal.restem.select import PartDropReason
 
 OUTCOME_WORDS: Mapping[Outcome, str] = {
     Outcome.OK: "trained, asked and graded",
@@ -37,6 +38,19 @@ DECISION_WORDS: Mapping[Decision, str] = {
     "undecided": "the round has not come to its choice yet",
 }
 """What became of an edit."""
+
+
+PART_WORDS: Mapping[PartDropReason, str] = {
+    PartDropReason.FILTERED: "it holds nothing that can be trained on, or the filters took it out",
+    PartDropReason.TRUNCATED: "it was cut off",
+    PartDropReason.UNTRIED: "no training on its edit has a score",
+    PartDropReason.TOO_LONG: "with its prompt it is longer than a training takes",
+    PartDropReason.REPEATED: "another edit of its passage has the same words for the same prompt",
+    PartDropReason.NO_CREDIT: "no question shows that it helps",
+    PartDropReason.NEGATIVE: "it took the place of a right answer",
+    PartDropReason.NOT_CHOSEN: "others of its passage helped more or, in a control, were drawn",
+}
+"""Why a part is not learnt, where parts are chosen."""
 
 
 def name_of(code: str) -> str:

@@ -6,14 +6,16 @@ from seal.report.numbers.formats import (
     METRIC_NAMES,
     MISSING,
     counts,
+    kept,
     percent,
     plain,
     score,
 )
 from seal.report.numbers.model import EditShape, Report, Spread
+from seal.report.numbers.words import PART_WORDS, name_of
 from seal.report.page import figures
 from seal.report.page.cells import valued
-from seal.report.page.markup import Child, Html, figure, join, paragraph, table, tag
+from seal.report.page.markup import Child, Html, facts, figure, join, paragraph, table, tag
 
 
 def rewards(report: Report) -> Html | None:
@@ -34,7 +36,7 @@ def rewards(report: Report) -> Html | None:
     ]
     rows: list[list[Child]] = [
         [
-            str(rollout.round),
+            f"{rollout.round} ({rollout.label})" if rollout.label else str(rollout.round),
             "base model"
             if rollout.policy_round == 0
             else f"policy of round {rollout.policy_round}",
@@ -43,7 +45,7 @@ def rewards(report: Report) -> Html | None:
             score(rollout.reward.mean, "score", grader),
             valued(rollout.gain, "score", grader, signed=True),
             f"{rollout.better} / {rollout.equal} / {rollout.worse}",
-            str(rollout.kept) if rollout.selection_sha256 else MISSING,
+            kept(rollout),
             counts({name: n for name, n in rollout.decisions.items() if name != "kept"}),
         ]
         for rollout in report.rollouts
@@ -52,9 +54,9 @@ def rewards(report: Report) -> Html | None:
         paragraph(
             "In a rollout the policy writes several edits (candidates) for each training passage; "
             "the reward of a candidate is what the model scores after training on it, the gain is "
-            "the reward minus what the model scored before. The next policy learns the best "
-            "candidate of a passage, if it gains and if the candidates of the passage differ at "
-            "all. Rewards of kept edits are the luckiest of several: what a policy is worth, only "
+            "the reward minus what the model scored before. "
+            + (_BY_PART if report.spec.improve.credit == "part" else _BY_EDIT)
+            + " Rewards of kept edits are the luckiest of several: what a policy is worth, only "
             "the validation says."
         ),
         figure(
@@ -63,7 +65,44 @@ def rewards(report: Report) -> Html | None:
             "training (top), no gain (bottom).",
         ),
         table("Candidates by round", head, rows, words={0: "", 1: "short", 8: "w"}),
+        _parts(report),
         _reliability(report),
+    )
+
+
+_BY_EDIT = (
+    "The next policy learns the best candidate of a passage, if it gains and if the candidates of "
+    "the passage differ at all."
+)
+_BY_PART = (
+    "The next policy learns single parts of the candidates: those whose answers the trained models "
+    "gave where they scored more than before or, in a control without reward, as many by chance."
+)
+
+
+def _parts(report: Report) -> Html | None:
+    """What became of the parts, where parts are chosen."""
+    if report.spec.improve.credit != "part":
+        return None
+    rows: list[list[Child]] = [
+        [
+            str(rollout.round),
+            str(rollout.kept_parts),
+            str(rollout.abstaining),
+            counts(rollout.dropped_parts),
+        ]
+        for rollout in report.rollouts
+        if rollout.selection_sha256
+    ]
+    there = {reason for rollout in report.rollouts for reason in rollout.dropped_parts}
+    return join(
+        table(
+            "Parts by round",
+            ["round", "learnt", "abstaining rows", "dropped"],
+            rows,
+            words={0: "", 3: "w"},
+        ),
+        facts((name_of(reason), words) for reason, words in PART_WORDS.items() if reason in there),
     )
 
 
