@@ -33,13 +33,18 @@ def adapter_card(adapter: Adapter, plan: TrainingPlan, *, steps: int) -> str:
         "seeds": f"{plan.init_seed} (weights), {plan.order_seed} (order)",
     }
     table = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
-    return f"{_front_matter(location)}{_INTRODUCTION}{table}{_warning(plan)}{_loading(adapter)}"
+    return (
+        f"{_front_matter(location)}{_introduction(plan)}{table}{_warning(plan)}{_loading(adapter)}"
+    )
 
 
-_INTRODUCTION = """# LoRA adapter trained by SEAL
+def _introduction(plan: TrainingPlan) -> str:
+    """What a reader has to know first: whether the model wrote what it was trained on."""
+    rows = plan.rows_note or "text that a language model wrote for itself"
+    return f"""# LoRA adapter trained by SEAL
 
-This adapter was trained on text that a language model wrote for itself (Self-Adapting Language
-Models, arXiv 2506.10943).
+This adapter was trained on {rows}
+(Self-Adapting Language Models, arXiv 2506.10943).
 
 | | |
 |---|---|

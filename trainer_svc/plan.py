@@ -50,6 +50,10 @@ class TrainingLimits:
     """Longest time between two checkpoints."""
 
 
+MAX_ROWS_NOTE_CHARACTERS = 200
+"""What a card says of the rows."""
+
+
 @dataclass(frozen=True)
 class TrainingPlan:
     """One checked request."""
@@ -70,6 +74,8 @@ class TrainingPlan:
     with_policy: bool
     checkpoint_every_seconds: float
     """0 keeps no checkpoints."""
+    rows_note: str = ""
+    """What the rows are, in one line; empty for text that a language model wrote for itself."""
 
     @property
     def result_path(self) -> str:
@@ -137,7 +143,16 @@ def parse_training(
             minimum=0.0,
             maximum=limits.max_checkpoint_seconds,
         ),
+        rows_note=_rows_note(request.rows_note),
     )
+
+
+def _rows_note(text: str) -> str:
+    """One line of a card, whatever the caller wrote."""
+    checked = validation.optional_text(
+        text, field="rows_note", max_characters=MAX_ROWS_NOTE_CHARACTERS
+    )
+    return " ".join(checked.split())
 
 
 def body_digest(request: trainer_pb2.TrainAdapterRequest) -> str:

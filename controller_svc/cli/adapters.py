@@ -10,7 +10,7 @@ from rich.text import Text
 
 from seal.artifacts import ArtifactStore
 from seal.records import AdapterReference, ContextRecord
-from seal.report.numbers.source import read_run
+from seal.report.numbers.source import Stage, read_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,8 @@ class AdapterLine:
 
     stage: str
     round: int
+    label: str
+    """What must be said wherever the round is shown; empty for most."""
     context_id: str
     title: str
     kind: str
@@ -36,22 +38,25 @@ class AdapterLine:
 def adapters_of(store: ArtifactStore, run: str) -> Iterator[AdapterLine]:
     """Adapters of finished shards by passage, as the run's records have them."""
     there: dict[str, bool] = {}
-    for stage in read_run(store, run).stages:
+    stages = read_run(store, run).stages
+    labels = {each.round: each.summaries[0].label for each in stages if each.name == "improve"}
+    for stage in stages:
         for record in stage.records:
-            for line in _adapters_of_context(str(stage.name), stage.round, record):
+            for line in _adapters_of_context(stage, labels.get(stage.round, ""), record):
                 if line.path and line.path not in there:
                     there[line.path] = bool(store.list(line.path))
                 yield replace(line, deleted=bool(line.path) and not there[line.path])
 
 
-def _adapters_of_context(stage: str, round: int, record: ContextRecord) -> Iterator[AdapterLine]:
+def _adapters_of_context(stage: Stage, label: str, record: ContextRecord) -> Iterator[AdapterLine]:
     for loop in record.inner_loops:
         if loop.kind == "open-book":
             continue  # nothing is trained
         adapter: AdapterReference | None = loop.training.adapter if loop.training else None
         yield AdapterLine(
-            stage=stage,
-            round=round,
+            stage=stage.name,
+            round=stage.round,
+            label=label,
             context_id=record.context_id,
             title=record.title,
             kind=loop.kind,
@@ -70,7 +75,8 @@ def print_adapters(console: Console, found: list[AdapterLine]) -> None:
         console.print("No stage has finished yet, so no adapter is known.")
     stage = title = ""
     for line in found:
-        if (heading := f"round {line.round}, {line.stage}") != stage:
+        label = f" ({line.label})" if line.label else ""
+        if (heading := f"round {line.round}{label}, {line.stage}") != stage:
             stage, title = heading, ""
             console.print(Text(f"\n{stage}", style="bold"))
         if line.title != title:

@@ -173,6 +173,8 @@ def list_runs(root: str, *, as_json: bool) -> None:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         typer.echo("  ".join(cells).rstrip())
+    if warmed := [line.name for line in lines if line.supervised]:
+        typer.echo(f"{WARM_START.capitalize()}: {', '.join(warmed)}.")
     if any(line.stopped for line in lines):
         typer.echo(f"{STOPPED}: {RESUME_HINT}.")
 

@@ -9,7 +9,7 @@ numbers).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
@@ -35,6 +35,16 @@ GRADERS = MappingProxyType(
         "logprob": evaluator_pb2.GRADER_LOGPROB,
     }
 )
+
+
+_ROWS_NOTES: Mapping[InnerLoopKind, str] = MappingProxyType(
+    {
+        "passage": "the text of a passage",
+        "passage-equal-steps": "the text of a passage",
+        "gold": "gold question-answer pairs of a passage (supervised)",
+    }
+)
+"""What the card of an adapter says of rows that no model wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +155,7 @@ class Requests:
             init_seed=derive_seed(self.spec.seed, "init", key.context_id, key.repeat),
             order_seed=derive_seed(self.spec.seed, "order", key.context_id, key.repeat),
             export_mode=trainer_pb2.EXPORT_MODE_ADAPTER,
+            rows_note=_ROWS_NOTES.get(key.kind, ""),
         )
 
     def baseline(self, context: Context) -> evaluator_pb2.EvaluateRequest:

@@ -53,6 +53,8 @@ from seal.v1 import common_pb2, trainer_pb2
 
 log = structlog.get_logger(__name__)
 
+WARM_START_ROWS = "gold question-answer pairs of training passages (supervised)"
+"""What the card of the warm start's policy says that it was trained on."""
 OnStep = Callable[[int, int], None]
 """(step, total steps) of the training."""
 OnResumed = Callable[[int], None]
@@ -319,6 +321,7 @@ def improve_request(
         order_seed=derive_seed(spec.seed, "order", "improve", round),
         export_mode=trainer_pb2.EXPORT_MODE_WITH_POLICY,
         checkpoint_every_seconds=settings.checkpoint_every_seconds,
+        rows_note=WARM_START_ROWS if round == 0 else "",
     )
 
 

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from seal.v1 import common_pb2 as seal_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15seal/v1/trainer.proto\x12\x07seal.v1\x1a\x14seal/v1/common.proto\"]\n\x0fTrainingExample\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x12\n\ncompletion\x18\x02 \x01(\t\x12&\n\x08messages\x18\x03 \x03(\x0b\x32\x14.seal.v1.ChatMessage\"A\n\nLoraConfig\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\r\n\x05\x61lpha\x18\x02 \x01(\x01\x12\x16\n\x0etarget_modules\x18\x03 \x03(\t\"\xb8\x01\n\x0fOptimizerConfig\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\r\x12\x12\n\nbatch_size\x18\x03 \x01(\r\x12\x10\n\x08schedule\x18\x04 \x01(\t\x12\x14\n\x0cwarmup_ratio\x18\x05 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x06 \x01(\x01\x12\x15\n\rmax_grad_norm\x18\x07 \x01(\x01\x12\x15\n\rpad_to_tokens\x18\x08 \x01(\r\"\xf2\x02\n\x13TrainAdapterRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\"\n\x06policy\x18\x03 \x01(\x0b\x32\x12.seal.v1.PolicyRef\x12*\n\x08\x65xamples\x18\x04 \x03(\x0b\x32\x18.seal.v1.TrainingExample\x12!\n\x04lora\x18\x05 \x01(\x0b\x32\x13.seal.v1.LoraConfig\x12+\n\toptimizer\x18\x06 \x01(\x0b\x32\x18.seal.v1.OptimizerConfig\x12\x11\n\tinit_seed\x18\x07 \x01(\x04\x12\x12\n\norder_seed\x18\x08 \x01(\x04\x12(\n\x0b\x65xport_mode\x18\t \x01(\x0e\x32\x13.seal.v1.ExportMode\x12 \n\x18\x63heckpoint_every_seconds\x18\n \x01(\x01\x12\'\n\rexamples_file\x18\x0b \x01(\x0b\x32\x10.seal.v1.FileRef\">\n\x10TrainingExamples\x12*\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x18.seal.v1.TrainingExample\"\x91\x01\n\x10TrainingProgress\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.seal.v1.TaskState\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\x13\n\x0btotal_steps\x18\x03 \x01(\r\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x13\n\x0b\x65ta_seconds\x18\x05 \x01(\x01\x12\x14\n\x0cresumed_step\x18\x06 \x01(\r\"\xb5\x01\n\x0eTrainingResult\x12!\n\x07outcome\x18\x01 \x01(\x0e\x32\x10.seal.v1.Outcome\x12$\n\x07\x61\x64\x61pter\x18\x02 \x01(\x0b\x32\x13.seal.v1.AdapterRef\x12\r\n\x05steps\x18\x03 \x01(\r\x12\x12\n\nfinal_loss\x18\x04 \x01(\x01\x12\x0e\n\x06tokens\x18\x05 \x01(\x04\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\x12\x16\n\x0e\x65ngine_seconds\x18\x07 \x01(\x01\"y\n\x14TrainAdapterResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.seal.v1.TrainingProgressH\x00\x12)\n\x06result\x18\x02 \x01(\x0b\x32\x17.seal.v1.TrainingResultH\x00\x42\x07\n\x05\x65vent\"5\n\x12GetTrainingRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\"k\n\x13GetTrainingResponse\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x19.seal.v1.TrainingProgress\x12\'\n\x06result\x18\x02 \x01(\x0b\x32\x17.seal.v1.TrainingResult\"8\n\x15\x43\x61ncelTrainingRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\";\n\x16\x43\x61ncelTrainingResponse\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.seal.v1.TaskState\"^\n\x14\x44\x65scribeModelRequest\x12\"\n\x06policy\x18\x01 \x01(\x0b\x32\x12.seal.v1.PolicyRef\x12\"\n\x05loras\x18\x02 \x03(\x0b\x32\x13.seal.v1.LoraConfig\"\xda\x01\n\x15\x44\x65scribeModelResponse\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x13\n\x0b\x62\x61se_sha256\x18\x02 \x01(\t\x12\x15\n\rmax_positions\x18\x03 \x01(\r\x12\x16\n\x0emax_row_tokens\x18\x04 \x01(\r\x12\x10\n\x08max_rank\x18\x05 \x01(\r\x12\x16\n\x0etarget_modules\x18\x06 \x03(\t\x12\r\n\x05\x64type\x18\x07 \x01(\t\x12\x19\n\x11max_message_bytes\x18\x08 \x01(\x04\x12\x15\n\rlora_refusals\x18\t \x03(\t\"@\n\x12\x43ountTokensRequest\x12*\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x18.seal.v1.TrainingExample\")\n\x13\x43ountTokensResponse\x12\x12\n\nrow_tokens\x18\x01 \x03(\r*_\n\nExportMode\x12\x1b\n\x17\x45XPORT_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45XPORT_MODE_ADAPTER\x10\x01\x12\x1b\n\x17\x45XPORT_MODE_WITH_POLICY\x10\x02\x32\x96\x03\n\x0eTrainerService\x12M\n\x0cTrainAdapter\x12\x1c.seal.v1.TrainAdapterRequest\x1a\x1d.seal.v1.TrainAdapterResponse0\x01\x12H\n\x0bGetTraining\x12\x1b.seal.v1.GetTrainingRequest\x1a\x1c.seal.v1.GetTrainingResponse\x12Q\n\x0e\x43\x61ncelTraining\x12\x1e.seal.v1.CancelTrainingRequest\x1a\x1f.seal.v1.CancelTrainingResponse\x12N\n\rDescribeModel\x12\x1d.seal.v1.DescribeModelRequest\x1a\x1e.seal.v1.DescribeModelResponse\x12H\n\x0b\x43ountTokens\x12\x1b.seal.v1.CountTokensRequest\x1a\x1c.seal.v1.CountTokensResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15seal/v1/trainer.proto\x12\x07seal.v1\x1a\x14seal/v1/common.proto\"]\n\x0fTrainingExample\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x12\n\ncompletion\x18\x02 \x01(\t\x12&\n\x08messages\x18\x03 \x03(\x0b\x32\x14.seal.v1.ChatMessage\"A\n\nLoraConfig\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\r\n\x05\x61lpha\x18\x02 \x01(\x01\x12\x16\n\x0etarget_modules\x18\x03 \x03(\t\"\xb8\x01\n\x0fOptimizerConfig\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\r\x12\x12\n\nbatch_size\x18\x03 \x01(\r\x12\x10\n\x08schedule\x18\x04 \x01(\t\x12\x14\n\x0cwarmup_ratio\x18\x05 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x06 \x01(\x01\x12\x15\n\rmax_grad_norm\x18\x07 \x01(\x01\x12\x15\n\rpad_to_tokens\x18\x08 \x01(\r\"\x85\x03\n\x13TrainAdapterRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\"\n\x06policy\x18\x03 \x01(\x0b\x32\x12.seal.v1.PolicyRef\x12*\n\x08\x65xamples\x18\x04 \x03(\x0b\x32\x18.seal.v1.TrainingExample\x12!\n\x04lora\x18\x05 \x01(\x0b\x32\x13.seal.v1.LoraConfig\x12+\n\toptimizer\x18\x06 \x01(\x0b\x32\x18.seal.v1.OptimizerConfig\x12\x11\n\tinit_seed\x18\x07 \x01(\x04\x12\x12\n\norder_seed\x18\x08 \x01(\x04\x12(\n\x0b\x65xport_mode\x18\t \x01(\x0e\x32\x13.seal.v1.ExportMode\x12 \n\x18\x63heckpoint_every_seconds\x18\n \x01(\x01\x12\'\n\rexamples_file\x18\x0b \x01(\x0b\x32\x10.seal.v1.FileRef\x12\x11\n\trows_note\x18\x0c \x01(\t\">\n\x10TrainingExamples\x12*\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x18.seal.v1.TrainingExample\"\x91\x01\n\x10TrainingProgress\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.seal.v1.TaskState\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\x13\n\x0btotal_steps\x18\x03 \x01(\r\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x13\n\x0b\x65ta_seconds\x18\x05 \x01(\x01\x12\x14\n\x0cresumed_step\x18\x06 \x01(\r\"\xb5\x01\n\x0eTrainingResult\x12!\n\x07outcome\x18\x01 \x01(\x0e\x32\x10.seal.v1.Outcome\x12$\n\x07\x61\x64\x61pter\x18\x02 \x01(\x0b\x32\x13.seal.v1.AdapterRef\x12\r\n\x05steps\x18\x03 \x01(\r\x12\x12\n\nfinal_loss\x18\x04 \x01(\x01\x12\x0e\n\x06tokens\x18\x05 \x01(\x04\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\x12\x16\n\x0e\x65ngine_seconds\x18\x07 \x01(\x01\"y\n\x14TrainAdapterResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.seal.v1.TrainingProgressH\x00\x12)\n\x06result\x18\x02 \x01(\x0b\x32\x17.seal.v1.TrainingResultH\x00\x42\x07\n\x05\x65vent\"5\n\x12GetTrainingRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\"k\n\x13GetTrainingResponse\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x19.seal.v1.TrainingProgress\x12\'\n\x06result\x18\x02 \x01(\x0b\x32\x17.seal.v1.TrainingResult\"8\n\x15\x43\x61ncelTrainingRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\";\n\x16\x43\x61ncelTrainingResponse\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.seal.v1.TaskState\"^\n\x14\x44\x65scribeModelRequest\x12\"\n\x06policy\x18\x01 \x01(\x0b\x32\x12.seal.v1.PolicyRef\x12\"\n\x05loras\x18\x02 \x03(\x0b\x32\x13.seal.v1.LoraConfig\"\xda\x01\n\x15\x44\x65scribeModelResponse\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x13\n\x0b\x62\x61se_sha256\x18\x02 \x01(\t\x12\x15\n\rmax_positions\x18\x03 \x01(\r\x12\x16\n\x0emax_row_tokens\x18\x04 \x01(\r\x12\x10\n\x08max_rank\x18\x05 \x01(\r\x12\x16\n\x0etarget_modules\x18\x06 \x03(\t\x12\r\n\x05\x64type\x18\x07 \x01(\t\x12\x19\n\x11max_message_bytes\x18\x08 \x01(\x04\x12\x15\n\rlora_refusals\x18\t \x03(\t\"@\n\x12\x43ountTokensRequest\x12*\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x18.seal.v1.TrainingExample\")\n\x13\x43ountTokensResponse\x12\x12\n\nrow_tokens\x18\x01 \x03(\r*_\n\nExportMode\x12\x1b\n\x17\x45XPORT_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45XPORT_MODE_ADAPTER\x10\x01\x12\x1b\n\x17\x45XPORT_MODE_WITH_POLICY\x10\x02\x32\x96\x03\n\x0eTrainerService\x12M\n\x0cTrainAdapter\x12\x1c.seal.v1.TrainAdapterRequest\x1a\x1d.seal.v1.TrainAdapterResponse0\x01\x12H\n\x0bGetTraining\x12\x1b.seal.v1.GetTrainingRequest\x1a\x1c.seal.v1.GetTrainingResponse\x12Q\n\x0e\x43\x61ncelTraining\x12\x1e.seal.v1.CancelTrainingRequest\x1a\x1f.seal.v1.CancelTrainingResponse\x12N\n\rDescribeModel\x12\x1d.seal.v1.DescribeModelRequest\x1a\x1e.seal.v1.DescribeModelResponse\x12H\n\x0b\x43ountTokens\x12\x1b.seal.v1.CountTokensRequest\x1a\x1c.seal.v1.CountTokensResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'seal.v1.trainer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXPORTMODE']._serialized_start=2006
-  _globals['_EXPORTMODE']._serialized_end=2101
+  _globals['_EXPORTMODE']._serialized_start=2025
+  _globals['_EXPORTMODE']._serialized_end=2120
   _globals['_TRAININGEXAMPLE']._serialized_start=56
   _globals['_TRAININGEXAMPLE']._serialized_end=149
   _globals['_LORACONFIG']._serialized_start=151
@@ -41,31 +41,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPTIMIZERCONFIG']._serialized_start=219
   _globals['_OPTIMIZERCONFIG']._serialized_end=403
   _globals['_TRAINADAPTERREQUEST']._serialized_start=406
-  _globals['_TRAINADAPTERREQUEST']._serialized_end=776
-  _globals['_TRAININGEXAMPLES']._serialized_start=778
-  _globals['_TRAININGEXAMPLES']._serialized_end=840
-  _globals['_TRAININGPROGRESS']._serialized_start=843
-  _globals['_TRAININGPROGRESS']._serialized_end=988
-  _globals['_TRAININGRESULT']._serialized_start=991
-  _globals['_TRAININGRESULT']._serialized_end=1172
-  _globals['_TRAINADAPTERRESPONSE']._serialized_start=1174
-  _globals['_TRAINADAPTERRESPONSE']._serialized_end=1295
-  _globals['_GETTRAININGREQUEST']._serialized_start=1297
-  _globals['_GETTRAININGREQUEST']._serialized_end=1350
-  _globals['_GETTRAININGRESPONSE']._serialized_start=1352
-  _globals['_GETTRAININGRESPONSE']._serialized_end=1459
-  _globals['_CANCELTRAININGREQUEST']._serialized_start=1461
-  _globals['_CANCELTRAININGREQUEST']._serialized_end=1517
-  _globals['_CANCELTRAININGRESPONSE']._serialized_start=1519
-  _globals['_CANCELTRAININGRESPONSE']._serialized_end=1578
-  _globals['_DESCRIBEMODELREQUEST']._serialized_start=1580
-  _globals['_DESCRIBEMODELREQUEST']._serialized_end=1674
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=1677
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=1895
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=1897
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=1961
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1963
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=2004
-  _globals['_TRAINERSERVICE']._serialized_start=2104
-  _globals['_TRAINERSERVICE']._serialized_end=2510
+  _globals['_TRAINADAPTERREQUEST']._serialized_end=795
+  _globals['_TRAININGEXAMPLES']._serialized_start=797
+  _globals['_TRAININGEXAMPLES']._serialized_end=859
+  _globals['_TRAININGPROGRESS']._serialized_start=862
+  _globals['_TRAININGPROGRESS']._serialized_end=1007
+  _globals['_TRAININGRESULT']._serialized_start=1010
+  _globals['_TRAININGRESULT']._serialized_end=1191
+  _globals['_TRAINADAPTERRESPONSE']._serialized_start=1193
+  _globals['_TRAINADAPTERRESPONSE']._serialized_end=1314
+  _globals['_GETTRAININGREQUEST']._serialized_start=1316
+  _globals['_GETTRAININGREQUEST']._serialized_end=1369
+  _globals['_GETTRAININGRESPONSE']._serialized_start=1371
+  _globals['_GETTRAININGRESPONSE']._serialized_end=1478
+  _globals['_CANCELTRAININGREQUEST']._serialized_start=1480
+  _globals['_CANCELTRAININGREQUEST']._serialized_end=1536
+  _globals['_CANCELTRAININGRESPONSE']._serialized_start=1538
+  _globals['_CANCELTRAININGRESPONSE']._serialized_end=1597
+  _globals['_DESCRIBEMODELREQUEST']._serialized_start=1599
+  _globals['_DESCRIBEMODELREQUEST']._serialized_end=1693
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=1696
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=1914
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=1916
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=1980
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=1982
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=2023
+  _globals['_TRAINERSERVICE']._serialized_start=2123
+  _globals['_TRAINERSERVICE']._serialized_end=2529
 # @@protoc_insertion_point(module_scope)

@@ -173,6 +173,7 @@ class TrainAdapterRequest(_message.Message):
     EXPORT_MODE_FIELD_NUMBER: _builtins.int
     CHECKPOINT_EVERY_SECONDS_FIELD_NUMBER: _builtins.int
     EXAMPLES_FILE_FIELD_NUMBER: _builtins.int
+    ROWS_NOTE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key, unique within the run."""
     run: _builtins.str
@@ -187,6 +188,8 @@ class TrainAdapterRequest(_message.Message):
     """Seconds between two checkpoints, from which the same request goes on after the trainer has ended, however it ended; 0 keeps none.
     No part of what request_id stands for: a retry may change it.
     """
+    rows_note: _builtins.str
+    """What the rows are, in a few words, for the adapter's card; empty for text that a language model wrote for itself."""
     @_builtins.property
     def policy(self) -> _common_pb2.PolicyRef:
         """Model beneath the new adapter."""
@@ -221,10 +224,11 @@ class TrainAdapterRequest(_message.Message):
         export_mode: Global___ExportMode.ValueType = ...,
         checkpoint_every_seconds: _builtins.float = ...,
         examples_file: _common_pb2.FileRef | None = ...,
+        rows_note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["examples_file", b"examples_file", "lora", b"lora", "optimizer", b"optimizer", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_every_seconds", b"checkpoint_every_seconds", "examples", b"examples", "examples_file", b"examples_file", "export_mode", b"export_mode", "init_seed", b"init_seed", "lora", b"lora", "optimizer", b"optimizer", "order_seed", b"order_seed", "policy", b"policy", "request_id", b"request_id", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_every_seconds", b"checkpoint_every_seconds", "examples", b"examples", "examples_file", b"examples_file", "export_mode", b"export_mode", "init_seed", b"init_seed", "lora", b"lora", "optimizer", b"optimizer", "order_seed", b"order_seed", "policy", b"policy", "request_id", b"request_id", "rows_note", b"rows_note", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,6 +17,7 @@ from seal.engine import Adapter, EvaluationRequest, load_adapter, save_adapter
 from seal.engine.evaluation import Evaluation, evaluate
 from seal.engine.model import FrozenModel
 from seal.engine.peft_format import LoraPair
+from seal.errors import InvalidInput
 from seal.models import resolve_model
 from seal.records import AdapterReference
 from seal.rpc.convert import policy_message
@@ -109,3 +110,18 @@ def test_every_embedded_model_says_where_peft_finds_it() -> None:
     assert [model.hub_id for model in EMBEDDED_MODELS.values()] == [
         "HuggingFaceTB/SmolLM2-135M-Instruct"
     ]
+
+
+def test_a_card_says_that_a_model_wrote_the_rows_unless_the_request_says_what_they_are() -> None:
+    card = adapter_card(adapter(), plan(), steps=12)
+    assert "trained on text that a language model wrote for itself\n" in card
+    note = "gold question-answer pairs\n| of training passages (supervised)"
+    card = adapter_card(adapter(), plan(rows_note=note), steps=12)
+    assert "trained on gold question-answer pairs | of training passages (supervised)\n" in card
+    assert "wrote for itself" not in card
+
+
+def test_a_note_on_rows_that_is_a_page_is_refused_by_field() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        plan(rows_note="x" * 201)
+    assert caught.value.field == "rows_note"

@@ -150,9 +150,12 @@ async def test_all_bounds_stand_in_the_record_and_the_scores_in_round_0_and_in_n
         zero = await place.run(Stage.VALIDATE, round=0, tell=told.append)
         one = await place.run(Stage.VALIDATE, round=1)
         record, *_ = await place.records(Stage.VALIDATE, round=0)
+        notes = {request.rows_note for request in trained(place, "/edit/")}
+        notes_of_gold = {request.rows_note for request in trained(place, "/gold/")}
         asked = [place.fakes.requests[f"evaluate {name}"] for name in place.asked("evaluate")]
         answers = sum(len(request.queries) for request in asked if "/r0/" in request.request_id)
     assert kinds(record) == ["edit", *bounds_of(spec)]
+    assert notes == {""} and "supervised" in notes_of_gold.pop()
     assert zero.scores.keys() - one.scores.keys() == set(bounds_of(spec))
     planned = next(work for work in workload(spec, load_data(spec)) if work.stage == "validate")
     assert (planned.answers, planned.trainings) == (answers, 8)

@@ -115,6 +115,7 @@ async def test_the_base_learns_what_the_gold_questions_would_be_as_an_edit_label
     assert request.export_mode == trainer_pb2.EXPORT_MODE_WITH_POLICY
     assert request.checkpoint_every_seconds > 0
     assert record.label == summary.label == WARM_START
+    assert "supervised" in request.rows_note
     assert (summary.policy is not None, summary.result_sha256) == (True, record.sha256)
 
 
