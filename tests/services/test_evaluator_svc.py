@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -24,6 +24,7 @@ from fake_engine import FakeEngine
 from service_harness import (
     DEADLINE_SECONDS,
     FAST,
+    each_is_refused_by_its_field,
     evaluation_request,
     fake_cache,
     policy,
@@ -63,13 +64,6 @@ class Evaluator:
 
 
 Start = Callable[[], AbstractAsyncContextManager[Evaluator]]
-
-
-@pytest.fixture
-def engine() -> Iterator[FakeEngine]:
-    engine = FakeEngine()
-    yield engine
-    engine.close()
 
 
 @pytest.fixture
@@ -127,10 +121,7 @@ async def test_every_bound_is_refused_by_its_field_with_a_remedy_before_the_engi
     start: Start,
 ) -> None:
     async with start() as evaluator:
-        for field, changes in BAD_REQUESTS:
-            error = await refusal(evaluator.evaluate(evaluation_request(**changes)))
-            assert (type(error), error.field) == (InvalidInput, field), changes
-            assert error.remedy
+        await each_is_refused_by_its_field(evaluator.evaluate, evaluation_request, BAD_REQUESTS)
     assert evaluator.engine.evaluated == []
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from service_harness import (
     DEADLINE_SECONDS,
     FAST,
+    each_is_refused_by_its_field,
     evaluation_request,
     fake_cache,
     generation_request,
@@ -76,13 +77,6 @@ class Generator:
 
 
 Start = Callable[[], AbstractAsyncContextManager[Generator]]
-
-
-@pytest.fixture
-def engine() -> Iterator[FakeEngine]:
-    engine = FakeEngine()
-    yield engine
-    engine.close()
 
 
 @pytest.fixture
@@ -154,10 +148,7 @@ async def test_every_bound_is_refused_by_its_field_with_a_remedy_before_the_engi
     start: Start,
 ) -> None:
     async with start() as generator:
-        for field, changes in BAD_REQUESTS:
-            error = await refusal(generator.generate(generation_request(**changes)))
-            assert (type(error), error.field) == (InvalidInput, field), changes
-            assert error.remedy
+        await each_is_refused_by_its_field(generator.generate, generation_request, BAD_REQUESTS)
     assert generator.engine.generated == []
 
 

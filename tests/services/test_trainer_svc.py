@@ -11,7 +11,7 @@ import functools
 import shutil
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from service_harness import (
     DEADLINE_SECONDS,
     FAST,
+    each_is_refused_by_its_field,
     fake_cache,
     policy,
     publish,
@@ -66,13 +67,6 @@ class Trainer:
     ) -> trainer_pb2.GetTrainingResponse:
         request = trainer_pb2.GetTrainingRequest(request_id=request_id, run=run)
         return await self.stub.GetTraining(request, timeout=DEADLINE_SECONDS)
-
-
-@pytest.fixture
-def engine() -> Iterator[FakeEngine]:
-    engine = FakeEngine()
-    yield engine
-    engine.close()
 
 
 Start = Callable[..., AbstractAsyncContextManager[Trainer]]
@@ -176,10 +170,7 @@ async def test_every_bound_is_refused_by_its_field_with_a_remedy_before_the_engi
     start: Start,
 ) -> None:
     async with start() as trainer:
-        for field, changes in BAD_REQUESTS:
-            error = await refusal(trainer.train(training_request(**changes)))
-            assert (type(error), error.field) == (InvalidInput, field), changes
-            assert error.remedy
+        await each_is_refused_by_its_field(trainer.train, training_request, BAD_REQUESTS)
     assert trainer.engine.trained == []
 
 

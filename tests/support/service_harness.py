@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,7 @@ from fake_engine import MODEL, FakeAdapter, FakeEngine, load_fake_adapter, save_
 from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
 from seal.bases import BaseReference
-from seal.errors import SealError
+from seal.errors import InvalidInput, SealError
 from seal.records import AdapterReference
 from seal.rpc.client import open_channel
 from seal.rpc.convert import adapter_message
@@ -32,6 +32,7 @@ FAST = Pace(interval_seconds=0.01, heartbeat_seconds=0.2)
 DEADLINE_SECONDS = 20.0
 
 Message = TypeVar("Message")
+Request = TypeVar("Request")
 
 
 @asynccontextmanager
@@ -165,3 +166,15 @@ async def refusal(stream: AsyncIterable[object]) -> SealError:
     except SealError as error:
         return error
     raise AssertionError(f"the call was not refused: {messages}")
+
+
+async def each_is_refused_by_its_field(
+    call: Callable[[Request], AsyncIterable[object]],
+    request: Callable[..., Request],
+    changes: Iterable[tuple[str, dict[str, object]]],
+) -> None:
+    """Send a good request with each of the changes, which a service refuses by this field."""
+    for field, change in changes:
+        error = await refusal(call(request(**change)))
+        assert (type(error), error.field) == (InvalidInput, field), change
+        assert error.remedy
