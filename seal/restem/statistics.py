@@ -119,6 +119,33 @@ def paired_interval(
     )
 
 
+def crossed_interval(
+    values: Sequence[Mapping[str, float]], *, seed: int, resamples: int = RESAMPLES
+) -> Interval | None:
+    """Mean over contexts and runs with an interval that speaks for other runs too.
+
+    `values`: by context id, one mapping per run (per run seed); contexts that lack a run are left
+    out. Contexts and runs are resampled apart, and a drawn run counts for all contexts: its policy
+    is one for all of them, so that drawing runs anew for every context would average away what they
+    have in common. Few runs tell little of their spread: of S of them, the bootstrap shows
+    (S - 1) / S of its variance. None without a context; no ends below two contexts or runs.
+    """
+    shared = sorted(set.intersection(*(set(run) for run in values))) if values else []
+    if not shared:
+        return None
+    values_S_C = np.asarray([[run[context] for context in shared] for run in values])
+    runs, contexts = values_S_C.shape
+    centre = float(values_S_C.mean())
+    if runs < 2 or contexts < 2:
+        return Interval(centre, None, None, contexts)
+    generator = np.random.default_rng(seed)
+    drawn_R_S = generator.multinomial(runs, [1 / runs] * runs, size=resamples) / runs
+    drawn_R_C = generator.multinomial(contexts, [1 / contexts] * contexts, size=resamples)
+    means_R = (drawn_R_S @ values_S_C * (drawn_R_C / contexts)).sum(axis=1)
+    low, high = np.quantile(means_R, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(centre, min(float(low), centre), max(float(high), centre), contexts)
+
+
 def paired_differences(
     scores: Mapping[str, float | None], reference: Mapping[str, float | None]
 ) -> dict[str, float]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from seal.restem.statistics import (
     Interval,
     PassCounts,
+    crossed_interval,
     diversity,
     mean_interval,
     paired_differences,
@@ -205,3 +206,31 @@ def test_diversity_is_between_0_and_1_in_any_order(edits: list[str]) -> None:
     assert found is not None
     assert 0.0 <= found <= 1.0
     assert found == diversity(edits[::-1])
+
+
+def test_what_a_run_has_in_common_for_all_contexts_widens_the_interval_over_runs() -> None:
+    contexts = [f"c{n}" for n in range(40)]
+    runs = [dict.fromkeys(contexts, level) for level in (0.0, 0.1, 0.2)]
+    crossed = crossed_interval(runs, seed=0)
+    over_contexts = mean_interval([0.1] * 40, seed=0)
+    assert crossed is not None and over_contexts is not None
+    assert (over_contexts.low, over_contexts.high) == (0.1, 0.1)
+    assert crossed.mean == pytest.approx(0.1)
+    assert crossed.low == pytest.approx(0.0) and crossed.high == pytest.approx(0.2)
+
+
+def test_runs_that_agree_leave_the_interval_over_contexts() -> None:
+    values = np.random.default_rng(1).normal(size=50)
+    run = {f"c{n}": float(value) for n, value in enumerate(values)}
+    crossed, plain = crossed_interval([run] * 3, seed=0), mean_interval(values, seed=0)
+    assert crossed is not None and plain is not None
+    assert crossed.low == pytest.approx(plain.low, abs=0.03)
+    assert crossed.high == pytest.approx(plain.high, abs=0.03)
+
+
+def test_a_context_that_lacks_a_run_has_no_place_in_the_interval_over_runs() -> None:
+    interval = crossed_interval([{"a": 1.0, "b": 0.0, "c": 9.0}, {"a": 0.0, "b": 1.0}], seed=0)
+    assert interval is not None and (interval.mean, interval.n) == (0.5, 2)
+    assert crossed_interval([{"a": 1.0}, {"b": 1.0}], seed=0) is None
+    assert crossed_interval([], seed=0) is None
+    assert crossed_interval([{"a": 1.0, "b": 2.0}], seed=0) == Interval(1.5, None, None, 2)
