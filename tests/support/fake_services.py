@@ -68,10 +68,11 @@ def chance(*parts: object) -> float:
 
 
 def body_digest(request: trainer_pb2.TrainAdapterRequest) -> str:
-    """Digest of a request without its id."""
+    """Digest of a request without its id and its run: an adapter knows neither."""
     body = trainer_pb2.TrainAdapterRequest()
     body.CopyFrom(request)
     body.ClearField("request_id")
+    body.ClearField("run")
     return hashlib.sha256(body.SerializeToString(deterministic=True)).hexdigest()
 
 
