@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 FAST := core data docs domains report restem rpc store worker
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick smoke bench bench-cuda test test-fast lint format proto schema constraints clean
+.PHONY: help demo demo-quick smoke bench bench-cuda learning test test-fast lint format proto schema constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,10 @@ bench: $(VENV)/.dev ## Measure the engine against its opponents (20 min on 2 cor
 
 bench-cuda: $(VENV)/.dev ## Measure the engine on this machine's GPU (8 min; no downloads once installed)
 	$(BIN)/python -m benchmarks.cuda $(ARGS)
+
+learning: $(VENV)/.dev ## Measure what rounds and the reward add (hours; goes on where it stopped): TRAIN=FILE VALIDATION=FILE
+	$(BIN)/python -m benchmarks.learning --root $(RUNS)/learning $(if $(TRAIN),--natural-train $(TRAIN)) \
+	  $(if $(VALIDATION),--natural-validation $(VALIDATION)) $(ARGS)
 
 test: $(VENV)/.dev lint ## Set up, lint, and run every test (25 min on 2 cores at most)
 	@echo "==> Every test, clean installations included"

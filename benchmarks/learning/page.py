@@ -1,0 +1,372 @@
+"""docs/learning.md: what the figures say, their tables, and how they were made.
+
+Nothing is said that was not measured; an arm that is missing is said to be missing. The text of
+`benchmarks/notes-learning.md` (what was tuned on what, how often validation was looked at) is laid
+in whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import JsonValue
+
+from benchmarks.learning.figures import (
+    BOOTSTRAP_SEED,
+    COMPARED,
+    CONTRASTS,
+    ROWS,
+    CorpusFigures,
+    Measured,
+)
+from benchmarks.learning.plan import ARMS, PLAN, CorpusName, Planned
+from benchmarks.learning.summary import BOUND_FIELDS, MEASURES, OWN_FIELDS, Settings, Summary
+from seal.files import file_errors
+from seal.report.numbers.formats import (
+    METRIC_NAMES,
+    MISSING,
+    counts,
+    duration,
+    listed,
+    plain,
+    plural,
+)
+from seal.restem.statistics import RESAMPLES, Interval
+
+PICTURE_FILE = "learning.svg"
+CORPUS_WORDS: dict[CorpusName, str] = {
+    "validation": "the embedded corpus",
+    "natural": "natural text",
+}
+REWARD, GAINS = "last-control", ("last-round0", "last-passage", "round0-passage", "warm-round0")
+HEADING = re.compile(r"^## ", re.MULTILINE)
+COMMAND = "make learning TRAIN=FILE VALIDATION=FILE"
+
+
+def read_notes(file: Path) -> str:
+    """The hand-written part, from its first heading on; empty if there is none."""
+    with file_errors(file):
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    heading = HEADING.search(text)
+    return text[heading.start() :].strip() if heading else ""
+
+
+def render_page(
+    figures: Sequence[CorpusFigures], notes: str, *, plan: Sequence[Planned] = PLAN
+) -> str:
+    """The whole page."""
+    summaries = [summary for one in figures for summary in one.summaries]
+    parts = [
+        "# What edits, rounds and the reward add",
+        " ".join(_reward(one) for one in figures),
+        " ".join(sentence for one in figures for sentence in _gains(one)),
+        f"![Scores of every arm on both corpora]({PICTURE_FILE})",
+        *(part for one in figures for part in _corpus(one)),
+        *_missing(figures, plan),
+        *_how(summaries),
+        notes,
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _reward(figures: CorpusFigures) -> str:
+    """What the reward adds over the control that draws as many parts without it."""
+    where, found = CORPUS_WORDS[figures.corpus], figures.contrast(REWARD, "f1")
+    if found is None:
+        return (
+            f"On {where}, rounds have not been measured beside a control without reward: nothing "
+            "can be said of what the reward adds there."
+        )
+    size = f"{_difference(found.over_passages)} token F1 ({_basis(found)})"
+    if found.verdict == "above":
+        return (
+            f"On {where}, the reward adds to what the M-step learns anyway: the last round is "
+            f"above the control without reward by {size}, an interval clear of 0."
+            f"{_seeds_too(found)}"
+        )
+    if found.verdict == "below":
+        return f"On {where}, the last round is below the control without reward by {size}."
+    if found.verdict == "unknown":
+        return (
+            f"On {where}, too few passages were measured to say what the reward adds: the last "
+            f"round minus the control without reward is {size}."
+        )
+    return (
+        f"On {where}, nothing that the reward adds is shown: the last round minus the control "
+        f"without reward is {size}, an interval that holds 0.{_control_alone(figures)}"
+    )
+
+
+def _seeds_too(found: Measured) -> str:
+    """A warning where the policies of other run seeds might not show it."""
+    wide = found.over_seeds
+    if wide is None or wide.low is None or wide.low > 0:
+        return ""
+    return (
+        f" With the run seeds resampled as well it is {_with_ends(wide, signed=True)} and holds 0: "
+        "other runs need not show it."
+    )
+
+
+def _control_alone(figures: CorpusFigures) -> str:
+    """What random parts gain, which is no merit of the reward."""
+    found = figures.contrast("control-round0", "f1")
+    if found is None or found.verdict != "above":
+        return ""
+    return (
+        " The control, an M-step on random usable parts of the policy's own, gains over round 0 as "
+        f"well: {_difference(found.over_passages)}."
+    )
+
+
+def _gains(figures: CorpusFigures) -> Iterator[str]:
+    """The other published differences, a sentence for each corpus."""
+    parts = []
+    for contrast in CONTRASTS:
+        found = figures.contrast(contrast.key, "f1")
+        if contrast.key in GAINS and found is not None:
+            clear = {"above": "clear of 0", "below": "below 0", "unclear": "not told apart"}
+            parts.append(
+                f"{_short(contrast.above)} over {_short(contrast.below)} "
+                f"{_difference(found.over_passages)} "
+                f"({clear.get(found.verdict, 'too few passages')})"
+            )
+    if parts:
+        yield f"Differences in token F1 on {CORPUS_WORDS[figures.corpus]}: {listed(parts)}."
+
+
+def _short(key: str) -> str:
+    return {
+        "round0": "round 0",
+        "last": "last round",
+        "passage": "passage alone",
+        "control": "control",
+        "warm": "warm start (supervised)",
+        "warm-last": "rounds on the warm start (supervised)",
+        "passage-equal-steps": "passage alone, equal steps",
+        "gold": "gold pairs",
+    }[key]
+
+
+def _difference(interval: Interval) -> str:
+    return _with_ends(interval, signed=True)
+
+
+def _with_ends(interval: Interval, *, signed: bool = False) -> str:
+    mean = plain(interval.mean, signed=signed)
+    if interval.low is None or interval.high is None:
+        return mean
+    return f"{mean} [{plain(interval.low, signed=signed)}, {plain(interval.high, signed=signed)}]"
+
+
+def _basis(found: Measured) -> str:
+    return f"{plural(found.over_passages.n, 'passage')}, {plural(found.seeds, 'run seed')}"
+
+
+def _corpus(figures: CorpusFigures) -> Iterator[str]:
+    """The tables of one corpus."""
+    where = CORPUS_WORDS[figures.corpus]
+    yield f"## {where[0].upper()}{where[1:]}"
+    head = " | ".join(METRIC_NAMES[measure] for measure in MEASURES)
+    yield "\n".join(
+        [
+            f"| trained on | passages | seeds | {head} |",
+            "|---" * (3 + len(MEASURES)) + "|",
+            *(_row(figures, key) for key in ROWS if _is_shown(figures, key)),
+        ]
+    )
+    if figures.contrasts:
+        yield from _contrasts(figures)
+    yield from _edits(figures)
+
+
+def _contrasts(figures: CorpusFigures) -> Iterator[str]:
+    """The table of differences."""
+    yield (
+        "Paired differences; in italics the interval over passages and run seeds where there are "
+        "several."
+    )
+    head = " | ".join(METRIC_NAMES[measure] for measure in COMPARED)
+    yield "\n".join(
+        [
+            f"| difference | passages | seeds | {head} |",
+            "|---" * (3 + len(COMPARED)) + "|",
+            *(
+                _contrast_row(figures, contrast.key, contrast.above, contrast.below)
+                for contrast in CONTRASTS
+                if contrast.key in figures.contrasts
+            ),
+        ]
+    )
+
+
+def _is_shown(figures: CorpusFigures, key: str) -> bool:
+    """Round 1 is not told twice where it is the last."""
+    rounds = {summary.rounds for summary in figures.summaries}
+    return key in figures.rows and not (key in ("round1", "control1") and rounds == {1})
+
+
+def _row(figures: CorpusFigures, key: str) -> str:
+    found = figures.rows[key]
+    first = next(iter(found.values()))
+    cells = [
+        _with_ends(found[measure].over_passages) if measure in found else MISSING
+        for measure in MEASURES
+    ]
+    return _line(ROWS[key].words, first.over_passages.n, first.seeds, *cells)
+
+
+def _contrast_row(figures: CorpusFigures, key: str, above: str, below: str) -> str:
+    found = figures.contrasts[key]
+    first = next(iter(found.values()))
+    cells = [
+        _two_intervals(found[measure]) if measure in found else MISSING for measure in COMPARED
+    ]
+    words = f"{_short(above)} − {_short(below)}"
+    return _line(words, first.over_passages.n, first.seeds, *cells)
+
+
+def _two_intervals(found: Measured) -> str:
+    text = _difference(found.over_passages)
+    if found.verdict in ("above", "below"):
+        text = f"**{text}**"
+    wide = found.over_seeds
+    if wide is None or wide.low is None or wide.high is None:
+        return text
+    ends = f"[{plain(wide.low, signed=True)}, {plain(wide.high, signed=True)}]"
+    return f"{text} *{ends}*"
+
+
+def _line(*cells: object) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def _edits(figures: CorpusFigures) -> Iterator[str]:
+    """How the edits look and what was kept of them."""
+    lines = [
+        _line(
+            summary.arm,
+            summary.seed,
+            stage,
+            found.edits,
+            plain(found.usable, digits=1),
+            plain(found.cover, digits=2),
+            found.empty,
+            _selection(summary, stage),
+        )
+        for summary in figures.summaries
+        for stage, found in summary.edits.items()
+    ]
+    if lines:
+        yield "Edits by stage; what the M-step of a rollout's round kept of them stands beside it."
+        yield "\n".join(
+            [
+                "| arm | seed | stage | edits | usable pairs an edit | cover | empty | M-step |",
+                "|---|---|---|---|---|---|---|---|",
+                *lines,
+            ]
+        )
+
+
+def _selection(summary: Summary, stage: str) -> str:
+    if stage == "r0-validate" and summary.gold_rows:
+        return f"warm start on {plural(summary.gold_rows, 'gold row')}, supervised"
+    round, _, name = stage.removeprefix("r").partition("-")
+    selection = summary.selections.get(int(round)) if name == "rollout" else None
+    if selection is None:
+        return ""
+    rows, dropped = plural(selection.rows, "row"), counts(selection.dropped)
+    abstaining = f", {selection.abstaining} of them abstaining" if selection.abstaining else ""
+    return f"{rows} of {plural(selection.edits, 'edit')}{abstaining}; dropped: {dropped}"
+
+
+def _missing(figures: Sequence[CorpusFigures], plan: Sequence[Planned]) -> Iterator[str]:
+    """Runs of the plan that have no figures."""
+    there = {summary.key for one in figures for summary in one.summaries}
+    lines = []
+    for planned in plan:
+        seeds = [
+            str(seed)
+            for seed in range(planned.seeds)
+            if f"{planned.corpus}/{planned.arm}/{seed}" not in there
+        ]
+        if seeds:
+            lines.append(
+                f"- {planned.arm} on {CORPUS_WORDS[planned.corpus]}: "
+                f"{'seed' if len(seeds) == 1 else 'seeds'} {listed(seeds)} of {planned.seeds}"
+            )
+    if lines:
+        yield "## Not measured"
+        yield "\n".join(["Planned, and not there yet; nothing is extrapolated.", "", *lines])
+
+
+def _how(summaries: Sequence[Summary]) -> Iterator[str]:
+    """Arms, intervals, data, settings and machines."""
+    yield "## How it was measured"
+    yield "\n".join(f"- `{name}`: {arm.words}" for name, arm in ARMS.items())
+    yield (
+        "Every adapter is trained on the base model, afresh for every passage; the policy only "
+        "writes. The last round is the last one that was planned, never the best one. A score is "
+        "the mean over a passage's questions, then over run seeds. Intervals are 95 % percentile "
+        f"bootstraps ({RESAMPLES:,} resamples, seed {BOOTSTRAP_SEED}) of the differences, taken "
+        "passage by passage and seed by seed. The first one resamples passages, each with its mean "
+        "over seeds: it speaks for other passages and these policies. The one in italics resamples "
+        "run seeds as well, a drawn seed for all passages at once, because a seed's policy is one "
+        "for all of them; it speaks for other runs too, and with few seeds it is still too narrow."
+    )
+    yield "\n".join(_provenance(summaries))
+    yield (
+        "<details><summary>Settings that all arms share</summary>\n\n```yaml\n"
+        + yaml.safe_dump(_shared(summaries[0].settings), sort_keys=False, width=100)
+        + "```\n\n</details>"
+    )
+
+
+def _provenance(summaries: Sequence[Summary]) -> Iterator[str]:
+    files = {
+        source.name: source
+        for summary in summaries
+        for source in (summary.train, summary.validation)
+    }
+    for name, source in files.items():
+        taken = max(
+            found.contexts
+            for summary in summaries
+            for found in (summary.train, summary.validation)
+            if found.name == name
+        )
+        yield f"- Data: {name}, the first {plural(taken, 'passage')}, sha256 {source.sha256[:16]}"
+    models = {
+        (str(summary.settings["model"]), summary.model_sha256[:16]): None for summary in summaries
+    }
+    yield from (f"- Model: {name}, weights {sha256}" for name, sha256 in models)
+    machines = {
+        f"{summary.machine.processor}, {plural(summary.machine.cores, 'core')}, "
+        f"{summary.machine.memory_gib:.0f} GiB, {summary.machine.system}, torch "
+        f"{summary.machine.versions.get('torch', MISSING)}, {summary.machine.dtype}"
+        for summary in summaries
+    }
+    yield from (f"- Machine: {machine}" for machine in sorted(machines))
+    total = sum(sum(summary.seconds.values()) for summary in summaries)
+    yield f"- Time: {duration(total)} for {plural(len(summaries), 'run')}"
+    yield f"- Command: `{COMMAND}`; a run for each file of [learning](learning)"
+
+
+def _shared(settings: Settings) -> dict[str, JsonValue]:
+    """The settings that no arm has of its own, as a manifest's spec has them."""
+    own = (*OWN_FIELDS, *BOUND_FIELDS)
+    tree: dict[str, JsonValue] = {}
+    for name, value in settings.items():
+        if any(name == field or name.startswith(f"{field}.") for field in own):
+            continue
+        *sections, leaf = name.split(".")
+        place = tree
+        for section in sections:
+            below = place.setdefault(section, {})
+            assert isinstance(below, dict)  # a leaf has no leaves below it
+            place = below
+        place[leaf] = value
+    return tree

@@ -1,0 +1,243 @@
+"""Which runs are made: the arms, the passages and the run seeds, as one table of data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from seal.config import load_run
+from seal.errors import InvalidInput
+from seal.resources import RestEMRun
+from seal.settings import RunSpec
+
+CorpusName = Literal["validation", "natural"]
+"""`validation`: the embedded corpus. `natural`: passages of files that are given as arguments."""
+ArmName = Literal["reward", "control", "warm"]
+CORPORA: tuple[CorpusName, ...] = get_args(CorpusName)
+ARM_NAMES: tuple[ArmName, ...] = get_args(ArmName)
+
+Changes = Mapping[str, object]
+"""Settings by dotted name, as `--set` has them."""
+
+BOUNDS: Changes = MappingProxyType(
+    {
+        "validation.goldBound": True,
+        "validation.equalSteps": True,
+        "validation.openBook": True,
+    }
+)
+"""Beside the passage alone at its own best, which every run has."""
+NO_BOUNDS: Changes = MappingProxyType(dict.fromkeys(BOUNDS, False))
+SHARED: Changes = MappingProxyType(
+    {
+        "rounds": 2,
+        "inner.student": "base",
+        "data.retained": "",
+        "validation.retainedQueries": 0,
+    }
+)
+"""What all arms change of the profile: adapters on the base model can be compared between rounds,
+and forgetting is not what is measured here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to make policies."""
+
+    words: str
+    """What it is, for the page."""
+    changes: Changes
+    """Its own settings."""
+
+
+ARMS: Mapping[ArmName, Arm] = MappingProxyType(
+    {
+        "reward": Arm(
+            words="pure ReST^EM: the M-step learns the parts that the inner loop credits",
+            changes={
+                "improve.credit": "part",
+                "improve.selection": "reward",
+                "improve.warmStart": "none",
+            },
+        ),
+        "control": Arm(
+            words="the same without reward: as many parts, drawn at random among the usable ones",
+            changes={
+                "improve.credit": "part",
+                "improve.selection": "random",
+                "improve.warmStart": "none",
+            },
+        ),
+        "warm": Arm(
+            words="supervised warm start on gold pairs of training passages, ReST^EM on top of it",
+            changes={
+                "improve.credit": "part",
+                "improve.selection": "reward",
+                "improve.warmStart": "gold",
+            },
+        ),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """An arm on a corpus."""
+
+    corpus: CorpusName
+    arm: ArmName
+    pool: int
+    """Training passages: the first ones of the file, 0 for all; all of the embedded corpus."""
+    train: int
+    """Of these, taken by a round; 0 for all."""
+    validation: int
+    """Validation passages: the first ones of the file, 0 for all."""
+    seeds: int
+    """Run seeds, from 0."""
+    bounds: int = 0
+    """Run seeds, from 0, that also measure `BOUNDS`."""
+
+
+PLAN: tuple[Planned, ...] = (
+    Planned(corpus="natural", arm="reward", pool=48, train=24, validation=60, seeds=3, bounds=1),
+    Planned(corpus="natural", arm="control", pool=48, train=24, validation=60, seeds=3, bounds=1),
+    Planned(corpus="validation", arm="reward", pool=0, train=12, validation=0, seeds=3, bounds=1),
+    Planned(corpus="validation", arm="control", pool=0, train=12, validation=0, seeds=3, bounds=1),
+    Planned(corpus="natural", arm="warm", pool=48, train=24, validation=24, seeds=1),
+    Planned(corpus="validation", arm="warm", pool=0, train=12, validation=0, seeds=1),
+)
+"""The arms that decide have 60 natural passages and three run seeds, the other one a seed. A
+control has the settings of its reward run but for the selection, so that it can borrow what both
+begin with."""
+
+TINY: Changes = MappingProxyType(
+    {
+        "rounds": 1,
+        "edit.family": "self-qa-by-sentence",
+        "edit.k": 2,
+        "edit.maxTokens": 6,
+        "inner.optimizer.epochs": 1,
+        "inner.lora.rank": 2,
+        "improve.optimizer.epochs": 1,
+        "improve.lora.rank": 2,
+        "evaluation.questionFormat": "plain",
+        "evaluation.grader": "f1",
+        "evaluation.maxTokens": 3,
+        "maxUnscoredShare": 1.0,
+    }
+)
+"""Every step on a random model, which writes no pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One run of the plan."""
+
+    corpus: CorpusName
+    arm: ArmName
+    seed: int
+    planned: Planned
+    changes: Changes
+    """All that the run changes of its profile, data and seed apart."""
+
+    @property
+    def key(self) -> str:
+        """How `--only` names it."""
+        return f"{self.corpus}/{self.arm}/{self.seed}"
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return f"learning-{self.corpus}-{self.arm}-{self.seed}"
+
+    def spec(self, *, model: str, train: str, validation: str) -> RunSpec:
+        """The run's spec on these data.
+
+        Raises:
+            InvalidInput: a setting is refused.
+        """
+        data = {
+            "model": model,
+            "seed": self.seed,
+            "data.train": train,
+            "data.validation": validation,
+            "data.trainContexts": self.planned.train,
+            "data.validationContexts": self.planned.validation,
+        }
+        return load_run(None, {**self.changes, **data}).spec
+
+    def manifest(self, *, model: str, train: str, validation: str) -> RestEMRun:
+        """The run as `seal run` would get it."""
+        return RestEMRun.of(self.name, self.spec(model=model, train=train, validation=validation))
+
+
+def planned_runs(
+    plan: Sequence[Planned] = PLAN, *, changes: Changes = MappingProxyType({})
+) -> tuple[PlannedRun, ...]:
+    """All runs, in the order in which they are made: seed by seed, so that each seed is whole.
+
+    `changes`: settings that win over those of the table, in all arms.
+    """
+    return tuple(
+        PlannedRun(
+            corpus=planned.corpus,
+            arm=planned.arm,
+            seed=seed,
+            planned=planned,
+            changes={
+                **SHARED,
+                **ARMS[planned.arm].changes,
+                **(BOUNDS if seed < planned.bounds else NO_BOUNDS),
+                **changes,
+            },
+        )
+        for seed in range(max(planned.seeds for planned in plan))
+        for planned in plan
+        if seed < planned.seeds
+    )
+
+
+def tiny_plan(plan: Sequence[Planned] = PLAN) -> tuple[Planned, ...]:
+    """The same arms on two passages and one run seed."""
+    return tuple(
+        replace(planned, pool=min(planned.pool, 2), train=2, validation=2, seeds=1)
+        for planned in plan
+    )
+
+
+def pick(runs: Sequence[PlannedRun], only: str) -> tuple[PlannedRun, ...]:
+    """Runs whose key is one of `natural/reward/0,validation` or begins so; all for no words.
+
+    Raises:
+        InvalidInput: words that name no run.
+    """
+    wanted = [words.strip().strip("/") for words in only.split(",") if words.strip()]
+    for words in wanted:
+        if not any(_names(words, run) for run in runs):
+            raise InvalidInput(
+                f"--only: {words!r} names no run of the plan",
+                field="only",
+                remedy="use some of: " + ", ".join(run.key for run in runs),
+            )
+    return tuple(run for run in runs if not wanted or any(_names(words, run) for words in wanted))
+
+
+def _names(words: str, run: PlannedRun) -> bool:
+    return f"{run.key}/".startswith(f"{words}/")
+
+
+def lender_of(run: PlannedRun, runs: Sequence[PlannedRun]) -> PlannedRun | None:
+    """The reward run whose first stages a control shares."""
+    if run.arm != "control":
+        return None
+    return next(_rewarded(runs, run), None)
+
+
+def _rewarded(runs: Sequence[PlannedRun], run: PlannedRun) -> Iterator[PlannedRun]:
+    return (
+        other
+        for other in runs
+        if (other.corpus, other.arm, other.seed) == (run.corpus, "reward", run.seed)
+    )
