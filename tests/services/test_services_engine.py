@@ -30,6 +30,7 @@ import generator_svc.service
 import trainer_svc.service
 from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
+from seal.domains.by_sentence import STARTS
 from seal.engine import Engine, EvaluationRequest
 from seal.errors import InvalidInput
 from seal.records import AdapterReference
@@ -353,3 +354,74 @@ async def test_examples_in_a_file_are_the_same_training_as_examples_in_the_messa
     file = common_pb2.FileRef(path="run/rows.binpb", sha256=hashlib.sha256(content).hexdigest())
     by_file = await services.train(request_id="by file", examples=[], examples_file=file)
     assert by_file.adapter.sha256 == whole.adapter.sha256
+
+
+async def contexts_in_parts(
+    services: Services, *contexts: generator_pb2.EditContext, **changes: object
+) -> list[generator_pb2.ContextEdits]:
+    fields: dict[str, object] = {
+        "policy": policy(base_model=MODEL),
+        "prompt": generator_pb2.EditPrompt(family="self-qa-by-sentence", format="base"),
+        "sampling": generator_pb2.Sampling(temperature=1.0, top_p=1.0, max_tokens=6),
+        "contexts": contexts,
+    }
+    request = generation_request(**{**fields, **changes})
+    messages = await read_all(services.generator.GenerateEdits(request, timeout=DEADLINE_SECONDS))
+    return [message.context_edits for message in messages if message.HasField("context_edits")]
+
+
+async def test_edits_in_parts_over_the_wire_are_the_same_alone_in_company_and_again(
+    services: Services,
+) -> None:
+    one, other = (
+        generator_pb2.EditContext(context_id=name, title="Veldra", text=text, seeds=[1, 2])
+        for name, text in (("one", "Veldra is a long river. Odo lives there."), ("other", "It is."))
+    )
+    alone = (await contexts_in_parts(services, one))[0]
+    together = await contexts_in_parts(services, other, one)
+    again = (await contexts_in_parts(services, one))[0]
+    texts = [
+        [[part.text for part in edit.parts] for edit in given.edits]
+        for given in (alone, together[1], again)
+    ]
+    assert texts[0] == texts[1] == texts[2]
+    assert [part.start for part in alone.parts] == [*STARTS, *STARTS]
+    assert [len(edit.parts) for edit in alone.edits] == [14, 14]
+    assert len({text for texts_of_edit in texts[0] for text in texts_of_edit}) > 14
+    parts = [part for edit in alone.edits for part in edit.parts]
+    assert all(part.logprob < 0 and 0 < part.tokens <= 6 for part in parts if part.tokens)
+    assert sum(len(edit.parts) for edit in together[0].edits) == 14
+
+
+async def test_a_policy_that_has_learnt_is_asked_by_the_short_prompt_and_learns_its_parts(
+    services: Services,
+) -> None:
+    context = generator_pb2.EditContext(
+        context_id="c", title="Veldra", text="Veldra is a long river.", seeds=[1]
+    )
+    (worked,) = await contexts_in_parts(services, context)
+    asked = generator_pb2.EditPrompt(family="self-qa-by-sentence", format="base", trained=True)
+    (short,) = await contexts_in_parts(services, context, prompt=asked)
+    assert worked.parts[0].prompt.endswith(short.parts[0].prompt)
+    assert len(worked.parts[0].prompt) > len(short.parts[0].prompt)
+    wanted = " is Veldra? a river"
+    rows = [
+        trainer_pb2.TrainingExample(prompt=part.prompt + part.start, completion=wanted)
+        for part in short.parts
+    ]
+    trained = await services.adapter(
+        request_id="m-step",
+        examples=rows,
+        lora=lora_message(LoraSettings(rank=8, alpha=16)),
+        optimizer=_optimizer(2e-2, epochs=60),
+    )
+    (learnt,) = await contexts_in_parts(
+        services,
+        context,
+        policy=policy(trained, base_model=MODEL),
+        prompt=asked,
+        sampling=generator_pb2.Sampling(temperature=0.0, top_p=1.0, max_tokens=len(wanted) + 1),
+    )
+    assert [part.text for part in learnt.edits[0].parts] == [wanted] * len(STARTS)
+    before, after = ([part.logprob for part in each.edits[0].parts] for each in (short, learnt))
+    assert max(before) < min(after)
