@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from controller_svc.cli.machine import engine_missing
-from controller_svc.worker.prepare import check_adapters
-from controller_svc.worker.prepare import check_settings as check_against_model
+from controller_svc.worker.demands import check_adapters
+from controller_svc.worker.demands import check_settings as check_against_model
 from seal.embedded import EMBEDDED_MODELS
 from seal.errors import InvalidInput
 from seal.model_files import check_config

@@ -31,7 +31,7 @@ from controller_svc.local.lock import run_lock
 from controller_svc.reconcile import reconcile
 from controller_svc.runs import open_run, write_status
 from controller_svc.worker.clients import ServiceClients
-from controller_svc.worker.prepare import describe_model
+from controller_svc.worker.demands import describe_model
 from controller_svc.worker.progress import SILENT, Observer
 from controller_svc.worker.settings import DEFAULT_SETTINGS, ServiceAddresses, WorkerSettings
 from controller_svc.worker.task import run_task, shard_task

@@ -8,13 +8,13 @@ run with its digest; from then on a data file that changes changes nothing.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 import structlog
 
 from controller_svc.worker.clients import ServiceClients
+from controller_svc.worker.demands import describe_model
 from seal.artifacts import ArtifactStore
 from seal.datasets import load_contexts
 from seal.domains import get_domain
@@ -24,11 +24,11 @@ from seal.limits import MAX_EDITS, MAX_ROWS, MAX_STEPS
 from seal.records import LongRow, ModelDescription, PreparedRecord
 from seal.remedies import engine_setting
 from seal.restem.leakage import check_ids, check_leakage
-from seal.rpc.convert import chat_message_list, policy_message
+from seal.rpc.convert import chat_message_list
 from seal.runs.rows import row_characters
 from seal.runs.store import contexts_path, in_thread, pin, read_prepared, write_contexts
 from seal.runs.warm_start import check_fits, check_warm_start
-from seal.settings import LoraSettings, OptimizerSettings, RunSpec
+from seal.settings import OptimizerSettings, RunSpec
 from seal.v1 import trainer_pb2
 
 log = structlog.get_logger(__name__)
@@ -179,99 +179,6 @@ async def prepare(
             await in_thread(store.remove, contexts_path(run, name, sha256))
     log.info("data pinned", run=run, base_sha256=model.base_sha256, **prepared.contexts)
     return prepared
-
-
-async def describe_model(spec: RunSpec, clients: ServiceClients) -> ModelDescription:
-    """What the trainer has loaded and takes, which is enough for the run.
-
-    Raises:
-        InvalidInput: it has another base model, or cannot take the run: a rank, a target, a length,
-            a shape that memory has no room for, or requests as large as the workers send.
-
-    """
-    shapes = _shapes(spec)
-    model = await clients.describe(policy_message(spec.model, None), tuple(shapes.values()))
-    check_settings(spec, model)
-    for field, refusal in zip(shapes, model.lora_refusals, strict=False):
-        if refusal:
-            raise InvalidInput(f"{field}: {refusal}", field=field)
-    if 0 < model.max_message_bytes < clients.max_request_bytes:
-        raise InvalidInput(
-            f"the trainer takes requests of {model.max_message_bytes} bytes, the workers send up "
-            f"to {clients.max_request_bytes}: work would be lost that is done",
-            field="max_message_bytes",
-            remedy=f"start the services with --max-message-bytes {clients.max_request_bytes}",
-        )
-    return model.model_copy(update={"lora_refusals": ()})
-
-
-def _shapes(spec: RunSpec) -> dict[str, LoraSettings]:
-    """Adapters that a run trains, by their fields."""
-    shapes = {"spec.inner.lora": spec.inner.lora}
-    return shapes | {"spec.improve.lora": spec.improve.lora} if spec.learns else shapes
-
-
-def check_adapters(spec: RunSpec, model: ModelDescription) -> None:
-    """Refuse ranks and targets that the model or the trainer can never take.
-
-    Raises:
-        InvalidInput: naming the field.
-
-    """
-    for field, lora in _shapes(spec).items():
-        _check_lora(field, lora, model)
-
-
-def check_settings(spec: RunSpec, model: ModelDescription) -> None:
-    """Refuse what the model or the trainer can never take.
-
-    Raises:
-        InvalidInput: naming the field.
-
-    """
-    check_adapters(spec, model)
-    optimizers = {
-        "inner.optimizer": spec.inner.optimizer,
-        "improve.optimizer": spec.improve.optimizer,
-        "validation.passage": spec.validation.passage,
-    }
-    for field, optimizer in optimizers.items():
-        tokens = optimizer.pad_to_tokens if optimizer else 0
-        if tokens > model.max_row_tokens:
-            raise InvalidInput(
-                f"rows of {tokens} tokens are longer than the trainer takes, "
-                f"{model.max_row_tokens}",
-                field=f"spec.{field}.padToTokens",
-                remedy=f"give {model.max_row_tokens} or less, or raise "
-                + engine_setting("max_row_tokens"),
-            )
-    written = {"edit": spec.edit.max_tokens, "evaluation": spec.evaluation.max_tokens}
-    for field, tokens in written.items():
-        if model.max_positions and tokens >= model.max_positions:
-            raise InvalidInput(
-                f"{tokens} new tokens do not fit into the model's {model.max_positions} positions",
-                field=f"spec.{field}.maxTokens",
-                remedy="give fewer",
-            )
-
-
-def _check_lora(field: str, lora: LoraSettings, model: ModelDescription) -> None:
-    if lora.rank > model.max_rank:
-        raise InvalidInput(
-            f"{field}.rank: {lora.rank} is larger than the trainer takes, {model.max_rank}",
-            field=f"{field}.rank",
-            remedy=f"give {model.max_rank} or less, or raise {engine_setting('max_rank')}",
-        )
-    for target in lora.target_modules:
-        if target not in model.target_modules:
-            near = difflib.get_close_matches(target, model.target_modules, n=1)
-            raise InvalidInput(
-                f"{field}.targetModules: base model {model.base_model!r} has no layer {target!r}",
-                field=f"{field}.targetModules",
-                remedy=f"did you mean {near[0]}?"
-                if near
-                else "choose from " + ", ".join(model.target_modules),
-            )
 
 
 async def find_long_rows(
