@@ -24,7 +24,7 @@ from seal.restem.parts import PartText, credited_parts
 from seal.restem.rollout import candidates_of, kept_digest, learnt_row, selection_digest
 from seal.restem.seeds import derive_seed
 from seal.restem.select import DropReason, PartDropReason, unscored_reason
-from seal.settings import ImproveSettings
+from seal.settings import ImproveSettings, RunSpec
 
 Place = tuple[str, int, int]
 """(context, candidate, part): where a text stands."""
@@ -54,16 +54,16 @@ def select_parts(
     records: Iterable[ContextRecord],
     *,
     round: int,
-    seed: int,
-    settings: ImproveSettings,
+    spec: RunSpec,
     domain: Domain,
     too_long: Collection[Place] = (),
 ) -> SelectionRecord:
     """Choose among the parts of all edits of a round's rollout.
 
-    The same records in any order give the same bytes. `seed` is the run's; `too_long`: places of
-    texts that no training could take, with their prompts.
+    The same records in any order give the same bytes. `too_long`: places of texts that no training
+    could take, with their prompts.
     """
+    settings, seed = spec.improve, spec.seed
     kept: list[KeptEdit] = []
     silent: list[AbstainingRow] = []
     dropped: Counter[str] = Counter()
@@ -78,7 +78,7 @@ def select_parts(
             for reason in dropped_candidates(record, {edit.candidate for edit in edits}).values()
         )
         dropped_parts.update(str(reason) for reason in _dropped_parts(pool, chosen, settings))
-        silent += _silent_rows(pool, settings, too_long)
+        silent += _silent_rows(pool, spec, too_long)
     abstaining = _abstaining(
         silent,
         int(settings.abstain_share * sum(len(edit.rows) for edit in kept)),
@@ -212,20 +212,29 @@ def _harms(text: PartText, settings: ImproveSettings) -> bool:
 
 
 def _silent_rows(
-    pool: _Pool, settings: ImproveSettings, too_long: Collection[Place]
+    pool: _Pool, spec: RunSpec, too_long: Collection[Place]
 ) -> Iterator[AbstainingRow]:
     """A row for each part prompt to which no candidate wrote anything of use.
 
-    All its texts were filtered or, where the reward chooses, do harm.
+    All its texts were filtered or, where the reward chooses, do harm. Of an edit with as many
+    examples as one may have nothing is known of the rest: it may have been left out for want of
+    room.
     """
-    record = pool.record
+    record, settings = pool.record, spec.improve
     useful = {
         text.part
         for text in pool.credited
         if settings.selection == "random" or not _harms(text, settings)
     }
+    full = [
+        {example.part for example in edit.examples}
+        for edit in record.edits
+        if len(edit.examples) >= spec.inner.examples.max_examples
+    ]
     written = {part for edit in record.edits for part in range(len(edit.parts))}
     for part in sorted(written - useful):
+        if any(part not in parts for parts in full):
+            continue
         if (record.context_id, ABSTAINING, part) not in too_long:
             row = learnt_row(record, part, ABSTAIN)
             yield AbstainingRow(context_id=record.context_id, **row.model_dump())

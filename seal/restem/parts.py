@@ -39,11 +39,10 @@ def credited_parts(record: ContextRecord, domain: Domain) -> tuple[PartText, ...
         for edit in record.edits
         for part, own in _examples_by_part(edit).items()
     }
-    columns = list(dict.fromkeys((part, text) for _, part, text in sorted(examples)))
-    holders = {
-        column: tuple(sorted(c for c, *rest in examples if tuple(rest) == column))
-        for column in columns
-    }
+    holders: dict[tuple[int, str], list[int]] = {}
+    for candidate, part, text in sorted(examples):
+        holders.setdefault((part, text), []).append(candidate)
+    columns = list(holders)
     credits = credit_parts(
         list(_trials(record, domain, examples, columns)),
         parts=len(columns),
@@ -54,7 +53,7 @@ def credited_parts(record: ContextRecord, domain: Domain) -> tuple[PartText, ...
         PartText(
             part=part,
             text=text,
-            candidates=holders[part, text],
+            candidates=tuple(holders[part, text]),
             credit=credit,
             logprob=edits[holders[part, text][0]].parts[part].logprob,
         )

@@ -262,8 +262,7 @@ def choose(
         return select_parts(
             records,
             round=round,
-            seed=spec.seed,
-            settings=spec.improve,
+            spec=spec,
             domain=get_domain(spec.domain),
             too_long=too_long,
         )

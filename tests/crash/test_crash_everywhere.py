@@ -197,6 +197,17 @@ async def test_a_laptop_killed_in_or_after_a_warm_start_ends_as_if_nothing_had_h
         assert set(bureau.trained.values()) == {1}, point
 
 
+async def test_a_control_without_reward_is_called_so_in_the_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_chance_affinity(monkeypatch)
+    improve = ImproveSettings(credit="part", min_credit=0.01, selection="random")
+    spec = parts_spec(tmp_path, passages=(2, 1, 0), improve=improve)
+    done = await on_a_laptop(spec, str(tmp_path), Bureau(), resume=False, effects=Effects())
+    assert [entry.label for entry in done.rounds] == ["", "control without reward"]
+    assert done.rounds[1].kept_parts > 0
+
+
 async def test_on_an_object_store_too(spec: RunSpec, s3_root: str, tmp_path: Path) -> None:
     calm = Effects()
     done = await on_a_laptop(spec, f"{s3_root}/calm", Bureau(), resume=False, effects=calm)

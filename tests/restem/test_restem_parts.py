@@ -137,12 +137,19 @@ def record(
 
 
 def chosen(
-    *records: ContextRecord, too_long: Sequence[Place] = (), seed: int = 0, **settings: object
+    *records: ContextRecord,
+    too_long: Sequence[Place] = (),
+    seed: int = 0,
+    max_examples: int = 40,
+    **settings: object,
 ) -> SelectionRecord:
-    improve = ImproveSettings.model_validate({"credit": "part"} | settings)
-    return select_parts(
-        records, round=1, seed=seed, settings=improve, domain=KNOWLEDGE, too_long=too_long
+    spec = RunSpec(
+        seed=seed,
+        edit=EditSettings(family="self-qa-by-sentence"),
+        inner=InnerLoopSettings(examples=ExampleSettings(max_examples=max_examples)),
+        improve=ImproveSettings.model_validate({"credit": "part"} | settings),
     )
+    return select_parts(records, round=1, spec=spec, domain=KNOWLEDGE, too_long=too_long)
 
 
 def learnt(selection: SelectionRecord) -> list[tuple[int, int, str]]:
@@ -309,6 +316,16 @@ def test_a_share_of_rows_teaches_to_write_nothing_where_nothing_of_use_was_writt
     assert places_of(selection) == [("c", 0, 1), ("c", -1, 0), ("c", -1, 2)]
     left = chosen(harmed, abstain_share=10, too_long=[("c", -1, 0)])
     assert [row.part for row in left.abstaining] == [2]
+
+
+def test_what_a_full_edit_left_out_is_no_reason_to_abstain() -> None:
+    """Its pair may be as good as the others: there was no room for it."""
+    full = record(
+        [edit(0, "right", "burnt", "junk", "junk"), edit(1, "right", "junk", "junk", "junk")],
+        [loop(0, "Anna Veldra", "1832", "no"), loop(1, "Anna Veldra", "no", "no")],
+    )
+    assert [row.part for row in chosen(full, abstain_share=10).abstaining] == [2, 3]
+    assert chosen(full, abstain_share=10, max_examples=2).abstaining == ()
 
 
 @pytest.mark.parametrize("settings", [{}, {"selection": "random"}, {"max_parts_per_context": 1}])

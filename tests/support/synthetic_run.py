@@ -263,8 +263,7 @@ class Maker:
         return select_parts(
             records,
             round=number,
-            seed=self.spec.seed,
-            settings=self.spec.improve,
+            spec=self.spec,
             domain=get_domain(self.spec.domain),
         )
 
