@@ -11,7 +11,8 @@ from fake_services import Fakes
 
 from controller_svc.cli.workload import workload
 from controller_svc.worker.bounds import bounds_of, steps_of, with_steps
-from controller_svc.worker.prepare import check_settings, check_sizes, load_data
+from controller_svc.worker.demands import check_settings
+from controller_svc.worker.prepare import check_sizes, load_data
 from controller_svc.worker.progress import TaskProgress
 from seal.config import load_run
 from seal.domains.base import Example
