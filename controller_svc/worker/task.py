@@ -20,7 +20,8 @@ from controller_svc.worker.prepare import prepare
 from controller_svc.worker.progress import SILENT, Meter, TaskProgress
 from controller_svc.worker.requests import Requests, RetainedSet
 from controller_svc.worker.settings import DEFAULT_SETTINGS, WorkerSettings
-from controller_svc.worker.shard import ShardPlan, run_shard
+from controller_svc.worker.shard import run_shard
+from controller_svc.worker.shard_plan import ShardPlan
 from controller_svc.worker.summary import (
     shard_engine_seconds,
     shard_outcomes,

@@ -1,0 +1,181 @@
+"""What a shard has so far, and what follows from it alone: a restarted shard decides the same.
+
+Which edits of a race run their next repeat, what an edit is trained on, how much there is to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from controller_svc.worker.bounds import EQUAL_STEPS, OPEN_BOOK, repeats_of
+from controller_svc.worker.loops import Bench
+from controller_svc.worker.requests import LoopKey
+from controller_svc.worker.shard_plan import ShardPlan
+from seal.domains.base import Context, Example, Query
+from seal.records import (
+    ContextEditsRecord,
+    ContextRecord,
+    EvaluationRecord,
+    InnerLoopKind,
+    InnerLoopRecord,
+)
+from seal.restem.preselect import preselect
+from seal.restem.racing import advance, rung_sizes
+from seal.restem.rollout import runner_of
+from seal.runs.store import key_of
+
+
+@dataclass(kw_only=True)
+class Committed:
+    """The results of a shard so far, by key; it grows while the shard is at work."""
+
+    bench: Bench
+    plan: ShardPlan
+    baselines: dict[str, EvaluationRecord]
+    edits: dict[str, ContextEditsRecord]
+    loops: dict[str, InnerLoopRecord]
+    retained: EvaluationRecord | None
+    preselected: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Edits that get inner loops, where not all do."""
+
+    @property
+    def repeats(self) -> int:
+        """Inner loops of one candidate, and of a bound that is trained."""
+        return self.bench.requests.spec.inner.repeats
+
+    @staticmethod
+    def key(context: Context, kind: InnerLoopKind, candidate: int, repeat: int) -> LoopKey:
+        """The key of one inner loop."""
+        return LoopKey(kind=kind, context_id=context.context_id, candidate=candidate, repeat=repeat)
+
+    def rung(self, context: Context, repeat: int) -> Sequence[int]:
+        """Edits that run a repeat.
+
+        In a race all inner loops of the repeat before have to be there.
+        """
+        if repeat == 0 or not self.plan.survivors:
+            return self.trained_on(context)
+        edits = self.edits[key_of(context.context_id)].edits
+        runners = [
+            runner_of(
+                edits[candidate],
+                [
+                    self.loops[self.key(context, "edit", candidate, earlier).file]
+                    for earlier in range(repeat)
+                ],
+                first_rung=self.bench.requests.spec.inner.racing_score,
+            )
+            for candidate in self.rung(context, repeat - 1)
+        ]
+        return advance(runners, self.plan.survivors[repeat - 1])
+
+    def trained_on(self, context: Context) -> Sequence[int]:
+        """Edits that get inner loops; it follows from the committed edits alone."""
+        if not self.plan.preselect:
+            return range(self.plan.k)
+        key = key_of(context.context_id)
+        if key not in self.preselected:
+            self.preselected[key] = preselect(
+                self.edits[key].edits,
+                context=context,
+                domain=self.bench.domain,
+                count=self.plan.preselect,
+            )
+        return self.preselected[key]
+
+    def has_steps(self, context: Context) -> bool:
+        """Whether the first edit is trained on, as far as it is written."""
+        written = self.edits.get(key_of(context.context_id))
+        return written is None or bool(written.edits[0].examples)
+
+    def window(self, index: int, candidate: int, repeat: int) -> tuple[Query, ...]:
+        """Retained questions of one adapted model, the same in every round.
+
+        Bounds are asked those of the first candidate.
+        """
+        model = (index * self.plan.k + candidate) * self.repeats + repeat
+        return self.plan.retained.window(model=model, size=self.plan.retained_per_model)
+
+    def edit_examples(self, context: Context, candidate: int) -> tuple[Example, ...]:
+        """What an edit is trained on: its own examples and the passage; nothing without any."""
+        edit = self.edits[key_of(context.context_id)].edits[candidate]
+        own = tuple(
+            Example(prompt=example.prompt, completion=example.completion)
+            for example in edit.examples
+        )
+        passage = self.bench.domain.passage_examples(
+            context.title, context.text, self.bench.requests.spec.inner.examples
+        )
+        return (*own, *passage) if own else ()
+
+    def loop_keys(self, context: Context) -> Iterator[LoopKey]:
+        """All inner loops of a finished context, in the order of its record."""
+        rungs = [self.rung(context, repeat) for repeat in range(self.repeats)]
+        for candidate in range(self.plan.k):
+            yield from (
+                self.key(context, "edit", candidate, repeat)
+                for repeat, rung in enumerate(rungs)
+                if candidate in rung
+            )
+        for bound in self.plan.bounds:
+            if bound == EQUAL_STEPS and not self.has_steps(context):
+                continue
+            repeats = repeats_of(self.bench.requests.spec, bound)
+            yield from (self.key(context, bound, 0, repeat) for repeat in range(repeats))
+
+    def record(self, context: Context) -> ContextRecord:
+        """All that the finished shard knows of one context."""
+        written = self.edits.get(key_of(context.context_id))
+        return ContextRecord(
+            context_id=context.context_id,
+            title=context.title,
+            parts=written.parts if written else (),
+            baseline=self.baselines[key_of(context.context_id)],
+            edits=written.edits if written else (),
+            inner_loops=tuple(self.loops[key.file] for key in self.loop_keys(context)),
+            engine_seconds_generate=written.engine_seconds if written else 0.0,
+        )
+
+    @property
+    def loops_done(self) -> int:
+        """Inner loops that are committed."""
+        return sum(loop.kind != OPEN_BOOK for loop in self.loops.values())
+
+    @property
+    def window_size(self) -> int:
+        """Retained questions that each adapted model is asked."""
+        return len(self.plan.retained.window(model=0, size=self.plan.retained_per_model))
+
+    def measure(self) -> None:
+        """Tell the meter what there is to do and what is done."""
+        plan, meter, window = self.plan, self.bench.meter, self.window_size
+        of_edits = sum(
+            rung_sizes(plan.preselect or plan.k, repeats=self.repeats, survivors=plan.survivors)
+        )
+        trained = sum(bound != OPEN_BOOK for bound in plan.bounds)
+        open_book = len(plan.bounds) - trained
+        loops, asked = 0, len(plan.retained.queries) if plan.retained_of_policy else 0
+        answered = asked if self.retained else 0
+        queries = {context.context_id: len(context.queries) for _, context in plan.contexts}
+        for _, context in plan.contexts:
+            without = EQUAL_STEPS in plan.bounds and not self.has_steps(context)
+            own = of_edits + (trained - without) * self.repeats
+            loops += own
+            asked += queries[context.context_id] * (1 + open_book) + own * (
+                queries[context.context_id] + window
+            )
+        meter.plan(
+            edits=plan.k * len(plan.contexts), trainings=loops, queries=asked, inner_loops=loops
+        )
+        answered += sum(len(record.answers) for record in self.baselines.values())
+        answered += sum(
+            queries[loop.context_id] + (window if loop.kind != OPEN_BOOK else 0)
+            for loop in self.loops.values()
+        )
+        meter.found(
+            edits=sum(len(record.edits) for record in self.edits.values()),
+            trainings=self.loops_done,
+            queries=answered,
+            inner_loops=self.loops_done,
+        )
