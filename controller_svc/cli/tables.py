@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -40,6 +41,15 @@ def print_tables(report: Report, *, html: str, json: str) -> None:
     """What came out, all tables, notes and paths on stdout."""
     width = max(WIDTH, shutil.get_terminal_size(fallback=(WIDTH, 24)).columns)
     console = Console(width=width, highlight=False)
+    with console.capture() as captured:
+        _print(console, report, html=html, json=json)
+    text = captured.get()
+    if not console.is_terminal:  # a table's lines are filled up with blanks
+        text = "".join(f"{line.rstrip(' ')}\n" for line in text.splitlines())
+    sys.stdout.write(text)
+
+
+def _print(console: Console, report: Report, *, html: str, json: str) -> None:
     console.print()
     console.print(Text(report.headline, style="bold"))
     console.print()

@@ -198,6 +198,7 @@ def test_the_table_shows_every_row_with_intervals_and_where_the_report_is(
     assert f"{100 * (row.metrics['contains'].mean or 0):.1f}\u00a0%" in line
     assert str(here / "seal-runs/tiny/report.html") in out
     assert "inner loops run" in out
+    assert [line for line in out.splitlines() if line.endswith(" ")] == []
 
 
 def test_set_wins_over_the_file_and_is_kept_with_the_run(here: Path, fakes: Fakes) -> None:
