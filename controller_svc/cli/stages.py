@@ -225,7 +225,7 @@ class StageTracker:
         means = {
             name: scores[name].mean for name in ("baseline", "passage", "edit") if name in scores
         }
-        names = {"baseline": "before", "passage": "passage only", "edit": "self-edits"}
+        names = {"baseline": "before", "passage": "passage alone", "edit": "self-edits"}
         shown = ", ".join(
             f"{names[name]} {score(mean, 'score', grader)}"
             for name, mean in means.items()

@@ -14,27 +14,43 @@ from rich.text import Text
 
 from seal.report.numbers.comparisons import comparisons
 from seal.report.numbers.formats import (
+    MEASURE_NAMES,
     METRIC_NAMES,
     MISSING,
     NBSP,
     counts,
     duration,
+    interval,
     kept,
     listed,
-    percent,
-    plain,
     plural,
     score,
     storage,
     with_interval,
 )
-from seal.report.numbers.model import Metric, Report, ScoreRow
+from seal.report.numbers.model import (
+    MEASURES,
+    Difference,
+    Metric,
+    Report,
+    Verdict,
+    measures_of,
+)
 
 WIDTH = 80
 """Columns into which every table fits, whatever its numbers are. A narrower terminal wraps lines;
 a number is never cut."""
 WORDS_COLUMNS = 20
 """Columns of a cell of words, which is folded between its items."""
+NAME_COLUMNS = 26
+"""Columns of the names of rows, which are folded between words."""
+VERDICT_WORDS: Mapping[Verdict, str] = {
+    Verdict.BETTER: "better",
+    Verdict.WORSE: "worse",
+    Verdict.UNCLEAR: "unclear",
+    Verdict.UNKNOWN: "too few",
+}
+"""Verdicts in one column each."""
 
 
 def print_tables(report: Report, *, html: str, json: str) -> None:
@@ -54,8 +70,8 @@ def _print(console: Console, report: Report, *, html: str, json: str) -> None:
     console.print(Text(report.headline, style="bold"))
     console.print()
     tables = (
-        _results(report),
-        *_differences(report),
+        *(_results(report, measures) for measures in _groups(report)),
+        *(_differences(report, measures) for measures in _groups(report)),
         _retained(report),
         _rounds(report),
         _stages(report),
@@ -66,6 +82,8 @@ def _print(console: Console, report: Report, *, html: str, json: str) -> None:
     if kept := report.kept_bytes:
         sizes = (f"round {each} {storage(sum(kinds.values()))}" for each, kinds in kept.items())
         console.print(Text(f"Kept in the store: {', '.join(sizes)}."))
+    if any(comparisons(report.rows)):
+        console.print(Text("unclear: the two cannot be told apart, the interval holds zero."))
     for note in report.notes:
         console.print(Text("note: ", style="bold").append(note, style="default"))
     console.print(Text(f"Intervals: {report.interval}.", style="dim"))
@@ -92,57 +110,77 @@ def _table(
     return table
 
 
-def _results(report: Report) -> Table | None:
-    """Base, passage only, self-edits by round, gold."""
-    grader = report.spec.evaluation.grader
+def _results(report: Report, measures: Sequence[Metric]) -> Table | None:
+    """Base, passage alone, self-edits by round, gold, open book."""
     passages = plural(report.validation_passages, "passage")
     questions = plural(report.validation_questions, "question")
     return _table(
-        f"Validation, {passages}, {questions} [95 % interval]",
-        ["trained on", "accuracy", "exact", "F1", "log p"],
-        [_result_row(row, grader) for row in report.rows],
+        f"Validation, {passages}, {questions}{_by(measures)} [95 % interval]",
+        ["trained on", *_heads(measures)],
+        [
+            [
+                _name(row.label),
+                *(
+                    _two_lines(
+                        score(row.metrics[each].mean, each, ""),
+                        interval(row.metrics[each], each, ""),
+                    )
+                    for each in measures
+                ),
+            ]
+            for row in report.rows
+        ],
     )
 
 
-def _result_row(row: ScoreRow, grader: str) -> list[str]:
-    return [
-        row.label,
-        with_interval(row.metrics["contains"], "contains", grader),
-        percent(row.metrics["exact"].mean),
-        plain(row.metrics["f1"].mean),
-        plain(row.metrics["logprob"].mean, digits=2),
-    ]
+def _differences(report: Report, measures: Sequence[Metric]) -> Table | None:
+    """Each comparison with its verdict by every measure."""
+    return _table(
+        f"Differences, passage by passage{_by(measures)} [95 % interval]",
+        ["first minus second", *_heads(measures)],
+        [
+            [_name(each.name), *(_difference(each.over[one], one) for one in measures)]
+            for each in comparisons(report.rows)
+        ],
+    )
 
 
-def _differences(report: Report) -> list[Table | None]:
-    """Each comparison with its verdict, by accuracy and by the run's reward."""
-    grader = report.spec.evaluation.grader
-    metrics: tuple[Metric, ...] = ("contains",) if grader == "contains" else ("contains", "score")
-    titles = {"contains": "accuracy", "score": f"{METRIC_NAMES[grader]}, the reward"}
-    names = {"contains": "accuracy, points", "score": METRIC_NAMES[grader]}
-    return [
-        _table(
-            f"Differences in {titles[metric]}, passage by passage [95 % interval]",
-            ["first minus second", names[metric], "verdict"],
-            [
-                [
-                    each.name,
-                    with_interval(each.over[metric], metric, grader, signed=True),
-                    each.over[metric].verdict.value,
-                ]
-                for each in comparisons(report.rows)
-            ],
-            words=(0, 2),
-        )
-        for metric in metrics
-    ]
+def _groups(report: Report) -> list[tuple[Metric, ...]]:
+    """The measures that share a table: a fourth one would not fit."""
+    further = tuple(
+        measure for measure in measures_of(report.spec.evaluation.grader) if measure not in MEASURES
+    )
+    return [MEASURES, further] if further else [MEASURES]
+
+
+def _by(measures: Sequence[Metric]) -> str:
+    return "" if measures == MEASURES else f", by {', '.join(_heads(measures))}"
+
+
+def _heads(measures: Sequence[Metric]) -> list[str]:
+    return [MEASURE_NAMES[measure] for measure in measures]
+
+
+def _name(name: str) -> str:
+    return "\n".join(textwrap.wrap(name, NAME_COLUMNS))
+
+
+def _difference(over: Difference, measure: Metric) -> str:
+    mean = score(over.mean, measure, "", signed=True)
+    return _two_lines(
+        f"{mean} {VERDICT_WORDS[over.verdict]}", interval(over, measure, "", signed=True)
+    )
+
+
+def _two_lines(mean: str, span: str) -> str:
+    return f"{mean}\n{span}" if span else mean
 
 
 def _retained(report: Report) -> Table | None:
     """What is forgotten."""
     rows = [
         [
-            row.label,
+            _name(row.label),
             with_interval(row.accuracy, "contains", "contains"),
             with_interval(row.accuracy_change, "contains", "contains", signed=True),
         ]

@@ -184,7 +184,7 @@ def test_the_table_shows_every_row_with_intervals_and_where_the_report_is(
     out = capsys.readouterr().out
     for label in (
         "base model",
-        "passage only",
+        "passage alone",
         "self-edits, round 0",
         "self-edits, round 1",
         "round 1 − round 0",
@@ -194,7 +194,8 @@ def test_the_table_shows_every_row_with_intervals_and_where_the_report_is(
     report = Report.model_validate_json((here / "seal-runs/tiny/report.json").read_bytes())
     row = report.row("passage")
     assert row is not None
-    line = next(line for line in out.splitlines() if line.strip().startswith("passage only"))
+    rows = out[out.index("Validation,") :].splitlines()
+    line = next(line for line in rows if line.strip().startswith("passage alone"))
     assert f"{100 * (row.metrics['contains'].mean or 0):.1f}\u00a0%" in line
     assert str(here / "seal-runs/tiny/report.html") in out
     assert "inner loops run" in out

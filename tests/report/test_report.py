@@ -18,10 +18,11 @@ from seal.errors import Internal, NotFound
 from seal.outcomes import Outcome
 from seal.records import ContextRecord, SelectionRecord, ShardSummary
 from seal.report import Report, build_report
+from seal.report.numbers.comparisons import comparisons
 from seal.report.numbers.entries import Decision
 from seal.report.numbers.estimates import Estimator
 from seal.report.numbers.findings import headline
-from seal.report.numbers.model import Difference, Verdict
+from seal.report.numbers.model import MEASURES, Difference, Verdict
 from seal.report.numbers.shapes import distinct_pairs_share, histogram, spread
 from seal.report.numbers.words import DECISION_WORDS, OUTCOME_WORDS, PART_WORDS
 from seal.restem.select import DropReason, PartDropReason
@@ -240,31 +241,29 @@ def test_rounds_that_made_it_worse_are_said_to_have(store: ArtifactStore) -> Non
     assert last is not None
     assert [rollout.trained for rollout in report.rollouts] == [True, True]
     assert last.over_first["contains"].verdict is Verdict.WORSE
-    assert report.headline.startswith("The rounds made the self-edits worse.")
-    finding = next(each for each in report.findings if "those of round 0" in each)
-    assert finding.endswith("That is worse: the whole interval lies below zero.")
+    assert report.headline.startswith("The rounds made the self-edits worse in every measure.")
+    finding = next(each for each in report.findings if "those of the base model" in each)
+    assert finding.count("], worse") == 3
 
 
 def test_rounds_that_helped_are_said_to_have_and_too_few_passages_to_tell_nothing(
     store: ArtifactStore, tmp_path: Path
 ) -> None:
     better = report_of(store, gain=0.35, learnt=1.0, invalid=0.0, diverged=0.0)
-    assert better.headline.startswith("The rounds made the self-edits better.")
+    assert better.headline.startswith("The rounds made the self-edits better in every measure.")
     few = report_of(ArtifactStore(str(tmp_path / "few")), gain=0.35, learnt=1.0, passages=4)
     assert few.headline.startswith("The passages are too few to tell whether the rounds")
-    assert any("too few passages for a verdict" in finding for finding in few.findings)
+    assert any("too few passages" in finding for finding in few.findings)
 
 
-def test_where_the_reward_allows_another_verdict_than_accuracy_both_are_told(
-    full: Report,
-) -> None:
+def test_a_finding_has_every_measure_with_its_own_verdict(full: Report) -> None:
     passage = full.row("passage")
     assert passage is not None
-    verdicts = [passage.over_base[metric].verdict for metric in ("contains", "score")]
-    assert verdicts == [Verdict.UNCLEAR, Verdict.BETTER]
-    finding = next(each for each in full.findings if "not training at all" in each)
-    assert "cannot be told apart" in finding
-    assert "By token F1, the reward of this run: +0.083" in finding
+    verdicts = [passage.over_base[metric].verdict for metric in MEASURES]
+    assert verdicts == [Verdict.BETTER, Verdict.BETTER, Verdict.UNCLEAR]
+    finding = next(each for each in full.findings if "no training at all" in each)
+    told = ["F1 +8.3 ", "], better; exact match ", "], better; contains "]
+    assert all(part in finding for part in told)
 
 
 def test_every_outcome_and_every_decision_has_words(store: ArtifactStore) -> None:
@@ -362,7 +361,7 @@ def test_a_control_without_reward_is_called_so_beside_every_round(store: Artifac
     assert [rollout.label for rollout in report.rollouts] == ["control without reward"] * 2
     labels = {row.key: row.label for row in report.rows}
     assert labels["edit-0"] == "self-edits, round 0"
-    assert labels["edit-2"] == "control without reward, round 2"
+    assert labels["edit-2"] == "self-edits, round 2 (control without reward)"
     assert any("Round 1 is a control without reward" in note for note in report.notes)
 
 
@@ -430,41 +429,96 @@ def test_a_lone_candidate_of_a_log_p_run_has_bars_that_are_seen(store: ArtifactS
     assert gain.high - gain.low > abs(gain.low) / 20
 
 
-def test_the_headline_has_the_verdict_of_the_reward_where_it_is_not_accuracy(
-    store: ArtifactStore, tmp_path: Path
-) -> None:
-    report = report_of(store, gain=0.6, learnt=-1.0, invalid=0.0, diverged=0.0)
-    assert report.spec.evaluation.grader == "f1"
-    assert "By token F1, the reward of this run" in report.headline
-    scored = next(each for each in report.findings if each.startswith("Token F1, the reward"))
-    for row in (report.row("base"), report.row("gold"), report.last_edit_row):
-        assert row is not None and f"{row.metrics['score'].mean:.3f} " in scored
-    plain = report_of(ArtifactStore(str(tmp_path / "plain")), grader="contains", rounds=1)
-    assert "reward" not in plain.headline
-
-
-def test_a_headline_whose_reward_tells_otherwise_says_what_it_tells(full: Report) -> None:
-    worse = Difference(n=9, mean=-0.2, low=-0.3, high=-0.1, verdict=Verdict.WORSE)
-    better = Difference(n=9, mean=0.2, low=0.1, high=0.3, verdict=Verdict.BETTER)
+def told_by(full: Report, **verdicts: Verdict) -> str:
+    """The headline if the last round compares so by each measure, with round 0 and the passage."""
     last = full.last_edit_row
     assert last is not None
+    over = {name: Difference(n=9, mean=0.1, verdict=verdict) for name, verdict in verdicts.items()}
     rows = [
-        row.model_copy(
-            update={
-                "over_first": {"contains": worse, "score": better},
-                "over_passage": {"contains": worse, "score": better},
-            }
-        )
-        if row is last
-        else row
+        row.model_copy(update={"over_first": over, "over_passage": over}) if row is last else row
         for row in full.rows
     ]
-    assert headline(rows, full.rollouts, "f1") == (
-        "The rounds made the self-edits worse. Training on self-edits of round 2 is worse than "
-        "training on the passage alone. By token F1, the reward of this run: the rounds made the "
-        "self-edits better. Training on self-edits of round 2 is better than training on the "
-        "passage alone."
+    return headline(rows, full.rollouts, "logprob" if "logprob" in verdicts else "f1")
+
+
+def test_the_headline_tells_by_which_measures_two_differ_and_by_which_they_do_not(
+    full: Report,
+) -> None:
+    better, worse, unclear = Verdict.BETTER, Verdict.WORSE, Verdict.UNCLEAR
+    assert told_by(full, f1=better, exact=better, contains=unclear).startswith(
+        "The rounds made the self-edits better in F1 and exact match; in contains no difference "
+        "can be told. Self-edits of round 2 are better than the passage alone in F1 and exact "
+        "match; in contains no difference can be told. Self-edits of the base model cannot be "
+        "told apart from the passage alone in "
     )
+    assert told_by(full, f1=better, exact=better, contains=worse).startswith(
+        "The rounds made the self-edits better in F1 and exact match; worse in contains."
+    )
+    assert told_by(full, f1=unclear, exact=unclear, contains=unclear).startswith(
+        "This run cannot tell whether the rounds made the self-edits better or worse in any "
+        "measure. Self-edits of round 2 cannot be told apart from the passage alone in any measure."
+    )
+
+
+def test_a_reward_that_is_none_of_the_three_measures_is_told_beside_them(full: Report) -> None:
+    alike = dict.fromkeys(MEASURES, Verdict.UNCLEAR)
+    assert told_by(full, **alike, logprob=Verdict.BETTER).startswith(
+        "The rounds made the self-edits better in log p; in F1, exact match and contains no "
+        "difference can be told."
+    )
+
+
+def test_bounds_are_rows_in_plain_words_in_the_order_of_the_comparison(
+    store: ArtifactStore,
+) -> None:
+    report = report_of(store, bounds=True, rounds=1)
+    assert [row.label for row in report.rows] == [
+        "base model",
+        "passage alone",
+        "passage alone, as many steps as the edits",
+        "self-edits, round 0",
+        "self-edits, round 1",
+        "gold questions (upper bound)",
+        "open book: the passage before the question",
+    ]
+    open_book, steps = report.row("open-book"), report.row("passage-equal-steps")
+    assert open_book is not None and steps is not None
+    assert open_book.outcomes == {} and steps.outcomes == {"ok": 16}, "one trains nothing"
+    assert report.validation_details is not None
+    answers = report.validation_details.passages[0].questions[0].answers
+    assert {"passage-equal-steps", "open-book"} <= set(answers)
+
+
+def test_all_rows_are_compared_with_the_passage_row_of_the_higher_f1(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    report = report_of(store, bounds=True, rounds=1)
+    f1 = {row.key: row.metrics["f1"].mean or 0.0 for row in report.rows}
+    assert f1["passage-equal-steps"] > f1["passage"] > 0
+    assert report.best_passage == "passage-equal-steps"
+    best, edits = report.row(report.best_passage), report.row("edit-1")
+    assert best is not None and edits is not None and best.over_passage == {}
+    both = edits.over_passage["f1"]
+    assert both.mean == pytest.approx(f1["edit-1"] - f1["passage-equal-steps"], abs=0.05)
+    assert any("− passage, equal steps" in each.name for each in comparisons(report.rows))
+    assert "the passage alone with as many steps as the edits" in report.headline
+    alone = report_of(ArtifactStore(str(tmp_path / "alone")), rounds=0)
+    assert alone.best_passage == "passage"
+
+
+def test_the_control_without_reward_is_said_to_be_one_wherever_its_rounds_are_shown(
+    store: ArtifactStore,
+) -> None:
+    report = report_of(store, credit="part", selection="random", rounds=1)
+    row, first = report.row("edit-1"), report.row("edit-0")
+    assert row is not None and first is not None
+    assert row.label == "self-edits, round 1 (control without reward)" and row.without_reward
+    assert first.label == "self-edits, round 0" and not first.without_reward
+    assert "These rounds are a control without reward." in report.headline
+    retained = {each.key: each.label for each in report.retained}
+    assert retained["policy-1"] == "policy of round 1 alone (control without reward)"
+    assert retained["edit-1"] == "after self-edits, round 1 (control without reward)"
+    assert all("control" not in retained[key] for key in ("policy-0", "edit-0", "passage-0"))
 
 
 def test_the_number_of_shards_does_not_show(full: Report, store: ArtifactStore) -> None:

@@ -33,7 +33,7 @@ from seal.report.numbers.formats import (
     storage,
     with_interval,
 )
-from seal.report.numbers.model import Estimate
+from seal.report.numbers.model import MEASURES, Estimate
 from seal.report.numbers.words import OUTCOME_WORDS, name_of
 from seal.report.page.advice import advice
 from seal.report.page.markup import Html, join, table, tag, text
@@ -135,7 +135,7 @@ def picture_of(html: str) -> str:
     return html[html.index("<svg") : html.index("</svg>")]
 
 
-def test_the_page_opens_with_a_bar_and_an_interval_for_every_row(
+def test_the_page_opens_with_a_bar_and_an_interval_for_every_row_and_measure(
     full: tuple[Report, Page, str],
 ) -> None:
     report, _, html = full
@@ -144,14 +144,45 @@ def test_the_page_opens_with_a_bar_and_an_interval_for_every_row(
     assert not re.search("<(table|figure|ul|dl|h2|section)", before.removesuffix("<figure>"))
     labels = re.findall(r'class="name" x="0" y="\d+">([^<]*)<', picture)
     assert labels == [row.label for row in report.rows]
+    assert re.findall(r'class="title"[^>]*>([^<]*)<', picture) == ["F1", "exact match", "contains"]
     widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)%"', picture)]
-    means = [row.metrics["contains"].mean or 0.0 for row in report.rows]
-    assert widths == pytest.approx([100 * mean for mean in means], abs=0.01), "the axis ends at 1"
+    means = [row.metrics[measure].mean or 0.0 for row in report.rows for measure in MEASURES]
+    assert widths == pytest.approx([30 * mean for mean in means], abs=0.01), "the axes end at 1"
     for row in report.rows:
-        estimate = row.metrics["contains"]
-        assert interval(estimate, "contains", "f1") in picture
-        low, high = 100 * (estimate.low or 0.0), 100 * (estimate.high or 0.0)
-        assert f'class="interval" x1="{low:.2f}%" x2="{high:.2f}%"' in picture
+        for place, measure in enumerate(MEASURES):
+            estimate = row.metrics[measure]
+            assert interval(estimate, measure, "") in picture
+            low, high = (35 * place + 30 * (end or 0.0) for end in (estimate.low, estimate.high))
+            assert f'class="interval" x1="{low:.2f}%" x2="{high:.2f}%"' in picture
+
+
+def test_the_reference_line_is_the_better_passage_row_and_crosses_no_words(tmp_path: Path) -> None:
+    report, page, html = page_of(tmp_path, bounds=True, rounds=0, passages=6)
+    best = report.row("passage-equal-steps")
+    assert best is not None and report.best_passage == best.key
+    lines = re.findall(
+        r'class="reference" x1="([\d.]+)%" x2="[\d.]+%" y1="(\d+)" y2="(\d+)"', picture_of(html)
+    )
+    assert len(lines) == 3 * len(report.rows)
+    assert sorted({float(x) for x, _, _ in lines}) == pytest.approx(
+        [
+            35 * place + 30 * (best.metrics[measure].mean or 0.0)
+            for place, measure in enumerate(MEASURES)
+        ],
+        abs=0.01,
+    )
+    words = {int(y) for y in re.findall(r'<text x="[\d.]+%?" y="(\d+)"', picture_of(html))}
+    assert not [y for y in words for _, top, bottom in lines if int(top) < y < int(bottom)]
+    assert f"The dashed line is the {best.label}" in page.text
+    assert f"“{best.label}”, which has the higher F1 of the two" in page.text
+
+
+def test_rounds_without_reward_have_bars_of_their_own(tmp_path: Path) -> None:
+    small: dict[str, object] = {"rounds": 1, "passages": 3, "train_passages": 3}
+    _, page, html = page_of(tmp_path, credit="part", selection="random", **small)
+    fills = re.findall(r'class="bar (\w+)"', picture_of(html))
+    assert fills[::3] == ["empty", "pale", "full", "dotted", "hatched"]
+    assert "self-edits, round 1 (control without reward)" in page.text
 
 
 def test_bars_differ_without_colour_and_take_the_colours_of_the_page(
@@ -159,7 +190,8 @@ def test_bars_differ_without_colour_and_take_the_colours_of_the_page(
 ) -> None:
     _, _, html = full
     fills = re.findall(r'class="bar (\w+)"', picture_of(html))
-    assert fills == ["empty", "pale", "full", "full", "full", "hatched"]
+    assert fills[::3] == ["empty", "pale", "full", "full", "full", "hatched"]
+    assert len(fills) == 18, "one bar for each measure"
     assert "<pattern" in picture_of(html)
     figures = "".join(re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL))
     assert not re.search(r"#[0-9a-f]{6}\b", figures), "a fixed colour is lost on a dark page"
@@ -171,7 +203,7 @@ def test_a_row_without_score_has_no_bar_and_says_so(tmp_path: Path) -> None:
     _, _, html = page_of(tmp_path, invalid=1.0, rounds=0, passages=3)
     picture = picture_of(html)
     assert "no score" in picture
-    assert len(re.findall('class="bar ', picture)) == 3, "base, passage only, gold"
+    assert len(re.findall('class="bar ', picture)) == 9, "base, passage, gold; three measures"
 
 
 def test_figures_tell_their_marks_apart_without_colour(full: tuple[Report, Page, str]) -> None:
@@ -200,22 +232,21 @@ def test_every_comparison_is_in_the_page_with_its_interval_and_verdict(
     report, page, html = full
     names = [each.name for each in comparisons(report.rows)]
     assert names == [
-        "passage only − base model",
-        "round 0 − passage only",
-        "round 1 − passage only",
-        "round 2 − passage only",
+        "passage alone − base model",
+        "round 0 − passage alone",
+        "round 1 − passage alone",
+        "round 2 − passage alone",
         "round 1 − round 0",
         "round 2 − round 0",
         "round 2 − round 1",
-        "gold questions − passage only",
+        "gold questions − passage alone",
     ]
     rows = [re.sub("<[^>]*>", "|", row) for row in re.findall("<tr>.*?</tr>", html)]
     for each in comparisons(report.rows):
         row = next(row for row in rows if f"|{each.left}|" in row and f"|{each.right}|" in row)
-        for metric in ("contains", "score"):
+        for metric in MEASURES:
             cell = with_interval(each.over[metric], metric, "f1", signed=True)
-            assert cell in row.replace("|", "")
-        assert each.over["contains"].verdict in row
+            assert f"{cell}{each.over[metric].verdict}" in row.replace("|", "")
     assert all(finding in page.text for finding in report.findings)
 
 
@@ -285,8 +316,8 @@ def test_every_row_of_the_report_is_in_the_page_with_its_interval(
     report, page, _ = full
     for row in report.rows:
         assert row.label in page.text
-        estimate = row.metrics["contains"]
-        assert f"{percent(estimate.mean)} {interval(estimate, 'contains', 'f1')}" in page.text
+        for measure in MEASURES:
+            assert with_interval(row.metrics[measure], measure, "f1") in page.text
 
 
 def test_the_opening_says_what_was_measured_and_what_the_words_mean(
@@ -359,11 +390,11 @@ def test_edits_are_numbered_from_one_as_in_the_terminal(full: tuple[Report, Page
         (
             {"passages": 1, "train_passages": 1, "k": 1, "gold": False, "retained": False},
             "What is forgotten",
-            "too few passages for a verdict",
+            "The passages are too few to compare",
         ),
         ({"grader": "logprob", "repeats": 2}, "cannot tell how much", "Reliability of the reward"),
         ({"repeats": 2, "racing": (2,)}, "Reliability by round", "ran a race (4 → 2)"),
-        ({"edits": False}, "How the edits look", "after training on the passage alone"),
+        ({"edits": False}, "How the edits look", "compare the passage alone with no training"),
         ({"rounds": 0}, "Rewards of the candidates", "base model only"),
     ],
 )
@@ -381,7 +412,7 @@ def test_a_run_that_lacks_something_has_a_page_without_it(
 
 def test_what_became_of_parts_and_that_chance_chose_them_is_on_the_page(tmp_path: Path) -> None:
     _, _, page = page_of(tmp_path, credit="part", selection="random", invalid=0.2)
-    assert "control without reward, round 2" in page
+    assert "self-edits, round 2 (control without reward)" in page
     assert "Parts by round" in page and "others of its passage helped more" in page
     assert "The next policy learns single parts" in page
 
@@ -416,7 +447,8 @@ def test_numbers_read_well_and_missing_ones_are_dashes() -> None:
     assert points(-0.0001) == points(0.0001) == "0.0"
     assert score(-2.345, "score", "logprob") == "−2.35"
     assert score(0.5, "score", "contains") == "50.0\u00a0%"
-    assert score(0.5, "score", "f1") == "0.500"
+    assert score(0.5, "score", "f1") == score(0.5, "f1", "") == "50.0\u00a0%"
+    assert score(0.5, "f1", "", signed=True) == "+50.0"
     assert (
         with_interval(Estimate(n=9, mean=0.5, low=0.25, high=0.75), "contains", "f1")
         == "50.0\u00a0% [25.0, 75.0]"

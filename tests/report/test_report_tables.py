@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import wrap
 
 import pytest
 from synthetic_run import make_run
 
-from controller_svc.cli.tables import print_tables
+from controller_svc.cli.tables import NAME_COLUMNS, VERDICT_WORDS, print_tables
 from seal.artifacts import ArtifactStore
 from seal.outcomes import Outcome
 from seal.report import Report, build_report
 from seal.report.numbers.comparisons import comparisons
-from seal.report.numbers.formats import NBSP, duration, percent, with_interval
+from seal.report.numbers.formats import NBSP, duration, interval, percent, score
+from seal.report.numbers.model import MEASURES
 
 
 def printed(
@@ -33,6 +35,7 @@ def printed(
         ("80", {"credit": "part", "rounds": 1}),
         ("80", {"credit": "part", "selection": "random", "rounds": 1}),
         ("80", {"rounds": 10, "passages": 7, "train_passages": 3, "invalid": 0.3}),
+        ("80", {"rounds": 1, "bounds": True, "credit": "part", "selection": "random"}),
     ],
 )
 def test_tables_fit_80_columns_and_no_number_is_cut_or_folded(
@@ -47,10 +50,14 @@ def test_tables_fit_80_columns_and_no_number_is_cut_or_folded(
     lines = out.splitlines()
     assert max(map(len, lines)) <= 80
     assert "…" not in out
-    grader = report.spec.evaluation.grader
+    lines = lines[next(i for i, line in enumerate(lines) if line.startswith("Validation,")) :]
     for row in report.rows:
-        cell = with_interval(row.metrics["contains"], "contains", grader)
-        assert any(row.label in line and cell in line for line in lines)
+        first = next(line for line in lines if line.strip().startswith(row.label[:20]))
+        below = lines[lines.index(first) + 1]
+        for measure in MEASURES:
+            assert percent(row.metrics[measure].mean) in first
+            assert interval(row.metrics[measure], measure, "") in below
+    assert out.count("by log p") == (2 if report.spec.evaluation.grader == "logprob" else 0)
     for rollout in report.rollouts:
         for decision, n in rollout.decisions.items():
             shown = f"{n} {decision}".replace("_", " ").replace(" ", NBSP)
@@ -65,11 +72,15 @@ def test_every_comparison_has_its_verdict_in_the_terminal(
     report, out = printed(tmp_path, capsys, gain=0.6, learnt=-1.0)
     lines = [line.strip() for line in out.splitlines()]
     assert report.headline in " ".join(lines)
-    assert "The rounds made the self-edits worse." in " ".join(lines)
+    assert "The rounds made the self-edits worse in every measure." in " ".join(lines)
     for each in comparisons(report.rows):
-        cell = with_interval(each.over["contains"], "contains", "f1", signed=True)
-        line = next(line for line in lines if line.startswith(each.name) and cell in line)
-        assert line.endswith(each.over["contains"].verdict)
+        line = next(line for line in lines if line.startswith(wrap(each.name, NAME_COLUMNS)[0]))
+        below = lines[lines.index(line) + 1]
+        for measure in MEASURES:
+            over = each.over[measure]
+            shown = score(over.mean, measure, "", signed=True)
+            assert f"{shown} {VERDICT_WORDS[over.verdict]}" in line
+            assert interval(over, measure, "", signed=True) in below
 
 
 @pytest.mark.parametrize("grader", ["f1", "exact", "logprob", "contains"])
@@ -78,7 +89,7 @@ def test_no_two_tables_have_one_title(
 ) -> None:
     _, out = printed(tmp_path, capsys, grader=grader, rounds=1, passages=3, train_passages=2)
     titles = [line.rstrip() for line in out.splitlines() if line.startswith("Differences")]
-    assert len(titles) == len(set(titles)) == (1 if grader == "contains" else 2)
+    assert len(titles) == len(set(titles)) == (2 if grader == "logprob" else 1)
 
 
 def test_a_run_that_measured_nothing_prints_why(

@@ -109,6 +109,8 @@ class Recipe:
     selection: Literal["reward", "random"] = "reward"
     shards: int = 1
     gold: bool = True
+    bounds: bool = False
+    """Also the passage with the edits' steps, and open book."""
     retained: bool = True
     invalid: float = 0.08
     """Share of edits that parse to nothing."""
@@ -166,7 +168,10 @@ class Maker:
                 {"question_format": "few-shot", "grader": recipe.grader, "max_tokens": 16}
             ),
             validation=ValidationSettings(
-                gold_bound=recipe.gold, retained_queries=4 if recipe.retained else 0
+                gold_bound=recipe.gold,
+                equal_steps=recipe.bounds,
+                open_book=recipe.bounds,
+                retained_queries=4 if recipe.retained else 0,
             ),
         )
         self.validation = load_contexts("corpus://validation")[: recipe.passages]
@@ -313,6 +318,8 @@ class Maker:
             plan += [("passage", 0, 0.12 + ease)] + (
                 [("gold", 0, 0.93)] if self.recipe.gold else []
             )
+            if self.recipe.bounds:
+                plan += [("passage-equal-steps", 0, 0.16 + ease), ("open-book", 0, 0.7)]
         loops = [
             self.loop(
                 context, edits, kind, candidate, repeat, right, ask_retained=stage == "validate"

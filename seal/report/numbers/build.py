@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from seal.artifacts import ArtifactStore
 from seal.records import CONTROL_WITHOUT_REWARD
+from seal.report.numbers.comparisons import compared_passage
 from seal.report.numbers.details import rollout_details, validation_details
 from seal.report.numbers.estimates import Estimator
 from seal.report.numbers.findings import findings, headline
@@ -61,6 +62,7 @@ def report_of(files: RunFiles, *, max_passages: int = MAX_PASSAGES_IN_DETAIL) ->
         if first
         else 0,
         rows=rows,
+        best_passage=best.key if (best := compared_passage(rows)) else "",
         retained=retained_rows(files, estimator),
         rollouts=rollouts,
         shapes=tuple(shape for stage in files.stages if (shape := edit_shape(stage))),

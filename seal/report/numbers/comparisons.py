@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from seal.report.numbers.model import Difference, Metric, RowKind, ScoreRow
+from seal.report.numbers.model import (
+    PASSAGE_KINDS,
+    Difference,
+    Metric,
+    RowKind,
+    ScoreRow,
+)
+
+_NAMES: Mapping[RowKind, str] = {
+    "base": "base model",
+    "passage": "passage alone",
+    "passage-equal-steps": "passage, equal steps",
+    "gold": "gold questions",
+    "open-book": "open book",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +28,7 @@ class Comparison:
 
     left: str
     right: str
-    """Names that are short: `round 2`, `passage only`."""
+    """Names that are short: `round 2`, `passage alone`."""
     kind: RowKind
     """Of the left one."""
     over: Mapping[Metric, Difference]
@@ -28,33 +42,38 @@ class Comparison:
 def comparisons(rows: Sequence[ScoreRow]) -> tuple[Comparison, ...]:
     """Passage to base, every round to the passage, to round 0 and to the round before, gold.
 
-    Those that were not measured are left out.
+    Of several passage rows it is the better one. What was not measured is left out.
     """
     return tuple(each for each in _wanted(rows) if each.over)
 
 
+def compared_passage(rows: Sequence[ScoreRow]) -> ScoreRow | None:
+    """The passage row that all others are compared with, if one was measured."""
+    return next((row for row in rows if row.kind in PASSAGE_KINDS and not row.over_passage), None)
+
+
 def _wanted(rows: Sequence[ScoreRow]) -> Iterator[Comparison]:
     edits = [row for row in rows if row.kind == "edit"]
-    for row in rows:
-        if row.kind == "passage":
-            yield _comparison(row, "base model", row.over_base)
+    passage = compared_passage(rows)
+    names = {row.round: short_name(row) for row in edits}
+    if passage is not None:
+        yield _comparison(passage, _NAMES["base"], passage.over_base)
+        for row in edits:
+            yield _comparison(row, short_name(passage), row.over_passage)
     for row in edits:
-        yield _comparison(row, "passage only", row.over_passage)
-    for row in edits:
-        yield _comparison(row, "round 0", row.over_first)
+        yield _comparison(row, names.get(0, ""), row.over_first)
     for row in edits:
         if row.round > 1:  # for round 1 it is the comparison with round 0
-            yield _comparison(row, f"round {row.round - 1}", row.over_previous)
+            yield _comparison(row, names.get(row.round - 1, ""), row.over_previous)
     for row in rows:
-        if row.kind == "gold":
-            yield _comparison(row, "passage only", row.over_passage)
+        if passage is not None and row.kind == "gold":
+            yield _comparison(row, short_name(passage), row.over_passage)
 
 
 def _comparison(row: ScoreRow, right: str, over: Mapping[Metric, Difference]) -> Comparison:
-    left = {
-        "base": "base model",
-        "passage": "passage only",
-        "edit": f"round {row.round}",
-        "gold": "gold questions",
-    }[row.kind]
-    return Comparison(left=left, right=right, kind=row.kind, over=over)
+    return Comparison(left=short_name(row), right=right, kind=row.kind, over=over)
+
+
+def short_name(row: ScoreRow) -> str:
+    """A row in few words: `passage alone`, `round 2`."""
+    return f"round {row.round}" if row.kind == "edit" else _NAMES[row.kind]

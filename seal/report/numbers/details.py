@@ -25,6 +25,7 @@ from seal.report.numbers.entries import (
     PassageGroup,
     QuestionEntry,
 )
+from seal.report.numbers.model import PASSAGE_KINDS
 from seal.report.numbers.parts import part_groups
 from seal.report.numbers.scores import answer_score, candidate_scores, loops_of
 from seal.report.numbers.source import RunFiles, Stage
@@ -180,14 +181,14 @@ def validation_details(files: RunFiles, *, limit: int) -> PassageGroup | None:
     }
     passages = []
     for record in first.records[:limit]:
-        answered: dict[str, EvaluationRecord | None] = {
-            "base": record.baseline,
-            "passage": _first_evaluation(record, "passage", None),
-        }
+        answered: dict[str, EvaluationRecord | None] = {"base": record.baseline}
+        for kind in PASSAGE_KINDS:
+            answered[kind] = _first_evaluation(record, kind, None)
         for stage in stages:
             if again := later.get((stage.round, record.context_id)):
                 answered[f"edit-{stage.round}"] = _first_evaluation(again, "edit", None)
         answered["gold"] = _first_evaluation(record, "gold", None)
+        answered["open-book"] = _first_evaluation(record, "open-book", None)
         passages.append(
             _passage(
                 files.contexts, record, {key: value for key, value in answered.items() if value}, ()

@@ -15,6 +15,13 @@ MINUS = "−"
 NBSP = "\u00a0"
 """Keeps a number and its unit on one line."""
 
+MEASURE_NAMES: Mapping[Metric, str] = {
+    "f1": "F1",
+    "exact": "exact match",
+    "contains": "contains",
+    "logprob": "log p",
+}
+"""Short ones, for what is shown side by side."""
 METRIC_NAMES: Mapping[Metric, str] = {
     "contains": "accuracy (contains)",
     "exact": "exact match",
@@ -49,12 +56,11 @@ def plain(value: float | None, *, digits: int = 3, signed: bool = False) -> str:
 def score(value: float | None, metric: Metric, grader: str, *, signed: bool = False) -> str:
     """A score in the unit of its metric.
 
-    Shares of right answers in percent, F1 and log p as they are.
+    Shares in percent, their differences in points; log p in nats.
     """
-    name = grader if metric == "score" else metric
-    if name in ("contains", "exact"):
-        return points(value) if signed else percent(value)
-    return plain(value, digits=2 if name == "logprob" else 3, signed=signed)
+    if "logprob" in (metric, grader if metric == "score" else ""):
+        return plain(value, digits=2, signed=signed)
+    return points(value) if signed else percent(value)
 
 
 def interval(

@@ -11,19 +11,29 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal
 
-from seal.records import Record
+from seal.records import CONTROL_WITHOUT_REWARD, Record
 from seal.report.numbers.entries import Decision, PassageGroup
-from seal.settings import RunSpec
+from seal.settings import GraderName, RunSpec
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 Metric = Literal["contains", "exact", "f1", "logprob", "score"]
 """A grade of an answer; `score` is the one that the run takes as reward."""
 METRICS: tuple[Metric, ...] = ("contains", "exact", "f1", "logprob", "score")
 
-RowKind = Literal["base", "passage", "edit", "gold"]
-"""What the evaluated model had learnt: nothing, the passage alone, a self-edit and the passage, the
-gold question-answer pairs."""
+MEASURES: tuple[Metric, ...] = ("f1", "exact", "contains")
+"""What is always shown side by side: a model that recites the passage holds many a gold answer
+(contains) and gives few (exact), so that none of the three is enough alone."""
+
+RowKind = Literal["base", "passage", "passage-equal-steps", "edit", "gold", "open-book"]
+"""What the evaluated model had learnt: nothing, the passage alone, the passage alone with as many
+optimiser steps as the edits, a self-edit and the passage, the gold question-answer pairs; or
+nothing, but with the passage before the question."""
+PASSAGE_KINDS: tuple[Literal["passage", "passage-equal-steps"], ...] = (
+    "passage",
+    "passage-equal-steps",
+)
+"""The passage alone: self-edits have to beat the better of them."""
 
 
 class Estimate(Record):
@@ -62,18 +72,22 @@ class ScoreRow(Record):
     """One line of the result table."""
 
     key: str
-    """`base`, `passage`, `edit-0`, `edit-1`, ..., `gold`."""
+    """`base`, `passage`, `passage-equal-steps`, `edit-0`, `edit-1`, ..., `gold`, `open-book`."""
     label: str
+    """With its remark."""
     kind: RowKind
+    remark: str
+    """What must be said of it wherever it is shown, such as "control without reward"; or empty."""
     round: int
     """Round whose validation measured it."""
     metrics: dict[Metric, Estimate]
     over_passage: dict[Metric, Difference]
-    """To the passage-only row; empty for that row itself."""
+    """To the passage alone, the better of its rows (`Report.best_passage`); empty for that row
+    itself."""
     over_base: dict[Metric, Difference]
     """To the base row; empty for that row itself."""
     over_first: dict[Metric, Difference]
-    """Self-edits of a later round: to those of round 0, which the base model wrote; else empty."""
+    """Self-edits of a later round: to those of round 0; else empty."""
     over_previous: dict[Metric, Difference]
     """Self-edits of a later round: to those of the round before; else empty."""
     passages_missing: int
@@ -84,6 +98,11 @@ class ScoreRow(Record):
     """Answers asked for."""
     answers_ungraded: int
     """Of these, without a grade."""
+
+    @property
+    def without_reward(self) -> bool:
+        """Chance chose what its policy learnt."""
+        return self.remark == CONTROL_WITHOUT_REWARD
 
 
 class RetainedRow(Record):
@@ -271,12 +290,15 @@ class Report(Record):
     interval: str
     """How the intervals were made, in words."""
     headline: str
-    """What came out, in a few sentences: by accuracy, and by the reward where it is another."""
+    """What came out, in a few sentences: what can be told apart, by which measure."""
     findings: tuple[str, ...]
     """The comparisons that the run is about, with their intervals and what these allow to say."""
     validation_passages: int
     validation_questions: int
     rows: tuple[ScoreRow, ...]
+    best_passage: str
+    """Key of the passage row that the others are compared with: that of the highest F1; empty if
+    none was measured."""
     retained: tuple[RetainedRow, ...]
     rollouts: tuple[RolloutReport, ...]
     shapes: tuple[EditShape, ...]
@@ -311,6 +333,11 @@ class Report(Record):
     def seconds(self) -> float:
         """Wall time of all stages."""
         return sum(stage.seconds for stage in self.stages)
+
+
+def measures_of(grader: GraderName) -> tuple[Metric, ...]:
+    """The measures of a run: the three and, if it is another, its reward."""
+    return (*MEASURES, *(() if grader in MEASURES else (grader,)))
 
 
 def last_edits(rows: Sequence[ScoreRow]) -> ScoreRow | None:

@@ -9,12 +9,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
-from seal.records import AnswerRecord, ContextRecord, EvaluationRecord, InnerLoopKind
+from seal.records import (
+    AnswerRecord,
+    ContextRecord,
+    EvaluationRecord,
+    InnerLoopKind,
+)
 from seal.report.numbers.estimates import Estimator
 from seal.report.numbers.model import (
     METRICS,
+    PASSAGE_KINDS,
     Difference,
     Metric,
     RetainedRow,
@@ -35,9 +40,11 @@ from seal.restem.statistics import paired_differences
 
 ROW_LABELS: Mapping[RowKind, str] = {
     "base": "base model",
-    "passage": "passage only",
+    "passage": "passage alone",
+    "passage-equal-steps": "passage alone, as many steps as the edits",
     "edit": "self-edits, round {round}",
     "gold": "gold questions (upper bound)",
+    "open-book": "open book: the passage before the question",
 }
 
 
@@ -46,6 +53,7 @@ class _Measured:
     """One row before its statistics."""
 
     kind: RowKind
+    remark: str = ""
     round: int
     scores: dict[Metric, ByPassage]
     passages: int
@@ -56,25 +64,36 @@ class _Measured:
     def key(self) -> str:
         return f"edit-{self.round}" if self.kind == "edit" else self.kind
 
+    @property
+    def label(self) -> str:
+        label = ROW_LABELS[self.kind].format(round=self.round)
+        return f"{label} ({self.remark})" if self.remark else label
+
 
 def score_rows(files: RunFiles, estimator: Estimator) -> tuple[ScoreRow, ...]:
-    """Base, passage only, self-edits of every validated round, gold, as far as measured."""
+    """Base, passage, self-edits of every validated round, gold, open book, as far as measured."""
     measured = {entry.key: entry for entry in _measured(files)}
     edits = [entry for entry in measured.values() if entry.kind == "edit"]
     before = {later.key: earlier for earlier, later in pairwise(edits)}
+    best = _best_passage(measured.values())
 
     def row(entry: _Measured) -> ScoreRow:
         return _score_row(
             entry,
-            passage=measured.get("passage"),
+            passage=best,
             base=measured.get("base"),
             first=measured.get("edit-0") if entry.key in before else None,
             previous=before.get(entry.key),
-            label=files.label(entry.round),
             estimator=estimator,
         )
 
     return tuple(row(entry) for entry in measured.values())
+
+
+def _best_passage(measured: Iterable[_Measured]) -> _Measured | None:
+    """Of the ways to train on the passage alone that of the highest F1, the plain one if equal."""
+    passages = [entry for entry in measured if entry.kind in PASSAGE_KINDS]
+    return max(passages, key=lambda entry: mean(entry.scores["f1"].values()) or 0.0, default=None)
 
 
 def _score_row(
@@ -84,7 +103,6 @@ def _score_row(
     base: _Measured | None,
     first: _Measured | None,
     previous: _Measured | None,
-    label: str,
     estimator: Estimator,
 ) -> ScoreRow:
     def over(reference: _Measured | None) -> dict[Metric, Difference]:
@@ -98,10 +116,9 @@ def _score_row(
 
     return ScoreRow(
         key=entry.key,
-        label=f"{label}, round {entry.round}"
-        if label and entry.kind == "edit"
-        else ROW_LABELS[entry.kind].format(round=entry.round),
+        label=entry.label,
         kind=entry.kind,
+        remark=entry.remark,
         round=entry.round,
         metrics={metric: estimator.mean(entry.scores[metric]) for metric in METRICS},
         over_passage=over(passage),
@@ -129,25 +146,32 @@ def _measured(files: RunFiles) -> list[_Measured]:
         outcomes={},
     )
     adapted = [
-        _adapted(first, "passage"),
-        *(_adapted(stage, "edit") for stage in stages),
+        *(_adapted(first, kind) for kind in PASSAGE_KINDS),
+        *(_adapted(stage, "edit", files.label(stage.round)) for stage in stages),
         _adapted(first, "gold"),
+        _adapted(first, "open-book"),
     ]
     return [base, *(entry for entry in adapted if entry)]
 
 
-def _adapted(stage: Stage, kind: Literal["passage", "edit", "gold"]) -> _Measured | None:
-    """The models that one kind of inner loop made; None if the stage ran none."""
+def _adapted(stage: Stage, kind: InnerLoopKind, remark: str = "") -> _Measured | None:
+    """The models that one kind of inner loop made; None if the stage ran none.
+
+    Open-book answers have no inner loop and so no outcomes.
+    """
     loops = [loop for record in stage.records for loop in loops_of(record, kind)]
     if not loops:
         return None
     return _Measured(
         kind=kind,
+        remark=remark,
         round=stage.round,
         scores=adapted_scores(stage.records, kind),
         passages=len(stage.records),
         evaluations=tuple(loop.evaluation for loop in loops if loop.evaluation),
-        outcomes=dict(sorted(Counter(str(loop.outcome) for loop in loops).items())),
+        outcomes={}
+        if kind == "open-book"
+        else dict(sorted(Counter(str(loop.outcome) for loop in loops).items())),
     )
 
 
@@ -161,20 +185,26 @@ def retained_rows(files: RunFiles, estimator: Estimator) -> tuple[RetainedRow, .
     of_base = first.retained if first and files.spec.inner.student == "base" else None
     for stage in files.named("validate"):
         if stage.retained is not None:
-            rows.append(_policy_alone(stage, stage.retained, estimator))
+            rows.append(_policy_alone(files, stage, stage.retained, estimator))
         kinds: tuple[InnerLoopKind, ...] = (
-            ("passage", "edit", "gold") if stage.round == 0 else ("edit",)
+            ("passage", "passage-equal-steps", "edit", "gold") if stage.round == 0 else ("edit",)
         )
         before = stage.retained if files.spec.inner.student == "policy" else of_base
-        adapted = (_adapted_retained(stage, kind, before, estimator) for kind in kinds)
+        remark = files.label(stage.round)
+        adapted = (_adapted_retained(stage, kind, before, estimator, remark) for kind in kinds)
         rows += [row for row in adapted if row]
     return tuple(rows)
 
 
-def _policy_alone(stage: Stage, retained: EvaluationRecord, estimator: Estimator) -> RetainedRow:
+def _policy_alone(
+    files: RunFiles, stage: Stage, retained: EvaluationRecord, estimator: Estimator
+) -> RetainedRow:
+    remark = files.label(stage.round)
+    base = stage.round == 0 and not remark
+    label = "base model alone" if base else f"policy of round {stage.round} alone"
     return RetainedRow(
         key=f"policy-{stage.round}",
-        label="base model alone" if stage.round == 0 else f"policy of round {stage.round} alone",
+        label=f"{label} ({remark})" if remark else label,
         round=stage.round,
         policy_alone=True,
         models=1,
@@ -200,7 +230,11 @@ def _by_retained_passage(evaluation: EvaluationRecord, metric: Metric) -> ByPass
 
 
 def _adapted_retained(
-    stage: Stage, kind: InnerLoopKind, before: EvaluationRecord | None, estimator: Estimator
+    stage: Stage,
+    kind: InnerLoopKind,
+    before: EvaluationRecord | None,
+    estimator: Estimator,
+    remark: str,
 ) -> RetainedRow | None:
     """`before`: what the adapters are trained on, alone."""
     asked = [
@@ -212,16 +246,13 @@ def _adapted_retained(
     if not asked:
         return None
     round = stage.round
-    labels = {
-        "edit": f"self-edits, round {round}",
-        "passage": "passage only",
-        "gold": "gold questions",
-    }
+    label = "gold questions" if kind == "gold" else ROW_LABELS[kind].format(round=round)
+    remarked = f" ({remark})" if remark and kind == "edit" else ""
     alone = {answer.query_id: answer_score(answer, "contains") for answer in _answers(before)}
     change = by_passage(stage.records, lambda record: mean(_changes(record, kind, alone)))
     return RetainedRow(
         key=f"{kind}-{round}",
-        label=f"after {labels[kind]}",
+        label=f"after {label}{remarked}",
         round=round,
         policy_alone=False,
         models=len(asked),

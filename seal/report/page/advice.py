@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 from seal.outcomes import Outcome
 from seal.report.numbers.formats import percent, plural, points
-from seal.report.numbers.model import Difference, Report, Verdict
+from seal.report.numbers.model import MEASURES, Difference, Report, Verdict
 from seal.report.page.markup import Html, join, tag
 
 LOW_GOLD = 0.6
-"""Below this accuracy on its own training questions a model has not learnt what it was given."""
+"""Below this F1 on its own training questions a model has not learnt what it was given."""
 MANY_LOST = 0.2
 """Share of edits or inner loops without a score from which it is worth asking why."""
 MOST = 0.5
@@ -55,23 +55,26 @@ def _unfinished(report: Report) -> _Steps:
 def _rounds(report: Report) -> _Steps:
     """After rounds that made a difference."""
     last = report.last_edit_row
-    change = last.over_first.get("contains") if last else None
-    if last is None or change is None:
+    if last is None or not last.over_first:
         return
-    if change.verdict is Verdict.WORSE:
+    verdicts = {last.over_first[measure].verdict for measure in MEASURES}
+    if Verdict.WORSE in verdicts and Verdict.BETTER not in verdicts:
         yield (
             f"Do not use the policy of round {last.round}.",
-            "The base model writes better self-edits than it does. The next policy learns from "
+            "That of round 0 writes better self-edits than it does. The next policy learns from "
             "rewards that are partly luck: several trainings per edit (inner.repeats), more edits "
             "to choose from (edit.k) or more training passages make the choice a better one. A "
             "lower improve.optimizer.learningRate changes the policy less.",
         )
-    if change.verdict is Verdict.BETTER:
+    if Verdict.BETTER in verdicts and Verdict.WORSE not in verdicts:
         yield (
             "Repeat the run with another seed before you rely on the gain.",
-            "And keep in mind what it does not show: a policy that is finetuned on some of its "
-            "own edits, chosen at random, may gain as much, because it learns their form. This "
-            "run has no such control.",
+            "It is what self-edits chosen by chance give: a run with improve.selection: reward "
+            "and the same seed shows whether the reward adds to it."
+            if last.without_reward
+            else "And keep in mind what it does not show: a policy that is finetuned on some of "
+            "its own edits, chosen at random, may gain as much, because it learns their form. The "
+            "same run with improve.credit: part and improve.selection: random is that control.",
         )
 
 
@@ -81,9 +84,9 @@ def _passages(report: Report) -> _Steps:
     if last is None:
         return
     open_ones = [
-        over["contains"]
+        over["f1"]
         for over in (last.over_first, last.over_passage)
-        if over and over["contains"].verdict in (Verdict.UNCLEAR, Verdict.UNKNOWN)
+        if over and over["f1"].verdict in (Verdict.UNCLEAR, Verdict.UNKNOWN)
     ]
     if open_ones:
         yield "Measure on more passages.", _how_many(open_ones[0])
@@ -94,7 +97,7 @@ def _how_many(difference: Difference) -> str:
         return "One passage tells nothing about others; give 60 or more in data.validation."
     half = (difference.high - difference.low) / 2
     return (
-        f"With {plural(difference.n, 'passage')} a difference of less than about "
+        f"With {plural(difference.n, 'passage')} a difference in F1 of less than about "
         f"{points(half).removeprefix('+')} points cannot be seen. Four times as many in "
         "data.validation halve that."
     )
@@ -102,23 +105,23 @@ def _how_many(difference: Difference) -> str:
 
 def _ceiling(report: Report) -> _Steps:
     """What the gold questions say about the training itself."""
-    gold, passage = report.row("gold"), report.row("passage")
-    if gold is None or (best := gold.metrics["contains"].mean) is None:
+    gold, passage = report.row("gold"), report.row(report.best_passage)
+    if gold is None or (best := gold.metrics["f1"].mean) is None:
         return
     if best < LOW_GOLD:
         yield (
             "Train harder.",
-            f"Even trained on the questions themselves the model answers only {percent(best)} of "
-            "them, and no self-edit can do better. Raise inner.optimizer.learningRate, its epochs, "
-            "or inner.lora.rank.",
+            f"Even trained on the questions themselves the model's answers reach an F1 of only "
+            f"{percent(best)}, and no self-edit can do better. Raise "
+            "inner.optimizer.learningRate, its epochs, or inner.lora.rank.",
         )
         return
     last = report.last_edit_row
-    over = last.over_passage.get("contains") if last else None
+    over = last.over_passage.get("f1") if last else None
     if passage is not None and over is not None and over.verdict is not Verdict.BETTER:
         yield (
             "Ask for other self-edits.",
-            f"Between the passage alone ({percent(passage.metrics['contains'].mean)}) and the gold "
+            f"Between the passage alone (F1 {percent(passage.metrics['f1'].mean)}) and the gold "
             f"questions ({percent(best)}) there is room. Read the edits below: if they are few, "
             "wrong or beside the point, try another edit.family, more edit.maxTokens, or a larger "
             "model.",

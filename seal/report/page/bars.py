@@ -1,52 +1,64 @@
-"""The picture that the page opens with: a bar for every kind of training, with its interval.
+"""The picture that the page opens with: three bars for every kind of training, with intervals.
 
-Places along the axis are per cent of the width, so that letters, lines and hatches keep their size
-on a telephone and on paper. Kinds differ by fill: empty, pale, full, hatched; every bar has its
-name and its number above it.
+F1, exact match and contains stand side by side, each in a panel of its own on the same scale, so
+that the eye runs down a measure and across a training. Places along the axis are per cent of the
+width, so that letters, lines and hatches keep their size on a telephone and on paper. Kinds differ
+by fill: empty, pale, full, dotted, hatched; every line of bars has its name above it, every bar its
+number.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from seal.report.numbers.formats import interval, percent
-from seal.report.numbers.model import Estimate, RowKind, ScoreRow
+from seal.report.numbers.comparisons import compared_passage
+from seal.report.numbers.formats import MEASURE_NAMES, interval, percent
+from seal.report.numbers.model import MEASURES, Estimate, Metric, RowKind, ScoreRow
 from seal.report.page.markup import Html, figure, join, tag
 
-ROW_PIXELS = 46
+HEAD_PIXELS = 26
+ROW_PIXELS = 66
 AXIS_PIXELS = 26
-_BAR_TOP, _BAR_PIXELS, _CAP_PIXELS = 20, 16, 5
+PANEL_PER_CENT = 30.0
+GAP_PER_CENT = 5.0
+_NAME, _NUMBER, _BAR_TOP, _BAR_PIXELS, _CAP_PIXELS = 18, 36, 43, 14, 5
+"""Within a row, in pixels: base lines of name and numbers, the bar, half an interval's cap."""
+_OVER_PIXELS = 3
+"""By which the reference line stands out of a bar."""
 _FILLS: Mapping[RowKind, str] = {
     "base": "empty",
     "passage": "pale",
+    "passage-equal-steps": "pale",
     "edit": "full",
     "gold": "hatched",
+    "open-book": "hatched",
 }
-_HATCH = "bars-hatch"
-CAPTION = (
-    "How many answers are right, from memory, after each kind of training on passages that the "
-    "writing of self-edits was never trained on. The thin line on a bar, and the numbers in "
-    "brackets, are its 95 % interval: how far the mean may be off because these are only some of "
-    "all such passages. The dashed line is training on the passage alone, which self-edits have "
-    "to beat."
+_PATTERNS: Mapping[str, str] = {"hatched": "bars-hatch", "dotted": "bars-dots"}
+_CAPTION = (
+    "How well questions are answered, from memory, after each kind of training on passages that "
+    "the writing of self-edits was never trained on. F1: how far the words of the answer are those "
+    "of the gold answer. Exact match: it is the gold answer. Contains: the gold answer stands in "
+    "it, which a model reaches that recites the passage and answers nothing. The thin line on a "
+    "bar, and the numbers in brackets, are its 95 % interval: how far the mean may be off because "
+    "these are only some of all such passages."
 )
 
 
 def opening_figure(rows: Sequence[ScoreRow]) -> Html | None:
-    """Accuracy of every row as a horizontal bar; None while nothing is measured."""
-    if all(row.metrics["contains"].mean is None for row in rows):
+    """Every row as a line of three horizontal bars; None while nothing is measured."""
+    if all(row.metrics[measure].mean is None for row in rows for measure in MEASURES):
         return None
     end = _axis_end(rows)
-    bottom = ROW_PIXELS * len(rows)
-    placed = [(row, ROW_PIXELS * place) for place, row in enumerate(rows)]
+    bottom = HEAD_PIXELS + ROW_PIXELS * len(rows)
+    placed = [(row, HEAD_PIXELS + ROW_PIXELS * place) for place, row in enumerate(rows)]
     svg = tag(  # later parts are drawn over earlier ones
         "svg",
-        tag("defs", _hatch()),
-        *_axis(end, bottom),
-        *(_bar(row, top, end) for row, top in placed),
-        _reference(rows, bottom, end),
-        *(_whisker(row.metrics["contains"], top, end) for row, top in placed),
+        tag("defs", _hatch(), _dots()),
+        *(_axis(panel, end, bottom) for panel in _PANELS),
+        *(_bars(row, top, end) for row, top in placed),
+        _reference(rows, placed, end),
+        *(_whiskers(row, top, end) for row, top in placed),
         *(_words(row, top) for row, top in placed),
         class_="bars",
         role="img",
@@ -54,88 +66,134 @@ def opening_figure(rows: Sequence[ScoreRow]) -> Html | None:
         height=str(bottom + AXIS_PIXELS),
         aria_label=_description(rows),
     )
-    return figure(svg, CAPTION)
+    return figure(svg, " ".join((_CAPTION, *_further_words(rows))))
+
+
+_PANELS: Mapping[Metric, float] = {
+    measure: place * (PANEL_PER_CENT + GAP_PER_CENT) for place, measure in enumerate(MEASURES)
+}
+"""Left ends, in per cent of the width."""
+
+
+def _further_words(rows: Sequence[ScoreRow]) -> Iterator[str]:
+    """Of the caption: what not every picture shows."""
+    if passage := compared_passage(rows):
+        yield f"The dashed line is the {passage.label}, which self-edits have to beat."
+    if any(_fill(row) == "dotted" for row in rows):
+        yield "Dotted: rounds that learnt parts drawn by chance, the control without reward."
+    if any(_fill(row) == "hatched" for row in rows):
+        yield "Hatched: ceilings, measured without self-edits."
 
 
 def _description(rows: Sequence[ScoreRow]) -> str:
     """The picture for those who do not see it."""
-    values = (f"{row.label} {percent(row.metrics['contains'].mean)}" for row in rows)
-    return f"right answers: {', '.join(values)}"
+    values = (
+        f"{row.label} "
+        + ", ".join(
+            f"{MEASURE_NAMES[measure]} {percent(row.metrics[measure].mean)}" for measure in MEASURES
+        )
+        for row in rows
+    )
+    return f"answers: {'; '.join(values)}"
 
 
 def _axis_end(rows: Sequence[ScoreRow]) -> float:
-    """The next tenth above everything that is drawn, as a share."""
+    """The next even tenth above everything that is drawn, as a share."""
     ends = [
         end
         for row in rows
-        for end in (row.metrics["contains"].mean, row.metrics["contains"].high)
+        for measure in MEASURES
+        for end in (row.metrics[measure].mean, row.metrics[measure].high)
         if end is not None
     ]
-    return max(1, math.ceil(round(10 * max(ends), 6))) / 10
+    return 2 * max(1, math.ceil(round(5 * max(ends), 6))) / 10
 
 
-def _axis(end: float, bottom: int) -> list[Html]:
-    """Upright lines with their percentages below; 0 and the end are drawn in any case."""
-    tenths = round(10 * end)
-    step = 2 if tenths > 5 and tenths % 2 == 0 else 5 if tenths == 5 else 1
-    parts: list[Html] = []
-    for tick in range(0, tenths + 1, step):
-        place = _place(tick / 10, end)
-        anchor = "start" if tick == 0 else "end" if tick == tenths else "middle"
-        parts.append(tag("line", class_="grid", x1=place, x2=place, y1="0", y2=str(bottom)))
+def _axis(measure: Metric, end: float, bottom: int) -> Html:
+    """The title of a panel, and upright lines at its ends and middle with percentages below."""
+    parts = [tag("text", MEASURE_NAMES[measure], class_="title", x=_place(measure, 0, end), y="16")]
+    for share, anchor in ((0.0, "start"), (end / 2, "middle"), (end, "end")):
+        place = _place(measure, share, end)
         parts.append(
-            tag("text", f"{10 * tick} %", class_="tick", x=place, y=str(bottom + 18),
+            tag("line", class_="grid", x1=place, x2=place, y1=str(HEAD_PIXELS), y2=str(bottom))
+        )
+        parts.append(
+            tag("text", f"{100 * share:.0f} %", class_="tick", x=place, y=str(bottom + 18),
                 text_anchor=anchor)
         )  # fmt: skip
-    return parts
+    return join(*parts)
 
 
 def _words(row: ScoreRow, top: int) -> Html:
-    """Name and number."""
-    estimate = row.metrics["contains"]
-    span = interval(estimate, "contains", "contains")
+    """Name and numbers."""
+    name = tag("text", row.label, class_="name", x="0", y=str(top + _NAME))
+    return join(name, *(_number(row.metrics[measure], measure, top) for measure in MEASURES))
+
+
+def _number(estimate: Estimate, measure: Metric, top: int) -> Html:
+    span = interval(estimate, measure, "")
     number = "no score" if estimate.mean is None else percent(estimate.mean)
-    return join(
-        tag("text", row.label, class_="name", x="0", y=str(top + 14)),
-        tag(
-            "text",
-            tag("tspan", number, class_="name"),
-            tag("tspan", f" {span}", class_="span") if span else None,
-            x="100%",
-            y=str(top + 14),
-            text_anchor="end",
-        ),
-    )
-
-
-def _bar(row: ScoreRow, top: int, end: float) -> Html | None:
-    mean, fill = row.metrics["contains"].mean, _FILLS[row.kind]
-    if mean is None:
-        return None
     return tag(
-        "rect",
-        class_=f"bar {fill}",
-        x="0",
-        y=str(top + _BAR_TOP),
-        width=_place(mean, end),
-        height=str(_BAR_PIXELS),
-        fill=f"url(#{_HATCH})" if fill == "hatched" else None,
+        "text",
+        tag("tspan", number, class_="number"),
+        tag("tspan", f" {span}", class_="span") if span else None,
+        x=f"{_PANELS[measure]:.2f}%",
+        y=str(top + _NUMBER),
     )
 
 
-def _reference(rows: Sequence[ScoreRow], bottom: int, end: float) -> Html | None:
-    """The mean of passage only, across all bars."""
-    mean = next((row.metrics["contains"].mean for row in rows if row.kind == "passage"), None)
-    if mean is None:
+def _fill(row: ScoreRow) -> str:
+    return "dotted" if row.kind == "edit" and row.without_reward else _FILLS[row.kind]
+
+
+def _bars(row: ScoreRow, top: int, end: float) -> Html:
+    fill = _fill(row)
+    return join(
+        *(
+            tag(
+                "rect",
+                class_=f"bar {fill}",
+                x=f"{_PANELS[measure]:.2f}%",
+                y=str(top + _BAR_TOP),
+                width=f"{PANEL_PER_CENT * mean / end:.2f}%",
+                height=str(_BAR_PIXELS),
+                fill=f"url(#{_PATTERNS[fill]})" if fill in _PATTERNS else None,
+            )
+            for measure in MEASURES
+            if (mean := row.metrics[measure].mean) is not None
+        )
+    )
+
+
+def _reference(
+    rows: Sequence[ScoreRow], placed: Sequence[tuple[ScoreRow, int]], end: float
+) -> Html | None:
+    """The means of the passage alone, across every bar of their panel but no words."""
+    passage = compared_passage(rows)
+    if passage is None:
         return None
-    return join(*_drawn(_place(mean, end), _place(mean, end), 0, bottom, "reference"))
+    bars = [top + _BAR_TOP for _, top in placed]
+    halves = [
+        _drawn(place, place, bar - _OVER_PIXELS, bar + _BAR_PIXELS + _OVER_PIXELS, "reference")
+        for measure in MEASURES
+        if (mean := passage.metrics[measure].mean) is not None
+        for place in (_place(measure, mean, end),)
+        for bar in bars
+    ]
+    return join(*(half for pair in halves for half in pair))
 
 
-def _whisker(estimate: Estimate, top: int, end: float) -> Html | None:
+def _whiskers(row: ScoreRow, top: int, end: float) -> Html:
+    return join(
+        *(_whisker(row.metrics[measure], measure, top, end) for measure in MEASURES),
+    )
+
+
+def _whisker(estimate: Estimate, measure: Metric, top: int, end: float) -> Html | None:
     """The interval as a line with caps, over a wider one in the colour of the paper."""
     if estimate.low is None or estimate.high is None:
         return None
-    low, high = _place(estimate.low, end), _place(estimate.high, end)
+    low, high = _place(measure, estimate.low, end), _place(measure, estimate.high, end)
     middle = top + _BAR_TOP + _BAR_PIXELS // 2
     lines = (
         (low, high, middle, middle),
@@ -155,18 +213,26 @@ def _drawn(x1: str, x2: str, y1: int, y2: int, kind: str) -> tuple[Html, Html]:
     return halo, ink
 
 
-def _place(share: float, end: float) -> str:
-    return f"{100 * share / end:.2f}%"
+def _place(measure: Metric, share: float, end: float) -> str:
+    return f"{_PANELS[measure] + PANEL_PER_CENT * share / end:.2f}%"
 
 
 def _hatch() -> Html:
     stripe = tag("line", class_="stripe", x1="0", y1="0", x2="0", y2="6")
+    return _pattern("hatched", stripe, turn="rotate(45)")
+
+
+def _dots() -> Html:
+    return _pattern("dotted", tag("circle", class_="dot", cx="3", cy="3", r="1.7"))
+
+
+def _pattern(fill: str, drawn: Html, *, turn: str | None = None) -> Html:
     return tag(
         "pattern",
-        stripe,
-        id=_HATCH,
+        drawn,
+        id=_PATTERNS[fill],
         width="6",
         height="6",
         patternUnits="userSpaceOnUse",
-        patternTransform="rotate(45)",
+        patternTransform=turn,
     )

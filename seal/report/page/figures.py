@@ -18,11 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from seal.report.numbers.comparisons import Comparison
+from seal.report.numbers.formats import MEASURE_NAMES
 from seal.report.numbers.model import (
+    MEASURES,
     Bin,
     EditShape,
     Estimate,
-    Metric,
     RetainedRow,
     RolloutReport,
     RowKind,
@@ -43,8 +44,10 @@ LEAST_EXTENT = 10.0
 _MARKERS: dict[RowKind, tuple[str, str]] = {
     "base": ("o", PAPER),
     "passage": ("s", PALE),
+    "passage-equal-steps": ("s", PALE),
     "edit": ("D", ACCENT),
     "gold": ("^", PAPER),
+    "open-book": ("v", PAPER),
 }
 """Marker and fill by kind of row."""
 _STYLE: Any = {  # matplotlib's own type for it is a literal of all its settings
@@ -70,14 +73,15 @@ _STYLE: Any = {  # matplotlib's own type for it is a literal of all its settings
 }
 
 
-def differences_figure(compared: Sequence[Comparison], *, metric: Metric) -> Html:
-    """Paired differences of shares with their intervals, in percentage points."""
+def differences_figure(compared: Sequence[Comparison]) -> Html:
+    """Paired differences with their intervals, in percentage points, a panel for each measure."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 0.36 * len(compared) + 0.9), layout="constrained")
-        axes = figure.subplots()
-        _whiskers(axes, [(each.name, each.over[metric], each.kind) for each in compared])
-        axes.axvline(0, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.set_title("difference in accuracy, percentage points")
+        panels = figure.subplots(1, len(MEASURES), sharex=True, sharey=True)
+        for axes, measure in zip(panels, MEASURES, strict=True):
+            _whiskers(axes, [(each.name, each.over[measure], each.kind) for each in compared])
+            axes.axvline(0, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+            axes.set_title(f"{MEASURE_NAMES[measure]}, points")
         return _svg(
             figure,
             "differences",

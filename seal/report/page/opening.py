@@ -91,7 +91,7 @@ def _glossary(report: Report) -> Html:
         ("question", "asked on a passage; its gold answers are known, and any of them counts"),
         ("self-edit", "what the model writes on a passage in order to be trained on it"),
         ("base model", "the model as it was before: the baseline of all that follows"),
-        ("passage only", "the model trained on the bare text: what self-edits have to beat"),
+        ("passage alone", "the model trained on the bare text: what self-edits have to beat"),
         (
             "gold questions",
             "the model trained on the very questions and answers it is then asked: more than "
@@ -99,9 +99,9 @@ def _glossary(report: Report) -> Html:
         ),
         ("policy", "the model that writes the self-edits; in round 0 it is the base model"),
         ("round", "edits are written, tried and chosen, and the policy learns the chosen ones"),
-        ("accuracy", f"share of answers in which {_CONTAINS}"),
-        ("exact", f"share of answers for which {GRADER_WORDS['exact']}"),
-        ("token F1", GRADER_WORDS["f1"] + ", from 0 to 1"),
+        ("F1", GRADER_WORDS["f1"] + ", in percent"),
+        ("exact match", f"share of answers for which {GRADER_WORDS['exact']}"),
+        ("contains", f"share of answers in which {_CONTAINS}; on other passages: accuracy"),
         ("log p", GRADER_WORDS["logprob"] + "; 0 is certainty"),
         ("reward", f"what the run rewards its edits by; here {GRADER_WORDS[grader]}"),
         (
@@ -122,7 +122,6 @@ def _facts(report: Report) -> list[tuple[str, Child]]:
             f"{report.validation_passages} and {report.validation_questions}, held out",
         ),
         ("model", spec.model),
-        ("right answer", _CONTAINS),
         ("reward", GRADER_WORDS[spec.evaluation.grader]),
         (
             "seed, trainings per edit",

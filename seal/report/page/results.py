@@ -6,9 +6,17 @@ from collections.abc import Sequence
 
 from seal.outcomes import Outcome
 from seal.report.numbers.comparisons import Comparison, comparisons
-from seal.report.numbers.formats import METRIC_NAMES, MISSING, count, percent, plural
-from seal.report.numbers.model import Metric, Report, ScoreRow, Verdict
-from seal.report.numbers.words import OUTCOME_WORDS, name_of
+from seal.report.numbers.formats import MEASURE_NAMES, MISSING, count, plural
+from seal.report.numbers.model import (
+    MEASURES,
+    PASSAGE_KINDS,
+    Metric,
+    Report,
+    ScoreRow,
+    Verdict,
+    measures_of,
+)
+from seal.report.numbers.words import BOUND_WORDS, OUTCOME_WORDS, name_of
 from seal.report.page import figures
 from seal.report.page.cells import valued
 from seal.report.page.markup import Child, Html, facts, figure, join, paragraph, table, tag
@@ -23,23 +31,24 @@ def results(report: Report) -> Html | None:
     measured = f"{passages}, {plural(report.validation_questions, 'question')}"
     return join(
         paragraph(
-            "Each line is the same model after another training. Accuracy, exact and token F1 "
-            "grade the answers; log p is how likely the model finds the gold answer, whatever it "
-            "says, and moves before the answers do. Each passage counts once: the scores of its "
-            "answers are averaged first. Passages without any score are not counted."
+            "Each line is the same model after another training. F1, exact match and contains "
+            "grade the answers, and are read together: who recites the passage has many answers "
+            "that contain the right one and few that are it. Log p is how likely the model finds "
+            "the gold answer, whatever it says, and moves before the answers do. Each passage "
+            "counts once: the scores of its answers are averaged first. Passages without any score "
+            "are not counted."
         ),
         table(
             f"Validation: {measured}",
             [
                 "trained on",
                 "passages",
-                "accuracy, 95 % interval",
-                "exact",
-                "token F1",
+                *(f"{MEASURE_NAMES[measure]}, 95 % interval" for measure in MEASURES),
                 "log p, nats per token",
             ],
             [_result_cells(row, grader) for row in report.rows],
         ),
+        _bounds(report),
         _differences(report),
         _outcomes(report),
     )
@@ -49,24 +58,27 @@ def _result_cells(row: ScoreRow, grader: str) -> list[Child]:
     return [
         row.label,
         str(row.metrics["contains"].n),
-        valued(row.metrics["contains"], "contains", grader),
-        percent(row.metrics["exact"].mean),
-        valued(row.metrics["f1"], "f1", grader),
-        valued(row.metrics["logprob"], "logprob", grader),
+        *(valued(row.metrics[each], each, grader) for each in (*MEASURES, "logprob")),
     ]
 
 
+def _bounds(report: Report) -> Html | None:
+    """What the rows are that were measured only to compare with."""
+    there = {row.kind for row in report.rows}
+    words = [(row.label, BOUND_WORDS[row.kind]) for row in report.rows if row.kind in BOUND_WORDS]
+    return facts(words) if there & BOUND_WORDS.keys() else None
+
+
 def _differences(report: Report) -> Html | None:
-    """Round against round and against the bounds, in accuracy and in the run's own reward."""
+    """Round against round and against the bounds, by every measure."""
     compared = comparisons(report.rows)
     if not compared:
         return None
     grader = report.spec.evaluation.grader
-    metrics: list[Metric] = ["contains"] if grader == "contains" else ["contains", "score"]
-    names = {"contains": "accuracy", "score": METRIC_NAMES[grader]}
+    measures = measures_of(grader)
     head: list[Child] = ["trained on", "against", "passages"]
-    head += [cell for metric in metrics for cell in (names[metric], "verdict")]
-    rows = [_difference_cells(each, metrics, grader) for each in compared]
+    head += [MEASURE_NAMES[measure] for measure in measures]
+    rows = [_difference_cells(each, measures) for each in compared]
     return join(
         tag("h3", "Did it help? Differences, passage by passage"),
         paragraph(
@@ -74,29 +86,39 @@ def _differences(report: Report) -> Html | None:
             "each passage and then averaged over those that have both scores. Where the whole "
             "interval lies on one side of zero, this run can tell the two apart; where it holds "
             "zero, they may be equal, and the run is too small to say. With many comparisons one "
-            "in twenty comes out by luck."
+            "in twenty comes out by luck.",
+            f" The passage alone is here {_best(report)}." if report.best_passage else None,
         ),
         figure(
-            figures.differences_figure(compared, metric="contains"),
+            figures.differences_figure(compared),
             "Right of the dashed line the first of the two is better, left of it worse. Square: "
-            "passage only; diamond: self-edits of a round; triangle: gold questions.",
+            "passage alone; diamond: self-edits of a round; triangle: gold questions.",
         ),
         table(
-            "Paired differences with 95 % intervals; accuracy in percentage points",
+            "Paired differences with 95 % intervals and verdicts, in percentage points"
+            + (", log p in nats" if "logprob" in measures else ""),
             head,
             rows,
-            words={0: "", 1: "short"} | dict.fromkeys(range(4, len(head), 2), "short"),
+            words={0: "", 1: "short"},
         ),
     )
 
 
-def _difference_cells(compared: Comparison, metrics: Sequence[Metric], grader: str) -> list[Child]:
-    cells: list[Child] = [compared.left, compared.right, str(compared.over["contains"].n)]
-    for metric in metrics:
-        over = compared.over[metric]
+def _best(report: Report) -> str:
+    """Which of the passage rows the others are compared with."""
+    best = report.row(report.best_passage)
+    several = sum(row.kind in PASSAGE_KINDS for row in report.rows) > 1
+    why = ", which has the higher F1 of the two" if several else ""
+    return f"“{best.label}”{why}" if best else ""
+
+
+def _difference_cells(compared: Comparison, measures: Sequence[Metric]) -> list[Child]:
+    cells: list[Child] = [compared.left, compared.right, str(compared.over["f1"].n)]
+    for measure in measures:
+        over = compared.over[measure]
         clear = over.verdict in (Verdict.BETTER, Verdict.WORSE)
         verdict = tag("b", over.verdict) if clear else over.verdict.value
-        cells += [valued(over, metric, grader, signed=True), verdict]
+        cells.append(join(valued(over, measure, "", signed=True), tag("br"), verdict))
     return cells
 
 
@@ -166,7 +188,7 @@ def forgetting(report: Report) -> Html | None:
         figure(
             figures.retained_figure(report.retained),
             "Circle: policy without an adapter. Square, diamond, triangle: after training on the "
-            "passage only, on self-edits, on gold questions.",
+            "passage alone, on self-edits, on gold questions.",
         ),
         table(
             "Open-book accuracy; the change is against the model beneath the adapter alone, on the "

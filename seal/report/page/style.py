@@ -49,13 +49,15 @@ figure svg:not(.bars) { height: auto; }
 .bars text {
   fill: var(--ink); font-size: 14px; font-variant-numeric: tabular-nums;
   paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }
-.bars .name { font-weight: 600; }
+.bars .name, .bars .number { font-weight: 600; }
+.bars .title { fill: var(--soft); font-weight: 600; letter-spacing: .02em; }
 .bars .tick, .bars .span { fill: var(--soft); font-size: 13px; }
 .bars .grid { stroke: var(--grid); }
 .bars .bar { stroke: var(--ink); }
 .bars .empty { fill: var(--paper); }
 .bars .pale { fill: var(--fill); }
 .bars .full { fill: var(--accent); }
+.bars .dot { fill: var(--accent); }
 .bars .stripe { stroke: var(--ink); stroke-width: 2; }
 .bars .interval { stroke: var(--ink); stroke-width: 1.6; }
 .bars .reference { stroke: var(--ink); stroke-width: 1.6; stroke-dasharray: 4 3; }
