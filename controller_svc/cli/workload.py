@@ -249,10 +249,14 @@ def _bound_training(spec: RunSpec, contexts: Sequence[Context], bound: Bound) ->
 
 
 def _with_retained(spec: RunSpec, retained: Sequence[Context], work: StageWork) -> StageWork:
-    """Open-book questions of every adapted model, and all of them of the policy alone."""
+    """Open-book questions of every adapted model, and all of them of the policy alone.
+
+    After a warm start also of the base model, which is not the policy of round 0 then.
+    """
     available = sum(len(context.queries) for context in retained)
     window = min(spec.validation.retained_queries, available)
-    answers = work.trainings * window + available
+    alone = 2 if work.round == 0 and spec.improve.warm_start == "gold" else 1
+    answers = work.trainings * window + alone * available
     return _plus(
         work,
         answers=answers,

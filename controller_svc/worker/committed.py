@@ -23,6 +23,7 @@ from seal.records import (
 from seal.restem.preselect import preselect
 from seal.restem.racing import advance, rung_sizes
 from seal.restem.rollout import runner_of
+from seal.runs.shards import Alone
 from seal.runs.store import key_of
 
 
@@ -35,7 +36,8 @@ class Committed:
     baselines: dict[str, EvaluationRecord]
     edits: dict[str, ContextEditsRecord]
     loops: dict[str, InnerLoopRecord]
-    retained: EvaluationRecord | None
+    retained: dict[Alone, EvaluationRecord]
+    """Models alone on the whole retained set."""
     preselected: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Edits that get inner loops, where not all do."""
 
@@ -155,8 +157,8 @@ class Committed:
         )
         trained = sum(bound != OPEN_BOOK for bound in plan.bounds)
         open_book = len(plan.bounds) - trained
-        loops, asked = 0, len(plan.retained.queries) if plan.retained_of_policy else 0
-        answered = asked if self.retained else 0
+        loops, asked = 0, len(plan.retained_alone) * len(plan.retained.queries)
+        answered = len(self.retained) * len(plan.retained.queries)
         queries = {context.context_id: len(context.queries) for _, context in plan.contexts}
         for _, context in plan.contexts:
             without = EQUAL_STEPS in plan.bounds and not self.has_steps(context)

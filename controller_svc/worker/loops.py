@@ -28,7 +28,7 @@ from seal.records import (
     TrainingRecord,
 )
 from seal.runs.clock import ShardClock
-from seal.runs.shards import ShardStore
+from seal.runs.shards import Alone, ShardStore
 from seal.runs.store import key_of
 from seal.settings import OptimizerSettings
 from seal.v1 import evaluator_pb2
@@ -77,21 +77,22 @@ async def _commit_baseline(bench: Bench, key: str, record: EvaluationRecord) -> 
     return record
 
 
-async def run_retained(bench: Bench, queries: Sequence[Query]) -> EvaluationRecord:
-    """Ask the policy alone the whole retained set, in parts; commit."""
+async def run_retained(bench: Bench, alone: Alone, queries: Sequence[Query]) -> EvaluationRecord:
+    """Ask a model alone the whole retained set, in parts; commit."""
     size = bench.settings.queries_per_request
     parts = [queries[start : start + size] for start in range(0, len(queries), size)]
 
     async def ask(part: int) -> EvaluationRecord:
         async with bench.places:
-            request = bench.requests.retained_policy(part, parts[part])
-            return await _evaluate(bench, request, f"retained/{part}")
+            request = bench.requests.retained_alone(alone, part, parts[part])
+            record = await _evaluate(bench, request, f"retained-{alone}/{part}")
+            bench.meter.evaluating(f"retained-{alone}/{part}", queries=len(parts[part]))
+            return record
 
     async with asyncio.TaskGroup() as group:
         asked = [group.create_task(ask(part)) for part in range(len(parts))]
     record = join_evaluations([task.result() for task in asked])
-    bench.meter.evaluating("retained/0", queries=len(record.answers))
-    return await bench.files.commit_retained(record)
+    return await bench.files.commit_retained(alone, record)
 
 
 def join_evaluations(parts: Sequence[EvaluationRecord]) -> EvaluationRecord:

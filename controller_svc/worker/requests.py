@@ -23,6 +23,7 @@ from seal.rpc.convert import (
     optimizer_message,
     policy_message,
 )
+from seal.runs.shards import Alone
 from seal.runs.store import key_of
 from seal.settings import OptimizerSettings, RunSpec
 from seal.v1 import common_pb2, evaluator_pb2, generator_pb2, trainer_pb2
@@ -182,9 +183,13 @@ class Requests:
         name = f"{self.loop_id(key)}/retained"
         return self._evaluate(name, adapter, queries, over=self.student(key.kind))
 
-    def retained_policy(self, part: int, queries: Sequence[Query]) -> evaluator_pb2.EvaluateRequest:
-        """The policy alone on one part of the retained set."""
-        return self._evaluate(self._id("retained", part), None, queries, over=self.policy)
+    def retained_alone(
+        self, alone: Alone, part: int, queries: Sequence[Query]
+    ) -> evaluator_pb2.EvaluateRequest:
+        """The policy, or the base model, alone on one part of the retained set."""
+        over = self.policy if alone == "policy" else None
+        name = "retained" if alone == "policy" else "retained-base"
+        return self._evaluate(self._id(name, part), None, queries, over=over)
 
     def loop_id(self, key: LoopKey) -> str:
         """Request id of an inner loop's training and of its evaluation."""

@@ -11,7 +11,7 @@ follows from the committed inner loops alone, so that a restarted race goes on a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from controller_svc.worker.bounds import (
@@ -34,6 +34,7 @@ from controller_svc.worker.shard_plan import ShardPlan
 from seal.domains.base import Context, Example, Query
 from seal.outcomes import Outcome
 from seal.records import ContextRecord, EvaluationRecord, InnerLoopKind
+from seal.runs.shards import Alone
 from seal.runs.store import key_of
 from seal.settings import OptimizerSettings
 
@@ -44,8 +45,8 @@ class ShardResult:
 
     records: tuple[ContextRecord, ...]
     """In the order of the plan."""
-    retained: EvaluationRecord | None
-    """The policy alone on the whole retained set."""
+    retained: Mapping[Alone, EvaluationRecord]
+    """Models alone on the whole retained set."""
     inner_loops_run: int
     """Without open-book answers, which are none."""
     inner_loops_resumed: int
@@ -65,7 +66,11 @@ async def run_shard(bench: Bench, plan: ShardPlan) -> ShardResult:
         baselines=await _baselines(bench, plan),
         edits=await files.edits(),
         loops=await files.inner_loops(),
-        retained=await files.retained(),
+        retained={
+            alone: record
+            for alone in plan.retained_alone
+            if (record := await files.retained(alone)) is not None
+        },
     )
     resumed = done.loops_done
     done.measure()
@@ -108,18 +113,16 @@ class _Shard:
             for bound in self.plan.bounds:
                 if bound != EQUAL_STEPS:  # that one waits for the edits
                     self._start_bound(group, index, context, bound)
-        if (
-            self.plan.retained_of_policy
-            and self.plan.retained.queries
-            and self.done.retained is None
-        ):
-            group.create_task(self._retained())
+        for alone in self.plan.retained_alone:
+            if alone not in self.done.retained:
+                group.create_task(self._retained(alone))
 
     async def _baseline(self, context: Context) -> None:
         self.done.baselines[key_of(context.context_id)] = await run_baseline(self.bench, context)
 
-    async def _retained(self) -> None:
-        self.done.retained = await run_retained(self.bench, self.plan.retained.queries)
+    async def _retained(self, alone: Alone) -> None:
+        queries = self.plan.retained.queries
+        self.done.retained[alone] = await run_retained(self.bench, alone, queries)
 
     async def _edit_and_learn(
         self, contexts: Sequence[tuple[int, Context]], group: asyncio.TaskGroup

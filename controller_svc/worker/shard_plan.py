@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from controller_svc.worker.bounds import Bound
 from controller_svc.worker.requests import NOTHING_RETAINED, RetainedSet
 from seal.domains.base import Context
+from seal.runs.shards import Alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,5 +30,5 @@ class ShardPlan:
     """Questions on other passages; empty for none."""
     retained_per_model: int = 0
     """Of these, asked of each adapted model."""
-    retained_of_policy: bool = False
-    """Ask the policy alone all of them; one shard of a stage does."""
+    retained_alone: tuple[Alone, ...] = ()
+    """Models that are asked all of them without an inner adapter; one shard of a stage asks."""

@@ -6,7 +6,7 @@ Sums that add up over shards, with a missing score missing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from seal.records import (
     AnswerRecord,
@@ -17,6 +17,7 @@ from seal.records import (
 )
 from seal.restem.reward import mean, present
 from seal.restem.rollout import candidates_of, shared_repeats
+from seal.runs.shards import Alone
 
 
 def bound_reward(record: ContextRecord, kind: InnerLoopKind) -> float | None:
@@ -29,7 +30,7 @@ def bound_reward(record: ContextRecord, kind: InnerLoopKind) -> float | None:
 
 
 def shard_scores(
-    records: Sequence[ContextRecord], retained: EvaluationRecord | None
+    records: Sequence[ContextRecord], retained: Mapping[Alone, EvaluationRecord]
 ) -> dict[str, ScoreSum]:
     """`ShardSummary.scores` of a rollout or validation."""
     edits = [
@@ -53,7 +54,10 @@ def shard_scores(
         "retained": _sum(
             answer.score for record in records for answer in _retained_answers(record)
         ),
-        "retained_policy": _sum(answer.score for answer in (retained.answers if retained else ())),
+        **{
+            f"retained_{alone}": _sum(answer.score for answer in evaluation.answers)
+            for alone, evaluation in retained.items()
+        },
     }
     return {name: score for name, score in scores.items() if score.n}
 
@@ -88,7 +92,7 @@ def shard_outcomes(records: Sequence[ContextRecord]) -> dict[str, int]:
 
 
 def shard_tokens(
-    records: Sequence[ContextRecord], retained: EvaluationRecord | None
+    records: Sequence[ContextRecord], retained: Mapping[Alone, EvaluationRecord]
 ) -> dict[str, int]:
     """Tokens by kind, of all attempts together: each piece of work counts once."""
     return {
@@ -104,7 +108,7 @@ def shard_tokens(
 
 
 def shard_engine_seconds(
-    records: Sequence[ContextRecord], retained: EvaluationRecord | None
+    records: Sequence[ContextRecord], retained: Mapping[Alone, EvaluationRecord]
 ) -> dict[str, float]:
     """Engine seconds by kind, of all attempts together."""
     return {
@@ -122,10 +126,10 @@ def shard_engine_seconds(
 
 
 def _evaluations(
-    records: Sequence[ContextRecord], retained: EvaluationRecord | None
+    records: Sequence[ContextRecord], retained: Mapping[Alone, EvaluationRecord]
 ) -> list[EvaluationRecord]:
     """Every evaluation of the shard."""
-    found = [record.baseline for record in records] + ([retained] if retained else [])
+    found = [record.baseline for record in records] + [*retained.values()]
     for record in records:
         for loop in record.inner_loops:
             found += [evaluation for evaluation in (loop.evaluation, loop.retained) if evaluation]

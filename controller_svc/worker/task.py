@@ -37,7 +37,7 @@ from seal.restem.plan import plan_round
 from seal.runs.cleanup import inner_adapters, measure, remove_adapters
 from seal.runs.clock import ShardClock
 from seal.runs.improve import improve
-from seal.runs.shards import ShardStore, finish_shard
+from seal.runs.shards import Alone, ShardStore, finish_shard
 from seal.runs.store import pinned, read_contexts
 from seal.runs.task import ShardTask
 from seal.settings import RunSpec
@@ -205,13 +205,16 @@ async def validate_plan(task: ShardTask, spec: RunSpec, store: ArtifactStore) ->
     Round 0 also measures the bounds, which do not depend on the policy.
     """
     contexts = await read_contexts(store, task.run, "validation")
+    retained = RetainedSet.of(await read_contexts(store, task.run, "retained"))
+    warmed = task.round == 0 and task.policy is not None  # elsewhere round 0 is the base model
+    alone: tuple[Alone, ...] = ("policy", "base") if warmed else ("policy",)
     return ShardPlan(
         contexts=shard_of(contexts, task),
         k=_candidates(spec, spec.validation.edits_per_context),
         bounds=bounds_of(spec) if task.round == 0 else (),
-        retained=RetainedSet.of(await read_contexts(store, task.run, "retained")),
+        retained=retained,
         retained_per_model=spec.validation.retained_queries,
-        retained_of_policy=task.shard == 0,
+        retained_alone=alone if task.shard == 0 and retained.queries else (),
     )
 
 

@@ -8,8 +8,9 @@ all the rest of its shard is there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal, TypeVar
 
 from seal.artifacts import ArtifactStore
 from seal.manifest import MANIFEST_FILE
@@ -30,6 +31,12 @@ from seal.runs.store import baseline_path, in_thread, read_if_there, shard_path
 from seal.runs.task import ShardTask
 
 R = TypeVar("R", bound=Record)
+Alone = Literal["policy", "base"]
+"""A model without an inner adapter."""
+RETAINED_FILES: Mapping[Alone, str] = MappingProxyType(
+    {"policy": "retained.json", "base": "retained-base.json"}
+)
+"""Its answers to the whole retained set; the base's where a warm start makes round 0 another."""
 
 
 class ShardStore:
@@ -93,13 +100,15 @@ class ShardStore:
         """Finished inner loops by key."""
         return await self.committed("inner", InnerLoopRecord)
 
-    async def retained(self) -> EvaluationRecord | None:
-        """The policy alone on the whole retained set."""
-        return await read_if_there(self._store, f"{self.path}/retained.json", EvaluationRecord)
+    async def retained(self, alone: Alone) -> EvaluationRecord | None:
+        """A model alone on the whole retained set."""
+        path = f"{self.path}/{RETAINED_FILES[alone]}"
+        return await read_if_there(self._store, path, EvaluationRecord)
 
-    async def commit_retained(self, record: EvaluationRecord) -> EvaluationRecord:
+    async def commit_retained(self, alone: Alone, record: EvaluationRecord) -> EvaluationRecord:
         """Write it unless it is there; returns the one that counts."""
-        return await in_thread(self._store.create_json, f"{self.path}/retained.json", record)
+        path = f"{self.path}/{RETAINED_FILES[alone]}"
+        return await in_thread(self._store.create_json, path, record)
 
     async def summary(self) -> ShardSummary | None:
         """The shard's summary, if it is finished."""

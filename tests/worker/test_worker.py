@@ -516,7 +516,7 @@ async def test_the_policy_alone_is_asked_the_whole_retained_set_once_by_one_shar
     async with workplace(tmp_path, spec=small_spec(tmp_path, shards=2), settings=settings) as place:
         summaries = [await place.run(Stage.VALIDATE, round=1, shard=shard) for shard in (0, 1)]
         asked = sorted(name for name in place.asked("evaluate") if "/retained/" in name)
-        record = await place.files(Stage.VALIDATE, round=1).retained()
+        record = await place.files(Stage.VALIDATE, round=1).retained("policy")
     assert asked == ["demo/r1/validate/retained/0", "demo/r1/validate/retained/1"]
     assert record is not None and len(record.answers) == 6
     assert ["retained_policy" in summary.scores for summary in summaries] == [True, False]

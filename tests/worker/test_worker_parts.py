@@ -102,8 +102,8 @@ async def test_a_ghost_of_a_finished_shard_changes_neither_its_records_nor_its_s
     assert (ghosts, ghosts_sha256) == (records, sha256)
     assert await ghost.commit_summary(summary_of("0" * 64)) == summary == await files.summary()
     assert await files.read_records() == (records, summary.result_sha256)
-    assert await files.commit_retained(evaluation(0.1)) == evaluation(0.1)
-    assert await ghost.commit_retained(evaluation(0.9)) == evaluation(0.1)
+    assert await files.commit_retained("policy", evaluation(0.1)) == evaluation(0.1)
+    assert await ghost.commit_retained("policy", evaluation(0.9)) == evaluation(0.1)
 
 
 def record_of(context_id: str, baseline: EvaluationRecord) -> ContextRecord:
@@ -312,7 +312,7 @@ def test_scores_are_means_of_contexts_and_leave_out_what_is_missing() -> None:
         context({0: [1.0, None], 1: [0.0, 0.5]}, baseline=0.25),
         context({0: [None, None]}, baseline=None),
     ]
-    assert shard_scores(records, None) == {
+    assert shard_scores(records, {}) == {
         "baseline": ScoreSum(n=1, total=0.25),
         "edit": ScoreSum(n=1, total=(1.0 + 0.25) / 2),
         "best": ScoreSum(n=1, total=1.0),

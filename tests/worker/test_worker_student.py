@@ -6,14 +6,16 @@ from pathlib import Path
 
 import grpc
 import pytest
-from controller_harness import POLICY, Workplace, small_spec, workplace
+from controller_harness import POLICY, RUN, Workplace, small_spec, workplace
 from fake_services import Fakes
 
 from controller_svc.cli.workload import workload
 from controller_svc.core import stages
 from controller_svc.worker.prepare import load_data
+from controller_svc.worker.progress import TaskProgress
 from seal.errors import PreconditionFailed
 from seal.records import AdapterReference, Stage
+from seal.report.numbers.source import read_run
 from seal.settings import InnerLoopSettings, OptimizerSettings, RunSpec
 from seal.v1 import evaluator_pb2, generator_pb2, trainer_pb2
 
@@ -63,6 +65,28 @@ async def test_retained_questions_of_the_policy_alone_are_asked_of_the_policy(
         adapted = [name for name in place.asked("evaluate") if name.endswith("/retained")]
         assert adapted
         assert {beneath(place, "evaluate", name).pop() for name in adapted} == {""}
+
+
+async def test_after_a_warm_start_the_base_is_asked_the_retained_questions_too(
+    tmp_path: Path,
+) -> None:
+    told: list[TaskProgress] = []
+    async with workplace(tmp_path, spec=spec_of(tmp_path, "base")) as place:
+        summary = await place.run(Stage.VALIDATE, round=0, policy=POLICY, tell=told.append)
+        assert beneath(place, "evaluate", "validate/retained/") == {POLICY.sha256}
+        assert beneath(place, "evaluate", "validate/retained-base/") == {""}
+        again = await place.run(Stage.VALIDATE, round=1, policy=POLICY)
+        stage = read_run(place.store, RUN).stage("validate", 0)
+    assert summary.scores["retained_base"].n > 0
+    assert "retained_base" not in again.scores
+    assert told[-1].evaluated_queries == told[-1].queries_total
+    assert stage is not None and stage.retained is not None and stage.retained_base is not None
+
+
+async def test_a_round_0_that_is_the_base_is_asked_them_once(tmp_path: Path) -> None:
+    async with workplace(tmp_path, spec=spec_of(tmp_path, "base")) as place:
+        summary = await place.run(Stage.VALIDATE, round=0)
+    assert "retained_policy" in summary.scores and "retained_base" not in summary.scores
 
 
 async def test_as_published_the_policy_that_writes_is_the_one_that_learns(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def retained_rows(files: RunFiles, estimator: Estimator) -> tuple[RetainedRow, .
     """
     rows = []
     first = files.stage("validate", 0)
-    of_base = first.retained if first and files.spec.inner.student == "base" else None
+    of_base = (first.retained_base or first.retained) if first else None
     for stage in files.named("validate"):
         if stage.retained is not None:
             rows.append(_policy_alone(files, stage, stage.retained, estimator))

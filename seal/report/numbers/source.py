@@ -85,6 +85,8 @@ class Stage:
     """Of all finished shards, ordered by context."""
     retained: EvaluationRecord | None
     """The policy alone on the retained set."""
+    retained_base: EvaluationRecord | None = None
+    """The base model alone, where the policy of round 0 is another (a warm start)."""
 
     @property
     def complete(self) -> bool:
@@ -177,7 +179,7 @@ def _read_stage(
     store: ArtifactStore, spec: RunSpec, run: str, name: StageName, round: int
 ) -> Stage:
     shards = 1 if name == "improve" else spec.shards
-    summaries, records, retained = [], [], []
+    summaries, records, retained, of_base = [], [], [], []
     for shard in range(shards):
         path = f"{run}/stages/r{round}-{name}/shard-{shard:04d}"
         if not store.exists(f"{path}/summary.json"):
@@ -187,6 +189,8 @@ def _read_stage(
             records += _read_records(store, f"{path}/records.jsonl", summaries[-1])
         if store.exists(f"{path}/retained.json"):
             retained.append(store.read_json(f"{path}/retained.json", EvaluationRecord))
+        if store.exists(f"{path}/retained-base.json"):
+            of_base.append(store.read_json(f"{path}/retained-base.json", EvaluationRecord))
     return Stage(
         name=name,
         round=round,
@@ -194,6 +198,7 @@ def _read_stage(
         summaries=tuple(summaries),
         records=tuple(sorted(records, key=lambda record: record.context_id)),
         retained=retained[0] if retained else None,
+        retained_base=of_base[0] if of_base else None,
     )
 
 
