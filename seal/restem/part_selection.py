@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from seal.domains.base import ABSTAIN, Domain
+from seal.domains.base import ABSTAIN
 from seal.records import (
     CONTROL_WITHOUT_REWARD,
     AbstainingRow,
@@ -20,7 +20,7 @@ from seal.records import (
     KeptEdit,
     SelectionRecord,
 )
-from seal.restem.parts import PartText, credited_parts
+from seal.restem.parts import PartText
 from seal.restem.rollout import candidates_of, kept_digest, learnt_row, selection_digest
 from seal.restem.seeds import derive_seed
 from seal.restem.select import DropReason, PartDropReason, unscored_reason
@@ -55,13 +55,13 @@ def select_parts(
     *,
     round: int,
     spec: RunSpec,
-    domain: Domain,
+    credits: Mapping[str, tuple[PartText, ...]],
     too_long: Collection[Place] = (),
 ) -> SelectionRecord:
     """Choose among the parts of all edits of a round's rollout.
 
-    The same records in any order give the same bytes. `too_long`: places of texts that no training
-    could take, with their prompts.
+    The same records in any order give the same bytes. `credits` are those of the records
+    (`credits_of`), `too_long` places of texts that no training could take, with their prompts.
     """
     settings, seed = spec.improve, spec.seed
     kept: list[KeptEdit] = []
@@ -69,7 +69,7 @@ def select_parts(
     dropped: Counter[str] = Counter()
     dropped_parts: Counter[str] = Counter()
     for record in sorted(records, key=lambda record: record.context_id):
-        pool = _pool(record, domain, too_long)
+        pool = _pool(record, credits[record.context_id], too_long)
         chosen = _choose(pool, settings, derive_seed(seed, "control", round, record.context_id))
         edits = _kept_edits(pool, chosen)
         kept += edits
@@ -114,13 +114,14 @@ def dropped_candidates(record: ContextRecord, kept: Collection[int]) -> dict[int
     }
 
 
-def _pool(record: ContextRecord, domain: Domain, too_long: Collection[Place]) -> _Pool:
+def _pool(
+    record: ContextRecord, credited: tuple[PartText, ...], too_long: Collection[Place]
+) -> _Pool:
     scores = {
         one.candidate: (one.reward, one.gain)
         for one in candidates_of(record)
         if one.reward is not None and one.gain is not None
     }
-    credited = credited_parts(record, domain)
     of_text = {(text.part, text.text): text for text in credited}
     homes: dict[PartText, int] = {}
     unfit: dict[tuple[int, int], PartDropReason] = {}

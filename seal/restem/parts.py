@@ -7,8 +7,9 @@ candidates have it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -30,6 +31,11 @@ class PartText:
     """None where no query says anything about it."""
     logprob: float | None
     """Mean log p of its tokens, of the first candidate, nats; breaks ties."""
+
+
+def credits_of(records: Iterable[ContextRecord], domain: Domain) -> dict[str, tuple[PartText, ...]]:
+    """The texts of every context with their credit, by context."""
+    return {record.context_id: credited_parts(record, domain) for record in records}
 
 
 def credited_parts(record: ContextRecord, domain: Domain) -> tuple[PartText, ...]:
@@ -76,15 +82,27 @@ def _trials(
 ) -> Iterator[Trial]:
     """The inner loops that were scored, each with what its parts answer for."""
     asked = record.baseline.answers
-    affinities: dict[tuple[str, str], list[float]] = {}
 
-    def affinity_Q(example: ExampleRecord) -> list[float]:
-        key = (example.question, example.answer)
-        if key not in affinities:
-            affinities[key] = [
-                domain.affinity(*key, _query(answer), title=record.title) for answer in asked
-            ]
-        return affinities[key]
+    @cache  # a pair stands in many loops, and few answers are given
+    def affinity_Q(question: str, answer: str) -> list[float]:
+        return [
+            domain.affinity(question, answer, _query(each), title=record.title) for each in asked
+        ]
+
+    @cache
+    def agreement(said: str, answer: str) -> float:
+        return domain.grade("f1", said, (answer,), None) or 0.0
+
+    def responsibility_Q(
+        example: ExampleRecord, answers: Sequence[AnswerRecord | None]
+    ) -> list[float]:
+        affinities = affinity_Q(example.question, example.answer)
+        return [
+            affinity * agreement(answer.answer, example.answer)
+            if affinity and answer and example.answer
+            else 0.0
+            for affinity, answer in zip(affinities, answers, strict=True)
+        ]
 
     for loop in record.inner_loops:
         if loop.kind != "edit" or loop.outcome is not Outcome.OK or loop.evaluation is None:
@@ -97,7 +115,7 @@ def _trials(
             if (loop.candidate, *column) in examples
         ]
         responsibility = [
-            np.max([_responsibility(affinity_Q(e), e, answers, domain) for e in own], axis=0)
+            np.max([responsibility_Q(example, answers) for example in own], axis=0)
             for _, own in held
         ]
         yield Trial(
@@ -111,18 +129,3 @@ def _trials(
 
 def _query(answer: AnswerRecord) -> Query:
     return Query(query_id=answer.query_id, question=answer.question, answers=answer.golds)
-
-
-def _responsibility(
-    affinity_Q: Sequence[float],
-    example: ExampleRecord,
-    answers_Q: Sequence[AnswerRecord | None],
-    domain: Domain,
-) -> list[float]:
-    """How far a pair answers for what an adapted model said: affinity times agreement."""
-    return [
-        affinity * (domain.grade("f1", answer.answer, (example.answer,), None) or 0.0)
-        if affinity and answer and example.answer
-        else 0.0
-        for affinity, answer in zip(affinity_Q, answers_Q, strict=True)
-    ]

@@ -13,7 +13,6 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import structlog
@@ -33,6 +32,7 @@ from seal.records import (
 )
 from seal.remedies import engine_setting
 from seal.restem.part_selection import Place, places_of, select_parts
+from seal.restem.parts import credits_of
 from seal.restem.rollout import select_records
 from seal.restem.seeds import derive_seed
 from seal.rpc.convert import (
@@ -151,7 +151,7 @@ async def _selection(
         records = await rollout_records(store, task.run, spec, task.round)
         records = await with_learnt_prompts(records, spec=spec, store=store, run=task.run)
         chosen = await select_fitting(
-            partial(choose, records, round=task.round, spec=spec),
+            await in_thread(selector, records, round=task.round, spec=spec),
             max_row_tokens=max_row_tokens,
             trainer=trainer,
         )
@@ -250,23 +250,18 @@ def check_row_tokens(run: str, before: ModelDescription, now: int) -> None:
         )
 
 
-def choose(
-    records: Sequence[ContextRecord],
-    too_long: Collection[Place],
-    *,
-    round: int,
-    spec: RunSpec,
-) -> SelectionRecord:
-    """What a round keeps, leaving out what has a row at one of these places."""
+Choose = Callable[[Collection[Place]], SelectionRecord]
+"""What a round keeps, leaving out what has a row at one of some places."""
+
+
+def selector(records: Sequence[ContextRecord], *, round: int, spec: RunSpec) -> Choose:
+    """The rule by which a round keeps edits or parts; with credit to parts it takes a while."""
     if spec.improve.credit == "part":
-        return select_parts(
-            records,
-            round=round,
-            spec=spec,
-            domain=get_domain(spec.domain),
-            too_long=too_long,
+        credits = credits_of(records, get_domain(spec.domain))
+        return lambda too_long: select_parts(
+            records, round=round, spec=spec, credits=credits, too_long=too_long
         )
-    return select_records(
+    return lambda too_long: select_records(
         records,
         round=round,
         keep_per_context=spec.improve.keep_per_context,
@@ -275,7 +270,7 @@ def choose(
 
 
 async def select_fitting(
-    choose: Callable[[Collection[Place]], SelectionRecord], *, max_row_tokens: int, trainer: Trainer
+    choose: Choose, *, max_row_tokens: int, trainer: Trainer
 ) -> SelectionRecord:
     """What a round keeps of edits, or of parts, that can be learnt.
 

@@ -24,7 +24,7 @@ from seal.records import (
     SelectionRecord,
 )
 from seal.restem.part_selection import Place, places_of, select_parts
-from seal.restem.parts import credited_parts
+from seal.restem.parts import credited_parts, credits_of
 from seal.settings import (
     EditSettings,
     EvaluationSettings,
@@ -149,7 +149,8 @@ def chosen(
         inner=InnerLoopSettings(examples=ExampleSettings(max_examples=max_examples)),
         improve=ImproveSettings.model_validate({"credit": "part"} | settings),
     )
-    return select_parts(records, round=1, spec=spec, domain=KNOWLEDGE, too_long=too_long)
+    credits = credits_of(records, KNOWLEDGE)
+    return select_parts(records, round=1, spec=spec, credits=credits, too_long=too_long)
 
 
 def learnt(selection: SelectionRecord) -> list[tuple[int, int, str]]:

@@ -42,6 +42,7 @@ from seal.records import (
 from seal.report.numbers.model import Machine
 from seal.resources import RestEMRun
 from seal.restem.part_selection import select_parts
+from seal.restem.parts import credits_of
 from seal.restem.racing import advance
 from seal.restem.rollout import runner_of, select_records
 from seal.runs.store import contexts_path, prepared_path
@@ -269,7 +270,7 @@ class Maker:
             records,
             round=number,
             spec=self.spec,
-            domain=get_domain(self.spec.domain),
+            credits=credits_of(records, get_domain(self.spec.domain)),
         )
 
     def _write_improve(self, store: ArtifactStore, number: int, selection: SelectionRecord) -> None:
