@@ -35,7 +35,8 @@ from benchmarks.learning.plan import (
     planned_runs,
     tiny_plan,
 )
-from benchmarks.learning.summary import check_same_settings, read_summaries
+from benchmarks.learning.settings import check_same_settings
+from benchmarks.learning.summary import file_name, read_summaries
 from benchmarks.learning.tiny import tiny_files, tiny_model
 from controller_svc.cli.options import changes
 from seal.config import load_engine
@@ -56,7 +57,7 @@ def write_page(docs: Path, notes: Path, *, plan: Sequence[Planned] = PLAN) -> bo
     """
     summaries = read_summaries(docs / SUMMARIES)
     for summary in summaries[1:]:
-        check_same_settings(summary, summaries[0].settings)
+        check_same_settings(file_name(summary), summary.settings, summaries[0].settings)
     figures = [one for corpus in CORPORA if (one := figures_of(summaries, corpus)).summaries]
     if not figures:
         return False
@@ -127,8 +128,8 @@ def main(
         if tiny:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             table, settings = tiny_plan(), {**TINY, **settings}
-            model, sources = tiny_model(scratch), tiny_files(scratch, sources)
             root, docs = _instead(root, scratch / "runs"), _instead(docs, scratch / "docs")
+            model, sources = tiny_model(root), tiny_files(root, sources)
         runs = planned_runs(table, changes=settings)
         try:
             wanted = pick(runs, only)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from benchmarks.learning.data import Data, Sources, data_of
 from benchmarks.learning.plan import PlannedRun, lender_of
+from benchmarks.learning.settings import check_same_settings, settings_of
 from benchmarks.learning.sharing import borrow
 from benchmarks.learning.summary import (
     Summary,
-    check_same_settings,
+    file_name,
     read_summaries,
-    settings_of,
     summarise,
     write_summary,
 )
@@ -85,7 +85,7 @@ def missing(
         if (summary := there.get(run.key)) is not None:
             data = bench.data(run)
             now = settings_of(bench.manifest(run).spec, data)
-            check_same_settings(summary, now, whole=True)
+            check_same_settings(file_name(summary), summary.settings, now, whole=True)
     return tuple(run for run in runs if run.key not in there)
 
 

@@ -17,7 +17,8 @@ from types import MappingProxyType
 from typing import Literal
 
 from benchmarks.learning.plan import ArmName, CorpusName
-from benchmarks.learning.summary import MEASURES, Summary, check_same_settings
+from benchmarks.learning.settings import check_same_settings
+from benchmarks.learning.summary import MEASURES, Summary, file_name
 from seal.errors import Conflict
 from seal.report.numbers.estimates import LEAST_PASSAGES_FOR_A_VERDICT
 from seal.report.numbers.model import Metric
@@ -187,7 +188,7 @@ def figures_of(summaries: Sequence[Summary], corpus: CorpusName) -> CorpusFigure
 
 def _check_one_corpus(first: Summary, other: Summary) -> None:
     """Refuse summaries whose passages, model or settings are others."""
-    check_same_settings(other, first.settings)
+    check_same_settings(file_name(other), other.settings, first.settings)
     for what, before, now in (
         ("training passages", first.train, other.train),
         ("validation passages", first.validation, other.validation),

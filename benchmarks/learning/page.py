@@ -22,8 +22,17 @@ from benchmarks.learning.figures import (
     CorpusFigures,
     Measured,
 )
-from benchmarks.learning.plan import ARMS, PLAN, CorpusName, Planned
-from benchmarks.learning.summary import BOUND_FIELDS, MEASURES, OWN_FIELDS, Settings, Summary
+from benchmarks.learning.opening import (
+    CORPUS_WORDS,
+    SHORT,
+    difference,
+    gains_words,
+    reward_words,
+    with_ends,
+)
+from benchmarks.learning.plan import ARMS, PLAN, Planned
+from benchmarks.learning.settings import Settings, is_own
+from benchmarks.learning.summary import MEASURES, Summary
 from seal.files import file_errors
 from seal.report.numbers.formats import (
     METRIC_NAMES,
@@ -34,14 +43,9 @@ from seal.report.numbers.formats import (
     plain,
     plural,
 )
-from seal.restem.statistics import RESAMPLES, Interval
+from seal.restem.statistics import RESAMPLES
 
 PICTURE_FILE = "learning.svg"
-CORPUS_WORDS: dict[CorpusName, str] = {
-    "validation": "the embedded corpus",
-    "natural": "natural text",
-}
-REWARD, GAINS = "last-control", ("last-round0", "last-passage", "round0-passage", "warm-round0")
 HEADING = re.compile(r"^## ", re.MULTILINE)
 COMMAND = "make learning TRAIN=FILE VALIDATION=FILE"
 
@@ -61,8 +65,8 @@ def render_page(
     summaries = [summary for one in figures for summary in one.summaries]
     parts = [
         "# What edits, rounds and the reward add",
-        " ".join(_reward(one) for one in figures),
-        " ".join(sentence for one in figures for sentence in _gains(one)),
+        " ".join(reward_words(one) for one in figures),
+        " ".join(sentence for one in figures if (sentence := gains_words(one))),
         f"![Scores of every arm on both corpora]({PICTURE_FILE})",
         *(part for one in figures for part in _corpus(one)),
         *_missing(figures, plan),
@@ -70,100 +74,6 @@ def render_page(
         notes,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _reward(figures: CorpusFigures) -> str:
-    """What the reward adds over the control that draws as many parts without it."""
-    where, found = CORPUS_WORDS[figures.corpus], figures.contrast(REWARD, "f1")
-    if found is None:
-        return (
-            f"On {where}, rounds have not been measured beside a control without reward: nothing "
-            "can be said of what the reward adds there."
-        )
-    size = f"{_difference(found.over_passages)} token F1 ({_basis(found)})"
-    if found.verdict == "above":
-        return (
-            f"On {where}, the reward adds to what the M-step learns anyway: the last round is "
-            f"above the control without reward by {size}, an interval clear of 0."
-            f"{_seeds_too(found)}"
-        )
-    if found.verdict == "below":
-        return f"On {where}, the last round is below the control without reward by {size}."
-    if found.verdict == "unknown":
-        return (
-            f"On {where}, too few passages were measured to say what the reward adds: the last "
-            f"round minus the control without reward is {size}."
-        )
-    return (
-        f"On {where}, nothing that the reward adds is shown: the last round minus the control "
-        f"without reward is {size}, an interval that holds 0.{_control_alone(figures)}"
-    )
-
-
-def _seeds_too(found: Measured) -> str:
-    """A warning where the policies of other run seeds might not show it."""
-    wide = found.over_seeds
-    if wide is None or wide.low is None or wide.low > 0:
-        return ""
-    return (
-        f" With the run seeds resampled as well it is {_with_ends(wide, signed=True)} and holds 0: "
-        "other runs need not show it."
-    )
-
-
-def _control_alone(figures: CorpusFigures) -> str:
-    """What random parts gain, which is no merit of the reward."""
-    found = figures.contrast("control-round0", "f1")
-    if found is None or found.verdict != "above":
-        return ""
-    return (
-        " The control, an M-step on random usable parts of the policy's own, gains over round 0 as "
-        f"well: {_difference(found.over_passages)}."
-    )
-
-
-def _gains(figures: CorpusFigures) -> Iterator[str]:
-    """The other published differences, a sentence for each corpus."""
-    parts = []
-    for contrast in CONTRASTS:
-        found = figures.contrast(contrast.key, "f1")
-        if contrast.key in GAINS and found is not None:
-            clear = {"above": "clear of 0", "below": "below 0", "unclear": "not told apart"}
-            parts.append(
-                f"{_short(contrast.above)} over {_short(contrast.below)} "
-                f"{_difference(found.over_passages)} "
-                f"({clear.get(found.verdict, 'too few passages')})"
-            )
-    if parts:
-        yield f"Differences in token F1 on {CORPUS_WORDS[figures.corpus]}: {listed(parts)}."
-
-
-def _short(key: str) -> str:
-    return {
-        "round0": "round 0",
-        "last": "last round",
-        "passage": "passage alone",
-        "control": "control",
-        "warm": "warm start (supervised)",
-        "warm-last": "rounds on the warm start (supervised)",
-        "passage-equal-steps": "passage alone, equal steps",
-        "gold": "gold pairs",
-    }[key]
-
-
-def _difference(interval: Interval) -> str:
-    return _with_ends(interval, signed=True)
-
-
-def _with_ends(interval: Interval, *, signed: bool = False) -> str:
-    mean = plain(interval.mean, signed=signed)
-    if interval.low is None or interval.high is None:
-        return mean
-    return f"{mean} [{plain(interval.low, signed=signed)}, {plain(interval.high, signed=signed)}]"
-
-
-def _basis(found: Measured) -> str:
-    return f"{plural(found.over_passages.n, 'passage')}, {plural(found.seeds, 'run seed')}"
 
 
 def _corpus(figures: CorpusFigures) -> Iterator[str]:
@@ -213,7 +123,7 @@ def _row(figures: CorpusFigures, key: str) -> str:
     found = figures.rows[key]
     first = next(iter(found.values()))
     cells = [
-        _with_ends(found[measure].over_passages) if measure in found else MISSING
+        with_ends(found[measure].over_passages) if measure in found else MISSING
         for measure in MEASURES
     ]
     return _line(ROWS[key].words, first.over_passages.n, first.seeds, *cells)
@@ -225,12 +135,12 @@ def _contrast_row(figures: CorpusFigures, key: str, above: str, below: str) -> s
     cells = [
         _two_intervals(found[measure]) if measure in found else MISSING for measure in COMPARED
     ]
-    words = f"{_short(above)} − {_short(below)}"
+    words = f"{SHORT[above]} − {SHORT[below]}"
     return _line(words, first.over_passages.n, first.seeds, *cells)
 
 
 def _two_intervals(found: Measured) -> str:
-    text = _difference(found.over_passages)
+    text = difference(found.over_passages)
     if found.verdict in ("above", "below"):
         text = f"**{text}**"
     wide = found.over_seeds
@@ -357,10 +267,9 @@ def _provenance(summaries: Sequence[Summary]) -> Iterator[str]:
 
 def _shared(settings: Settings) -> dict[str, JsonValue]:
     """The settings that no arm has of its own, as a manifest's spec has them."""
-    own = (*OWN_FIELDS, *BOUND_FIELDS)
     tree: dict[str, JsonValue] = {}
     for name, value in settings.items():
-        if any(name == field or name.startswith(f"{field}.") for field in own):
+        if is_own(name):
             continue
         *sections, leaf = name.split(".")
         place = tree

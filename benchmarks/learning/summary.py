@@ -9,15 +9,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pydantic import JsonValue, ValidationError
+from pydantic import ValidationError
 
 from benchmarks.learning.data import Data, SourceFile
 from benchmarks.learning.plan import ARM_NAMES, CORPORA, ArmName, CorpusName, PlannedRun
+from benchmarks.learning.settings import Settings, portable, settings_of
 from controller_svc.core.plan import spec_digest
 from seal.artifacts import ArtifactStore
 from seal.domains.base import Context
 from seal.domains.graders import grade
-from seal.errors import Conflict, InvalidInput
+from seal.errors import InvalidInput
 from seal.files import file_errors, write_atomically
 from seal.records import ContextRecord, EditRecord, PreparedRecord, Record
 from seal.report.numbers.model import Machine, Metric
@@ -26,18 +27,12 @@ from seal.report.numbers.source import RunFiles, Stage, read_run
 from seal.resources import RestEMRun
 from seal.restem.reward import mean
 from seal.runs.store import prepared_path
-from seal.settings import RunSpec
 
 MEASURES: tuple[Metric, ...] = ("f1", "exact", "contains", "logprob")
 DIGITS = 5
 """Decimal places of a score: far below what a passage's few questions can tell apart."""
 BASE, EDIT = "base", "edit"
-OWN_FIELDS = ("seed", "data", "improve.selection", "improve.warmStart")
-"""Settings in which runs of one page may differ; `goldBound` and its like only add rows."""
-BOUND_FIELDS = ("validation.goldBound", "validation.equalSteps", "validation.openBook")
 
-Settings = dict[str, JsonValue]
-"""A spec's leaves by dotted name, as files write them; data by name, not by path."""
 Scores = dict[str, tuple[float | None, ...]]
 """By measure, in the order of the passages; None is missing."""
 
@@ -156,7 +151,7 @@ def summarise(store: ArtifactStore, run: PlannedRun, manifest: RestEMRun, data: 
             if all(one.name.startswith(f"{manifest.name}-") for one in stage.summaries)
         },
         settings=settings_of(manifest.spec, data),
-        spec_sha256=spec_digest(_portable(manifest.spec, data)),
+        spec_sha256=spec_digest(portable(manifest.spec, data)),
         model_sha256=prepared.model.base_sha256,
         train=data.train.source,
         validation=data.validation.source,
@@ -218,55 +213,6 @@ def _outcomes(stage: Stage) -> dict[str, int]:
 
 def _stage_key(stage: Stage) -> str:
     return f"r{stage.round}-{stage.name}"
-
-
-def _portable(spec: RunSpec, data: Data) -> RunSpec:
-    """The spec with its data and its model named by what they are, not by where they lie."""
-    named = {
-        side: f"{place.source.name}#{place.source.sha256}"
-        for side, place in (("train", data.train), ("validation", data.validation))
-    }
-    lies_here = spec.model.startswith(("file://", ".", "/", "~")) or Path(spec.model).exists()
-    model = spec.model.rstrip("/").rpartition("/")[2] if lies_here else spec.model
-    return spec.model_copy(update={"data": spec.data.model_copy(update=named), "model": model})
-
-
-def settings_of(spec: RunSpec, data: Data) -> Settings:
-    """A spec's settings."""
-    return dict(_leaves(_portable(spec, data).model_dump(mode="json", by_alias=True)))
-
-
-def _leaves(values: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def check_same_settings(summary: Summary, settings: Settings, *, whole: bool = False) -> None:
-    """Refuse to lay figures of different settings side by side.
-
-    `whole`: the same run, so that nothing may differ; else what makes an arm, a seed and a corpus
-    may. A setting that one of them does not know yet is not compared.
-
-    Raises:
-        Conflict: naming the setting and both values.
-    """
-    for name in sorted(summary.settings.keys() & settings.keys()):
-        before, now = summary.settings[name], settings[name]
-        if before != now and (whole or not _is_own(name)):
-            raise Conflict(
-                f"{file_name(summary)} was made with {name} {before!r}, not {now!r}",
-                field=name,
-                remedy="delete it, so that its run is made again, or give --docs another directory",
-            )
-
-
-def _is_own(name: str) -> bool:
-    return name in BOUND_FIELDS or any(
-        name == own or name.startswith(f"{own}.") for own in OWN_FIELDS
-    )
 
 
 def file_name(summary: Summary) -> str:

@@ -13,12 +13,13 @@ PASSAGES = 4
 
 
 def tiny_model(directory: Path) -> str:
-    """A small random Llama; the directory as a spec names it."""
+    """A small random Llama, the same every time; its directory, as a spec names it."""
     return str(save_random_model(directory / "model"))
 
 
 def tiny_files(directory: Path, given: Sources) -> Sources:
     """The given files, else some passages of the corpus in SQuAD's shape."""
+    directory.mkdir(parents=True, exist_ok=True)
     return Sources(
         train=given.train or _squad_file(directory, "train"),
         validation=given.validation or _squad_file(directory, "validation"),

@@ -1,0 +1,113 @@
+"""The first paragraphs of docs/learning.md: what the reward adds, and what the rest does."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from benchmarks.learning.figures import CONTRASTS, CorpusFigures, Measured
+from benchmarks.learning.plan import CorpusName
+from seal.report.numbers.formats import listed, plain, plural
+from seal.restem.statistics import Interval
+
+CORPUS_WORDS: dict[CorpusName, str] = {
+    "validation": "the embedded corpus",
+    "natural": "natural text",
+}
+SHORT = MappingProxyType(
+    {
+        "round0": "round 0",
+        "last": "last round",
+        "passage": "passage alone",
+        "control": "control",
+        "warm": "warm start (supervised)",
+        "warm-last": "rounds on the warm start (supervised)",
+        "passage-equal-steps": "passage alone, equal steps",
+        "gold": "gold pairs",
+    }
+)
+"""Rows that differences are taken of, in a word or two."""
+REWARD, GAINS = "last-control", ("last-round0", "last-passage", "round0-passage", "warm-round0")
+
+
+def reward_words(figures: CorpusFigures) -> str:
+    """What the reward adds over the control that draws as many parts without it."""
+    where, found = CORPUS_WORDS[figures.corpus], figures.contrast(REWARD, "f1")
+    if found is None:
+        return (
+            f"On {where}, rounds have not been measured beside a control without reward: nothing "
+            "can be said of what the reward adds there."
+        )
+    size = f"{difference(found.over_passages)} token F1 ({basis(found)})"
+    if found.verdict == "above":
+        return (
+            f"On {where}, the reward adds to what the M-step learns anyway: the last round is "
+            f"above the control without reward by {size}, an interval clear of 0."
+            f"{_seeds_too(found)}"
+        )
+    if found.verdict == "below":
+        return f"On {where}, the last round is below the control without reward by {size}."
+    if found.verdict == "unknown":
+        return (
+            f"On {where}, too few passages were measured to say what the reward adds: the last "
+            f"round minus the control without reward is {size}."
+        )
+    return (
+        f"On {where}, nothing that the reward adds is shown: the last round minus the control "
+        f"without reward is {size}, an interval that holds 0.{_control_alone(figures)}"
+    )
+
+
+def _seeds_too(found: Measured) -> str:
+    """A warning where the policies of other run seeds might not show it."""
+    wide = found.over_seeds
+    if wide is None or wide.low is None or wide.low > 0:
+        return ""
+    return (
+        f" With the run seeds resampled as well it is {with_ends(wide, signed=True)} and holds 0: "
+        "other runs need not show it."
+    )
+
+
+def _control_alone(figures: CorpusFigures) -> str:
+    """What random parts gain, which is no merit of the reward."""
+    found = figures.contrast("control-round0", "f1")
+    if found is None or found.verdict != "above":
+        return ""
+    return (
+        " The control, an M-step on random usable parts of the policy's own, gains over round 0 as "
+        f"well: {difference(found.over_passages)}."
+    )
+
+
+def gains_words(figures: CorpusFigures) -> str:
+    """The other published differences, as a sentence; empty if there are none."""
+    parts = []
+    for contrast in CONTRASTS:
+        found = figures.contrast(contrast.key, "f1")
+        if contrast.key in GAINS and found is not None:
+            clear = {"above": "clear of 0", "below": "below 0", "unclear": "not told apart"}
+            parts.append(
+                f"{SHORT[contrast.above]} over {SHORT[contrast.below]} "
+                f"{difference(found.over_passages)} "
+                f"({clear.get(found.verdict, 'too few passages')})"
+            )
+    where = CORPUS_WORDS[figures.corpus]
+    return f"Differences in token F1 on {where}: {listed(parts)}." if parts else ""
+
+
+def difference(interval: Interval) -> str:
+    """+0.050 [+0.020, +0.081]."""
+    return with_ends(interval, signed=True)
+
+
+def with_ends(interval: Interval, *, signed: bool = False) -> str:
+    """0.450 [0.420, 0.481]; the mean alone where there is no interval."""
+    mean = plain(interval.mean, signed=signed)
+    if interval.low is None or interval.high is None:
+        return mean
+    return f"{mean} [{plain(interval.low, signed=signed)}, {plain(interval.high, signed=signed)}]"
+
+
+def basis(found: Measured) -> str:
+    """60 passages, 3 run seeds."""
+    return f"{plural(found.over_passages.n, 'passage')}, {plural(found.seeds, 'run seed')}"
