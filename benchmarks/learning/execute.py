@@ -78,14 +78,16 @@ def missing(
     """Runs of which there is no summary.
 
     Raises:
-        Conflict: a summary was made with other settings than the plan now has.
+        Conflict: a summary was made with other settings than the plan now has, so that the page
+            could not have both: known before hours are spent.
     """
     there = {summary.key: summary for summary in summaries}
     for run in runs:
-        if (summary := there.get(run.key)) is not None:
-            data = bench.data(run)
-            now = settings_of(bench.manifest(run).spec, data)
-            check_same_settings(file_name(summary), summary.settings, now, whole=True)
+        now = settings_of(bench.manifest(run).spec, bench.data(run))
+        for summary in summaries:
+            check_same_settings(
+                file_name(summary), summary.settings, now, whole=summary.key == run.key
+            )
     return tuple(run for run in runs if run.key not in there)
 
 

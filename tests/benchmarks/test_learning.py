@@ -319,9 +319,11 @@ async def test_a_summary_of_other_settings_is_not_taken_for_a_run_of_the_plan(
 ) -> None:
     bench, runs = bench_in(tmp_path), pick(RUNS, "validation/reward/0")
     await make(bench, runs, Fakes())
-    others = planned_runs(FOUR, changes={**TINY, "edit.k": 3})
-    with pytest.raises(Conflict, match=r"edit\.k 2, not 3"):
-        await make(bench, pick(others, "validation/reward/0"), Fakes())
+    others, idle = planned_runs(FOUR, changes={**TINY, "edit.k": 3}), Fakes()
+    for only in ("validation/reward/0", "natural/warm/0"):
+        with pytest.raises(Conflict, match=r"edit\.k 2, not 3"):
+            await make(bench, pick(others, only), idle)
+    assert not idle.calls
 
 
 def test_the_command_runs_every_arm_on_a_random_model(tmp_path: Path) -> None:
