@@ -159,7 +159,9 @@ def words(row: LearntRow) -> int:
 async def test_an_edit_too_long_to_be_learnt_leaves_its_place_to_the_next_best_and_is_counted(
     tmp_path: Path,
 ) -> None:
-    spec = small_spec(tmp_path, passages=(8, 2, 2))
+    # Several of each, so that the longest kept row is longer than a passage, which must fit.
+    improve = ImproveSettings(keep_per_context=3)
+    spec = small_spec(tmp_path, passages=(8, 2, 2), improve=improve)
     async with workplace(tmp_path, spec=spec) as place:
         await place.run(Stage.ROLLOUT, round=1)
         await place.run(Stage.IMPROVE, round=1)
