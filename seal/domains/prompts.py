@@ -238,14 +238,52 @@ SENTENCE_INSTRUCTION = (
 
 WORKED_SENTENCES = (
     (
+        "Harlow Canal",
+        "The Harlow Canal, which was opened in 1794 after six years of work, links the river Tarn "
+        "with the port of Eastmere.",
+        "When was the Harlow Canal opened? 1794",
+    ),
+    (
+        "Marten Dole",
+        "Dole studied law at the University of Carrick, but he left in 1921 to write plays for the "
+        "Lantern Theatre.",
+        "Who left the University of Carrick to write plays? Dole",
+    ),
+    (
+        "Velmere",
+        "About 60 percent of the people of Velmere work in forestry, and most of the rest grow "
+        "apples or keep bees.",
+        "How many people of Velmere work in forestry? About 60 percent",
+    ),
+    (
+        "Ossian process",
+        "In the Ossian process the ore is heated with charcoal in closed furnaces, because air "
+        "would turn the metal into rust.",
+        "Why are the furnaces closed in the Ossian process? because air would turn the metal into "
+        "rust",
+    ),
+    (
+        "Treaty of Lomen",
+        "The treaty gave the northern islands to the Kingdom of Arre and let its merchants trade "
+        "in all ports without paying tolls.",
+        "What did the treaty give to the Kingdom of Arre? the northern islands",
+    ),
+    (
+        "Grey owlet",
+        "The grey owlet nests in hollow oaks, where it lays up to five eggs and feeds its young "
+        "with beetles and mice.",
+        "Where does the grey owlet lay up to five eggs? in hollow oaks",
+    ),
+    (
+        "Dunford Stone",
+        "Scholars used to call it the Dunford Stone, although it was found by Anna Reve in a "
+        "quarry near the village of Selby.",
+        "Which village was the Dunford Stone found near? Selby",
+    ),
+    (
         "The Brennick Bell",
         "Odo Marrin cast the Brennick Bell in 1822 for the fishing guild.",
         "Who cast the Brennick Bell? Odo Marrin",
-    ),
-    (
-        "Ilse Tamsford",
-        "An avalanche destroyed the workshop of Ilse Tamsford in 1951.",
-        "When was the workshop of Ilse Tamsford destroyed? 1951",
     ),
     (
         "Lake Ovenreach",
@@ -255,12 +293,19 @@ WORKED_SENTENCES = (
     (
         "Corvane tea",
         "Corvane tea is dried in cedar sheds before it is packed in clay jars.",
-        "Where is Corvane tea dried? in cedar sheds",
+        "What is Corvane tea packed in? clay jars",
     ),
     (
-        "Sorrel Guild",
-        "The printers of the Sorrel Guild wear grey gloves because ink stains the skin.",
-        "What do the printers of the Sorrel Guild wear? grey gloves",
+        "Membrane pump",
+        "The membrane pump moves water through a soft tube that is pressed by rollers, a principle "
+        "which Idris Valk described in his second book.",
+        "What moves water through a soft tube? The membrane pump",
+    ),
+    (
+        "Membrane pump",
+        "The membrane pump moves water through a soft tube that is pressed by rollers, a principle "
+        "which Idris Valk described in his second book.",
+        "How does the membrane pump move water? through a soft tube that is pressed by rollers",
     ),
 )
 """Title, sentence, and a question with its answer as it should be written on that sentence."""

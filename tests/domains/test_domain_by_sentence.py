@@ -83,7 +83,10 @@ def test_a_trained_policy_gets_the_title_and_the_sentence_alone() -> None:
 
 def test_the_chat_shows_its_worked_examples_as_turns() -> None:
     prompt = KNOWLEDGE.edit_prompts("Veldra", "It is long.", FAMILY, "chat")[0].prompt
-    assert [message.role for message in prompt.messages] == ["user", "assistant"] * 5 + ["user"]
+    assert [message.role for message in prompt.messages] == [
+        *["user", "assistant"] * len(WORKED_SENTENCES),
+        "user",
+    ]
     assert [message.content for message in prompt.messages[1::2]] == [
         pair for *_, pair in WORKED_SENTENCES
     ]
@@ -109,7 +112,7 @@ def test_no_gold_answer_of_the_embedded_corpus_stands_in_the_worked_examples() -
         for query in context.queries
     }
     shown = [pair for *_, line in WORKED_SENTENCES if (pair := inline_pair(line))]
-    assert len(shown) == 5
+    assert len(shown) == len(WORKED_SENTENCES)
     assert [
         pair for pair in shown if any(is_grounded(Pair("", gold), pair.answer) for gold in golds)
     ] == []
