@@ -259,6 +259,9 @@ class ValidationSettings(FileSettings):
 
     edits_per_context: int = Field(default=1, ge=1, le=1024)
     """Edits sampled per validation context; the context's score is their mean."""
+    empty_edit: Literal["invalid", "passage"] = "invalid"
+    """An edit without training examples: `invalid` has no score; `passage` trains on the passage
+    alone, which is what it comes to for one who adapts with the policy. No effect on rollouts."""
     passage: OptimizerSettings | None = None
     """How the bound of the passage alone is trained, where it has a best rate and best epochs of
     its own; none trains it as the edits, with `inner.optimizer`."""

@@ -13,12 +13,14 @@ from controller_svc.worker.loops import Bench
 from controller_svc.worker.requests import LoopKey
 from controller_svc.worker.shard_plan import ShardPlan
 from seal.domains.base import Context, Example, Query
+from seal.outcomes import Outcome
 from seal.records import (
     ContextEditsRecord,
     ContextRecord,
     EvaluationRecord,
     InnerLoopKind,
     InnerLoopRecord,
+    Stage,
 )
 from seal.restem.preselect import preselect
 from seal.restem.racing import advance, rung_sizes
@@ -89,7 +91,7 @@ class Committed:
     def has_steps(self, context: Context) -> bool:
         """Whether the first edit is trained on, as far as it is written."""
         written = self.edits.get(key_of(context.context_id))
-        return written is None or bool(written.edits[0].examples)
+        return written is None or bool(self.edit_examples(context, 0))
 
     def window(self, index: int, candidate: int, repeat: int) -> tuple[Query, ...]:
         """Retained questions of one adapted model, the same in every round.
@@ -100,16 +102,24 @@ class Committed:
         return self.plan.retained.window(model=model, size=self.plan.retained_per_model)
 
     def edit_examples(self, context: Context, candidate: int) -> tuple[Example, ...]:
-        """What an edit is trained on: its own examples and the passage; nothing without any."""
-        edit = self.edits[key_of(context.context_id)].edits[candidate]
+        """What an edit is trained on: its own examples and the passage.
+
+        An edit without any is invalid, unless it is measured as the passage alone.
+        """
+        written = self.edits[key_of(context.context_id)]
         own = tuple(
             Example(prompt=example.prompt, completion=example.completion)
-            for example in edit.examples
+            for example in written.edits[candidate].examples
         )
-        passage = self.bench.domain.passage_examples(
-            context.title, context.text, self.bench.requests.spec.inner.examples
+        requests = self.bench.requests
+        settings = requests.spec.inner.examples
+        passage = self.bench.domain.passage_examples(context.title, context.text, settings)
+        alone = (
+            requests.stage is Stage.VALIDATE
+            and requests.spec.validation.empty_edit == "passage"
+            and written.outcome is Outcome.OK
         )
-        return (*own, *passage) if own else ()
+        return (*own, *passage) if own or alone else ()
 
     def loop_keys(self, context: Context) -> Iterator[LoopKey]:
         """All inner loops of a finished context, in the order of its record."""

@@ -107,6 +107,23 @@ async def test_an_edit_that_holds_nothing_has_no_steps_that_the_passage_could_be
     )
 
 
+async def test_an_edit_that_holds_nothing_may_count_as_the_passage_alone_but_teaches_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fake_services.SHARE_INVALID", 1.0)
+    spec = spec_of(tmp_path, equal_steps=True, empty_edit="passage")
+    async with workplace(tmp_path, spec=spec) as place:
+        summary = await place.run(Stage.VALIDATE, round=0)
+        records = await place.records(Stage.VALIDATE, round=0)
+        (own,) = trained(place, f"/edit/{records[0].context_id}")
+        (alone,) = trained(place, f"/passage/{records[0].context_id}")
+        rollout = await place.run(Stage.ROLLOUT, round=1)
+    assert own.examples == alone.examples
+    assert [kinds(record) for record in records] == [["edit", "passage", "passage-equal-steps"]] * 2
+    assert summary.outcomes == {"ok": 6}
+    assert set(rollout.outcomes) == {"invalid"}
+
+
 async def test_the_open_book_asks_the_base_with_the_passage_in_view_and_trains_nothing(
     tmp_path: Path,
 ) -> None:
