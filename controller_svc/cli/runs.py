@@ -44,6 +44,8 @@ class PolicyLine:
     round: int
     supervised: bool
     """It learnt gold pairs: a warm start."""
+    label: str
+    """What must be said of its round wherever it is shown; empty for most."""
     sha256: str
     path: str
     """Store-relative."""
@@ -141,10 +143,12 @@ def line_of(store: ArtifactStore, run: str) -> RunLine:
 
 
 def _policies(status: RunStatus) -> tuple[PolicyLine, ...]:
+    labels = {entry.round: entry.label for entry in status.rounds}
     return tuple(
         PolicyLine(
             round=policy.round,
             supervised=policy.supervised,
+            label=labels.get(policy.round, ""),
             sha256=policy.adapter.sha256,
             path=policy.adapter.path,
         )

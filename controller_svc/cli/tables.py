@@ -23,8 +23,11 @@ from seal.report.numbers.formats import (
     interval,
     kept,
     listed,
+    percent,
+    plain,
     plural,
     score,
+    stage_name,
     storage,
     with_interval,
 )
@@ -74,6 +77,7 @@ def _print(console: Console, report: Report, *, html: str, json: str) -> None:
         *(_differences(report, measures) for measures in _groups(report)),
         _retained(report),
         _rounds(report),
+        _edits(report),
         _stages(report),
     )
     for table in tables:
@@ -218,11 +222,31 @@ def _rounds(report: Report) -> Table | None:
     )
 
 
+def _edits(report: Report) -> Table | None:
+    """What the policies wrote, round by round."""
+    rows = [
+        [
+            f"round {shape.round}, {shape.stage}",
+            str(shape.edits),
+            str(shape.empty),
+            str(shape.truncated),
+            plain(shape.pairs, digits=1),
+            percent(shape.cover),
+        ]
+        for shape in report.shapes
+    ]
+    return _table(
+        "Edits; covered: gold answers that some pair's answer holds",
+        ["stage", "edits", "empty", "cut off", "pairs an edit", "covered"],
+        rows,
+    )
+
+
 def _stages(report: Report) -> Table | None:
     """Time and work."""
     rows = [
         [
-            f"round {stage.round}, {stage.stage}",
+            stage_name(stage),
             str(stage.inner_loops_run),
             str(stage.inner_loops_resumed),
             duration(stage.seconds),

@@ -22,7 +22,9 @@ from seal.report.numbers.comparisons import comparisons
 from seal.report.numbers.entries import Decision
 from seal.report.numbers.estimates import Estimator
 from seal.report.numbers.findings import headline
+from seal.report.numbers.formats import stage_name
 from seal.report.numbers.model import MEASURES, Difference, Verdict
+from seal.report.numbers.parts import asked_on, part_groups
 from seal.report.numbers.shapes import distinct_pairs_share, histogram, spread
 from seal.report.numbers.words import DECISION_WORDS, OUTCOME_WORDS, PART_WORDS
 from seal.restem.select import DropReason, PartDropReason
@@ -710,3 +712,69 @@ def test_a_spread_of_one_value_is_that_value_and_of_none_is_missing() -> None:
         only.mean,
     ) == (4.0,) * 6
     assert spread([]) is None
+
+
+def test_a_warm_start_is_said_to_be_supervised_wherever_round_zero_is_shown(
+    store: ArtifactStore,
+) -> None:
+    report = report_of(store, warm=True, rounds=1)
+    first, later = report.row("edit-0"), report.row("edit-1")
+    assert first is not None and later is not None
+    assert first.label == "self-edits, round 0 (warm start, supervised)"
+    assert later.label == "self-edits, round 1"
+    assert report.headline.endswith(
+        "Round 0 is a warm start, supervised: it has learnt gold questions."
+    )
+    assert report.gold_rows == 40 and report.remarks == ("warm start, supervised",)
+    assert report.writer(0) == "policy of round 0 (warm start, supervised)"
+    assert report.writer(1) == "policy of round 1"
+    assert [stage_name(stage) for stage in report.stages][:2] == [
+        "round 0, warm start",
+        "round 0, validate",
+    ]
+
+
+def test_pairs_and_cover_are_those_of_the_records(full: Report, full_store: ArtifactStore) -> None:
+    shape = next(each for each in full.shapes if (each.stage, each.round) == ("validate", 0))
+    pairs, covers = [], []
+    for record in records_of(full_store, "r0-validate"):
+        (edit,) = record.edits
+        answers = [example.answer for example in edit.examples]
+        pairs.append(len(answers))
+        covered = [
+            any(f" {asked.golds[0]} " in f" {answer} " for answer in answers)
+            for asked in record.baseline.answers
+        ]
+        covers.append(sum(covered) / len(covered))
+    assert shape.pairs == pytest.approx(mean([float(each) for each in pairs])) and shape.pairs > 1
+    assert shape.cover == pytest.approx(mean(covers)) and 0.1 < shape.cover < 0.9
+
+
+def test_edits_without_a_pair_have_no_pairs_and_no_cover(store: ArtifactStore) -> None:
+    shape = report_of(store, invalid=1.0, stages_done=1).shapes[0]
+    assert (shape.pairs, shape.cover) == (None, None)
+
+
+def test_a_round_shows_the_parts_of_the_highest_and_of_the_lowest_credit(
+    store: ArtifactStore,
+) -> None:
+    rollout = report_of(store, credit="part", rounds=1, gain=0.3).rollouts[0]
+    best = [part.credit for part in rollout.best_parts]
+    worst = [part.credit for part in rollout.worst_parts]
+    assert len(best) == len(worst) == 3
+    assert best == sorted(best, reverse=True) and worst == sorted(worst)
+    assert best[-1] >= worst[-1] and best[0] > 0
+    assert any(part.learnt for part in rollout.best_parts)
+    assert not any(part.learnt for part in rollout.worst_parts if part.credit < 0)
+
+
+def test_where_whole_edits_are_chosen_no_part_is_shown_by_its_credit(full: Report) -> None:
+    assert all(rollout.best_parts == rollout.worst_parts == () for rollout in full.rollouts)
+
+
+def test_a_part_is_shown_with_the_sentence_that_it_was_asked_on(store: ArtifactStore) -> None:
+    make_run(store, by_sentence=True, rounds=1, train_passages=2, passages=2)
+    record = records_of(store, "r1-rollout")[0]
+    sentences = {group.asked_on for group in part_groups(record, record.edits[0], ())}
+    assert len(sentences) > 1
+    assert {asked_on(record.parts, part) for part in range(len(record.parts))} == sentences

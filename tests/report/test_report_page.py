@@ -474,3 +474,29 @@ def test_numbers_read_well_and_missing_ones_are_dashes() -> None:
         "12,345",
     )
     assert (listed([]), listed(["a"]), listed(["a", "b", "c"])) == ("", "a", "a, b and c")
+
+
+def test_the_page_says_who_learns_and_that_a_warm_start_is_supervised(tmp_path: Path) -> None:
+    def student(maker: Maker) -> None:
+        inner = maker.spec.inner.model_copy(update={"student": "base"})
+        maker.spec = maker.spec.model_copy(update={"inner": inner})
+
+    store = ArtifactStore(str(tmp_path))
+    small: dict[str, object] = {"rounds": 1, "passages": 3, "train_passages": 3, "credit": "part"}
+    report = build_report(store, make_run(store, student, warm=True, **small))
+    page = Page(html := render_html(report))
+    assert "trained on the base model; the policy only writes" in page.text
+    state = html[html.index('<p class="soft">') : html.index('<p class="headline">')]
+    assert "; warm start, supervised" in state
+    assert "self-edits, round 0 (warm start, supervised)" in picture_of(html)
+    assert "a warm start, which is supervised" in page.text and "40 gold" in page.text
+    assert "round 0, warm start" in page.text
+    for part in (*report.rollouts[0].best_parts, *report.rollouts[0].worst_parts):
+        assert part.text in page.text
+
+
+def test_pairs_and_cover_of_every_stage_are_on_the_page(full: tuple[Report, Page, str]) -> None:
+    report, page, _ = full
+    for shape in report.shapes:
+        assert plain(shape.pairs, digits=1) in page.cells
+        assert percent(shape.cover) in page.cells

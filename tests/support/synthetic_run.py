@@ -22,6 +22,7 @@ from seal.domains.base import Context
 from seal.domains.graders import grade
 from seal.outcomes import Outcome
 from seal.records import (
+    WARM_START,
     AdapterReference,
     AnswerRecord,
     ContextRecord,
@@ -108,6 +109,8 @@ class Recipe:
     credit: Literal["edit", "part"] = "edit"
     """Whether whole edits are learnt or, here each one part, parts with credit."""
     selection: Literal["reward", "random"] = "reward"
+    warm: bool = False
+    """A warm start on gold pairs."""
     shards: int = 1
     gold: bool = True
     bounds: bool = False
@@ -163,7 +166,11 @@ class Maker:
                 temperature=0.7,
             ),
             inner=InnerLoopSettings(repeats=recipe.repeats, racing=recipe.racing),
-            improve=ImproveSettings(credit=recipe.credit, selection=recipe.selection),
+            improve=ImproveSettings(
+                credit=recipe.credit,
+                selection=recipe.selection,
+                warm_start="gold" if recipe.warm else "none",
+            ),
             artifacts=ArtifactSettings(keep_inner_adapters=recipe.keep_inner_adapters),
             evaluation=EvaluationSettings.model_validate(
                 {"question_format": "few-shot", "grader": recipe.grader, "max_tokens": 16}
@@ -197,6 +204,8 @@ class Maker:
         store.write_json(f"{run}/status.json", status)
         self._pin(store)
         kept: Sequence[ContextRecord] = ()
+        if recipe.warm:
+            self._write_warm_start(store)
         for stage, number in stages[: recipe.stages_done]:
             if stage == "improve":
                 self._write_improve(store, number, self._selection(kept, number))
@@ -272,6 +281,25 @@ class Maker:
             spec=self.spec,
             credits=credits_of(records, get_domain(self.spec.domain)),
         )
+
+    def _write_warm_start(self, store: ArtifactStore) -> None:
+        summary = ShardSummary(
+            name="demo-r0-improve-a1",
+            stage="improve",
+            round=0,
+            shard=0,
+            attempt=1,
+            seconds=9.0,
+            inner_loops_run=0,
+            inner_loops_resumed=0,
+            outcomes={"ok": 1},
+            tokens={"improve": 2000},
+            engine_seconds={"improve": 8.0},
+            policy=AdapterReference(path="adapter", sha256="c" * 64),
+            kept_parts=40,
+            label=WARM_START,
+        )
+        store.write_json(f"{RUN}/stages/r0-improve/shard-0000/summary.json", summary)
 
     def _write_improve(self, store: ArtifactStore, number: int, selection: SelectionRecord) -> None:
         path = f"{RUN}/stages/r{number}-improve"
@@ -413,7 +441,12 @@ class Maker:
                 f"Question: {question}\nAnswer: {answer}" for question, answer in texts
             )
             examples = tuple(
-                ExampleRecord(prompt=f"Question: {question}\nAnswer:", completion=f" {answer}")
+                ExampleRecord(
+                    prompt=f"Question: {question}\nAnswer:",
+                    completion=f" {answer}",
+                    question=question,
+                    answer=answer,
+                )
                 for question, answer in texts
             )
         if self.recipe.hostile:

@@ -65,6 +65,7 @@ def report_of(files: RunFiles, *, max_passages: int = MAX_PASSAGES_IN_DETAIL) ->
         best_passage=best.key if (best := compared_passage(rows)) else "",
         retained=retained_rows(files, estimator),
         rollouts=rollouts,
+        gold_rows=files.gold_rows,
         shapes=tuple(shape for stage in files.stages if (shape := edit_shape(stage))),
         stages=tuple(
             stage_report(stage, keeps_inner_adapters=files.spec.artifacts.keep_inner_adapters)

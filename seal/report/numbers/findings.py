@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from seal.records import WARM_START
 from seal.report.numbers.comparisons import compared_passage
 from seal.report.numbers.formats import (
     MEASURE_NAMES,
@@ -60,6 +61,8 @@ def headline(
     if all(row.metrics["contains"].mean is None for row in rows):
         return "No answer was graded, so there is no result to tell."
     sentences = list(_verdicts(rows, rollouts, measures_of(grader)))
+    if sentences and any(row.remark == WARM_START for row in rows):
+        sentences.append("Round 0 is a warm start, supervised: it has learnt gold questions.")
     return " ".join(sentences) or "There is nothing to compare the base model with."
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from seal.report.numbers.model import Estimate, Metric, RolloutReport
+from seal.report.numbers.model import Estimate, Metric, RolloutReport, StageReport
 from seal.report.numbers.words import name_of
 
 MISSING = "–"
@@ -125,6 +125,12 @@ def kept(rollout: RolloutReport) -> str:
         return MISSING
     by_part = bool(rollout.dropped_parts)
     return plural(rollout.kept_parts, "part").replace(" ", NBSP) if by_part else str(rollout.kept)
+
+
+def stage_name(stage: StageReport) -> str:
+    """`round 1, rollout`; the M-step of round 0 is the warm start."""
+    warm = (stage.round, stage.stage) == (0, "improve")
+    return f"round {stage.round}, {'warm start' if warm else stage.stage}"
 
 
 def counts(values: Mapping[str, int]) -> str:

@@ -155,6 +155,11 @@ class EditShape(Record):
     tokens: Spread | None
     examples: Spread | None
     """Training examples per edit, the passage not counted."""
+    pairs: float | None
+    """Question-answer pairs among these per edit; None if no edit has any."""
+    cover: float | None
+    """Share of a passage's gold answers that some pair's answer holds, mean over its edits, then
+    over passages: a diagnostic that nothing learns from. None without pairs."""
     unique_share: float | None
     """Different texts among the edits."""
     distinct_pairs_share: float | None
@@ -186,6 +191,19 @@ class Reliability(Record):
     """Of the mean over the repeats (Spearman-Brown)."""
 
 
+class CreditedPart(Record):
+    """A part of an edit as an example of what helped, or did not."""
+
+    title: str
+    """Of its passage."""
+    asked_on: str
+    """The sentence; empty for an edit of one part."""
+    text: str
+    credit: float
+    """Queries of its passage that are answered for it, about."""
+    learnt: bool
+
+
 class RolloutReport(Record):
     """The E-step of one round and what came of it."""
 
@@ -207,6 +225,10 @@ class RolloutReport(Record):
     """Rows beside them by which the policy learns to write nothing."""
     dropped_parts: dict[str, int]
     """Where parts are chosen: those not kept, by reason."""
+    best_parts: tuple[CreditedPart, ...]
+    """Those of the highest credit, where parts are chosen."""
+    worst_parts: tuple[CreditedPart, ...]
+    """Those of the lowest, the lowest first; none that are among the best."""
     trained: bool | None
     """Whether the M-step made a new policy, a better one or a worse; None while it is not over."""
     selection_sha256: str
@@ -301,6 +323,8 @@ class Report(Record):
     none was measured."""
     retained: tuple[RetainedRow, ...]
     rollouts: tuple[RolloutReport, ...]
+    gold_rows: int
+    """Gold pairs that a warm start has learnt; 0 without one."""
     shapes: tuple[EditShape, ...]
     stages: tuple[StageReport, ...]
     notes: tuple[str, ...]
@@ -309,6 +333,19 @@ class Report(Record):
     """Validation passages with the answers of all rows."""
     rollout_details: tuple[PassageGroup, ...]
     """Training passages with their edits, per round."""
+
+    def writer(self, policy_round: int) -> str:
+        """Who wrote edits, with what must be said of it: `policy of round 1`."""
+        row = self.row(f"edit-{policy_round}")
+        remark = row.remark if row else ""
+        if policy_round == 0 and not remark:
+            return "base model"
+        return f"policy of round {policy_round}" + (f" ({remark})" if remark else "")
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What must be said of the run where its name is shown, each once."""
+        return tuple(dict.fromkeys(row.remark for row in self.rows if row.remark))
 
     def row(self, key: str) -> ScoreRow | None:
         """The row of that key, if it was measured."""

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, takewhile
 
-from seal.domains.base import ABSTAIN
-from seal.records import ContextRecord, EditRecord, LearntRow, PartPromptRecord, part_texts
+from seal.domains.base import ABSTAIN, Domain
+from seal.records import (
+    ContextRecord,
+    EditRecord,
+    LearntRow,
+    PartPromptRecord,
+    SelectionRecord,
+    part_texts,
+)
 from seal.report.numbers.entries import Fate, PartEntry, PartGroup
+from seal.report.numbers.model import CreditedPart
+from seal.restem.parts import credited_parts
+
+PARTS_SHOWN = 3
+"""Parts of the highest and of the lowest credit that a round shows."""
 
 
 def part_groups(
@@ -36,6 +48,41 @@ def part_groups(
         PartGroup(asked_on=asked_on, parts=tuple(entries[place] for place in places))
         for asked_on, places in _by_prompt(record.parts)
     )
+
+
+def extreme_parts(
+    records: Iterable[ContextRecord], selection: SelectionRecord | None, domain: Domain
+) -> tuple[tuple[CreditedPart, ...], tuple[CreditedPart, ...]]:
+    """The parts of the highest credit, and those of the lowest, by which credit is seen at work."""
+    learnt = {
+        (edit.context_id, row.part, row.completion)
+        for edit in (selection.kept if selection else ())
+        for row in edit.rows
+    }
+    found = sorted(
+        (
+            CreditedPart(
+                title=record.title,
+                asked_on=asked_on(record.parts, text.part),
+                text=record.parts[text.part].start + text.text,
+                credit=text.credit,
+                learnt=(record.context_id, text.part, text.text) in learnt,
+            )
+            for record in records
+            for text in credited_parts(record, domain)
+            if text.credit is not None
+        ),
+        key=lambda part: (-part.credit, part.title, part.text),
+    )
+    worst = found[PARTS_SHOWN:][-PARTS_SHOWN:]
+    return tuple(found[:PARTS_SHOWN]), tuple(reversed(worst))
+
+
+def asked_on(prompts: Sequence[PartPromptRecord], part: int) -> str:
+    """The lines of a part's prompt that other parts' have not; empty where there are no others."""
+    if len(prompts) < 2:
+        return ""
+    return next(asked for asked, places in _by_prompt(prompts) if part in places)
 
 
 def _left_out(text: str) -> Fate:

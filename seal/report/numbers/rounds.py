@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from seal.domains import get_domain
 from seal.records import ContextRecord
 from seal.report.numbers.details import decisions
 from seal.report.numbers.entries import Decision
 from seal.report.numbers.estimates import Estimator
 from seal.report.numbers.model import Bin, Reliability, RolloutReport, StageReport
+from seal.report.numbers.parts import extreme_parts
 from seal.report.numbers.scores import by_passage, candidate_scores, evaluation_score
 from seal.report.numbers.shapes import histogram
 from seal.report.numbers.source import RunFiles, Stage
@@ -35,6 +37,9 @@ def rollout_report(files: RunFiles, stage: Stage, estimator: Estimator) -> Rollo
         stage.records,
         lambda record: mean(candidate_scores(shared_repeats(record), "edit", "score").values()),
     )
+    best, worst = ((), ())
+    if files.spec.improve.credit == "part":
+        best, worst = extreme_parts(stage.records, selection, get_domain(files.spec.domain))
     gains = _gains(stage.records, rewards, baseline, fates)
     counts = pass_counts(gain for gain, _ in gains)
     return RolloutReport(
@@ -57,6 +62,8 @@ def rollout_report(files: RunFiles, stage: Stage, estimator: Estimator) -> Rollo
         kept_parts=sum(len(edit.rows) for edit in selection.kept) if selection else 0,
         abstaining=len(selection.abstaining) if selection else 0,
         dropped_parts=dict(selection.dropped_parts) if selection else {},
+        best_parts=best,
+        worst_parts=worst,
         trained=improve.summaries[0].policy is not None if improve else None,
         selection_sha256=selection.sha256 if selection else "",
         baseline=estimator.mean(baseline),

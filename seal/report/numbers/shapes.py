@@ -10,8 +10,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from seal.domains.graders import grade
 from seal.domains.words import words
-from seal.records import edit_text
+from seal.records import ContextRecord, EditRecord, edit_text
 from seal.report.numbers.model import Bin, EditShape, Spread
 from seal.report.numbers.source import Stage
 from seal.restem.reward import mean
@@ -66,9 +67,28 @@ def edit_shape(stage: Stage) -> EditShape | None:
         truncated=sum(edit.truncated for edit in edits),
         tokens=spread(edit.tokens for edit in edits),
         examples=spread(len(edit.examples) for edit in edits),
+        pairs=_pairs(edits),
+        cover=mean(mean(_cover(record, edit) for edit in record.edits) for record in stage.records)
+        if _pairs(edits) is not None
+        else None,
         unique_share=len(set(texts)) / len(texts),
         distinct_pairs_share=distinct_pairs_share(texts),
         diversity=mean(diversity(texts) for texts in texts_by_context),
+    )
+
+
+def _pairs(edits: Sequence[EditRecord]) -> float | None:
+    """Usable question-answer pairs per edit; None if there are none in any."""
+    pairs = sum(bool(example.question) for edit in edits for example in edit.examples)
+    return pairs / len(edits) if pairs else None
+
+
+def _cover(record: ContextRecord, edit: EditRecord) -> float | None:
+    """Share of the gold answers that the answer of some pair holds."""
+    answers = [example.answer for example in edit.examples if example.question]
+    return mean(
+        float(any(grade("contains", answer, asked.golds, None) for answer in answers))
+        for asked in record.baseline.answers
     )
 
 

@@ -125,6 +125,12 @@ class RunFiles:
         improve = self.stage("improve", round)
         return improve.summaries[0].label if improve else ""
 
+    @property
+    def gold_rows(self) -> int:
+        """Gold pairs that a warm start has learnt; 0 without one."""
+        warm = self.stage("improve", 0)
+        return warm.summaries[0].kept_parts if warm and self.label(0) else 0
+
     def named(self, name: StageName) -> Iterator[Stage]:
         """Stages of one kind by round."""
         return (stage for stage in self.stages if stage.name == name)

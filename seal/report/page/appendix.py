@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
-from seal.report.numbers.formats import count, duration, storage
+from seal.report.numbers.formats import count, duration, stage_name, storage
 from seal.report.numbers.model import Report
 from seal.report.page.markup import Child, Html, join, paragraph, table, tag
 
@@ -32,7 +32,7 @@ def cost(report: Report) -> Html | None:
         tokens, seconds = stage.tokens, stage.engine_seconds
         rows.append(
             [
-                f"round {stage.round}, {stage.stage}",
+                stage_name(stage),
                 duration(stage.seconds),
                 count(stage.inner_loops_run),
                 count(stage.inner_loops_resumed),

@@ -42,7 +42,8 @@ def _state(report: Report) -> str:
         else "base model only"
     )
     ended = f", ended {_date(report.finished_seconds)}" if report.finished_seconds else ""
-    return f"{report.phase}, {done}{ended}"
+    remarks = "".join(f"; {remark}" for remark in report.remarks)
+    return f"{report.phase}, {done}{ended}{remarks}"
 
 
 def _date(seconds: float) -> str:
@@ -75,11 +76,24 @@ def _learning(report: Report) -> str:
         if report.spec.inner.student == "policy"
         else "is the base model in every round"
     )
+    improve = report.spec.improve
+    chosen = "those" if improve.credit == "edit" else "the parts of them"
+    kept = (
+        "as many of their parts as the reward would have kept were drawn by chance"
+        if improve.selection == "random"
+        else f"{chosen} that had helped it most were kept"
+    )
+    warm = (
+        f"First the base model learnt to write from {report.gold_rows} gold questions of other "
+        "passages: a warm start, which is supervised. "
+        if report.gold_rows
+        else ""
+    )
     return (
-        f"Then came {plural(report.rounds_done, 'round')}. In each the model wrote self-edits on "
-        "other passages, those that had helped it most were kept, and the model was finetuned on "
-        "them to write more of their kind. The model that writes is the policy; the model that "
-        f"learns and answers {learner}."
+        f"{warm}Then came {plural(report.rounds_done, 'round')}. In each the model wrote "
+        f"self-edits on other passages, {kept}, and the model was finetuned on them to write more "
+        "of their kind. The model that writes is the policy; the model that learns and answers "
+        f"{learner}."
     )
 
 
@@ -97,7 +111,11 @@ def _glossary(report: Report) -> Html:
             "the model trained on the very questions and answers it is then asked: more than "
             "that no self-edit can reach",
         ),
-        ("policy", "the model that writes the self-edits; in round 0 it is the base model"),
+        (
+            "policy",
+            "the model that writes the self-edits; in round 0 it is the base model, or what a "
+            "warm start on gold questions has made of it",
+        ),
         ("round", "edits are written, tried and chosen, and the policy learns the chosen ones"),
         ("F1", GRADER_WORDS["f1"] + ", in percent"),
         ("exact match", f"share of answers for which {GRADER_WORDS['exact']}"),
@@ -123,6 +141,7 @@ def _facts(report: Report) -> list[tuple[str, Child]]:
         ),
         ("model", spec.model),
         ("reward", GRADER_WORDS[spec.evaluation.grader]),
+        ("adapters", _student(spec.inner.student)),
         (
             "seed, trainings per edit",
             f"{spec.seed}, {'at most ' if spec.inner.racing else ''}{spec.inner.repeats}",
@@ -136,6 +155,12 @@ def _facts(report: Report) -> list[tuple[str, Child]]:
         ("time", f"{duration(report.seconds)} for {plural(len(report.stages), 'stage')}"),
         ("machine", _machine(report.machine)),
     ]
+
+
+def _student(student: str) -> str:
+    if student == "base":
+        return "trained on the base model; the policy only writes"
+    return "trained on the policy that wrote the edits"
 
 
 def _machine(machine: Machine | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from seal.records import WARM_START
 from seal.report.numbers.formats import (
     METRIC_NAMES,
     MISSING,
@@ -37,9 +38,7 @@ def rewards(report: Report) -> Html | None:
     rows: list[list[Child]] = [
         [
             f"{rollout.round} ({rollout.label})" if rollout.label else str(rollout.round),
-            "base model"
-            if rollout.policy_round == 0
-            else f"policy of round {rollout.policy_round}",
+            report.writer(rollout.policy_round),
             str(rollout.candidates),
             score(rollout.baseline.mean, "score", grader),
             score(rollout.reward.mean, "score", grader),
@@ -94,6 +93,8 @@ def _parts(report: Report) -> Html | None:
         for rollout in report.rollouts
         if rollout.selection_sha256
     ]
+    if report.gold_rows:
+        rows.insert(0, [f"0 ({WARM_START})", f"{report.gold_rows} gold", MISSING, MISSING])
     there = {reason for rollout in report.rollouts for reason in rollout.dropped_parts}
     return join(
         table(
@@ -103,6 +104,31 @@ def _parts(report: Report) -> Html | None:
             words={0: "", 3: "w"},
         ),
         facts((name_of(reason), words) for reason, words in PART_WORDS.items() if reason in there),
+        _examples_of_credit(report),
+    )
+
+
+def _examples_of_credit(report: Report) -> Html | None:
+    """Parts of the highest and the lowest credit, with what they were asked on."""
+    rows: list[list[Child]] = [
+        [
+            str(rollout.round),
+            plain(part.credit, digits=2, signed=True),
+            tag("bdi", part.text),
+            tag("bdi", part.asked_on or part.title),
+            "yes" if part.learnt else "no",
+        ]
+        for rollout in report.rollouts
+        for part in (*rollout.best_parts, *reversed(rollout.worst_parts))
+    ]
+    if not rows:
+        return None
+    return table(
+        "The parts of the highest and of the lowest credit; credit: about so many questions of the "
+        "passage are answered right because of it",
+        ["round", "credit", "part", "asked on", "learnt"],
+        rows,
+        words={0: "", 2: "w", 3: "w", 4: ""},
     )
 
 
@@ -166,6 +192,8 @@ def edits(report: Report) -> Html | None:
         "edits",
         "tokens, median (quartiles)",
         "examples, median",
+        "question-answer pairs, mean",
+        "gold answers covered",
         "empty",
         "cut off",
         "different texts",
@@ -177,7 +205,8 @@ def edits(report: Report) -> Html | None:
             "A policy that collapses writes ever more of the same: fewer different texts and word "
             "pairs, a smaller distance between the "
             "edits of one passage. Validation stages write on the same passages every round and "
-            "so compare best."
+            "so compare best. Covered are the gold answers that the answer of some pair of an edit "
+            "holds: a diagnostic, which no edit is chosen by."
         ),
         figure(
             figures.shapes_figure(report.shapes),
@@ -188,19 +217,21 @@ def edits(report: Report) -> Html | None:
         table(
             "Edits by stage",
             head,
-            [_shape_cells(shape) for shape in report.shapes],
+            [_shape_cells(report, shape) for shape in report.shapes],
             words={0: "", 1: "short"},
         ),
     )
 
 
-def _shape_cells(shape: EditShape) -> list[Child]:
+def _shape_cells(report: Report, shape: EditShape) -> list[Child]:
     return [
         f"round {shape.round}, {shape.stage}",
-        "base model" if shape.policy_round == 0 else f"policy of round {shape.policy_round}",
+        report.writer(shape.policy_round),
         str(shape.edits),
         _quartiles(shape.tokens),
         f"{shape.examples.median:g}" if shape.examples else MISSING,
+        plain(shape.pairs, digits=1),
+        percent(shape.cover),
         str(shape.empty),
         str(shape.truncated),
         percent(shape.unique_share),
