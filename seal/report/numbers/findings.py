@@ -82,7 +82,8 @@ def _verdicts(
     first = next((row for row in rows if row.key == "edit-0"), last)
     for row in (last,) if first is last else (last, first):
         if row.over_passage:
-            yield _against(_edits(row), _plain(passage), row.over_passage, measures)
+            left = f"self-edits of round {row.round}" if row.remark else _edits(row)
+            yield _against(left, _plain(passage), row.over_passage, measures)
 
 
 def findings(rows: Sequence[ScoreRow], grader: GraderName) -> tuple[str, ...]:

@@ -118,8 +118,8 @@ def _axis(measure: Metric, end: float, bottom: int) -> Html:
             tag("line", class_="grid", x1=place, x2=place, y1=str(HEAD_PIXELS), y2=str(bottom))
         )
         parts.append(
-            tag("text", f"{100 * share:.0f} %", class_="tick", x=place, y=str(bottom + 18),
-                text_anchor=anchor)
+            tag("text", f"{100 * share:.0f} %", class_=f"tick {anchor}", x=place,
+                y=str(bottom + 18), text_anchor=anchor)
         )  # fmt: skip
     return join(*parts)
 

@@ -39,14 +39,15 @@ def results(report: Report) -> Html | None:
             "are not counted."
         ),
         table(
-            f"Validation: {measured}",
+            f"Validation: {measured}; means with 95 % intervals",
             [
                 "trained on",
                 "passages",
-                *(f"{MEASURE_NAMES[measure]}, 95 % interval" for measure in MEASURES),
+                *(MEASURE_NAMES[measure] for measure in MEASURES),
                 "log p, nats per token",
             ],
             [_result_cells(row, grader) for row in report.rows],
+            class_="stacked",
         ),
         _bounds(report),
         _differences(report),
@@ -100,6 +101,7 @@ def _differences(report: Report) -> Html | None:
             head,
             rows,
             words={0: "", 1: "short"},
+            class_="stacked",
         ),
     )
 
@@ -118,7 +120,7 @@ def _difference_cells(compared: Comparison, measures: Sequence[Metric]) -> list[
         over = compared.over[measure]
         clear = over.verdict in (Verdict.BETTER, Verdict.WORSE)
         verdict = tag("b", over.verdict) if clear else over.verdict.value
-        cells.append(join(valued(over, measure, "", signed=True), tag("br"), verdict))
+        cells.append(join(valued(over, measure, "", signed=True), tag("span", verdict)))
     return cells
 
 

@@ -79,8 +79,10 @@ tbody th { font-weight: 400; }
 thead .n { white-space: normal; }
 .w { min-width: 15rem; }
 .range { color: var(--soft); white-space: nowrap; }
+.stacked .range { display: block; }
 tbody th, .short { white-space: nowrap; }
-.answers tbody th, .settings tbody th { white-space: normal; }
+.stacked td.n { white-space: normal; }
+.answers tbody th, .settings tbody th, .stacked tbody th, .stacked .short { white-space: normal; }
 details { border-top: 1px solid var(--line); padding: .55rem 0; }
 details details { border: 0; padding: .2rem 0; }
 summary { cursor: pointer; }
@@ -107,7 +109,7 @@ blockquote {
 .answers td { max-width: 16rem; min-width: 7rem; }
 .mark { font-weight: 700; }
 @media (max-width: 40rem) {
-  .bars .span { display: none; }
+  .bars .span, .bars .middle { display: none; }
   body { padding-top: 1.5rem; }
   h1 { font-size: 1.5rem; }
   .sides { grid-template-columns: 1fr; }
