@@ -37,9 +37,8 @@ def rollout_report(files: RunFiles, stage: Stage, estimator: Estimator) -> Rollo
         stage.records,
         lambda record: mean(candidate_scores(shared_repeats(record), "edit", "score").values()),
     )
-    best, worst = ((), ())
-    if files.spec.improve.credit == "part":
-        best, worst = extreme_parts(stage.records, selection, get_domain(files.spec.domain))
+    by_part = stage.records if files.spec.improve.credit == "part" else ()
+    best, worst = extreme_parts(by_part, selection, get_domain(files.spec.domain))
     gains = _gains(stage.records, rewards, baseline, fates)
     counts = pass_counts(gain for gain, _ in gains)
     return RolloutReport(
