@@ -53,6 +53,8 @@ def test_every_place_that_shows_round_0_calls_it_supervised(
     facts = json.loads(capsys.readouterr().out)
     assert facts["supervised"] is True
     assert [(one["round"], one["supervised"]) for one in facts["policies"]][:1] == [(0, True)]
+    labels = [one["label"] for one in facts["policies"]]
+    assert labels == ["warm start, supervised", ""]
     assert seal("status", "tiny", "--adapters") == 0
     assert f"round 0 {LABEL}, validate" in capsys.readouterr().out
     assert seal("list") == 0
