@@ -145,7 +145,8 @@ class EditSettings(FileSettings):
     """Upper bound of new tokens per edit, or per part of an edit in parts."""
     trained_prompt: Literal["worked", "short"] = "worked"
     """How a policy that was trained in this run is asked, and what its M-step learns to follow: the
-    prompt of the untrained policy, or one without worked examples (`short`; families in parts)."""
+    prompt of the untrained policy, or one without worked examples (`short`). Families that have no
+    such prompt go on with the one they have."""
 
 
 class ExampleSettings(FileSettings):
@@ -414,16 +415,6 @@ class RunSpec(FileSettings):
                 f"{keep} edits of a context cannot be kept where {chosen} are trained on",
                 field="improve.keepPerContext",
                 remedy=f"keep {chosen} or fewer, or raise inner.preselect",
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _prompt_of_a_trained_policy_exists(self) -> Self:
-        if self.edit.trained_prompt == "short" and self.edit.family != BY_SENTENCE:
-            raise InvalidInput(
-                f"{self.edit.family!r} has one prompt for every policy",
-                field="edit.trainedPrompt",
-                remedy=f"leave it out, or set edit.family to {BY_SENTENCE}",
             )
         return self
 

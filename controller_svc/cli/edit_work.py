@@ -21,9 +21,9 @@ TYPICAL_EDIT_TOKENS = 400
 """... up to the length that the published system's edits have on average ..."""
 TYPICAL_PART_TOKENS = 20
 """... or, of a part, up to a question with its answer."""
-PART_YIELD = 0.4
+PART_YIELD = 0.2
 """Share of an edit's parts that give an example."""
-CREDITED_SHARE = 0.3
+CREDITED_SHARE = 0.15
 """Where parts have credit: those kept of a passage, as a share of the examples of one edit."""
 TOKENS_PER_EXAMPLE = 32
 """Of an edit's text: a line, or a question with its answer."""

@@ -308,13 +308,13 @@ def test_reading_a_config_needs_neither_torch_nor_grpc() -> None:
     ("text", "field", "message"),
     [
         (
-            "inner: {racing: [2]}",
+            "edit: {k: 4}\ninner: {racing: [2]}",
             "spec.inner.racing",
             r"run\.yaml: spec\.inner\.racing: a race to \[2\] has 2 repeats, "
             r"but inner\.repeats is 1",
         ),
         (
-            "inner: {racing: [4], repeats: 2}",
+            "edit: {k: 4}\ninner: {racing: [4], repeats: 2}",
             "spec.inner.racing",
             "do not become fewer .*; give numbers that fall strictly, from below edit.k = 4",
         ),
@@ -333,14 +333,6 @@ def test_a_race_that_contradicts_other_fields_is_refused_by_the_field_to_change(
     error = refusal(config, text)
     assert error.field == field
     assert re.search(message, str(error))
-
-
-def test_a_prompt_of_its_own_for_a_trained_policy_is_refused_where_a_family_has_none(
-    config: Path,
-) -> None:
-    error = refusal(config, "edit: {family: self-qa, trainedPrompt: short}")
-    assert error.field == "spec.edit.trainedPrompt"
-    assert "self-qa-by-sentence" in error.remedy
 
 
 def test_a_race_is_off_unless_it_is_asked_for(config: Path) -> None:

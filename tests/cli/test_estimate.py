@@ -202,7 +202,7 @@ def test_every_stage_of_a_run_has_its_work() -> None:
     assert [(work.round, work.stage) for work in WORK] == list(stages(SPEC))
     by_place = {(work.round, work.stage): work for work in WORK}
     rollout, first = by_place[1, Stage.ROLLOUT], by_place[0, Stage.VALIDATE]
-    assert (rollout.contexts, rollout.edits, rollout.trainings) == (12, 48, 48)
-    assert (first.edits, first.trainings) == (12, 36), "an edit, the passage and the gold pairs"
+    assert (rollout.contexts, rollout.edits, rollout.trainings) == (8, 16, 16)
+    assert (first.edits, first.trainings) == (8, 24), "an edit, the passage and the gold pairs"
     assert by_place[1, Stage.IMPROVE].trainings == 1
     assert all(work.train_tokens > 0 for work in WORK if work.trainings)

@@ -18,6 +18,7 @@ spec:
   rounds: 1
   edit: {{k: 2, family: implications}}
   inner: {{repeats: 1, optimizer: {{epochs: 1}}}}
+  improve: {{credit: edit}}
   validation: {{retainedQueries: 1, goldBound: false}}
 """
 VALIDATION = ["--validation", "validation.jsonl"]
