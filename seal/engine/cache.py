@@ -64,17 +64,35 @@ class KeyValueCache:
         for own, old in zip(self.values, other.values, strict=True):
             own[:rows, :, :width] = old[:rows, :, :width]
 
-    def copy(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
-        """Copy the first `length` positions of places to other places.
+    def copy(self, sources: Sequence[int], targets: Sequence[int], lengths: Sequence[int]) -> None:
+        """Copy the first positions of places, so many of each, to other places.
 
         A place may be a source many times, but no target is a source.
         """
-        source, target = (
+        if self.device.type != "cpu":
+            self.copy_together(sources, targets, lengths)
+            return
+        pairs = list(zip(sources, targets, lengths, strict=True))
+        for keys, values in zip(self.keys, self.values, strict=True):
+            for source, target, length in pairs:
+                keys[target, :, :, :length] = keys[source, :, :, :length]
+                values[target, :, :length] = values[source, :, :length]
+
+    def copy_together(
+        self, sources: Sequence[int], targets: Sequence[int], lengths: Sequence[int]
+    ) -> None:
+        """The same in few operations, which is what costs where there is no CPU.
+
+        It moves as many positions of every place as of the longest, by way of a copy: on a CPU two
+        to five times slower.
+        """
+        longest = max(lengths)
+        from_R, to_R = (
             to_device(torch.tensor(places), self.device) for places in (sources, targets)
         )
         for keys, values in zip(self.keys, self.values, strict=True):
-            keys[target, :, :, :length] = keys[source, :, :, :length]
-            values[target, :, :length] = values[source, :, :length]
+            keys[to_R, :, :, :longest] = keys[from_R, :, :, :longest]
+            values[to_R, :, :longest] = values[from_R, :, :longest]
 
     def clear(self, places: Sequence[int]) -> None:
         """Forget what places hold.

@@ -12,81 +12,23 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch.nn import functional as F
 
 from seal.engine.cache import CachedPass, KeyValueCache, Span
-from seal.engine.memory import CACHE_COPIES, PASS_TOKENS, position_bytes
+from seal.engine.memory import CACHE_COPIES, position_bytes
 from seal.engine.model import FrozenModel
 from seal.engine.routes import AdapterGroups
-from seal.engine.sampling import (
-    LOGPROB_ROWS,
-    NO_TOKEN,
-    DecodeSettings,
-    Draw,
-    Uniforms,
-    choose_tokens,
-    token_logprobs,
-)
-from seal.engine.sharing import Prompted, Start, plan_starts
+from seal.engine.rows import Row
+from seal.engine.sampling import LOGPROB_ROWS, NO_TOKEN, choose_tokens, token_logprobs
+from seal.engine.sharing import Prompted, Start, cut_into_passes, plan_starts
 from seal.engine.text import cut_at_stop
 from seal.engine.transfer import to_device
 
 REFILL_SHARE = 0.125
 """New rows join when this share of the places is free (or all that wait fit): a pass for a single
 prompt reads all weights too."""
-
-
-@dataclass(eq=False)
-class Row:
-    """One continuation to write, one completion to score, or both."""
-
-    prompt: list[int]
-    """At least one token."""
-    group: int
-    settings: DecodeSettings
-    seed: int = 0
-    gold: tuple[int, ...] = ()
-    """Completion to score, teacher-forced after the prompt."""
-    keep_logits: bool = False
-    """Keep the logits after the prompt."""
-    keep_logprobs: bool = False
-    """Keep the log-probabilities of what is written."""
-    tokens: list[int] = field(default_factory=list)
-    text: str = ""
-    """Set when the row is done, cut at the first stop string."""
-    ended: bool = False
-    """By an end-of-sequence token or a stop string, not by max_tokens."""
-    diverged: bool = False
-    """Ended because its logits were NaN or infinite."""
-    logprob: float = 0.0
-    """Mean log p of the gold completion's tokens, nats."""
-    logits_V: torch.Tensor | None = None
-    written_logprobs: list[float] = field(default_factory=list)
-    """Log p of each chosen token at temperature 1, nats; that of an end token comes last."""
-    seconds: float = 0.0
-    """Share of the passes' time: the shares of one step sum to the step."""
-    uniforms: Uniforms = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.uniforms = Uniforms(self.seed)
-
-    @property
-    def done(self) -> bool:
-        """Nothing more is to be written."""
-        return self.ended or self.diverged or len(self.tokens) >= self.settings.max_tokens
-
-    @property
-    def positions(self) -> int:
-        """Places in the cache that the row can fill."""
-        return len(self.prompt) + max(len(self.gold), self.settings.max_tokens)
-
-    def draw(self) -> Draw:
-        """What chooses the next token; to be asked once for each."""
-        uniform = self.uniforms.next() if self.settings.temperature else 0.0
-        return Draw(self.settings.temperature, self.settings.top_p, uniform)
 
 
 class RunningBatch:
@@ -197,13 +139,13 @@ class RunningBatch:
         for level in plan_starts(before, coming):
             copies = [start for start in level if start.shared]
             if copies:
-                longest = max(start.shared for start in copies)
                 self._cache.copy(
                     [start.source for start in copies],
                     [base + start.row for start in copies],
-                    longest,
+                    [start.shared for start in copies],
                 )
-            for part in _parts(level, [self._cost(new[start.row], start) for start in level]):
+            costs = [self._cost(new[start.row], start) for start in level]
+            for part in cut_into_passes(level, costs):
                 self._prefill(part, [new[start.row] for start in part], base)
 
     @staticmethod
@@ -331,12 +273,10 @@ class RunningBatch:
         gaps = sorted(place for place in gone if place < left)
         movers = [place for place in range(left, count) if place not in gone]
         if movers:
-            longest = max(
-                len(self.running[place].prompt) + len(self.running[place].tokens)
-                for place in movers
-            )
+            moved = [self.running[place] for place in movers]
+            lengths = [len(row.prompt) + len(row.tokens) for row in moved]
             self._cache.clear(gaps)
-            self._cache.copy(movers, gaps, longest)
+            self._cache.copy(movers, gaps, lengths)
         for mover, gap in zip(movers, gaps, strict=True):
             self.running[gap] = self.running[mover]
         del self.running[left:]
@@ -364,16 +304,3 @@ class RunningBatch:
             dtype=model.dtype,
             device=model.device,
         )
-
-
-def _parts(starts: Sequence[Start], costs: Sequence[int]) -> list[list[Start]]:
-    """Cut starts into runs of at most PASS_TOKENS tokens (or one start)."""
-    parts: list[list[Start]] = [[]]
-    used = 0
-    for start, cost in zip(starts, costs, strict=True):
-        if parts[-1] and used + cost > PASS_TOKENS:
-            parts.append([])
-            used = 0
-        parts[-1].append(start)
-        used += cost
-    return parts

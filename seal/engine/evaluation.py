@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from seal.engine.bank import stack
-from seal.engine.decoding import Row, RunningBatch
+from seal.engine.decoding import RunningBatch
 from seal.engine.items import each
 from seal.engine.model import FrozenModel
 from seal.engine.requests import EvaluationRequest, EvaluationResult
 from seal.engine.routes import AdapterGroups
+from seal.engine.rows import Row
 from seal.engine.sampling import GREEDY, DecodeSettings
 from seal.errors import InvalidInput, UnfitItem
 from seal.outcomes import Outcome

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from seal.engine.decoding import Row, RunningBatch
+from seal.engine.decoding import RunningBatch
 from seal.engine.items import each
 from seal.engine.model import FrozenModel
 from seal.engine.peft_format import Adapter
 from seal.engine.requests import GenerationRequest, GenerationResult, Sample
 from seal.engine.routes import AdapterGroups
+from seal.engine.rows import Row
 from seal.engine.sampling import DecodeSettings
 from seal.errors import UnfitItem
 from seal.outcomes import Outcome

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from test_engine_decoding import PROMPTS, evaluation, generation, trained
 from tiny_model import byte_tokenizer, tiny_model, tiny_transformer
 
-from seal.engine.decoding import Row, RunningBatch
+from seal.engine.decoding import RunningBatch
 from seal.engine.linear import Factors
 from seal.engine.peft_format import Adapter, LoraPair
 from seal.engine.routes import AdapterGroups
+from seal.engine.rows import Row
 from seal.engine.sampling import DecodeSettings
-from seal.engine.sharing import Prompted, common_prefix, plan_starts
 from seal.engine.text import ModelText, cut_at_stop
 from seal.outcomes import Outcome
 
@@ -271,32 +271,3 @@ def test_every_token_goes_through_its_own_adapter_in_whatever_order_rows_lie(row
         "layer", x, torch.zeros(1, x.shape[1], 7)
     )
     assert torch.allclose(got[0], wanted, atol=1e-4)
-
-
-@given(
-    st.lists(st.integers(0, 1), min_size=1, max_size=20),
-    st.lists(st.integers(0, 1), max_size=20),
-    st.integers(0, 20),
-)
-def test_the_common_prefix_leaves_a_token_of_its_own_to_the_row(row, other, at_least):
-    shared = 0
-    while shared < min(len(row) - 1, len(other)) and row[shared] == other[shared]:
-        shared += 1
-    assert common_prefix(row, other, at_least=at_least) == (shared if shared > at_least else 0)
-
-
-def test_new_rows_copy_prefixes_of_their_own_adapter_only_and_after_they_are_there():
-    shots, first, second = list(range(100)), [1, 2, 3], [4, 5, 6]
-    running = [Prompted(0, 0, shots + first)]
-    new = [
-        Prompted(1, 0, shots + second),
-        Prompted(2, 0, shots + second),
-        Prompted(3, 1, shots + first),
-        Prompted(4, 1, shots + second),
-        Prompted(5, 1, shots + second),
-    ]
-    levels = [
-        [(start.row, start.source, start.shared) for start in level]
-        for level in plan_starts(running, new)
-    ]
-    assert levels == [[(0, 0, 100), (2, 3, 0)], [(1, 1, 102), (3, 3, 100)], [(4, 4, 102)]]
