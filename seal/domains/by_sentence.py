@@ -134,9 +134,11 @@ def gold_parts(context: Context, format: PromptFormat) -> tuple[tuple[PartPrompt
     """
     parts = part_prompts(context.title, context.text, format, trained=True)
     texts = part_texts(context.text)
+    words_of = [frozenset(content_words(text)) for text in texts]
     found = []
     for query in context.queries:
-        place = _fitting_text(texts, query.question, query.answers, title=context.title)
+        asked = content_words(query.question, without=content_words(context.title))
+        place = _fitting_text(texts, words_of, frozenset(asked), query.answers)
         opened = opened_by_its_word(query.question)
         if place is None or opened is None:
             continue
@@ -148,10 +150,15 @@ def gold_parts(context: Context, format: PromptFormat) -> tuple[tuple[PartPrompt
 
 
 def _fitting_text(
-    texts: Sequence[str], question: str, answers: Sequence[str], *, title: str
+    texts: Sequence[str],
+    words_of: Sequence[frozenset[str]],
+    asked: frozenset[str],
+    answers: Sequence[str],
 ) -> tuple[int, str] | None:
-    """Index of the text that a gold pair is on, and the first answer that stands in it."""
-    asked = set(content_words(question, without=content_words(title)))
+    """Index of the text that a gold pair is on, and the first answer that stands in it.
+
+    `words_of` are the texts' content words, `asked` those of the question.
+    """
     for answer in answers:
         holding = [
             index
@@ -159,7 +166,7 @@ def _fitting_text(
             if grade("contains", text, (answer,), None) == 1.0
         ]
         if holding:
-            return max(holding, key=lambda i: len(asked & set(content_words(texts[i])))), answer
+            return max(holding, key=lambda index: len(asked & words_of[index])), answer
     return None
 
 

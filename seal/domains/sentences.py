@@ -17,7 +17,7 @@ Where the rules are in doubt two sentences stay one. The work is linear in the t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from seal.domains.examples import pieces
 
@@ -42,7 +42,9 @@ _NEXT = re.compile(
 )
 _BRACKETED = re.compile(r"\([^()]{0,300}\)|\[[^\[\]]{0,300}\]|\uff08[^\uff08\uff09]{0,300}\uff09")
 _END_OF_LINE = re.compile(rf"[{_SPACED_MARKS}{_CLOSE_MARKS}:\uff1a][{_CLOSERS}]{{0,4}}\Z")
-_ITEM = re.compile(r"(?:[-*+>\u2022\u00b7\u2023\u25aa]|#{1,6}|\(?\d{1,2}[.)]|\(?[a-z]\))\s")
+_ITEM = re.compile(
+    r"(?:[-*+>\u2022\u00b7\u2023\u25aa]|#{1,6}|\(?(?P<number>\d{1,2})[.)]|\(?[a-z]\))\s"
+)
 _NUMBERING = re.compile(r"\(?(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,5})")
 _MIN_WRAP_CHARACTERS = 40
 """Text in shorter lines is not wrapped: its lines are meant."""
@@ -106,7 +108,7 @@ def _blocks(text: str) -> Iterator[str]:
     width = max(map(len, lines), default=0)
     block: list[str] = []
     for line in lines:
-        if block and not _is_wrapped(block[-1], line, width):
+        if block and not _goes_on(block, line, width):
             yield " ".join(block)
             block = []
         if line:
@@ -115,16 +117,24 @@ def _blocks(text: str) -> Iterator[str]:
         yield " ".join(block)
 
 
-def _is_wrapped(before: str, line: str, width: int) -> bool:
-    """True if the line goes on with the one before it.
+def _goes_on(block: Sequence[str], line: str, width: int) -> bool:
+    """True if the line goes on with the block of lines before it.
 
     It begins in lower case or with a number in mid-sentence, or its first word had no room there.
     """
-    if not line or _ITEM.match(line) or before.startswith("#"):
+    before = block[-1]
+    ended = bool(_END_OF_LINE.search(before))
+    if not line or before.startswith("#") or _is_item(line, ended or bool(_ITEM.match(block[0]))):
         return False
-    if (line[0].islower() or line[0].isdecimal()) and not _END_OF_LINE.search(before):
+    if (line[0].islower() or line[0].isdecimal()) and not ended:
         return True
     return width >= _MIN_WRAP_CHARACTERS and len(before) + 1 + len(line.split(" ", 1)[0]) > width
+
+
+def _is_item(line: str, expected: bool) -> bool:
+    """True for a list item or a heading; a number above 1 in mid-sentence begins none."""
+    item = _ITEM.match(line)
+    return item is not None and (expected or item["number"] in (None, "1"))
 
 
 def _sentences(block: str) -> Iterator[str]:

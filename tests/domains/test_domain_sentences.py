@@ -120,7 +120,8 @@ def test_a_wrapped_line_and_one_that_begins_in_lower_case_go_on() -> None:
         "It was cast by Odo Marrin, who came from Calverow with Niles Tor.",
         "Nobody rings it.",
     ]
-    assert list(sentences("It makes O\n2 gas and\nwater.")) == ["It makes O 2 gas and water."]
+    text = "It makes O\n2 gas, O\n3) and\nwater, and H\n2. Odo knew."
+    assert list(sentences(text)) == ["It makes O 2 gas, O 3) and water, and H 2.", "Odo knew."]
 
 
 def test_a_very_long_sentence_is_cut_at_a_word() -> None:
