@@ -101,12 +101,12 @@ class Planned:
 
 
 PLAN: tuple[Planned, ...] = (
-    Planned(corpus="natural", arm="reward", pool=48, train=24, validation=60, seeds=3, bounds=1),
-    Planned(corpus="natural", arm="control", pool=48, train=24, validation=60, seeds=3, bounds=1),
-    Planned(corpus="validation", arm="reward", pool=0, train=12, validation=0, seeds=3, bounds=1),
-    Planned(corpus="validation", arm="control", pool=0, train=12, validation=0, seeds=3, bounds=1),
-    Planned(corpus="natural", arm="warm", pool=48, train=24, validation=24, seeds=1),
-    Planned(corpus="validation", arm="warm", pool=0, train=12, validation=0, seeds=1),
+    Planned(corpus="natural", arm="reward", pool=32, train=16, validation=60, seeds=3, bounds=1),
+    Planned(corpus="natural", arm="control", pool=32, train=16, validation=60, seeds=3, bounds=1),
+    Planned(corpus="validation", arm="reward", pool=0, train=8, validation=0, seeds=3, bounds=1),
+    Planned(corpus="validation", arm="control", pool=0, train=8, validation=0, seeds=3, bounds=1),
+    Planned(corpus="natural", arm="warm", pool=32, train=16, validation=24, seeds=1),
+    Planned(corpus="validation", arm="warm", pool=0, train=8, validation=0, seeds=1),
 )
 """The arms that decide have 60 natural passages and three run seeds, the other one a seed. A
 control has the settings of its reward run but for the selection, so that it can borrow what both
