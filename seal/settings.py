@@ -245,7 +245,8 @@ class ImproveSettings(FileSettings):
     """Parts kept per context, the best; 0 keeps all above `min_credit`."""
     selection: Literal["reward", "random"] = "reward"
     """`random`: the control without reward. As many parts of each context as credit would keep,
-    drawn from all that could have had credit."""
+    drawn from all that could have had credit; not with `inner.preselect`, which gold answers
+    decide."""
     abstain_share: float = Field(default=0.0, ge=0, le=10)
     """Rows by which the policy learns to write nothing, per kept part: for part prompts to which
     all texts were filtered out or did harm, drawn by chance. With `selection: random` only the
@@ -404,6 +405,13 @@ class RunSpec(FileSettings):
     def _preselection_fits(self) -> Self:
         """Of `edit.k` candidates no more than that, and at least `improve.keepPerContext`."""
         chosen, keep = self.inner.preselect, self.improve.keep_per_context
+        if chosen and self.improve.selection == "random":
+            raise InvalidInput(
+                "gold answers say which candidates are trained on, so that a control would not be "
+                "without reward",
+                field="inner.preselect",
+                remedy="set it to 0 in the control and in the run that it is for",
+            )
         if chosen > self.edit.k:
             raise InvalidInput(
                 f"{chosen} of {self.edit.k} candidates cannot be trained on",

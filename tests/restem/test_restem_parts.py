@@ -369,6 +369,14 @@ def test_the_order_of_the_records_and_of_their_loops_does_not_show(
             ),
             "improve.abstainShare",
         ),
+        (  # gold answers would say what the control draws from
+            lambda: RunSpec(
+                edit=EditSettings(family="self-qa"),
+                inner=InnerLoopSettings(preselect=1),
+                improve=ImproveSettings(credit="part", selection="random"),
+            ),
+            "inner.preselect",
+        ),
     ],
 )
 def test_settings_that_have_no_meaning_together_are_refused(
