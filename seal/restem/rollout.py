@@ -139,9 +139,8 @@ def shared_repeats(record: ContextRecord) -> ContextRecord:
 
 def _outcome(edit: EditRecord, loops: Sequence[InnerLoopRecord]) -> Outcome:
     """Ok if any repeat is; else how the first one ended."""
-    if not edit.examples:
-        return loops[0].outcome if loops else Outcome.INVALID
-    outcomes = [loop.outcome for loop in loops] or [Outcome.UNGRADED]
+    without_loops = Outcome.UNGRADED if edit.examples else Outcome.INVALID
+    outcomes = [loop.outcome for loop in loops] or [without_loops]
     return Outcome.OK if Outcome.OK in outcomes else outcomes[0]
 
 

@@ -117,6 +117,17 @@ def test_an_edit_without_examples_is_invalid() -> None:
     assert select_records([empty], round=1, keep_per_context=1).dropped == {"invalid": 1}
 
 
+def test_an_edit_without_examples_that_was_measured_as_the_passage_is_scored_like_any_other() -> (
+    None
+):
+    empty = record(failed(0, 0, Outcome.DIVERGED), loop(0, 1, 0.5), edits=1)
+    empty = empty.model_copy(
+        update={"edits": (empty.edits[0].model_copy(update={"examples": ()}),)}
+    )
+    (candidate,) = candidates_of(empty)
+    assert (candidate.outcome, candidate.reward) == (Outcome.OK, 0.5)
+
+
 def test_an_edit_without_any_inner_loop_is_ungraded() -> None:
     assert select_records([record(edits=1)], round=1, keep_per_context=1).dropped == {"ungraded": 1}
 
