@@ -50,6 +50,8 @@ REPEAT_VARIANCE = 0.03
 """Of the luck that loops with the same seeds share."""
 NOISE_VARIANCE = 0.12
 """Of one score: a right or wrong answer is mostly its own luck."""
+_DIGITS = 9
+"""Decimals of a credit: the last bits of a score, or of a library's sums, must not decide."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,8 @@ def credit_parts(
         credits += _posterior_effect(z_T_P, above_T, repeat_T) / np.maximum(held_T_P.sum(0), 1)
         known |= z_T_P.any(axis=0)
     return tuple(
-        float(credit) if there else None for credit, there in zip(credits, known, strict=True)
+        round(float(credit), _DIGITS) if there else None
+        for credit, there in zip(credits, known, strict=True)
     )
 
 

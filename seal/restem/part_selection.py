@@ -31,8 +31,6 @@ Place = tuple[str, int, int]
 
 ABSTAINING = -1
 """In the place of a candidate in the `Place` of an abstaining row."""
-_SAME_DIGITS = 9
-"""Credits that are equal in so many decimals are equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +76,8 @@ def select_parts(
             for reason in dropped_candidates(record, {edit.candidate for edit in edits}).values()
         )
         dropped_parts.update(str(reason) for reason in _dropped_parts(pool, chosen, settings))
-        silent += _silent_rows(pool, spec, too_long)
+        if settings.abstain_share:
+            silent += _silent_rows(pool, spec, too_long)
     abstaining = _abstaining(
         silent,
         int(settings.abstain_share * sum(len(edit.rows) for edit in kept)),
@@ -149,7 +148,7 @@ def _pool(
 def _rank(text: PartText, candidate: int) -> tuple[float, float, int, int]:
     """Sorts the best first."""
     return (
-        math.inf if text.credit is None else -round(text.credit, _SAME_DIGITS),
+        math.inf if text.credit is None else -text.credit,
         math.inf if text.logprob is None else -text.logprob,
         candidate,
         text.part,

@@ -129,3 +129,8 @@ def test_the_order_of_the_trials_does_not_show() -> None:
     ]
     found = {credit_parts(order, parts=3, baseline_Q=(0.1, 0.2)) for order in permutations(trials)}
     assert len(found) == 1
+
+
+def test_a_score_that_differs_in_its_last_bits_alone_gives_no_credit() -> None:
+    (credit,) = credit_parts([trial((1.0,), scores=(0.1 + 0.2,))], parts=1, baseline_Q=(0.3,))
+    assert credit == 0
