@@ -12,6 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 HIDDEN, INTERMEDIATE, LAYERS, HEADS, KV_HEADS = 64, 128, 4, 4, 2
+POSITIONS = 8192
+"""Room for a prompt with worked examples, one token a byte."""
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
@@ -37,6 +39,7 @@ def save_random_model(directory: Path, *, seed: int = 0) -> Path:
         num_hidden_layers=LAYERS,
         num_attention_heads=HEADS,
         num_key_value_heads=KV_HEADS,
+        max_position_embeddings=POSITIONS,
         eos_token_id=0,
         pad_token_id=0,
     )
