@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import structlog
 
 from controller_svc.core import Phase, RunStatus, new_status, reopen
-from controller_svc.worker.prepare import load_data
+from controller_svc.worker.prepare import check_sizes, load_data
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict
 from seal.resources import RestEMRun
@@ -80,15 +80,16 @@ async def find_status(
 
     Raises:
         Conflict: the run exists and `resume` is not set, or it is pinned to another spec.
-        InvalidInput: a data file that is still to be read is refused.
+        InvalidInput: a data file that is still to be read is refused, or an M-step of the rounds
+            that it is given could be more than a trainer takes.
         NotFound: there is no such file.
 
     """
     run = manifest.name
     saved, status = await read_manifest(store, run), await read_status(store, run)
-    pinned = saved is not None and await read_prepared(store, run) is not None
+    prepared = await read_prepared(store, run) if saved is not None else None
     failed = status is not None and status.phase is Phase.FAILED
-    if saved is not None and not resume and (pinned or not failed):
+    if saved is not None and not resume and (prepared is not None or not failed):
         phase = status.phase if status else None
         more = phase is Phase.COMPLETE
         raise Conflict(
@@ -98,8 +99,10 @@ async def find_status(
             else "go on with it by --resume, or choose another name",
             phase=str(phase or ""),
         )
-    if saved is not None and pinned:
+    if saved is not None and prepared is not None:
         check_same_spec(saved, manifest)
+        # A run of no rounds was not asked for the M-step that more rounds have
+        check_sizes(manifest.spec, train_contexts=prepared.contexts["train"])
     else:
         await in_thread(load_data, manifest.spec)
     if saved is None:

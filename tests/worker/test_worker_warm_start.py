@@ -12,6 +12,7 @@ from fake_services import MODEL, Fakes
 
 from controller_svc.cli.workload import workload
 from controller_svc.core import stages
+from controller_svc.runs import open_run
 from controller_svc.worker.prepare import load_data
 from seal.config import load_run
 from seal.domains import get_domain
@@ -19,6 +20,7 @@ from seal.errors import InvalidInput
 from seal.outcomes import Outcome
 from seal.records import WARM_START, Stage, SupervisedRecord
 from seal.report.numbers.source import read_run
+from seal.resources import RestEMRun
 from seal.runs.warm_start import gold_rows, read_supervised
 from seal.settings import EditSettings, ImproveSettings, RunSpec
 from seal.v1 import trainer_pb2
@@ -220,6 +222,20 @@ def test_more_rows_than_a_training_takes_are_refused_by_field(
     with pytest.raises(InvalidInput, match="the warm start may come to 3 rows") as caught:
         load_data(warm_spec(tmp_path, rounds=0))
     assert caught.value.field == "spec.data.trainContexts"
+
+
+async def test_rounds_that_it_is_given_later_are_refused_if_their_m_step_would_be_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller_svc.worker.prepare.MAX_ROWS", 4)
+    improve = ImproveSettings(warm_start="gold", keep_per_context=2)
+    none = warm_spec(tmp_path, improve=improve, rounds=0)
+    async with workplace(tmp_path, spec=none) as place:
+        more = RestEMRun.of(RUN, none.model_copy(update={"rounds": 1}))
+        with pytest.raises(InvalidInput, match="the M-step may come to 6 rows"):
+            await open_run(place.store, more, resume=True)
+        again = await open_run(place.store, RestEMRun.of(RUN, none), resume=True)
+    assert not again.phase.terminal
 
 
 def test_gold_questions_that_come_to_the_same_row_are_learnt_once(tmp_path: Path) -> None:
