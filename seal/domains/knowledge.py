@@ -20,10 +20,15 @@ from seal.domains.pairs import Pair, parse_pairs
 from seal.domains.prompts import EDIT_WORDING, QUESTION_WORDING, EditWording
 from seal.errors import InvalidInput
 from seal.prompts import Message, Prompt
-from seal.settings import ExampleSettings, GraderName, PromptFamily, PromptFormat, QuestionFormat
+from seal.settings import (
+    BY_SENTENCE,
+    ExampleSettings,
+    GraderName,
+    PromptFamily,
+    PromptFormat,
+    QuestionFormat,
+)
 
-BY_SENTENCE: PromptFamily = "self-qa-by-sentence"
-"""The family whose edits have many parts."""
 _PLACEHOLDER = re.compile(r"\{(passage|title|text|question)\}")
 
 
