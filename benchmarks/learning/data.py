@@ -1,9 +1,14 @@
-"""The passages of a corpus: parts of the embedded one, or the first of two given files."""
+"""The passages of a corpus: parts of the embedded one, or the first of two given files.
+
+What is measured on must be about other things than what is learnt from: of a title that both files
+have (articles of which each holds some paragraphs), the passages are used on one side alone.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +18,10 @@ from seal.domains.base import Context
 from seal.errors import InvalidInput
 from seal.files import file_errors, sha256_of_file, write_atomically
 from seal.records import Record
+from seal.restem.seeds import derive_seed
 
 DIGEST_CHARACTERS = 12
-"""Of a given file's sha256, in the name of the part that is taken of it."""
+"""Of the sha256 of the part that is taken of a given file, in the part's name."""
 
 
 class SourceFile(Record):
@@ -26,7 +32,9 @@ class SourceFile(Record):
     sha256: str
     """Of the given file; of a part of the corpus, of its passages."""
     contexts: int
-    """Passages taken of it: the first ones."""
+    """Passages taken of it: the first ones of those that are on this side."""
+    titles: int = 0
+    """Different titles that these have; passages of one title are not independent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +79,14 @@ def data_of(planned: Planned, sources: Sources, directory: Path) -> Data:
             train=_part_of_corpus("train", 0),
             validation=_part_of_corpus("validation", planned.validation),
         )
+    train, validation = (
+        _given(side, file)
+        for side, file in (("train", sources.train), ("validation", sources.validation))
+    )
+    learnt, measured = _apart(load_contexts(str(train)), load_contexts(str(validation)))
     return Data(
-        train=_first_of_file("train", sources.train, planned.pool, directory),
-        validation=_first_of_file("validation", sources.validation, planned.validation, directory),
+        train=_first("train", train, learnt, planned.pool, directory),
+        validation=_first("validation", validation, measured, planned.validation, directory),
     )
 
 
@@ -81,32 +94,54 @@ def _part_of_corpus(name: str, limit: int) -> Side:
     path = f"corpus://{name}"
     contexts = load_contexts(path, limit=limit)
     sha256 = hashlib.sha256(_lines(contexts)).hexdigest()
-    return Side(path=path, source=SourceFile(name=path, sha256=sha256, contexts=len(contexts)))
+    return Side(path=path, source=_source(path, sha256, contexts))
 
 
-def _first_of_file(side: str, file: Path | None, limit: int, directory: Path) -> Side:
-    """The first passages of a file as a file of their own.
-
-    What a run prepares is all of its file, and a round draws from all of it.
-    """
+def _given(side: str, file: Path | None) -> Path:
     if file is None:
         raise InvalidInput(
             f"no file of natural passages for {side} is given",
             field=f"natural-{side}",
             remedy=f"add --natural-{side} FILE, or --only validation",
         )
-    contexts = load_contexts(str(file), limit=limit)
+    return file
+
+
+def _apart(
+    train: Sequence[Context], validation: Sequence[Context]
+) -> tuple[list[Context], list[Context]]:
+    """Both sides without the titles that the other one has; about half of the shared ones each."""
+    shared = {each.title for each in train} & {each.title for each in validation} - {""}
+    learnt = {title for title in shared if derive_seed("title", title) % 2}
+    return (
+        [each for each in train if each.title not in shared - learnt],
+        [each for each in validation if each.title not in learnt],
+    )
+
+
+def _first(side: str, file: Path, contexts: Sequence[Context], limit: int, directory: Path) -> Side:
+    """The first passages of a side as a file of their own.
+
+    What a run prepares is all of its file, and a round draws from all of it.
+    """
+    taken = tuple(contexts[:limit] if limit else contexts)
     with file_errors(file):
         sha256 = sha256_of_file(file)
-    part = directory / f"natural-{side}-{sha256[:DIGEST_CHARACTERS]}-{len(contexts)}.jsonl"
+    lines = _lines(taken)
+    digest = hashlib.sha256(lines).hexdigest()[:DIGEST_CHARACTERS]
+    part = directory / f"natural-{side}-{digest}-{len(taken)}.jsonl"
     with file_errors(part):
         directory.mkdir(parents=True, exist_ok=True)
-        write_atomically(part, _lines(contexts))
-    source = SourceFile(name=file.name, sha256=sha256, contexts=len(contexts))
-    return Side(path=str(part.resolve()), source=source)
+        write_atomically(part, lines)
+    return Side(path=str(part.resolve()), source=_source(file.name, sha256, taken))
 
 
-def _lines(contexts: tuple[Context, ...]) -> bytes:
+def _source(name: str, sha256: str, contexts: Sequence[Context]) -> SourceFile:
+    titles = len({context.title for context in contexts})
+    return SourceFile(name=name, sha256=sha256, contexts=len(contexts), titles=titles)
+
+
+def _lines(contexts: Sequence[Context]) -> bytes:
     """Passages as rows of the project's own shape."""
     rows = (
         {

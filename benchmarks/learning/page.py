@@ -225,7 +225,10 @@ def _how(summaries: Sequence[Summary]) -> Iterator[str]:
         "passage by passage and seed by seed. The first one resamples passages, each with its mean "
         "over seeds: it speaks for other passages and these policies. The one in italics resamples "
         "run seeds as well, a drawn seed for all passages at once, because a seed's policy is one "
-        "for all of them; it speaks for other runs too, and with few seeds it is still too narrow."
+        "for all of them; it speaks for other runs too, and with few seeds it is still too narrow. "
+        "Both take passages for independent, though some are of one title. Of a title that both "
+        "given files have, the passages are used on one side alone: no article is learnt from and "
+        "measured on."
     )
     yield "\n".join(_provenance(summaries))
     yield (
@@ -243,12 +246,19 @@ def _provenance(summaries: Sequence[Summary]) -> Iterator[str]:
     }
     for name, source in files.items():
         taken = max(
-            found.contexts
-            for summary in summaries
-            for found in (summary.train, summary.validation)
-            if found.name == name
+            (
+                found
+                for summary in summaries
+                for found in (summary.train, summary.validation)
+                if found.name == name
+            ),
+            key=lambda found: found.contexts,
         )
-        yield f"- Data: {name}, the first {plural(taken, 'passage')}, sha256 {source.sha256[:16]}"
+        titles = f" of {plural(taken.titles, 'title')}" if taken.titles else ""
+        yield (
+            f"- Data: {name}, the first {plural(taken.contexts, 'passage')}{titles}, sha256 "
+            f"{source.sha256[:16]}"
+        )
     models = {
         (str(summary.settings["model"]), summary.model_sha256[:16]): None for summary in summaries
     }

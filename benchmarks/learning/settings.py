@@ -25,7 +25,7 @@ Settings = dict[str, JsonValue]
 def portable(spec: RunSpec, data: Data) -> RunSpec:
     """The spec with its data and its model named by what they are, not by where they lie."""
     named = {
-        side: f"{place.source.name}#{place.source.sha256}"
+        side: f"{place.source.name}#{place.source.sha256}#{place.source.contexts}"
         for side, place in (("train", data.train), ("validation", data.validation))
     }
     lies_here = spec.model.startswith(("file://", ".", "/", "~")) or Path(spec.model).exists()

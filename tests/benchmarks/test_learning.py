@@ -18,7 +18,7 @@ from fake_services import Fakes, serve_fakes
 from synthetic_run import MACHINE
 
 from benchmarks.learning.__main__ import write_page
-from benchmarks.learning.data import SourceFile, Sources
+from benchmarks.learning.data import SourceFile, Sources, data_of
 from benchmarks.learning.execute import Bench, run_all
 from benchmarks.learning.figures import figures_of, measured, published
 from benchmarks.learning.page import render_page
@@ -28,6 +28,7 @@ from benchmarks.learning.summary import Summary, read_summaries, write_summary
 from benchmarks.learning.tiny import tiny_files
 from controller_svc.core import RunStatus
 from controller_svc.worker.progress import Observer, TaskProgress
+from seal.datasets import load_contexts
 from seal.errors import Conflict, InvalidInput
 from seal.records import Stage
 
@@ -157,6 +158,38 @@ def _spread(one: Summary) -> Summary:
         for row, scores in one.rows.items()
     }
     return one.model_copy(update={"rows": rows})
+
+
+def test_no_title_is_both_learnt_from_and_measured_on(tmp_path: Path) -> None:
+    def write(name: str, titles: Sequence[str]) -> Path:
+        file = tmp_path / f"{name}.jsonl"
+        rows = (
+            {
+                "title": title,
+                "context": f"The {name} of {title} is number {number}.",
+                "questions": [{"question": f"Which {name}?", "answer": str(number)}],
+            }
+            for number, title in enumerate(titles)
+        )
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return file
+
+    both = [f"article {number}" for number in range(12)] * 2
+    sources = Sources(
+        train=write("train", [*both, "learnt", ""]),
+        validation=write("validation", ["measured", "", *both]),
+    )
+    planned = replace(PLAN[0], pool=0, validation=0)
+    data = data_of(planned, sources, tmp_path / "parts")
+    learnt, measured = (
+        {context.title for context in load_contexts(side.path)}
+        for side in (data.train, data.validation)
+    )
+    assert learnt & measured == {""}
+    assert learnt | measured == {*both, "learnt", "measured", ""}
+    assert len(learnt & set(both)) >= 3 <= len(measured & set(both))
+    assert (data.train.source.titles, data.validation.source.titles) == (len(learnt), len(measured))
+    assert data.train.source.contexts == 2 * len(learnt & set(both)) + 2
 
 
 def test_figures_of_different_settings_are_not_laid_side_by_side(tmp_path: Path) -> None:
