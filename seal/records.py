@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from seal.outcomes import Outcome
+from seal.part_prompts import PartPromptRecord, PartPrompts
 from seal.prompts import Message
 
 
@@ -111,17 +112,6 @@ class InnerLoopRecord(Record):
     """Open-book questions on other passages, asked of the adapted model (validation only)."""
 
 
-class PartPromptRecord(Record):
-    """How one part of a context's edits was asked for."""
-
-    prompt: str
-    """The whole prompt or, with `messages`, how the model's turn starts; without `start`."""
-    messages: tuple[Message, ...] = ()
-    """Turns of a chat prompt; empty for a raw one."""
-    start: str = ""
-    """Words that were written for the model and belong to its text, which follows directly."""
-
-
 class PartRecord(Record):
     """What the policy wrote for one part of an edit."""
 
@@ -177,7 +167,7 @@ class ContextRecord(Record):
 
     context_id: str
     title: str
-    parts: tuple[PartPromptRecord, ...]
+    parts: PartPrompts
     """How each part of the edits was asked for; empty if the context has no edits."""
     baseline: EvaluationRecord
     """The student of the inner loops without an adapter; in the validation of round 0 the base
@@ -194,7 +184,7 @@ class ContextEditsRecord(Record):
     """
 
     context_id: str
-    parts: tuple[PartPromptRecord, ...]
+    parts: PartPrompts
     """How each part was asked for, as in `ContextRecord`."""
     edits: tuple[EditRecord, ...]
     engine_seconds: float

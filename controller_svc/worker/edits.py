@@ -14,11 +14,11 @@ from seal.domains.base import Context
 from seal.errors import InvalidInput
 from seal.limits import MAX_EDITS
 from seal.outcomes import Outcome
+from seal.part_prompts import PartPromptRecord
 from seal.records import (
     ContextEditsRecord,
     EditRecord,
     ExampleRecord,
-    PartPromptRecord,
     part_texts,
 )
 from seal.rpc.convert import OUTCOME_FROM_WIRE, OUTCOME_TO_WIRE, part_prompt_record, part_record

@@ -12,13 +12,13 @@ from typing import cast, get_args
 
 from seal.bases import BaseReference
 from seal.outcomes import Outcome
+from seal.part_prompts import PartPromptRecord
 from seal.prompts import Message, Role
 from seal.records import (
     AdapterReference,
     AnswerRecord,
     EvaluationRecord,
     ModelDescription,
-    PartPromptRecord,
     PartRecord,
     TrainingRecord,
 )

@@ -8,7 +8,8 @@ from seal.artifacts import ArtifactStore
 from seal.domains import get_domain
 from seal.domains.base import Context
 from seal.errors import Internal
-from seal.records import ContextRecord, PartPromptRecord
+from seal.part_prompts import PartPromptRecord
+from seal.records import ContextRecord
 from seal.runs.store import read_contexts
 from seal.settings import RunSpec
 

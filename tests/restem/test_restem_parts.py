@@ -12,6 +12,7 @@ from seal.domains import get_domain
 from seal.domains.base import ABSTAIN
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
+from seal.part_prompts import PartPromptRecord
 from seal.records import (
     AnswerRecord,
     ContextRecord,
@@ -19,7 +20,6 @@ from seal.records import (
     EvaluationRecord,
     ExampleRecord,
     InnerLoopRecord,
-    PartPromptRecord,
     PartRecord,
     SelectionRecord,
 )

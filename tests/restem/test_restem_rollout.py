@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seal.outcomes import Outcome
+from seal.part_prompts import PartPromptRecord
 from seal.records import (
     AnswerRecord,
     ContextRecord,
@@ -16,7 +17,6 @@ from seal.records import (
     InnerLoopKind,
     InnerLoopRecord,
     LearntRow,
-    PartPromptRecord,
     PartRecord,
 )
 from seal.restem.rollout import candidates_of, select_records

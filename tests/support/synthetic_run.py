@@ -21,6 +21,7 @@ from seal.domains import get_domain
 from seal.domains.base import Context
 from seal.domains.graders import grade
 from seal.outcomes import Outcome
+from seal.part_prompts import PartPromptRecord
 from seal.records import (
     WARM_START,
     AdapterReference,
@@ -32,7 +33,6 @@ from seal.records import (
     InnerLoopKind,
     InnerLoopRecord,
     ModelDescription,
-    PartPromptRecord,
     PartRecord,
     PreparedRecord,
     Record,

@@ -23,13 +23,13 @@ from seal.artifacts import ArtifactStore
 from seal.domains.base import Query
 from seal.errors import Internal
 from seal.outcomes import Outcome
+from seal.part_prompts import PartPromptRecord
 from seal.records import (
     ContextRecord,
     EditRecord,
     EvaluationRecord,
     ExampleRecord,
     InnerLoopRecord,
-    PartPromptRecord,
     PartRecord,
     ScoreSum,
     ShardSummary,

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, takewhile
 
 from seal.domains.base import ABSTAIN, Domain
+from seal.part_prompts import PartPromptRecord
 from seal.records import (
     ContextRecord,
     EditRecord,
     LearntRow,
-    PartPromptRecord,
     SelectionRecord,
     part_texts,
 )
