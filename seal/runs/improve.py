@@ -9,31 +9,24 @@ process (`python -m trainer_svc.improve`).
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
 from seal.artifacts import ArtifactStore
-from seal.domains import get_domain
-from seal.errors import Conflict, Internal, InvalidInput
+from seal.errors import Conflict, InvalidInput
 from seal.records import (
     AdapterReference,
-    ContextRecord,
     LearntRow,
     ModelDescription,
-    SelectionRecord,
     ShardSummary,
     Stage,
     TrainingRecord,
 )
 from seal.remedies import engine_setting
-from seal.restem.part_selection import Place, places_of, select_parts
-from seal.restem.parts import credits_of
-from seal.restem.rollout import select_records
 from seal.restem.seeds import derive_seed
 from seal.rpc.convert import (
     lora_message,
@@ -42,9 +35,8 @@ from seal.rpc.convert import (
 )
 from seal.runs.clock import ShardClock
 from seal.runs.epochs import check_epoch
-from seal.runs.prompts import with_learnt_prompts
-from seal.runs.rows import RowCounter, fitting_rows, training_row
-from seal.runs.shards import ShardStore
+from seal.runs.rows import RowCounter, training_row
+from seal.runs.selection import choose_edits
 from seal.runs.store import commit_selection, in_thread, pinned, read_selection, stage_path
 from seal.runs.task import ShardTask
 from seal.runs.warm_start import choose_rows, commit_supervised, read_supervised
@@ -148,12 +140,8 @@ async def _selection(
     """What a round keeps of its rollout, decided once."""
     selection = await read_selection(store, task.run, task.round)
     if selection is None:
-        records = await rollout_records(store, task.run, spec, task.round)
-        records = await with_learnt_prompts(records, spec=spec, store=store, run=task.run)
-        chosen = await select_fitting(
-            await in_thread(selector, records, round=task.round, spec=spec),
-            max_row_tokens=max_row_tokens,
-            trainer=trainer,
+        chosen = await choose_edits(
+            task.run, task.round, spec, store, max_row_tokens=max_row_tokens, trainer=trainer
         )
         await check_epoch(store, task.run, task.round, Stage.IMPROVE, task.epoch)
         selection = await commit_selection(store, task.run, chosen)
@@ -202,39 +190,6 @@ async def _warm_start(
     )
 
 
-async def rollout_records(
-    store: ArtifactStore, run: str, spec: RunSpec, round: int
-) -> tuple[ContextRecord, ...]:
-    """All context records of a round's rollout, ordered by context.
-
-    So the number of shards does not show.
-    """
-    shards = [
-        ShardStore(store, run=run, round=round, stage=Stage.ROLLOUT, shard=shard)
-        for shard in range(spec.shards)
-    ]
-    parts = await asyncio.gather(*(_checked_records(shard) for shard in shards))
-    return tuple(
-        sorted((record for part in parts for record in part), key=lambda record: record.context_id)
-    )
-
-
-async def _checked_records(shard: ShardStore) -> tuple[ContextRecord, ...]:
-    summary = await shard.summary()
-    if summary is None:
-        raise Internal(
-            f"{shard.path} has no summary though its stage is over",
-            remedy="delete the round's stages and resume",
-        )
-    records, sha256 = await shard.read_records()
-    if sha256 != summary.result_sha256:
-        raise Internal(
-            f"{shard.path}/records.jsonl is not the file of its summary",
-            remedy=f"delete {shard.path} and resume",
-        )
-    return records
-
-
 def check_row_tokens(run: str, before: ModelDescription, now: int) -> None:
     """Refuse a trainer that takes shorter rows than the one that a run was prepared for.
 
@@ -248,44 +203,6 @@ def check_row_tokens(run: str, before: ModelDescription, now: int) -> None:
             field="engine.maxRowTokens",
             remedy="raise " + engine_setting("max_row_tokens", before.max_row_tokens),
         )
-
-
-Choose = Callable[[Collection[Place]], SelectionRecord]
-"""What a round keeps, leaving out what has a row at one of some places."""
-
-
-def selector(records: Sequence[ContextRecord], *, round: int, spec: RunSpec) -> Choose:
-    """The rule by which a round keeps edits or parts; with credit to parts it takes a while."""
-    if spec.improve.credit == "part":
-        credits = credits_of(records, get_domain(spec.domain))
-        return lambda too_long: select_parts(
-            records, round=round, spec=spec, credits=credits, too_long=too_long
-        )
-    return lambda too_long: select_records(
-        records,
-        round=round,
-        keep_per_context=spec.improve.keep_per_context,
-        too_long={(context_id, candidate) for context_id, candidate, _ in too_long},
-    )
-
-
-async def select_fitting(
-    choose: Choose, *, max_row_tokens: int, trainer: Trainer
-) -> SelectionRecord:
-    """What a round keeps of edits, or of parts, that can be learnt.
-
-    One of which a row is too long for the trainer leaves its place to the next best of its context,
-    and is counted as `too_long`.
-    """
-    too_long: set[Place] = set()
-    while True:
-        selection = choose(too_long)
-        places = places_of(selection)
-        fits = await fitting_rows(selection.rows, max_row_tokens, trainer)
-        found = {place for place, fit in zip(places, fits, strict=True) if not fit}
-        if not found:
-            return selection
-        too_long |= found
 
 
 def improve_request(
