@@ -63,7 +63,8 @@ ARMS: Mapping[ArmName, Arm] = MappingProxyType(
             },
         ),
         "control": Arm(
-            words="the same without reward: as many parts, drawn at random among the usable ones",
+            words="the same without reward: of each passage as many parts as credit would keep, "
+            "drawn at random among the usable ones",
             changes={
                 "improve.credit": "part",
                 "improve.selection": "random",

@@ -61,21 +61,25 @@ def extreme_parts(
     }
     found = sorted(
         (
-            CreditedPart(
-                title=record.title,
-                asked_on=asked_on(record.parts, text.part),
-                text=record.parts[text.part].start + text.text,
-                credit=text.credit,
-                learnt=(record.context_id, text.part, text.text) in learnt,
-            )
+            (-text.credit, record.title, record.parts[text.part].start + text.text, record, text)
             for record in records
             for text in credited_parts(record, domain)
             if text.credit is not None
         ),
-        key=lambda part: (-part.credit, part.title, part.text),
+        key=lambda entry: entry[:3],
     )
-    worst = found[PARTS_SHOWN:][-PARTS_SHOWN:]
-    return tuple(found[:PARTS_SHOWN]), tuple(reversed(worst))
+    shown = [*found[:PARTS_SHOWN], *reversed(found[PARTS_SHOWN:][-PARTS_SHOWN:])]
+    parts = tuple(
+        CreditedPart(
+            title=title,
+            asked_on=asked_on(record.parts, text.part),
+            text=written,
+            credit=-negated,
+            learnt=(record.context_id, text.part, text.text) in learnt,
+        )
+        for negated, title, written, record, text in shown
+    )
+    return parts[:PARTS_SHOWN], parts[PARTS_SHOWN:]
 
 
 def asked_on(prompts: Sequence[PartPromptRecord], part: int) -> str:
