@@ -28,7 +28,7 @@ from seal.rpc.convert import chat_message_list
 from seal.runs.rows import row_characters
 from seal.runs.store import contexts_path, in_thread, pin, read_prepared, write_contexts
 from seal.runs.warm_start import check_fits, check_warm_start
-from seal.settings import OptimizerSettings, RunSpec
+from seal.settings import BY_SENTENCE, OptimizerSettings, RunSpec
 from seal.v1 import trainer_pb2
 
 log = structlog.get_logger(__name__)
@@ -161,6 +161,8 @@ async def prepare(
         await check_fits(spec, contexts["train"], max_row_tokens=limit, trainer=clients)
     too_long = await find_long_rows(spec, contexts, model, clients)
     check_some_fit(contexts, too_long)
+    if spec.rounds:
+        await check_learnable(spec, contexts["train"], model, clients)
     digests = {
         name: await write_contexts(store, run, name, members) for name, members in contexts.items()
     }
@@ -220,10 +222,10 @@ def _rows(
         yield "edit prompt", longest, model.max_positions - spec.edit.max_tokens
 
 
-def _parts(spec: RunSpec, context: Context) -> tuple[PartPrompt, ...]:
+def _parts(spec: RunSpec, context: Context, *, trained: bool = False) -> tuple[PartPrompt, ...]:
     edit = spec.edit
     return get_domain(spec.domain).edit_prompts(
-        context.title, context.text, edit.family, edit.format
+        context.title, context.text, edit.family, edit.format, trained=trained
     )
 
 
@@ -232,6 +234,33 @@ def _prompt_row(part: PartPrompt) -> trainer_pb2.TrainingExample:
     return trainer_pb2.TrainingExample(
         prompt=part.prompt.text + part.start, messages=chat_message_list(part.prompt.messages)
     )
+
+
+async def check_learnable(
+    spec: RunSpec, train: Sequence[Context], model: ModelDescription, clients: ServiceClients
+) -> None:
+    """Refuse M-steps that could learn nothing: no prompt of an edit leaves room in a row.
+
+    Raises:
+        InvalidInput: naming the field.
+
+    """
+    if not get_domain(spec.domain).writes_edits(spec.edit.family):
+        return
+    trained = spec.edit.trained_prompt == "short"
+    rows = [
+        min(map(_prompt_row, _parts(spec, context, trained=trained)), key=row_characters)
+        for context in train
+    ]
+    tokens = min(await clients.count_tokens(rows))
+    if tokens >= model.max_row_tokens:
+        shorter = "" if trained or spec.edit.family != BY_SENTENCE else "set it to short, or "
+        raise InvalidInput(
+            f"the policy could learn no edit: the shortest prompt has {tokens} tokens, and the "
+            f"trainer takes rows of up to {model.max_row_tokens}",
+            field="spec.edit.trainedPrompt" if shorter else "spec.edit.family",
+            remedy=f"{shorter}raise {engine_setting('max_row_tokens')}",
+        )
 
 
 def check_some_fit(contexts: Contexts, too_long: Sequence[LongRow]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from controller_harness import IMPATIENT, RUN, small_spec, workplace
@@ -27,6 +28,7 @@ from seal.settings import (
     InnerLoopSettings,
     LoraSettings,
     OptimizerSettings,
+    PromptFamily,
     RunSpec,
 )
 
@@ -130,7 +132,7 @@ async def test_trainings_that_could_grow_beyond_what_a_trainer_takes_are_refused
 async def test_a_passage_that_the_model_cannot_take_is_named_and_the_others_are_learnt(
     tmp_path: Path,
 ) -> None:
-    spec = small_spec(tmp_path)
+    spec = small_spec(tmp_path, edit=EditSettings(k=3, family="implications-long"))
     lengthen(spec.data.train, "holds nine Tower 1 lamps")
     fakes = Fakes(model=MODEL.model_copy(update={"max_row_tokens": 60}))
     fakes.outcome = lambda kind, name: (
@@ -168,6 +170,29 @@ async def test_more_candidates_than_a_request_has_room_for_their_parts_are_refus
         await run(small_spec(tmp_path, edit=edit, improve=improve), tmp_path, Fakes())
     assert caught.value.field == "spec.edit.k"
     assert caught.value.remedy == "give 585 or less"
+
+
+@pytest.mark.parametrize(
+    ("family", "trained_prompt", "field"),
+    [
+        ("self-qa-by-sentence", "worked", "spec.edit.trainedPrompt"),
+        ("self-qa-by-sentence", "short", ""),
+        ("self-qa", "worked", "spec.edit.family"),
+    ],
+)
+async def test_prompts_that_leave_the_m_step_no_room_in_a_row_are_refused_before_a_rollout(
+    tmp_path: Path, family: PromptFamily, trained_prompt: Literal["worked", "short"], field: str
+) -> None:
+    edit = EditSettings(k=2, family=family, trained_prompt=trained_prompt)
+    fakes = Fakes(model=MODEL.model_copy(update={"max_row_tokens": 60}))
+    status = await run(small_spec(tmp_path, edit=edit, rounds=1), tmp_path, fakes)
+    assert (status.phase is Phase.FAILED) is bool(field)
+    if field:
+        condition = status.condition("Failed")
+        assert status.stage is Stage.PREPARE and condition is not None
+        assert "the policy could learn no edit" in condition.message
+        assert ("set it to short" in condition.message) is (field == "spec.edit.trainedPrompt")
+        assert fakes.calls == {}
 
 
 async def test_data_of_which_nothing_fits_are_refused(tmp_path: Path) -> None:
