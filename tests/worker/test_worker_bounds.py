@@ -269,6 +269,7 @@ def test_the_fields_of_a_section_that_may_be_left_out_are_merged_and_corrected_a
     spec = load_run(
         None,
         {
+            "spec.profile": "published",  # it leaves the section out
             "spec.validation.passage.epochs": 20,
             "spec.validation.passage.learningRate": 0.01,
         },
