@@ -250,8 +250,7 @@ FOUR = tuple(
     replace(planned, validation=4, seeds=2 if planned.corpus == "natural" else 1)
     for planned in tiny_plan()
 )
-RUNS = planned_runs(FOUR, changes={**TINY, "inner.examples.sharedWord": False})
-"""The fakes' questions are hashes: they share no word with any sentence."""
+RUNS = planned_runs(FOUR, changes=TINY)
 CONTROL_RUN = "learning-natural-control-0"
 
 

@@ -360,7 +360,7 @@ def test_config_show_lists_every_field_as_json(
     assert seal("config", "show", "-o", "json") == 0
     shown = json.loads(capsys.readouterr().out)
     fields = {row["field"]: row for row in (*shown["spec"], *shown["engine"])}
-    assert fields["spec.edit.k"]["value"] == 4
+    assert fields["spec.edit.k"]["value"] == 2
     assert fields["spec.edit.k"]["bounds"] == "1 to 1024"
     assert fields["spec.inner.optimizer.schedule"]["bounds"] == "one of linear, cosine, constant"
     assert fields["evaluationRows"]["value"] == 96

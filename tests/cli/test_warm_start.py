@@ -14,8 +14,8 @@ MANIFEST = f"""{HEAD}
 spec:
   rounds: 1
   edit: {{k: 2, family: self-qa}}
-  inner: {{repeats: 1, student: base, optimizer: {{epochs: 1}}}}
-  improve: {{warmStart: gold}}
+  inner: {{repeats: 1, student: base, optimizer: {{epochs: 1}}, examples: {{sharedWord: false}}}}
+  improve: {{warmStart: gold, credit: edit}}
   validation: {{retainedQueries: 1, goldBound: false, equalSteps: true, openBook: true}}
   maxUnscoredShare: 1
 """

@@ -195,18 +195,19 @@ def _edit_in_parts(
     seed: int,
     prompts: Sequence[PartPrompt],
 ) -> generator_pb2.Edit:
-    """A pair for most parts, answered by the last word of what the part is asked on."""
+    """A pair for most parts, answered by the last word of the sentence that it is asked on."""
     seen = (request.policy.adapter.sha256, item.context_id, seed)
     invalid = chance("invalid", *seen) < SHARE_INVALID
     parts = []
     for place, prompt in enumerate(prompts):
         shown = prompt.prompt.messages[-1].content if prompt.prompt.messages else prompt.prompt.text
-        answer = shown.split()[-1].rstrip(".")
+        words = [word.rstrip(".") for word in shown.rpartition("Text: ")[2].split()]
+        answer, others = words[-1], " ".join(word for word in words if word != words[-1])
         own = derive_seed(seed, "part", place)
         abstains = invalid or chance("abstains", *seen, own) < SHARE_ABSTAINING
         parts.append(
             generator_pb2.EditPart(
-                text=" -" if abstains else f" is {digest(own, *seen)[:10]} of it? {answer}",
+                text=" -" if abstains else f" is {digest(own, *seen)[:10]} of {others}? {answer}",
                 tokens=1 if abstains else 9,
                 logprob=-chance("part", *seen, own),
             )
