@@ -4,8 +4,9 @@
     {run}/contexts/{train,validation,retained}-{sha256}.jsonl, prepared.json with their digests
     {run}/stages/r{round}-{stage}/shard-{0000}/{baseline,edits,inner}/<key>.json   one small file
     per finished piece of work
-                                              /retained.json, clock.json, records.jsonl, and
-                                              summary.json last
+                                              /retained.json, retained-base.json, clock.json,
+                                              records.jsonl, and summary.json last
+    {run}/stages/r{round}-improve/            selection.json, of a warm start supervised.json
     {run}/baselines/<key>.json                where the student is the base: one for all rounds
 
 What is pinned or decided is created once and never written again.

@@ -16,6 +16,7 @@ from controller_svc.worker.progress import TaskProgress
 from seal.errors import PreconditionFailed
 from seal.records import AdapterReference, Stage
 from seal.report.numbers.source import read_run
+from seal.runs.shards import ShardStore
 from seal.settings import InnerLoopSettings, OptimizerSettings, RunSpec
 from seal.v1 import evaluator_pb2, generator_pb2, trainer_pb2
 
@@ -144,6 +145,23 @@ async def test_a_baseline_of_an_attempt_that_failed_counts_for_its_stage_when_it
         records = await place.records(Stage.VALIDATE, round=0)
         assert len(place.store.list("demo/baselines")) == 2
     assert all(record.baseline.tokens for record in records)
+
+
+async def test_of_two_attempts_at_a_baseline_of_the_run_one_counts_for_both(tmp_path: Path) -> None:
+    async with workplace(tmp_path, spec=spec_of(tmp_path, "base")) as place:
+        await place.run(Stage.VALIDATE, round=0)
+        (first, *_) = [record.baseline for record in await place.records(Stage.VALIDATE, round=0)]
+        ghost = first.model_copy(update={"reward": 0.123, "tokens": 999})
+        attempts = [
+            ShardStore(place.store, run=RUN, round=0, stage=Stage.VALIDATE, shard=shard)
+            for shard in (0, 1)
+        ]
+        for tokens, files in zip((7, 999), attempts, strict=True):
+            mine = ghost.model_copy(update={"tokens": tokens})
+            assert (await files.commit_run_baseline("new", mine)).tokens == 7
+        later = ShardStore(place.store, run=RUN, round=1, stage=Stage.VALIDATE, shard=0)
+        assert (await later.run_baselines(["new", "none"])).keys() == {"new"}
+        assert (await later.commit_run_baseline("new", ghost)).tokens == 0
 
 
 @pytest.mark.parametrize("student", ["base", "policy"])
