@@ -6,8 +6,8 @@ forward pass:
 - `PackedRows` (packed_attention.py): training. Rows of many lengths lie behind one another in one
   packed sequence; attention costs what the rows cost and never crosses a row's border.
 - `VarlenRows`: training on CUDA. The same without padding, by torch's `varlen_attn`.
-- `CachedPass` (cache.py): generation and scoring. Keys and values go into a preallocated cache,
-  rows are left-aligned, each at a position of its own.
+- `CachedPass` (cached_attention.py): generation and scoring. Keys and values go into a preallocated
+  cache, rows are left-aligned, each at a position of its own.
 
 transformers builds no mask for an attention it does not know; causality, row borders and the
 sliding window are applied here.
@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
-from seal.engine.cache import CachedPass
+from seal.engine.cached_attention import CachedPass
 from seal.engine.packed_attention import PackedAttention, PackedRows
 from seal.errors import Internal, InvalidInput
 

@@ -16,19 +16,28 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn import functional as F
 
-from seal.engine.cache import CachedPass, KeyValueCache, Span
+from seal.engine.cache import KeyValueCache
+from seal.engine.cached_attention import CachedPass, Span
 from seal.engine.memory import CACHE_COPIES, position_bytes
 from seal.engine.model import FrozenModel
 from seal.engine.routes import AdapterGroups
 from seal.engine.rows import Row
 from seal.engine.sampling import LOGPROB_ROWS, NO_TOKEN, choose_tokens, token_logprobs
-from seal.engine.sharing import Prompted, Start, cut_into_passes, plan_starts
+from seal.engine.sharing import (
+    Prompted,
+    Start,
+    cut_into_passes,
+    plan_starts,
+    shared_by_all,
+)
 from seal.engine.text import cut_at_stop
 from seal.engine.transfer import to_device
 
 REFILL_SHARE = 0.125
 """New rows join when this share of the places is free (or all that wait fit): a pass for a single
 prompt reads all weights too."""
+MIN_COMMON_TOKENS = 32
+"""Keys and values of fewer common tokens are read row by row: it costs to cut a product in two."""
 
 
 class RunningBatch:
@@ -49,6 +58,8 @@ class RunningBatch:
         self.model, self.max_rows, self.cache_bytes = model, max_rows, cache_bytes
         self.running: list[Row] = []
         """Row i has place i in the cache."""
+        self._common = 0
+        """Tokens that all running rows begin with, if it pays to read them together."""
         self._waiting: OrderedDict[str, deque[Row]] = OrderedDict()
         self._cache = self._new_cache(0, 0)
         self._adapters = adapters
@@ -136,6 +147,7 @@ class RunningBatch:
         before = [Prompted(place, row.group, row.prompt) for place, row in enumerate(self.running)]
         coming = [Prompted(base + index, row.group, row.prompt) for index, row in enumerate(new)]
         self.running += new
+        self._running_changed()
         for level in plan_starts(before, coming):
             copies = [start for start in level if start.shared]
             if copies:
@@ -201,7 +213,9 @@ class RunningBatch:
             Span(place, len(row.prompt) + len(row.tokens) - 1, 1) for place, row in enumerate(rows)
         ]
         adapters, groups = self._near_adapters([row.group for row in rows])
-        hidden_R_d = self._forward(spans, [row.tokens[-1] for row in rows], adapters, groups)
+        hidden_R_d = self._forward(
+            spans, [row.tokens[-1] for row in rows], adapters, groups, common=self._common
+        )
         self._take(rows, F.linear(hidden_R_d, self.model.head_V_d))
 
     def _take(self, rows: Sequence[Row], logits_R_V: torch.Tensor) -> None:
@@ -241,10 +255,12 @@ class RunningBatch:
         tokens: Sequence[int],
         adapters: AdapterGroups,
         groups: Sequence[int],
+        *,
+        common: int = 0,
     ) -> torch.Tensor:
         """Final hidden states (T, d) of packed rows."""
         model = self.model
-        plan = CachedPass(self._cache, spans)
+        plan = CachedPass(self._cache, spans, common=common)
         route = adapters.route(groups, [span.count for span in spans])
         ids_T = to_device(torch.tensor(tokens), model.device)
         return model.hidden(model.embed(ids_T), plan.positions_T, route=route, plan=plan)
@@ -281,6 +297,12 @@ class RunningBatch:
             self.running[gap] = self.running[mover]
         del self.running[left:]
         self._cache.clear(range(left, count))
+        self._running_changed()
+
+    def _running_changed(self) -> None:
+        rows = [Prompted(place, row.group, row.prompt) for place, row in enumerate(self.running)]
+        shared = shared_by_all(rows) if self._cache.device.type == "cpu" else 0
+        self._common = shared if shared >= MIN_COMMON_TOKENS else 0
 
     def _make_room(self, places: int, capacity: int) -> None:
         cache = self._cache

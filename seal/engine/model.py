@@ -30,7 +30,7 @@ from seal.engine.architecture import (
 )
 from seal.engine.attention import ATTENTION_NAME, AttentionHolder, VarlenRows, register_attention
 from seal.engine.bank import LayerSize
-from seal.engine.cache import CachedPass
+from seal.engine.cached_attention import CachedPass
 from seal.engine.gradient_checkpointing import GradientCheckpointing
 from seal.engine.kernels import choose_kernels
 from seal.engine.linear import FrozenRoute, Route, RouteHolder, SlotLinear

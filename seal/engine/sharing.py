@@ -77,6 +77,14 @@ def cut_into_passes(starts: Sequence[Start], costs: Sequence[int]) -> list[list[
     return parts
 
 
+def shared_by_all(rows: Sequence[Prompted]) -> int:
+    """Tokens that all rows begin with, which are the same in all places; 0 for a single row."""
+    if len(rows) < 2 or len({row.group for row in rows}) > 1:
+        return 0
+    prompts = [row.prompt for row in rows]
+    return common_prefix(min(prompts), max(prompts))  # the two that differ first
+
+
 @dataclass(eq=False)
 class _Branch:
     """Tokens of prompts, and what follows them by its first token; the root has none."""

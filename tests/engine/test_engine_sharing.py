@@ -23,7 +23,7 @@ from seal.engine.model import FrozenModel
 from seal.engine.routes import AdapterGroups
 from seal.engine.rows import Row
 from seal.engine.sampling import DecodeSettings
-from seal.engine.sharing import LEVEL_TOKENS, Prompted, common_prefix, plan_starts
+from seal.engine.sharing import LEVEL_TOKENS, Prompted, common_prefix, plan_starts, shared_by_all
 from seal.settings import EngineSettings
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {"llama": {}, "mistral": {"sliding_window": 8}}
@@ -79,6 +79,7 @@ def alone(architecture: str, words: tuple[int, ...], group: int, gold: int) -> R
 @settings(deadline=None, max_examples=25)
 @given(prompts, members, st.sampled_from([2, 5, 64]))
 @example([[1, 2], [1, 2], [1, 2], [1, 2, 0], [1], [1, 1]], [(0, 0)] * 8, 64)
+@example([[2, 1, 0], [2, 1, 1], [2, 1], [2, 1, 2, 2]], [(1, 0)] * 8, 64)
 @example([[2, 1, 0], [2, 1, 0], [2, 1], [2, 1], [2]], [(0, 2), (1, 0), (0, 1), (1, 1)] * 2, 64)
 def test_rows_that_share_what_their_prompts_begin_with_are_written_and_scored_as_alone(
     architecture, prompts, members, max_rows
@@ -130,9 +131,9 @@ def computed(monkeypatch, rows: list[Row], **limits: int) -> list[int]:
     passes: list[int] = []
     forward = RunningBatch._forward
 
-    def counted(self, spans, tokens, *rest):
+    def counted(self, spans, tokens, *rest, **options):
         passes.append(len(tokens))
-        return forward(self, spans, tokens, *rest)
+        return forward(self, spans, tokens, *rest, **options)
 
     monkeypatch.setattr(RunningBatch, "_forward", counted)
     batch = RunningBatch(model, AdapterGroups(1, {}, model.policy_factors(None)), **limits)
@@ -229,6 +230,14 @@ def test_a_row_starts_with_tokens_that_its_source_has_before_it_runs(running, ne
                 assert source.group == row.group
                 assert source.prompt[: start.shared] == row.prompt[: start.shared]
         there |= {coming[start.row].place: coming[start.row] for start in level}
+
+
+@given(st.lists(letters, min_size=2, max_size=6))
+def test_what_all_rows_share_is_what_each_two_of_them_share(prompts):
+    rows = [Prompted(place, 0, prompt) for place, prompt in enumerate(prompts)]
+    pairs = [common_prefix(one, other) for one in prompts for other in prompts]
+    assert shared_by_all(rows) == min(pairs)
+    assert shared_by_all([*rows, Prompted(9, 1, prompts[0])]) == 0
 
 
 @given(letters, letters)
