@@ -33,11 +33,11 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP_INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
-demo: $(VENV)/.demo ## Train a self-edit policy on a real small model (25 min on 2 cores), write the report
+demo: $(VENV)/.demo ## Train a self-edit policy on a real small model (about half an hour on 2 cores), write the report
 	@echo "==> The demo; its first start downloads a model (93 MB) and converts it (half a minute)"
 	$(BIN)/seal demo --dir $(RUNS)
 
-demo-quick: $(VENV)/.demo ## The same in 5 to 15 minutes, with fewer passages and one round
+demo-quick: $(VENV)/.demo ## The same in about a third of the time, with fewer passages and one round
 	@echo "==> The quick demo; its first start downloads a model (93 MB) and converts it (half a minute)"
 	$(BIN)/seal demo --quick --dir $(RUNS)
 
