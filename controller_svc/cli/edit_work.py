@@ -19,11 +19,11 @@ EDIT_FILL = 0.8
 """Share of its bound that an edit, or a part of it, fills ..."""
 TYPICAL_EDIT_TOKENS = 400
 """... up to the length that the published system's edits have on average ..."""
-TYPICAL_PART_TOKENS = 20
+TYPICAL_PART_TOKENS = 16
 """... or, of a part, up to a question with its answer."""
-PART_YIELD = 0.2
-"""Share of an edit's parts that give an example."""
-CREDITED_SHARE = 0.15
+PART_YIELD, TRAINED_PART_YIELD = 0.16, 0.33
+"""Share of an edit's parts that give an example, of an untrained policy and of a trained one."""
+CREDITED_SHARE = 0.35
 """Where parts have credit: those kept of a passage, as a share of the examples of one edit."""
 TOKENS_PER_EXAMPLE = 32
 """Of an edit's text: a line, or a question with its answer."""
@@ -74,7 +74,7 @@ def edit_work(
     return EditWork(
         parts=parts,
         tokens=math.ceil(parts * of_part),
-        examples=min(math.ceil(PART_YIELD * parts), most),
+        examples=min(math.ceil((TRAINED_PART_YIELD if trained else PART_YIELD) * parts), most),
         row_tokens=math.ceil(mean + of_part),
         read_tokens=math.ceil(longest + passage + parts),
     )

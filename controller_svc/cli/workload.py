@@ -47,6 +47,9 @@ TRAIN_FLOP_PER_WEIGHT, READ_FLOP_PER_WEIGHT = 4.0, 2.0
 """Per token: forward and backward to the activations, as the base is frozen; and forward alone."""
 TRAIN_SHARE_OF_PEAK, READ_SHARE_OF_PEAK, WRITE_SHARE_OF_PEAK = 0.6, 0.6, 0.12
 """Of the measured GEMM peak: training, reading prompts, and writing token by token."""
+SLOWER_ALONE = 2.3
+"""How much longer a token takes in an M-step, which trains one adapter alone (docs/benchmarks.md,
+P2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,7 @@ class StageWork:
             TRAIN_FLOP_PER_WEIGHT
             / READ_FLOP_PER_WEIGHT
             * (READ_SHARE_OF_PEAK / TRAIN_SHARE_OF_PEAK)
+            * (SLOWER_ALONE if self.stage is Stage.IMPROVE else 1.0)
         )
         return {
             "edits": self.edit_prompt_tokens + write * self.edit_tokens,
