@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel, ValidationError
 
-from seal.errors import Internal, InvalidInput, PreconditionFailed
+from seal.errors import Internal, InvalidInput, NotFound, PreconditionFailed, Transient
 from seal.files import TEMPORARY_PREFIX, cache_directory
 from seal.manifest import check_file_names
 from seal.object_storage import ObjectStorage
@@ -33,6 +33,9 @@ SCHEMES = ("file", "s3", "gs", "memory")
 """URI schemes that are allowed; anything else, chained ones included, is refused."""
 PUBLISHED_SUFFIXES = (".safetensors", ".json", ".txt", ".jsonl", ".yaml", ".md")
 """Kinds of files that a published directory may hold: no code, no pickle, no archives."""
+
+CREATE_ATTEMPTS = 10
+"""How often what was there, and was deleted before it could be read, is created after all."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
@@ -113,8 +116,17 @@ class ArtifactStore:
         Of many writers, on any machine, one counts, and all get the same answer. Raises like
         `write_bytes`, and PreconditionFailed where the file system has no hard links.
         """
-        created = self._storage.create(_checked(path), content)
-        return content if created else self._storage.read(path)
+        for _ in range(CREATE_ATTEMPTS):
+            if self._storage.create(_checked(path), content):
+                return content
+            try:
+                return self._storage.read(path)
+            except NotFound:
+                continue  # deleted meanwhile, as a claim is that is given up
+        raise Transient(
+            f"{self.uri(path)} is being created and deleted by others all the time",
+            remedy="try again later",
+        )
 
     def read_bytes(self, path: str) -> bytes:
         """Content of a file. Raises NotFound naming its URI."""

@@ -159,11 +159,13 @@ class ServiceOptions(EngineOptions, ServerSettings):
 
 def _wrong(name: str, problem: str, may_be: str) -> InvalidInput:
     flag = "--" + name.replace("_", "-")
-    remedy = may_be or f"give {flag} or set SEAL_{name.upper()}"
+    given_by = f"{flag} or SEAL_{name.upper()}"
     return InvalidInput(
         f"{flag}: {problem}",
         field=name,
-        remedy=f"{remedy}; --help lists what is possible",
+        remedy=f"{may_be} by {given_by}; --help lists what is possible"
+        if may_be
+        else f"give {given_by}; --help lists what is possible",
     )
 
 

@@ -177,10 +177,10 @@ def fail_decoding(monkeypatch, failing: Callable[[list], bool]) -> None:
     """Steps of a decode fail while certain rows run."""
     forward = RunningBatch._forward
 
-    def forwarded(self, *arguments):
+    def forwarded(self, *arguments, **options):
         if failing(self.running):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 17.00 GiB")
-        return forward(self, *arguments)
+        return forward(self, *arguments, **options)
 
     monkeypatch.setattr(RunningBatch, "_forward", forwarded)
 

@@ -33,6 +33,22 @@ def test_the_second_writer_gets_what_the_first_one_wrote(store: ArtifactStore) -
     assert store.list() == ("run/a.json", "run/b")
 
 
+def test_what_is_deleted_before_it_can_be_read_is_created_after_all(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create_bytes("claim", b"another's")
+    read = store._storage.read
+
+    def vanishing(path: str) -> bytes:
+        monkeypatch.setattr(store._storage, "read", read)
+        store.remove(path)
+        return read(path)
+
+    monkeypatch.setattr(store._storage, "read", vanishing)
+    assert store.create_bytes("claim", b"own") == b"own"
+    assert store.read_bytes("claim") == b"own"
+
+
 def test_of_many_threads_one_counts_and_all_see_the_same(store: ArtifactStore) -> None:
     with ThreadPoolExecutor(WRITERS) as pool:
         for key in range(20):
