@@ -8,6 +8,7 @@ no ids in labels; the gRPC server metrics keep the names that the ecosystem's da
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import sys
@@ -138,6 +139,11 @@ def _formatter(*render: Callable[..., Any]) -> logging.Formatter:
     )
 
 
+def _is_no_cancelled_call(record: logging.LogRecord) -> bool:
+    """False for what grpc tells, as an error, of calls that end because their server stops."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
 def configure_logging(
     level: str = "info",
     json: bool | None = None,
@@ -172,6 +178,7 @@ def configure_logging(
         logging.getLogger(chatty).setLevel(
             max(logging.WARNING, logging.getLevelName(level.upper()))
         )
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_cancelled_call)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

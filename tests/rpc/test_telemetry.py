@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -144,3 +145,13 @@ def test_the_metrics_endpoint_serves_what_was_counted() -> None:
 def test_the_metrics_of_the_process_include_its_memory() -> None:
     names = {family.name for family in telemetry.metrics.registry.collect()}
     assert {"seal_inner_loops", "process_resident_memory_bytes", "python_info"} <= names
+
+
+def test_calls_that_end_with_their_server_are_no_errors_of_grpc() -> None:
+    stream = io.StringIO()
+    configure_logging(json=True, stream=stream)
+    log = logging.getLogger("grpc._cython.cygrpc")
+    for error in (asyncio.CancelledError(), RuntimeError("a defect")):
+        log.error("Exception not handled", exc_info=error)
+    (line,) = stream.getvalue().splitlines()
+    assert "a defect" in line
