@@ -49,6 +49,16 @@ def _run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     )
 
 
+def ended_in_this_process(command: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Exit code of a service's command line; a start of Python would take two seconds."""
+    monkeypatch.setattr("seal.serving.configure_logging", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(command[0], run_name="__main__")
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_help_names_the_service_every_option_its_variable_and_the_exit_codes_and_loads_no_torch(
     service: str,
@@ -86,14 +96,10 @@ def test_what_the_caller_gave_wrong_ends_with_2_says_what_and_loads_no_model(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """In this process, for a start of Python takes two seconds."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("seal.serving.configure_logging", lambda *_: None)
-    monkeypatch.setattr(sys, "argv", [service, *arguments, "--metrics-port", "0"])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module(service, run_name="__main__")
+    code = ended_in_this_process([service, *arguments, "--metrics-port", "0"], monkeypatch)
     said = capfd.readouterr().err
-    assert ended.value.code == 2
+    assert code == 2
     assert words in said
     assert "Traceback" not in said
     assert "loading the model" not in said
@@ -114,12 +120,9 @@ def test_with_json_logs_the_last_line_of_a_process_that_fails_is_json(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("seal.serving.configure_logging", lambda *_: None)
-    monkeypatch.setattr(sys, "argv", ["trainer_svc", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module("trainer_svc", run_name="__main__")
+    code = ended_in_this_process(["trainer_svc", *arguments], monkeypatch)
     line = json.loads(capfd.readouterr().err.splitlines()[-1])
-    assert ended.value.code == line["exit_code"] == 2
+    assert code == line["exit_code"] == 2
     assert (line["level"], line["reason"], line["field"]) == ("error", "InvalidInput", field)
     assert line["message"] and line["remedy"]
 

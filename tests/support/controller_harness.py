@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+import pytest
 from fake_services import Fakes, serve_fakes
 
 from controller_svc.core import shards, stage_name
@@ -21,6 +23,7 @@ from controller_svc.worker.progress import SILENT, TaskProgress
 from controller_svc.worker.settings import WorkerSettings
 from controller_svc.worker.task import run_task
 from seal.artifacts import ArtifactStore
+from seal.errors import SealError
 from seal.records import AdapterReference, ContextRecord, ShardSummary, Stage
 from seal.resources import RestEMRun
 from seal.runs.shards import ShardStore
@@ -144,6 +147,20 @@ class Workplace:
             settings=self.settings,
             tell=tell,
         )
+
+    async def rollout_again(self, tell: Callable[[TaskProgress], None]) -> tuple[ShardSummary, int]:
+        """A rollout whose second repeats fail to train, and its next attempt.
+
+        What the second one comes to, and how many inner loops the first one left it.
+        """
+        self.fakes.fail = lambda kind, name, call: (
+            grpc.StatusCode.INTERNAL if kind == "train" and name.endswith("/1") else None
+        )
+        with pytest.raises(SealError):
+            await self.run(Stage.ROLLOUT, round=1)
+        done = len(await self.files(Stage.ROLLOUT, round=1).inner_loops())
+        self.fakes.fail = lambda kind, name, call: None
+        return await self.run(Stage.ROLLOUT, round=1, tell=tell), done
 
     async def repin(self, spec: RunSpec) -> None:
         """Give the run another spec, as if it had begun with it."""

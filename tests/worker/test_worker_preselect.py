@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import grpc
 import pytest
 from controller_harness import IMPATIENT, RUN, Workplace, small_spec, workplace
 from fake_services import chance
@@ -16,7 +15,6 @@ from controller_svc.worker.settings import WorkerSettings
 from seal.domains import get_domain
 from seal.domains.base import Query
 from seal.domains.knowledge import KnowledgeDomain
-from seal.errors import SealError
 from seal.records import ContextRecord, Stage
 from seal.restem.preselect import preselect
 from seal.restem.racing import advance
@@ -125,13 +123,7 @@ async def test_a_race_begins_with_the_preselected(tmp_path: Path) -> None:
 async def test_progress_of_a_resumed_preselection_ends_complete(tmp_path: Path) -> None:
     told: list[TaskProgress] = []
     async with workplace(tmp_path, spec=spec_of(tmp_path)) as place:
-        place.fakes.fail = lambda kind, name, call: (
-            grpc.StatusCode.INTERNAL if kind == "train" and name.endswith("/1") else None
-        )
-        with pytest.raises(SealError):
-            await place.run(Stage.ROLLOUT, round=1)
-        place.fakes.fail = lambda kind, name, call: None
-        summary = await place.run(Stage.ROLLOUT, round=1, tell=told.append)
+        summary, _ = await place.rollout_again(told.append)
     assert summary.inner_loops_run + summary.inner_loops_resumed == 12
     assert (told[-1].inner_loops_done, told[-1].inner_loops_total) == (12, 12)
     assert told[-1].evaluated_queries == told[-1].queries_total == 3 * 3 + 12 * 3
