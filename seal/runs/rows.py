@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Protocol
 
 from seal.limits import MAX_ROW_CHARACTERS
@@ -23,12 +24,9 @@ async def fitting_rows(
 ) -> list[bool]:
     """For each row, whether a training can take it."""
     examples = [training_row(row) for row in rows]
-    short = [row for row in examples if row_characters(row) <= MAX_ROW_CHARACTERS]
-    counts = iter(await trainer.count_tokens(short))
-    return [
-        row_characters(row) <= MAX_ROW_CHARACTERS and next(counts) <= max_row_tokens
-        for row in examples
-    ]
+    short = [row_characters(row) <= MAX_ROW_CHARACTERS for row in examples]
+    counts = iter(await trainer.count_tokens(list(compress(examples, short))))
+    return [is_short and next(counts) <= max_row_tokens for is_short in short]
 
 
 def training_row(row: LearntRow) -> trainer_pb2.TrainingExample:
