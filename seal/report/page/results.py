@@ -88,7 +88,7 @@ def _differences(report: Report) -> Html | None:
             "interval lies on one side of zero, this run can tell the two apart; where it holds "
             "zero, they may be equal, and the run is too small to say. With many comparisons one "
             "in twenty comes out by luck.",
-            f" The passage alone is here {_best(report)}." if report.best_passage else None,
+            _which_passage(report),
         ),
         figure(
             figures.differences_figure(compared),
@@ -106,12 +106,12 @@ def _differences(report: Report) -> Html | None:
     )
 
 
-def _best(report: Report) -> str:
-    """Which of the passage rows the others are compared with."""
+def _which_passage(report: Report) -> str | None:
+    """Which of two passage rows the others are compared with; nothing where there is one."""
     best = report.row(report.best_passage)
-    several = sum(row.kind in PASSAGE_KINDS for row in report.rows) > 1
-    why = ", which has the higher F1 of the two" if several else ""
-    return f"“{best.label}”{why}" if best else ""
+    if best is None or sum(row.kind in PASSAGE_KINDS for row in report.rows) < 2:
+        return None
+    return f" The passage alone is here “{best.label}”, which has the higher F1 of the two."
 
 
 def _difference_cells(compared: Comparison, measures: Sequence[Metric]) -> list[Child]:

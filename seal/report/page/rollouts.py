@@ -63,7 +63,13 @@ def rewards(report: Report) -> Html | None:
             "Solid: kept for the next policy. Hatched: dropped. Dashed line: mean score before "
             "training (top), no gain (bottom).",
         ),
-        table("Candidates by round", head, rows, words={0: "", 1: "short", 8: "w"}),
+        table(
+            "Candidates by round",
+            head,
+            rows,
+            words={0: "", 1: "short", 8: "w"},
+            class_="stacked",
+        ),
         _parts(report),
         _reliability(report),
     )
