@@ -372,3 +372,141 @@ class GenerateEditsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___GenerateEditsResponse: _TypeAlias = GenerateEditsResponse  # noqa: Y015
+
+@_typing.final
+class GenerateTextRequest(_message.Message):
+    """GenerateTextRequest asks for one text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key."""
+    run: _builtins.str
+    """Run that the call belongs to; fairness and logs use it."""
+    prompt: _builtins.str
+    """What the text goes on from or, with messages, how the model's turn starts."""
+    seed: _builtins.int
+    """Seed of the sample."""
+    @_builtins.property
+    def policy(self) -> _common_pb2.PolicyRef:
+        """Model that writes."""
+
+    @_builtins.property
+    def adapter(self) -> _common_pb2.AdapterRef:
+        """One more adapter on top of it; absent for the policy alone."""
+
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ChatMessage]:
+        """Turns of a chat, for the model's own template; empty for a raw prompt."""
+
+    @_builtins.property
+    def sampling(self) -> Global___Sampling:
+        """How to sample."""
+
+    @_builtins.property
+    def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts at which it ends; they are left out."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        run: _builtins.str = ...,
+        policy: _common_pb2.PolicyRef | None = ...,
+        adapter: _common_pb2.AdapterRef | None = ...,
+        prompt: _builtins.str = ...,
+        messages: _abc.Iterable[_common_pb2.ChatMessage] | None = ...,
+        sampling: Global___Sampling | None = ...,
+        seed: _builtins.int = ...,
+        stop: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "policy", b"policy", "sampling", b"sampling"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "messages", b"messages", "policy", b"policy", "prompt", b"prompt", "request_id", b"request_id", "run", b"run", "sampling", b"sampling", "seed", b"seed", "stop", b"stop"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerateTextRequest: _TypeAlias = GenerateTextRequest  # noqa: Y015
+
+@_typing.final
+class GenerateTextResult(_message.Message):
+    """GenerateTextResult is the end of one text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    ENGINE_SECONDS_FIELD_NUMBER: _builtins.int
+    outcome: _common_pb2.Outcome.ValueType
+    """OK, or why there is no text (TOO_LONG, DIVERGED, REFUSED)."""
+    text: _builtins.str
+    """The whole text."""
+    tokens: _builtins.int
+    """Tokens sampled."""
+    truncated: _builtins.bool
+    """True if max_tokens cut it off."""
+    engine_seconds: _builtins.float
+    """This text's share of the engine's time, seconds."""
+    def __init__(
+        self,
+        *,
+        outcome: _common_pb2.Outcome.ValueType = ...,
+        text: _builtins.str = ...,
+        tokens: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
+        engine_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine_seconds", b"engine_seconds", "outcome", b"outcome", "text", b"text", "tokens", b"tokens", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerateTextResult: _TypeAlias = GenerateTextResult  # noqa: Y015
+
+@_typing.final
+class GenerateTextResponse(_message.Message):
+    """GenerateTextResponse is one message of the stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELTA_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    delta: _builtins.str
+    """The next piece of the text."""
+    @_builtins.property
+    def progress(self) -> Global___GenerateProgress:
+        """Nothing new yet; the call lives."""
+
+    @_builtins.property
+    def result(self) -> Global___GenerateTextResult:
+        """The end; nothing follows."""
+
+    def __init__(
+        self,
+        *,
+        delta: _builtins.str = ...,
+        progress: Global___GenerateProgress | None = ...,
+        result: Global___GenerateTextResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["delta", "progress", "result"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___GenerateTextResponse: _TypeAlias = GenerateTextResponse  # noqa: Y015

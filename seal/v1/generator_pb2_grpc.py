@@ -40,6 +40,11 @@ class GeneratorServiceStub(object):
                 request_serializer=seal_dot_v1_dot_generator__pb2.GenerateEditsRequest.SerializeToString,
                 response_deserializer=seal_dot_v1_dot_generator__pb2.GenerateEditsResponse.FromString,
                 _registered_method=True)
+        self.GenerateText = channel.unary_stream(
+                '/seal.v1.GeneratorService/GenerateText',
+                request_serializer=seal_dot_v1_dot_generator__pb2.GenerateTextRequest.SerializeToString,
+                response_deserializer=seal_dot_v1_dot_generator__pb2.GenerateTextResponse.FromString,
+                _registered_method=True)
 
 
 class GeneratorServiceServicer(object):
@@ -54,6 +59,14 @@ class GeneratorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GenerateText(self, request, context):
+        """GenerateText lets a model, with or without an adapter, go on from a prompt or answer in a chat: its text in pieces as it is
+        written, then one result. A retry with the same seed gives the same text.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GeneratorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +74,11 @@ def add_GeneratorServiceServicer_to_server(servicer, server):
                     servicer.GenerateEdits,
                     request_deserializer=seal_dot_v1_dot_generator__pb2.GenerateEditsRequest.FromString,
                     response_serializer=seal_dot_v1_dot_generator__pb2.GenerateEditsResponse.SerializeToString,
+            ),
+            'GenerateText': grpc.unary_stream_rpc_method_handler(
+                    servicer.GenerateText,
+                    request_deserializer=seal_dot_v1_dot_generator__pb2.GenerateTextRequest.FromString,
+                    response_serializer=seal_dot_v1_dot_generator__pb2.GenerateTextResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +109,33 @@ class GeneratorService(object):
             '/seal.v1.GeneratorService/GenerateEdits',
             seal_dot_v1_dot_generator__pb2.GenerateEditsRequest.SerializeToString,
             seal_dot_v1_dot_generator__pb2.GenerateEditsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GenerateText(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/seal.v1.GeneratorService/GenerateText',
+            seal_dot_v1_dot_generator__pb2.GenerateTextRequest.SerializeToString,
+            seal_dot_v1_dot_generator__pb2.GenerateTextResponse.FromString,
             options,
             channel_credentials,
             insecure,

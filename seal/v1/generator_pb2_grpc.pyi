@@ -37,6 +37,10 @@ class GeneratorServiceStub:
     """GenerateEdits samples one edit per (context, seed), each in the parts that the domain asks for. It streams progress while
     tokens are written, then one ContextEdits message per context, in the order of the request. A retry with the same request_id and seeds gives the same edits.
     """
+    GenerateText: _grpc.UnaryStreamMultiCallable[_generator_pb2.GenerateTextRequest, _generator_pb2.GenerateTextResponse]
+    """GenerateText lets a model, with or without an adapter, go on from a prompt or answer in a chat: its text in pieces as it is
+    written, then one result. A retry with the same seed gives the same text.
+    """
 
 @_typing.type_check_only
 class GeneratorServiceAsyncStub(GeneratorServiceStub):
@@ -46,6 +50,10 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
     GenerateEdits: _aio.UnaryStreamMultiCallable[_generator_pb2.GenerateEditsRequest, _generator_pb2.GenerateEditsResponse]  # type: ignore[assignment]
     """GenerateEdits samples one edit per (context, seed), each in the parts that the domain asks for. It streams progress while
     tokens are written, then one ContextEdits message per context, in the order of the request. A retry with the same request_id and seeds gives the same edits.
+    """
+    GenerateText: _aio.UnaryStreamMultiCallable[_generator_pb2.GenerateTextRequest, _generator_pb2.GenerateTextResponse]  # type: ignore[assignment]
+    """GenerateText lets a model, with or without an adapter, go on from a prompt or answer in a chat: its text in pieces as it is
+    written, then one result. A retry with the same seed gives the same text.
     """
 
 class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -59,6 +67,16 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_generator_pb2.GenerateEditsResponse], _abc.AsyncIterator[_generator_pb2.GenerateEditsResponse]]:
         """GenerateEdits samples one edit per (context, seed), each in the parts that the domain asks for. It streams progress while
         tokens are written, then one ContextEdits message per context, in the order of the request. A retry with the same request_id and seeds gives the same edits.
+        """
+
+    @_abc_1.abstractmethod
+    def GenerateText(
+        self,
+        request: _generator_pb2.GenerateTextRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_generator_pb2.GenerateTextResponse], _abc.AsyncIterator[_generator_pb2.GenerateTextResponse]]:
+        """GenerateText lets a model, with or without an adapter, go on from a prompt or answer in a chat: its text in pieces as it is
+        written, then one result. A retry with the same seed gives the same text.
         """
 
 def add_GeneratorServiceServicer_to_server(servicer: GeneratorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
