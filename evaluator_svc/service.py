@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import grpc
 
     from seal.adapters import AdapterCache
-    from seal.engine import Adapter, Engine
+    from seal.backends import Answerer
+    from seal.engine import Adapter
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +34,7 @@ log = structlog.get_logger(__name__)
 def register(
     server: grpc.aio.Server,
     *,
-    engine: Engine,
+    engine: Answerer,
     adapters: AdapterCache,
     pace: Pace | None = None,
 ) -> str:
@@ -46,7 +47,7 @@ def register(
 class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
     """Serves Evaluate."""
 
-    def __init__(self, *, engine: Engine, adapters: AdapterCache, pace: Pace) -> None:
+    def __init__(self, *, engine: Answerer, adapters: AdapterCache, pace: Pace) -> None:
         self._engine, self._adapters, self._pace = engine, adapters, pace
         self._line = Line("evaluate")
 

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     import grpc
 
     from seal.adapters import AdapterCache
-    from seal.engine import Adapter, Engine
+    from seal.backends import Writer
+    from seal.engine import Adapter
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +47,7 @@ log = structlog.get_logger(__name__)
 def register(
     server: grpc.aio.Server,
     *,
-    engine: Engine,
+    engine: Writer,
     adapters: AdapterCache,
     pace: Pace | None = None,
 ) -> str:
@@ -59,7 +60,7 @@ def register(
 class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
     """Serves GenerateEdits."""
 
-    def __init__(self, *, engine: Engine, adapters: AdapterCache, pace: Pace) -> None:
+    def __init__(self, *, engine: Writer, adapters: AdapterCache, pace: Pace) -> None:
         self._engine, self._adapters, self._pace = engine, adapters, pace
         self._line = Line("generate")
 

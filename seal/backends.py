@@ -1,0 +1,63 @@
+"""What generator and evaluator stand on: something that writes texts and answers questions.
+
+The engine is one such backend (`seal.engine.Engine`). Another one takes the same requests and gives
+the same results, whatever computes them. What it can never do it refuses at once, by field and
+remedy, as the engine does at its door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from seal.rpc.engine_calls import LivingEngine
+
+if TYPE_CHECKING:
+    from seal.bases import BaseReference
+    from seal.engine import (
+        EvaluationRequest,
+        EvaluationResult,
+        GenerationRequest,
+        GenerationResult,
+    )
+    from seal.rpc.line import EngineTask
+
+
+class Writer(LivingEngine, Protocol):
+    """Writes texts: what GeneratorService needs.
+
+    Of its settings the service reads `generation_rows`, by which it cuts a request, and
+    `stall_seconds`.
+    """
+
+    def generate(
+        self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None = None
+    ) -> EngineTask[GenerationResult]:
+        """Queue a generation. `on_progress(samples done, tokens)` is called from any thread.
+
+        Raises InvalidInput for what can never be written (naming the field), UnfitItem for an item
+        that is at fault, Exhausted when the queue is full, Transient when it has stopped.
+        """
+
+
+class Answerer(LivingEngine, Protocol):
+    """Answers questions and scores gold answers: what EvaluatorService needs."""
+
+    def evaluate(
+        self, request: EvaluationRequest, on_progress: Callable[[int], None] | None = None
+    ) -> EngineTask[EvaluationResult]:
+        """Queue an evaluation. `on_progress(queries done)` is called from any thread.
+
+        Raises as `Writer.generate`.
+        """
+
+
+class TextBackend(Writer, Answerer, Protocol):
+    """Both, on one base model: what a process of a generator or an evaluator loads."""
+
+    @property
+    def base(self) -> BaseReference:
+        """The base model as adapters name it."""
+
+    def close(self) -> None:
+        """Stop; what is unfinished ends with Transient."""
