@@ -1,0 +1,57 @@
+"""The configuration of a run, as pydantic models.
+
+A docstring with the unit under each field, unknown fields refused, integers bounded. A manifest's
+`spec` holds any part of `RunSpec`; what it leaves out comes from its profile
+(`seal/profiles/*.yaml`): `embedded` is tuned for the 135M model on a CPU, `published` holds the
+numbers of the paper (arXiv 2506.10943, appendix B) for 7B models on GPUs. Files write the fields in
+camelCase, as Kubernetes does. This module is light: no torch, no network.
+"""
+
+from seal.settings.base import MAX_SEED, FileSettings, Settings
+from seal.settings.data import ArtifactSettings, DataSettings
+from seal.settings.edits import (
+    BY_SENTENCE,
+    EditSettings,
+    ExampleSettings,
+    PromptFamily,
+    PromptFormat,
+)
+from seal.settings.engine import ComputeType, EngineSettings
+from seal.settings.evaluation import (
+    EvaluationSettings,
+    GraderName,
+    QuestionFormat,
+    ValidationSettings,
+)
+from seal.settings.improve import ImproveSettings
+from seal.settings.inner import InnerLoopSettings, RacingScore, check_survivors
+from seal.settings.run import RunSpec
+from seal.settings.training import ALL_PROJECTIONS, MAX_EPOCHS, LoraSettings, OptimizerSettings
+
+__all__ = [
+    "ALL_PROJECTIONS",
+    "BY_SENTENCE",
+    "MAX_EPOCHS",
+    "MAX_SEED",
+    "ArtifactSettings",
+    "ComputeType",
+    "DataSettings",
+    "EditSettings",
+    "EngineSettings",
+    "EvaluationSettings",
+    "ExampleSettings",
+    "FileSettings",
+    "GraderName",
+    "ImproveSettings",
+    "InnerLoopSettings",
+    "LoraSettings",
+    "OptimizerSettings",
+    "PromptFamily",
+    "PromptFormat",
+    "QuestionFormat",
+    "RacingScore",
+    "RunSpec",
+    "Settings",
+    "ValidationSettings",
+    "check_survivors",
+]

@@ -1,0 +1,51 @@
+"""How adapted models are asked and graded, and how a policy is measured."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from seal.limits import MAX_ANSWER_TOKENS
+from seal.settings.base import FileSettings
+from seal.settings.training import OptimizerSettings
+
+QuestionFormat = Literal["few-shot", "plain", "chat"]
+GraderName = Literal["exact", "contains", "f1", "logprob"]
+
+
+class EvaluationSettings(FileSettings):
+    """How an adapted model is asked and graded."""
+
+    question_format: QuestionFormat = "plain"
+    """Question prompt; `few-shot` carries three fixed, unrelated question-answer pairs so that
+    format is not counted as knowledge."""
+    grader: GraderName = "contains"
+    """What the reward is the mean of."""
+    max_tokens: int = Field(default=64, ge=1, le=MAX_ANSWER_TOKENS)
+    """Upper bound of new tokens per answer."""
+
+
+class ValidationSettings(FileSettings):
+    """Measuring a policy on held-out contexts."""
+
+    edits_per_context: int = Field(default=1, ge=1, le=1024)
+    """Edits sampled per validation context; the context's score is their mean."""
+    empty_edit: Literal["invalid", "passage"] = "invalid"
+    """An edit without training examples: `invalid` has no score; `passage` trains on the passage
+    alone, which is what it comes to for one who adapts with the policy. No effect on rollouts."""
+    passage: OptimizerSettings | None = None
+    """How the bound of the passage alone is trained, where it has a best rate and best epochs of
+    its own; none trains it as the edits, with `inner.optimizer`."""
+    equal_steps: bool = False
+    """Also train on the passage alone, once, with the rate of the edits and as many optimiser steps
+    as the context's first edit has: one row takes few steps where an edit takes many."""
+    open_book: bool = False
+    """Also ask the base model with the passage before the question: the ceiling of reading, where
+    nothing is trained."""
+    gold_bound: bool = False
+    """Also train on the gold question-answer pairs, once: the upper bound. Never shown to the
+    policy."""
+    retained_queries: int = Field(default=4, ge=0, le=1000)
+    """Open-book questions of the retained set asked of every adapted model, to measure
+    forgetting."""

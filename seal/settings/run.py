@@ -1,0 +1,160 @@
+"""The spec of a ReST^EM run."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from seal.errors import InvalidInput
+from seal.limits import MAX_EDITS
+from seal.settings.base import MAX_SEED, FileSettings
+from seal.settings.data import ArtifactSettings, DataSettings
+from seal.settings.edits import BY_SENTENCE, EditSettings
+from seal.settings.evaluation import EvaluationSettings, ValidationSettings
+from seal.settings.improve import ImproveSettings
+from seal.settings.inner import InnerLoopSettings, check_survivors
+
+
+class RunSpec(FileSettings):
+    """The algorithm of one ReST^EM run; where and how it is computed is no part of it."""
+
+    profile: Literal["embedded", "published"] = "embedded"
+    """Where the fields that the manifest leaves out come from."""
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    """Every sample, shuffle and initial weight derives from it."""
+    model: str = "smollm2-135m"
+    """Base model: an embedded name, a path, `file://`, or `org/model[@revision]` of the hub."""
+    domain: Literal["knowledge"] = "knowledge"
+    """What is learnt."""
+    rounds: int = Field(default=2, ge=0, le=1000)
+    """ReST^EM rounds; 0 only measures the base policy, or the warm start."""
+    shards: int = Field(default=1, ge=1, le=10_000)
+    """Parts into which the contexts of a stage are cut; each is one task or Job index."""
+    data: DataSettings = DataSettings()
+    """Contexts."""
+    edit: EditSettings = EditSettings()
+    """Sampling of edits."""
+    inner: InnerLoopSettings = InnerLoopSettings()
+    """Inner loop."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """Reward."""
+    improve: ImproveSettings = ImproveSettings()
+    """M-step."""
+    validation: ValidationSettings = ValidationSettings()
+    """Validation."""
+    artifacts: ArtifactSettings = ArtifactSettings()
+    """What is kept. It may be changed by a resume."""
+    max_unscored_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of a stage's inner loops that may be without a score; above it the run fails with
+    `TooFewScores`. It may be changed by a resume."""
+
+    @model_validator(mode="after")
+    def _edits_are_there(self) -> Self:
+        """What is measured by self-edits needs a family that writes some."""
+        if not self.edit.family.startswith("self-qa") and self.improve.warm_start == "gold":
+            raise InvalidInput(
+                f"edits of family {self.edit.family!r} ask no questions that gold ones could be "
+                "learnt as",
+                field="improve.warmStart",
+                remedy="set it to none, or edit.family to a self-qa family",
+            )
+        if self.edit.family == "none" and self.validation.equal_steps:
+            raise InvalidInput(
+                "family 'none' writes no edit that the passage could be given the steps of",
+                field="validation.equalSteps",
+                remedy="set it to false, or choose an edit.family that writes edits",
+            )
+        return self
+
+    @property
+    def trained_candidates(self) -> int:
+        """Candidates of a context that a rollout trains on."""
+        return self.inner.preselect or self.edit.k
+
+    @model_validator(mode="after")
+    def _preselection_fits(self) -> Self:
+        """Of `edit.k` candidates no more than that, and at least `improve.keepPerContext`."""
+        chosen, keep = self.inner.preselect, self.improve.keep_per_context
+        if chosen and self.improve.selection == "random":
+            raise InvalidInput(
+                "gold answers say which candidates are trained on, so that a control would not be "
+                "without reward",
+                field="inner.preselect",
+                remedy="set it to 0 in the control and in the run that it is for",
+            )
+        if chosen > self.edit.k:
+            raise InvalidInput(
+                f"{chosen} of {self.edit.k} candidates cannot be trained on",
+                field="inner.preselect",
+                remedy=f"give {self.edit.k} or fewer, 0 for all, or raise edit.k",
+            )
+        if chosen and keep > chosen and self.improve.credit == "edit":
+            raise InvalidInput(
+                f"{keep} edits of a context cannot be kept where {chosen} are trained on",
+                field="improve.keepPerContext",
+                remedy=f"keep {chosen} or fewer, or raise inner.preselect",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _racing_fits(self) -> Self:
+        """A race runs from `edit.k` over `inner.repeats` to at least `improve.keepPerContext`."""
+        racing, keep = self.inner.racing, self.improve.keep_per_context
+        if racing:
+            check_survivors(racing, candidates=self.trained_candidates, repeats=self.inner.repeats)
+        if racing and keep > racing[-1]:
+            raise InvalidInput(
+                f"{keep} edits of a context cannot be kept where {racing[-1]} end the race",
+                field="improve.keepPerContext",
+                remedy=f"keep {racing[-1]} or fewer, or let more end inner.racing",
+            )
+        return self
+
+    @property
+    def learns(self) -> bool:
+        """Whether the policy is trained at all, so that training contexts are read."""
+        return self.rounds > 0 or self.improve.warm_start == "gold"
+
+    def learnt_rows_at_most(self, contexts: int) -> int:
+        """Rows of an M-step on so many contexts, if as much is kept as can be."""
+        improve, many_parts = self.improve, self.edit.family == BY_SENTENCE
+        per_edit = self.inner.examples.max_examples if many_parts else 1
+        if improve.credit == "edit":
+            return contexts * min(improve.keep_per_context, self.edit.k) * per_edit
+        kept = contexts * min(improve.max_parts_per_context or MAX_EDITS, self.edit.k * per_edit)
+        return kept + int(improve.abstain_share * kept)
+
+    @model_validator(mode="after")
+    def _credit_fits(self) -> Self:
+        """Credit to parts needs question-answer pairs and scores of 0 to 1."""
+        improve = self.improve
+        if improve.credit == "part":
+            if not self.edit.family.startswith("self-qa"):
+                raise InvalidInput(
+                    f"parts of {self.edit.family!r} ask no question that a query could be "
+                    "compared with",
+                    field="improve.credit",
+                    remedy="set edit.family to a self-qa family, or improve.credit to edit",
+                )
+            if self.evaluation.grader == "logprob":
+                raise InvalidInput(
+                    "credit is counted in answered queries, and a log-probability is none",
+                    field="evaluation.grader",
+                    remedy="use exact, contains or f1, or set improve.credit to edit",
+                )
+            if improve.abstain_share and self.edit.family != BY_SENTENCE:
+                raise InvalidInput(
+                    f"an edit of {self.edit.family!r} is one part, which always fits",
+                    field="improve.abstainShare",
+                    remedy=f"set edit.family to {BY_SENTENCE}, or leave it out",
+                )
+            return self
+        if improve.selection == "random" or improve.abstain_share:
+            field = "selection" if improve.selection == "random" else "abstainShare"
+            raise InvalidInput(
+                "parts are chosen by it, and whole edits are learnt",
+                field=f"improve.{field}",
+                remedy=f"set improve.credit to part, or leave improve.{field} out",
+            )
+        return self
