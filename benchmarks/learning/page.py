@@ -245,7 +245,7 @@ def _provenance(summaries: Sequence[Summary]) -> Iterator[str]:
         for source in (summary.train, summary.validation)
     }
     for name, source in files.items():
-        taken = max(
+        largest = max(
             (
                 found
                 for summary in summaries
@@ -254,15 +254,18 @@ def _provenance(summaries: Sequence[Summary]) -> Iterator[str]:
             ),
             key=lambda found: found.contexts,
         )
-        titles = f" of {plural(taken.titles, 'title')}" if taken.titles else ""
+        titles = f" of {plural(largest.titles, 'title')}" if largest.titles else ""
         yield (
-            f"- Data: {name}, the first {plural(taken.contexts, 'passage')}{titles}, sha256 "
+            f"- Data: {name}, the first {plural(largest.contexts, 'passage')}{titles}, sha256 "
             f"{source.sha256[:16]}"
         )
     models = {
         (str(summary.settings["model"]), summary.model_sha256[:16]): None for summary in summaries
     }
     yield from (f"- Model: {name}, weights {sha256}" for name, sha256 in models)
+    rounds = {(summary.corpus, summary.rounds): None for summary in summaries}
+    taken = listed([f"{plural(n, 'round')} on {CORPUS_WORDS[corpus]}" for corpus, n in rounds])
+    yield f"- Rounds: {taken}"
     machines = {
         f"{summary.machine.processor}, {plural(summary.machine.cores, 'core')}, "
         f"{summary.machine.memory_gib:.0f} GiB, {summary.machine.system}, torch "

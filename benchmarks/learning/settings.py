@@ -14,7 +14,7 @@ from benchmarks.learning.data import Data
 from seal.errors import Conflict
 from seal.settings import RunSpec
 
-_OWN = ("seed", "data", "improve.selection", "improve.warmStart")
+_OWN = ("seed", "rounds", "data", "improve.selection", "improve.warmStart")
 """Settings in which runs of one page may differ; `goldBound` and its like only add rows."""
 _BOUNDS = ("validation.goldBound", "validation.equalSteps", "validation.openBook")
 

@@ -98,7 +98,11 @@ def test_a_run_is_picked_by_any_beginning_of_its_name() -> None:
 def test_every_run_of_the_plan_is_one_that_the_product_takes() -> None:
     for run in planned_runs():
         spec = run.spec(model="m", train="corpus://train", validation="corpus://validation")
-        assert (spec.seed, spec.inner.student, spec.rounds) == (run.seed, "base", 2)
+        assert (spec.seed, spec.inner.student, spec.rounds) == (
+            run.seed,
+            "base",
+            run.planned.rounds,
+        )
         assert spec.improve.selection == ("random" if run.arm == "control" else "reward")
 
 
