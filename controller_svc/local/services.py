@@ -25,7 +25,7 @@ from seal.artifacts import ArtifactStore
 from seal.engine import Engine
 from seal.errors import Transient
 from seal.models import ResolvedModel, resolve_model
-from seal.rpc.server import start_server
+from seal.rpc.server import Registration, start_server
 from seal.settings import EngineSettings
 from trainer_svc.trainings import Trainings
 
@@ -43,8 +43,19 @@ class LocalServices:
     """Services that are up."""
 
     addresses: ServiceAddresses
+    """Where this process itself reaches them."""
     model: ResolvedModel
     engine: Engine
+    registrations: tuple[Registration, ...]
+    """The same services, for another server of this process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineServices:
+    """Services over one engine that are up."""
+
+    addresses: ServiceAddresses
+    registrations: tuple[Registration, ...]
 
 
 @asynccontextmanager
@@ -77,8 +88,13 @@ async def local_services(
     )
     log.info("engine loaded", model=resolved.name, device=engine.device, slots=engine.slots)
     try:
-        async with ends_with(loaded), serve_engine(loaded, root=root) as addresses:
-            yield LocalServices(addresses=addresses, model=resolved, engine=loaded)
+        async with ends_with(loaded), engine_services(loaded, root=root) as services:
+            yield LocalServices(
+                addresses=services.addresses,
+                model=resolved,
+                engine=loaded,
+                registrations=services.registrations,
+            )
     finally:
         await asyncio.to_thread(loaded.close)
 
@@ -115,20 +131,27 @@ async def ends_with(engine: Engine) -> AsyncIterator[None]:
 @asynccontextmanager
 async def serve_engine(engine: Engine, *, root: str | Path) -> AsyncIterator[ServiceAddresses]:
     """The three services over an engine that the caller owns."""
+    async with engine_services(engine, root=root) as services:
+        yield services.addresses
+
+
+@asynccontextmanager
+async def engine_services(engine: Engine, *, root: str | Path) -> AsyncIterator[EngineServices]:
+    """The three services over an engine that the caller owns, to be served elsewhere too."""
     store = ArtifactStore(str(root))
     adapters = AdapterCache(store, base=engine.base)
     trainings = Trainings(engine=engine, store=store, adapters=adapters)
+    registrations = (
+        partial(generator_svc.service.register, engine=engine, adapters=adapters),
+        partial(trainer_svc.service.register, trainings=trainings, adapters=adapters),
+        partial(evaluator_svc.service.register, engine=engine, adapters=adapters),
+    )
     with tempfile.TemporaryDirectory(prefix="seal-") as directory:
-        server = await start_server(
-            [
-                partial(generator_svc.service.register, engine=engine, adapters=adapters),
-                partial(trainer_svc.service.register, trainings=trainings, adapters=adapters),
-                partial(evaluator_svc.service.register, engine=engine, adapters=adapters),
-            ],
-            address=f"unix:{directory}/seal.sock",
-        )
+        server = await start_server(registrations, address=f"unix:{directory}/seal.sock")
         try:
-            yield ServiceAddresses.all_at(server.address)
+            yield EngineServices(
+                addresses=ServiceAddresses.all_at(server.address), registrations=registrations
+            )
         finally:
             await server.stop(grace_seconds=STOP_GRACE_SECONDS)
             await trainings.close(grace_seconds=0.0)
