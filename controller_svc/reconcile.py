@@ -14,13 +14,13 @@ import structlog
 
 from controller_svc.core import DEFAULT_BUDGET, AttemptBudget, RunStatus, decide
 from controller_svc.world import World
-from seal.settings import RunSpec
+from seal.settings import Spec
 
 log = structlog.get_logger(__name__)
 
 
 async def reconcile(
-    spec: RunSpec, status: RunStatus, world: World, *, budget: AttemptBudget = DEFAULT_BUDGET
+    spec: Spec, status: RunStatus, world: World, *, budget: AttemptBudget = DEFAULT_BUDGET
 ) -> RunStatus:
     """Bring the world one step nearer to what the run wants; the status that is saved now.
 

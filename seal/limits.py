@@ -50,3 +50,5 @@ MAX_CONTEXT_EDITS_BYTES = 4 * 1024 * 1024 - 4096
 """The edits of one context with their prompts: they travel in one message."""
 MAX_ANSWER_TOKENS = 4096
 """New tokens of one answer."""
+MAX_DOCUMENTS = 1000
+"""Documents of one adaptation."""

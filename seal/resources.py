@@ -1,9 +1,11 @@
-"""The manifest of a run: what `seal run FILE` and `kubectl apply -f FILE` both take.
+"""The manifests: what `seal run FILE` and `kubectl apply -f FILE` both take.
 
     apiVersion: seal.dev/v1alpha1
     kind: RestEMRun
     metadata: {name: my-run}
     spec: {rounds: 1, ...}                  any part of `RunSpec`; the rest comes from its profile
+
+An `Adaptation` has an `AdaptationSpec` in the same manner.
 
 Whoever runs it saves it whole beside the run. What it is computed on (slots, threads, memory) is
 the machine's matter and stands elsewhere: `EngineSettings`.
@@ -15,10 +17,11 @@ from typing import Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from seal.settings import FileSettings, RunSpec
+from seal.settings import AdaptationSpec, FileSettings, RunSpec
 
 API_VERSION: Final = "seal.dev/v1alpha1"
 RUN_KIND: Final = "RestEMRun"
+ADAPTATION_KIND: Final = "Adaptation"
 RUN_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
 """A DNS label of at most 40 characters, which leaves room for what names of Jobs add."""
 
@@ -59,3 +62,26 @@ class RestEMRun(FileSettings):
     def of(cls, name: str, spec: RunSpec) -> RestEMRun:
         """The manifest of a spec under a name."""
         return cls(metadata=ObjectMeta(name=name), spec=spec)
+
+
+class Adaptation(FileSettings):
+    """One adaptation."""
+
+    api_version: Literal["seal.dev/v1alpha1"] = API_VERSION
+    """Version of this format."""
+    kind: Literal["Adaptation"] = ADAPTATION_KIND
+    """What the manifest describes."""
+    metadata: ObjectMeta
+    """Its name and namespace, and what kubectl keeps beside them."""
+    spec: AdaptationSpec
+    """What is to be learnt, and how."""
+
+    @property
+    def name(self) -> str:
+        """Name of the adaptation, unique in its namespace."""
+        return self.metadata.name
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+        return self.metadata.namespace

@@ -6,8 +6,8 @@ from types import MappingProxyType
 
 from benchmarks.learning.figures import CONTRASTS, CorpusFigures, Measured
 from benchmarks.learning.plan import CorpusName
+from seal.records import Interval
 from seal.report.numbers.formats import listed, plain, plural
-from seal.restem.statistics import Interval
 
 CORPUS_WORDS: dict[CorpusName, str] = {
     "validation": "the embedded corpus",

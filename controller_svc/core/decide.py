@@ -1,7 +1,8 @@
-"""The ReST^EM state machine as a pure function: (spec, status, observed) -> (status, actions).
+"""The state machine as a pure function: (spec, status, observed) -> (status, actions).
 
-    r0: prepare -> (warm start: improve) -> validate, then for every round:
-        rollout -> improve -> validate
+    a run         r0: prepare -> (warm start: improve) -> validate, then for every round:
+                      rollout -> improve -> validate
+    an adaptation prepare -> (without questions: question) -> rollout -> adapt
 
 Level-triggered: what to do follows from what is wanted and what is there, never from what happened
 last. Called again with the same observation it returns the same status and the same actions; a
@@ -16,32 +17,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from controller_svc.core.budget import DEFAULT_BUDGET, AttemptBudget
-from controller_svc.core.conditions import cut, set_condition
+from controller_svc.core.conditions import cut
+from controller_svc.core.ends import cancel, end, fail
 from controller_svc.core.moves import count, enter, set_current
 from controller_svc.core.names import stage_name
-from controller_svc.core.plan import spec_digest, stages
-from controller_svc.core.ranges import format_ranges, parse_ranges
-from controller_svc.core.rounds import fold_stage, unscored
-from controller_svc.core.state import (
+from controller_svc.core.observed import (
     Action,
     Decision,
     FailedIndex,
-    FailedShard,
     Observed,
-    Phase,
-    PolicyStatus,
-    Reason,
-    RunStatus,
     StageObserved,
-    StageState,
-    StageStatus,
     StageSums,
     StartStage,
     StopStage,
 )
+from controller_svc.core.plan import spec_digest, stages
+from controller_svc.core.ranges import format_ranges, parse_ranges
+from controller_svc.core.rounds import fold_stage, unscored
+from controller_svc.core.state import (
+    AdaptationStatus,
+    FailedShard,
+    Phase,
+    PolicyStatus,
+    Reason,
+    RunStatus,
+    StageStatus,
+)
+from seal.errors import Internal, error_class
 from seal.outcomes import Outcome
-from seal.records import AdapterReference, Stage
-from seal.settings import RunSpec
+from seal.records import AdaptationResult, AdapterReference, Stage
+from seal.settings import AdaptationSpec, RunSpec, Spec
 
 MAX_SHARD_MESSAGE_BYTES = 256
 MAX_FAILED_SHARDS = 8
@@ -49,18 +54,28 @@ MAX_FAILED_SHARDS = 8
 _WITH_LOOPS = (Stage.ROLLOUT, Stage.VALIDATE)
 
 
-def new_status(spec: RunSpec, *, run: str) -> RunStatus:
-    """The status of a run that has not started."""
-    return RunStatus(run=run, spec_sha256=spec_digest(spec))
+def new_status(spec: Spec, *, run: str, now_seconds: float = 0.0) -> RunStatus:
+    """The status of what has not started; `now_seconds`: Unix time of an adaptation's acceptance.
+
+    `run`: its name in the store.
+    """
+    adaptation = None
+    if isinstance(spec, AdaptationSpec):
+        adaptation = AdaptationStatus(
+            documents=len(spec.data.documents),
+            self_made=spec.questions.source == "self-made",
+            accepted_seconds=now_seconds,
+        )
+    return RunStatus(run=run, spec_sha256=spec_digest(spec), adaptation=adaptation)
 
 
 def decide(
-    spec: RunSpec, status: RunStatus, observed: Observed, *, budget: AttemptBudget = DEFAULT_BUDGET
+    spec: Spec, status: RunStatus, observed: Observed, *, budget: AttemptBudget = DEFAULT_BUDGET
 ) -> Decision:
     """What the status is now and what has to be done about it. Save the status before you act."""
     while (moved := _step(spec, status, observed, budget)) != status:
         status = moved
-    return Decision(status=status, actions=_actions(status, observed))
+    return Decision(status=status, actions=_actions(spec, status, observed))
 
 
 def policy_of(status: RunStatus, round: int) -> PolicyStatus:
@@ -76,33 +91,41 @@ def policy_of(status: RunStatus, round: int) -> PolicyStatus:
     raise LookupError(f"round {round} has no policy yet")
 
 
-def _step(spec: RunSpec, status: RunStatus, observed: Observed, budget: AttemptBudget) -> RunStatus:
+def _step(spec: Spec, status: RunStatus, observed: Observed, budget: AttemptBudget) -> RunStatus:
     """One move forward, or the same status if there is none to make."""
     if status.phase.terminal:
         return status
+    seen = observed.stages.get(status.current.name) if status.current else None
+    # A stage that is done counts all the same: cancelled after the last one, all of it is done
+    if observed.cancelled and (seen is None or seen.sums is None):
+        return cancel(status, observed)
     if status.current is None:
-        base = PolicyStatus(round=0, adapter=None, trained=False)
         update = {
             "phase": Phase.RUNNING,
             "started_seconds": observed.now_seconds,
-            # A warm start makes that of round 0
-            "policies": () if (0, Stage.IMPROVE) in stages(spec) else (base,),
+            "policies": _first_policies(spec),
         }
         begun = status.model_copy(update=update)
         return enter(spec, begun, *stages(spec)[0], observed.now_seconds)
-    seen = observed.stages.get(status.current.name)
     if seen is None:
         return status
     status, current = _note(status, status.current, seen)
     permanent = {index: why for index, why in seen.failed.items() if why.permanent}
     if permanent:
         index, why = min(permanent.items())
-        return _fail(status, current, why.reason, _shard(current, index, why), observed)
+        return fail(status, current, why.reason, _shard(current, index, why), observed)
     if not seen.ended:
         return status
     if seen.sums is None:
         return _again(status, current, seen, observed, budget)
     return _finish_stage(spec, status, current, seen.sums, observed)
+
+
+def _first_policies(spec: Spec) -> tuple[PolicyStatus, ...]:
+    """The base model is a run's policy of round 0, unless a warm start makes that."""
+    if isinstance(spec, AdaptationSpec) or (0, Stage.IMPROVE) in stages(spec):
+        return ()
+    return (PolicyStatus(round=0, adapter=None, trained=False),)
 
 
 def _note(
@@ -144,7 +167,7 @@ def _again(
         why = f"{current.name} ended unfinished: {seen.message or 'shards have no summary'}"
     if current.attempt - current.opened_attempt + 1 >= budget.attempts:
         message = f"the last of {budget.attempts} attempts: {why}"
-        return _fail(status, current, Reason.ATTEMPTS_EXHAUSTED, message, observed)
+        return fail(status, current, Reason.ATTEMPTS_EXHAUSTED, message, observed)
     attempt = current.attempt + 1
     name = stage_name(run=status.run, round=current.round, stage=current.stage, attempt=attempt)
     asked = max((failed.retry_after_seconds for failed in seen.failed.values()), default=0.0)
@@ -164,67 +187,49 @@ def _again(
 
 
 def _finish_stage(
-    spec: RunSpec, status: RunStatus, current: StageStatus, sums: StageSums, observed: Observed
+    spec: Spec, status: RunStatus, current: StageStatus, sums: StageSums, observed: Observed
 ) -> RunStatus:
     """Fold the stage, all of whose shards are done, and enter the next one or end the run."""
     missing, total = unscored(sums) if current.stage in _WITH_LOOPS else (0, 0)
     if missing > spec.max_unscored_share * total:
-        return _fail(
-            status, current, Reason.TOO_FEW_SCORES, _too_few(spec, current, sums), observed
-        )
+        return fail(status, current, Reason.TOO_FEW_SCORES, _too_few(spec, current, sums), observed)
+    if current.stage is Stage.ADAPT and sums.result is None:
+        message = f"{current.name} has left no result"
+        return fail(status, current, error_class(Internal).reason, message, observed)
     counters = count(status.counters, succeeded=1, shards=current.shards)
-    status = fold_stage(status.model_copy(update={"counters": counters}), sums)
+    status = status.model_copy(update={"counters": counters})
+    status = fold_stage(status, sums, observed.now_seconds)
     plan = stages(spec)
     following = plan.index((current.round, current.stage)) + 1
     if following < len(plan):
         return enter(spec, status, *plan[following], observed.now_seconds)
-    update = {
-        "phase": Phase.COMPLETE,
-        "stage": None,
-        "current": None,
-        "finished_seconds": observed.now_seconds,
-    }
-    status = status.model_copy(update=update)
-    status = set_condition(
-        status, "Progressing", "False", Reason.ALL_ROUNDS_DONE, "", observed.now_seconds
-    )
-    return set_condition(
-        status,
-        "Complete",
-        "True",
-        Reason.ALL_ROUNDS_DONE,
-        f"{spec.rounds} rounds done",
-        observed.now_seconds,
-    )
+    if isinstance(spec, RunSpec):
+        reason, message = str(Reason.ALL_ROUNDS_DONE), f"{spec.rounds} rounds done"
+    else:
+        reason, message = _judged(sums.result)
+    return end(status, Phase.COMPLETE, reason, message, observed)
 
 
-def _too_few(spec: RunSpec, current: StageStatus, sums: StageSums) -> str:
+def _judged(result: AdaptationResult | None) -> tuple[str, str]:
+    """Reason and message of an adaptation's end: what the gate said."""
+    if result is None:
+        raise LookupError("an adaptation that is done has a result")
+    return str(result.gate.reason or Reason.PUBLISHED), result.gate.message
+
+
+def _too_few(spec: Spec, current: StageStatus, sums: StageSums) -> str:
     missing, total = unscored(sums)
     counts = ", ".join(
         f"{number} {name}" for name, number in sorted(sums.outcomes.items()) if name != Outcome.OK
     )
+    where = (
+        f"round {current.round}, {current.stage}," if isinstance(spec, RunSpec) else "the rollout"
+    )
     return (
-        f"{missing} of {total} inner loops of round {current.round}, {current.stage}, have no "
+        f"{missing} of {total} inner loops of {where} have no "
         f"score: {counts}; maxUnscoredShare is {spec.max_unscored_share:g}: find out why, or allow "
         "more and resume"
     )
-
-
-def _fail(
-    status: RunStatus, current: StageStatus, reason: str, message: str, observed: Observed
-) -> RunStatus:
-    """End the run: the stage failed for good; what still runs of it is stopped."""
-    now = observed.now_seconds
-    status = set_current(status, current, state=StageState.FAILED, message=cut(message))
-    status = status.model_copy(
-        update={
-            "phase": Phase.FAILED,
-            "counters": count(status.counters, failed=1),
-            "finished_seconds": now,
-        }
-    )
-    status = set_condition(status, "Progressing", "False", Reason.RUN_FAILED, "", now)
-    return set_condition(status, "Failed", "True", reason, message, now)
 
 
 def _shard(current: StageStatus, index: int, why: FailedIndex) -> str:
@@ -233,7 +238,7 @@ def _shard(current: StageStatus, index: int, why: FailedIndex) -> str:
     return f"{current.name}{shard}: {why.reason}: {why.message}"
 
 
-def _actions(status: RunStatus, observed: Observed) -> tuple[Action, ...]:
+def _actions(spec: Spec, status: RunStatus, observed: Observed) -> tuple[Action, ...]:
     """The difference between what is wanted and what is there.
 
     Another attempt is started once the one before has gone, so that never two work on one shard.
@@ -253,17 +258,19 @@ def _actions(status: RunStatus, observed: Observed) -> tuple[Action, ...]:
             shards=current.shards,
             attempt=current.attempt,
             epoch=observed.epoch,
-            policy=_policy_for(status, current),
+            policy=_policy_for(spec, status, current),
             delay_seconds=current.delay_seconds,
         ),
     )
 
 
-def _policy_for(status: RunStatus, current: StageStatus) -> AdapterReference | None:
+def _policy_for(spec: Spec, status: RunStatus, current: StageStatus) -> AdapterReference | None:
     """Rollout and improve work with the policy of the round before, validation with its own.
 
-    The warm start has none before it.
+    The warm start has none before it. An adaptation's writes its edits, and nothing else.
     """
+    if isinstance(spec, AdaptationSpec):
+        return spec.policy if current.stage is Stage.ROLLOUT else None
     if current.stage is Stage.PREPARE or (current.round, current.stage) == (0, Stage.IMPROVE):
         return None
     before = current.round if current.stage is Stage.VALIDATE else current.round - 1

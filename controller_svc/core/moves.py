@@ -6,10 +6,10 @@ from types import MappingProxyType
 
 from controller_svc.core.conditions import set_condition
 from controller_svc.core.names import stage_name
-from controller_svc.core.plan import shards
+from controller_svc.core.plan import place_name, shards
 from controller_svc.core.state import Counters, Reason, RunStatus, StageStatus
 from seal.records import Stage
-from seal.settings import RunSpec
+from seal.settings import Spec
 
 _RUNNING_REASONS = MappingProxyType(
     {
@@ -17,13 +17,13 @@ _RUNNING_REASONS = MappingProxyType(
         Stage.ROLLOUT: Reason.ROLLOUT_RUNNING,
         Stage.IMPROVE: Reason.IMPROVE_RUNNING,
         Stage.VALIDATE: Reason.VALIDATE_RUNNING,
+        Stage.QUESTION: Reason.QUESTION_RUNNING,
+        Stage.ADAPT: Reason.ADAPT_RUNNING,
     }
 )
 
 
-def enter(
-    spec: RunSpec, status: RunStatus, round: int, stage: Stage, now_seconds: float
-) -> RunStatus:
+def enter(spec: Spec, status: RunStatus, round: int, stage: Stage, now_seconds: float) -> RunStatus:
     """The status with (round, stage) wanted."""
     current = StageStatus(
         name=stage_name(run=status.run, round=round, stage=stage, attempt=1),
@@ -35,7 +35,7 @@ def enter(
     status = status.model_copy(
         update={"round": round, "stage": stage, "current": current, "counters": counters}
     )
-    message = f"round {round} of {spec.rounds}: {stage}"
+    message = place_name(spec, round, stage)
     if (round, stage) == (0, Stage.IMPROVE):
         message = "round 0: warm start on gold pairs (supervised)"
     return set_condition(

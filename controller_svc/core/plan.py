@@ -6,18 +6,26 @@ import hashlib
 import json
 
 from seal.records import Stage
-from seal.settings import RunSpec
+from seal.settings import AdaptationSpec, LearningSpec, RunSpec, Spec
+
+_OF_ONE_SHARD = (Stage.PREPARE, Stage.IMPROVE, Stage.ADAPT)
 
 
-def spec_digest(spec: RunSpec) -> str:
+def spec_digest(spec: LearningSpec) -> str:
     """sha256 of a spec's canonical JSON."""
     return hashlib.sha256(
         json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()
     ).hexdigest()
 
 
-def stages(spec: RunSpec) -> tuple[tuple[int, Stage], ...]:
-    """(round, stage) of the whole run, in order; an M-step of round 0 is the warm start."""
+def stages(spec: Spec) -> tuple[tuple[int, Stage], ...]:
+    """(round, stage) of the whole, in order; all of an adaptation's are of round 0.
+
+    An M-step of round 0 is a run's warm start.
+    """
+    if isinstance(spec, AdaptationSpec):
+        made = (Stage.QUESTION,) if spec.questions.source == "self-made" else ()
+        return tuple((0, stage) for stage in (Stage.PREPARE, *made, Stage.ROLLOUT, Stage.ADAPT))
     learning = (
         (round, stage)
         for round in range(1, spec.rounds + 1)
@@ -27,6 +35,11 @@ def stages(spec: RunSpec) -> tuple[tuple[int, Stage], ...]:
     return ((0, Stage.PREPARE), *warm, (0, Stage.VALIDATE), *learning)
 
 
-def shards(spec: RunSpec, stage: Stage) -> int:
-    """Parts of one stage: prepare and the M-step are one, the others are cut by `spec.shards`."""
-    return 1 if stage in (Stage.PREPARE, Stage.IMPROVE) else spec.shards
+def shards(spec: LearningSpec, stage: Stage) -> int:
+    """Parts of one stage: what brings everything together is one, others have `spec.shards`."""
+    return 1 if stage in _OF_ONE_SHARD else spec.shards
+
+
+def place_name(spec: Spec, round: int, stage: Stage) -> str:
+    """Where a run or an adaptation is, for people."""
+    return f"round {round} of {spec.rounds}: {stage}" if isinstance(spec, RunSpec) else str(stage)

@@ -8,16 +8,19 @@ from controller_svc.core.names import stage_name
 from controller_svc.core.plan import spec_digest, stages
 from controller_svc.core.state import Phase, Reason, RunStatus, StageState, StageStatus
 from seal.records import Stage
-from seal.settings import RunSpec
+from seal.settings import Spec
 
 
-def reopen(spec: RunSpec, status: RunStatus, *, now_seconds: float = 0.0) -> RunStatus:
+def reopen(spec: Spec, status: RunStatus, *, now_seconds: float = 0.0) -> RunStatus:
     """A run as its owner takes it up again, with a spec that may have more rounds.
 
     A failed one gets another attempt of its stage with a fresh budget, a complete one goes on with
     the rounds that it did not have. This is the one way out of a terminal phase, it is never taken
-    by `decide`, and it is for the owner's explicit wish only.
+    by `decide`, and it is for the owner's explicit wish only. What was cancelled, and an adaptation
+    that has ended, stay as they are: who watched it has been told.
     """
+    if status.adaptation is not None:
+        return status
     status = status.model_copy(update={"spec_sha256": spec_digest(spec)})
     if status.phase is Phase.FAILED and status.current is not None:
         return _reopen_failed(status, status.current, now_seconds)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
+from controller_svc.core.observed import StageSums
 from controller_svc.core.state import (
+    AdaptationStatus,
+    FinishedStage,
     PolicyStatus,
     RoundStatus,
     RunStatus,
-    StageSums,
 )
 from seal.errors import Internal
 from seal.outcomes import Outcome
-from seal.records import ScoreSum, ShardSummary, Stage
+from seal.records import AdaptationCounts, ScoreSum, ShardSummary, Stage
 
 
 def sum_shards(summaries: Sequence[ShardSummary], *, stage: Stage, round: int) -> StageSums:
@@ -48,6 +50,8 @@ def sum_shards(summaries: Sequence[ShardSummary], *, stage: Stage, round: int) -
         inner_loops_resumed=sum(summary.inner_loops_resumed for summary in summaries),
         scores=add_scores(summary.scores for summary in summaries),
         policy=summaries[0].policy,
+        counts=_add_counts(summary.counts for summary in summaries),
+        result=summaries[0].result,
         kept=sum(summary.kept for summary in summaries),
         kept_parts=sum(summary.kept_parts for summary in summaries),
         label=", ".join(sorted({summary.label for summary in summaries} - {""})),
@@ -55,8 +59,11 @@ def sum_shards(summaries: Sequence[ShardSummary], *, stage: Stage, round: int) -
     )
 
 
-def fold_stage(status: RunStatus, sums: StageSums) -> RunStatus:
-    """The status with a finished stage in `rounds` and `policies`."""
+def fold_stage(status: RunStatus, sums: StageSums, now_seconds: float) -> RunStatus:
+    """The status with a finished stage in `rounds` and `policies`, or in `adaptation`."""
+    if status.adaptation is not None:
+        folded = _fold_adaptation(status.adaptation, sums, now_seconds)
+        return status.model_copy(update={"adaptation": folded})
     if sums.stage is Stage.PREPARE:
         return status
     old = next(
@@ -122,6 +129,35 @@ def _fold_round(old: RoundStatus, sums: StageSums) -> RoundStatus:
             "selection_sha256": sums.result_sha256,
         }
     return old.model_copy(update=update)
+
+
+def _fold_adaptation(
+    old: AdaptationStatus, sums: StageSums, now_seconds: float
+) -> AdaptationStatus:
+    """One stage's sums added to an adaptation."""
+    done = FinishedStage(
+        stage=sums.stage,
+        tokens=dict(sums.tokens),
+        engine_seconds=dict(sums.engine_seconds),
+        seconds=sums.seconds,
+        ended_seconds=now_seconds,
+    )
+    update: dict[str, object] = {"stages": (*old.stages, done)}
+    if sums.stage is Stage.PREPARE:
+        update["prepared"] = sums.counts or AdaptationCounts()
+    elif sums.stage is Stage.QUESTION:
+        update["questioned"] = sums.counts or AdaptationCounts()
+    elif sums.stage is Stage.ROLLOUT:
+        update |= {"edits": dict(sums.outcomes), "scores": dict(sums.scores)}
+    else:
+        update["result"] = sums.result
+    return old.model_copy(update=update)
+
+
+def _add_counts(parts: Iterable[AdaptationCounts | None]) -> AdaptationCounts | None:
+    """The counts of all shards; None if none has any."""
+    there = [part for part in parts if part is not None]
+    return sum(there, AdaptationCounts()) if there else None
 
 
 def add(*counts: Mapping[str, int]) -> dict[str, int]:

@@ -1,6 +1,6 @@
-"""What the controller knows of a run: `RunStatus`, and what it sees of the world: `Observed`.
+"""What the controller knows of a run or an adaptation: `RunStatus`.
 
-Both are plain data. The status is all the memory there is: local mode keeps it in `status.json`, a
+It is plain data. The status is all the memory there is: local mode keeps it in `status.json`, a
 cluster in the custom resource's status subresource. It stays small however many shards a stage has:
 finished ones are ranges of indexes, failed ones are counted and the first few named, and a round is
 a few sums.
@@ -8,32 +8,38 @@ a few sums.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from seal.records import AdapterReference, ScoreSum, Stage
+from seal.records import (
+    AdaptationCounts,
+    AdaptationResult,
+    AdapterReference,
+    ScoreSum,
+    Stage,
+)
 
 
 class Phase(StrEnum):
-    """Where a run is. It only moves down this list; the last two are final."""
+    """Where a run or an adaptation is. It only moves down this list; the last three are final."""
 
     PENDING = "Pending"
     """Accepted, nothing started."""
     RUNNING = "Running"
     """A stage is under way."""
     COMPLETE = "Complete"
-    """All rounds are done."""
+    """All rounds are done; of an adaptation: the gate has judged, whatever it said."""
     FAILED = "Failed"
     """Ended early; the condition `Failed` says why."""
+    CANCELLED = "Cancelled"
+    """Stopped because its owner wished it."""
 
     @property
     def terminal(self) -> bool:
         """True if nothing follows."""
-        return self in (Phase.COMPLETE, Phase.FAILED)
+        return self in (Phase.COMPLETE, Phase.FAILED, Phase.CANCELLED)
 
 
 class StageState(StrEnum):
@@ -56,10 +62,18 @@ class Reason(StrEnum):
     """M-step."""
     VALIDATE_RUNNING = "ValidateRunning"
     """Validation."""
+    QUESTION_RUNNING = "QuestionRunning"
+    """The base model makes questions."""
+    ADAPT_RUNNING = "AdaptRunning"
+    """The adapter is trained, measured and judged."""
     RESUMED = "Resumed"
     """A failed run was taken up again, or a finished one was given more rounds, by its owner."""
     ALL_ROUNDS_DONE = "AllRoundsDone"
     """The end that was asked for."""
+    PUBLISHED = "Published"
+    """The gate let the adapter pass; of one that it refused the reason is the gate's own."""
+    CANCELLED = "Cancelled"
+    """Its owner wished it to stop."""
     ATTEMPTS_EXHAUSTED = "AttemptsExhausted"
     """A stage failed transiently as often as its budget allows."""
     SUPERSEDED = "Superseded"
@@ -79,7 +93,7 @@ class Status(BaseModel):
 class Condition(Status):
     """One condition in the manner of Kubernetes."""
 
-    type: Literal["Progressing", "Complete", "Failed"]
+    type: Literal["Progressing", "Complete", "Failed", "Cancelled"]
     status: Literal["True", "False"]
     reason: str
     """CamelCase; API."""
@@ -169,6 +183,52 @@ class RoundStatus(Status):
     """Inner loops that they found finished by an earlier attempt."""
 
 
+class FinishedStage(Status):
+    """What a stage of an adaptation has cost."""
+
+    stage: Stage
+    tokens: dict[str, int]
+    """Tokens by kind: generate, train, evaluate."""
+    engine_seconds: dict[str, float]
+    """Engine seconds by kind."""
+    seconds: float
+    """Longest wall time of a shard."""
+    ended_seconds: float
+    """Unix time at which its end was seen."""
+
+
+class AdaptationStatus(Status):
+    """What an adaptation came to, stage by stage. What is once there does not change."""
+
+    documents: int
+    """Documents of the request."""
+    self_made: bool
+    """The model makes the questions: to be said wherever a number from them is shown."""
+    accepted_seconds: float = 0.0
+    """Unix time at which it was accepted."""
+    prepared: AdaptationCounts | None = None
+    """What the documents came to; None until they are read."""
+    questioned: AdaptationCounts | None = None
+    """Questions that the model made; None until it has, or if it makes none."""
+    edits: dict[str, int] = Field(default={})
+    """Edits that were tried, by outcome."""
+    scores: dict[str, ScoreSum] = Field(default={})
+    """Scores of the rollout by name (see `ShardSummary.scores`)."""
+    result: AdaptationResult | None = None
+    """The adapter, its evaluation and the verdict; None until then."""
+    stages: tuple[FinishedStage, ...] = ()
+    """Stages that are done, in order."""
+
+    @property
+    def counts(self) -> AdaptationCounts:
+        """What is known so far, of all stages."""
+        return (self.prepared or AdaptationCounts()) + (self.questioned or AdaptationCounts())
+
+    def ended(self, stage: Stage) -> FinishedStage | None:
+        """A stage that is done; None if it is not."""
+        return next((done for done in self.stages if done.stage is stage), None)
+
+
 class Counters(Status):
     """What happened so far. They only grow."""
 
@@ -198,6 +258,8 @@ class RunStatus(Status):
     """One per round that has a policy; the last is the best there is."""
     rounds: tuple[RoundStatus, ...] = ()
     """One per round that finished a stage."""
+    adaptation: AdaptationStatus | None = None
+    """What an adaptation came to so far; None of a run, which has `policies` and `rounds`."""
     conditions: tuple[Condition, ...] = ()
     """One per type."""
     counters: Counters = Counters()
@@ -209,110 +271,3 @@ class RunStatus(Status):
     def condition(self, type: str) -> Condition | None:
         """The condition of that type, if it is set."""
         return next((condition for condition in self.conditions if condition.type == type), None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FailedIndex:
-    """Why a shard has failed, for all the retries that its Job (or its stand-in) made."""
-
-    reason: str
-    """CamelCase reason of the error class."""
-    message: str
-    permanent: bool = False
-    """True if another attempt of the stage would fail the same way."""
-    retry_after_seconds: float = 0.0
-    """The least pause that the failing side asked for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageSums:
-    """What the shards of a finished stage came to together."""
-
-    stage: Stage
-    round: int
-    shards: int
-    outcomes: Mapping[str, int] = field(default_factory=dict)
-    tokens: Mapping[str, int] = field(default_factory=dict)
-    engine_seconds: Mapping[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    """Longest wall time of a shard."""
-    stored_bytes: Mapping[str, int] = field(default_factory=dict)
-    inner_loops_run: int = 0
-    inner_loops_resumed: int = 0
-    scores: Mapping[str, ScoreSum] = field(default_factory=dict)
-    policy: AdapterReference | None = None
-    """`improve` only: the new policy; None if there is none."""
-    kept: int = 0
-    """`improve` only, as the two that follow."""
-    kept_parts: int = 0
-    label: str = ""
-    result_sha256: str = ""
-    """Digest over the shards' own result digests, in order; of one shard its own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageObserved:
-    """One attempt of a stage as the world shows it."""
-
-    completed: str = ""
-    """Indexes of shards that it finished, as ranges: `0,3-5`."""
-    failed: Mapping[int, FailedIndex] = field(default_factory=dict)
-    """Shards that it will not try again."""
-    ended: bool = False
-    """Nothing of it runs any more, and nothing will."""
-    sums: StageSums | None = None
-    """Once it ended with every shard finished: what the store's summaries add up to."""
-    message: str = ""
-    """Why it waits, or why it ended without finishing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Observed:
-    """The world as it looks now. What is absent is unknown, never failed."""
-
-    stages: Mapping[str, StageObserved] = field(default_factory=dict)
-    """Attempts of the run's stages that the world knows of, by name."""
-    epoch: int = 1
-    """Number of this controller's turn; what it starts carries it."""
-    now_seconds: float = 0.0
-    """Unix time; only stamped on transitions, never decided upon."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StartStage:
-    """Start one attempt of a stage under this name, unless it exists already."""
-
-    name: str
-    run: str
-    stage: Stage
-    round: int
-    shards: int
-    """Parts that the stage is cut into, each one index."""
-    attempt: int
-    epoch: int
-    """What an older one commits is refused."""
-    policy: AdapterReference | None
-    """The policy that the stage works with; None is the base model."""
-    delay_seconds: float = 0.0
-    """Wait so long first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StopStage:
-    """Stop an attempt that nothing wants any more."""
-
-    name: str
-
-
-Action = StartStage | StopStage
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """What to write down and then do, in that order.
-
-    The intent is on disk before the side effect.
-    """
-
-    status: RunStatus
-    actions: tuple[Action, ...]

@@ -15,24 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seal.domains.words import normalise
+from seal.records import Interval
 from seal.restem.reward import gain, mean, present
 from seal.restem.select import SAME_SCORE
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 _BLOCK_ELEMENTS = 1 << 22
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over contexts and its 95 % bootstrap interval."""
-
-    mean: float
-    low: float | None
-    """None with fewer than two contexts: one says nothing about the spread."""
-    high: float | None
-    n: int
-    """Contexts with a value."""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,23 @@
-"""The configuration of a run, as pydantic models.
+"""The configuration of runs and adaptations, as pydantic models.
 
 A docstring with the unit under each field, unknown fields refused, integers bounded. A manifest's
-`spec` holds any part of `RunSpec`; what it leaves out comes from its profile
+`spec` holds any part of `RunSpec` or `AdaptationSpec`; what it leaves out comes from its profile
 (`seal/profiles/*.yaml`): `embedded` is tuned for the 135M model on a CPU, `published` holds the
 numbers of the paper (arXiv 2506.10943, appendix B) for 7B models on GPUs. Files write the fields in
 camelCase, as Kubernetes does. This module is light: no torch, no network.
 """
 
+from seal.settings.adaptation import (
+    AdaptationData,
+    AdaptationSpec,
+    AdapterTraining,
+    DocumentReference,
+    FileReference,
+    GateSettings,
+    PassageSettings,
+    QuestionSettings,
+    Spec,
+)
 from seal.settings.base import MAX_SEED, FileSettings, Settings
 from seal.settings.data import ArtifactSettings, DataSettings
 from seal.settings.edits import (
@@ -25,6 +36,7 @@ from seal.settings.evaluation import (
 )
 from seal.settings.improve import ImproveSettings
 from seal.settings.inner import InnerLoopSettings, RacingScore, check_survivors
+from seal.settings.learning import LearningSpec
 from seal.settings.run import RunSpec
 from seal.settings.training import ALL_PROJECTIONS, MAX_EPOCHS, LoraSettings, OptimizerSettings
 
@@ -33,25 +45,35 @@ __all__ = [
     "BY_SENTENCE",
     "MAX_EPOCHS",
     "MAX_SEED",
+    "AdaptationData",
+    "AdaptationSpec",
+    "AdapterTraining",
     "ArtifactSettings",
     "ComputeType",
     "DataSettings",
+    "DocumentReference",
     "EditSettings",
     "EngineSettings",
     "EvaluationSettings",
     "ExampleSettings",
+    "FileReference",
     "FileSettings",
+    "GateSettings",
     "GraderName",
     "ImproveSettings",
     "InnerLoopSettings",
+    "LearningSpec",
     "LoraSettings",
     "OptimizerSettings",
+    "PassageSettings",
     "PromptFamily",
     "PromptFormat",
     "QuestionFormat",
+    "QuestionSettings",
     "RacingScore",
     "RunSpec",
     "Settings",
+    "Spec",
     "ValidationSettings",
     "check_survivors",
 ]

@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from seal.errors import InvalidInput
 from seal.limits import MAX_EDITS
-from seal.settings.base import MAX_SEED, FileSettings
-from seal.settings.data import ArtifactSettings, DataSettings
-from seal.settings.edits import BY_SENTENCE, EditSettings
-from seal.settings.evaluation import EvaluationSettings, ValidationSettings
+from seal.settings.data import DataSettings
+from seal.settings.edits import BY_SENTENCE
+from seal.settings.evaluation import ValidationSettings
 from seal.settings.improve import ImproveSettings
-from seal.settings.inner import InnerLoopSettings, check_survivors
+from seal.settings.learning import LearningSpec
 
 
-class RunSpec(FileSettings):
+class RunSpec(LearningSpec):
     """The algorithm of one ReST^EM run; where and how it is computed is no part of it."""
 
-    profile: Literal["embedded", "published"] = "embedded"
-    """Where the fields that the manifest leaves out come from."""
-    seed: int = Field(default=0, ge=0, le=MAX_SEED)
-    """Every sample, shuffle and initial weight derives from it."""
-    model: str = "smollm2-135m"
-    """Base model: an embedded name, a path, `file://`, or `org/model[@revision]` of the hub."""
-    domain: Literal["knowledge"] = "knowledge"
-    """What is learnt."""
     rounds: int = Field(default=2, ge=0, le=1000)
     """ReST^EM rounds; 0 only measures the base policy, or the warm start."""
-    shards: int = Field(default=1, ge=1, le=10_000)
-    """Parts into which the contexts of a stage are cut; each is one task or Job index."""
     data: DataSettings = DataSettings()
     """Contexts."""
-    edit: EditSettings = EditSettings()
-    """Sampling of edits."""
-    inner: InnerLoopSettings = InnerLoopSettings()
-    """Inner loop."""
-    evaluation: EvaluationSettings = EvaluationSettings()
-    """Reward."""
     improve: ImproveSettings = ImproveSettings()
     """M-step."""
     validation: ValidationSettings = ValidationSettings()
     """Validation."""
-    artifacts: ArtifactSettings = ArtifactSettings()
-    """What is kept. It may be changed by a resume."""
-    max_unscored_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of a stage's inner loops that may be without a score; above it the run fails with
-    `TooFewScores`. It may be changed by a resume."""
 
     @model_validator(mode="after")
     def _edits_are_there(self) -> Self:
@@ -67,15 +45,14 @@ class RunSpec(FileSettings):
             )
         return self
 
-    @property
-    def trained_candidates(self) -> int:
-        """Candidates of a context that a rollout trains on."""
-        return self.inner.preselect or self.edit.k
-
     @model_validator(mode="after")
-    def _preselection_fits(self) -> Self:
-        """Of `edit.k` candidates no more than that, and at least `improve.keepPerContext`."""
-        chosen, keep = self.inner.preselect, self.improve.keep_per_context
+    def _edits_can_be_kept(self) -> Self:
+        """At least `improve.keepPerContext` candidates of a context can be kept."""
+        chosen, racing, keep = (
+            self.inner.preselect,
+            self.inner.racing,
+            self.improve.keep_per_context,
+        )
         if chosen and self.improve.selection == "random":
             raise InvalidInput(
                 "gold answers say which candidates are trained on, so that a control would not be "
@@ -83,26 +60,12 @@ class RunSpec(FileSettings):
                 field="inner.preselect",
                 remedy="set it to 0 in the control and in the run that it is for",
             )
-        if chosen > self.edit.k:
-            raise InvalidInput(
-                f"{chosen} of {self.edit.k} candidates cannot be trained on",
-                field="inner.preselect",
-                remedy=f"give {self.edit.k} or fewer, 0 for all, or raise edit.k",
-            )
         if chosen and keep > chosen and self.improve.credit == "edit":
             raise InvalidInput(
                 f"{keep} edits of a context cannot be kept where {chosen} are trained on",
                 field="improve.keepPerContext",
                 remedy=f"keep {chosen} or fewer, or raise inner.preselect",
             )
-        return self
-
-    @model_validator(mode="after")
-    def _racing_fits(self) -> Self:
-        """A race runs from `edit.k` over `inner.repeats` to at least `improve.keepPerContext`."""
-        racing, keep = self.inner.racing, self.improve.keep_per_context
-        if racing:
-            check_survivors(racing, candidates=self.trained_candidates, repeats=self.inner.repeats)
         if racing and keep > racing[-1]:
             raise InvalidInput(
                 f"{keep} edits of a context cannot be kept where {racing[-1]} end the race",

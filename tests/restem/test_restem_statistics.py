@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seal.records import Interval
 from seal.restem.statistics import (
-    Interval,
     PassCounts,
     crossed_interval,
     diversity,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from seal.records import Interval
 from seal.report.numbers.model import Difference, Estimate, Verdict
-from seal.restem.statistics import RESAMPLES, Interval, mean_interval, paired_interval
+from seal.restem.statistics import RESAMPLES, mean_interval, paired_interval
 
 LEAST_PASSAGES_FOR_A_VERDICT = 6
 """All of five differences have the same sign by chance once in 16 times, of six once in 32: below
