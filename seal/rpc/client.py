@@ -9,13 +9,14 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
+import grpc
 import grpc.aio
 from pydantic import Field
 
 from seal.errors import Transient
-from seal.rpc.errors import from_rpc_error
+from seal.rpc.errors import FailedCall, from_rpc_error
 from seal.settings import Settings
 
 
@@ -38,8 +39,17 @@ def open_channel(address: str, *, settings: ClientSettings | None = None) -> grp
 
     Calls are spread over all replicas behind a name. Close it when done.
     """
+    return grpc.aio.insecure_channel(_target(address), options=_options(settings))
+
+
+def open_blocking_channel(address: str, *, settings: ClientSettings | None = None) -> grpc.Channel:
+    """Like `open_channel`, for blocking stubs, which need no event loop. Close it when done."""
+    return grpc.insecure_channel(_target(address), options=_options(settings))
+
+
+def _options(settings: ClientSettings | None) -> list[tuple[str, Any]]:
     settings = settings or ClientSettings()
-    options: list[tuple[str, Any]] = [
+    return [
         ("grpc.service_config", json.dumps(_service_config(settings))),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
@@ -48,7 +58,6 @@ def open_channel(address: str, *, settings: ClientSettings | None = None) -> grp
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.max_reconnect_backoff_ms", 10_000),
     ]
-    return grpc.aio.insecure_channel(_target(address), options=options)
 
 
 @contextmanager
@@ -65,6 +74,15 @@ def rpc_errors() -> Iterator[None]:
         raise Transient(
             "the server cancelled the call", remedy="send the same request again"
         ) from error
+
+
+@contextmanager
+def blocking_rpc_errors() -> Iterator[None]:
+    """Turn the failure of a blocking call in the block into the SealError behind it."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_rpc_error(cast(FailedCall, error)) from error
 
 
 def _target(address: str) -> str:

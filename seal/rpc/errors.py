@@ -8,7 +8,9 @@ not fit would replace the error by a protocol error.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import MappingProxyType
+from typing import Protocol
 
 import grpc
 import grpc.aio
@@ -112,7 +114,20 @@ def from_status(status: status_pb2.Status) -> SealError:
     return error
 
 
-def from_rpc_error(error: grpc.aio.AioRpcError) -> SealError:
+class FailedCall(Protocol):
+    """What a failed call tells, blocking or not; gRPC's own type of the former does not say it."""
+
+    def code(self) -> grpc.StatusCode:
+        """Its status."""
+
+    def details(self) -> str | None:
+        """The status in words."""
+
+    def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """What came with the status."""
+
+
+def from_rpc_error(error: FailedCall) -> SealError:
     """The error behind a failed call; the caller raises it `from error`."""
     code, words = error.code().name, error.details() or ""
     for key, value in error.trailing_metadata() or ():

@@ -1,0 +1,82 @@
+"""Client of AdaptationService: documents in, a verified adapter out.
+
+    from seal.client import Client
+
+    with Client("localhost:50051") as client:
+        submission = client.submit(["handbook.md"], name="handbook")
+        adaptation = client.wait(submission.adaptation.name)
+        if adaptation.gate and adaptation.gate.passed:
+            client.download(adaptation.adapter, "handbook-adapter")
+
+`AsyncClient` is the same for asyncio. Neither loads a model: they need gRPC and nothing else.
+"""
+
+from seal.client.aio import AsyncClient
+from seal.client.blocking import Client
+from seal.client.calls import DEFAULT_ADDRESS, SERVER_VARIABLE, ClientOptions
+from seal.client.events import (
+    Accepted,
+    Advanced,
+    Ended,
+    Event,
+    Judged,
+    Prepared,
+    Questioned,
+    Rewarded,
+    Trained,
+)
+from seal.client.types import (
+    Adaptation,
+    BaseModel,
+    Condition,
+    Counts,
+    Difference,
+    Document,
+    Evaluation,
+    Gate,
+    Interval,
+    Options,
+    Progress,
+    Question,
+    Score,
+    StageCost,
+    State,
+    StoredFile,
+    Submission,
+    Verdict,
+)
+
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "SERVER_VARIABLE",
+    "Accepted",
+    "Adaptation",
+    "Advanced",
+    "AsyncClient",
+    "BaseModel",
+    "Client",
+    "ClientOptions",
+    "Condition",
+    "Counts",
+    "Difference",
+    "Document",
+    "Ended",
+    "Evaluation",
+    "Event",
+    "Gate",
+    "Interval",
+    "Judged",
+    "Options",
+    "Prepared",
+    "Progress",
+    "Question",
+    "Questioned",
+    "Rewarded",
+    "Score",
+    "StageCost",
+    "State",
+    "StoredFile",
+    "Submission",
+    "Trained",
+    "Verdict",
+]

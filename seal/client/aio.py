@@ -1,0 +1,264 @@
+"""The client for asyncio: the same calls as `Client`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager, closing
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc.aio
+
+from seal.client import calls, convert, transfers
+from seal.client.calls import Attempts, ClientOptions, WatchPlace
+from seal.client.events import Event
+from seal.client.types import (
+    Adaptation,
+    Document,
+    Options,
+    Question,
+    State,
+    StoredFile,
+    Submission,
+)
+from seal.errors import NotFound, Retryable
+from seal.records import AdapterReference
+from seal.rpc.client import ClientSettings, rpc_errors, open_channel
+from seal.v1 import adaptation_pb2, adaptation_pb2_grpc
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class AsyncClient:
+    """Adaptations of one server, of one event loop. A context manager, or `close` it.
+
+    Every call raises the SealError that the server answered with (`field`, `remedy`), and Transient
+    if the server is away for longer than the options allow.
+    """
+
+    def __init__(
+        self,
+        address: str = "",
+        *,
+        options: ClientOptions | None = None,
+        channel: ClientSettings | None = None,
+    ) -> None:
+        """`address`: host:port or unix:/path; empty is `SEAL_SERVER`, else localhost:50051."""
+        self.address = calls.address_of(address)
+        self._options = options or ClientOptions()
+        self._channel = open_channel(self.address, settings=channel)
+        self._stub = adaptation_pb2_grpc.AdaptationServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; adaptations go on."""
+        await self._channel.close()
+
+    async def submit(
+        self,
+        documents: Iterable[Document | str | Path],
+        *,
+        questions: Iterable[Question] = (),
+        name: str = "",
+        request_id: str = "",
+        options: Options | None = None,
+    ) -> Submission:
+        """Hand in documents (or paths of files); answers at once, the adaptation runs on its own.
+
+        The same `request_id` with the same content is the same adaptation, whoever's connection was
+        lost meanwhile; empty takes a new one. What is too large for a message is uploaded first.
+        """
+        given = await asyncio.to_thread(calls.as_documents, documents)
+        too_large = transfers.too_large_together(given)
+        files = {one.name: await self.upload(one.content) for one in given if one.name in too_large}
+        request = calls.submit_request(
+            calls.with_files(given, files),
+            namespace=self._options.namespace,
+            name=name,
+            request_id=request_id or calls.new_request_id(),
+            questions=questions,
+            options=options or Options(),
+        )
+        return convert.submission(await self._call(self._stub.SubmitAdaptation, request))
+
+    async def get(self, name: str) -> Adaptation:
+        """Where an adaptation is."""
+        request = adaptation_pb2.GetAdaptationRequest(namespace=self._options.namespace, name=name)
+        response = await self._call(self._stub.GetAdaptation, request)
+        return convert.adaptation(response.adaptation)
+
+    async def list(
+        self, *, states: Iterable[State] = (), name_prefix: str = ""
+    ) -> AsyncIterator[Adaptation]:
+        """All adaptations of the namespace by name, page by page."""
+        token, wanted = "", tuple(states)
+        while True:
+            request = calls.list_request(
+                namespace=self._options.namespace,
+                states=wanted,
+                name_prefix=name_prefix,
+                page_token=token,
+            )
+            page = await self._call(self._stub.ListAdaptations, request)
+            for one in page.adaptations:
+                yield convert.adaptation(one)
+            if not (token := page.next_page_token):
+                return
+
+    async def watch(
+        self, name: str, *, after: int = 0, timeout_seconds: float | None = None
+    ) -> AsyncGenerator[Event]:
+        """What happens to an adaptation after event `after`, until its end.
+
+        A lost connection is made again, and no event is missed or told twice. Raises Transient if
+        the server stays away, or once `timeout_seconds` are over.
+        """
+        place = WatchPlace(
+            namespace=self._options.namespace,
+            name=name,
+            after=after,
+            timeout_seconds=timeout_seconds,
+        )
+        attempts = Attempts(self._options.retry_seconds, on_retry=self._options.on_retry)
+        while not place.ended:
+            try:
+                async with self._connection(place) as messages:
+                    async for message in messages:
+                        attempts.allow(self._options.reconnect_seconds)
+                        if (event := place.take(message)) is not None:
+                            yield event
+                place.check_ended()
+            except Retryable as error:
+                place.seconds_left()
+                await asyncio.sleep(attempts.pause_seconds(error))
+
+    async def wait(
+        self,
+        name: str,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Adaptation:
+        """The adaptation once it has ended; raises like `watch`."""
+        async with aclosing(self.watch(name, timeout_seconds=timeout_seconds)) as events:
+            async for event in events:
+                if on_event is not None:
+                    on_event(event)
+        return await self.get(name)
+
+    async def cancel(self, name: str) -> Adaptation:
+        """Stop an adaptation; it may take a moment. One that has ended stays as it is."""
+        request = adaptation_pb2.CancelAdaptationRequest(
+            namespace=self._options.namespace, name=name
+        )
+        response = await self._call(self._stub.CancelAdaptation, request)
+        return convert.adaptation(response.adaptation)
+
+    async def delete(self, name: str, *, uid: str = "", keep_adapters: bool = False) -> None:
+        """Remove an adaptation and its adapters; one at work is cancelled first.
+
+        `uid`: only if it still is that one.
+        """
+        request = adaptation_pb2.DeleteAdaptationRequest(
+            namespace=self._options.namespace, name=name, uid=uid, keep_adapters=keep_adapters
+        )
+        tries = 0
+
+        async def delete() -> None:
+            nonlocal tries
+            tries += 1
+            try:
+                await self._send(self._stub.DeleteAdaptation, request)
+            except NotFound:
+                if tries == 1:  # else it was deleted, and only the answer was lost
+                    raise
+
+        await self._again_and_again(delete)
+
+    async def upload(self, content: bytes) -> StoredFile:
+        """Store the content of a document; the same content again is the same file."""
+
+        async def upload() -> adaptation_pb2.UploadDocumentResponse:
+            with rpc_errors():
+                return await self._stub.UploadDocument(
+                    transfers.upload_messages(content),
+                    timeout=self._options.transfer_seconds,
+                    metadata=self._options.metadata,
+                )
+
+        return convert.stored_file((await self._again_and_again(upload)).file)
+
+    async def download(self, adapter: AdapterReference, directory: str | Path) -> Path:
+        """Write an adapter (a PEFT directory) into a new directory, every byte checked.
+
+        Raises Conflict if the directory exists, Internal if the files are not the adapter's.
+        """
+        request = transfers.download_request(adapter)
+        target = Path(directory)
+        transfers.check_new(target)
+
+        async def download() -> None:
+            with (
+                transfers.new_directory(target) as temporary,
+                closing(transfers.AdapterFiles(temporary)) as files,
+                rpc_errors(),
+            ):
+                async for message in self._stub.DownloadAdapter(
+                    request,
+                    timeout=self._options.transfer_seconds,
+                    metadata=self._options.metadata,
+                ):
+                    files.take(message)
+                files.end(adapter)
+
+        await self._again_and_again(download)
+        return target
+
+    @asynccontextmanager
+    async def _connection(
+        self, place: WatchPlace
+    ) -> AsyncIterator[AsyncIterator[adaptation_pb2.WatchAdaptationResponse]]:
+        """The messages of one connection; left early, the call is cancelled."""
+        with rpc_errors():
+            call = self._stub.WatchAdaptation(
+                place.request, timeout=place.seconds_left(), metadata=self._options.metadata
+            )
+            try:
+                yield aiter(call)
+            finally:
+                call.cancel()
+
+    async def _call(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request
+    ) -> Response:
+        return await self._again_and_again(lambda: self._send(method, request))
+
+    async def _send(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request
+    ) -> Response:
+        with rpc_errors():
+            return await method(
+                request, timeout=self._options.call_seconds, metadata=self._options.metadata
+            )
+
+    async def _again_and_again(self, call: Callable[[], Awaitable[Response]]) -> Response:
+        """What a call answers, made again while the server cannot take it."""
+        attempts = Attempts(self._options.retry_seconds, on_retry=self._options.on_retry)
+        while True:
+            try:
+                return await call()
+            except Retryable as error:
+                await asyncio.sleep(attempts.pause_seconds(error))

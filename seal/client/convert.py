@@ -1,0 +1,318 @@
+"""Between the messages of AdaptationService and the client's dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from seal.client import events
+from seal.client.types import (
+    Adaptation,
+    BaseModel,
+    Condition,
+    Counts,
+    Difference,
+    Document,
+    Evaluation,
+    Gate,
+    Interval,
+    Options,
+    Progress,
+    Question,
+    Score,
+    StageCost,
+    State,
+    StoredFile,
+    Submission,
+    Verdict,
+)
+from seal.errors import Internal
+from seal.records import AdapterReference
+from seal.rpc.convert import adapter_message, lora_message, optimizer_message
+from seal.settings import LoraSettings, OptimizerSettings
+from seal.v1 import adaptation_pb2, common_pb2, trainer_pb2
+
+Value = TypeVar("Value")
+
+STATE_TO_WIRE = MappingProxyType(
+    {
+        State.PENDING: adaptation_pb2.ADAPTATION_STATE_PENDING,
+        State.RUNNING: adaptation_pb2.ADAPTATION_STATE_RUNNING,
+        State.PUBLISHED: adaptation_pb2.ADAPTATION_STATE_PUBLISHED,
+        State.REFUSED: adaptation_pb2.ADAPTATION_STATE_REFUSED,
+        State.FAILED: adaptation_pb2.ADAPTATION_STATE_FAILED,
+        State.CANCELLED: adaptation_pb2.ADAPTATION_STATE_CANCELLED,
+    }
+)
+_STATES: Mapping[int, State] = MappingProxyType(
+    {wire: state for state, wire in STATE_TO_WIRE.items()}
+)
+SCALAR_OPTIONS = ("seed", "candidates", "passage_tokens", "replay_rows", "held_out_share")
+"""Options that are one number, named alike on both sides."""
+SCALAR_GATE = ("min_gain", "confident", "max_regression")
+"""The gate's, likewise."""
+
+
+# To the wire
+
+
+def document_message(document: Document) -> adaptation_pb2.Document:
+    """A document with its bytes, or with the file that was uploaded."""
+    message = adaptation_pb2.Document(name=document.name, media_type=document.media_type)
+    if document.file is None:
+        message.content = document.content
+    else:
+        message.file.path, message.file.sha256 = document.file.path, document.file.sha256
+    return message
+
+
+def question_message(question: Question) -> adaptation_pb2.Question:
+    """A question with its gold answers."""
+    return adaptation_pb2.Question(
+        question=question.question, answers=question.answers, document=question.document
+    )
+
+
+def options_message(options: Options) -> adaptation_pb2.AdaptationOptions:
+    """Only what is set: the rest comes from the server's profile."""
+    message = adaptation_pb2.AdaptationOptions(
+        policy=None if options.policy is None else adapter_message(options.policy),
+        lora=None if options.lora is None else lora_message(options.lora),
+        optimizer=None if options.optimizer is None else optimizer_message(options.optimizer),
+    )
+    for name in SCALAR_OPTIONS:
+        if (value := getattr(options, name)) is not None:
+            setattr(message, name, value)
+    for name in SCALAR_GATE:
+        if (value := getattr(options.gate, name)) is not None:
+            setattr(message.gate, name, value)
+    return message
+
+
+# From the wire
+
+
+def adaptation(message: adaptation_pb2.Adaptation) -> Adaptation:
+    """An adaptation as the server tells it.
+
+    Raises Internal for a state that this version does not know.
+    """
+    return Adaptation(
+        name=message.name,
+        namespace=message.namespace,
+        uid=message.uid,
+        state=_state(message.state),
+        conditions=tuple(_condition(one) for one in message.conditions),
+        progress=progress(message.progress),
+        counts=_counts(message.counts),
+        adapter=_adapter(message.adapter) if message.HasField("adapter") else None,
+        passages_adapter=_adapter(message.passages_adapter)
+        if message.HasField("passages_adapter")
+        else None,
+        evaluation=evaluation(message.evaluation) if message.HasField("evaluation") else None,
+        gate=_verdict(message.gate) if message.HasField("gate") else None,
+        costs=tuple(_cost(one) for one in message.costs),
+        base=BaseModel(name=message.base.base_model, sha256=message.base.base_sha256)
+        if message.HasField("base")
+        else None,
+        sequence=message.sequence,
+        created_seconds=_seconds(message.created, message.HasField("created")),
+        started_seconds=_seconds(message.started, message.HasField("started")),
+        finished_seconds=_seconds(message.finished, message.HasField("finished")),
+        options=_options(message.options),
+    )
+
+
+def submission(message: adaptation_pb2.SubmitAdaptationResponse) -> Submission:
+    """An accepted adaptation."""
+    return Submission(adaptation=adaptation(message.adaptation), created=message.created)
+
+
+def event(message: adaptation_pb2.AdaptationEvent) -> events.Event | None:
+    """What happened; None for a kind of event that a newer server tells."""
+    kind = message.WhichOneof("event")
+    if kind not in _EVENTS:
+        return None
+    return events.Event(
+        sequence=message.sequence,
+        time_seconds=_seconds(message.time, message.HasField("time")),
+        what=_EVENTS[kind](message),
+    )
+
+
+def stored_file(message: common_pb2.FileRef) -> StoredFile:
+    """A file of the store."""
+    return StoredFile(path=message.path, sha256=message.sha256)
+
+
+def evaluation(message: adaptation_pb2.AdaptationEvaluation) -> Evaluation:
+    """What an adapter is worth."""
+    return Evaluation(
+        questions=message.questions,
+        self_made=message.self_made,
+        scores=tuple(_score(one) for one in message.scores),
+        differences=tuple(
+            Difference(
+                model=one.model,
+                against=one.against,
+                measure=one.measure,
+                value=_interval(one.value),
+            )
+            for one in message.differences
+        ),
+        retained_questions=message.retained_questions,
+        retained=tuple(_score(one) for one in message.retained),
+        retained_change=_interval(message.retained_change)
+        if message.HasField("retained_change")
+        else None,
+    )
+
+
+def progress(message: adaptation_pb2.AdaptationProgress) -> Progress:
+    """How far it is."""
+    return Progress(
+        stage=message.stage,
+        percent=message.percent,
+        eta_seconds=_set(message.eta_seconds, message.HasField("eta_seconds")),
+        edits_done=message.edits_done,
+        edits_total=message.edits_total,
+        steps_done=message.steps_done,
+        steps_total=message.steps_total,
+        answers_done=message.answers_done,
+        answers_total=message.answers_total,
+    )
+
+
+def _counts(message: adaptation_pb2.AdaptationCounts) -> Counts:
+    return Counts(
+        documents=message.documents,
+        passages=message.passages,
+        passages_too_long=message.passages_too_long,
+        reward_questions=message.reward_questions,
+        held_out_questions=message.held_out_questions,
+        self_made=message.self_made,
+        edits=dict(message.edits),
+        rows=dict(message.rows),
+    )
+
+
+def _options(message: adaptation_pb2.AdaptationOptions) -> Options:
+    gate = Gate(
+        **{name: getattr(message.gate, name) for name in SCALAR_GATE if message.gate.HasField(name)}
+    )
+    return Options(
+        policy=_adapter(message.policy) if message.HasField("policy") else None,
+        lora=_lora(message.lora) if message.HasField("lora") else None,
+        optimizer=_optimizer(message.optimizer) if message.HasField("optimizer") else None,
+        gate=gate,
+        **{name: getattr(message, name) for name in SCALAR_OPTIONS if message.HasField(name)},
+    )
+
+
+def _lora(message: trainer_pb2.LoraConfig) -> LoraSettings:
+    return LoraSettings(
+        rank=message.rank, alpha=message.alpha, target_modules=tuple(message.target_modules)
+    )
+
+
+def _optimizer(message: trainer_pb2.OptimizerConfig) -> OptimizerSettings:
+    return OptimizerSettings.model_validate(
+        {name: getattr(message, name) for name in OptimizerSettings.model_fields}
+    )
+
+
+def _state(value: int) -> State:
+    state = _STATES.get(value)
+    if state is None:
+        raise Internal(
+            f"the server tells a state that this client does not know: {value}",
+            remedy="use a client and a server of the same version",
+        )
+    return state
+
+
+def _condition(message: adaptation_pb2.Condition) -> Condition:
+    return Condition(
+        type=message.type,
+        status=message.status,
+        reason=message.reason,
+        message=message.message,
+        changed_seconds=_seconds(message.last_transition, message.HasField("last_transition")),
+    )
+
+
+def _adapter(message: common_pb2.AdapterRef) -> AdapterReference:
+    return AdapterReference(path=message.path, sha256=message.sha256)
+
+
+def _interval(message: adaptation_pb2.Interval) -> Interval:
+    return Interval(
+        mean=message.mean, low=message.low, high=message.high, passages=message.passages
+    )
+
+
+def _score(message: adaptation_pb2.Score) -> Score:
+    return Score(model=message.model, measure=message.measure, value=_interval(message.value))
+
+
+def _verdict(message: adaptation_pb2.GateVerdict) -> Verdict:
+    return Verdict(passed=message.passed, reason=message.reason, message=message.message)
+
+
+def _cost(message: adaptation_pb2.StageCost) -> StageCost:
+    return StageCost(
+        stage=message.stage,
+        tokens=dict(message.tokens),
+        seconds=message.seconds,
+        engine_seconds=message.engine_seconds,
+    )
+
+
+def _rewarded(message: adaptation_pb2.AdaptationRewarded) -> events.Rewarded:
+    return events.Rewarded(
+        edits=dict(message.edits),
+        baseline=_set(message.baseline, message.HasField("baseline")),
+        reward=_set(message.reward, message.HasField("reward")),
+        best=_set(message.best, message.HasField("best")),
+    )
+
+
+def _trained(message: adaptation_pb2.AdaptationTrained) -> events.Trained:
+    return events.Trained(
+        adapter=_adapter(message.adapter),
+        rows=dict(message.rows),
+        evaluation=evaluation(message.evaluation) if message.HasField("evaluation") else None,
+    )
+
+
+_EVENTS: Mapping[str | None, Callable[[adaptation_pb2.AdaptationEvent], events.What]] = (
+    MappingProxyType(
+        {
+            "accepted": lambda one: events.Accepted(documents=one.accepted.documents),
+            "prepared": lambda one: events.Prepared(counts=_counts(one.prepared.counts)),
+            "questioned": lambda one: events.Questioned(
+                written=one.questioned.written,
+                kept=one.questioned.kept,
+                held_out=one.questioned.held_out,
+            ),
+            "rewarded": lambda one: _rewarded(one.rewarded),
+            "trained": lambda one: _trained(one.trained),
+            "judged": lambda one: events.Judged(verdict=_verdict(one.judged)),
+            "ended": lambda one: events.Ended(
+                state=_state(one.ended.state), message=one.ended.message
+            ),
+            "progress": lambda one: events.Advanced(progress=progress(one.progress)),
+        }
+    )
+)
+
+
+def _seconds(time: Timestamp, given: bool) -> float | None:
+    return time.seconds + time.nanos / 1e9 if given else None
+
+
+def _set(value: Value, given: bool) -> Value | None:
+    return value if given else None
