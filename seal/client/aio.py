@@ -25,7 +25,7 @@ from seal.client.types import (
 )
 from seal.errors import NotFound, Retryable
 from seal.records import AdapterReference
-from seal.rpc.client import ClientSettings, rpc_errors, open_channel
+from seal.rpc.client import ClientSettings, open_channel, rpc_errors
 from seal.v1 import adaptation_pb2, adaptation_pb2_grpc
 
 Request = TypeVar("Request")
