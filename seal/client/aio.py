@@ -150,10 +150,13 @@ class AsyncClient:
         name: str,
         *,
         on_event: Callable[[Event], None] | None = None,
+        after: int = 0,
         timeout_seconds: float | None = None,
     ) -> Adaptation:
-        """The adaptation once it has ended; raises like `watch`."""
-        async with aclosing(self.watch(name, timeout_seconds=timeout_seconds)) as events:
+        """The adaptation once it has ended; `on_event` hears what happens. Raises like `watch`."""
+        async with aclosing(
+            self.watch(name, after=after, timeout_seconds=timeout_seconds)
+        ) as events:
             async for event in events:
                 if on_event is not None:
                     on_event(event)

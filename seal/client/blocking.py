@@ -149,10 +149,11 @@ class Client:
         name: str,
         *,
         on_event: Callable[[Event], None] | None = None,
+        after: int = 0,
         timeout_seconds: float | None = None,
     ) -> Adaptation:
-        """The adaptation once it has ended; raises like `watch`."""
-        for event in self.watch(name, timeout_seconds=timeout_seconds):
+        """The adaptation once it has ended; `on_event` hears what happens. Raises like `watch`."""
+        for event in self.watch(name, after=after, timeout_seconds=timeout_seconds):
             if on_event is not None:
                 on_event(event)
         return self.get(name)
