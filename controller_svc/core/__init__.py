@@ -2,6 +2,19 @@
 
 from controller_svc.core.budget import DEFAULT_BUDGET, AttemptBudget
 from controller_svc.core.decide import decide, new_status, policy_of
+from controller_svc.core.events import (
+    Accepted,
+    AdaptationState,
+    Ended,
+    Event,
+    Judged,
+    Prepared,
+    Questioned,
+    Rewarded,
+    Trained,
+    adaptation_state,
+    events,
+)
 from controller_svc.core.names import stage_name
 from controller_svc.core.observed import (
     Action,
@@ -34,19 +47,27 @@ from controller_svc.core.state import (
 
 __all__ = [
     "DEFAULT_BUDGET",
+    "Accepted",
     "Action",
+    "AdaptationState",
     "AdaptationStatus",
     "AttemptBudget",
     "Condition",
     "Counters",
     "Decision",
+    "Ended",
+    "Event",
     "FailedIndex",
     "FailedShard",
     "FinishedStage",
+    "Judged",
     "Observed",
     "Phase",
     "PolicyStatus",
+    "Prepared",
+    "Questioned",
     "Reason",
+    "Rewarded",
     "RoundStatus",
     "RunStatus",
     "StageObserved",
@@ -55,7 +76,10 @@ __all__ = [
     "StageSums",
     "StartStage",
     "StopStage",
+    "Trained",
+    "adaptation_state",
     "decide",
+    "events",
     "format_ranges",
     "new_status",
     "parse_ranges",
