@@ -35,7 +35,7 @@ from benchmarks.learning.settings import Settings, is_own
 from benchmarks.learning.summary import MEASURES, Summary
 from seal.files import file_errors
 from seal.report.numbers.formats import (
-    METRIC_NAMES,
+    GRADER_NAMES,
     MISSING,
     counts,
     duration,
@@ -80,7 +80,7 @@ def _corpus(figures: CorpusFigures) -> Iterator[str]:
     """The tables of one corpus."""
     where = CORPUS_WORDS[figures.corpus]
     yield f"## {where[0].upper()}{where[1:]}"
-    head = " | ".join(METRIC_NAMES[measure] for measure in MEASURES)
+    head = " | ".join(GRADER_NAMES[measure] for measure in MEASURES)
     yield "\n".join(
         [
             f"| trained on | passages | seeds | {head} |",
@@ -99,7 +99,7 @@ def _contrasts(figures: CorpusFigures) -> Iterator[str]:
         "Paired differences; in italics the interval over passages and run seeds where there are "
         "several."
     )
-    head = " | ".join(METRIC_NAMES[measure] for measure in COMPARED)
+    head = " | ".join(GRADER_NAMES[measure] for measure in COMPARED)
     yield "\n".join(
         [
             f"| difference | passages | seeds | {head} |",

@@ -14,7 +14,7 @@ from controller_svc.cli.workload import StageWork
 from controller_svc.core import Phase, RunStatus, stages
 from controller_svc.worker.progress import TaskProgress
 from seal.records import WARM_START, ScoreSum, Stage
-from seal.report.numbers.formats import METRIC_NAMES, duration, plural, score
+from seal.report.numbers.formats import GRADER_NAMES, duration, plural, score
 from seal.settings import RunSpec
 
 _COSTS = {"edits": 0.2, "trainings": 0.55, "answers": 0.25}
@@ -231,7 +231,7 @@ class StageTracker:
             for name, mean in means.items()
             if mean is not None
         )
-        return f"; {METRIC_NAMES[grader]}: {shown}" if shown else ""
+        return f"; {GRADER_NAMES[grader]}: {shown}" if shown else ""
 
 
 def _amount(label: str, done: int, total: int, share: float | None = None) -> Amount:

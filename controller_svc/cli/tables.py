@@ -14,8 +14,8 @@ from rich.text import Text
 
 from seal.report.numbers.comparisons import comparisons
 from seal.report.numbers.formats import (
+    GRADER_NAMES,
     MEASURE_NAMES,
-    METRIC_NAMES,
     MISSING,
     NBSP,
     counts,
@@ -215,7 +215,7 @@ def _rounds(report: Report) -> Table | None:
     label = listed(sorted({rollout.label for rollout in report.rollouts} - {""}))
     named = f" ({label})" if label else ""
     return _table(
-        f"Self-edits of the rollouts{named}, reward: {METRIC_NAMES[grader]}",
+        f"Self-edits of the rollouts{named}, reward: {GRADER_NAMES[grader]}",
         ["round", "edits", "kept", "before", "reward", "better/same/worse", "dropped"],
         rows,
         words=(6,),

@@ -34,6 +34,7 @@ GRADERS = MappingProxyType(
         "contains": evaluator_pb2.GRADER_CONTAINS,
         "f1": evaluator_pb2.GRADER_F1,
         "logprob": evaluator_pb2.GRADER_LOGPROB,
+        "judge": evaluator_pb2.GRADER_JUDGE,
     }
 )
 

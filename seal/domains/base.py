@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from seal.prompts import Prompt
-from seal.settings import ExampleSettings, GraderName, PromptFamily, PromptFormat, QuestionFormat
+from seal.settings import ExampleSettings, PromptFamily, PromptFormat, QuestionFormat, TextGrader
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Domain(Protocol):
         """The answer in what the model wrote, in one line."""
 
     def grade(
-        self, grader: GraderName, answer: str, golds: tuple[str, ...], logprob: float | None
+        self, grader: TextGrader, answer: str, golds: tuple[str, ...], logprob: float | None
     ) -> float | None:
         """Score of a clean answer by the gold answer that fits best; None if it cannot be graded.
 

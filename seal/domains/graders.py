@@ -19,14 +19,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 from seal.domains.words import is_english, words
-from seal.settings import GraderName
+from seal.settings import TextGrader
 
 _NEXT_QUESTION = re.compile(r"\n[ \t]{0,8}(?:question|passage)[ \t]{0,2}:", re.IGNORECASE)
 _ANSWER_LABEL = re.compile(r"(?:answer[ \t]?:[ \t]*)+", re.IGNORECASE)
 
 
 def grade(
-    grader: GraderName, answer: str, golds: tuple[str, ...], logprob: float | None
+    grader: TextGrader, answer: str, golds: tuple[str, ...], logprob: float | None
 ) -> float | None:
     """Score of an answer, or None if it cannot be given.
 
@@ -38,7 +38,7 @@ def grade(
     return max((score for score in scores if score is not None), default=None)
 
 
-def _score(grader: GraderName, answer: str, gold: str) -> float | None:
+def _score(grader: TextGrader, answer: str, gold: str) -> float | None:
     answer_words, gold_words = _comparable(answer, gold)
     if not gold_words:
         return None

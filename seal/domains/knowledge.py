@@ -23,10 +23,10 @@ from seal.prompts import Message, Prompt
 from seal.settings import (
     BY_SENTENCE,
     ExampleSettings,
-    GraderName,
     PromptFamily,
     PromptFormat,
     QuestionFormat,
+    TextGrader,
 )
 
 _PLACEHOLDER = re.compile(r"\{(passage|title|text|question)\}")
@@ -175,7 +175,7 @@ class KnowledgeDomain:
         return graders.clean_answer(text)
 
     def grade(
-        self, grader: GraderName, answer: str, golds: tuple[str, ...], logprob: float | None
+        self, grader: TextGrader, answer: str, golds: tuple[str, ...], logprob: float | None
     ) -> float | None:
         """See `seal.domains.graders.grade`."""
         return graders.grade(grader, answer, golds, logprob)

@@ -27,15 +27,22 @@ from seal.settings.edits import (
     PromptFamily,
     PromptFormat,
 )
+from seal.settings.endpoints import (
+    DEFAULT_LIMITS,
+    EditGenerator,
+    EndpointLimits,
+    EndpointSettings,
+)
 from seal.settings.engine import ComputeType, EngineSettings
 from seal.settings.evaluation import (
     EvaluationSettings,
     GraderName,
     QuestionFormat,
+    TextGrader,
     ValidationSettings,
 )
 from seal.settings.improve import ImproveSettings
-from seal.settings.inner import InnerLoopSettings, RacingScore, check_survivors
+from seal.settings.inner import InnerLoopSettings, PreselectBy, RacingScore, check_survivors
 from seal.settings.learning import LearningSpec
 from seal.settings.run import RunSpec
 from seal.settings.training import ALL_PROJECTIONS, MAX_EPOCHS, LoraSettings, OptimizerSettings
@@ -43,6 +50,7 @@ from seal.settings.training import ALL_PROJECTIONS, MAX_EPOCHS, LoraSettings, Op
 __all__ = [
     "ALL_PROJECTIONS",
     "BY_SENTENCE",
+    "DEFAULT_LIMITS",
     "MAX_EPOCHS",
     "MAX_SEED",
     "AdaptationData",
@@ -52,7 +60,10 @@ __all__ = [
     "ComputeType",
     "DataSettings",
     "DocumentReference",
+    "EditGenerator",
     "EditSettings",
+    "EndpointLimits",
+    "EndpointSettings",
     "EngineSettings",
     "EvaluationSettings",
     "ExampleSettings",
@@ -66,6 +77,7 @@ __all__ = [
     "LoraSettings",
     "OptimizerSettings",
     "PassageSettings",
+    "PreselectBy",
     "PromptFamily",
     "PromptFormat",
     "QuestionFormat",
@@ -74,6 +86,7 @@ __all__ = [
     "RunSpec",
     "Settings",
     "Spec",
+    "TextGrader",
     "ValidationSettings",
     "check_survivors",
 ]

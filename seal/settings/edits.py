@@ -8,6 +8,7 @@ from pydantic import Field
 
 from seal.limits import MAX_EDIT_TOKENS, MAX_ROW_CHARACTERS, MAX_TEMPERATURE, MIN_TOP_P
 from seal.settings.base import FileSettings
+from seal.settings.endpoints import EditGenerator
 
 PromptFamily = Literal[
     "implications",
@@ -25,8 +26,14 @@ PromptFormat = Literal["base", "chat"]
 
 
 class EditSettings(FileSettings):
-    """How the policy is asked for self-edits."""
+    """Who writes edits, and how it is asked for them."""
 
+    model: str = ""
+    """Base model that writes, and whose policy an M-step trains, where it is another one than
+    `model`, which learns the edits and is asked. Empty: `model` writes its own."""
+    generator: EditGenerator | None = None
+    """A model at an endpoint that writes in place of the untrained policy; an M-step then learns
+    what another has written, and is labelled so. What has been trained writes itself."""
     family: PromptFamily = "implications"
     """Prompt family."""
     format: PromptFormat = "base"

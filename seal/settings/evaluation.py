@@ -11,7 +11,10 @@ from seal.settings.base import FileSettings
 from seal.settings.training import OptimizerSettings
 
 QuestionFormat = Literal["few-shot", "plain", "chat"]
-GraderName = Literal["exact", "contains", "f1", "logprob"]
+TextGrader = Literal["exact", "contains", "f1", "logprob"]
+"""Graders that a program is: each answer has all of these grades, whatever it is rewarded by."""
+GraderName = Literal["exact", "contains", "f1", "logprob", "judge"]
+"""What a reward can be: one of these, or the verdict of a model."""
 
 
 class EvaluationSettings(FileSettings):
@@ -21,7 +24,8 @@ class EvaluationSettings(FileSettings):
     """Question prompt; `few-shot` carries three fixed, unrelated question-answer pairs so that
     format is not counted as knowledge."""
     grader: GraderName = "contains"
-    """What the reward is the mean of."""
+    """What the reward is the mean of. `judge`: a model at the evaluator's endpoint says whether an
+    answer is right; one that it does not say of has no grade."""
     max_tokens: int = Field(default=64, ge=1, le=MAX_ANSWER_TOKENS)
     """Upper bound of new tokens per answer."""
 

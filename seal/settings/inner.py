@@ -17,6 +17,10 @@ RacingScore = Literal["reward", "logprob"]
 """What the first rung ranks by."""
 
 
+PreselectBy = Literal["gold", "rubric"]
+"""What says which candidates promise most."""
+
+
 class InnerLoopSettings(FileSettings):
     """Training of one candidate's adapter."""
 
@@ -34,8 +38,11 @@ class InnerLoopSettings(FileSettings):
     """Trainings per candidate, each with its own seeds; the reward is their mean."""
     preselect: int = Field(default=0, ge=0, le=1024)
     """In a rollout, how many candidates of a context are trained on, those that promise most by
-    their pairs' likeness to the context's questions and gold answers (seal.restem.preselect); 0
-    trains on all. Validation always trains on all."""
+    `preselectBy`; 0 trains on all. Validation always trains on all."""
+    preselect_by: PreselectBy = "gold"
+    """What says which candidates promise most: their pairs' likeness to the context's questions and
+    gold answers (seal.restem.preselect), or the `rubric` by which the judge's model at the
+    evaluator's endpoint rates an edit, without seeing a question of the context."""
     racing: tuple[int, ...] = ()
     """In a rollout, how many candidates of a context are trained again after each repeat but the
     last, the best first: `[2]` with 2 repeats of 5 candidates takes 7 trainings instead of 10, `[3,

@@ -40,6 +40,34 @@ class LearningSpec(FileSettings):
     `TooFewScores`. It may be changed by a resume."""
 
     @property
+    def writer(self) -> str:
+        """Base model that writes edits and whose policy an M-step trains."""
+        return self.edit.model or self.model
+
+    @property
+    def cross_model(self) -> bool:
+        """Whether one model writes the edits and another learns them."""
+        return self.writer != self.model
+
+    @model_validator(mode="after")
+    def _writer_fits(self) -> Self:
+        """Adapters of one base model lie beneath no other."""
+        if self.cross_model and self.inner.student == "policy":
+            raise InvalidInput(
+                f"the policy is an adapter of {self.writer!r}, and {self.model!r} cannot learn on "
+                "top of it",
+                field="inner.student",
+                remedy="set it to base, or leave edit.model out",
+            )
+        return self
+
+    @property
+    def needs_judge(self) -> bool:
+        """Whether the evaluator needs an endpoint whose model judges."""
+        by_rubric = self.inner.preselect > 0 and self.inner.preselect_by == "rubric"
+        return self.evaluation.grader == "judge" or by_rubric
+
+    @property
     def trained_candidates(self) -> int:
         """Candidates of a context that a rollout trains on."""
         return self.inner.preselect or self.edit.k
@@ -48,6 +76,12 @@ class LearningSpec(FileSettings):
     def _rollout_fits(self) -> Self:
         """Of `edit.k` candidates no more are trained on, and a race begins with these."""
         chosen, racing = self.inner.preselect, self.inner.racing
+        if not chosen and self.inner.preselect_by == "rubric":
+            raise InvalidInput(
+                "all candidates are trained on, so that there is nothing to rate",
+                field="inner.preselectBy",
+                remedy="give inner.preselect the number to train on, or leave this out",
+            )
         if chosen > self.edit.k:
             raise InvalidInput(
                 f"{chosen} of {self.edit.k} candidates cannot be trained on",

@@ -55,8 +55,8 @@ class RunSpec(LearningSpec):
         )
         if chosen and self.improve.selection == "random":
             raise InvalidInput(
-                "gold answers say which candidates are trained on, so that a control would not be "
-                "without reward",
+                "it says which candidates are trained on, so that a control would not be without "
+                "reward",
                 field="inner.preselect",
                 remedy="set it to 0 in the control and in the run that it is for",
             )

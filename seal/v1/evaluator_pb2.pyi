@@ -35,6 +35,8 @@ class _GraderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Grader.ValueTy
     """Token F1 against the gold answer that fits best."""
     GRADER_LOGPROB: _Grader.ValueType  # 4
     """Mean log p of the first gold answer's tokens, teacher-forced; in nats, at most 0."""
+    GRADER_JUDGE: _Grader.ValueType  # 5
+    """A model at the evaluator's endpoint says whether the answer is right, 0 or 1. An answer of which it says nothing readable is UNGRADED."""
 
 class Grader(_Grader, metaclass=_GraderEnumTypeWrapper):
     """Grader says what a correct answer is."""
@@ -48,6 +50,8 @@ GRADER_F1: Grader.ValueType  # 3
 """Token F1 against the gold answer that fits best."""
 GRADER_LOGPROB: Grader.ValueType  # 4
 """Mean log p of the first gold answer's tokens, teacher-forced; in nats, at most 0."""
+GRADER_JUDGE: Grader.ValueType  # 5
+"""A model at the evaluator's endpoint says whether the answer is right, 0 or 1. An answer of which it says nothing readable is UNGRADED."""
 Global___Grader: _TypeAlias = Grader  # noqa: Y015
 
 @_typing.final
@@ -307,3 +311,194 @@ class EvaluateResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___EvaluateResponse: _TypeAlias = EvaluateResponse  # noqa: Y015
+
+@_typing.final
+class EditToRate(_message.Message):
+    """EditToRate is one edit as its policy wrote it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDIT_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    edit_id: _builtins.str
+    """Caller's id; unique in the request."""
+    text: _builtins.str
+    """Its text."""
+    def __init__(
+        self,
+        *,
+        edit_id: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edit_id", b"edit_id", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EditToRate: _TypeAlias = EditToRate  # noqa: Y015
+
+@_typing.final
+class RateEditsRequest(_message.Message):
+    """RateEditsRequest asks how good edits of one context look."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    EDITS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key."""
+    run: _builtins.str
+    """Run that the call belongs to."""
+    title: _builtins.str
+    """Title of the passage; may be empty."""
+    text: _builtins.str
+    """The passage that the edits are on."""
+    @_builtins.property
+    def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EditToRate]:
+        """What to rate."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        run: _builtins.str = ...,
+        title: _builtins.str = ...,
+        text: _builtins.str = ...,
+        edits: _abc.Iterable[Global___EditToRate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edits", b"edits", "request_id", b"request_id", "run", b"run", "text", b"text", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateEditsRequest: _TypeAlias = RateEditsRequest  # noqa: Y015
+
+@_typing.final
+class EditRating(_message.Message):
+    """EditRating is what the judge's model says of one edit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDIT_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    RATING_FIELD_NUMBER: _builtins.int
+    edit_id: _builtins.str
+    """Id from the request."""
+    outcome: _common_pb2.Outcome.ValueType
+    """OK, or UNGRADED where it said nothing readable."""
+    rating: _builtins.float
+    """From 0 to 1; valid only if outcome is OK."""
+    def __init__(
+        self,
+        *,
+        edit_id: _builtins.str = ...,
+        outcome: _common_pb2.Outcome.ValueType = ...,
+        rating: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edit_id", b"edit_id", "outcome", b"outcome", "rating", b"rating"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EditRating: _TypeAlias = EditRating  # noqa: Y015
+
+@_typing.final
+class RateEditsResult(_message.Message):
+    """RateEditsResult is the end of one call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RATINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ratings(self) -> _containers.RepeatedCompositeFieldContainer[Global___EditRating]:
+        """One per edit, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        ratings: _abc.Iterable[Global___EditRating] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ratings", b"ratings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateEditsResult: _TypeAlias = RateEditsResult  # noqa: Y015
+
+@_typing.final
+class RateEditsResponse(_message.Message):
+    """RateEditsResponse is one message of the stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___EvaluateProgress:
+        """Work so far; its queries are edits."""
+
+    @_builtins.property
+    def result(self) -> Global___RateEditsResult:
+        """The end; nothing follows."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___EvaluateProgress | None = ...,
+        result: Global___RateEditsResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "result"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___RateEditsResponse: _TypeAlias = RateEditsResponse  # noqa: Y015
+
+@_typing.final
+class DescribeJudgeRequest(_message.Message):
+    """DescribeJudgeRequest asks who judges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeJudgeRequest: _TypeAlias = DescribeJudgeRequest  # noqa: Y015
+
+@_typing.final
+class DescribeJudgeResponse(_message.Message):
+    """DescribeJudgeResponse says who judges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model at its endpoint."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeJudgeResponse: _TypeAlias = DescribeJudgeResponse  # noqa: Y015

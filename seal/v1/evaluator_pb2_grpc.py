@@ -40,6 +40,16 @@ class EvaluatorServiceStub(object):
                 request_serializer=seal_dot_v1_dot_evaluator__pb2.EvaluateRequest.SerializeToString,
                 response_deserializer=seal_dot_v1_dot_evaluator__pb2.EvaluateResponse.FromString,
                 _registered_method=True)
+        self.RateEdits = channel.unary_stream(
+                '/seal.v1.EvaluatorService/RateEdits',
+                request_serializer=seal_dot_v1_dot_evaluator__pb2.RateEditsRequest.SerializeToString,
+                response_deserializer=seal_dot_v1_dot_evaluator__pb2.RateEditsResponse.FromString,
+                _registered_method=True)
+        self.DescribeJudge = channel.unary_unary(
+                '/seal.v1.EvaluatorService/DescribeJudge',
+                request_serializer=seal_dot_v1_dot_evaluator__pb2.DescribeJudgeRequest.SerializeToString,
+                response_deserializer=seal_dot_v1_dot_evaluator__pb2.DescribeJudgeResponse.FromString,
+                _registered_method=True)
 
 
 class EvaluatorServiceServicer(object):
@@ -54,6 +64,21 @@ class EvaluatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RateEdits(self, request, context):
+        """RateEdits lets the judge's model rate edits of one context by a rubric, a cheap stand-in for their reward: nothing is trained
+        and no question is seen. A stream of progress, then one result.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeJudge(self, request, context):
+        """DescribeJudge says which model judges, once it has proved by one verdict that it does. Without a judge it is FAILED_PRECONDITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EvaluatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +86,16 @@ def add_EvaluatorServiceServicer_to_server(servicer, server):
                     servicer.Evaluate,
                     request_deserializer=seal_dot_v1_dot_evaluator__pb2.EvaluateRequest.FromString,
                     response_serializer=seal_dot_v1_dot_evaluator__pb2.EvaluateResponse.SerializeToString,
+            ),
+            'RateEdits': grpc.unary_stream_rpc_method_handler(
+                    servicer.RateEdits,
+                    request_deserializer=seal_dot_v1_dot_evaluator__pb2.RateEditsRequest.FromString,
+                    response_serializer=seal_dot_v1_dot_evaluator__pb2.RateEditsResponse.SerializeToString,
+            ),
+            'DescribeJudge': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeJudge,
+                    request_deserializer=seal_dot_v1_dot_evaluator__pb2.DescribeJudgeRequest.FromString,
+                    response_serializer=seal_dot_v1_dot_evaluator__pb2.DescribeJudgeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +126,60 @@ class EvaluatorService(object):
             '/seal.v1.EvaluatorService/Evaluate',
             seal_dot_v1_dot_evaluator__pb2.EvaluateRequest.SerializeToString,
             seal_dot_v1_dot_evaluator__pb2.EvaluateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RateEdits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/seal.v1.EvaluatorService/RateEdits',
+            seal_dot_v1_dot_evaluator__pb2.RateEditsRequest.SerializeToString,
+            seal_dot_v1_dot_evaluator__pb2.RateEditsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeJudge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.v1.EvaluatorService/DescribeJudge',
+            seal_dot_v1_dot_evaluator__pb2.DescribeJudgeRequest.SerializeToString,
+            seal_dot_v1_dot_evaluator__pb2.DescribeJudgeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,12 @@ class EvaluatorServiceStub:
     """Evaluate answers the queries with the policy and, if given, one adapter on top of it, and grades the answers: a stream of
     progress, then one result. An adapter that leaves the logits as they are has outcome INERT: a silent no-op is no score.
     """
+    RateEdits: _grpc.UnaryStreamMultiCallable[_evaluator_pb2.RateEditsRequest, _evaluator_pb2.RateEditsResponse]
+    """RateEdits lets the judge's model rate edits of one context by a rubric, a cheap stand-in for their reward: nothing is trained
+    and no question is seen. A stream of progress, then one result.
+    """
+    DescribeJudge: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.DescribeJudgeRequest, _evaluator_pb2.DescribeJudgeResponse]
+    """DescribeJudge says which model judges, once it has proved by one verdict that it does. Without a judge it is FAILED_PRECONDITION."""
 
 @_typing.type_check_only
 class EvaluatorServiceAsyncStub(EvaluatorServiceStub):
@@ -47,6 +53,12 @@ class EvaluatorServiceAsyncStub(EvaluatorServiceStub):
     """Evaluate answers the queries with the policy and, if given, one adapter on top of it, and grades the answers: a stream of
     progress, then one result. An adapter that leaves the logits as they are has outcome INERT: a silent no-op is no score.
     """
+    RateEdits: _aio.UnaryStreamMultiCallable[_evaluator_pb2.RateEditsRequest, _evaluator_pb2.RateEditsResponse]  # type: ignore[assignment]
+    """RateEdits lets the judge's model rate edits of one context by a rubric, a cheap stand-in for their reward: nothing is trained
+    and no question is seen. A stream of progress, then one result.
+    """
+    DescribeJudge: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.DescribeJudgeRequest, _evaluator_pb2.DescribeJudgeResponse]  # type: ignore[assignment]
+    """DescribeJudge says which model judges, once it has proved by one verdict that it does. Without a judge it is FAILED_PRECONDITION."""
 
 class EvaluatorServiceServicer(metaclass=_abc_1.ABCMeta):
     """EvaluatorService asks a model questions and grades its answers."""
@@ -60,5 +72,23 @@ class EvaluatorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Evaluate answers the queries with the policy and, if given, one adapter on top of it, and grades the answers: a stream of
         progress, then one result. An adapter that leaves the logits as they are has outcome INERT: a silent no-op is no score.
         """
+
+    @_abc_1.abstractmethod
+    def RateEdits(
+        self,
+        request: _evaluator_pb2.RateEditsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_evaluator_pb2.RateEditsResponse], _abc.AsyncIterator[_evaluator_pb2.RateEditsResponse]]:
+        """RateEdits lets the judge's model rate edits of one context by a rubric, a cheap stand-in for their reward: nothing is trained
+        and no question is seen. A stream of progress, then one result.
+        """
+
+    @_abc_1.abstractmethod
+    def DescribeJudge(
+        self,
+        request: _evaluator_pb2.DescribeJudgeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluator_pb2.DescribeJudgeResponse, _abc.Awaitable[_evaluator_pb2.DescribeJudgeResponse]]:
+        """DescribeJudge says which model judges, once it has proved by one verdict that it does. Without a judge it is FAILED_PRECONDITION."""
 
 def add_EvaluatorServiceServicer_to_server(servicer: EvaluatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from seal.domains import get_domain
 from seal.domains.graders import clean_answer, grade
 from seal.domains.words import normalise
-from seal.settings import GraderName
+from seal.settings import TextGrader
 
-TEXT_GRADERS: tuple[GraderName, ...] = ("exact", "contains", "f1")
+TEXT_GRADERS: tuple[TextGrader, ...] = ("exact", "contains", "f1")
 WORDS = st.lists(
     st.sampled_from(["the", "Mirrowdelk", "a", "46", "pedals", "loom,", "Änderung", "of"]),
     max_size=8,
@@ -39,18 +39,18 @@ def test_a_missing_log_probability_does_not_hinder_the_other_graders() -> None:
 
 
 @pytest.mark.parametrize("grader", TEXT_GRADERS)
-def test_without_a_gold_answer_nothing_can_be_graded(grader: GraderName) -> None:
+def test_without_a_gold_answer_nothing_can_be_graded(grader: TextGrader) -> None:
     assert grade(grader, "anything", (" \n",), -1.0) is None
 
 
 @pytest.mark.parametrize("grader", TEXT_GRADERS)
-def test_an_empty_answer_is_wrong(grader: GraderName) -> None:
+def test_an_empty_answer_is_wrong(grader: TextGrader) -> None:
     assert grade(grader, "", ("Mirrowdelk",), -1.0) == 0.0
 
 
 @pytest.mark.parametrize("grader", TEXT_GRADERS)
 def test_a_gold_answer_of_articles_or_punctuation_only_is_not_right_for_every_answer(
-    grader: GraderName,
+    grader: TextGrader,
 ) -> None:
     assert grade(grader, "Mirrowdelk", ("A",), -1.0) == 0.0
     assert grade(grader, "a", ("A",), -1.0) == 1.0
@@ -209,7 +209,7 @@ def test_articles_are_dropped_in_english_only() -> None:
 
 
 @pytest.mark.parametrize("grader", TEXT_GRADERS)
-def test_of_several_gold_answers_the_one_that_fits_best_counts(grader: GraderName) -> None:
+def test_of_several_gold_answers_the_one_that_fits_best_counts(grader: TextGrader) -> None:
     golds = ("the town of Mirrowdelk", "Mirrowdelk", "?!")
     assert grade(grader, "Mirrowdelk", golds, None) == 1.0
     assert grade(grader, "Ostrabel", golds, None) == 0.0

@@ -20,20 +20,23 @@ MEASURE_NAMES: Mapping[Metric, str] = {
     "exact": "exact match",
     "contains": "contains",
     "logprob": "log p",
+    "score": "reward",
 }
 """Short ones, for what is shown side by side."""
-METRIC_NAMES: Mapping[Metric, str] = {
+GRADER_NAMES: Mapping[str, str] = {
     "contains": "accuracy (contains)",
     "exact": "exact match",
     "f1": "token F1",
     "logprob": "log p",
-    "score": "reward",
+    "judge": "judged right",
 }
+"""What a run's reward is called."""
 GRADER_WORDS: Mapping[str, str] = {
     "exact": "the answer is a gold answer, up to case, punctuation and articles (exact match)",
     "contains": "a gold answer occurs in the answer as whole words (contains)",
     "f1": "the overlap of words with the gold answer that fits best (token F1)",
     "logprob": "the log-probability of the first gold answer in nats per token (log p)",
+    "judge": "the share of answers that the judge's model finds right (judged right)",
 }
 """What a grader measures, to go on from "is"."""
 

@@ -374,7 +374,8 @@ class Report(Record):
 
 def measures_of(grader: GraderName) -> tuple[Metric, ...]:
     """The measures of a run: the three and, if it is another, its reward."""
-    return (*MEASURES, *(() if grader in MEASURES else (grader,)))
+    reward: Metric = "score" if grader == "judge" else grader
+    return (*MEASURES, *(() if reward in MEASURES else (reward,)))
 
 
 def last_edits(rows: Sequence[ScoreRow]) -> ScoreRow | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from seal.records import WARM_START
 from seal.report.numbers.formats import (
-    METRIC_NAMES,
+    GRADER_NAMES,
     MISSING,
     counts,
     kept,
@@ -59,7 +59,7 @@ def rewards(report: Report) -> Html | None:
             "the validation says."
         ),
         figure(
-            figures.rewards_figure(report.rollouts, grader=METRIC_NAMES[grader]),
+            figures.rewards_figure(report.rollouts, grader=GRADER_NAMES[grader]),
             "Solid: kept for the next policy. Hatched: dropped. Dashed line: mean score before "
             "training (top), no gain (bottom).",
         ),
