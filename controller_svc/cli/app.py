@@ -28,7 +28,7 @@ DEMO_NAMES = {False: "demo", True: "demo-quick"}
 DEMO_LIMITS_MINUTES = {False: (15, 25), True: (4, 6)}
 """By --quick: minutes within which the demo is to end on 2 cores that are fast, and on slow
 ones."""
-FAST_TERAFLOPS, SLOW_TERAFLOPS = 1.0, 0.7
+FAST_TERAFLOPS, SLOW_TERAFLOPS = 1.0, 0.4
 """Measured GEMM peak of these."""
 DEMO_HELP = (
     "Train a self-edit policy on a real small model, on this machine.\n\n"

@@ -23,7 +23,7 @@ TYPICAL_PART_TOKENS = 16
 """... or, of a part, up to a question with its answer."""
 PART_YIELD, TRAINED_PART_YIELD = 0.16, 0.33
 """Share of an edit's parts that give an example, of an untrained policy and of a trained one."""
-CREDITED_SHARE = 0.35
+CREDITED_SHARE = 0.25
 """Where parts have credit: those kept of a passage, as a share of the examples of one edit."""
 TOKENS_PER_EXAMPLE = 32
 """Of an edit's text: a line, or a question with its answer."""

@@ -45,7 +45,7 @@ ANSWER_FILL = 0.6
 """Share of its bound that an answer fills."""
 TRAIN_FLOP_PER_WEIGHT, READ_FLOP_PER_WEIGHT = 4.0, 2.0
 """Per token: forward and backward to the activations, as the base is frozen; and forward alone."""
-TRAIN_SHARE_OF_PEAK, READ_SHARE_OF_PEAK, WRITE_SHARE_OF_PEAK = 0.6, 0.6, 0.12
+TRAIN_SHARE_OF_PEAK, READ_SHARE_OF_PEAK, WRITE_SHARE_OF_PEAK = 0.6, 0.6, 0.2
 """Of the measured GEMM peak: training, reading prompts, and writing token by token."""
 SLOWER_ALONE = 2.3
 """How much longer a token takes in an M-step, which trains one adapter alone (docs/benchmarks.md,
