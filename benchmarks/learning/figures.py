@@ -20,11 +20,11 @@ from benchmarks.learning.plan import ArmName, CorpusName
 from benchmarks.learning.settings import check_same_settings
 from benchmarks.learning.summary import MEASURES, Summary, file_name
 from seal.errors import Conflict
+from seal.records import Interval
 from seal.report.numbers.estimates import LEAST_PASSAGES_FOR_A_VERDICT
 from seal.report.numbers.model import Metric
 from seal.restem.reward import mean
 from seal.restem.statistics import (
-    Interval,
     crossed_interval,
     mean_interval,
     paired_differences,
