@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from seal.errors import InvalidInput
 from seal.limits import (
@@ -46,20 +46,24 @@ class Place:
     """For people, counted from 1: "row 3 ('Veldra'), question 2". Empty for the whole file."""
     path: str = ""
     """For programs, counted from 0 as JSON paths are: "[2].questions[1]"."""
+    tells_text: bool = True
+    """False where the file is somebody's document: then no text of it is in a message."""
 
     def at(self, words: str, path: str) -> Place:
         """A place within this one."""
-        return Place(
-            self.source,
-            f"{self.words}, {words}" if self.words else words,
-            self.path + path if path.startswith("[") or not self.path else f"{self.path}.{path}",
+        return replace(
+            self,
+            words=f"{self.words}, {words}" if self.words else words,
+            path=self.path + path
+            if path.startswith("[") or not self.path
+            else f"{self.path}.{path}",
         )
 
     def titled(self, title: str) -> Place:
         """The same place, known by its title."""
-        return Place(
-            self.source, f"{self.words} ({_shown(title)})" if title else self.words, self.path
-        )
+        if not title or not self.tells_text:
+            return self
+        return replace(self, words=f"{self.words} ({_shown(title)})")
 
     def refuse(self, field: str, problem: str, remedy: str) -> InvalidInput:
         """The error for one field of what stands here; the caller raises it."""
@@ -92,30 +96,33 @@ class Passage:
     """True where the shape spreads the questions of a passage over several rows."""
 
 
-def read_passages(place: Place, value: object) -> Iterator[Passage]:
+def read_passages(place: Place, value: object, *, need_questions: bool = True) -> Iterator[Passage]:
     """Passages of one value: a row, an article, or a whole SQuAD file.
 
-    Raises InvalidInput for the first thing amiss.
+    `need_questions`: False takes rows of SEAL's own shape without questions too. Raises
+    InvalidInput for the first thing amiss.
     """
     if not isinstance(value, dict) or "data" not in value:
-        yield from _row(place, value)
+        yield from _row(place, value, need_questions)
         return
     for index, member in enumerate(_list(place, value, "data", SHAPES)):
         kind = "article" if isinstance(member, dict) and "paragraphs" in member else "row"
-        yield from _row(place.at(f"{kind} {index + 1}", f"data[{index}]"), member)
+        inner = place.at(f"{kind} {index + 1}", f"data[{index}]")
+        yield from _row(inner, member, need_questions)
 
 
-def _row(place: Place, value: object) -> Iterator[Passage]:
+def _row(place: Place, value: object, need_questions: bool) -> Iterator[Passage]:
     row = _object(place, value)
     if "paragraphs" in row:
         yield from _article(place, row)
     elif "question" in row and "questions" not in row:
         yield _flat_row(place, row)
     elif "questions" in row or "context" in row:
-        yield _own_row(place, row)
+        yield _own_row(place, row, need_questions)
     else:
         fields = ", ".join(_shown(name) for name in list(row)[:8]) or "none"
-        raise place.refuse("", f"is of no shape that is read; its fields: {fields}", SHAPES)
+        told = f"; its fields: {fields}" if place.tells_text else ""
+        raise place.refuse("", f"is of no shape that is read{told}", SHAPES)
 
 
 def _article(place: Place, row: Values) -> Iterator[Passage]:
@@ -126,9 +133,12 @@ def _article(place: Place, row: Values) -> Iterator[Passage]:
         yield _passage(inner, _object(inner, paragraph), title, "qas", may_recur=True)
 
 
-def _own_row(place: Place, row: Values) -> Passage:
+def _own_row(place: Place, row: Values, need_questions: bool) -> Passage:
     title = _text(place, row, "title", limit=MAX_TITLE_CHARACTERS, may_be_empty=True)
     place = place.titled(title)
+    if not need_questions and not row.get("questions"):
+        text = _text(place, row, "context", limit=MAX_PASSAGE_CHARACTERS)
+        return Passage(place, title, text, (), 0, may_recur=True)
     if row.get("questions") == []:
         raise place.refuse("questions", "is empty", _REMEDIES["questions"])
     return _passage(place, row, title, "questions", may_recur=False)

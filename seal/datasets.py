@@ -65,14 +65,7 @@ def load_dataset(source: str, *, limit: int = 0) -> LoadedContexts:
             passage twice.
         NotFound: there is no such file.
     """
-    passages = [
-        passage
-        for place, value in _rows(source, _read(source))
-        for passage in read_passages(place, value)
-    ]
-    if not passages:
-        raise InvalidInput(f"{source} holds no passage", remedy=SHAPES, source=source)
-    groups = _grouped(passages)
+    groups = read_groups(Place(source), _read(source))
     contexts = tuple(_context(group) for group in groups if any(part.questions for part in group))
     if not contexts:
         raise InvalidInput(
@@ -83,9 +76,9 @@ def load_dataset(source: str, *, limit: int = 0) -> LoadedContexts:
     check_ids(contexts, where=source)
     loaded = LoadedContexts(
         contexts=contexts[:limit] if limit > 0 else contexts,
-        unanswerable=sum(passage.unanswerable for passage in passages),
+        unanswerable=sum(part.unanswerable for group in groups for part in group),
         emptied=len(groups) - len(contexts),
-        joined=len(passages) - len(groups),
+        joined=sum(map(len, groups)) - len(groups),
     )
     if loaded.unanswerable:
         log.info(
@@ -95,6 +88,22 @@ def load_dataset(source: str, *, limit: int = 0) -> LoadedContexts:
             passages=loaded.emptied,
         )
     return loaded
+
+
+def read_groups(file: Place, text: str, *, need_questions: bool = True) -> list[list[Passage]]:
+    """The rows of a file by passage: all that one passage's rows hold stands together.
+
+    In the order of their first rows. `need_questions` is as in `read_passages`. Raises InvalidInput
+    if there is none, for a bad row, and for a passage that stands twice where it may not.
+    """
+    passages = [
+        passage
+        for place, value in _rows(file, text)
+        for passage in read_passages(place, value, need_questions=need_questions)
+    ]
+    if not passages:
+        raise InvalidInput(f"{file.source} holds no passage", remedy=SHAPES, source=file.source)
+    return _grouped(passages)
 
 
 def context_id(title: str, text: str) -> str:
@@ -146,28 +155,29 @@ def _split(source: str) -> tuple[str, str]:
     return "file", unquote(parts.path)
 
 
-def _rows(source: str, text: str) -> Iterator[tuple[Place, object]]:
+def _rows(file: Place, text: str) -> Iterator[tuple[Place, object]]:
     """Values with their places: of a JSON list, of one JSON object, or of JSON Lines.
 
     Blank lines do not count.
     """
+    source = file.source
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise InvalidInput(f"{source} is empty", remedy=SHAPES, source=source)
     if len(lines) == 1 or not _is_json_object(lines[0][1]):
         value = _parse(source, text, "")
         if not isinstance(value, list):
-            yield Place(source) if _is_whole_file(value) else _row(source, 0), value
+            yield file if _is_whole_file(value) else _row(file, 0), value
             return
-        yield from ((_row(source, index), member) for index, member in enumerate(value))
+        yield from ((_row(file, index), member) for index, member in enumerate(value))
         return
     for index, (number, line) in enumerate(lines):
         where = f"row {index + 1} (line {number})"
-        yield _row(source, index), _parse(source, line, where)
+        yield _row(file, index), _parse(source, line, where)
 
 
-def _row(source: str, index: int) -> Place:
-    return Place(source, f"row {index + 1}", f"[{index}]")
+def _row(file: Place, index: int) -> Place:
+    return file.at(f"row {index + 1}", f"[{index}]")
 
 
 def _is_whole_file(value: object) -> bool:

@@ -52,3 +52,19 @@ MAX_ANSWER_TOKENS = 4096
 """New tokens of one answer."""
 MAX_DOCUMENTS = 1000
 """Documents of one adaptation."""
+MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
+"""One document as it is handed in."""
+MAX_DOCUMENT_CHARACTERS = 16 * 1024 * 1024
+"""Text of one document: a compressed file may hold far more than its size says."""
+MAX_DOCUMENT_NAME_CHARACTERS = 255
+"""Name of one document."""
+MAX_PAGES = 5000
+"""Pages of one PDF."""
+MIN_DOCUMENT_WORDS = 2
+"""Words of one document: nothing can be learnt from a single one."""
+MAX_HEADING_CHARACTERS = 120
+"""A longer heading of a document is text: a title has room for six of them and the document's."""
+MAX_PASSAGES = 10_000
+"""Passages of one adaptation: its adapter is trained on all of them at once."""
+MAX_GIVEN_QUESTIONS = 20_000
+"""Questions that are given to one adaptation."""

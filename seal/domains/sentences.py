@@ -96,14 +96,17 @@ def sentences(text: str, *, max_characters: int = MAX_SENTENCE_CHARACTERS) -> tu
     """
     return tuple(
         piece
-        for block in _blocks(text)
+        for block in unwrapped(text)
         for sentence in _sentences(block)
         for piece in pieces(sentence, max_characters)
     )
 
 
-def _blocks(text: str) -> Iterator[str]:
-    """Runs of text that no line break ends, each in one line."""
+def unwrapped(text: str) -> Iterator[str]:
+    """The text's lines as they are meant: those that were only wrapped are one line again.
+
+    With single spaces, and without blank lines.
+    """
     lines = [" ".join(line.split()) for line in text.splitlines()]
     width = max(map(len, lines), default=0)
     block: list[str] = []

@@ -1,0 +1,117 @@
+"""Markdown: sections at its headings, code and tables with their lines.
+
+Read as CommonMark has it: headings with # and underlined ones, no heading within fenced or indented
+code. Front matter (`---` ... `---` at the top) gives the title; its other lines are text like any
+other, so that nothing is lost. All other markup stays in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from seal.documents.model import Document, Outline, titled
+from seal.limits import MAX_HEADING_CHARACTERS
+
+_HEADING = re.compile(r" {0,3}(?P<marks>#{1,6})(?:[ \t]+(?P<text>.*?))?(?:[ \t]+#+)?[ \t]*\Z")
+_UNDERLINE = re.compile(r" {0,3}(?:(?P<first>=+)|-+)[ \t]*\Z")
+_FENCE = re.compile(r"\s*(?P<fence>`{3,}(?=[^`]*\Z)|~{3,})")
+_DELIMITERS = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)+\|?\s*\Z|\s*\|\s*:?-+:?\s*\|\s*\Z")
+"""The row under a table's head."""
+_ITEM_OR_QUOTE = re.compile(r" {0,3}(?:[-*+>|]|\d{1,9}[.)])")
+_INDENTED = re.compile(r" {4}|\t")
+_EMPHASIS = re.compile(r"[*`]+|(?<!\w)_+(?=\w)|(?<=\w)_+(?!\w)")
+_FRONT_MATTER_LINES = 200
+_TITLE = re.compile(r"title[ \t]*:[ \t]*(?P<quote>[\"']?)(?P<title>.+?)(?P=quote)[ \t]*\Z", re.I)
+
+
+def read_markdown(name: str, text: str) -> Document:
+    """A document with a section for each heading."""
+    lines = text.split("\n")
+    title, front, rest = _front_matter(lines)
+    reader = _Reader()
+    reader.outline.block("\n".join(front), is_verbatim=True)
+    reader.read(rest)
+    return titled(name, reader.outline.sections(), title)
+
+
+def _front_matter(lines: Sequence[str]) -> tuple[str, list[str], Sequence[str]]:
+    """The title, the other lines of the front matter, and the lines after it."""
+    within = (number for number, line in enumerate(lines) if line.rstrip() in ("---", "..."))
+    if next(within, None) != 0 or lines[0].rstrip() != "---":
+        return "", [], lines
+    end = next(within, _FRONT_MATTER_LINES)
+    if end >= _FRONT_MATTER_LINES:
+        return "", [], lines
+    title, front = "", list(lines[1:end])
+    for place, line in enumerate(front):
+        found = _TITLE.match(line)
+        if found and len(found["title"]) <= MAX_HEADING_CHARACTERS:
+            title = found["title"]
+            del front[place]
+            break
+    return title, front, lines[end + 1 :]
+
+
+class _Reader:
+    """Reads line by line; `_block` holds the lines of the paragraph at work."""
+
+    def __init__(self) -> None:
+        self.outline = Outline()
+        self._block: list[str] = []
+        self._fence = ""
+
+    def read(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            if self._fence:
+                self._code(line)
+            elif fence := _FENCE.match(line):
+                self._end_block()
+                self._fence = fence["fence"]
+                self._block.append(line)
+            else:
+                self._line(line)
+        if self._fence:  # never closed: all the rest is code
+            self._end_code()
+        self._end_block()
+
+    def _code(self, line: str) -> None:
+        self._block.append(line)
+        bare = line.strip()
+        if len(bare) >= len(self._fence) and bare == self._fence[0] * len(bare):
+            self._end_code()
+
+    def _line(self, line: str) -> None:
+        if not line.strip():
+            self._end_block()
+        elif heading := _HEADING.match(line):
+            self._end_block()
+            self._heading(len(heading["marks"]), heading["text"] or "")
+        elif self._is_underlined() and (underline := _UNDERLINE.match(line)):
+            text = self._block.pop()
+            self._heading(1 if underline["first"] else 2, text)
+        else:
+            self._block.append(line)
+
+    def _is_underlined(self) -> bool:
+        """True if the line before can be a heading: the only one of a paragraph."""
+        return (
+            len(self._block) == 1
+            and not _INDENTED.match(self._block[0])
+            and not _ITEM_OR_QUOTE.match(self._block[0])
+        )
+
+    def _heading(self, level: int, text: str) -> None:
+        self.outline.heading(level, _EMPHASIS.sub("", text))
+
+    def _end_code(self) -> None:
+        self.outline.block("\n".join(self._block), is_verbatim=True)
+        self._block.clear()
+        self._fence = ""
+
+    def _end_block(self) -> None:
+        block = self._block
+        is_table = len(block) > 1 and bool(_DELIMITERS.match(block[1]))
+        is_code = bool(block) and all(map(_INDENTED.match, block))
+        self.outline.block("\n".join(block), is_verbatim=is_table or is_code)
+        block.clear()

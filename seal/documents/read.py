@@ -1,0 +1,134 @@
+"""Any document from its bytes: its media type decides who reads it.
+
+What cannot be read is refused by field and remedy, and no text of it is in the message.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from seal.documents.markdown import read_markdown
+from seal.documents.model import Document
+from seal.documents.rows import read_rows_document
+from seal.documents.source import Source, decode
+from seal.documents.text import read_text
+from seal.domains.words import words
+from seal.errors import InvalidInput
+from seal.limits import (
+    MAX_DOCUMENT_BYTES,
+    MAX_DOCUMENT_NAME_CHARACTERS,
+    MIN_DOCUMENT_WORDS,
+)
+
+TEXT = "text/plain"
+MARKDOWN = "text/markdown"
+JSON = "application/json"
+JSON_LINES = "application/jsonl"
+
+_BY_SUFFIX = MappingProxyType(
+    {
+        ".txt": TEXT,
+        ".text": TEXT,
+        ".md": MARKDOWN,
+        ".markdown": MARKDOWN,
+        ".json": JSON,
+        ".jsonl": JSON_LINES,
+    }
+)
+SUFFIXES = tuple(_BY_SUFFIX)
+"""Ends of the names that say what a file is."""
+_WORDS_LOOKED_AT = 10_000
+"""Characters; a document has its second word in its first ones, or nobody can read it."""
+
+
+def media_type_of(name: str, media_type: str = "", *, field: str = "") -> str:
+    """The media type of a document, by its name where none is given.
+
+    Raises:
+        InvalidInput: it is none that is read.
+
+    """
+    given = media_type.partition(";")[0].strip().lower()
+    if given in _READERS:
+        return given
+    source = Source(name, b"", field)
+    known = ", ".join(_READERS)
+    if given:
+        problem = "has a media type that is not read"
+        raise source.refuse(problem, f"use one of: {known}", at="media_type")
+    suffix = re.search(r"\.\w+\Z", name.lower())
+    if suffix is None or suffix[0] not in _BY_SUFFIX:
+        raise source.refuse(
+            "does not say what it is",
+            f"give its media type ({known}), or a name that ends with one of: "
+            + ", ".join(SUFFIXES),
+            at="media_type",
+        )
+    return _BY_SUFFIX[suffix[0]]
+
+
+def read_document(name: str, media_type: str, content: bytes, *, field: str = "") -> Document:
+    """Read a document; it has at least two words.
+
+    `media_type` may be empty: then the name says what it is. `field` is the document's place in the
+    request, for example "documents[3]". It takes seconds for the largest documents: services call
+    it in a thread.
+
+    Raises:
+        InvalidInput: the name, the media type or the content is none that can be read; without
+            document text.
+
+    """
+    source = Source(name, content, field)
+    _check_name(source)
+    reader = _READERS[media_type_of(name, media_type, field=field)]
+    if not content:
+        raise source.refuse("is empty", "give its content, or leave it out")
+    if len(content) > MAX_DOCUMENT_BYTES:
+        problem = f"has {len(content)} bytes, the limit is {MAX_DOCUMENT_BYTES}"
+        raise source.refuse(problem, "cut it into several")
+    document = reader(source)
+    _check_words(source, document)
+    return document
+
+
+def _check_name(source: Source) -> None:
+    name = source.name
+    if not name.strip() or len(name) > MAX_DOCUMENT_NAME_CHARACTERS or not name.isprintable():
+        raise InvalidInput(
+            "a document's name is empty, too long or not printable",
+            field=f"{source.field}.name" if source.field else "name",
+            remedy=f"give 1 to {MAX_DOCUMENT_NAME_CHARACTERS} printable characters",
+        )
+
+
+def _check_words(source: Source, document: Document) -> None:
+    """Refuse what holds nothing to learn."""
+    found = 0
+    for section in document.sections:
+        for text in (*section.path, *(block.text for block in section.blocks)):
+            found += len(words(text[:_WORDS_LOOKED_AT], english=False))
+            if found >= MIN_DOCUMENT_WORDS:
+                return
+    problem = "holds a single word" if found else "holds no word"
+    raise source.refuse(problem, "give a text that something can be learnt from")
+
+
+def _rows(source: Source) -> Document:
+    text = decode(source)
+    try:
+        return read_rows_document(source.name, text)
+    except InvalidInput as error:
+        raise source.refuse(error.message, error.remedy) from None
+
+
+_READERS: Mapping[str, Callable[[Source], Document]] = MappingProxyType(
+    {
+        TEXT: lambda source: read_text(source.name, decode(source)),
+        MARKDOWN: lambda source: read_markdown(source.name, decode(source)),
+        JSON: _rows,
+        JSON_LINES: _rows,
+    }
+)

@@ -1,0 +1,41 @@
+"""Datasets as documents: each passage is a section, its questions are given ones.
+
+The shapes are those of `seal.dataset_rows`; rows may lack questions.
+"""
+
+from __future__ import annotations
+
+from seal.dataset_rows import Passage, Place
+from seal.datasets import read_groups
+from seal.documents.model import Block, Document, GivenQuestion, Section, title_of_name
+from seal.documents.text import text_outline
+
+
+def read_rows_document(name: str, text: str) -> Document:
+    """A document with a section for each passage, under the passage's own title.
+
+    Raises:
+        InvalidInput: a bad row, named by its number and field; no text of it is in the message.
+
+    """
+    groups = read_groups(Place(name, tells_text=False), text, need_questions=False)
+    return Document(
+        name,
+        title="",
+        sections=tuple(_section(group[0], name) for group in groups),
+        questions=tuple(
+            GivenQuestion(question.text, question.answers, name, index)
+            for index, group in enumerate(groups)
+            for part in group
+            for question in part.questions
+        ),
+        unanswerable=sum(part.unanswerable for group in groups for part in group),
+    )
+
+
+def _section(passage: Passage, name: str) -> Section:
+    title = " ".join(passage.title.split()) or title_of_name(name)
+    blocks: tuple[Block, ...] = tuple(
+        block for section in text_outline(passage.text).sections() for block in section.blocks
+    )
+    return Section((title,), blocks, stands_alone=True)

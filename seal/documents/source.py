@@ -1,0 +1,62 @@
+"""A document before it is read: its bytes, and how it is refused."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass
+
+from seal.errors import InvalidInput
+from seal.limits import MAX_DOCUMENT_CHARACTERS
+
+_TEXT_REMEDY = "save it as text in UTF-8, or give its media type"
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_MAX_CONTROL_SHARE = 0.01
+"""More control characters are no text."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A document before it is read."""
+
+    name: str
+    content: bytes
+    field: str
+    """The document in the request, for example "documents[3]"; may be empty."""
+
+    def refuse(self, problem: str, remedy: str, *, at: str = "content") -> InvalidInput:
+        """The error for it; the caller raises it."""
+        return InvalidInput(
+            f"the document {self.name!r} {problem}",
+            field=f"{self.field}.{at}" if self.field else at,
+            remedy=remedy,
+        )
+
+
+def decode(source: Source) -> str:
+    """The text of a document, its lines ended by line feeds alone.
+
+    UTF-8, or UTF-16 with its mark. Raises InvalidInput for anything else.
+    """
+    mark, encoding = next(
+        ((mark, encoding) for mark, encoding in _BOMS if source.content.startswith(mark)),
+        (b"", "utf-8"),
+    )
+    try:
+        text = source.content[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        at = error.start + len(mark)
+        # The error itself holds the bytes of the document
+        raise source.refuse(f"is not text in UTF-8 at byte {at}", _TEXT_REMEDY) from None
+    controls = sum(1 for _ in _CONTROLS.finditer(text))
+    if "\0" in text or controls > _MAX_CONTROL_SHARE * len(text):
+        raise source.refuse("is binary", _TEXT_REMEDY)
+    if len(text) > MAX_DOCUMENT_CHARACTERS:
+        problem = f"has {len(text)} characters, the limit is {MAX_DOCUMENT_CHARACTERS}"
+        raise source.refuse(problem, "cut it into several")
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,0 +1,178 @@
+"""Documents of text: what is read, and how one that cannot be read is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from seal.documents import media_type_of, read_document
+from seal.errors import InvalidInput
+from seal.limits import MAX_DOCUMENT_BYTES, MAX_HEADING_CHARACTERS
+
+SECRET = "Zanzibar"
+
+
+def markdown(text: str, *, name: str = "guide.md") -> list[tuple[str, str]]:
+    """Title and text of each section."""
+    document = read_document(name, "", text.encode())
+    return [(document.title_of(section.path), section.text) for section in document.sections]
+
+
+def refusal(name: str, content: bytes, media_type: str = "") -> InvalidInput:
+    with pytest.raises(InvalidInput) as caught:
+        read_document(name, media_type, content, field="documents[3]")
+    assert caught.value.remedy
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None, "a cause would carry the document's text into logs"
+    return caught.value
+
+
+def test_a_text_has_the_title_of_its_file_and_its_paragraphs_as_blocks() -> None:
+    document = read_document("notes/fire_safety-2024.txt", "", b"One two.\n \nThree\nfour.\n")
+    assert document.title == "fire safety 2024"
+    (section,) = document.sections
+    assert section.path == ()
+    assert [block.text for block in section.blocks] == ["One two.", "Three\nfour."]
+
+
+@pytest.mark.parametrize("mark", ["utf-8", "utf-8-sig", "utf-16"])
+def test_byte_order_marks_and_line_ends_of_every_system_are_no_text(mark: str) -> None:
+    content = "Grüße aus Köln.\r\n\r\nZweiter\rAbsatz.".encode(mark)
+    document = read_document("a.txt", "", content)
+    assert document.sections[0].text == "Grüße aus Köln.\n\nZweiter\nAbsatz."
+
+
+def test_sections_of_markdown_stand_under_their_headings() -> None:
+    assert markdown("# Guide\nIntro.\n## Fire ##\nRun.\n### Alarm\nRing.\n## Water\nSwim.\n") == [
+        ("Guide", "Intro."),
+        ("Guide: Fire", "Run."),
+        ("Guide: Fire > Alarm", "Ring."),
+        ("Guide: Water", "Swim."),
+    ]
+
+
+def test_a_title_is_the_front_matters_then_the_only_top_heading_then_the_files_name() -> None:
+    assert markdown('---\ntitle: "Rules"\nauthor: Ann\n---\n# Fire\nRun now.\n') == [
+        ("Rules", "author: Ann"),
+        ("Rules: Fire", "Run now."),
+    ]
+    assert markdown("# Fire\nRun now.\n") == [("Fire", "Run now.")]
+    assert markdown("# Fire\nRun.\n# Water\nSwim.\n") == [
+        ("guide: Fire", "Run."),
+        ("guide: Water", "Swim."),
+    ]
+
+
+def test_underlined_lines_are_headings_and_rulers_are_not() -> None:
+    assert markdown("Guide\n=====\nIntro.\n\nFire\n---\nRun.\n\n- item\n---\n\n---\nEnd.\n") == [
+        ("Guide", "Intro."),
+        ("Guide: Fire", "Run.\n\n- item\n---\n\n---\nEnd."),
+    ]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "```sh\n# no heading\n\nls\n```",
+        "~~~\n# no heading\n```\n~~~~",
+        "    # no heading\n    ls",
+        "- item\n\n   ```\n   # no heading\n   ```",
+        "```\n# never closed",
+    ],
+)
+def test_a_hash_within_code_begins_no_section(code: str) -> None:
+    assert markdown(f"# Guide\nText.\n\n{code}\n")[0][0] == "Guide"
+    assert len(markdown(f"# Guide\nText.\n\n{code}\n")) == 1
+
+
+def test_code_and_tables_keep_their_lines() -> None:
+    code = "```\nif x:\n    y\n\nz\n```"
+    table = "| a | b |\n|---|---|\n| 1 | 2 |"
+    document = read_document("a.md", "", f"Text.\n\n{code}\n\n{table}\n".encode())
+    blocks = document.sections[0].blocks
+    assert [(block.text, block.is_verbatim) for block in blocks] == [
+        ("Text.", False),
+        (code, True),
+        (table, True),
+    ]
+
+
+def test_a_heading_too_long_for_a_title_is_text() -> None:
+    long = "word " * (MAX_HEADING_CHARACTERS // 4)
+    assert markdown(f"# Guide\nOne two.\n## {long}\n") == [("Guide", f"One two.\n\n{long.strip()}")]
+
+
+def test_rows_of_a_dataset_are_sections_with_their_questions() -> None:
+    rows = [
+        {
+            "title": "Veldra",
+            "context": "Veldra is long.",
+            "questions": [{"question": "How is Veldra?", "answer": "long"}],
+        },
+        {"title": "", "context": "Oss is high.\n\nVery high."},
+    ]
+    document = read_document("two.jsonl", "", "\n".join(map(json.dumps, rows)).encode())
+    assert [document.title_of(section.path) for section in document.sections] == ["Veldra", "two"]
+    assert document.sections[1].text == "Oss is high.\n\nVery high."
+    (question,) = document.questions
+    assert (question.question, question.answers) == ("How is Veldra?", ("long",))
+    assert (question.document, question.section) == ("two.jsonl", 0)
+
+
+def test_a_squad_file_is_a_document_and_its_unanswerable_questions_are_counted() -> None:
+    answered = {"question": "How?", "answers": [{"text": "long"}]}
+    impossible = {"question": "Why?", "answers": [], "is_impossible": True}
+    article = {"title": "A_b", "paragraphs": [{"context": "It is.", "qas": [answered, impossible]}]}
+    document = read_document("squad.json", "", json.dumps({"data": [article]}).encode())
+    assert document.title_of(document.sections[0].path) == "A b"
+    assert len(document.questions) == 1
+    assert document.unanswerable == 1
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"title": SECRET, "context": 3},
+        {"title": SECRET, "context": SECRET, "questions": [{"question": SECRET, "answer": ""}]},
+        {SECRET: 1},
+        SECRET,
+    ],
+)
+def test_a_bad_row_is_refused_by_its_number_without_its_text(row: object) -> None:
+    error = refusal("a.jsonl", f'{{"title": "", "context": "x y"}}\n{json.dumps(row)}'.encode())
+    assert error.field == "documents[3].content"
+    assert "row 2" in error.message
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "is empty"),
+        (b" \n\t", "holds no word"),
+        (b"...!", "holds no word"),
+        (SECRET.encode(), "holds a single word"),
+        (b"a" * (MAX_DOCUMENT_BYTES + 1), "bytes, the limit is"),
+        (SECRET.encode() + b" \0\1\2 text", "is binary"),
+        (b"\x01\x02\x03" * 9 + SECRET.encode(), "is binary"),
+        (b"\x7fELF\xff\xfe" + SECRET.encode(), "not text in UTF-8 at byte 4"),
+        ("Köln ".encode("latin-1") + SECRET.encode(), "not text in UTF-8 at byte 1"),
+    ],
+)
+def test_content_that_is_no_text_to_learn_from_is_refused(content: bytes, problem: str) -> None:
+    error = refusal("a.txt", content)
+    assert error.field == "documents[3].content"
+    assert problem in error.message
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb.txt", "a" * 256])
+def test_a_name_that_nobody_could_read_is_refused(name: str) -> None:
+    assert refusal(name, b"one two").field == "documents[3].name"
+
+
+def test_the_media_type_counts_before_the_name_and_either_must_be_known() -> None:
+    assert media_type_of("A.MD") == "text/markdown"
+    assert media_type_of("a.bin", "Text/Plain; charset=utf-8") == "text/plain"
+    assert refusal("a.docx", b"one two").field == "documents[3].media_type"
+    assert refusal("a.txt", b"one two", "image/png").field == "documents[3].media_type"
+    assert "text/markdown" in refusal("readme", b"one two").remedy
