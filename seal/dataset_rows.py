@@ -147,7 +147,7 @@ def _own_row(place: Place, row: Values, need_questions: bool) -> Passage:
 def _flat_row(place: Place, row: Values) -> Passage:
     title = _page_title(place, row)
     place = place.titled(title)
-    question = _question(place, row)
+    question = read_question(place, row)
     return Passage(
         place,
         title,
@@ -165,13 +165,13 @@ def _passage(place: Place, row: Values, title: str, name: str, *, may_recur: boo
     members = _list(place, row, name, _REMEDIES["questions"])
     for index, member in enumerate(members):
         inner = place.at(f"question {index + 1}", f"{name}[{index}]")
-        questions.append(_question(inner, _object(inner, member)))
+        questions.append(read_question(inner, _object(inner, member)))
     answerable = tuple(question for question in questions if question is not None)
     return Passage(place, title, text, answerable, len(questions) - len(answerable), may_recur)
 
 
-def _question(place: Place, row: Values) -> Question | None:
-    """A question with its answers; None if it has none."""
+def read_question(place: Place, row: Values) -> Question | None:
+    """A question with its answers; None if it has none. Raises InvalidInput."""
     if row.get("is_impossible") is True:
         return None
     text = _text(place, row, "question", limit=MAX_QUESTION_CHARACTERS)

@@ -98,7 +98,7 @@ def read_groups(file: Place, text: str, *, need_questions: bool = True) -> list[
     """
     passages = [
         passage
-        for place, value in _rows(file, text)
+        for place, value in read_values(file, text)
         for passage in read_passages(place, value, need_questions=need_questions)
     ]
     if not passages:
@@ -155,10 +155,10 @@ def _split(source: str) -> tuple[str, str]:
     return "file", unquote(parts.path)
 
 
-def _rows(file: Place, text: str) -> Iterator[tuple[Place, object]]:
+def read_values(file: Place, text: str) -> Iterator[tuple[Place, object]]:
     """Values with their places: of a JSON list, of one JSON object, or of JSON Lines.
 
-    Blank lines do not count.
+    Blank lines do not count. Raises InvalidInput for what is no JSON.
     """
     source = file.source
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

@@ -64,7 +64,5 @@ MIN_DOCUMENT_WORDS = 2
 """Words of one document: nothing can be learnt from a single one."""
 MAX_HEADING_CHARACTERS = 120
 """A longer heading of a document is text: a title has room for six of them and the document's."""
-MAX_PASSAGES = 10_000
-"""Passages of one adaptation: its adapter is trained on all of them at once."""
 MAX_GIVEN_QUESTIONS = 20_000
 """Questions that are given to one adaptation."""

@@ -27,13 +27,14 @@ class Source:
     name: str
     content: bytes
     field: str
-    """The document in the request, for example "documents[3]"; may be empty."""
+    """Its place in the request, for example "documents[3]"; may be empty."""
+    what: str = "the document"
 
     def refuse(self, problem: str, remedy: str, *, at: str = "content") -> InvalidInput:
         """The error for it; the caller raises it."""
         return InvalidInput(
-            f"the document {self.name!r} {problem}",
-            field=f"{self.field}.{at}" if self.field else at,
+            f"{self.what} {self.name!r} {problem}",
+            field=".".join(filter(None, (self.field, at))),
             remedy=remedy,
         )
 
