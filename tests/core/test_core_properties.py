@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from synthetic_adaptation import adaptation_spec, synthetic_result
 
 from controller_svc.core import (
     AttemptBudget,
@@ -18,14 +19,15 @@ from controller_svc.core import (
     StartStage,
     StopStage,
     decide,
+    events,
     format_ranges,
     new_status,
     parse_ranges,
     stages,
     sum_shards,
 )
-from seal.records import AdapterReference, ShardSummary, Stage
-from seal.settings import EditSettings, ImproveSettings, RunSpec
+from seal.records import AdaptationCounts, AdapterReference, ShardSummary, Stage
+from seal.settings import EditSettings, ImproveSettings, RunSpec, Spec
 
 BUDGET = AttemptBudget(attempts=3)
 ORDER = [Phase.PENDING, Phase.RUNNING, Phase.COMPLETE]
@@ -47,6 +49,8 @@ def summary_of(start: StartStage, shard: int) -> ShardSummary:
         tokens={},
         engine_seconds={"train": 0.1 * (shard + 1)},
         policy=AdapterReference(path="p", sha256=str(start.round) * 64) if keeps else None,
+        counts=AdaptationCounts(held_out_questions=shard + 1),
+        result=synthetic_result() if start.stage is Stage.ADAPT else None,
     )
 
 
@@ -71,7 +75,7 @@ class World:
     Every decision is checked.
     """
 
-    def __init__(self, spec: RunSpec, *, seed: int, failures: float, crashes: float) -> None:
+    def __init__(self, spec: Spec, *, seed: int, failures: float, crashes: float) -> None:
         self.spec, self.random = spec, random.Random(seed)
         self.failures, self.crashes = failures, crashes
         self.saved = new_status(spec, run="p")
@@ -80,6 +84,7 @@ class World:
         self.summaries: dict[tuple[int, Stage, int], ShardSummary] = {}
         self.failed_stages: dict[tuple[int, Stage], int] = {}
         self.started: list[str] = []
+        self.cancelled = False
         self.epoch = 1
 
     def step(self) -> None:
@@ -145,7 +150,12 @@ class World:
                 ended=job.ended and not stale,
                 sums=None if stale or job.failed or not job.ended else self._sums(job.start),
             )
-        return Observed(stages=seen, epoch=self.epoch, now_seconds=self.random.random())
+        return Observed(
+            stages=seen,
+            cancelled=self.cancelled,
+            epoch=self.epoch,
+            now_seconds=self.random.random(),
+        )
 
     def _sums(self, start: StartStage) -> object:
         summaries = [
@@ -165,7 +175,9 @@ class World:
 
     def _check(self, before: RunStatus, after: RunStatus) -> None:
         plan = stages(self.spec)
-        assert ORDER.index(after.phase) >= ORDER.index(before.phase)
+        assert after.phase is Phase.CANCELLED or (
+            ORDER.index(after.phase) >= ORDER.index(before.phase)
+        )
         if before.phase.terminal:
             assert after == before
         if before.stage is not None and after.stage is not None:
@@ -173,6 +185,8 @@ class World:
             assert plan.index((after.round, after.stage)) >= place
         assert len(after.rounds) >= len(before.rounds)
         assert after.policies[: len(before.policies)] == before.policies
+        if before.adaptation is not None:
+            assert events(after)[: len(events(before))] == events(before)
         old, new = before.current, after.current
         if old and new and (old.round, old.stage) == (new.round, new.stage):
             assert new.attempt >= old.attempt
@@ -185,22 +199,25 @@ def result(status: RunStatus) -> object:
     rounds = [
         (r.round, r.outcomes, r.engine_seconds, r.inner_loops_run, r.kept) for r in status.rounds
     ]
-    return status.phase, status.policies, rounds, status.counters.shards_succeeded
+    told = [event.what for event in events(status)] if status.adaptation else []
+    return status.phase, status.policies, rounds, told, status.counters.shards_succeeded
 
 
-SPECS = st.builds(
+RUNS = st.builds(
     RunSpec,
     rounds=st.integers(0, 3),
     shards=st.integers(1, 4),
     edit=st.just(EditSettings(family="self-qa")),
     improve=st.sampled_from([ImproveSettings(), ImproveSettings(warm_start="gold")]),
 )
+ADAPTATIONS = st.builds(adaptation_spec, self_made=st.booleans(), shards=st.integers(1, 4))
+SPECS: st.SearchStrategy[Spec] = RUNS | ADAPTATIONS
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(SPECS, st.integers(0, 2**32), st.floats(0, 0.6), st.floats(0, 0.5))
 def test_any_order_of_ends_failures_and_crashes_converges_to_the_same_end(
-    spec: RunSpec, seed: int, failures: float, crashes: float
+    spec: Spec, seed: int, failures: float, crashes: float
 ) -> None:
     calm, stormy = (
         World(spec, seed=0, failures=0, crashes=0),
@@ -217,7 +234,7 @@ def test_any_order_of_ends_failures_and_crashes_converges_to_the_same_end(
 
 @settings(max_examples=30, deadline=None)
 @given(SPECS, st.integers(0, 2**32))
-def test_the_same_world_gets_the_same_actions_in_the_same_order(spec: RunSpec, seed: int) -> None:
+def test_the_same_world_gets_the_same_actions_in_the_same_order(spec: Spec, seed: int) -> None:
     runs = [World(spec, seed=seed, failures=0.3, crashes=0.2) for _ in range(2)]
     for world in runs:
         for _ in range(200):
@@ -229,7 +246,7 @@ def test_the_same_world_gets_the_same_actions_in_the_same_order(spec: RunSpec, s
 @settings(max_examples=50, deadline=None)
 @given(SPECS, st.integers(0, 2**32), st.integers(0, 40))
 def test_after_a_permanent_failure_nothing_is_wanted_ever_again(
-    spec: RunSpec, seed: int, when: int
+    spec: Spec, seed: int, when: int
 ) -> None:
     world = World(spec, seed=seed, failures=0.2, crashes=0.1)
     for _ in range(when):
@@ -248,3 +265,26 @@ def test_after_a_permanent_failure_nothing_is_wanted_ever_again(
     assert all(isinstance(action, StopStage) for action in ended.actions)
     later = decide(spec, ended.status, Observed(), budget=BUDGET)
     assert later.status == ended.status and later.actions == ()
+
+
+@settings(max_examples=60, deadline=None)
+@given(SPECS, st.integers(0, 2**32), st.integers(0, 40))
+def test_cancelled_at_any_moment_everything_stops_and_stays_stopped(
+    spec: Spec, seed: int, when: int
+) -> None:
+    world = World(spec, seed=seed, failures=0.2, crashes=0.1)
+    for _ in range(when):
+        world.step()
+    world.cancelled = True
+    for _ in range(200):
+        world.step()
+        if world.saved.phase.terminal and not world.jobs:
+            break
+    started = list(world.started)
+    assert world.saved.phase in (Phase.CANCELLED, Phase.COMPLETE)
+    if world.saved.phase is Phase.COMPLETE:
+        assert any(key[:2] == stages(spec)[-1] for key in world.summaries), "it was done already"
+    for _ in range(20):
+        world.step()
+    assert world.started == started
+    assert all(job.ended for job in world.jobs.values())
