@@ -8,7 +8,8 @@ from seal.engine.checkpointing import Checkpoints, Suspended
 from seal.engine.engine import Engine
 from seal.engine.limits import ModelLimits
 from seal.engine.memory import MemoryEstimate
-from seal.engine.peft_format import Adapter, concatenate, load_adapter, save_adapter
+from seal.engine.outline import ModelOutline, read_outline
+from seal.engine.peft_format import Adapter, concatenate, folded, load_adapter, save_adapter
 from seal.engine.queues import EngineTask
 from seal.engine.requests import (
     EvaluationRequest,
@@ -33,6 +34,7 @@ __all__ = [
     "GenerationResult",
     "MemoryEstimate",
     "ModelLimits",
+    "ModelOutline",
     "Sample",
     "SlotCheckpoint",
     "Suspended",
@@ -41,6 +43,8 @@ __all__ = [
     "TrainingRequest",
     "TrainingResult",
     "concatenate",
+    "folded",
     "load_adapter",
+    "read_outline",
     "save_adapter",
 ]

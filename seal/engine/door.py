@@ -31,7 +31,16 @@ def check_adapter(model: FrozenModel, adapter: Adapter, *, field: str) -> None:
 
 
 def check_generation(model: FrozenModel, budget: MemoryBudget, generation: Generation) -> None:
-    """Raise UnfitItem for a prompt that cannot be continued, InvalidInput for too many tokens."""
+    """Raise UnfitItem for a prompt that cannot be continued.
+
+    InvalidInput for too many tokens, or a schema: the engine has no structured decoding.
+    """
+    if generation.request.json_schema:
+        raise InvalidInput(
+            "the engine has no structured decoding",
+            field="json_schema",
+            remedy="leave it out, or call a generator with --backend vllm",
+        )
     tokens = generation.request.max_tokens
     _check_max_tokens(model, tokens)
     _check_rows(

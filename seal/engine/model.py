@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from seal.bases import BaseReference
 from seal.engine.architecture import (
@@ -35,6 +35,7 @@ from seal.engine.gradient_checkpointing import GradientCheckpointing
 from seal.engine.kernels import choose_kernels
 from seal.engine.linear import FrozenRoute, Route, RouteHolder, SlotLinear
 from seal.engine.norm import frozen_norm
+from seal.engine.outline import end_tokens, is_target, read_tokenizer, refuse_other_adapter
 from seal.engine.packed_attention import PackedRows
 from seal.engine.peft_format import Adapter
 from seal.engine.sizes import ModelSize, size_of
@@ -85,7 +86,7 @@ class FrozenModel:
         self.text = ModelText(
             tokenizer,
             name=name,
-            end_tokens=_end_tokens(model),
+            end_tokens=end_tokens(getattr(model, "generation_config", None)),
             embedding_rows=model.get_input_embeddings().weight.shape[0],  # type: ignore[operator]
         )
 
@@ -106,7 +107,7 @@ class FrozenModel:
         them out.
         """
         read_config(directory, name=name)
-        tokenizer = _read_tokenizer(directory, name)
+        tokenizer = read_tokenizer(directory, name)
         loading: Any = AutoModelForCausalLM.from_pretrained(
             directory,
             dtype=dtype,
@@ -212,24 +213,7 @@ class FrozenModel:
 
     def check_adapter(self, adapter: Adapter, *, field: str) -> None:
         """Raise InvalidInput if the adapter is for another base model or a layer does not fit."""
-        if not adapter.base.same_as(self.base):
-            raise InvalidInput(
-                f"adapter was trained on base model {adapter.base}, this engine runs {self.base}",
-                field=field,
-                remedy="use an adapter of this base model or start the service with the other "
-                "model",
-            )
-        for layer, pair in adapter.pairs.items():
-            size = self.layers.get(layer)
-            if size is None or (pair.b.shape[0], pair.a.shape[1]) != (
-                size.out_features,
-                size.in_features,
-            ):
-                raise InvalidInput(
-                    f"adapter layer {layer} does not fit base model {self.name!r}",
-                    field=field,
-                    remedy="use an adapter of this base model",
-                )
+        refuse_other_adapter(adapter, self.base, self.layers, field=field)
 
     def target_layers(self, targets: tuple[str, ...]) -> Mapping[str, LayerSize]:
         """The layers whose last name is in `targets`.
@@ -254,7 +238,7 @@ class FrozenModel:
         for name, module in list(self.model.named_modules()):
             if hasattr(module, "layer_idx") and hasattr(module, "q_proj"):
                 module.seal_attention = self._attention
-            if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in ALL_PROJECTIONS:
+            if is_target(module, name):
                 self.model.set_submodule(name, SlotLinear(module, name, self._routes))
                 layers[name] = LayerSize(module.in_features, module.out_features)
             elif (norm := frozen_norm(module)) is not None:
@@ -287,17 +271,6 @@ class FrozenModel:
             )
 
 
-def _read_tokenizer(directory: Path, name: str) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(directory)
-    except Exception as error:  # the tokenizers library raises nothing narrower
-        raise InvalidInput(
-            f"the tokenizer of model {name!r} cannot be read: {' '.join(str(error).split())[:200]}",
-            field="model",
-            remedy="save it anew with tokenizer.save_pretrained",
-        ) from error
-
-
 def _refuse_other_tensors(loaded: Mapping[str, Any], name: str) -> None:
     """Raise InvalidInput unless the weights held exactly the model's tensors, in their shapes."""
     shapes = {
@@ -319,14 +292,6 @@ def _refuse_other_tensors(loaded: Mapping[str, Any], name: str) -> None:
                 remedy="save the model anew with model.save_pretrained (for a compiled or wrapped "
                 "model, that of the module within), together with its config.json",
             )
-
-
-def _end_tokens(model: nn.Module) -> tuple[int, ...]:
-    """Every token that the model's generation config ends a text with."""
-    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    if ends is None:
-        return ()
-    return tuple(ends) if isinstance(ends, list | tuple) else (int(ends),)
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from seal.bases import BaseReference
+from seal.engine.precision import DTYPES
 from seal.errors import InvalidInput, NotFound
 
 CONFIG_FILE = "adapter_config.json"
@@ -108,6 +109,18 @@ def concatenate(lower: Adapter, upper: Adapter) -> Adapter:
             a[lower.rank :], b[:, lower.rank :] = pair.a, pair.b * upper.scale
         pairs[name] = LoraPair(a, b)
     return Adapter(lower.base, rank, float(rank), pairs)
+
+
+def folded(adapter: Adapter, dtype: str) -> Adapter:
+    """The same adapter in a compute type, `bfloat16` or `float32`, its scale folded into B before.
+
+    That is what the engine computes with: alpha = r.
+    """
+    pairs = {
+        name: LoraPair(pair.a.to(DTYPES[dtype]), (pair.b.float() * adapter.scale).to(DTYPES[dtype]))
+        for name, pair in adapter.pairs.items()
+    }
+    return Adapter(adapter.base, adapter.rank, float(adapter.rank), pairs)
 
 
 def save_adapter(adapter: Adapter, directory: Path) -> None:

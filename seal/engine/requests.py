@@ -93,6 +93,9 @@ class GenerationRequest:
     max_tokens: int
     stop: tuple[str, ...] = ()
     """Strings that end a sample; they are not part of it."""
+    json_schema: str = ""
+    """JSON schema that every sample conforms to unless max_tokens cut it off; empty for none. Only
+    a backend with structured decoding takes one."""
 
 
 @dataclass(frozen=True)
