@@ -1,0 +1,133 @@
+"""Adapters as directories that vLLM loads.
+
+vLLM loads an adapter from a path alone, once, and knows it by name, number and path: its prefix
+cache takes keys and values of the same name and path for the same adapter, its workers take the
+same number for the same weights. So each adapter gets a name, a number and a path of its own, which
+no other ever has, and no adapter is ever loaded over another. The directory stays until no request
+needs it: a worker that has pushed an adapter out loads it again.
+
+An adapter on a policy is one LoRA here, both side by side along the rank: a request has one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from seal.engine import Adapter, concatenate, folded, save_adapter
+from seal.errors import Exhausted
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs; the directory within is made by mkdtemp
+RETRY_AFTER_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class PlacedAdapter:
+    """One LoRA that vLLM can be asked to use."""
+
+    name: str
+    number: int
+    """At least 1."""
+    path: Path
+
+
+@dataclass
+class _Held:
+    placed: PlacedAdapter
+    adapters: tuple[Adapter | None, Adapter | None]
+    """Kept, so that nothing else gets their identity."""
+    uses: int = 0
+
+
+class AdapterFiles:
+    """The adapters in use and some more. Safe to use from any thread."""
+
+    def __init__(self, directory: str, *, kept: int, dtype: str) -> None:
+        """`directory`: where; empty: memory. `kept`: adapters that stay after their last use.
+
+        `dtype`: what vLLM computes in, `bfloat16` or `float32`; it would not use more.
+        """
+        parent = directory or (MEMORY if MEMORY.is_dir() else tempfile.gettempdir())
+        Path(parent).mkdir(parents=True, exist_ok=True)
+        self.directory = Path(tempfile.mkdtemp(prefix="seal-adapters-", dir=parent))
+        self._kept, self._dtype = kept, dtype
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._held: OrderedDict[tuple[int, int], _Held] = OrderedDict()
+
+    @contextmanager
+    def hold(
+        self, policy: Adapter | None, adapter: Adapter | None
+    ) -> Iterator[PlacedAdapter | None]:
+        """The LoRA of an adapter on a policy, on disk for the length of the block; None of neither.
+
+        Raises Exhausted where the directory has no room for it.
+        """
+        if policy is None and adapter is None:
+            yield None
+            return
+        key = (id(policy), id(adapter))
+        with self._lock:
+            held = self._held.get(key) or self._put(key, policy, adapter)
+            held.uses += 1
+        try:
+            yield held.placed
+        finally:
+            with self._lock:
+                held.uses -= 1
+                self._held.move_to_end(key)
+                self._drop_oldest()
+
+    def close(self) -> None:
+        """Remove all."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _put(self, key: tuple[int, int], policy: Adapter | None, adapter: Adapter | None) -> _Held:
+        number = next(self._numbers)
+        path = self.directory / f"{number}"
+        try:
+            save_adapter(folded(merged(policy, adapter), self._dtype), path)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(path, ignore_errors=True)
+            raise Exhausted(
+                f"{self.directory} has no room for an adapter: {error}",
+                remedy="give a larger one: --vllm-adapter-directory",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            ) from error
+        placed = PlacedAdapter(f"{self.directory.name}-{number}", number, path)
+        self._held[key] = held = _Held(placed, (policy, adapter))
+        return held
+
+    def _drop_oldest(self) -> None:
+        unused = [key for key, held in self._held.items() if not held.uses]
+        for key in unused[: max(0, len(unused) - self._kept)]:
+            shutil.rmtree(self._held.pop(key).placed.path, ignore_errors=True)
+
+
+def merged(policy: Adapter | None, adapter: Adapter | None) -> Adapter:
+    """One adapter that does what both do."""
+    if policy is not None and adapter is not None:
+        return concatenate(policy, adapter)
+    one = adapter if policy is None else policy
+    if one is None:
+        raise ValueError("there is no adapter")
+    return one
+
+
+def rank(policy: Adapter | None, adapter: Adapter | None) -> int:
+    """Rank of one adapter that does what both do; 0 of neither."""
+    return sum(one.rank for one in (policy, adapter) if one is not None)
+
+
+def changes_nothing(adapter: Adapter) -> bool:
+    """Whether every layer has a factor that is zero, as a LoRA has that was never trained."""
+    return not any(bool(pair.a.any()) and bool(pair.b.any()) for pair in adapter.pairs.values())

@@ -1,0 +1,426 @@
+"""The backend: requests wait in queues that are fair between runs, and are written by vLLM.
+
+vLLM wants an event loop, callers come from any thread: the loop runs on a thread of its own. A
+request is let in while rows are free and its adapters fit beside those at work, so that whatever is
+in a batch is loaded; vLLM batches what is in. The workers are processes: when they end, or no sign
+of life comes from them, the backend is broken and the process should end, as with the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import structlog
+
+from seal.engine.faults import blame
+from seal.engine.health import Health
+from seal.engine.queues import EngineTask, FairQueue
+from seal.errors import Exhausted, InvalidInput, SealError, Transient, UnfitItem
+from seal.outcomes import Outcome
+from seal.remedies import engine_setting
+from seal.telemetry import metrics
+from seal.vllm.adapters import AdapterFiles, PlacedAdapter, rank
+from seal.vllm.asks import Ask, Decoder, DecoderDeadError, Told
+from seal.vllm.shared_time import SharedTime
+from seal.vllm.work import EvaluationWork, GenerationWork, evaluation_work, generation_work
+
+if TYPE_CHECKING:
+    from seal.bases import BaseReference
+    from seal.engine import (
+        Adapter,
+        EvaluationRequest,
+        EvaluationResult,
+        GenerationRequest,
+        GenerationResult,
+        ModelOutline,
+    )
+    from seal.settings import EngineSettings
+
+log = structlog.get_logger(__name__)
+
+Kind = Literal["generate", "evaluate"]
+Result = TypeVar("Result")
+
+RETRY_AFTER_SECONDS = 2.0
+"""When a caller who met a full queue may ask again."""
+CLOSE_SECONDS = 30.0
+"""How long the workers may take to end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VllmModel:
+    """What the backend knows of the model that vLLM has loaded."""
+
+    outline: ModelOutline
+    dtype: str
+    max_rank: int
+    """Largest rank of one LoRA, an adapter together with its policy."""
+    max_adapters: int
+    """LoRAs in one batch."""
+    target_modules: tuple[str, ...]
+    """Layers that can have an adapter."""
+
+
+@dataclass(eq=False)
+class VllmTask(EngineTask[Result]):
+    """One request; cancelling it stops its texts at once."""
+
+    on_cancel: Callable[[], None] = lambda: None
+
+    def cancel(self) -> None:
+        """Ask the backend to drop the request; a finished one stays finished."""
+        super().cancel()
+        self.on_cancel()
+
+
+class VllmBackend:
+    """Writes and evaluates through vLLM. Safe to call from any thread."""
+
+    def __init__(
+        self,
+        start: Callable[[], Awaitable[Decoder]],
+        model: VllmModel,
+        settings: EngineSettings,
+        files: AdapterFiles,
+    ) -> None:
+        """`start` is awaited on the backend's own loop; what it raises comes out here."""
+        self.settings, self._start, self._model, self._files = settings, start, model, files
+        self._max_rows = max(settings.generation_rows, settings.evaluation_rows)
+        self._queues: dict[Kind, FairQueue[VllmTask[Any]]] = {
+            "generate": FairQueue(),
+            "evaluate": FairQueue(),
+        }
+        self._turns = cycle(self._queues)
+        self._unfinished: set[VllmTask[Any]] = set()
+        self._at_work: dict[VllmTask[Any], asyncio.Task[None]] = {}
+        self._using: Counter[tuple[int, int]] = Counter()
+        """LoRAs of the requests at work, by policy and adapter."""
+        self._rows = 0
+        """Texts of the requests at work."""
+        self._time = SharedTime()
+        self._health = Health(stall_seconds=settings.stall_seconds, on_broken=self._fail_unfinished)
+        self._closing = False
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop
+        self._news: asyncio.Event
+        ready, problem = threading.Event(), list[BaseException]()
+        self._thread = threading.Thread(
+            target=self._run, args=(ready, problem), name="seal-vllm", daemon=True
+        )
+        self._thread.start()
+        ready.wait()
+        if problem:
+            self._health.end()
+            files.close()
+            raise problem[0]
+
+    @property
+    def base(self) -> BaseReference:
+        """The base model as adapters name it."""
+        return self._model.outline.base
+
+    @property
+    def broken(self) -> str | None:
+        """Why this backend will never work again, None while it works; as the engine's."""
+        if self._health.reason is None and not (self._closing or self._thread.is_alive()):
+            self._health.give_up("the backend's thread has ended")
+        return self._health.reason
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """Age of the last sign of life, 0 while there is nothing to do."""
+        return self._health.silent_seconds
+
+    def generate(
+        self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None = None
+    ) -> EngineTask[GenerationResult]:
+        """Queue a generation, as the engine does; it may have a JSON schema."""
+        self._check_open("generate")
+        self._check_adapters(request.policy, None)
+        work = generation_work(self._model.outline, request)
+        return self._queue("generate", request, on_progress, work)
+
+    def evaluate(
+        self, request: EvaluationRequest, on_progress: Callable[[int], None] | None = None
+    ) -> EngineTask[EvaluationResult]:
+        """Queue an evaluation, as the engine does (see `EvaluationWork.result` for its proof)."""
+        self._check_open("evaluate")
+        self._check_adapters(request.policy, request.adapter)
+        work = evaluation_work(self._model.outline, request)
+        return self._queue("evaluate", request, on_progress, work)
+
+    def close(self) -> None:
+        """Stop; what is unfinished ends with Transient."""
+        with self._lock:
+            self._closing = True
+        self._wake()
+        self._thread.join(timeout=CLOSE_SECONDS)
+        self._health.end()
+        self._files.close()
+
+    def _check_open(self, kind: Kind) -> None:
+        """Raise Transient if nothing is done here any more, Exhausted if the queue is full."""
+        if (reason := self.broken) is not None:
+            raise _broken(reason)
+        if self._closing:
+            raise Transient("vLLM is closing", remedy="send the request to another server")
+        if (waiting := len(self._queues[kind])) >= self.settings.max_queue:
+            raise Exhausted(
+                f"{waiting} requests wait already",
+                remedy="try again later or add servers",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+
+    def _check_adapters(self, policy: Adapter | None, adapter: Adapter | None) -> None:
+        """Refuse what vLLM would leave out in silence, or what would end its workers."""
+        for one, field in ((policy, "policy"), (adapter, "adapter")):
+            if one is None:
+                continue
+            self._model.outline.check_adapter(one, field=field)
+            if one.rank < 1:
+                raise UnfitItem(
+                    f"the adapter has rank {one.rank}",
+                    outcome=Outcome.REFUSED,
+                    field=field,
+                    remedy="use an adapter of rank 1 or more",
+                )
+            if others := sorted(set(one.target_modules) - set(self._model.target_modules)):
+                raise InvalidInput(
+                    f"the adapter has layers {', '.join(others)}, this server takes adapters of "
+                    f"{', '.join(self._model.target_modules)}",
+                    field=field,
+                    remedy="start the server with --vllm-target-modules that name them too",
+                )
+        if (together := rank(policy, adapter)) > self._model.max_rank:
+            raise InvalidInput(
+                f"the adapter and its policy have rank {together} together, this server takes "
+                f"{self._model.max_rank}",
+                field="adapter" if adapter is not None else "policy",
+                remedy=f"raise {engine_setting('max_rank', together)}",
+            )
+
+    def _queue(
+        self,
+        kind: Kind,
+        request: Any,
+        on_progress: Callable[..., None] | None,
+        work: GenerationWork | EvaluationWork,
+    ) -> VllmTask[Any]:
+        task: VllmTask[Any] = VllmTask(request.run, request, on_progress, work)
+        task.on_cancel = lambda: self._call(lambda: self._drop(task))
+        with self._lock:
+            self._check_open(kind)
+            self._unfinished.add(task)
+            task.future.add_done_callback(lambda _: self._unfinished.discard(task))
+            self._queues[kind].put(task)
+        self._wake()
+        return task
+
+    def _fail_unfinished(self, reason: str) -> None:
+        log.error("vllm_broken", reason=reason, tasks=len(self._unfinished))
+        for task in list(self._unfinished):
+            task.fail(_broken(reason))
+        self._wake()
+
+    def _call(self, action: Callable[[], None]) -> None:
+        """Do it on the loop, if that still runs."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(action)
+
+    def _wake(self) -> None:
+        self._call(self._news.set)
+
+    # The rest runs on the loop's thread.
+
+    def _run(self, ready: threading.Event, problem: list[BaseException]) -> None:
+        try:
+            asyncio.run(self._serve(ready))
+        except BaseException as error:  # whoever waits must not wait for ever, whatever it was
+            if ready.is_set():
+                log.exception("vllm_thread_failed")
+                self._health.give_up(f"the backend's thread has ended with {error!r}")
+            problem.append(error)
+        finally:
+            ready.set()
+            for task in list(self._unfinished):
+                task.fail(Transient("vLLM was closed", remedy="send the request again"))
+
+    async def _serve(self, ready: threading.Event) -> None:
+        self._loop, self._news = asyncio.get_running_loop(), asyncio.Event()
+        self._decoder = await self._start()
+        try:
+            ready.set()
+            while not (self._closing or self._health.reason):
+                self._admit()
+                await self._news.wait()
+                self._news.clear()
+            for working in list(self._at_work.values()):
+                working.cancel()
+            await asyncio.gather(*self._at_work.values(), return_exceptions=True)
+        finally:
+            self._decoder.close()
+
+    def _admit(self) -> None:
+        """Let requests in, in turns of their kinds, until one does not fit."""
+        empty = 0
+        while self._rows < self._max_rows and empty < len(self._queues):
+            queue = self._queues[next(self._turns)]
+            task = next(iter(queue), None)
+            if task is None or not self._fits(task):
+                empty += 1
+                continue
+            if (taken := queue.take()) is not None and not taken.unwanted:
+                self._enter(taken)
+            elif taken is not None:
+                taken.fail(_cancelled())
+            empty = 0
+        for kind, queue in self._queues.items():
+            metrics.engine_queue_length.labels(kind).set(len(queue))
+
+    def _fits(self, task: VllmTask[Any]) -> bool:
+        """Whether its LoRAs fit beside those at work; one request alone always enters."""
+        together = set(self._using) | _loras(task.request)
+        return not self._at_work or len(together) <= self._model.max_adapters
+
+    def _enter(self, task: VllmTask[Any]) -> None:
+        self._rows += task.job.rows
+        self._using.update(_loras(task.request))
+        working = asyncio.create_task(self._do(task))
+        self._at_work[task] = working
+        working.add_done_callback(lambda _: self._leave(task))
+
+    def _leave(self, task: VllmTask[Any]) -> None:
+        del self._at_work[task]
+        self._rows -= task.job.rows
+        self._using.subtract(_loras(task.request))
+        self._using += Counter()  # forgets what is used no more
+        if not self._at_work:
+            self._health.rest()
+        self._news.set()
+
+    def _drop(self, task: VllmTask[Any]) -> None:
+        """The caller has left: stop its texts."""
+        if (working := self._at_work.get(task)) is not None:
+            working.cancel()
+
+    async def _do(self, task: VllmTask[Any]) -> None:
+        """One request, from its adapters to its result."""
+        self._health.alive()
+        try:
+            with ExitStack() as held:
+                task.succeed(await self._result(task, held))
+        except asyncio.CancelledError:
+            task.fail(_cancelled())
+        except DecoderDeadError as error:
+            self._health.give_up(f"vLLM's workers have ended: {error}")
+        except SealError as error:
+            task.fail(error)
+        except Exception as error:  # whatever it is, this request has failed and the others go on
+            log.exception("vllm_request_failed", run=task.run)
+            task.fail(blame(error, work="write"))
+
+    async def _result(self, task: VllmTask[Any], held: ExitStack) -> Any:
+        work, text = task.job, self._model.outline.text
+        if isinstance(work, GenerationWork):
+            policy = await self._place(held, work.request.policy, None)
+            progress = _Progress(task, rows=work.rows, counts_tokens=True)
+            told, seconds = await self._tell(work.asks(policy, text), progress)
+            result: Any = work.result(told, seconds, text)
+        else:
+            policy = await self._place(held, work.request.policy, None)
+            adapted = await self._place(held, work.request.policy, work.request.adapter)
+            progress = _Progress(task, rows=len(work.prompts), counts_tokens=False)
+            told, seconds = await self._tell(work.asks(policy, adapted, text), progress)
+            result = work.result(told, seconds, text, dtype=self._model.dtype)
+        metrics.generated_tokens.inc(progress.tokens)
+        return result
+
+    async def _place(
+        self, held: ExitStack, policy: Adapter | None, adapter: Adapter | None
+    ) -> PlacedAdapter | None:
+        """Put a LoRA where vLLM finds it and have it loaded."""
+        placing = asyncio.ensure_future(
+            asyncio.to_thread(held.enter_context, self._files.hold(policy, adapter))
+        )
+        try:
+            placed = await asyncio.shield(placing)
+        except asyncio.CancelledError:
+            await placing  # the file must be let go by the one who holds it
+            raise
+        if placed is not None:
+            await self._decoder.load(placed)
+            self._health.alive()
+        return placed
+
+    async def _tell(
+        self, asks: Sequence[Ask], progress: _Progress
+    ) -> tuple[list[Told], list[float]]:
+        """Ask for all texts at once; the first that fails ends the others."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                rows = [
+                    group.create_task(self._tell_one(ask, progress, place))
+                    for place, ask in enumerate(asks)
+                ]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        ended = [row.result() for row in rows]
+        return [told for told, _ in ended], [seconds for _, seconds in ended]
+
+    async def _tell_one(self, ask: Ask, progress: _Progress, place: int) -> tuple[Told, float]:
+        def on_tokens(count: int) -> None:
+            self._health.alive()
+            progress.wrote(count)
+
+        with self._time.row() as row:
+            told = await self._decoder.tell(ask, on_tokens)
+        progress.ended(place)
+        return told, row.seconds
+
+
+@dataclass
+class _Progress:
+    """What a request's caller is told."""
+
+    task: VllmTask[Any]
+    rows: int
+    """Texts that count: an evaluation's answers, without what is scored."""
+    counts_tokens: bool
+    done: int = 0
+    tokens: int = 0
+
+    def wrote(self, tokens: int) -> None:
+        self.tokens += tokens
+        self._tell()
+
+    def ended(self, place: int) -> None:
+        self.done += place < self.rows
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.counts_tokens:
+            self.task.tell(self.done, self.tokens)
+        else:
+            self.task.tell(self.done)
+
+
+def _loras(request: Any) -> set[tuple[int, int]]:
+    """The LoRAs that a request needs, by the identity of policy and adapter."""
+    policy, adapter = request.policy, getattr(request, "adapter", None)
+    nothing = (id(None), id(None))
+    return {(id(policy), id(None)), (id(policy), id(adapter))} - {nothing}
+
+
+def _broken(reason: str) -> Transient:
+    return Transient(f"vLLM is broken: {reason}", remedy="send the request to another server")
+
+
+def _cancelled() -> Transient:
+    return Transient("the request was cancelled", remedy="send it again")
