@@ -7,12 +7,13 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from seal.options import ServiceOptions
+from seal.backends import TextBackend
+from seal.options import TextOptions
 from seal.rpc.lifecycle import Serving
-from seal.serving import Backend, run
+from seal.serving import Backend, load_backend, run
 
 
-class EvaluatorOptions(ServiceOptions):
+class EvaluatorOptions(TextOptions):
     """Ask an adapted model questions and grade its answers.
 
     The gRPC service seal.v1.EvaluatorService. Every evaluation proves that the adapter was applied:
@@ -28,11 +29,11 @@ class EvaluatorOptions(ServiceOptions):
     """Adapters trained at once: none, this service trains nothing."""
 
 
-def _make(_: EvaluatorOptions, backend: Backend) -> Serving:
+def _make(_: EvaluatorOptions, backend: Backend[TextBackend]) -> Serving:
     from evaluator_svc.service import register  # loads torch: not for --help
 
     return Serving(partial(register, engine=backend.engine, adapters=backend.adapters))
 
 
 if __name__ == "__main__":
-    run(EvaluatorOptions, _make)
+    run(EvaluatorOptions, _make, load_backend)

@@ -7,12 +7,13 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from seal.options import ServiceOptions
+from seal.backends import TextBackend
+from seal.options import TextOptions
 from seal.rpc.lifecycle import Serving
-from seal.serving import Backend, run
+from seal.serving import Backend, load_backend, run
 
 
-class GeneratorOptions(ServiceOptions):
+class GeneratorOptions(TextOptions):
     """Let the policy write self-edits for contexts.
 
     The gRPC service seal.v1.GeneratorService. Every edit has its own seed: the same request gives
@@ -29,11 +30,11 @@ class GeneratorOptions(ServiceOptions):
     """Adapters trained at once: none, this service trains nothing."""
 
 
-def _make(_: GeneratorOptions, backend: Backend) -> Serving:
+def _make(_: GeneratorOptions, backend: Backend[TextBackend]) -> Serving:
     from generator_svc.service import register  # loads torch: not for --help
 
     return Serving(partial(register, engine=backend.engine, adapters=backend.adapters))
 
 
 if __name__ == "__main__":
-    run(GeneratorOptions, _make)
+    run(GeneratorOptions, _make, load_backend)

@@ -22,6 +22,7 @@ from seal import refusals
 from seal.errors import InvalidInput
 from seal.rpc.settings import ServerSettings
 from seal.settings import EngineSettings, Settings
+from seal.settings.vllm import VllmSettings
 
 Part = TypeVar("Part", bound=Settings)
 
@@ -157,6 +158,14 @@ class ServiceOptions(EngineOptions, ServerSettings):
         return self.metrics_address or (ALL_ADDRESSES if in_container() else LOOPBACK)
 
 
+class TextOptions(ServiceOptions, VllmSettings):
+    """What a service that writes or evaluates can be told."""
+
+    backend: Literal["engine", "vllm"] = "engine"
+    """What computes: the engine, or vLLM (an extra, in an environment of its own), which the
+    options called vllm... belong to."""
+
+
 def _wrong(name: str, problem: str, may_be: str) -> InvalidInput:
     flag = "--" + name.replace("_", "-")
     given_by = f"{flag} or SEAL_{name.upper()}"
@@ -178,3 +187,4 @@ def _by_their_own_names(options: type[EngineOptions]) -> None:
 
 _by_their_own_names(EngineOptions)
 _by_their_own_names(ServiceOptions)
+_by_their_own_names(TextOptions)

@@ -15,11 +15,12 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import structlog
 
 from seal.artifacts import ArtifactStore
+from seal.backends import TextBackend
 from seal.errors import (
     InvalidInput,
     NotFound,
@@ -28,12 +29,13 @@ from seal.errors import (
     Transient,
     error_class,
 )
-from seal.models import resolve_model
-from seal.options import EngineOptions, ServiceOptions, asks_for_json
+from seal.models import ResolvedModel, resolve_model
+from seal.options import EngineOptions, ServiceOptions, TextOptions, asks_for_json
 from seal.rpc.lifecycle import Serving, Signals, serve_until_signal, stop_signals
 from seal.rpc.server import check_address
 from seal.rpc.settings import ServerSettings
 from seal.settings import EngineSettings
+from seal.settings.vllm import VllmSettings
 from seal.telemetry import configure_logging, start_metrics_server
 
 if TYPE_CHECKING:
@@ -44,17 +46,19 @@ log = structlog.get_logger(__name__)
 
 Value = TypeVar("Value")
 Options = TypeVar("Options", bound=ServiceOptions)
+AnyOptions = TypeVar("AnyOptions", bound=EngineOptions)
 JobOptions = TypeVar("JobOptions", bound=EngineOptions)
+Loaded = TypeVar("Loaded", bound=TextBackend)
 
 STOPPED_AT_ONCE = 43
 """Exit code after a second signal: work was cut, and its caller should ask again."""
 
 
 @dataclass(frozen=True)
-class Backend:
+class Backend(Generic[Loaded]):
     """What a service stands on."""
 
-    engine: Engine
+    engine: Loaded
     store: ArtifactStore
     adapters: AdapterCache
 
@@ -67,14 +71,21 @@ class _StoppedAtOnce(Exception):
         self.exit_code = exit_code
 
 
-def run(kind: type[Options], make: Callable[[Options, Backend], Serving]) -> None:
-    """A service as a process: options from the command line and the environment, exit code out."""
+def run(
+    kind: type[Options],
+    make: Callable[[Options, Backend[Loaded]], Serving],
+    load: Callable[[Options, ResolvedModel], Loaded],
+) -> None:
+    """A service as a process: options from the command line and the environment, exit code out.
+
+    `load`: what it computes with, `load_engine` or `load_backend`.
+    """
     as_json = asks_for_json(sys.argv[1:])
     try:
         options = kind.parse(sys.argv[1:])
         as_json = options.writes_json
         configure_logging(options.log_level, as_json)
-        asyncio.run(_serve(options, make))
+        asyncio.run(_serve(options, make, load))
     except SealError as error:
         _say(error, as_json=as_json)
         sys.exit(error_class(error).exit_code)
@@ -82,7 +93,7 @@ def run(kind: type[Options], make: Callable[[Options, Backend], Serving]) -> Non
 
 def run_job(
     kind: type[JobOptions],
-    work: Callable[[JobOptions, Backend, Signals], Coroutine[Any, Any, None]],
+    work: Callable[[JobOptions, Backend[Engine], Signals], Coroutine[Any, Any, None]],
 ) -> None:
     """A job as a process: the model is loaded, the work is done, the exit code says how it ended.
 
@@ -101,28 +112,36 @@ def run_job(
 
 async def _work(
     options: JobOptions,
-    work: Callable[[JobOptions, Backend, Signals], Coroutine[Any, Any, None]],
+    work: Callable[[JobOptions, Backend[Engine], Signals], Coroutine[Any, Any, None]],
 ) -> None:
     async with stop_signals() as signals:
         try:
             with _wrong_input():
-                backend = await _unless_stopped(asyncio.to_thread(_load_backend, options), signals)
+                loading = asyncio.to_thread(_load, options, load_engine)
+                backend = await _unless_stopped(loading, signals)
         except _StoppedAtOnce:
             leave(STOPPED_AT_ONCE)
         await work(options, backend, signals)
         await asyncio.to_thread(backend.engine.close)
 
 
-async def _serve(options: Options, make: Callable[[Options, Backend], Serving]) -> None:
+async def _serve(
+    options: Options,
+    make: Callable[[Options, Backend[Loaded]], Serving],
+    load: Callable[[Options, ResolvedModel], Loaded],
+) -> None:
     async with stop_signals() as signals:
         try:
-            await _serve_and_drain(options, make, signals)
+            await _serve_and_drain(options, make, load, signals)
         except _StoppedAtOnce as stopped:
             leave(stopped.exit_code)
 
 
 async def _serve_and_drain(
-    options: Options, make: Callable[[Options, Backend], Serving], signals: Signals
+    options: Options,
+    make: Callable[[Options, Backend[Loaded]], Serving],
+    load: Callable[[Options, ResolvedModel], Loaded],
+    signals: Signals,
 ) -> None:
     check_address(options.address)
     metrics = (
@@ -132,7 +151,7 @@ async def _serve_and_drain(
     )
     try:
         with _wrong_input():
-            backend = await _unless_stopped(asyncio.to_thread(_load_backend, options), signals)
+            backend = await _unless_stopped(asyncio.to_thread(_load, options, load), signals)
         await _serve_backend(options, make(options, backend), backend.engine, signals)
         await asyncio.to_thread(backend.engine.close)
     finally:
@@ -141,7 +160,7 @@ async def _serve_and_drain(
 
 
 async def _serve_backend(
-    options: ServiceOptions, serving: Serving, engine: Engine, signals: Signals
+    options: ServiceOptions, serving: Serving, engine: TextBackend, signals: Signals
 ) -> None:
     """Serve until a signal; a broken engine ends the process, whatever still hangs in it."""
     try:
@@ -160,7 +179,33 @@ async def _serve_backend(
         raise _StoppedAtOnce(STOPPED_AT_ONCE)
 
 
-def _load_backend(options: EngineOptions) -> Backend:
+def load_engine(options: EngineOptions, model: ResolvedModel) -> Engine:
+    """The engine with a model."""
+    from seal.engine import Engine  # torch takes seconds to import: not for a model that is none
+
+    return Engine.load(
+        model.path, name=options.model, settings=options.part(EngineSettings), base=model.base
+    )
+
+
+def load_backend(options: TextOptions, model: ResolvedModel) -> TextBackend:
+    """What `--backend` names, with a model."""
+    if options.backend == "engine":
+        return load_engine(options, model)
+    from seal.vllm.load import load_vllm
+
+    return load_vllm(
+        model.path,
+        name=options.model,
+        settings=options.part(EngineSettings),
+        own=options.part(VllmSettings),
+        base=model.base,
+    )
+
+
+def _load(
+    options: AnyOptions, load: Callable[[AnyOptions, ResolvedModel], Loaded]
+) -> Backend[Loaded]:
     """The slow part of a start: find, check and load the model."""
     store = ArtifactStore(options.artifacts)
     if options.writes:
@@ -172,7 +217,6 @@ def _load_backend(options: EngineOptions) -> Backend:
         # Torch takes seconds to import: neither for --help nor for a model that is none
         AdapterCache,
     )
-    from seal.engine import Engine
 
     log.info(
         "loading the model",
@@ -181,9 +225,7 @@ def _load_backend(options: EngineOptions) -> Backend:
         device=options.device,
         dtype=options.dtype,
     )
-    engine = Engine.load(
-        model.path, name=options.model, settings=options.part(EngineSettings), base=model.base
-    )
+    engine = load(options, model)
     return Backend(engine, store, AdapterCache(store, base=engine.base))
 
 

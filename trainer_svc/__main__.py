@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from seal.options import ServiceOptions
 from seal.rpc.lifecycle import Serving
-from seal.serving import Backend, run
+from seal.serving import Backend, load_engine, run
+
+if TYPE_CHECKING:
+    from seal.engine import Engine
 
 
 class TrainerOptions(ServiceOptions):
@@ -35,7 +38,7 @@ class TrainerOptions(ServiceOptions):
     so long."""
 
 
-def _make(options: TrainerOptions, backend: Backend) -> Serving:
+def _make(options: TrainerOptions, backend: Backend[Engine]) -> Serving:
     from trainer_svc.claims import Claims
     from trainer_svc.service import register  # loads torch: not for --help
     from trainer_svc.trainings import Trainings
@@ -57,4 +60,4 @@ def _make(options: TrainerOptions, backend: Backend) -> Serving:
 
 
 if __name__ == "__main__":
-    run(TrainerOptions, _make)
+    run(TrainerOptions, _make, load_engine)

@@ -30,6 +30,7 @@ from seal.v1 import trainer_pb2
 from trainer_svc.plan import TrainingLimits, parse_training, training_rows
 
 if TYPE_CHECKING:
+    from seal.engine import Engine
     from trainer_svc.trainings import Trainings
 
 log = structlog.get_logger(__name__)
@@ -86,7 +87,7 @@ class ImproveOptions(EngineOptions):
         )
 
 
-async def run_improve(options: ImproveOptions, backend: Backend, signals: Signals) -> None:
+async def run_improve(options: ImproveOptions, backend: Backend[Engine], signals: Signals) -> None:
     """Do the M-step, unless it is done.
 
     Raises:
@@ -144,7 +145,7 @@ class EngineTrainer:
     max_request_bytes = sys.maxsize
     """No message carries it."""
 
-    def __init__(self, trainings: Trainings, backend: Backend) -> None:
+    def __init__(self, trainings: Trainings, backend: Backend[Engine]) -> None:
         self._trainings, self._backend = trainings, backend
 
     async def train(
