@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
@@ -82,14 +81,15 @@ class AdaptationData(FileSettings):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        names = Counter(document.name for document in self.documents)
+        names: set[str] = set()
         for place, document in enumerate(self.documents):
-            if names[document.name] > 1:
+            if document.name in names:
                 raise InvalidInput(
                     f"two documents are named {document.name!r}",
                     field=f"documents.{place}.name",
                     remedy="give each document a name of its own",
                 )
+            names.add(document.name)
         return self
 
 

@@ -1,4 +1,4 @@
-"""The JSON Schema of the manifest is current and says what the command accepts."""
+"""The JSON Schemas of the manifests are current and say what is accepted."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 from seal.config import load_run
-from seal.schema import manifest_schema
-from seal.settings import RunSpec
+from seal.schema import KINDS, manifest_schema
+from seal.settings import AdaptationSpec, LearningSpec, RunSpec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCHEMA = REPOSITORY / "docs/restemrun.schema.json"
+SPECS: dict[str, type[LearningSpec]] = {"RestEMRun": RunSpec, "Adaptation": AdaptationSpec}
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
 MANIFESTS = [
     *EXAMPLES,
@@ -21,8 +22,14 @@ MANIFESTS = [
 ]
 
 
-def test_the_schema_in_the_docs_is_current() -> None:
-    assert SCHEMA.read_text(encoding="utf-8") == manifest_schema(), "run `make schema`"
+def committed(kind: str) -> Path:
+    """The file of a kind's schema."""
+    return REPOSITORY / f"docs/{kind.lower()}.schema.json"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_schema_in_the_docs_is_current(kind: str) -> None:
+    assert committed(kind).read_text(encoding="utf-8") == manifest_schema(kind), "run `make schema`"
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
@@ -39,10 +46,13 @@ def test_every_example_tells_editors_where_its_schema_is(path: Path) -> None:
     assert (path.parent / where).resolve() == SCHEMA
 
 
-def test_the_schema_describes_every_field_and_names_no_default_that_a_profile_may_change() -> None:
-    schema = json.loads(SCHEMA.read_text())
-    spec = schema["$defs"]["RunSpec"]["properties"]
-    assert list(spec) == [field.alias for field in RunSpec.model_fields.values()]
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_schema_describes_every_field_and_names_no_default_that_a_profile_may_change(
+    kind: str,
+) -> None:
+    schema = json.loads(committed(kind).read_text())
+    spec = schema["$defs"][SPECS[kind].__name__]["properties"]
+    assert list(spec) == [field.alias for field in SPECS[kind].model_fields.values()]
     fields = [
         field
         for model in schema["$defs"].values()
@@ -51,6 +61,13 @@ def test_the_schema_describes_every_field_and_names_no_default_that_a_profile_ma
     assert all(field["description"] for field in fields)
     assert not any("default" in field for field in fields)
     assert unknown({"spec": {"edit": {"max_tokens": 3}}}, schema) == ["spec.edit.max_tokens"]
+
+
+def test_an_adaptation_cannot_do_without_documents() -> None:
+    schema = json.loads(committed("Adaptation").read_text())
+    assert schema["required"] == ["apiVersion", "kind", "metadata", "spec"]
+    assert schema["$defs"]["AdaptationSpec"]["required"] == ["data"]
+    assert schema["$defs"]["AdaptationData"]["required"] == ["documents"]
 
 
 def unknown(values: object, schema: dict, path: str = "", root: dict | None = None) -> list[str]:
