@@ -31,9 +31,15 @@ class Writer(LivingEngine, Protocol):
     """
 
     def generate(
-        self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None = None
+        self,
+        request: GenerationRequest,
+        on_progress: Callable[[int, int], None] | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> EngineTask[GenerationResult]:
         """Queue a generation. `on_progress(samples done, tokens)` is called from any thread.
+
+        So is, for a request of one sample, `on_text(text)`: with all of it that no later token
+        changes, whenever that has grown, at last with the whole text of the result.
 
         Raises InvalidInput for what can never be written (naming the field), UnfitItem for an item
         that is at fault, Exhausted when the queue is full, Transient when it has stopped.

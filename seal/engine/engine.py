@@ -246,18 +246,26 @@ class Engine:
         return ""
 
     def generate(
-        self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None = None
+        self,
+        request: GenerationRequest,
+        on_progress: Callable[[int, int], None] | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> EngineTask[GenerationResult]:
         """Queue a generation.
 
-        `on_progress(samples done, tokens)` is called from the engine's thread. Raises as `train`.
+        `on_progress(samples done, tokens)` is called from the engine's thread, and so is, for a
+        request of one sample, `on_text(text)`: with all of it that no later token changes, whenever
+        that has grown, at last with the whole. Raises as `train`.
         """
         self._check_open("generate")
         if request.policy is not None:
             check_adapter(self._model, request.policy, field="policy")
-        generation = Generation(self._model, request)
+        generation = Generation(self._model, request, streams=on_text is not None)
         check_generation(self._model, self._budget, generation)
-        return self._queue("generate", EngineTask(request.run, request, on_progress, generation))
+        task: EngineTask[GenerationResult] = EngineTask(
+            request.run, request, on_progress, generation, on_text
+        )
+        return self._queue("generate", task)
 
     def evaluate(
         self, request: EvaluationRequest, on_progress: Callable[[int], None] | None = None

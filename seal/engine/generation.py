@@ -10,21 +10,53 @@ from seal.engine.requests import GenerationRequest, GenerationResult, Sample
 from seal.engine.routes import AdapterGroups
 from seal.engine.rows import Row
 from seal.engine.sampling import DecodeSettings
-from seal.errors import UnfitItem
+from seal.engine.streaming import TextStream
+from seal.errors import InvalidInput, UnfitItem
 from seal.outcomes import Outcome
 
 
 class Generation:
     """One generation request in a batch: the rows of its samples."""
 
-    def __init__(self, model: FrozenModel, request: GenerationRequest) -> None:
-        self.request = request
+    def __init__(
+        self, model: FrozenModel, request: GenerationRequest, *, streams: bool = False
+    ) -> None:
+        """`streams`: its text is wanted while it is written.
+
+        Raises UnfitItem for a bad text, InvalidInput for several samples of which to stream one.
+        """
+        self.request, self._text = request, model.text
         self.prompts = each("prompts", request.prompts, model.text.prompt)
         self.rows = self._new_rows()
+        if streams and len(self.all_rows) != 1:
+            raise InvalidInput(
+                f"{len(self.all_rows)} samples are asked for, and one can be streamed",
+                field="seeds",
+                remedy="send one prompt with one seed",
+            )
+        self._streams = streams
+        self._stream = TextStream(model.text, request.stop)
+        self._told = 0
+        """Characters that have been told."""
 
     def restart(self) -> None:
         """Forget what is written: a sample is a function of its seed, so it will be the same."""
         self.rows = self._new_rows()
+        self._stream = TextStream(self._text, self.request.stop)
+
+    def grown_text(self) -> str:
+        """All that is certain of a streamed text, if that is more than at the last call.
+
+        Empty if it is not, and for a request that does not stream.
+        """
+        if not self._streams:
+            return ""
+        (row,) = self.all_rows
+        text = row.text if row.done else self._stream.certain(row.tokens)
+        if len(text) <= self._told:
+            return ""
+        self._told = len(text)
+        return text
 
     def _new_rows(self) -> list[list[Row]]:
         request = self.request

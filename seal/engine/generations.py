@@ -80,6 +80,8 @@ class Generations:
             return
         for task, generation in list(self._written.items()):
             task.tell(generation.done, generation.tokens)
+            if text := generation.grown_text():
+                task.say(text)
             if generation.complete:
                 del self._written[task]
                 metrics.generated_tokens.inc(generation.tokens)

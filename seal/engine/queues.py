@@ -31,7 +31,8 @@ class EngineTask(Generic[Result]):
     request: Any
     on_progress: Callable[..., None] | None
     job: Any = None
-    """The tokenised form of a training."""
+    """The tokenised form of a request."""
+    on_text: Callable[[str], None] | None = None
     future: concurrent.futures.Future[Result] = field(default_factory=concurrent.futures.Future)
     queued_at: float = field(default_factory=time.monotonic)
     _cancelled: threading.Event = field(default_factory=threading.Event)
@@ -62,10 +63,17 @@ class EngineTask(Generic[Result]):
 
     def tell(self, *news: Any) -> None:
         """Call `on_progress`; if it raises, its own task ends with Internal, and no other."""
-        if self.on_progress is None or self.future.done():
+        self._call(self.on_progress, *news)
+
+    def say(self, text: str) -> None:
+        """Call `on_text` in the same way."""
+        self._call(self.on_text, text)
+
+    def _call(self, callback: Callable[..., None] | None, *news: Any) -> None:
+        if callback is None or self.future.done():
             return
         try:
-            self.on_progress(*news)
+            callback(*news)
         except Exception as error:  # the caller's code: nothing is known of what it raises
             log.exception("progress_callback_failed", run=self.run)
             self.fail(Internal(f"the progress callback failed: {error!r}"))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _PROBE = "xyzzy"
 """Text of which every tokenizer makes plain tokens."""
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+"""How tokenizers spell a token for one byte, for characters that they have no token for."""
 _SENTINEL = "\n"
 """Stands before a continuation where the tokenizer would add a space to the start of a text."""
 
@@ -148,7 +150,20 @@ class ModelText:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Tokens that the model wrote as text; control tokens do not show."""
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+        return str(
+            self.tokenizer.decode(
+                list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
+
+    def closes(self, token: int) -> bool:
+        """Whether a token ends a row of bare bytes, which are one text or none of them is.
+
+        A control token does not: it does not show, as if it were not there.
+        """
+        if token in self._control:
+            return False
+        return not _BYTE.fullmatch(str(self.tokenizer.convert_ids_to_tokens(token)))
 
     def reached_stop(self, tokens: list[int], stop: tuple[str, ...]) -> bool:
         """Whether the newest token may have completed a stop string, from the last tokens alone.

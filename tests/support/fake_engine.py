@@ -107,6 +107,8 @@ class FakeEngine:
         self.final_loss = 0.5
         self.check: Callable[[Any], None] = lambda request: None
         """Raises what the engine refuses at its door."""
+        self.between_words: Callable[[], object] = lambda: None
+        """Called after each streamed word."""
         self.fault: Callable[[Any], None] = lambda request: None
         """Raises what goes wrong in the work on a request."""
         self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
@@ -132,10 +134,13 @@ class FakeEngine:
         return self._submit(request, lambda: self._train(request, on_progress), training=True)
 
     def generate(
-        self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None = None
+        self,
+        request: GenerationRequest,
+        on_progress: Callable[[int, int], None] | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> FakeTask:
-        """A text that names prompt, seed and policy."""
-        return self._submit(request, lambda: self._generate(request, on_progress))
+        """A text that names prompt, seed and policy; streamed word by word."""
+        return self._submit(request, lambda: self._generate(request, on_progress, on_text))
 
     def evaluate(
         self, request: EvaluationRequest, on_progress: Callable[[int], None] | None = None
@@ -232,7 +237,10 @@ class FakeEngine:
         )
 
     def _generate(
-        self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None
+        self,
+        request: GenerationRequest,
+        on_progress: Callable[[int, int], None] | None,
+        on_text: Callable[[str], None] | None,
     ) -> GenerationResult:
         self.generated.append(request)
         policy = "base" if request.policy is None else "adapted"
@@ -245,6 +253,11 @@ class FakeEngine:
         )
         if on_progress is not None:
             on_progress(sum(map(len, samples)), 5 * sum(map(len, samples)))
+        if on_text is not None:
+            words = samples[0][0].text.split(" ")
+            for count in range(1, len(words) + 1):
+                on_text(" ".join(words[:count]))
+                self.between_words()
         return GenerationResult(samples=samples, engine_seconds=(0.25,) * len(samples))
 
     def _evaluate(
