@@ -38,9 +38,9 @@ def engine_request(
             tuple(part_seed(seed, number, parts=len(context.parts)) for seed in context.seeds)
             for context, number in prompts
         ),
-        temperature=plan.temperature,
-        top_p=plan.top_p,
-        max_tokens=plan.max_tokens,
+        temperature=plan.sampled_as.temperature,
+        top_p=plan.sampled_as.top_p,
+        max_tokens=plan.sampled_as.max_tokens,
         stop=tuple(dict.fromkeys(stop for part in parts for stop in part.prompt.stop)),
     )
 

@@ -42,10 +42,15 @@ class GenerationLimits:
     """One passage."""
     max_tokens: int = MAX_EDIT_TOKENS
     """New tokens per part."""
-    max_temperature: float = MAX_TEMPERATURE
-    """Softmax temperature."""
-    min_top_p: float = MIN_TOP_P
-    """Nucleus mass."""
+
+
+@dataclass(frozen=True)
+class SampledAs:
+    """How tokens are drawn, checked."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,7 @@ class GenerationPlan:
     run: str
     base: BaseReference
     policy: AdapterReference | None
-    temperature: float
-    top_p: float
-    max_tokens: int
+    sampled_as: SampledAs
     contexts: tuple[PlannedContext, ...]
 
     @property
@@ -85,7 +88,6 @@ def parse_generation(
 ) -> GenerationPlan:
     """Check a request. Raises InvalidInput naming the field."""
     validation.request_id(request.request_id)
-    sampling = request.sampling
     asked = _asked(request)
     return GenerationPlan(
         run=validation.run_name(request.run),
@@ -93,19 +95,26 @@ def parse_generation(
         policy=adapter_reference(request.policy.adapter, field="policy.adapter")
         if request.policy.HasField("adapter")
         else None,
+        sampled_as=parse_sampling(request.sampling, max_tokens=limits.max_tokens),
+        contexts=_contexts(request.contexts, asked, limits),
+    )
+
+
+def parse_sampling(sampling: generator_pb2.Sampling, *, max_tokens: int) -> SampledAs:
+    """Check how tokens are to be drawn, at most `max_tokens`. Raises InvalidInput by field."""
+    return SampledAs(
         temperature=validation.real_number(
             sampling.temperature,
             field="sampling.temperature",
             minimum=0.0,
-            maximum=limits.max_temperature,
+            maximum=MAX_TEMPERATURE,
         ),
         top_p=validation.real_number(
-            sampling.top_p, field="sampling.top_p", minimum=limits.min_top_p, maximum=1.0
+            sampling.top_p, field="sampling.top_p", minimum=MIN_TOP_P, maximum=1.0
         ),
         max_tokens=validation.whole_number(
-            sampling.max_tokens, field="sampling.max_tokens", minimum=1, maximum=limits.max_tokens
+            sampling.max_tokens, field="sampling.max_tokens", minimum=1, maximum=max_tokens
         ),
-        contexts=_contexts(request.contexts, asked, limits),
     )
 
 

@@ -25,6 +25,7 @@ from generator_svc.plan import (
     cut_into_batches,
     parse_generation,
 )
+from generator_svc.text import TextWriter
 from seal.engine import GenerationResult
 from seal.errors import UnfitItem
 from seal.limits import MAX_CONTEXT_EDITS_BYTES
@@ -58,11 +59,25 @@ def register(
 
 
 class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
-    """Serves GenerateEdits."""
+    """Serves GenerateEdits and, by `generator_svc.text`, GenerateText."""
 
     def __init__(self, *, engine: Writer, adapters: AdapterCache, pace: Pace) -> None:
         self._engine, self._adapters, self._pace = engine, adapters, pace
         self._line = Line("generate")
+        self._texts = TextWriter(engine=engine, adapters=adapters, pace=pace, line=self._line)
+
+    async def GenerateText(
+        self,
+        request: generator_pb2.GenerateTextRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> AsyncIterator[generator_pb2.GenerateTextResponse]:
+        """Stream one text in pieces, then its result.
+
+        A cancelled call or a passed deadline stops the work; a retry gives the same text.
+        """
+        async with aclosing(self._texts.write(request, context.time_remaining)) as responses:
+            async for response in responses:
+                yield response
 
     async def GenerateEdits(
         self,

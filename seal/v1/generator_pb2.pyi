@@ -398,7 +398,7 @@ class GenerateTextRequest(_message.Message):
     """Seed of the sample."""
     @_builtins.property
     def policy(self) -> _common_pb2.PolicyRef:
-        """Model that writes."""
+        """Model that writes; without a base_model the one that the service has loaded."""
 
     @_builtins.property
     def adapter(self) -> _common_pb2.AdapterRef:

@@ -57,7 +57,7 @@ def test_every_sampling_of_a_manifest_is_taken(end: type[Ge | Le]) -> None:
         max_tokens=int(bound(EditSettings, "max_tokens", end)),
     )
     plan = parse_generation(generation_request(sampling=sampling), limits=GenerationLimits())
-    assert plan.max_tokens == sampling.max_tokens
+    assert plan.sampled_as.max_tokens == sampling.max_tokens
 
 
 def test_the_longest_answers_of_a_manifest_are_taken() -> None:

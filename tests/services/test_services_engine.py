@@ -21,6 +21,7 @@ from service_harness import (
     policy,
     read_all,
     serving,
+    text_request,
     training_request,
 )
 from tiny_model import tiny_model
@@ -30,6 +31,8 @@ import generator_svc.service
 import trainer_svc.service
 from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
+from seal.domains import get_domain
+from seal.domains.base import Query
 from seal.domains.by_sentence import STARTS
 from seal.engine import Engine, EvaluationRequest
 from seal.errors import InvalidInput
@@ -73,6 +76,10 @@ class Services:
     def evaluate(self, **changes: object) -> AsyncIterator[evaluator_pb2.EvaluateResponse]:
         request = evaluation_request(**{"policy": policy(base_model=MODEL), **changes})
         return self.evaluator.Evaluate(request, timeout=DEADLINE_SECONDS)
+
+    async def write(self, **changes: object) -> list[generator_pb2.GenerateTextResponse]:
+        request = text_request(**changes)
+        return await read_all(self.generator.GenerateText(request, timeout=DEADLINE_SECONDS))
 
     async def edits(self, **changes: object) -> list[str]:
         request = generation_request(**{"policy": policy(base_model=MODEL), **changes})
@@ -425,3 +432,50 @@ async def test_a_policy_that_has_learnt_is_asked_by_the_short_prompt_and_learns_
     assert [part.text for part in learnt.edits[0].parts] == [wanted] * len(STARTS)
     before, after = ([part.logprob for part in each.edits[0].parts] for each in (short, learnt))
     assert max(before) < min(after)
+
+
+async def test_a_text_on_policy_and_adapter_is_the_answer_that_the_evaluation_gets(
+    services: Services,
+) -> None:
+    trained = {"optimizer": _optimizer(2e-2, epochs=6)}
+    below = policy(await services.adapter(**trained), base_model=MODEL)
+    above = adapter_message(
+        await services.adapter(request_id="above", policy=below, init_seed=9, **trained)
+    )
+    domain = get_domain("knowledge")
+    answers, texts = [], []
+    for adapters in (
+        {},
+        {"policy": below},
+        {"adapter": above},
+        {"policy": below, "adapter": above},
+    ):
+        evaluated = (await read_all(services.evaluate(**adapters)))[-1].result
+        answers.append(evaluated.answers[0].answer)
+        asked = domain.question_prompt(Query("q1", "What is Veldra?", ("",)), "few-shot")
+        sampling = generator_pb2.Sampling(temperature=0.0, top_p=1.0, max_tokens=16)
+        events = await services.write(
+            prompt=asked.text, stop=asked.stop, sampling=sampling, **adapters
+        )
+        written = events[-1].result
+        assert "".join(event.delta for event in events) == written.text
+        texts.append(domain.clean_answer(written.text))
+    assert texts == answers
+    assert len(set(texts)) == 4
+
+
+async def test_a_prompt_beyond_the_models_positions_has_no_text(services: Services) -> None:
+    events = await services.write(prompt="x" * 5000)
+    assert events[-1].result.outcome == common_pb2.OUTCOME_TOO_LONG
+
+
+async def test_a_text_needs_no_name_of_the_model_and_a_chat_takes_its_template(
+    services: Services,
+) -> None:
+    hello = common_pb2.ChatMessage(role="user", content="hello")
+    chat = (await services.write(prompt="", messages=[hello], stop=[]))[-1].result
+    named = await services.write(
+        prompt="", messages=[hello], stop=[], policy=policy(base_model=MODEL)
+    )
+    raw = (await services.write(prompt="hello", stop=[]))[-1].result
+    assert chat.text == named[-1].result.text != raw.text

@@ -162,6 +162,38 @@ class FakeGenerator(generator_pb2_grpc.GeneratorServiceServicer):
                 continue
             yield generator_pb2.GenerateEditsResponse(context_edits=context_edits(request, item))
 
+    async def GenerateText(
+        self,
+        request: generator_pb2.GenerateTextRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> AsyncIterator[generator_pb2.GenerateTextResponse]:
+        await self._fakes.enter("text", request.request_id, request, context)
+        self._fakes.executed("text", request.request_id)
+        if (outcome := self._fakes.outcome("text", request.request_id)) is not None:
+            none = generator_pb2.GenerateTextResult(outcome=OUTCOME_TO_WIRE[outcome])
+            yield generator_pb2.GenerateTextResponse(result=none)
+            return
+        text = written_text(request)
+        for word in text.split(" "):
+            piece = word if text.startswith(word) else f" {word}"
+            yield generator_pb2.GenerateTextResponse(delta=piece)
+        result = generator_pb2.GenerateTextResult(
+            outcome=common_pb2.OUTCOME_OK,
+            text=text,
+            tokens=len(text.split(" ")),
+            engine_seconds=0.01,
+        )
+        yield generator_pb2.GenerateTextResponse(result=result)
+
+
+def written_text(request: generator_pb2.GenerateTextRequest) -> str:
+    """A text of three words: who writes, on what, and with which seed."""
+    asked = [request.prompt, *(message.content for message in request.messages)]
+    adapters = (request.policy.adapter.sha256, request.adapter.sha256)
+    seen = (*adapters, *asked, request.seed)
+    who = "Adapted" if any(adapters) else "Base"
+    return f"{who} {digest(*seen)[:6]} {request.seed}"
+
 
 def context_edits(
     request: generator_pb2.GenerateEditsRequest, item: generator_pb2.EditContext

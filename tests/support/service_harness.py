@@ -123,6 +123,19 @@ def generation_request(**changes: object) -> generator_pb2.GenerateEditsRequest:
     return generator_pb2.GenerateEditsRequest(**{**fields, **changes})  # type: ignore[arg-type]
 
 
+def text_request(**changes: object) -> generator_pb2.GenerateTextRequest:
+    """A valid request; `changes` replace whole fields."""
+    fields: dict[str, object] = {
+        "request_id": "text-1",
+        "run": "chat",
+        "prompt": "Question: What is Veldra?\nAnswer:",
+        "sampling": generator_pb2.Sampling(temperature=0.0, top_p=1.0, max_tokens=32),
+        "seed": 7,
+        "stop": ["\n"],
+    }
+    return generator_pb2.GenerateTextRequest(**{**fields, **changes})  # type: ignore[arg-type]
+
+
 def evaluation_request(**changes: object) -> evaluator_pb2.EvaluateRequest:
     """A valid request; `changes` replace whole fields."""
     fields: dict[str, object] = {
