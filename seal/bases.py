@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,16 @@ class BaseReference:
     def __str__(self) -> str:
         """Name and the beginning of the digest."""
         return f"{self.name!r} ({self.sha256[:12]})" if self.sha256 else repr(self.name)
+
+    @property
+    def found_at(self) -> str:
+        """Where other programs find it: hub id or path."""
+        return self.location or self.name
+
+    @property
+    def hub_id(self) -> str:
+        """Its id on a model hub; empty for a path of one machine, which means nothing there."""
+        return self.found_at if _HUB_ID.fullmatch(self.found_at) else ""
 
     def same_as(self, other: BaseReference) -> bool:
         """By digest where both have one, else by name or location."""

@@ -12,6 +12,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from seal.errors import InvalidInput
 
+COMPANION_FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+"""What makes a model beside its weights, where it is there."""
 _TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"

@@ -20,23 +20,9 @@ from seal.digests import kept_sha256s
 from seal.embedded import EMBEDDED_MODELS, Progress, ensure_embedded
 from seal.errors import InvalidInput, NotFound, PreconditionFailed, Transient
 from seal.files import cache_directory, file_errors
-from seal.model_files import check_model_directory, has_chat_template
+from seal.model_files import COMPANION_FILES, check_model_directory, has_chat_template
 
-HUB_FILES = (
-    "config.json",
-    "generation_config.json",
-    "*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
+HUB_FILES = ("*.safetensors", *COMPANION_FILES)
 """What is taken from a repository of the Hugging Face hub."""
 
 _HUB_ID = re.compile(

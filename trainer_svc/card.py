@@ -5,7 +5,6 @@ A function of the training alone: two equal trainings have equal cards, and so o
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,13 +12,12 @@ if TYPE_CHECKING:
     from trainer_svc.plan import TrainingPlan
 
 CARD_FILE = "README.md"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def adapter_card(adapter: Adapter, plan: TrainingPlan, *, steps: int) -> str:
     """The card of a trained adapter; `steps` is the number of optimiser steps."""
     base, optimizer = adapter.base, plan.optimizer
-    location = base.location or base.name
+    location = base.found_at
     facts = {
         "base model": f"`{location}`" + (f", revision `{base.revision}`" if base.revision else ""),
         "sha256 of the base's weights": f"`{base.sha256}`" if base.sha256 else "not known",
@@ -33,9 +31,8 @@ def adapter_card(adapter: Adapter, plan: TrainingPlan, *, steps: int) -> str:
         "seeds": f"{plan.init_seed} (weights), {plan.order_seed} (order)",
     }
     table = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
-    return (
-        f"{_front_matter(location)}{_introduction(plan)}{table}{_warning(plan)}{_loading(adapter)}"
-    )
+    front = _front_matter(base.hub_id)
+    return f"{front}{_introduction(plan)}{table}{_warning(plan)}{_loading(adapter)}"
 
 
 def _introduction(plan: TrainingPlan) -> str:
@@ -51,9 +48,9 @@ This adapter was trained on {rows}
 """
 
 
-def _front_matter(location: str) -> str:
-    """What a model hub reads; a path of one machine would mean nothing there."""
-    base = f"base_model: {location}\n" if _HUB_ID.fullmatch(location) else ""
+def _front_matter(hub_id: str) -> str:
+    """What a model hub reads."""
+    base = f"base_model: {hub_id}\n" if hub_id else ""
     return f"---\nlibrary_name: peft\n{base}tags:\n- lora\n- seal\n---\n"
 
 
@@ -74,7 +71,7 @@ def _warning(plan: TrainingPlan) -> str:
 
 
 def _loading(adapter: Adapter) -> str:
-    location = adapter.base.location or adapter.base.name
+    location = adapter.base.found_at
     digest = adapter.base.sha256
     exact = (
         f"\nThe numbers hold for base weights with the sha256 above. Where `{location}` has "

@@ -137,7 +137,7 @@ def save_adapter(adapter: Adapter, directory: Path) -> None:
     save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     base = adapter.base
     config = {
-        "base_model_name_or_path": base.location or base.name,
+        "base_model_name_or_path": base.found_at,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
