@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from controller_svc.cli import looking
+from controller_svc.cli.chatting import CHAT_HELP, chat
 from controller_svc.cli.logs import LogFormat
 from controller_svc.cli.messages import command
 from controller_svc.cli.options import (
@@ -264,6 +265,7 @@ def demo_manifest(name: str) -> Iterator[Path]:
         yield path
 
 
+app.command("chat", help=CHAT_HELP)(chat)
 app.command("report", help=looking.REPORT_HELP)(looking.report)
 app.command("list")(looking.list_runs)
 app.command("status")(looking.status)

@@ -58,6 +58,16 @@ EngineOption = Annotated[
         "it wins over variables (SEAL_SLOTS), and `seal config show` lists the fields.",
     ),
 ]
+ServerOption = Annotated[
+    str,
+    typer.Option(
+        "--server",
+        metavar="HOST:PORT",
+        envvar="SEAL_SERVER",
+        help="Address of a server (see `seal serve`); without one this process does what there "
+        "is to do.",
+    ),
+]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run (see `seal list`).")]
 
 

@@ -1,0 +1,137 @@
+"""Where both models of a chat come from: a server, or this process."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller_svc.adaptations import DEFAULT_NAMESPACE
+from controller_svc.cli.references import AdapterDirectory, NamedAdaptation
+from controller_svc.core import RunStatus
+from seal.adaptations.names import run_of
+from seal.artifacts import ArtifactStore
+from seal.errors import InvalidInput, NotFound, PreconditionFailed
+from seal.records import AdapterReference
+from seal.rpc.client import open_channel
+from seal.runs.store import status_path
+from seal.settings import EngineSettings
+from seal.v1 import generator_pb2_grpc
+
+Reference = AdapterReference | AdapterDirectory | NamedAdaptation
+OnDownload = Callable[[str, int, int], None]
+OPTION = "--adapter"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partners:
+    """Who answers."""
+
+    generator: generator_pb2_grpc.GeneratorServiceAsyncStub
+    adapter: AdapterReference
+
+
+@asynccontextmanager
+async def partners_on(server: str, reference: Reference) -> AsyncIterator[Partners]:
+    """Both models of a server.
+
+    Raises InvalidInput for a directory, which the server does not see, and as `_of_adaptation`.
+    """
+    if isinstance(reference, AdapterDirectory):
+        raise InvalidInput(
+            f"{OPTION} {reference.path} is a directory of this machine, which {server} does not "
+            "see",
+            field=OPTION,
+            remedy="name an adapter of the server's store or an adaptation, or leave out --server",
+        )
+    if isinstance(reference, NamedAdaptation):
+        from seal.client import AsyncClient
+
+        async with AsyncClient(server) as client:
+            found = (await client.get(reference.name)).adapter
+        reference = _trained(reference, found)
+    async with open_channel(server) as channel:
+        yield Partners(
+            generator=generator_pb2_grpc.GeneratorServiceStub(channel), adapter=reference
+        )
+
+
+@asynccontextmanager
+async def partners_here(
+    reference: Reference,
+    *,
+    model: str,
+    root: str,
+    engine: EngineSettings,
+    offline: bool,
+    on_download: OnDownload,
+) -> AsyncIterator[Partners]:
+    """Both models in this process. `model`: the base model; empty: the adapter's own.
+
+    Raises InvalidInput if the adapter is not of this model, NotFound if there is none, and what
+    keeps the model from loading.
+    """
+    from controller_svc.local.services import local_services  # loads torch
+    from seal.engine import load_adapter, save_adapter
+
+    with tempfile.TemporaryDirectory(prefix="seal-chat-") as scratch:
+        if isinstance(reference, AdapterDirectory):
+            adapter = load_adapter(reference.path)
+            root = f"{scratch}/store"
+            save_adapter(adapter, Path(scratch, "adapter"))  # without what else lies beside it
+            store = ArtifactStore(root)
+            stored = store.publish_directory(Path(scratch, "adapter"), "adapters")
+        else:
+            store = ArtifactStore(root)
+            stored = (
+                reference
+                if isinstance(reference, AdapterReference)
+                else _of_adaptation(store, reference)
+            )
+            with store.fetch_directory(stored) as directory:
+                adapter = load_adapter(directory)
+        async with local_services(
+            model or adapter.base.name,
+            root=root,
+            engine=engine.model_copy(update={"slots": 0}),  # nothing is trained
+            offline=offline,
+            on_download=on_download,
+        ) as services:
+            if not adapter.base.same_as(services.engine.base):
+                raise InvalidInput(
+                    f"the adapter was trained on base model {adapter.base}, loaded is "
+                    f"{services.engine.base}",
+                    field="--model",
+                    remedy="name the model that it was trained on",
+                )
+            async with open_channel(services.addresses.generator) as channel:
+                yield Partners(
+                    generator=generator_pb2_grpc.GeneratorServiceStub(channel), adapter=stored
+                )
+
+
+def _of_adaptation(store: ArtifactStore, named: NamedAdaptation) -> AdapterReference:
+    """The adapter of an adaptation in a store of this machine."""
+    try:
+        status = store.read_json(status_path(run_of(DEFAULT_NAMESPACE, named.name)), RunStatus)
+    except NotFound as error:
+        raise NotFound(
+            f"there is no adaptation {named.name!r} in {store.root_uri}",
+            field=OPTION,
+            remedy="check its name and --root, or name the --server that keeps it",
+        ) from error
+    adaptation = status.adaptation
+    result = adaptation.result if adaptation is not None else None
+    return _trained(named, result.adapter if result is not None else None)
+
+
+def _trained(named: NamedAdaptation, adapter: AdapterReference | None) -> AdapterReference:
+    if adapter is None:
+        raise PreconditionFailed(
+            f"adaptation {named.name!r} has no adapter",
+            field=OPTION,
+            remedy=f"see how it is:  seal get {named.name}",
+        )
+    return adapter

@@ -1,0 +1,52 @@
+"""Which adapter a command line means: one of the store, a directory, or that of an adaptation."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from seal.errors import InvalidInput
+from seal.records import AdapterReference
+
+REF_HELP = (
+    "PATH@SHA256 of the store (as `seal status --adapters` shows it), a directory of PEFT's, or "
+    "the name of an adaptation."
+)
+_STORED = re.compile(r"(?P<path>.+)@(?P<sha256>[0-9a-f]{64})")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class AdapterDirectory:
+    """A PEFT directory of this machine."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class NamedAdaptation:
+    """The adapter that an adaptation came to."""
+
+    name: str
+
+
+def parse_reference(
+    ref: str, *, option: str
+) -> AdapterReference | AdapterDirectory | NamedAdaptation:
+    """What REF names; whether it exists is another question.
+
+    Raises InvalidInput naming `option`.
+    """
+    if (stored := _STORED.fullmatch(ref)) is not None:
+        return AdapterReference(path=stored["path"], sha256=stored["sha256"])
+    directory = Path(ref).expanduser()
+    if ref and directory.is_dir():
+        return AdapterDirectory(directory)
+    if _NAME.fullmatch(ref):
+        return NamedAdaptation(ref)
+    raise InvalidInput(
+        f"{option} {ref:.200}: there is no such directory, and it is no reference and no name",
+        field=option,
+        remedy=f"give {REF_HELP}",
+    )
