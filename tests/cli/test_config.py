@@ -60,7 +60,7 @@ def refusal(config: Path, spec: str, **overrides: object) -> InvalidInput:
             "did you mean spec.inner.optimizer.learningRate or "
             "spec.improve.optimizer.learningRate or spec.validation.passage.learningRate?",
         ),
-        ("edit: {zzz: 1}", "spec.edit.zzz", "the fields of spec.edit are: family, format, k"),
+        ("edit: {zzz: 1}", "spec.edit.zzz", "the fields of spec.edit are: model, generator"),
         ("zzz: 1", "spec.zzz", "the fields of spec are: profile, seed"),
     ],
 )
