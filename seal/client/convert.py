@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from seal.client import events
@@ -200,16 +201,18 @@ def _counts(message: adaptation_pb2.AdaptationCounts) -> Counts:
 
 
 def _options(message: adaptation_pb2.AdaptationOptions) -> Options:
-    gate = Gate(
-        **{name: getattr(message.gate, name) for name in SCALAR_GATE if message.gate.HasField(name)}
-    )
     return Options(
         policy=_adapter(message.policy) if message.HasField("policy") else None,
         lora=_lora(message.lora) if message.HasField("lora") else None,
         optimizer=_optimizer(message.optimizer) if message.HasField("optimizer") else None,
-        gate=gate,
-        **{name: getattr(message, name) for name in SCALAR_OPTIONS if message.HasField(name)},
+        gate=Gate(**_given(message.gate, SCALAR_GATE)),
+        **_given(message, SCALAR_OPTIONS),
     )
+
+
+def _given(message: Message, names: tuple[str, ...]) -> dict[str, Any]:
+    """Optional fields that are set."""
+    return {name: getattr(message, name) for name in names if message.HasField(name)}
 
 
 def _lora(message: trainer_pb2.LoraConfig) -> LoraSettings:

@@ -237,6 +237,8 @@ class FakeAdaptations(adaptation_pb2_grpc.AdaptationServiceServicer):
         key, body = (caller, namespace, request.request_id), request.SerializeToString()
         name = request.name or f"a-{hashlib.sha256(request.request_id.encode()).hexdigest()[:8]}"
         created = key not in self.requests
+        if not created and (namespace, self.requests[key]) not in self.jobs:
+            raise Conflict("the adaptation of this request was deleted", field="request_id")
         if not created and self.jobs[namespace, self.requests[key]].body != body:
             raise Conflict("another request has this id", field="request_id")
         if created and (namespace, name) in self.jobs:

@@ -1,0 +1,83 @@
+"""The client for asyncio does what the blocking one does, beside other work of its loop."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from fake_adaptations import ADAPTER_SHA256, FILES, FakeAdaptations, serve
+
+from seal.client import Advanced, AsyncClient, ClientOptions, Document, State
+from seal.errors import InvalidInput, NotFound, Transient
+from seal.records import AdapterReference
+from seal.rpc.client import ClientSettings
+
+NOTE = Document(name="note.md", content=b"The lighthouse of Veldra was built by Ama Torrin.")
+QUICK = ClientOptions(retry_seconds=5.0, reconnect_seconds=10.0)
+ADAPTER = AdapterReference(path=f"adapters/{ADAPTER_SHA256}", sha256=ADAPTER_SHA256)
+
+
+async def test_many_adaptations_are_watched_at_once_over_lost_connections() -> None:
+    fake = FakeAdaptations(delay_seconds=0.02, drops=[0, 3, 1, 2, 0, 4])
+    async with serve(fake) as address, AsyncClient(address, options=QUICK) as client:
+
+        async def adapt(name: str) -> list[int]:
+            submission = await client.submit([NOTE], name=name)
+            async with aclosing(client.watch(submission.adaptation.name)) as events:
+                return [
+                    event.sequence async for event in events if not isinstance(event.what, Advanced)
+                ]
+
+        told = await asyncio.gather(*(adapt(f"n-{index}") for index in range(6)))
+        assert told == [[1, 2, 3, 4, 5, 6, 7]] * 6
+        assert [one.state async for one in client.list(name_prefix="n-")] == [State.PUBLISHED] * 6
+
+
+async def test_lost_answers_are_asked_for_again_with_the_same_request_id() -> None:
+    fake = FakeAdaptations()
+    fake.lose.update({"SubmitAdaptation": 1, "DeleteAdaptation": 1, "UploadDocument": 1})
+    async with serve(fake) as address, AsyncClient(address, options=QUICK) as client:
+        large = Document(name="large.txt", content=b"word " * 600_000)
+        await client.submit([large], name="veldra")
+        assert len(fake.jobs) == 1 and len(fake.uploads) == 1
+        assert (await client.wait("veldra", timeout_seconds=20)).state is State.PUBLISHED
+        await client.delete("veldra")
+        with pytest.raises(NotFound):
+            await client.delete("veldra")
+
+
+async def test_an_adapter_is_downloaded_whole(tmp_path: Path) -> None:
+    async with serve(FakeAdaptations()) as address, AsyncClient(address, options=QUICK) as client:
+        target = await client.download(ADAPTER, tmp_path / "adapter")
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == FILES
+
+
+async def test_what_is_wrong_is_refused_by_field() -> None:
+    async with serve(FakeAdaptations()) as address, AsyncClient(address, options=QUICK) as client:
+        with pytest.raises(InvalidInput) as refused:
+            await client.submit([])
+        assert refused.value.field == "documents"
+
+
+async def test_a_wait_that_is_cancelled_ends_and_the_adaptation_goes_on() -> None:
+    fake = FakeAdaptations(delay_seconds=0.3)
+    async with serve(fake) as address, AsyncClient(address, options=QUICK) as client:
+        await client.submit([NOTE], name="veldra")
+        waiting = asyncio.create_task(client.wait("veldra"))
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert (await client.cancel("veldra")).state is State.CANCELLED
+
+
+async def test_a_server_that_is_not_there_is_said_soon(tmp_path: Path) -> None:
+    async with AsyncClient(
+        f"unix:{tmp_path}/none.sock",
+        options=ClientOptions(retry_seconds=0.5),
+        channel=ClientSettings(connection_attempts=2),
+    ) as client:
+        with pytest.raises(Transient, match="connect"):
+            await client.get("veldra")
