@@ -9,6 +9,9 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from seal.documents import GivenQuestion, Passage, read_document
+from seal.documents.places import question_key
 from seal.documents.questions import (
     PutQuestion,
     check_questions,
@@ -17,9 +20,6 @@ from seal.documents.questions import (
     put_questions,
     read_questions,
 )
-
-from seal.documents import GivenQuestion, Passage, read_document
-from seal.documents.places import question_key
 from seal.errors import InvalidInput
 from seal.limits import MAX_GIVEN_QUESTIONS, MAX_QUESTION_CHARACTERS
 
