@@ -10,8 +10,8 @@ from seal.engine.requests import GenerationRequest, GenerationResult, Sample
 from seal.engine.routes import AdapterGroups
 from seal.engine.rows import Row
 from seal.engine.sampling import DecodeSettings
-from seal.engine.streaming import TextStream
-from seal.errors import InvalidInput, UnfitItem
+from seal.engine.streaming import TextStream, check_streamed
+from seal.errors import UnfitItem
 from seal.outcomes import Outcome
 
 
@@ -28,12 +28,8 @@ class Generation:
         self.request, self._text = request, model.text
         self.prompts = each("prompts", request.prompts, model.text.prompt)
         self.rows = self._new_rows()
-        if streams and len(self.all_rows) != 1:
-            raise InvalidInput(
-                f"{len(self.all_rows)} samples are asked for, and one can be streamed",
-                field="seeds",
-                remedy="send one prompt with one seed",
-            )
+        if streams:
+            check_streamed(request)
         self._streams = streams
         self._stream = TextStream(model.text, request.stop)
         self._told = 0

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from seal.engine.requests import GenerationRequest
 from seal.engine.text import ModelText, cut_at_stop
+from seal.errors import InvalidInput
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What the first bytes of a character are shown as until the others have come."""
@@ -36,6 +38,17 @@ class TextStream:
                 self._begin, self._end = self._end, len(tokens)
         text = cut_at_stop(self._read, self._stop)[0]
         return text[: len(text) - _begun(text, self._stop)]
+
+
+def check_streamed(request: GenerationRequest) -> None:
+    """Raise InvalidInput unless there is exactly one sample to stream."""
+    samples = sum(map(len, request.seeds))
+    if samples != 1:
+        raise InvalidInput(
+            f"{samples} samples are asked for, and one can be streamed",
+            field="seeds",
+            remedy="send one prompt with one seed",
+        )
 
 
 def _begun(text: str, stop: Sequence[str]) -> int:

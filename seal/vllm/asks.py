@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,7 +55,7 @@ class Decoder(Protocol):
         One that cannot be loaded fails here; within a batch it would end the workers.
         """
 
-    async def tell(self, ask: Ask, on_tokens: Callable[[int], None]) -> Told:
+    async def tell(self, ask: Ask, on_tokens: Callable[[Sequence[int]], None]) -> Told:
         """Write or score one text. `on_tokens(newly written)` comes now and then.
 
         Raises InvalidInput for a schema that is none, DecoderDeadError. Cancelled, it drops the

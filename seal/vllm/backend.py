@@ -13,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -22,6 +22,7 @@ import structlog
 from seal.engine.faults import blame
 from seal.engine.health import Health
 from seal.engine.queues import EngineTask, FairQueue
+from seal.engine.streaming import TextStream, check_streamed
 from seal.errors import Exhausted, InvalidInput, SealError, Transient, UnfitItem
 from seal.outcomes import Outcome
 from seal.remedies import engine_setting
@@ -139,13 +140,18 @@ class VllmBackend:
         return self._health.silent_seconds
 
     def generate(
-        self, request: GenerationRequest, on_progress: Callable[[int, int], None] | None = None
+        self,
+        request: GenerationRequest,
+        on_progress: Callable[[int, int], None] | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> EngineTask[GenerationResult]:
         """Queue a generation, as the engine does; it may have a JSON schema."""
         self._check_open("generate")
         self._check_adapters(request.policy, None)
+        if on_text is not None:
+            check_streamed(request)
         work = generation_work(self._model.outline, request)
-        return self._queue("generate", request, on_progress, work)
+        return self._queue("generate", request, on_progress, work, on_text)
 
     def evaluate(
         self, request: EvaluationRequest, on_progress: Callable[[int], None] | None = None
@@ -180,22 +186,22 @@ class VllmBackend:
 
     def _check_adapters(self, policy: Adapter | None, adapter: Adapter | None) -> None:
         """Refuse what vLLM would leave out in silence, or what would end its workers."""
-        for one, field in ((policy, "policy"), (adapter, "adapter")):
+        for one, place in ((policy, "policy"), (adapter, "adapter")):
             if one is None:
                 continue
-            self._model.outline.check_adapter(one, field=field)
+            self._model.outline.check_adapter(one, field=place)
             if one.rank < 1:
                 raise UnfitItem(
                     f"the adapter has rank {one.rank}",
                     outcome=Outcome.REFUSED,
-                    field=field,
+                    field=place,
                     remedy="use an adapter of rank 1 or more",
                 )
             if others := sorted(set(one.target_modules) - set(self._model.target_modules)):
                 raise InvalidInput(
                     f"the adapter has layers {', '.join(others)}, this server takes adapters of "
                     f"{', '.join(self._model.target_modules)}",
-                    field=field,
+                    field=place,
                     remedy="start the server with --vllm-target-modules that name them too",
                 )
         if (together := rank(policy, adapter)) > self._model.max_rank:
@@ -212,8 +218,9 @@ class VllmBackend:
         request: Any,
         on_progress: Callable[..., None] | None,
         work: GenerationWork | EvaluationWork,
+        on_text: Callable[[str], None] | None = None,
     ) -> VllmTask[Any]:
-        task: VllmTask[Any] = VllmTask(request.run, request, on_progress, work)
+        task: VllmTask[Any] = VllmTask(request.run, request, on_progress, work, on_text)
         task.on_cancel = lambda: self._call(lambda: self._drop(task))
         with self._lock:
             self._check_open(kind)
@@ -330,9 +337,12 @@ class VllmBackend:
         work, text = task.job, self._model.outline.text
         if isinstance(work, GenerationWork):
             policy = await self._place(held, work.request.policy, None)
-            progress = _Progress(task, rows=work.rows, counts_tokens=True)
+            stream = None if task.on_text is None else TextStream(text, work.request.stop)
+            progress = _Progress(task, rows=work.rows, counts_tokens=True, stream=stream)
             told, seconds = await self._tell(work.asks(policy, text), progress)
             result: Any = work.result(told, seconds, text)
+            if stream is not None:
+                progress.say(result.samples[0][0].text)
         else:
             policy = await self._place(held, work.request.policy, None)
             adapted = await self._place(held, work.request.policy, work.request.adapter)
@@ -375,9 +385,9 @@ class VllmBackend:
         return [told for told, _ in ended], [seconds for _, seconds in ended]
 
     async def _tell_one(self, ask: Ask, progress: _Progress, place: int) -> tuple[Told, float]:
-        def on_tokens(count: int) -> None:
+        def on_tokens(tokens: Sequence[int]) -> None:
             self._health.alive()
-            progress.wrote(count)
+            progress.wrote(tokens)
 
         with self._time.row() as row:
             told = await self._decoder.tell(ask, on_tokens)
@@ -393,12 +403,26 @@ class _Progress:
     rows: int
     """Texts that count: an evaluation's answers, without what is scored."""
     counts_tokens: bool
+    stream: TextStream | None = None
+    """Of the only text, where it is wanted while it is written."""
     done: int = 0
     tokens: int = 0
+    written: list[int] = field(default_factory=list)
+    """Tokens of the streamed text."""
+    said: int = 0
+    """Characters of it that have been said."""
 
-    def wrote(self, tokens: int) -> None:
-        self.tokens += tokens
+    def wrote(self, tokens: Sequence[int]) -> None:
+        self.tokens += len(tokens)
         self._tell()
+        if self.stream is not None:
+            self.written += tokens
+            self.say(self.stream.certain(self.written))
+
+    def say(self, text: str) -> None:
+        if len(text) > self.said:
+            self.said = len(text)
+            self.task.say(text)
 
     def ended(self, place: int) -> None:
         self.done += place < self.rows

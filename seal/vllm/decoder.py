@@ -7,7 +7,7 @@ needs. Importing this module takes seconds, so only who starts vLLM does.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import vllm
@@ -60,7 +60,7 @@ class VllmDecoder:
             ) from error
         self._loaded.add(adapter.number)
 
-    async def tell(self, ask: Ask, on_tokens: Callable[[int], None]) -> Told:
+    async def tell(self, ask: Ask, on_tokens: Callable[[Sequence[int]], None]) -> Told:
         """Write or score one text."""
         outputs = self._llm.generate(
             TokensPrompt(prompt_token_ids=list(ask.prompt)),
@@ -148,22 +148,22 @@ class _Parts:
         self._prompt_logprobs: list[float] = []
         self._stopped = False
 
-    def add(self, output: RequestOutput) -> int:
-        """Put a part in; how many tokens it brings."""
+    def add(self, output: RequestOutput) -> Sequence[int]:
+        """Put a part in; the tokens that it brings."""
         prompt = self._ask.prompt
         for entry in output.prompt_logprobs or ():
             if entry is not None:  # the first token has nothing before it
                 token = prompt[len(self._prompt_logprobs) + 1]
                 self._prompt_logprobs.append(float(entry[token].logprob))
         if not output.outputs:
-            return 0
+            return ()
         part = output.outputs[0]
         new = list(part.token_ids)
         for token, entry in zip(new, part.logprobs or (), strict=True):
             self._logprobs.append(float(entry[token].logprob))
         self._tokens += new
         self._stopped = part.finish_reason == "stop"
-        return len(new)
+        return new
 
     def whole(self) -> Told:
         """All of it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def test_an_adapter_of_zeros_is_no_difference_whatever_rounding_does(
 def test_log_probabilities_that_are_nan_are_an_outcome(
     make, decoder: FakeDecoder, outline: ModelOutline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def tell(ask: Ask, on_tokens: Callable[[int], None]) -> Told:
+    async def tell(ask: Ask, on_tokens: Callable[[Sequence[int]], None]) -> Told:
         return Told((5,), (float("nan"),), False, (float("nan"),) * (len(ask.prompt) - 1))
 
     monkeypatch.setattr(decoder, "tell", tell)
@@ -146,6 +146,22 @@ def test_log_probabilities_that_are_nan_are_an_outcome(
     ):
         error = failed(task)
         assert isinstance(error, UnfitItem) and error.outcome is Outcome.DIVERGED
+
+
+def test_a_text_is_told_while_it_is_written(make, decoder: FakeDecoder) -> None:
+    decoder.written = byte_tokens("a €. Q: x"), 2
+    telling: list[str] = []
+    single = replace(GENERATION, seeds=((1,),), stop=("Q:",))
+    result = ended(make().generate(single, on_text=telling.append))
+    assert telling == ["a €.", "a €. "]
+    assert result.samples[0][0].text == telling[-1]
+    assert failed_at_once(lambda: make().generate(GENERATION, on_text=telling.append)) == "seeds"
+
+
+def failed_at_once(start: Callable[[], object]) -> str:
+    with pytest.raises(InvalidInput) as refused:
+        start()
+    return refused.value.field
 
 
 def test_never_more_adapters_are_at_work_than_a_batch_holds_and_all_get_their_turn(

@@ -22,6 +22,7 @@ from seal.vllm.asks import Ask, Told
 from seal.vllm.backend import VllmBackend, VllmModel
 
 BASE = BaseReference("tiny")
+TOKENS_AT_ONCE = 3
 
 
 def tiny_outline(directory: Path) -> ModelOutline:
@@ -80,7 +81,7 @@ class FakeDecoder:
         load_adapter(adapter.path)
         self.loaded.append(adapter)
 
-    async def tell(self, ask: Ask, on_tokens: Callable[[int], None]) -> Told:
+    async def tell(self, ask: Ask, on_tokens: Callable[[Sequence[int]], None]) -> Told:
         """One text."""
         self.asked.append(ask)
         name = "" if ask.adapter is None else ask.adapter.name
@@ -98,7 +99,8 @@ class FakeDecoder:
         tokens, end = self.written
         tokens = tokens[: ask.max_tokens]
         stopped = len(tokens) < ask.max_tokens
-        on_tokens(len(tokens))
+        for begin in range(0, len(tokens), TOKENS_AT_ONCE):
+            on_tokens(tokens[begin : begin + TOKENS_AT_ONCE])
         self.noise *= -1
         return Told(
             (*tokens, end) if stopped else tokens,
