@@ -7,17 +7,20 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from evaluator_svc.judging import open_judge
 from seal.backends import TextBackend
+from seal.judge_options import JudgeOptions
 from seal.options import TextOptions
 from seal.rpc.lifecycle import Serving
 from seal.serving import Backend, load_backend, run
 
 
-class EvaluatorOptions(TextOptions):
+class EvaluatorOptions(TextOptions, JudgeOptions):
     """Ask an adapted model questions and grade its answers.
 
     The gRPC service seal.v1.EvaluatorService. Every evaluation proves that the adapter was applied:
-    one that leaves the logits as they are is inert, which is an outcome and no score.
+    one that leaves the logits as they are is inert, which is an outcome and no score. A model at an
+    OpenAI-compatible API can judge answers; without it that grader is refused.
     """
 
     program: ClassVar[str] = "python -m evaluator_svc"
@@ -29,10 +32,17 @@ class EvaluatorOptions(TextOptions):
     """Adapters trained at once: none, this service trains nothing."""
 
 
-def _make(_: EvaluatorOptions, backend: Backend[TextBackend]) -> Serving:
+def _make(options: EvaluatorOptions, backend: Backend[TextBackend]) -> Serving:
     from evaluator_svc.service import register  # loads torch: not for --help
 
-    return Serving(partial(register, engine=backend.engine, adapters=backend.adapters))
+    return Serving(
+        partial(
+            register,
+            engine=backend.engine,
+            adapters=backend.adapters,
+            judge=open_judge(options.judge),
+        )
+    )
 
 
 if __name__ == "__main__":

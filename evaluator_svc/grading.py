@@ -15,9 +15,8 @@ from seal.v1 import evaluator_pb2
 
 if TYPE_CHECKING:
     from evaluator_svc.plan import EvaluationPlan
-    from seal.domains.base import Domain, Query
+    from seal.domains.base import Query
     from seal.engine import EvaluationResult
-    from seal.settings import GraderName
 
 
 def grade_all(
@@ -25,14 +24,22 @@ def grade_all(
     asked: Sequence[int],
     evaluated: EvaluationResult,
     unfit: Mapping[int, Outcome],
+    verdicts: Sequence[float | None] = (),
 ) -> evaluator_pb2.EvaluationResult:
     """Grade the answers of one evaluation; the reward is the mean over the graded ones.
 
-    `asked`: places of the queries that were asked; `unfit`: outcomes of the others by place.
+    `asked`: places of the queries that were asked; `unfit`: outcomes of the others by place;
+    `verdicts`: the judge's scores of those that were asked, if it grades.
     """
     graded = {
-        place: _grade(plan.domain, plan.grader, plan.queries[place], text, logprob)
-        for place, text, logprob in zip(asked, evaluated.answers, evaluated.logprobs, strict=True)
+        place: _grade(plan, plan.queries[place], text, logprob, verdict)
+        for place, text, logprob, verdict in zip(
+            asked,
+            evaluated.answers,
+            evaluated.logprobs,
+            verdicts or [None] * len(asked),
+            strict=True,
+        )
     }
     answers = [
         graded.get(place) or _ungraded(query, unfit[place])
@@ -84,10 +91,15 @@ def _ungraded(query: Query, outcome: Outcome) -> evaluator_pb2.GradedAnswer:
 
 
 def _grade(
-    domain: Domain, grader: GraderName, query: Query, text: str, logprob: float
+    plan: EvaluationPlan, query: Query, text: str, logprob: float, verdict: float | None
 ) -> evaluator_pb2.GradedAnswer:
+    domain = plan.domain
     answer = domain.clean_answer(text)
-    score = domain.grade(grader, answer, query.answers, logprob)
+    score = (
+        verdict
+        if plan.grader == "judge"
+        else domain.grade(plan.grader, answer, query.answers, logprob)
+    )
     return evaluator_pb2.GradedAnswer(
         query_id=query.query_id,
         answer=answer,

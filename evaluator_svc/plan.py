@@ -31,6 +31,7 @@ GRADERS: dict[int, GraderName] = {
     evaluator_pb2.GRADER_CONTAINS: "contains",
     evaluator_pb2.GRADER_F1: "f1",
     evaluator_pb2.GRADER_LOGPROB: "logprob",
+    evaluator_pb2.GRADER_JUDGE: "judge",
 }
 
 
@@ -74,7 +75,9 @@ def parse_evaluation(
     validation.request_id(request.request_id)
     if request.grader not in GRADERS:
         raise validation.refuse(
-            "grader", "is not set", "use GRADER_EXACT, GRADER_CONTAINS, GRADER_F1 or GRADER_LOGPROB"
+            "grader",
+            "is not set",
+            "use GRADER_EXACT, GRADER_CONTAINS, GRADER_F1, GRADER_LOGPROB or GRADER_JUDGE",
         )
     question_format = validation.one_of(
         request.question_format, get_args(QuestionFormat), field="question_format"

@@ -6,12 +6,15 @@ applied.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
 from evaluator_svc.grading import adapter_outcome, grade_all, without_grades
+from evaluator_svc.judging import no_judge, parse_rating, rating_result, to_judge
 from evaluator_svc.plan import EvaluationLimits, EvaluationPlan, parse_evaluation
 from seal.engine import EvaluationRequest, EvaluationResult
 from seal.errors import UnfitItem
@@ -24,11 +27,14 @@ from seal.v1 import common_pb2, evaluator_pb2, evaluator_pb2_grpc
 if TYPE_CHECKING:
     import grpc
 
+    from evaluator_svc.judge import Asked, Judge
     from seal.adapters import AdapterCache
     from seal.backends import Answerer
     from seal.engine import Adapter
 
 log = structlog.get_logger(__name__)
+
+Value = TypeVar("Value")
 
 
 def register(
@@ -36,19 +42,23 @@ def register(
     *,
     engine: Answerer,
     adapters: AdapterCache,
+    judge: Judge | None = None,
     pace: Pace | None = None,
 ) -> str:
     """Add the service to `server`; returns its full name for health checks."""
-    service = EvaluatorService(engine=engine, adapters=adapters, pace=pace or Pace())
+    service = EvaluatorService(engine=engine, adapters=adapters, judge=judge, pace=pace or Pace())
     evaluator_pb2_grpc.add_EvaluatorServiceServicer_to_server(service, server)
     return evaluator_pb2.DESCRIPTOR.services_by_name["EvaluatorService"].full_name
 
 
 class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
-    """Serves Evaluate."""
+    """Serves Evaluate, and what the judge alone is asked."""
 
-    def __init__(self, *, engine: Answerer, adapters: AdapterCache, pace: Pace) -> None:
+    def __init__(
+        self, *, engine: Answerer, adapters: AdapterCache, judge: Judge | None, pace: Pace
+    ) -> None:
         self._engine, self._adapters, self._pace = engine, adapters, pace
+        self._judge = judge
         self._line = Line("evaluate")
 
     async def Evaluate(
@@ -60,6 +70,8 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         A cancelled call or a passed deadline stops the work; a retry does it again.
         """
         plan = parse_evaluation(request, limits=EvaluationLimits())
+        if plan.grader == "judge" and self._judge is None:
+            raise no_judge("grader")
         self._adapters.check_base(plan.base)
         adapters = await self._fetch(plan)
         progress = Newest(_progress(common_pb2.TASK_STATE_QUEUED, 0, plan))
@@ -83,7 +95,18 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
                     evaluated = finished.result()
             except UnfitItem as error:
                 _leave_out(error, asked, unfit)
-        result = _result(plan, asked, evaluated, unfit)
+        outcome = _outcome(plan, evaluated, unfit)
+        verdicts: Sequence[float | None] = ()
+        if plan.grader == "judge" and evaluated is not None and outcome is Outcome.OK:
+            async with self._judging(to_judge(plan, asked, evaluated)) as judged:
+                async for news in sample(progress, judged, pace=self._pace):
+                    yield evaluator_pb2.EvaluateResponse(progress=news)
+                verdicts = judged.result()
+        result = (
+            without_grades(plan, outcome, evaluated)
+            if evaluated is None or outcome is not Outcome.OK
+            else grade_all(plan, asked, evaluated, unfit, verdicts)
+        )
         log.info(
             "evaluation ended",
             run=plan.run,
@@ -95,6 +118,49 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
             engine_seconds=round(result.engine_seconds, 3),
         )
         yield evaluator_pb2.EvaluateResponse(result=result)
+
+    async def RateEdits(
+        self, request: evaluator_pb2.RateEditsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[evaluator_pb2.RateEditsResponse]:
+        """Stream progress, then what the judge's model says of the edits.
+
+        A cancelled call or a passed deadline stops the work; a retry does it again.
+        """
+        if self._judge is None:
+            raise no_judge("")
+        edits = parse_rating(request)
+        progress = Newest(_rated(0, len(edits)))
+        rating = self._judge.ratings(edits, lambda done: progress.set(_rated(done, len(edits))))
+        async with _owned(rating) as rated:
+            async for news in sample(progress, rated, pace=self._pace):
+                yield evaluator_pb2.RateEditsResponse(progress=news)
+            result = rating_result(request, rated.result())
+        log.info(
+            "edits rated",
+            run=request.run,
+            request_id=request.request_id,
+            edits=len(edits),
+            unrated=sum(each.outcome != common_pb2.OUTCOME_OK for each in result.ratings),
+        )
+        yield evaluator_pb2.RateEditsResponse(result=result)
+
+    async def DescribeJudge(
+        self,
+        request: evaluator_pb2.DescribeJudgeRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> evaluator_pb2.DescribeJudgeResponse:
+        """Say which model judges, once one verdict has proved that it does."""
+        if self._judge is None:
+            raise no_judge("")
+        await self._judge.check()
+        return evaluator_pb2.DescribeJudgeResponse(model=self._judge.model)
+
+    def _judging(
+        self, answers: Sequence[Asked]
+    ) -> AbstractAsyncContextManager[asyncio.Task[list[float | None]]]:
+        if self._judge is None:
+            raise no_judge("grader")
+        return _owned(self._judge.grades(answers, lambda _: None))
 
     async def _fetch(self, plan: EvaluationPlan) -> tuple[Adapter | None, Adapter | None]:
         """Policy and adapter of a request."""
@@ -135,6 +201,22 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         return lambda: self._engine.evaluate(request, on_progress=on_progress)
 
 
+@asynccontextmanager
+async def _owned(work: Coroutine[Any, Any, Value]) -> AsyncIterator[asyncio.Task[Value]]:
+    """A task that ends with the block: who leaves early stops the work."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+
+
+def _rated(done: int, total: int) -> evaluator_pb2.EvaluateProgress:
+    return evaluator_pb2.EvaluateProgress(
+        state=common_pb2.TASK_STATE_RUNNING, queries_done=done, queries_total=total
+    )
+
+
 def _progress(
     state: common_pb2.TaskState.ValueType, done: int, plan: EvaluationPlan
 ) -> evaluator_pb2.EvaluateProgress:
@@ -151,16 +233,10 @@ def _leave_out(error: UnfitItem, asked: list[int], unfit: dict[int, Outcome]) ->
     asked[:] = [place for place in asked if place not in unfit]
 
 
-def _result(
-    plan: EvaluationPlan,
-    asked: Sequence[int],
-    evaluated: EvaluationResult | None,
-    unfit: Mapping[int, Outcome],
-) -> evaluator_pb2.EvaluationResult:
-    """Grades, or the outcome of an evaluation that has none."""
+def _outcome(
+    plan: EvaluationPlan, evaluated: EvaluationResult | None, unfit: Mapping[int, Outcome]
+) -> Outcome:
+    """Whether there is something to grade, or why not."""
     if evaluated is None:
-        return without_grades(plan, unfit[0])
-    outcome = adapter_outcome(evaluated, adapted=plan.adapter is not None)
-    if outcome is not Outcome.OK:
-        return without_grades(plan, outcome, evaluated)
-    return grade_all(plan, asked, evaluated, unfit)
+        return unfit[0]
+    return adapter_outcome(evaluated, adapted=plan.adapter is not None)

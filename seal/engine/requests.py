@@ -107,10 +107,11 @@ class Sample:
     tokens: int
     truncated: bool
     """max_tokens cut it off."""
-    logprob: float = field(compare=False)
-    """Mean log p of its tokens, nats, an ending one included; 0 for none. By the model itself, at
-    temperature 1 and before top_p, whatever it was sampled with. Rounding follows the company in
-    the batch, the text does not: equal samples may differ in the last digits."""
+    logprob: float | None = field(compare=False)
+    """Mean log p of its tokens, nats, an ending one included; 0 without a token, None where nobody
+    knows it. By the model itself, at temperature 1 and before top_p, whatever it was sampled with.
+    Rounding follows the company in the batch, the text does not: equal samples may differ in the
+    last digits."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ from seal.settings.endpoints import (
     EditGenerator,
     EndpointLimits,
     EndpointSettings,
+    JudgeSettings,
 )
 from seal.settings.engine import ComputeType, EngineSettings
 from seal.settings.evaluation import (
@@ -73,6 +74,7 @@ __all__ = [
     "GraderName",
     "ImproveSettings",
     "InnerLoopSettings",
+    "JudgeSettings",
     "LearningSpec",
     "LoraSettings",
     "OptimizerSettings",

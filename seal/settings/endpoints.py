@@ -74,3 +74,12 @@ class EndpointLimits(Settings):
 
 
 DEFAULT_LIMITS = EndpointLimits()
+
+
+class JudgeSettings(Settings):
+    """The model that judges answers and rates edits."""
+
+    endpoint: EndpointSettings
+    """Which it is."""
+    limits: EndpointLimits = DEFAULT_LIMITS
+    """How it is used."""

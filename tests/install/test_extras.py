@@ -19,11 +19,14 @@ PACKAGES = ("seal", "generator_svc", "trainer_svc", "evaluator_svc", "controller
 NEEDS = {
     "seal": "",  # the dependencies alone
     "seal.adapters": "engine",
+    "seal.endpoints": "openai",
     "seal.engine": "engine",
     "seal.report": "controller",
     "generator_svc": "generator",
+    "generator_svc.openai_backend": "openai",
     "trainer_svc": "trainer",
     "evaluator_svc": "evaluator",
+    "evaluator_svc.judge": "openai",
     "controller_svc": "controller",
     "controller_svc.local": "local",
 }

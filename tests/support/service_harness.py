@@ -156,6 +156,21 @@ def evaluation_request(**changes: object) -> evaluator_pb2.EvaluateRequest:
     return evaluator_pb2.EvaluateRequest(**{**fields, **changes})  # type: ignore[arg-type]
 
 
+def rating_request(**changes: object) -> evaluator_pb2.RateEditsRequest:
+    """A valid request; `changes` replace whole fields."""
+    fields: dict[str, object] = {
+        "request_id": "rating-1",
+        "run": "run",
+        "title": "Veldra",
+        "text": "Veldra is a river.",
+        "edits": [
+            evaluator_pb2.EditToRate(edit_id="0", text="Veldra flows."),
+            evaluator_pb2.EditToRate(edit_id="1", text="Veldra is a mountain."),
+        ],
+    }
+    return evaluator_pb2.RateEditsRequest(**{**fields, **changes})  # type: ignore[arg-type]
+
+
 async def until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
     """Wait for something that another thread or process brings about."""
     deadline = time.monotonic() + seconds
