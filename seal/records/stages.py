@@ -43,7 +43,10 @@ class ScoreSum(Record):
 
 
 class ShardSummary(Record):
-    """The small result of one finished task; it fits a Job's termination message (< 4 KiB)."""
+    """The small result of one finished task.
+
+    It fits a Job's termination message (< 4 KiB), that of `adapt` without its result.
+    """
 
     name: str
     stage: Stage
