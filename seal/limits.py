@@ -66,6 +66,12 @@ MAX_DOCUMENT_NAME_CHARACTERS = 255
 """Name of one document."""
 MAX_PAGES = 5000
 """Pages of one PDF."""
+MAX_DRAWING_OPERATIONS = 20_000_000
+"""Drawing operations of one PDF: reading so many takes minutes."""
+MAX_MARKUP_BYTES = 16 * 1024 * 1024
+"""One document of HTML: its tree is many times larger."""
+MAX_TAGS = 400_000
+"""Tags of one document of HTML."""
 MIN_DOCUMENT_WORDS = 2
 """Words of one document: nothing can be learnt from a single one."""
 MAX_HEADING_CHARACTERS = 120

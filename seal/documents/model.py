@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from seal.limits import MAX_HEADING_CHARACTERS
 
 _PATH = " > "
+_NO_CHARACTERS = re.compile("[\x00-\x08\x0e-\x1b\x7f\ud800-\udfff]")
+"""Control characters, and halves of characters: what some files hold and no text is."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Outline:
 
     def heading(self, level: int, text: str) -> None:
         """Begin a section. Level 1 is the highest; too long a heading is taken as a paragraph."""
-        heading = " ".join(text.split())
+        heading = " ".join(_NO_CHARACTERS.sub("", text).split())
         if not heading:
             return
         if len(heading) > MAX_HEADING_CHARACTERS:
@@ -92,6 +94,7 @@ class Outline:
 
     def block(self, text: str, *, is_verbatim: bool = False) -> None:
         """Add a block to the section at work; one without text is none."""
+        text = _NO_CHARACTERS.sub("", text)
         kept = text.rstrip().lstrip("\n") if is_verbatim else text.strip()
         if kept.strip():
             self._sections[-1][1].append(Block(kept, is_verbatim))

@@ -9,8 +9,10 @@ import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from seal.documents.html import read_html
 from seal.documents.markdown import read_markdown
 from seal.documents.model import Document
+from seal.documents.pdf import read_pdf
 from seal.documents.rows import read_rows_document
 from seal.documents.source import Source, decode
 from seal.documents.text import read_text
@@ -26,6 +28,8 @@ TEXT = "text/plain"
 MARKDOWN = "text/markdown"
 JSON = "application/json"
 JSON_LINES = "application/jsonl"
+HTML = "text/html"
+PDF = "application/pdf"
 
 _BY_SUFFIX = MappingProxyType(
     {
@@ -35,6 +39,9 @@ _BY_SUFFIX = MappingProxyType(
         ".markdown": MARKDOWN,
         ".json": JSON,
         ".jsonl": JSON_LINES,
+        ".html": HTML,
+        ".htm": HTML,
+        ".pdf": PDF,
     }
 )
 SUFFIXES = tuple(_BY_SUFFIX)
@@ -130,5 +137,7 @@ _READERS: Mapping[str, Callable[[Source], Document]] = MappingProxyType(
         MARKDOWN: lambda source: read_markdown(source.name, decode(source)),
         JSON: _rows,
         JSON_LINES: _rows,
+        HTML: read_html,
+        PDF: read_pdf,
     }
 )

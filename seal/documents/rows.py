@@ -8,7 +8,7 @@ from __future__ import annotations
 from seal.dataset_rows import Passage, Place
 from seal.datasets import read_groups
 from seal.documents.model import Block, Document, GivenQuestion, Section, title_of_name
-from seal.documents.text import text_outline
+from seal.documents.text import paragraphs
 
 
 def read_rows_document(name: str, text: str) -> Document:
@@ -35,7 +35,5 @@ def read_rows_document(name: str, text: str) -> Document:
 
 def _section(passage: Passage, name: str) -> Section:
     title = " ".join(passage.title.split()) or title_of_name(name)
-    blocks: tuple[Block, ...] = tuple(
-        block for section in text_outline(passage.text).sections() for block in section.blocks
-    )
+    blocks = tuple(Block(text.strip()) for text in paragraphs(passage.text) if text.strip())
     return Section((title,), blocks, stands_alone=True)

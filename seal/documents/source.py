@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from seal.errors import InvalidInput
 from seal.limits import MAX_DOCUMENT_CHARACTERS
 
-_TEXT_REMEDY = "save it as text in UTF-8, or give its media type"
+_TEXT_REMEDY = "save it as text in UTF-8, or give another media type"
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_SAME_AS = {"iso-8859-1": "cp1252", "latin1": "cp1252", "us-ascii": "cp1252", "ascii": "cp1252"}
+"""Names of encodings that pages write and do not mean, as browsers have it."""
+EXTRA_REMEDY = (
+    "install it where documents are read: pip install 'seal-kubernetes[documents]'; or hand in text"
 )
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _MAX_CONTROL_SHARE = 0.01
@@ -39,21 +44,26 @@ class Source:
         )
 
 
-def decode(source: Source) -> str:
+def decode(source: Source, *, encoding: str = "utf-8") -> str:
     """The text of a document, its lines ended by line feeds alone.
 
-    UTF-8, or UTF-16 with its mark. Raises InvalidInput for anything else.
+    In this encoding, or in the UTF-8 or UTF-16 that its mark says. Raises InvalidInput for anything
+    else.
     """
     mark, encoding = next(
-        ((mark, encoding) for mark, encoding in _BOMS if source.content.startswith(mark)),
-        (b"", "utf-8"),
+        ((mark, marked) for mark, marked in _BOMS if source.content.startswith(mark)),
+        (b"", _SAME_AS.get(encoding.lower(), encoding)),
     )
     try:
         text = source.content[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
         at = error.start + len(mark)
         # The error itself holds the bytes of the document
-        raise source.refuse(f"is not text in UTF-8 at byte {at}", _TEXT_REMEDY) from None
+        raise source.refuse(
+            f"is not text in {encoding.upper()} at byte {at}", _TEXT_REMEDY
+        ) from None
+    except (LookupError, UnicodeError):
+        raise source.refuse("is in an encoding that is not known", _TEXT_REMEDY) from None
     controls = sum(1 for _ in _CONTROLS.finditer(text))
     if "\0" in text or controls > _MAX_CONTROL_SHARE * len(text):
         raise source.refuse("is binary", _TEXT_REMEDY)

@@ -12,12 +12,12 @@ _BREAK = re.compile(r"\n(?:[^\S\n]*\n)+|\f|\u2029")
 
 def read_text(name: str, text: str) -> Document:
     """A document of one section; its title is its name's."""
-    return Document(name, title_of_name(name), text_outline(text).sections())
-
-
-def text_outline(text: str) -> Outline:
-    """The paragraphs of a text."""
     outline = Outline()
-    for paragraph in _BREAK.split(text):
+    for paragraph in paragraphs(text):
         outline.block(paragraph)
-    return outline
+    return Document(name, title_of_name(name), outline.sections())
+
+
+def paragraphs(text: str) -> list[str]:
+    """What stands between blank lines."""
+    return _BREAK.split(text)

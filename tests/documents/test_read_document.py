@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -168,6 +169,16 @@ def test_content_that_is_no_text_to_learn_from_is_refused(content: bytes, proble
 @pytest.mark.parametrize("name", ["", " ", "a\nb.txt", "a" * 256])
 def test_a_name_that_nobody_could_read_is_refused(name: str) -> None:
     assert refusal(name, b"one two").field == "documents[3].name"
+
+
+@pytest.mark.parametrize(("name", "library"), [("a.pdf", "pypdf"), ("a.html", "bs4")])
+def test_without_the_extra_the_command_that_installs_it_is_named(
+    name: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    error = refusal(name, b"one two")
+    assert error.field == "documents[3].media_type"
+    assert "pip install 'seal-kubernetes[documents]'" in error.remedy
 
 
 def test_the_media_type_counts_before_the_name_and_either_must_be_known() -> None:

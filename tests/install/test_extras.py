@@ -33,6 +33,7 @@ NEEDS = {
 """Module -> the extra that it and all below it need; the longest name that fits counts."""
 BRINGS = {
     "engine": ("accelerate", "gguf", "huggingface_hub"),  # what GGUF files and hf:// want
+    "documents": ("bs4", "pypdf"),
     "s3": ("s3fs",),
     "gcs": ("gcsfs",),
 }
