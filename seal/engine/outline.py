@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from seal.bases import BaseReference
 from seal.engine.architecture import empty_model, read_config
 from seal.engine.bank import LayerSize
-from seal.engine.peft_format import Adapter
+from seal.engine.peft_format import Adapter, LoraPair
 from seal.engine.text import ModelText
 from seal.errors import InvalidInput
 from seal.settings import ALL_PROJECTIONS
@@ -41,6 +41,13 @@ class ModelOutline:
     def check_adapter(self, adapter: Adapter, *, field: str) -> None:
         """Raise InvalidInput if the adapter is for another base model or a layer does not fit."""
         refuse_other_adapter(adapter, self.base, self.layers, field=field)
+
+    def neutral_adapter(self) -> Adapter:
+        """An adapter that changes nothing: zeros of rank 1 on one layer."""
+        layer = min(self.layers)
+        size = self.layers[layer]
+        pair = LoraPair(torch.zeros(1, size.in_features), torch.zeros(size.out_features, 1))
+        return Adapter(self.base, 1, 1.0, {layer: pair})
 
 
 def read_outline(directory: Path, *, name: str, base: BaseReference | None = None) -> ModelOutline:

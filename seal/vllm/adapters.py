@@ -7,6 +7,10 @@ no other ever has, and no adapter is ever loaded over another. The directory sta
 needs it: a worker that has pushed an adapter out loads it again.
 
 An adapter on a policy is one LoRA here, both side by side along the rank: a request has one.
+
+On a CPU vLLM has no way to ask without a LoRA: where others are loaded, it gives a text that has
+none the one in its last slot (the index -1 of "no LoRA" reads the end of the stack). So there a
+text of the base model alone is asked for with an adapter of zeros.
 """
 
 from __future__ import annotations
@@ -51,15 +55,18 @@ class _Held:
 class AdapterFiles:
     """The adapters in use and some more. Safe to use from any thread."""
 
-    def __init__(self, directory: str, *, kept: int, dtype: str) -> None:
+    def __init__(
+        self, directory: str, *, kept: int, dtype: str, neutral: Adapter | None = None
+    ) -> None:
         """`directory`: where; empty: memory. `kept`: adapters that stay after their last use.
 
-        `dtype`: what vLLM computes in, `bfloat16` or `float32`; it would not use more.
+        `dtype`: what vLLM computes in, `bfloat16` or `float32`; it would not use more. `neutral`:
+        an adapter that changes nothing, to be used where there is no other.
         """
         parent = directory or (MEMORY if MEMORY.is_dir() else tempfile.gettempdir())
         Path(parent).mkdir(parents=True, exist_ok=True)
         self.directory = Path(tempfile.mkdtemp(prefix="seal-adapters-", dir=parent))
-        self._kept, self._dtype = kept, dtype
+        self._kept, self._dtype, self._neutral = kept, dtype, neutral
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._held: OrderedDict[tuple[int, int], _Held] = OrderedDict()
@@ -68,10 +75,14 @@ class AdapterFiles:
     def hold(
         self, policy: Adapter | None, adapter: Adapter | None
     ) -> Iterator[PlacedAdapter | None]:
-        """The LoRA of an adapter on a policy, on disk for the length of the block; None of neither.
+        """The LoRA of an adapter on a policy, on disk for the length of the block.
+
+        Of neither it is the neutral adapter, or None.
 
         Raises Exhausted where the directory has no room for it.
         """
+        if policy is None and adapter is None:
+            adapter = self._neutral
         if policy is None and adapter is None:
             yield None
             return
@@ -86,6 +97,11 @@ class AdapterFiles:
                 held.uses -= 1
                 self._held.move_to_end(key)
                 self._drop_oldest()
+
+    def needed(self, policy: Adapter | None, adapter: Adapter | None) -> set[tuple[int, int]]:
+        """What tells the LoRAs of a request from others: the adapter's, and the policy's alone."""
+        loras = {(id(policy), id(None)), (id(policy), id(adapter))}
+        return loras if self._neutral is not None else loras - {(id(None), id(None))}
 
     def close(self) -> None:
         """Remove all."""

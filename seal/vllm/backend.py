@@ -293,12 +293,16 @@ class VllmBackend:
 
     def _fits(self, task: VllmTask[Any]) -> bool:
         """Whether its LoRAs fit beside those at work; one request alone always enters."""
-        together = set(self._using) | _loras(task.request)
+        together = set(self._using) | self._loras(task)
         return not self._at_work or len(together) <= self._model.max_adapters
+
+    def _loras(self, task: VllmTask[Any]) -> set[tuple[int, int]]:
+        request = task.request
+        return self._files.needed(request.policy, getattr(request, "adapter", None))
 
     def _enter(self, task: VllmTask[Any]) -> None:
         self._rows += task.job.rows
-        self._using.update(_loras(task.request))
+        self._using.update(self._loras(task))
         working = asyncio.create_task(self._do(task))
         self._at_work[task] = working
         working.add_done_callback(lambda _: self._leave(task))
@@ -306,7 +310,7 @@ class VllmBackend:
     def _leave(self, task: VllmTask[Any]) -> None:
         del self._at_work[task]
         self._rows -= task.job.rows
-        self._using.subtract(_loras(task.request))
+        self._using.subtract(self._loras(task))
         self._using += Counter()  # forgets what is used no more
         if not self._at_work:
             self._health.rest()
@@ -433,13 +437,6 @@ class _Progress:
             self.task.tell(self.done, self.tokens)
         else:
             self.task.tell(self.done)
-
-
-def _loras(request: Any) -> set[tuple[int, int]]:
-    """The LoRAs that a request needs, by the identity of policy and adapter."""
-    policy, adapter = request.policy, getattr(request, "adapter", None)
-    nothing = (id(None), id(None))
-    return {(id(policy), id(None)), (id(policy), id(adapter))} - {nothing}
 
 
 def _broken(reason: str) -> Transient:

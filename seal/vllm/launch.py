@@ -57,6 +57,7 @@ class VllmArguments:
     logprobs_mode: Literal["raw_logprobs"] = "raw_logprobs"
     """Of the model itself: at temperature 1, before top_p."""
     disable_log_stats: bool = True
+    use_tqdm_on_load: bool = False
 
 
 def arguments(
@@ -72,6 +73,7 @@ def arguments(
     Raises InvalidInput for a largest rank that vLLM cannot hold.
     """
     on_cpu = device_type(engine.device) == "cpu"
+    adapters = own.vllm_adapters + on_cpu  # the neutral one, see `adapters`
     cache_bytes = own.vllm_cache_bytes or (CPU_CACHE_BYTES if on_cpu else None)
     return VllmArguments(
         model=str(directory),
@@ -81,8 +83,8 @@ def arguments(
         max_num_batched_tokens=CPU_STEP_TOKENS if on_cpu else None,
         kv_cache_memory_bytes=cache_bytes,
         max_lora_rank=rank_bucket(engine.max_rank),
-        max_loras=own.vllm_adapters,
-        max_cpu_loras=own.vllm_adapters + margin(own.vllm_adapters),
+        max_loras=adapters,
+        max_cpu_loras=adapters + margin(own.vllm_adapters),
         lora_target_modules=target_modules,
         enforce_eager=on_cpu,
     )

@@ -13,7 +13,7 @@ from seal.errors import InvalidInput, PreconditionFailed
 from seal.vllm.adapters import AdapterFiles
 from seal.vllm.asks import Decoder
 from seal.vllm.backend import VllmBackend, VllmModel
-from seal.vllm.launch import arguments, margin
+from seal.vllm.launch import arguments, device_type, margin
 
 if TYPE_CHECKING:
     from seal.bases import BaseReference
@@ -85,5 +85,10 @@ def load_vllm(
             target_modules=launch.lora_target_modules,
         ),
         settings,
-        AdapterFiles(own.vllm_adapter_directory, kept=margin(own.vllm_adapters), dtype=dtype),
+        AdapterFiles(
+            own.vllm_adapter_directory,
+            kept=margin(own.vllm_adapters),
+            dtype=dtype,
+            neutral=outline.neutral_adapter() if device_type(settings.device) == "cpu" else None,
+        ),
     )

@@ -206,6 +206,15 @@ def test_adapters_and_the_base_in_one_batch_answer_as_they_do_alone(
         assert task.future.result(WAIT_SECONDS).answers == reference.results[name].answers
 
 
+def test_the_base_writes_as_it_does_alone_while_every_slot_holds_an_adapter(
+    backend: VllmBackend, outline: ModelOutline, reference: Reference
+) -> None:
+    for seed in range(3):  # one per slot
+        adapter = random_adapter(outline, seed=seed, rank=2, scale=0.1)
+        evaluated(backend, replace(asked(adapter=adapter), max_tokens=1))
+    assert evaluated(backend, asked()).answers == reference.results["base"].answers
+
+
 def test_a_policy_writes_as_the_engine_answers_with_that_adapter(
     backend: VllmBackend, reference: Reference
 ) -> None:

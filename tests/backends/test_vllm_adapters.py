@@ -94,6 +94,27 @@ def test_the_base_alone_needs_no_lora(files: AdapterFiles) -> None:
         assert placed is None
 
 
+def test_where_a_lora_must_be_given_the_base_has_one_that_changes_nothing(
+    tmp_path: Path, outline: ModelOutline
+) -> None:
+    files = AdapterFiles(str(tmp_path), kept=1, dtype="float32", neutral=outline.neutral_adapter())
+    with files.hold(None, None) as placed, files.hold(None, None) as again:
+        assert placed is not None and placed == again
+        assert changes_nothing(load_adapter(placed.path))
+    adapter = random_adapter(outline, seed=1)
+    assert len(files.needed(None, None)) == 1
+    assert len(files.needed(None, adapter)) == 2  # the proof asks without it
+
+
+def test_where_none_need_be_given_the_base_counts_as_no_lora(
+    files: AdapterFiles, outline: ModelOutline
+) -> None:
+    adapter, policy = random_adapter(outline, seed=1), random_adapter(outline, seed=2)
+    assert files.needed(None, None) == set()
+    assert len(files.needed(None, adapter)) == 1
+    assert len(files.needed(policy, adapter)) == 2
+
+
 def test_adapters_lie_in_memory_unless_a_directory_is_named() -> None:
     files = AdapterFiles("", kept=1, dtype="float32")
     try:
