@@ -24,6 +24,8 @@ class Ask:
     stop: tuple[str, ...] = ()
     stop_tokens: tuple[int, ...] = ()
     json_schema: str = ""
+    streams: bool = False
+    """Its tokens are wanted one by one."""
     scores: bool = False
     """Tell the log-probabilities of the prompt's own tokens."""
 
@@ -56,7 +58,7 @@ class Decoder(Protocol):
         """
 
     async def tell(self, ask: Ask, on_tokens: Callable[[Sequence[int]], None]) -> Told:
-        """Write or score one text. `on_tokens(newly written)` comes now and then.
+        """Write or score one text. `on_tokens(the new ones)` comes now and then.
 
         Raises InvalidInput for a schema that is none, DecoderDeadError. Cancelled, it drops the
         text.

@@ -13,24 +13,23 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 
 from seal.engine.faults import blame
 from seal.engine.health import Health
 from seal.engine.queues import EngineTask, FairQueue
-from seal.engine.streaming import TextStream, check_streamed
-from seal.errors import Exhausted, InvalidInput, SealError, Transient, UnfitItem
-from seal.outcomes import Outcome
-from seal.remedies import engine_setting
+from seal.engine.streaming import TextStream
+from seal.errors import Exhausted, SealError, Transient
 from seal.telemetry import metrics
-from seal.vllm.adapters import AdapterFiles, PlacedAdapter, rank
+from seal.vllm.adapters import AdapterFiles, PlacedAdapter
 from seal.vllm.asks import Ask, Decoder, DecoderDeadError, Told
+from seal.vllm.model import VllmModel
 from seal.vllm.shared_time import SharedTime
-from seal.vllm.work import EvaluationWork, GenerationWork, evaluation_work, generation_work
+from seal.vllm.task import Progress, VllmTask
+from seal.vllm.work import GenerationWork, evaluation_work, generation_work
 
 if TYPE_CHECKING:
     from seal.bases import BaseReference
@@ -40,45 +39,17 @@ if TYPE_CHECKING:
         EvaluationResult,
         GenerationRequest,
         GenerationResult,
-        ModelOutline,
     )
     from seal.settings import EngineSettings
 
 log = structlog.get_logger(__name__)
 
 Kind = Literal["generate", "evaluate"]
-Result = TypeVar("Result")
 
 RETRY_AFTER_SECONDS = 2.0
 """When a caller who met a full queue may ask again."""
 CLOSE_SECONDS = 30.0
 """How long the workers may take to end."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VllmModel:
-    """What the backend knows of the model that vLLM has loaded."""
-
-    outline: ModelOutline
-    dtype: str
-    max_rank: int
-    """Largest rank of one LoRA, an adapter together with its policy."""
-    max_adapters: int
-    """LoRAs in one batch."""
-    target_modules: tuple[str, ...]
-    """Layers that can have an adapter."""
-
-
-@dataclass(eq=False)
-class VllmTask(EngineTask[Result]):
-    """One request; cancelling it stops its texts at once."""
-
-    on_cancel: Callable[[], None] = lambda: None
-
-    def cancel(self) -> None:
-        """Ask the backend to drop the request; a finished one stays finished."""
-        super().cancel()
-        self.on_cancel()
 
 
 class VllmBackend:
@@ -147,20 +118,19 @@ class VllmBackend:
     ) -> EngineTask[GenerationResult]:
         """Queue a generation, as the engine does; it may have a JSON schema."""
         self._check_open("generate")
-        self._check_adapters(request.policy, None)
-        if on_text is not None:
-            check_streamed(request)
-        work = generation_work(self._model.outline, request)
-        return self._queue("generate", request, on_progress, work, on_text)
+        self._model.check_adapters(request.policy, None)
+        work = generation_work(self._model.outline, request, streams=on_text is not None)
+        task = VllmTask[Any](request.run, request, on_progress, work, on_text)
+        return self._queue("generate", task)
 
     def evaluate(
         self, request: EvaluationRequest, on_progress: Callable[[int], None] | None = None
     ) -> EngineTask[EvaluationResult]:
         """Queue an evaluation, as the engine does (see `EvaluationWork.result` for its proof)."""
         self._check_open("evaluate")
-        self._check_adapters(request.policy, request.adapter)
+        self._model.check_adapters(request.policy, request.adapter)
         work = evaluation_work(self._model.outline, request)
-        return self._queue("evaluate", request, on_progress, work)
+        return self._queue("evaluate", VllmTask[Any](request.run, request, on_progress, work))
 
     def close(self) -> None:
         """Stop; what is unfinished ends with Transient."""
@@ -184,43 +154,7 @@ class VllmBackend:
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
 
-    def _check_adapters(self, policy: Adapter | None, adapter: Adapter | None) -> None:
-        """Refuse what vLLM would leave out in silence, or what would end its workers."""
-        for one, place in ((policy, "policy"), (adapter, "adapter")):
-            if one is None:
-                continue
-            self._model.outline.check_adapter(one, field=place)
-            if one.rank < 1:
-                raise UnfitItem(
-                    f"the adapter has rank {one.rank}",
-                    outcome=Outcome.REFUSED,
-                    field=place,
-                    remedy="use an adapter of rank 1 or more",
-                )
-            if others := sorted(set(one.target_modules) - set(self._model.target_modules)):
-                raise InvalidInput(
-                    f"the adapter has layers {', '.join(others)}, this server takes adapters of "
-                    f"{', '.join(self._model.target_modules)}",
-                    field=place,
-                    remedy="start the server with --vllm-target-modules that name them too",
-                )
-        if (together := rank(policy, adapter)) > self._model.max_rank:
-            raise InvalidInput(
-                f"the adapter and its policy have rank {together} together, this server takes "
-                f"{self._model.max_rank}",
-                field="adapter" if adapter is not None else "policy",
-                remedy=f"raise {engine_setting('max_rank', together)}",
-            )
-
-    def _queue(
-        self,
-        kind: Kind,
-        request: Any,
-        on_progress: Callable[..., None] | None,
-        work: GenerationWork | EvaluationWork,
-        on_text: Callable[[str], None] | None = None,
-    ) -> VllmTask[Any]:
-        task: VllmTask[Any] = VllmTask(request.run, request, on_progress, work, on_text)
+    def _queue(self, kind: Kind, task: VllmTask[Any]) -> VllmTask[Any]:
         task.on_cancel = lambda: self._call(lambda: self._drop(task))
         with self._lock:
             self._check_open(kind)
@@ -341,16 +275,15 @@ class VllmBackend:
         work, text = task.job, self._model.outline.text
         if isinstance(work, GenerationWork):
             policy = await self._place(held, work.request.policy, None)
-            stream = None if task.on_text is None else TextStream(text, work.request.stop)
-            progress = _Progress(task, rows=work.rows, counts_tokens=True, stream=stream)
+            stream = TextStream(text, work.request.stop) if work.streams else None
+            progress = Progress(task, rows=work.rows, counts_tokens=True, stream=stream)
             told, seconds = await self._tell(work.asks(policy, text), progress)
             result: Any = work.result(told, seconds, text)
-            if stream is not None:
-                progress.say(result.samples[0][0].text)
+            progress.say(result.samples[0][0].text)
         else:
             policy = await self._place(held, work.request.policy, None)
             adapted = await self._place(held, work.request.policy, work.request.adapter)
-            progress = _Progress(task, rows=len(work.prompts), counts_tokens=False)
+            progress = Progress(task, rows=len(work.prompts), counts_tokens=False)
             told, seconds = await self._tell(work.asks(policy, adapted, text), progress)
             result = work.result(told, seconds, text, dtype=self._model.dtype)
         metrics.generated_tokens.inc(progress.tokens)
@@ -374,7 +307,7 @@ class VllmBackend:
         return placed
 
     async def _tell(
-        self, asks: Sequence[Ask], progress: _Progress
+        self, asks: Sequence[Ask], progress: Progress
     ) -> tuple[list[Told], list[float]]:
         """Ask for all texts at once; the first that fails ends the others."""
         try:
@@ -388,7 +321,7 @@ class VllmBackend:
         ended = [row.result() for row in rows]
         return [told for told, _ in ended], [seconds for _, seconds in ended]
 
-    async def _tell_one(self, ask: Ask, progress: _Progress, place: int) -> tuple[Told, float]:
+    async def _tell_one(self, ask: Ask, progress: Progress, place: int) -> tuple[Told, float]:
         def on_tokens(tokens: Sequence[int]) -> None:
             self._health.alive()
             progress.wrote(tokens)
@@ -397,46 +330,6 @@ class VllmBackend:
             told = await self._decoder.tell(ask, on_tokens)
         progress.ended(place)
         return told, row.seconds
-
-
-@dataclass
-class _Progress:
-    """What a request's caller is told."""
-
-    task: VllmTask[Any]
-    rows: int
-    """Texts that count: an evaluation's answers, without what is scored."""
-    counts_tokens: bool
-    stream: TextStream | None = None
-    """Of the only text, where it is wanted while it is written."""
-    done: int = 0
-    tokens: int = 0
-    written: list[int] = field(default_factory=list)
-    """Tokens of the streamed text."""
-    said: int = 0
-    """Characters of it that have been said."""
-
-    def wrote(self, tokens: Sequence[int]) -> None:
-        self.tokens += len(tokens)
-        self._tell()
-        if self.stream is not None:
-            self.written += tokens
-            self.say(self.stream.certain(self.written))
-
-    def say(self, text: str) -> None:
-        if len(text) > self.said:
-            self.said = len(text)
-            self.task.say(text)
-
-    def ended(self, place: int) -> None:
-        self.done += place < self.rows
-        self._tell()
-
-    def _tell(self) -> None:
-        if self.counts_tokens:
-            self.task.tell(self.done, self.tokens)
-        else:
-            self.task.tell(self.done)
 
 
 def _broken(reason: str) -> Transient:

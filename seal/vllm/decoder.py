@@ -133,7 +133,7 @@ def sampling(ask: Ask) -> SamplingParams:
         # a prompt that is found in the prefix cache is not computed, and has no log-probabilities
         skip_reading_prefix_cache=ask.scores,
         output_kind=RequestOutputKind.DELTA,
-        stream_interval=TOKENS_AT_ONCE,
+        stream_interval=1 if ask.streams else TOKENS_AT_ONCE,
         structured_outputs=schema,
     )
 
@@ -148,7 +148,7 @@ class _Parts:
         self._prompt_logprobs: list[float] = []
         self._stopped = False
 
-    def add(self, output: RequestOutput) -> Sequence[int]:
+    def add(self, output: RequestOutput) -> list[int]:
         """Put a part in; the tokens that it brings."""
         prompt = self._ask.prompt
         for entry in output.prompt_logprobs or ():
@@ -156,7 +156,7 @@ class _Parts:
                 token = prompt[len(self._prompt_logprobs) + 1]
                 self._prompt_logprobs.append(float(entry[token].logprob))
         if not output.outputs:
-            return ()
+            return []
         part = output.outputs[0]
         new = list(part.token_ids)
         for token, entry in zip(new, part.logprobs or (), strict=True):

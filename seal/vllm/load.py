@@ -12,8 +12,9 @@ from seal.engine.precision import compute_dtype, dtype_name
 from seal.errors import InvalidInput, PreconditionFailed
 from seal.vllm.adapters import AdapterFiles
 from seal.vllm.asks import Decoder
-from seal.vllm.backend import VllmBackend, VllmModel
+from seal.vllm.backend import VllmBackend
 from seal.vllm.launch import arguments, device_type, margin
+from seal.vllm.model import VllmModel
 
 if TYPE_CHECKING:
     from seal.bases import BaseReference

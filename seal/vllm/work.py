@@ -20,6 +20,7 @@ from seal.engine import (
     Sample,
 )
 from seal.engine.items import each
+from seal.engine.streaming import check_streamed
 from seal.engine.text import ModelText, cut_at_stop
 from seal.errors import InvalidInput, UnfitItem
 from seal.outcomes import Outcome
@@ -38,6 +39,8 @@ class GenerationWork:
 
     request: GenerationRequest
     prompts: tuple[tuple[int, ...], ...]
+    streams: bool = False
+    """Its one text is wanted while it is written."""
 
     @property
     def rows(self) -> int:
@@ -58,6 +61,7 @@ class GenerationWork:
                 stop=request.stop,
                 stop_tokens=tuple(sorted(text.end_tokens)),
                 json_schema=request.json_schema,
+                streams=self.streams,
             )
             for prompt, seeds in zip(self.prompts, request.seeds, strict=True)
             for seed in seeds
@@ -166,11 +170,19 @@ class EvaluationWork:
         return difference if difference > noise else 0.0
 
 
-def generation_work(outline: ModelOutline, request: GenerationRequest) -> GenerationWork:
-    """Tokenise and check. Raises UnfitItem for a prompt that cannot be continued."""
+def generation_work(
+    outline: ModelOutline, request: GenerationRequest, *, streams: bool = False
+) -> GenerationWork:
+    """Tokenise and check.
+
+    Raises UnfitItem for a prompt that cannot be continued, InvalidInput for several samples of
+    which to stream one.
+    """
+    if streams:
+        check_streamed(request)
     prompts = each("prompts", request.prompts, outline.text.prompt)
     _check_lengths(outline, [len(prompt) + request.max_tokens for prompt in prompts])
-    return GenerationWork(request, tuple(map(tuple, prompts)))
+    return GenerationWork(request, tuple(map(tuple, prompts)), streams)
 
 
 def evaluation_work(outline: ModelOutline, request: EvaluationRequest) -> EvaluationWork:

@@ -298,6 +298,14 @@ def test_a_sample_is_a_function_of_its_seed(backend: VllmBackend) -> None:
     assert one == again != other
 
 
+def test_a_text_is_told_word_by_word(backend: VllmBackend, reference: Reference) -> None:
+    heard: list[str] = []
+    task = backend.generate(generation(stop=("\n",)), on_text=heard.append)
+    text = task.future.result(WAIT_SECONDS).samples[0][0].text
+    assert heard[-1] == text and text.strip() == reference.results["base"].answers[0]
+    assert len(heard) > 5
+
+
 def test_what_is_written_by_a_schema_conforms_to_it(backend: VllmBackend) -> None:
     request = generation((3,), temperature=1.0, max_tokens=64, json_schema=SCHEMA)
     answer = json.loads(written(backend, request)[0])

@@ -19,7 +19,8 @@ from seal.engine.peft_format import LoraPair
 from seal.settings import EngineSettings
 from seal.vllm.adapters import AdapterFiles, PlacedAdapter
 from seal.vllm.asks import Ask, Told
-from seal.vllm.backend import VllmBackend, VllmModel
+from seal.vllm.backend import VllmBackend
+from seal.vllm.model import VllmModel
 
 BASE = BaseReference("tiny")
 TOKENS_AT_ONCE = 3
