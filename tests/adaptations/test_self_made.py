@@ -1,0 +1,57 @@
+"""Which of a model's own questions are kept, and which are the test."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seal.adaptations.self_made import MadeQuestion, keep_questions, why_dropped
+
+
+def made(
+    number: int = 0, *, again: str | None = "Odo Pell", closed: str | None = "a king"
+) -> MadeQuestion:
+    return MadeQuestion(f"Who built tower {number}?", "Odo Pell", again, closed)
+
+
+@pytest.mark.parametrize(
+    ("question", "reason"),
+    [
+        (made(), None),
+        (made(again="It was Odo Pell."), None),
+        (made(again="Runa Vahl"), "unsure"),
+        (made(again=""), "unsure"),
+        (made(closed="odo pell"), "known"),
+        (made(again=None), "ungraded"),
+        (made(closed=None), "ungraded"),
+    ],
+)
+def test_kept_is_what_is_answered_again_with_the_passage_and_not_without_it(
+    question: MadeQuestion, reason: str | None
+) -> None:
+    assert why_dropped(question) == reason
+
+
+@given(st.integers(1, 30), st.integers(1, 12), st.floats(0.05, 0.95), st.integers(0, 5))
+def test_both_sides_have_a_question_and_none_is_on_both(
+    number: int, most: int, share: float, seed: int
+) -> None:
+    questions = [made(n) for n in range(number)] + [made(0)]
+    found = keep_questions(questions, most=most, held_out_share=share, seed=seed)
+    roles = [role for _, role in found.kept]
+    assert len(found.kept) == min(number, most) == len({one.question for one, _ in found.kept})
+    assert found.dropped.get("repeated") == 1
+    assert found.dropped.get("spare", 0) == max(0, number - most)
+    if len(roles) > 1:
+        assert {"reward", "held-out"} == set(roles)
+        assert abs(roles.count("held-out") - share * len(roles)) <= 1
+    assert found == keep_questions(questions, most=most, held_out_share=share, seed=seed)
+
+
+def test_of_passages_with_one_question_each_about_the_share_is_the_test() -> None:
+    roles = [
+        keep_questions([made()], most=8, held_out_share=0.25, seed=seed).kept[0][1]
+        for seed in range(200)
+    ]
+    assert 30 < roles.count("held-out") < 70
