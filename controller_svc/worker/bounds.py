@@ -8,11 +8,14 @@ the passage in view is what reading alone comes to.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from seal.domains.base import Context, Domain, Example
 from seal.limits import MAX_STEPS
 from seal.records import InnerLoopKind
-from seal.settings import MAX_EPOCHS, OptimizerSettings, RunSpec
+from seal.settings import MAX_EPOCHS, LearningSpec, OptimizerSettings, RunSpec
 
+Row = TypeVar("Row")
 Bound = InnerLoopKind
 """Any kind but `edit`."""
 
@@ -31,18 +34,25 @@ def bounds_of(spec: RunSpec) -> tuple[Bound, ...]:
     return tuple(bound for bound, wanted in asked if wanted)
 
 
-def repeats_of(spec: RunSpec, bound: Bound) -> int:
+def repeats_of(spec: LearningSpec, bound: Bound) -> int:
     """Inner loops of a context's bound; what trains nothing answers the same every time."""
     return 1 if bound == OPEN_BOOK else spec.inner.repeats
 
 
 def bound_training(
-    domain: Domain, spec: RunSpec, context: Context, bound: Bound, *, edit_rows: int = 0
+    domain: Domain,
+    spec: LearningSpec,
+    context: Context,
+    bound: Bound,
+    *,
+    passage_optimizer: OptimizerSettings | None,
+    edit_rows: int = 0,
 ) -> tuple[tuple[Example, ...], OptimizerSettings]:
     """What a bound is trained on, and how.
 
-    The passage stands in its rows at least once. `edit_rows`: rows of the context's first edit, its
-    passage included, for as many steps.
+    The passage stands in its rows at least once, and alone is trained by `passage_optimizer` if
+    there is one. `edit_rows`: rows of the context's first edit, its passage included, for as many
+    steps.
     """
     settings, optimizer = spec.inner.examples, spec.inner.optimizer
     if bound == "gold":
@@ -52,7 +62,7 @@ def bound_training(
     rows = domain.passage_examples(context.title, context.text, passage)
     if bound == EQUAL_STEPS:
         return with_steps(rows, optimizer, steps=steps_of(optimizer, edit_rows))
-    return rows, spec.validation.passage or optimizer
+    return rows, passage_optimizer or optimizer
 
 
 def steps_of(optimizer: OptimizerSettings, rows: int) -> int:
@@ -61,8 +71,8 @@ def steps_of(optimizer: OptimizerSettings, rows: int) -> int:
 
 
 def with_steps(
-    rows: tuple[Example, ...], optimizer: OptimizerSettings, *, steps: int
-) -> tuple[tuple[Example, ...], OptimizerSettings]:
+    rows: tuple[Row, ...], optimizer: OptimizerSettings, *, steps: int
+) -> tuple[tuple[Row, ...], OptimizerSettings]:
     """The rows with so many epochs that they come to `steps` steps, or a few more.
 
     Where an epoch is so short that no optimiser takes as many, the rows are given several times.

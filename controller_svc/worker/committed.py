@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from controller_svc.worker.bench import Bench
 from controller_svc.worker.bounds import EQUAL_STEPS, OPEN_BOOK, repeats_of
-from controller_svc.worker.loops import Bench
 from controller_svc.worker.requests import LoopKey
 from controller_svc.worker.shard_plan import ShardPlan
 from seal.domains.base import Context, Example, Query
@@ -20,13 +20,23 @@ from seal.records import (
     EvaluationRecord,
     InnerLoopKind,
     InnerLoopRecord,
-    Stage,
 )
 from seal.restem.preselect import preselect
 from seal.restem.racing import advance, rung_sizes
 from seal.restem.rollout import runner_of
 from seal.runs.shards import Alone
 from seal.runs.store import key_of
+
+UNASKED = EvaluationRecord(
+    outcome=Outcome.UNGRADED,
+    reward=None,
+    answers=(),
+    ungraded=0,
+    max_logit_difference=0.0,
+    tokens=0,
+    engine_seconds=0.0,
+)
+"""The baseline of a context without queries."""
 
 
 @dataclass(kw_only=True)
@@ -76,6 +86,8 @@ class Committed:
 
     def trained_on(self, context: Context) -> Sequence[int]:
         """Edits that get inner loops; it follows from the committed edits alone."""
+        if not context.queries:
+            return ()
         if not self.plan.preselect:
             return range(self.plan.k)
         key = key_of(context.context_id)
@@ -111,20 +123,15 @@ class Committed:
             Example(prompt=example.prompt, completion=example.completion)
             for example in written.edits[candidate].examples
         )
-        requests = self.bench.requests
-        settings = requests.spec.inner.examples
+        settings = self.bench.requests.spec.inner.examples
         passage = self.bench.domain.passage_examples(context.title, context.text, settings)
-        alone = (
-            requests.stage is Stage.VALIDATE
-            and requests.spec.validation.empty_edit == "passage"
-            and written.outcome is Outcome.OK
-        )
+        alone = self.plan.passage_if_empty and written.outcome is Outcome.OK
         return (*own, *passage) if own or alone else ()
 
     def loop_keys(self, context: Context) -> Iterator[LoopKey]:
         """All inner loops of a finished context, in the order of its record."""
         rungs = [self.rung(context, repeat) for repeat in range(self.repeats)]
-        for candidate in range(self.plan.k):
+        for candidate in range(self.plan.edits_of(context)):
             yield from (
                 self.key(context, "edit", candidate, repeat)
                 for repeat, rung in enumerate(rungs)
@@ -143,7 +150,7 @@ class Committed:
             context_id=context.context_id,
             title=context.title,
             parts=written.parts if written else (),
-            baseline=self.baselines[key_of(context.context_id)],
+            baseline=self.baselines[key_of(context.context_id)] if context.queries else UNASKED,
             edits=written.edits if written else (),
             inner_loops=tuple(self.loops[key.file] for key in self.loop_keys(context)),
             engine_seconds_generate=written.engine_seconds if written else 0.0,
@@ -172,14 +179,13 @@ class Committed:
         queries = {context.context_id: len(context.queries) for _, context in plan.contexts}
         for _, context in plan.contexts:
             without = EQUAL_STEPS in plan.bounds and not self.has_steps(context)
-            own = of_edits + (trained - without) * self.repeats
+            own = of_edits + (trained - without) * self.repeats if context.queries else 0
             loops += own
             asked += queries[context.context_id] * (1 + open_book) + own * (
                 queries[context.context_id] + window
             )
-        meter.plan(
-            edits=plan.k * len(plan.contexts), trainings=loops, queries=asked, inner_loops=loops
-        )
+        edits = sum(plan.edits_of(context) for _, context in plan.contexts)
+        meter.plan(edits=edits, trainings=loops, queries=asked, inner_loops=loops)
         answered += sum(len(record.answers) for record in self.baselines.values())
         answered += sum(
             queries[loop.context_id] + (window if loop.kind != OPEN_BOOK else 0)

@@ -14,11 +14,11 @@ from seal.errors import InvalidInput
 from seal.records import ModelDescription
 from seal.remedies import engine_setting
 from seal.rpc.convert import policy_message
-from seal.settings import LoraSettings, RunSpec
+from seal.settings import AdaptationSpec, LoraSettings, OptimizerSettings, Spec
 
 
-async def describe_model(spec: RunSpec, clients: ServiceClients) -> ModelDescription:
-    """What the trainer has loaded and takes, which is enough for the run.
+async def describe_model(spec: Spec, clients: ServiceClients) -> ModelDescription:
+    """What the trainer has loaded and takes, which is enough for a run or an adaptation.
 
     Raises:
         InvalidInput: it has another base model, or cannot take the run: a rank, a target, a length,
@@ -41,13 +41,15 @@ async def describe_model(spec: RunSpec, clients: ServiceClients) -> ModelDescrip
     return model.model_copy(update={"lora_refusals": ()})
 
 
-def _shapes(spec: RunSpec) -> dict[str, LoraSettings]:
-    """Adapters that a run trains, by their fields."""
+def _shapes(spec: Spec) -> dict[str, LoraSettings]:
+    """Adapters that are trained, by their fields."""
     shapes = {"spec.inner.lora": spec.inner.lora}
+    if isinstance(spec, AdaptationSpec):
+        return shapes | {"spec.adapter.lora": spec.adapter.lora}
     return shapes | {"spec.improve.lora": spec.improve.lora} if spec.learns else shapes
 
 
-def check_adapters(spec: RunSpec, model: ModelDescription) -> None:
+def check_adapters(spec: Spec, model: ModelDescription) -> None:
     """Refuse ranks and targets that the model or the trainer can never take.
 
     Raises:
@@ -58,7 +60,7 @@ def check_adapters(spec: RunSpec, model: ModelDescription) -> None:
         _check_lora(field, lora, model)
 
 
-def check_settings(spec: RunSpec, model: ModelDescription) -> None:
+def check_settings(spec: Spec, model: ModelDescription) -> None:
     """Refuse what the model or the trainer can never take.
 
     Raises:
@@ -66,12 +68,7 @@ def check_settings(spec: RunSpec, model: ModelDescription) -> None:
 
     """
     check_adapters(spec, model)
-    optimizers = {
-        "inner.optimizer": spec.inner.optimizer,
-        "improve.optimizer": spec.improve.optimizer,
-        "validation.passage": spec.validation.passage,
-    }
-    for field, optimizer in optimizers.items():
+    for field, optimizer in _optimizers(spec).items():
         tokens = optimizer.pad_to_tokens if optimizer else 0
         if tokens > model.max_row_tokens:
             raise InvalidInput(
@@ -90,6 +87,18 @@ def check_settings(spec: RunSpec, model: ModelDescription) -> None:
                 field=f"spec.{field}.maxTokens",
                 remedy="give fewer",
             )
+
+
+def _optimizers(spec: Spec) -> dict[str, OptimizerSettings | None]:
+    """How adapters are trained, by the fields that say it."""
+    inner = spec.inner.optimizer
+    if isinstance(spec, AdaptationSpec):
+        return {"inner.optimizer": inner, "adapter.optimizer": spec.adapter.optimizer}
+    return {
+        "inner.optimizer": inner,
+        "improve.optimizer": spec.improve.optimizer,
+        "validation.passage": spec.validation.passage,
+    }
 
 
 def _check_lora(field: str, lora: LoraSettings, model: ModelDescription) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import structlog
 
-from controller_svc.worker.loops import Bench, fault_of_item
+from controller_svc.worker.asking import fault_of_item
+from controller_svc.worker.bench import Bench
 from seal.domains.base import Context
 from seal.errors import InvalidInput
 from seal.limits import MAX_EDITS

@@ -7,19 +7,15 @@ passed up and nothing is recorded.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import structlog
 
-from controller_svc.worker.clients import ServiceClients
-from controller_svc.worker.progress import Meter
-from controller_svc.worker.requests import LoopKey, Requests
-from controller_svc.worker.settings import WorkerSettings
-from seal.domains import get_domain
-from seal.domains.base import Context, Domain, Example, Query
-from seal.errors import InvalidInput, NotFound, Transient, UnfitItem
+from controller_svc.worker.asking import evaluate, evaluate_in_parts, fault_of_item
+from controller_svc.worker.bench import Bench
+from controller_svc.worker.requests import LoopKey
+from seal.domains.base import Context, Example, Query
+from seal.errors import InvalidInput, NotFound, Transient
 from seal.outcomes import Outcome
 from seal.records import (
     AdapterReference,
@@ -27,35 +23,11 @@ from seal.records import (
     InnerLoopRecord,
     TrainingRecord,
 )
-from seal.runs.clock import ShardClock
-from seal.runs.shards import Alone, ShardStore
+from seal.runs.shards import Alone
 from seal.runs.store import key_of
 from seal.settings import OptimizerSettings
-from seal.v1 import evaluator_pb2
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """What all pieces of work of one shard share."""
-
-    requests: Requests
-    clients: ServiceClients
-    files: ShardStore
-    clock: ShardClock
-    meter: Meter
-    settings: WorkerSettings
-    places: asyncio.Semaphore = field(init=False)
-    """One per piece of work that may be outstanding."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "places", asyncio.Semaphore(self.settings.concurrency))
-
-    @property
-    def domain(self) -> Domain:
-        """The run's domain."""
-        return get_domain(self.requests.spec.domain)
 
 
 async def run_baseline(bench: Bench, context: Context) -> EvaluationRecord:
@@ -63,7 +35,7 @@ async def run_baseline(bench: Bench, context: Context) -> EvaluationRecord:
     key = key_of(context.context_id)
     async with bench.places:
         request = bench.requests.baseline(context)
-        record = await _evaluate(bench, request, f"baseline/{key}")
+        record = await evaluate(bench, request, f"baseline/{key}")
         bench.meter.evaluating(f"baseline/{key}", queries=len(record.answers))
         return await _commit_baseline(bench, key, record)
 
@@ -79,35 +51,10 @@ async def _commit_baseline(bench: Bench, key: str, record: EvaluationRecord) -> 
 
 async def run_retained(bench: Bench, alone: Alone, queries: Sequence[Query]) -> EvaluationRecord:
     """Ask a model alone the whole retained set, in parts; commit."""
-    size = bench.settings.queries_per_request
-    parts = [queries[start : start + size] for start in range(0, len(queries), size)]
-
-    async def ask(part: int) -> EvaluationRecord:
-        async with bench.places:
-            request = bench.requests.retained_alone(alone, part, parts[part])
-            record = await _evaluate(bench, request, f"retained-{alone}/{part}")
-            bench.meter.evaluating(f"retained-{alone}/{part}", queries=len(parts[part]))
-            return record
-
-    async with asyncio.TaskGroup() as group:
-        asked = [group.create_task(ask(part)) for part in range(len(parts))]
-    record = join_evaluations([task.result() for task in asked])
-    return await bench.files.commit_retained(alone, record)
-
-
-def join_evaluations(parts: Sequence[EvaluationRecord]) -> EvaluationRecord:
-    """Several evaluations of one model as one."""
-    answers = tuple(answer for part in parts for answer in part.answers)
-    scores = [answer.score for answer in answers if answer.score is not None]
-    return EvaluationRecord(
-        outcome=Outcome.OK if scores else Outcome.UNGRADED,
-        reward=sum(scores) / len(scores) if scores else None,
-        answers=answers,
-        ungraded=sum(part.ungraded for part in parts),
-        max_logit_difference=max(part.max_logit_difference for part in parts),
-        tokens=sum(part.tokens for part in parts),
-        engine_seconds=sum(part.engine_seconds for part in parts),
+    record = await evaluate_in_parts(
+        bench, queries, lambda part, some: bench.requests.retained_alone(alone, part, some)
     )
+    return await bench.files.commit_retained(alone, record)
 
 
 async def run_inner_loop(
@@ -157,7 +104,7 @@ async def run_open_book(bench: Bench, key: LoopKey, context: Context) -> InnerLo
     """Ask the base model with the passage in view; commit. Nothing is trained."""
     async with bench.places:
         request = bench.requests.open_book(key, context)
-        evaluation = await _evaluate(bench, request, request.request_id)
+        evaluation = await evaluate(bench, request, request.request_id)
         record = InnerLoopRecord(
             kind=key.kind,
             context_id=key.context_id,
@@ -236,52 +183,18 @@ async def _ask_adapted(
     retained: Sequence[Query],
 ) -> tuple[EvaluationRecord, EvaluationRecord | None]:
     request = bench.requests.evaluate(key, adapter, context.queries)
-    reward = await _evaluate(bench, request, request.request_id)
+    reward = await evaluate(bench, request, request.request_id)
     bench.meter.evaluating(request.request_id, queries=len(request.queries))
-    if not retained or reward.outcome in _NOT_ADAPTED:
+    if not retained or reward.outcome in NOT_ADAPTED:
         return reward, None
     again = bench.requests.retained(key, adapter, retained)
-    kept = await _evaluate(bench, again, again.request_id)
+    kept = await evaluate(bench, again, again.request_id)
     bench.meter.evaluating(again.request_id, queries=len(again.queries))
     return reward, kept
 
 
-_NOT_ADAPTED = (Outcome.INERT, Outcome.DIVERGED, Outcome.REFUSED)
+NOT_ADAPTED = (Outcome.INERT, Outcome.DIVERGED, Outcome.REFUSED)
 """The adapted model itself is of no use: what it says of other passages means nothing."""
-
-
-async def _evaluate(
-    bench: Bench, request: evaluator_pb2.EvaluateRequest, key: str
-) -> EvaluationRecord:
-    """One evaluation; queries that no service takes have no answers, and their outcome says why."""
-    try:
-        return await bench.clients.evaluate(
-            request, lambda done: bench.meter.evaluating(key, queries=done)
-        )
-    except InvalidInput as error:
-        if (outcome := fault_of_item(error, "queries")) is None:
-            raise
-        log.warning("queries refused", request=request.request_id, reason=error.message)
-        return EvaluationRecord(
-            outcome=outcome,
-            reward=None,
-            answers=(),
-            ungraded=len(request.queries),
-            max_logit_difference=0.0,
-            tokens=0,
-            engine_seconds=0.0,
-        )
-
-
-def fault_of_item(error: InvalidInput, items: str) -> Outcome | None:
-    """The outcome of the item whose own content a refusal is about; None for any other refusal.
-
-    `items`: the request's field that holds them. What stands in it was made by the model or read
-    from the data and has passed their bounds, so that only its size can be refused.
-    """
-    if isinstance(error, UnfitItem):
-        return error.outcome
-    return Outcome.TOO_LONG if error.field.startswith(items) else None
 
 
 def _outcome(

@@ -28,7 +28,7 @@ from seal.rpc.convert import chat_message_list
 from seal.runs.rows import row_characters
 from seal.runs.store import contexts_path, in_thread, pin, read_prepared, write_contexts
 from seal.runs.warm_start import check_fits, check_warm_start
-from seal.settings import BY_SENTENCE, OptimizerSettings, RunSpec
+from seal.settings import BY_SENTENCE, LearningSpec, OptimizerSettings, RunSpec
 from seal.v1 import trainer_pb2
 
 log = structlog.get_logger(__name__)
@@ -73,10 +73,10 @@ def check_sizes(spec: RunSpec, *, train_contexts: int) -> None:
     """
     examples = spec.inner.examples
     rows = examples.max_examples + examples.passage_repeats
-    _check_steps("inner.optimizer", spec.inner.optimizer, rows)
+    check_steps("inner.optimizer", spec.inner.optimizer, rows)
     if spec.validation.passage is not None:
         rows = max(1, examples.passage_repeats)
-        _check_steps("validation.passage", spec.validation.passage, rows)
+        check_steps("validation.passage", spec.validation.passage, rows)
     if not spec.rounds:
         return
     taken = min(spec.data.train_contexts or train_contexts, train_contexts)
@@ -103,7 +103,7 @@ def check_rows(spec: RunSpec, rows: int, *, what: str, or_else: str) -> None:
             field="spec.data.trainContexts",
             remedy=f"take fewer contexts a round, or {or_else}",
         )
-    _check_steps("improve.optimizer", spec.improve.optimizer, rows)
+    check_steps("improve.optimizer", spec.improve.optimizer, rows)
 
 
 def check_parts(spec: RunSpec, contexts: Contexts) -> None:
@@ -130,7 +130,8 @@ def check_parts(spec: RunSpec, contexts: Contexts) -> None:
             )
 
 
-def _check_steps(field: str, optimizer: OptimizerSettings, rows: int) -> None:
+def check_steps(field: str, optimizer: OptimizerSettings, rows: int) -> None:
+    """Refuse a training of more steps than a trainer takes. Raises InvalidInput."""
     steps = optimizer.epochs * -(-rows // optimizer.batch_size)
     if steps > MAX_STEPS:
         raise InvalidInput(
@@ -184,12 +185,16 @@ async def prepare(
 
 
 async def find_long_rows(
-    spec: RunSpec, contexts: Contexts, model: ModelDescription, clients: ServiceClients
+    spec: LearningSpec, contexts: Contexts, model: ModelDescription, clients: ServiceClients
 ) -> tuple[LongRow, ...]:
-    """Contexts of which the model cannot take a row, each with its longest."""
+    """Contexts of which the model cannot take a row, each with its longest.
+
+    The retained set is only asked about.
+    """
     asked = [
         (name, number, context, what, row, limit)
-        for name in ("train", "validation")
+        for name in contexts
+        if name != "retained"
         for number, context in enumerate(contexts[name], start=1)
         for what, row, limit in _rows(spec, context, model)
     ]
@@ -210,7 +215,7 @@ async def find_long_rows(
 
 
 def _rows(
-    spec: RunSpec, context: Context, model: ModelDescription
+    spec: LearningSpec, context: Context, model: ModelDescription
 ) -> Iterator[tuple[str, trainer_pb2.TrainingExample, int]]:
     """(what it is, row, most tokens that it may have) of what is known of a context beforehand."""
     domain = get_domain(spec.domain)
@@ -222,7 +227,9 @@ def _rows(
         yield "edit prompt", longest, model.max_positions - spec.edit.max_tokens
 
 
-def _parts(spec: RunSpec, context: Context, *, trained: bool = False) -> tuple[PartPrompt, ...]:
+def _parts(
+    spec: LearningSpec, context: Context, *, trained: bool = False
+) -> tuple[PartPrompt, ...]:
     edit = spec.edit
     return get_domain(spec.domain).edit_prompts(
         context.title, context.text, edit.family, edit.format, trained=trained

@@ -116,6 +116,11 @@ class Meter:
         self._queries_total -= queries
         self.tell()
 
+    def more(self, *, queries: int) -> None:
+        """Work that was not known when the plan was made."""
+        self._queries_total += queries
+        self.tell()
+
     def found(
         self, *, edits: int = 0, trainings: int = 0, queries: int = 0, inner_loops: int = 0
     ) -> None:

@@ -25,7 +25,7 @@ from seal.rpc.convert import (
 )
 from seal.runs.shards import Alone
 from seal.runs.store import key_of
-from seal.settings import OptimizerSettings, RunSpec
+from seal.settings import LearningSpec, OptimizerSettings
 from seal.v1 import common_pb2, evaluator_pb2, generator_pb2, trainer_pb2
 
 GRADERS = MappingProxyType(
@@ -66,14 +66,14 @@ class LoopKey:
 
 @dataclass(frozen=True, kw_only=True)
 class Requests:
-    """Requests of one stage of one run.
+    """Requests of one stage of one run or adaptation.
 
     The policy writes; what learns and is asked is the student: the policy, or the base model.
     """
 
     run: str
-    """Name of the run."""
-    spec: RunSpec
+    """Its name in the store."""
+    spec: LearningSpec
     stage: Stage
     round: int
     policy: AdapterReference | None
@@ -191,6 +191,12 @@ class Requests:
         over = self.policy if alone == "policy" else None
         name = "retained" if alone == "policy" else "retained-base"
         return self._evaluate(self._id(name, part), None, queries, over=over)
+
+    def ask(
+        self, name: str, part: int, adapter: AdapterReference | None, queries: Sequence[Query]
+    ) -> evaluator_pb2.EvaluateRequest:
+        """The base model, or an adapter on it, on one part of some questions."""
+        return self._evaluate(self._id(name, part), adapter, queries, over=None)
 
     def loop_id(self, key: LoopKey) -> str:
         """Request id of an inner loop's training and of its evaluation."""

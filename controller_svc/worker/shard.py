@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from controller_svc.worker.bench import Bench
 from controller_svc.worker.bounds import (
     EQUAL_STEPS,
     OPEN_BOOK,
@@ -23,7 +24,6 @@ from controller_svc.worker.bounds import (
 from controller_svc.worker.committed import Committed
 from controller_svc.worker.edits import groups, write_edits
 from controller_svc.worker.loops import (
-    Bench,
     run_baseline,
     run_inner_loop,
     run_open_book,
@@ -104,10 +104,12 @@ class _Shard:
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Start all that is missing and does not wait for edits."""
-        if self.plan.k:
-            for together in groups(self.bench, self.plan.contexts, k=self.plan.k):
-                group.create_task(self._edit_and_learn(together, group))
+        for k, contexts in self.plan.by_edits():
+            for together in groups(self.bench, contexts, k=k):
+                group.create_task(self._edit_and_learn(together, group, k=k))
         for index, context in self.plan.contexts:
+            if not context.queries:
+                continue
             if key_of(context.context_id) not in self.done.baselines:
                 group.create_task(self._baseline(context))
             for bound in self.plan.bounds:
@@ -125,13 +127,11 @@ class _Shard:
         self.done.retained[alone] = await run_retained(self.bench, alone, queries)
 
     async def _edit_and_learn(
-        self, contexts: Sequence[tuple[int, Context]], group: asyncio.TaskGroup
+        self, contexts: Sequence[tuple[int, Context]], group: asyncio.TaskGroup, *, k: int
     ) -> None:
         """The edits of a group of contexts, then an inner loop on each."""
         if any(key_of(context.context_id) not in self.done.edits for _, context in contexts):
-            written = await write_edits(
-                self.bench, [context for _, context in contexts], k=self.plan.k
-            )
+            written = await write_edits(self.bench, [context for _, context in contexts], k=k)
             self.done.edits |= {key_of(record.context_id): record for record in written}
             self._drop_without_steps([context for _, context in contexts])
         for index, context in contexts:
@@ -196,6 +196,7 @@ class _Shard:
             self.bench.requests.spec,
             context,
             bound,
+            passage_optimizer=self.plan.passage_optimizer,
             edit_rows=len(self.done.edit_examples(context, 0)) if steps_of_edit else 0,
         )
         self._start_loops(group, index, context, bound, 0, examples, optimizer)

@@ -1,4 +1,4 @@
-"""What one task does: one shard of `prepare`, `rollout`, `improve` or `validate`.
+"""What one task does: one shard of one stage of a run or an adaptation.
 
 It is an asyncio task of this process, and could be a Job's pod. A worker is a client of the three
 services and of the artifact store, and knows nothing of the controller: it gets a task and returns
@@ -8,39 +8,32 @@ repeat, and a shard that has its summary it does not touch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import structlog
 
 from controller_svc.core import StartStage
+from controller_svc.worker.adaptation import AdaptationTask
+from controller_svc.worker.bench import Bench
 from controller_svc.worker.bounds import bounds_of
 from controller_svc.worker.clients import ServiceClients
-from controller_svc.worker.loops import Bench
+from controller_svc.worker.contexts_task import principal_error, run_contexts
 from controller_svc.worker.prepare import prepare
 from controller_svc.worker.progress import SILENT, Meter, TaskProgress
 from controller_svc.worker.requests import Requests, RetainedSet
 from controller_svc.worker.settings import DEFAULT_SETTINGS, WorkerSettings
-from controller_svc.worker.shard import run_shard
-from controller_svc.worker.shard_plan import ShardPlan
-from controller_svc.worker.summary import (
-    shard_engine_seconds,
-    shard_outcomes,
-    shard_scores,
-    shard_tokens,
-)
+from controller_svc.worker.shard_plan import ShardPlan, shard_of
 from seal.artifacts import ArtifactStore
 from seal.domains import get_domain
-from seal.domains.base import Context
-from seal.errors import Retryable
 from seal.records import ShardSummary, Stage
 from seal.restem.plan import plan_round
-from seal.runs.cleanup import inner_adapters, measure, remove_adapters
+from seal.runs.cleanup import inner_adapters, remove_adapters
 from seal.runs.clock import ShardClock
 from seal.runs.improve import improve
 from seal.runs.shards import Alone, ShardStore, finish_shard
 from seal.runs.store import pinned, read_contexts
 from seal.runs.task import ShardTask
-from seal.settings import RunSpec
+from seal.settings import AdaptationSpec, LearningSpec, RunSpec, Spec
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +59,7 @@ def shard_task(action: StartStage, shard: int) -> ShardTask:
 async def run_task(
     task: ShardTask,
     *,
-    spec: RunSpec,
+    spec: Spec,
     store: ArtifactStore,
     clients: ServiceClients,
     settings: WorkerSettings = DEFAULT_SETTINGS,
@@ -103,7 +96,7 @@ async def run_task(
 
 async def _do(
     task: ShardTask,
-    spec: RunSpec,
+    spec: Spec,
     store: ArtifactStore,
     clients: ServiceClients,
     settings: WorkerSettings,
@@ -112,6 +105,17 @@ async def _do(
 ) -> ShardSummary:
     """The work of the task's stage; its summary, not yet committed."""
     clock = await files.clock()
+    if isinstance(spec, AdaptationSpec):
+        return await AdaptationTask(
+            task=task,
+            spec=spec,
+            store=store,
+            clients=clients,
+            settings=settings,
+            files=files,
+            clock=clock,
+            meter=meter,
+        ).work()
     if task.stage is Stage.PREPARE:
         return await _prepare(task, spec, store, clients, clock)
     if task.stage is Stage.IMPROVE:
@@ -134,7 +138,10 @@ async def _do(
         settings=settings,
     )
     plan = rollout_plan if task.stage is Stage.ROLLOUT else validate_plan
-    return await _contexts_task(task, store, bench, await plan(task, spec, store))
+    try:
+        return await run_contexts(task, store, bench, await plan(task, spec, store))
+    except BaseExceptionGroup as group:
+        raise principal_error(group) from group
 
 
 async def _improve(
@@ -212,6 +219,8 @@ async def validate_plan(task: ShardTask, spec: RunSpec, store: ArtifactStore) ->
         contexts=shard_of(contexts, task),
         k=_candidates(spec, spec.validation.edits_per_context),
         bounds=bounds_of(spec) if task.round == 0 else (),
+        passage_optimizer=spec.validation.passage,
+        passage_if_empty=spec.validation.empty_edit == "passage",
         retained=retained,
         retained_per_model=spec.validation.retained_queries,
         retained_alone=alone if task.shard == 0 and retained.queries else (),
@@ -223,56 +232,9 @@ def _candidates(spec: RunSpec, k: int) -> int:
     return k if get_domain(spec.domain).writes_edits(spec.edit.family) else 0
 
 
-def shard_of(contexts: Sequence[Context], task: ShardTask) -> tuple[tuple[int, Context], ...]:
-    """Every `shards`-th context from the shard's own on, with its index in the stage."""
-    return tuple(enumerate(contexts))[task.shard :: task.shards]
-
-
-async def _contexts_task(
-    task: ShardTask, store: ArtifactStore, bench: Bench, plan: ShardPlan
-) -> ShardSummary:
-    """Rollout and validation: the contexts of the plan, the records file, the summary's numbers."""
-    try:
-        result = await run_shard(bench, plan)
-    except BaseExceptionGroup as group:
-        raise principal_error(group) from group
-    records, records_sha256 = await bench.files.commit_records(result.records)
-    return task.summary(
-        seconds=bench.clock.seconds,
-        result_sha256=records_sha256,
-        inner_loops_run=result.inner_loops_run,
-        inner_loops_resumed=result.inner_loops_resumed,
-        outcomes=shard_outcomes(records),
-        tokens=shard_tokens(records, result.retained),
-        engine_seconds=shard_engine_seconds(records, result.retained),
-        stored_bytes=await measure(
-            store, records_path=bench.files.path, adapters=inner_adapters(records)
-        ),
-        scores=shard_scores(records, result.retained),
-    )
-
-
-async def _clean(files: ShardStore, spec: RunSpec, store: ArtifactStore) -> None:
+async def _clean(files: ShardStore, spec: LearningSpec, store: ArtifactStore) -> None:
     """The inner adapters have done their work: their answers are in the records."""
     if spec.artifacts.keep_inner_adapters:
         return
     records, _ = await files.read_records()
     await remove_adapters(store, inner_adapters(records))
-
-
-def principal_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error that decides what happens next.
-
-    One that no retry mends goes before one that a retry may mend.
-    """
-    errors = list(_leaves(group))
-    permanent = [error for error in errors if not isinstance(error, Retryable)]
-    return (permanent or errors)[0]
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Sequence[BaseException]:
-    return [
-        leaf
-        for error in group.exceptions
-        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from seal.records.adaptation import AdaptationCounts
 from seal.records.base import Record
 
 
@@ -45,16 +46,18 @@ class LongRow(Record):
 
 
 class PreparedRecord(Record):
-    """What a run is pinned to once its first stage has ended."""
+    """What a run or an adaptation is pinned to once its first stage has ended."""
 
     contexts_sha256: dict[str, str]
-    """Digest of each pinned file of contexts: train, validation, retained."""
+    """Digest of each pinned file of contexts: train, validation or held-out, retained."""
     contexts: dict[str, int]
     """Contexts of each."""
     model: ModelDescription
     """The base model; a resume on other weights is refused."""
     too_long: tuple[LongRow, ...]
     """Contexts that the model cannot take."""
+    counts: AdaptationCounts | None = None
+    """What the documents of an adaptation came to; None of a run."""
 
     @property
     def sha256(self) -> str:

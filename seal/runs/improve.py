@@ -114,7 +114,12 @@ async def improve(
             policy=task.policy,
             base_sha256=prepared.model.base_sha256,
         )
-        request = await carried(request, store=store, task=task, limit=trainer.max_request_bytes)
+        request = await carried(
+            request,
+            store=store,
+            path=f"{stage_path(task.run, task.round, Stage.IMPROVE)}/examples.binpb",
+            limit=trainer.max_request_bytes,
+        )
         training = await trainer.train(request, on_step, on_resumed)
         if training.adapter is None:
             log.warning("policy not trained", outcome=str(training.outcome))
@@ -240,15 +245,14 @@ async def carried(
     request: trainer_pb2.TrainAdapterRequest,
     *,
     store: ArtifactStore,
-    task: ShardTask,
+    path: str,
     limit: int,
 ) -> trainer_pb2.TrainAdapterRequest:
-    """The request, with its examples in a file of the store if a message cannot carry them."""
+    """The request, with its examples in the file `path` if a message cannot carry them."""
     if request.ByteSize() <= limit:
         return request
     rows = trainer_pb2.TrainingExamples(examples=request.examples)
     content = rows.SerializeToString(deterministic=True)
-    path = f"{stage_path(task.run, task.round, Stage.IMPROVE)}/examples.binpb"
     content = await in_thread(store.create_bytes, path, content)
     small = trainer_pb2.TrainAdapterRequest()
     small.CopyFrom(request)

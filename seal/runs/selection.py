@@ -20,7 +20,7 @@ from seal.runs.prompts import with_learnt_prompts
 from seal.runs.rows import RowCounter, fitting_rows
 from seal.runs.shards import ShardStore
 from seal.runs.store import in_thread
-from seal.settings import RunSpec
+from seal.settings import LearningSpec, RunSpec
 
 
 async def choose_edits(
@@ -38,7 +38,7 @@ async def choose_edits(
         Internal: the rollout's records are not those of its summaries.
 
     """
-    records = await _rollout_records(store, run, spec, round)
+    records = await rollout_records(store, run, spec, round)
     records = await with_learnt_prompts(records, spec=spec, store=store, run=run)
     return await _select_fitting(
         await in_thread(_selector, records, round=round, spec=spec),
@@ -47,8 +47,8 @@ async def choose_edits(
     )
 
 
-async def _rollout_records(
-    store: ArtifactStore, run: str, spec: RunSpec, round: int
+async def rollout_records(
+    store: ArtifactStore, run: str, spec: LearningSpec, round: int
 ) -> tuple[ContextRecord, ...]:
     """All context records of a round's rollout, ordered by context.
 

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from seal.records import AdapterReference, ScoreSum, ShardSummary, Stage
+from seal.records import (
+    AdaptationCounts,
+    AdaptationResult,
+    AdapterReference,
+    ScoreSum,
+    ShardSummary,
+    Stage,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +51,8 @@ class ShardTask:
         kept: int = 0,
         kept_parts: int = 0,
         label: str = "",
+        counts: AdaptationCounts | None = None,
+        result: AdaptationResult | None = None,
     ) -> ShardSummary:
         """What the shard reports once it is finished."""
         return ShardSummary(
@@ -64,5 +73,7 @@ class ShardTask:
             kept=kept,
             kept_parts=kept_parts,
             label=label,
+            counts=counts,
+            result=result,
             result_sha256=result_sha256,
         )

@@ -404,7 +404,10 @@ def _answer(
     request: evaluator_pb2.EvaluateRequest, query: evaluator_pb2.Query
 ) -> evaluator_pb2.GradedAnswer:
     seen = (request.policy.adapter.sha256, request.adapter.sha256, query.query_id)
-    right = float(chance("right", *seen) < (0.5 if request.HasField("adapter") else 0.2))
+    if query.context and not request.policy.HasField("adapter"):
+        seen = (*seen, "open book")
+    knows = request.HasField("adapter") or "open book" in seen
+    right = float(chance("right", *seen) < (0.5 if knows else 0.2))
     ungraded = chance("ungraded", *seen) < SHARE_UNGRADED
     return evaluator_pb2.GradedAnswer(
         query_id=query.query_id,

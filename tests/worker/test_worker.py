@@ -11,8 +11,8 @@ import pytest
 from controller_harness import IMPATIENT, POLICY, RUN, small_spec, workplace
 from fake_services import Fakes
 
+from controller_svc.worker.contexts_task import principal_error
 from controller_svc.worker.progress import TaskProgress
-from controller_svc.worker.task import principal_error
 from seal.artifacts import ArtifactStore
 from seal.errors import (
     Internal,
