@@ -316,7 +316,7 @@ async def test_a_defect_of_a_worker_ends_the_run_and_not_the_controller(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr("controller_svc.worker.task.shard_scores", broken)
+    monkeypatch.setattr("controller_svc.worker.contexts_task.shard_scores", broken)
     status = await run(small_spec(tmp_path), tmp_path)
     condition = status.condition("Failed")
     assert condition is not None
