@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from adaptation_harness import RUN, Adapting, adaptation_spec
-from direct_clients import MOMENTS, Bureau, DirectClients, NumberedStore
-from resume_harness import Crash, Effects, KillPoint, When, crash
+from direct_clients import Bureau, DirectClients, NumberedStore
+from resume_harness import Crash, Effects, KillPoint, crash
 
 from controller_svc.core import shards, stages
 from controller_svc.worker.clients import ServiceClients
@@ -90,12 +90,13 @@ async def outcome(directory: Path, summaries: list[ShardSummary]) -> object:
 
 def points(calm: Effects) -> Iterator[KillPoint]:
     """Every side effect in every moment that it has."""
+    calls = 0
     for nth, (effect, _) in enumerate(calm.seen, start=1):
-        moments: tuple[When, ...] = (
-            MOMENTS if effect in ("generate", "train", "evaluate") else ("before", "after")
-        )
-        for when in moments:
-            yield KillPoint(nth=nth, when=when)
+        yield KillPoint(nth=nth, when="before")
+        if effect in ("generate", "train", "evaluate"):
+            calls += 1
+            yield KillPoint(nth=calls, when="during")
+        yield KillPoint(nth=nth, when="after")
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["given", "self-made"])
