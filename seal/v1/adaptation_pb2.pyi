@@ -671,6 +671,8 @@ class AdaptationCounts(_message.Message):
     SELF_MADE_FIELD_NUMBER: _builtins.int
     EDITS_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
+    QUESTIONS_DROPPED_FIELD_NUMBER: _builtins.int
+    EXAMPLES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     documents: _builtins.int
     """Documents read."""
     passages: _builtins.int
@@ -683,6 +685,10 @@ class AdaptationCounts(_message.Message):
     """Questions of the test."""
     self_made: _builtins.bool
     """The questions were made by the model itself."""
+    questions_dropped: _builtins.int
+    """Given questions that are not used, for example because one stands on both sides of the split."""
+    examples_left_out: _builtins.int
+    """Examples of chosen edits that ask a question of the test, and were not learnt."""
     @_builtins.property
     def edits(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Edits that were tried, by outcome."""
@@ -702,10 +708,12 @@ class AdaptationCounts(_message.Message):
         self_made: _builtins.bool = ...,
         edits: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         rows: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        questions_dropped: _builtins.int = ...,
+        examples_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "edits", b"edits", "held_out_questions", b"held_out_questions", "passages", b"passages", "passages_too_long", b"passages_too_long", "reward_questions", b"reward_questions", "rows", b"rows", "self_made", b"self_made"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "edits", b"edits", "examples_left_out", b"examples_left_out", "held_out_questions", b"held_out_questions", "passages", b"passages", "passages_too_long", b"passages_too_long", "questions_dropped", b"questions_dropped", "reward_questions", b"reward_questions", "rows", b"rows", "self_made", b"self_made"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -724,24 +732,31 @@ class Interval(_message.Message):
     mean: _builtins.float
     """The mean."""
     low: _builtins.float
-    """Lower end."""
+    """Lower end; absent of a single passage, which says nothing about the spread."""
     high: _builtins.float
-    """Upper end."""
+    """Upper end; absent where the lower end is."""
     passages: _builtins.int
     """Passages that it rests on."""
     def __init__(
         self,
         *,
         mean: _builtins.float = ...,
-        low: _builtins.float = ...,
-        high: _builtins.float = ...,
+        low: _builtins.float | None = ...,
+        high: _builtins.float | None = ...,
         passages: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "high", b"high", "low", b"low"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low", "mean", b"mean", "passages", b"passages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "high", b"high", "low", b"low", "mean", b"mean", "passages", b"passages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__high: _TypeAlias = _typing.Literal["high"]  # noqa: Y015
+    _WhichOneofArgType__high: _TypeAlias = _typing.Literal["_high", b"_high"]  # noqa: Y015
+    _WhichOneofReturnType__low: _TypeAlias = _typing.Literal["low"]  # noqa: Y015
+    _WhichOneofArgType__low: _TypeAlias = _typing.Literal["_low", b"_low"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__high) -> _WhichOneofReturnType__high | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low) -> _WhichOneofReturnType__low | None: ...
 
 Global___Interval: _TypeAlias = Interval  # noqa: Y015
 
