@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,7 +45,7 @@ from seal.runs.cleanup import sweep_run
 from seal.runs.epochs import claim_stage, newest_epoch, take_epoch
 from seal.runs.improve import check_row_tokens
 from seal.runs.store import in_thread, read_prepared
-from seal.settings import RunSpec
+from seal.settings import Spec
 from seal.telemetry import metrics
 
 log = structlog.get_logger(__name__)
@@ -104,7 +105,7 @@ async def run_local(
                     observer=progress,
                     epoch=await take_epoch(store, run),
                 )
-                status = await _to_the_end(manifest.spec, status, world, budgets.stage)
+                status = await to_the_end(manifest.spec, status, world, budgets.stage)
         if status.phase is Phase.COMPLETE:
             await sweep_run(
                 store,
@@ -139,8 +140,8 @@ async def check_model(store: ArtifactStore, manifest: RestEMRun, clients: Servic
     check_row_tokens(manifest.name, before, now.max_row_tokens)
 
 
-async def _to_the_end(
-    spec: RunSpec, status: RunStatus, world: LocalWorld, budget: AttemptBudget
+async def to_the_end(
+    spec: Spec, status: RunStatus, world: LocalWorld, budget: AttemptBudget
 ) -> RunStatus:
     """Reconcile until the status is terminal and nothing is left at work."""
     try:
@@ -153,13 +154,18 @@ async def _to_the_end(
         await world.stop_all()
 
 
+def _never() -> bool:
+    """The default of `cancelled`."""
+    return False
+
+
 class LocalWorld:
-    """One run at work in this process."""
+    """One run or adaptation at work in this process."""
 
     def __init__(
         self,
         run: str,
-        spec: RunSpec,
+        spec: Spec,
         *,
         store: ArtifactStore,
         clients: ServiceClients,
@@ -167,10 +173,12 @@ class LocalWorld:
         budget: AttemptBudget,
         observer: Observer,
         epoch: int,
+        cancelled: Callable[[], bool] = _never,
     ) -> None:
+        """`cancelled`: whether the owner wishes it to stop; `wake` says that this has changed."""
         self._run, self._spec, self._store, self._clients = run, spec, store, clients
         self._settings, self._budget, self._observer = settings, budget, observer
-        self._epoch = epoch
+        self._epoch, self._cancelled = epoch, cancelled
         self._stages: dict[str, IndexedStage] = {}
         self._changed = asyncio.Event()
 
@@ -180,8 +188,12 @@ class LocalWorld:
         return any(not stage.ended for stage in self._stages.values())
 
     async def changed(self) -> None:
-        """Wait until a shard has ended since the last look."""
+        """Wait until a shard has ended since the last look, or `wake`."""
         await self._changed.wait()
+
+    def wake(self) -> None:
+        """End the wait for a change: another look is worth it."""
+        self._changed.set()
 
     async def observe(self, status: RunStatus) -> Observed:
         """The stages of this process; what a finished one came to is read from the store."""
@@ -192,7 +204,12 @@ class LocalWorld:
             current = status.current
             if current is not None and name == current.name and stage.ended:
                 stages[name] = await self._with_sums(status, stages[name])
-        return Observed(stages=stages, epoch=self._epoch, now_seconds=time.time())
+        return Observed(
+            stages=stages,
+            cancelled=self._cancelled(),
+            epoch=self._epoch,
+            now_seconds=time.time(),
+        )
 
     async def _with_sums(self, status: RunStatus, seen: StageObserved) -> StageObserved:
         """An ended stage with its sums, if all its shards have finished."""

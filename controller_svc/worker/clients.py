@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self
 
+import structlog
+
 from controller_svc.worker.calls import Calls
 from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
-from seal.errors import Internal, Transient
+from seal.errors import Internal, SealError, Transient
 from seal.outcomes import Outcome
 from seal.records import EvaluationRecord, ModelDescription, TrainingRecord
 from seal.rpc.client import open_channel, rpc_errors
@@ -32,8 +35,12 @@ from seal.v1 import (
     trainer_pb2_grpc,
 )
 
+log = structlog.get_logger(__name__)
+
 UNARY_TIMEOUT_SECONDS = 120.0
 """Deadline of a call that is answered at once."""
+CANCEL_TIMEOUT_SECONDS = 15.0
+"""Deadline of a cancel, which waits for the engine's current step."""
 _FRAME_BYTES = 16
 """What a message's entry in a list takes beside its content, at most."""
 
@@ -59,6 +66,8 @@ class ServiceClients:
             self._channels[addresses.generator]
         )
         self._trainers = Replicas(addresses.trainer)
+        self._unfinished: dict[str, set[str]] = {}
+        """Trainings without an end, by run: they belong to the trainer and go on without us."""
         self._evaluator = evaluator_pb2_grpc.EvaluatorServiceStub(
             self._channels[addresses.evaluator]
         )
@@ -126,6 +135,8 @@ class ServiceClients:
             SealError: what the service answered, after the retries.
 
         """
+        unfinished = self._unfinished.setdefault(request.run, set())
+        unfinished.add(request.request_id)
 
         async def once() -> TrainingRecord:
             resumed_step = 0
@@ -142,6 +153,7 @@ class ServiceClients:
             ):
                 async for response in events:
                     if response.HasField("result"):
+                        unfinished.discard(request.request_id)
                         return training_record(response.result)
                     if on_resumed is not None and response.progress.resumed_step != resumed_step:
                         resumed_step = response.progress.resumed_step
@@ -153,6 +165,24 @@ class ServiceClients:
             )
 
         return await self._calls.retried(once)
+
+    async def cancel_trainings(self, run: str) -> None:
+        """Stop what was asked for a run that ends early; each training's end is then final.
+
+        A trainer that is away is not waited for: it only does work that nobody wants.
+        """
+
+        async def cancel(request_id: str) -> None:
+            request = trainer_pb2.CancelTrainingRequest(run=run, request_id=request_id)
+            async with self._trainers.channel(request_id) as channel:
+                stub = trainer_pb2_grpc.TrainerServiceStub(channel)
+                try:
+                    with rpc_errors():
+                        await stub.CancelTraining(request, timeout=CANCEL_TIMEOUT_SECONDS)
+                except SealError as error:
+                    log.info("training not cancelled", run=run, reason=str(error))
+
+        await asyncio.gather(*map(cancel, self._unfinished.pop(run, ())))
 
     async def evaluate(
         self, request: evaluator_pb2.EvaluateRequest, on_progress: OnEvaluate
