@@ -8,37 +8,20 @@ is its status, which a restart finds again, and how far its current stage is, wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from functools import cached_property
 from typing import Protocol
 
-from controller_svc.core import Phase, RunStatus
+from controller_svc.core import AdaptationState, Event, RunStatus, adaptation_state, events
+from seal.settings import AdaptationSpec
 
 DEFAULT_NAMESPACE = "default"
 """Where a request goes that names none."""
-
-
-class AdaptationState(StrEnum):
-    """Where an adaptation is. It only moves down this list; the last four are final."""
-
-    PENDING = "Pending"
-    """Accepted, waits for its turn."""
-    RUNNING = "Running"
-    """At work."""
-    PUBLISHED = "Published"
-    """The gate let its adapter pass."""
-    REFUSED = "Refused"
-    """The gate refused its adapter, which stays readable."""
-    FAILED = "Failed"
-    """Ended without an adapter."""
-    CANCELLED = "Cancelled"
-    """Stopped by a caller."""
-
-    @property
-    def final(self) -> bool:
-        """True if nothing follows."""
-        return self not in (AdaptationState.PENDING, AdaptationState.RUNNING)
+FOLDER = "adaptations"
+"""Folder of the artifact store for what belongs to no run."""
+FILES = f"{FOLDER}/files"
+"""Documents and questions by digest: `{FILES}/{sha256}`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +38,11 @@ class RequestKey:
         """The key as a name: what a caller wrote never becomes a path."""
         parts = (self.caller, self.namespace, self.request_id)
         return hashlib.sha256(b"".join(_framed(part) for part in parts)).hexdigest()
+
+    @property
+    def uid(self) -> str:
+        """That of the adaptation it stands for: no second one is ever made for it."""
+        return self.sha256[:32]
 
     @property
     def name(self) -> str:
@@ -92,14 +80,35 @@ class View:
     """Unique for all time: a deleted adaptation's name may be taken again."""
     created_seconds: float
     """Unix time at which it was accepted."""
+    spec: AdaptationSpec
+    """How it adapts, nothing left out."""
     status: RunStatus
     """All that a restart finds again."""
     progress: Progress = Progress()
 
-    @property
+    @cached_property
     def state(self) -> AdaptationState:
         """Where it is."""
-        return state_of(self.status)
+        return adaptation_state(self.status)
+
+    @cached_property
+    def events(self) -> tuple[Event, ...]:
+        """All that has happened to it, in order; made once for all who watch."""
+        return events(self.status)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What is asked for, checked by all that can be known without a model."""
+
+    key: RequestKey
+    body_sha256: str
+    """Digest of the whole request but its id."""
+    name: str
+    """Name that it is to have; empty leaves it to the request's key."""
+    changes: Mapping[str, object]
+    """Fields of an adaptation's spec by dotted name, as manifests write them; the rest comes from
+    the profile of who keeps the adaptations, and so does the base model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +116,32 @@ class Page:
     """Some adaptations of a namespace, by name."""
 
     views: tuple[View, ...]
-    more: bool
-    """Others follow."""
+    following: str
+    """Name after which the next page begins; empty at the end."""
 
 
 class Adaptations(Protocol):
     """All adaptations of one installation."""
+
+    async def requested(self, key: RequestKey, body_sha256: str) -> View | None:
+        """The adaptation that a request has made; None if there is none yet.
+
+        Raises:
+            Conflict: the request's id stands for another body, or what it made was deleted.
+
+        """
+
+    async def submit(self, submission: Submission) -> tuple[View, bool]:
+        """The adaptation of a request, made unless it is there; whether this call has made it.
+
+        However often a request is sent, and whatever stops one of its calls, there is one.
+
+        Raises:
+            Conflict: the request's id stands for another body, what it made was deleted, or the
+                name is that of another adaptation.
+            InvalidInput: the changes and the profile together are no spec.
+
+        """
 
     async def get(self, namespace: str, name: str) -> View:
         """An adaptation as it is.
@@ -165,16 +194,7 @@ class Adaptations(Protocol):
         """
 
 
-def state_of(status: RunStatus) -> AdaptationState:
-    """Where an adaptation with this status is."""
-    return {
-        Phase.PENDING: AdaptationState.PENDING,
-        Phase.RUNNING: AdaptationState.RUNNING,
-        Phase.FAILED: AdaptationState.FAILED,
-    }.get(status.phase, AdaptationState.REFUSED)
-
-
 def _framed(text: str) -> bytes:
-    """Text with its length before it, so that no two lists of texts look alike."""
+    """The text with its length before it, so that no two lists of texts look alike."""
     content = text.encode()
     return len(content).to_bytes(8, "big") + content

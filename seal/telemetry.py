@@ -81,6 +81,18 @@ class Metrics:
             ("outcome",),
             registry=registry,
         )
+        self.adaptations = Gauge(
+            "seal_adaptations", "Adaptations, by state.", ("state",), registry=registry
+        )
+        self.adaptations_submitted = Counter(
+            "seal_adaptations_submitted", "Adaptations that were accepted.", registry=registry
+        )
+        self.adaptations_ended = Counter(
+            "seal_adaptations_ended",
+            "Adaptations that ended, by state.",
+            ("state",),
+            registry=registry,
+        )
         self.grpc_started = Counter(
             "grpc_server_started", "RPCs started on the server.", GRPC_LABELS, registry=registry
         )

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from controller_svc.adaptations import DEFAULT_NAMESPACE, AdaptationState
+from controller_svc.adaptations import DEFAULT_NAMESPACE
 from controller_svc.api.convert import STATE_FROM_WIRE
+from controller_svc.core import AdaptationState
 from seal.limits import (
     MAX_ANSWER_CHARACTERS,
     MAX_ANSWERS,

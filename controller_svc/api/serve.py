@@ -15,10 +15,10 @@ from pathlib import Path
 
 import structlog
 
+from controller_svc.adaptations import FOLDER
 from controller_svc.api.service import register
 from controller_svc.local.adaptations import (
     DEFAULT_SETTINGS,
-    FOLDER,
     AdaptationSettings,
     LocalAdaptations,
     local_adaptations,
@@ -105,7 +105,7 @@ async def front_door(
 ) -> AsyncIterator[str]:
     """Serve all four services at an address until the end of the block."""
     running = await start_server(
-        [*services.registrations, partial(register, adaptations=adaptations)],
+        [*services.registrations, partial(register, adaptations=adaptations, store=store)],
         address=address,
         settings=server,
     )

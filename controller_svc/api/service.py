@@ -1,26 +1,38 @@
-"""AdaptationService: a thin shell over `Adaptations`.
+"""AdaptationService: a thin shell over `Adaptations` and the files of the artifact store.
 
 It checks the request, asks, and turns what it sees into messages.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from controller_svc.adaptations import Adaptations
 from controller_svc.api.convert import adaptation_message
-from controller_svc.api.requests import parse_key, parse_listing, parse_uid
-from seal.v1 import adaptation_pb2, adaptation_pb2_grpc
+from controller_svc.api.files import Files
+from controller_svc.api.requests import parse_caller, parse_key, parse_listing, parse_uid
+from controller_svc.api.submission import Submissions, as_options
+from controller_svc.api.watch import told
+from seal.errors import InvalidInput
+from seal.rpc.convert import adapter_reference
+from seal.v1 import adaptation_pb2, adaptation_pb2_grpc, common_pb2
 
 if TYPE_CHECKING:
     import grpc
 
+    from seal.artifacts import ArtifactStore
+
     Context = grpc.aio.ServicerContext[Any, Any]
 
+CALLER_KEY = "x-seal-caller"
+"""Metadata key by which a caller says who it is: request ids are its own."""
 
-def register(server: grpc.aio.Server, *, adaptations: Adaptations) -> str:
+
+def register(server: grpc.aio.Server, *, adaptations: Adaptations, store: ArtifactStore) -> str:
     """Add the service to `server`; returns its full name for health checks."""
-    service = AdaptationService(adaptations)
+    service = AdaptationService(adaptations, Files(store))
     adaptation_pb2_grpc.add_AdaptationServiceServicer_to_server(service, server)
     return adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"].full_name
 
@@ -28,8 +40,36 @@ def register(server: grpc.aio.Server, *, adaptations: Adaptations) -> str:
 class AdaptationService(adaptation_pb2_grpc.AdaptationServiceServicer):
     """Turns documents into adapters."""
 
-    def __init__(self, adaptations: Adaptations) -> None:
-        self._adaptations = adaptations
+    def __init__(self, adaptations: Adaptations, files: Files) -> None:
+        self._adaptations, self._files = adaptations, files
+        self._submissions = Submissions(files)
+
+    async def UploadDocument(
+        self,
+        request_iterator: AsyncIterator[adaptation_pb2.UploadDocumentRequest],
+        context: Context,
+    ) -> adaptation_pb2.UploadDocumentResponse:
+        """Store one document that comes in pieces."""
+        file = await self._files.receive(request_iterator)
+        reference = common_pb2.FileRef(path=file.path, sha256=file.sha256)
+        return adaptation_pb2.UploadDocumentResponse(file=reference)
+
+    async def SubmitAdaptation(
+        self, request: adaptation_pb2.SubmitAdaptationRequest, context: Context
+    ) -> adaptation_pb2.SubmitAdaptationResponse:
+        """Accept an adaptation, which then goes on without its caller."""
+        caller = parse_caller(_metadata(context, CALLER_KEY))
+        key, body_sha256 = await self._submissions.key_of(request, caller=caller)
+        view, created = await self._adaptations.requested(key, body_sha256), False
+        if view is None:
+            submission = await self._submissions.read(request, key, body_sha256)
+            try:
+                view, created = await self._adaptations.submit(submission)
+            except InvalidInput as error:
+                raise as_options(error) from error
+        return adaptation_pb2.SubmitAdaptationResponse(
+            adaptation=adaptation_message(view), created=created
+        )
 
     async def GetAdaptation(
         self, request: adaptation_pb2.GetAdaptationRequest, context: Context
@@ -53,8 +93,18 @@ class AdaptationService(adaptation_pb2_grpc.AdaptationServiceServicer):
         )
         return adaptation_pb2.ListAdaptationsResponse(
             adaptations=[adaptation_message(view) for view in page.views],
-            next_page_token=page.views[-1].name if page.more else "",
+            next_page_token=page.following,
         )
+
+    async def WatchAdaptation(
+        self, request: adaptation_pb2.WatchAdaptationRequest, context: Context
+    ) -> AsyncIterator[adaptation_pb2.WatchAdaptationResponse]:
+        """What happens to an adaptation, from any event on to its end."""
+        key = parse_key(request)
+        views = self._adaptations.watch(key.namespace, key.name)
+        async with aclosing(told(views, after_sequence=request.after_sequence)) as events:
+            async for event in events:
+                yield adaptation_pb2.WatchAdaptationResponse(event=event)
 
     async def CancelAdaptation(
         self, request: adaptation_pb2.CancelAdaptationRequest, context: Context
@@ -68,11 +118,25 @@ class AdaptationService(adaptation_pb2_grpc.AdaptationServiceServicer):
         self, request: adaptation_pb2.DeleteAdaptationRequest, context: Context
     ) -> adaptation_pb2.DeleteAdaptationResponse:
         """Remove an adaptation."""
-        key = parse_key(request)
+        key, uid = parse_key(request), parse_uid(request.uid)
         await self._adaptations.delete(
-            key.namespace,
-            key.name,
-            uid=parse_uid(request.uid),
-            keep_adapters=request.keep_adapters,
+            key.namespace, key.name, uid=uid, keep_adapters=request.keep_adapters
         )
         return adaptation_pb2.DeleteAdaptationResponse()
+
+    async def DownloadAdapter(
+        self, request: adaptation_pb2.DownloadAdapterRequest, context: Context
+    ) -> AsyncIterator[adaptation_pb2.DownloadAdapterResponse]:
+        """The files of an adapter, in pieces."""
+        reference = adapter_reference(request.adapter, field="adapter")
+        async with aclosing(self._files.send(reference)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+
+def _metadata(context: Context, key: str) -> str:
+    """A value of the call's metadata; empty if it has none."""
+    for name, value in context.invocation_metadata() or ():
+        if name == key:
+            return value if isinstance(value, str) else value.decode("ascii", "replace")
+    return ""

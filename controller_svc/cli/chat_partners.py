@@ -10,13 +10,11 @@ from pathlib import Path
 
 from controller_svc.adaptations import DEFAULT_NAMESPACE
 from controller_svc.cli.references import AdapterDirectory, NamedAdaptation
-from controller_svc.core import RunStatus
-from seal.adaptations.names import run_of
+from controller_svc.local.objects import Objects
 from seal.artifacts import ArtifactStore
 from seal.errors import InvalidInput, NotFound, PreconditionFailed
 from seal.records import AdapterReference
 from seal.rpc.client import open_channel
-from seal.runs.store import status_path
 from seal.settings import EngineSettings
 from seal.v1 import generator_pb2_grpc
 
@@ -115,7 +113,8 @@ async def partners_here(
 def _of_adaptation(store: ArtifactStore, named: NamedAdaptation) -> AdapterReference:
     """The adapter of an adaptation in a store of this machine."""
     try:
-        status = store.read_json(status_path(run_of(DEFAULT_NAMESPACE, named.name)), RunStatus)
+        objects = Objects(store)
+        status = objects.status(objects.read((DEFAULT_NAMESPACE, named.name)))
     except NotFound as error:
         raise NotFound(
             f"there is no adaptation {named.name!r} in {store.root_uri}",

@@ -1,30 +1,53 @@
-"""The adaptations of a laptop: objects in the artifact store, each at work in this process."""
+"""The adaptations of a laptop: objects in the artifact store, each at work in this process.
+
+One process has them, by a lock on the store. What has not ended is taken up by the next start. So
+many are at work at once; the others wait in the order in which they came.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 from pydantic import Field
 
-from controller_svc.adaptations import AdaptationState, Page, View
+from controller_svc.adaptations import FOLDER, Page, Progress, RequestKey, Submission, View
+from controller_svc.core import AdaptationState, Phase, RunStatus, adaptation_state
+from controller_svc.local.index import Index, Name, not_found
+from controller_svc.local.live import Live, kept_adapters
 from controller_svc.local.lock import run_lock
+from controller_svc.local.objects import (
+    AdaptationObject,
+    Objects,
+    RequestRecord,
+    Saved,
+    name_taken,
+)
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
 from seal.artifacts import ArtifactStore
-from seal.errors import NotFound
+from seal.config import load_adaptation
+from seal.errors import Conflict, NotFound, Transient
+from seal.resources import Adaptation
+from seal.runs.store import in_thread
 from seal.settings import Settings
+from seal.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-FOLDER = "adaptations"
-"""Where the objects lie in the store."""
+Result = TypeVar("Result")
 
 
 class AdaptationSettings(Settings):
     """How a laptop keeps its adaptations."""
 
+    profile: str = "embedded"
+    """Where the fields come from that a request leaves out."""
     max_running: int = Field(default=16, ge=1, le=4096)
     """Adaptations at work at once; more wait for their turn, in the order in which they came."""
     worker: WorkerSettings = WorkerSettings()
@@ -48,12 +71,17 @@ async def local_adaptations(
 
     Raises:
         Conflict: another process of this machine keeps them.
-        SealError: the store is away, or an object in it is damaged.
+        SealError: the store is away.
 
     """
     with run_lock(store, FOLDER):
         async with ServiceClients(services, settings.worker) as clients:
-            yield LocalAdaptations(store, model=model, clients=clients, settings=settings)
+            adaptations = LocalAdaptations(store, model=model, clients=clients, settings=settings)
+            try:
+                await adaptations.start()
+                yield adaptations
+            finally:
+                await adaptations.close()
 
 
 class LocalAdaptations:
@@ -68,15 +96,95 @@ class LocalAdaptations:
         settings: AdaptationSettings,
     ) -> None:
         self._store, self._model, self._clients = store, model, clients
-        self._settings = settings
-        self._views: dict[tuple[str, str], View] = {}
+        self._settings, self._objects, self._index = settings, Objects(store), Index()
+        self._live: dict[Name, Live] = {}
+        self._waiting: deque[Name] = deque()
+        self._drivers: dict[Name, asyncio.Task[None]] = {}
+        self._changes: set[asyncio.Task[Any]] = set()
+        self._locks: WeakValueDictionary[Name, asyncio.Lock] = WeakValueDictionary()
+        self._files = asyncio.Lock()
+        self._closing = False
+
+    async def start(self) -> None:
+        """Take up what has not ended, and end the deletions that had begun.
+
+        Raises:
+            SealError: the store is away.
+
+        """
+        saved = await in_thread(self._objects.all)
+        for one in saved:
+            if one.tombstone is None:
+                self._take_up(one)
+        for one in saved:
+            if one.tombstone is not None:
+                shared = self._index.files_of_others(one.object.uid)
+                await in_thread(self._objects.erase, one.object, one.tombstone, shared=shared)
+        self._fill()
 
     def suspend(self) -> None:
-        """End all watches: this process is about to end."""
+        """End all watches: this process is about to end, and the next one goes on."""
+        for live in self._live.values():
+            live.views.end(_stopping)
+
+    async def close(self) -> None:
+        """Put aside what is at work, and wait until nothing runs any more."""
+        self._closing = True
+        self.suspend()
+        await asyncio.gather(*self._changes, return_exceptions=True)
+        drivers = list(self._drivers.values())
+        for task in drivers:
+            task.cancel()
+        await asyncio.gather(*drivers, return_exceptions=True)
+
+    async def requested(self, key: RequestKey, body_sha256: str) -> View | None:
+        """The adaptation that a request has made; None if there is none yet."""
+        record = await in_thread(self._objects.requested, key)
+        if record is None:
+            return None
+        _check_same_body(record, body_sha256)
+        name = (key.namespace, record.name)
+        entry = self._index.find(name)
+        if entry is not None and entry.uid == record.uid and not entry.leaving:
+            return await self._view(name)
+        if await in_thread(self._objects.tombstone, record.uid) is not None:
+            raise Conflict(
+                f"the adaptation {record.name!r} of this request was deleted",
+                field="request_id",
+                remedy="give another request_id to adapt once more",
+            )
+        return None
+
+    async def submit(self, submission: Submission) -> tuple[View, bool]:
+        """The adaptation of a request, made unless it is there; whether this call has made it."""
+        return await self._whole(self._submit(submission))
+
+    async def _submit(self, submission: Submission) -> tuple[View, bool]:
+        key = submission.key
+        name = (key.namespace, submission.name or key.name)
+        async with self._lock(name):
+            if (view := await self.requested(key, submission.body_sha256)) is not None:
+                return view, False
+            manifest = self._manifest(submission, name)
+            entry = self._index.find(name)
+            if entry is not None and entry.uid != key.uid:
+                raise name_taken(name)
+            record = await in_thread(
+                self._objects.request, key, name=name[1], body_sha256=submission.body_sha256
+            )
+            _check_same_body(record, submission.body_sha256)
+            async with self._files:
+                await in_thread(self._check_files, manifest)
+                one = await in_thread(self._objects.create, manifest, uid=record.uid)
+                live = self._wait(one, one.new_status(), cancelled=False)
+            metrics.adaptations_submitted.inc()
+            log.info("adaptation accepted", run=one.run, name=name[1], namespace=name[0])
+            self._fill()
+            return live.views.value, True
 
     async def get(self, namespace: str, name: str) -> View:
         """An adaptation as it is."""
-        return self._found(namespace, name)
+        return await self._view((namespace, name))
 
     async def list(
         self,
@@ -88,36 +196,178 @@ class LocalAdaptations:
         name_prefix: str,
     ) -> Page:
         """A page, by name."""
-        names = sorted(
-            name
-            for (where, name), view in self._views.items()
-            if where == namespace
-            and name > after
-            and name.startswith(name_prefix)
-            and (not states or view.state in states)
+        names, following = self._index.page(
+            namespace, after=after, limit=limit, states=states, name_prefix=name_prefix
         )
-        views = tuple(self._views[namespace, name] for name in names[:limit])
-        return Page(views=views, more=len(names) > limit)
+        views = []
+        for name in names:
+            try:
+                views.append(await self._view(name))
+            except NotFound:
+                continue  # deleted meanwhile
+        return Page(views=tuple(views), following=following)
 
     async def watch(self, namespace: str, name: str) -> AsyncIterator[View]:
-        """The adaptation as it is."""
-        yield self._found(namespace, name)
+        """The adaptation as it is, and again whenever it has changed; the last is a final one."""
+        self._index.entry((namespace, name))
+        if (live := self._live.get((namespace, name))) is None:
+            yield await self._view((namespace, name))
+            return
+        async for view in live.views.follow():
+            yield view
 
     async def cancel(self, namespace: str, name: str) -> View:
-        """Ask that an adaptation stops."""
-        return self._found(namespace, name)
+        """Ask that an adaptation stops; one that has ended stays as it is."""
+        return await self._whole(self._cancel((namespace, name)))
+
+    async def _cancel(self, name: Name) -> View:
+        async with self._lock(name):
+            entry, live = self._index.entry(name), self._live.get(name)
+            if live is None:
+                return await self._view(name)
+            await in_thread(self._objects.cancel, entry.uid)
+            live.cancel()
+            if name in self._waiting:
+                # It needs no place to say that it has ended
+                self._waiting.remove(name)
+                self._drive(name)
+            log.info("adaptation cancelled", run=live.one.run)
+            return live.views.value
 
     async def delete(self, namespace: str, name: str, *, uid: str, keep_adapters: bool) -> None:
-        """Remove an adaptation."""
-        self._found(namespace, name)
-        del self._views[namespace, name]
+        """Remove an adaptation with its records and adapters; one at work is stopped first."""
+        await self._whole(self._delete((namespace, name), uid, keep_adapters=keep_adapters))
 
-    def _found(self, namespace: str, name: str) -> View:
-        try:
-            return self._views[namespace, name]
-        except KeyError:
-            raise NotFound(
-                f"there is no adaptation {name!r} in namespace {namespace!r}",
-                field="name",
-                remedy="ListAdaptations names those there are",
-            ) from None
+    async def _delete(self, name: Name, uid: str, *, keep_adapters: bool) -> None:
+        async with self._lock(name):
+            # One whose deletion failed half-way is found again
+            entry = self._index.find(name) or self._index.entry(name)
+            if uid and uid != entry.uid:
+                raise Conflict(
+                    f"adaptation {name[1]!r} is another one than that of this uid",
+                    field="uid",
+                    remedy="read it with GetAdaptation, and give its own uid if it is meant",
+                )
+            one = await in_thread(self._objects.read, name)
+            status = await in_thread(self._objects.status, one)
+            kept = kept_adapters(status) if keep_adapters else ()
+            tombstone = await in_thread(self._objects.bury, entry.uid, kept=kept)
+            entry.leaving = True
+            await self._stop(name, one)
+            if (live := self._live.pop(name, None)) is not None:
+                live.views.end(lambda: not_found(name))
+            async with self._files:
+                shared = self._index.files_of_others(entry.uid)
+                await in_thread(self._objects.erase, one, tombstone, shared=shared)
+            self._index.remove(name)
+            log.info("adaptation deleted", run=one.run, kept_adapters=len(tombstone.kept))
+
+    async def _stop(self, name: Name, one: AdaptationObject) -> None:
+        """End all work on an adaptation, without an end of its own."""
+        if name in self._waiting:
+            self._waiting.remove(name)
+        if (task := self._drivers.get(name)) is not None:
+            task.cancel()
+            await asyncio.wait({task})
+        await self._clients.cancel_trainings(one.run)
+
+    def _manifest(self, submission: Submission, name: Name) -> Adaptation:
+        changes = {
+            **submission.changes,
+            "profile": self._settings.profile,
+            "model": self._model,
+            "metadata.namespace": name[0],
+            "metadata.name": name[1],
+        }
+        return load_adaptation(None, changes, source="request")
+
+    def _check_files(self, manifest: Adaptation) -> None:
+        """Refuse what was removed with the last adaptation that was given it."""
+        data = manifest.spec.data
+        paths = [document.path for document in data.documents]
+        paths += [] if data.questions is None else [data.questions.path]
+        if not all(map(self._store.exists, paths)):
+            raise Transient(
+                "a document was deleted while its adaptation was submitted",
+                remedy="send the same request again",
+            )
+
+    async def _view(self, name: Name) -> View:
+        """An adaptation as it is: from memory while it lives, else from the store."""
+        self._index.entry(name)
+        if (live := self._live.get(name)) is not None:
+            return live.views.value
+        one = await in_thread(self._objects.read, name)
+        status = await in_thread(self._objects.status, one)
+        percent = 100.0 if status.phase is Phase.COMPLETE else 0.0
+        return one.view(status, progress=Progress(percent=percent))
+
+    def _take_up(self, saved: Saved) -> None:
+        """What an earlier process has left."""
+        state = adaptation_state(saved.status)
+        if state.final:
+            self._index.add(saved.object, state)
+        else:
+            self._wait(saved.object, saved.status, cancelled=saved.cancelled)
+
+    def _wait(self, one: AdaptationObject, status: RunStatus, *, cancelled: bool) -> Live:
+        """One more that waits for its turn."""
+        name = (one.namespace, one.name)
+        live = Live(one, status, cancelled=cancelled, moved=lambda state: self._moved(name, state))
+        self._index.add(one, adaptation_state(status))
+        self._live[name] = live
+        self._waiting.append(name)
+        return live
+
+    def _fill(self) -> None:
+        """Give the free places to those that wait longest."""
+        while self._waiting and len(self._drivers) < self._settings.max_running:
+            self._drive(self._waiting.popleft())
+
+    def _drive(self, name: Name) -> None:
+        if self._closing:
+            return
+        live = self._live[name]
+        work = live.drive(store=self._store, clients=self._clients, settings=self._settings.worker)
+        task = self._drivers[name] = asyncio.create_task(work, name=f"adaptation {live.one.run}")
+        task.add_done_callback(lambda _: self._driven(name, live))
+
+    def _driven(self, name: Name, live: Live) -> None:
+        """A place is free again."""
+        del self._drivers[name]
+        if live.status.phase.terminal and self._live.get(name) is live:
+            del self._live[name]
+            live.views.end()
+        if not self._closing:
+            self._fill()
+
+    def _moved(self, name: Name, state: AdaptationState) -> None:
+        if self._index.move(name, state) and state.final:
+            metrics.adaptations_ended.labels(state=str(state)).inc()
+
+    def _lock(self, name: Name) -> asyncio.Lock:
+        """One change of an adaptation at a time."""
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    async def _whole(self, change: Coroutine[Any, Any, Result]) -> Result:
+        """Make a change to its end, also if its caller has gone."""
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+
+def _check_same_body(record: RequestRecord, body_sha256: str) -> None:
+    if record.body_sha256 != body_sha256:
+        raise Conflict(
+            f"this request_id was used for adaptation {record.name!r} with another body",
+            field="request_id",
+            remedy="give each adaptation a request_id of its own",
+        )
+
+
+def _stopping() -> Transient:
+    return Transient(
+        "the server is stopping",
+        remedy="watch again, after the last event that was seen: the adaptation goes on",
+    )

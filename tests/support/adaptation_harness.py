@@ -37,7 +37,7 @@ from seal.settings import (
     QuestionSettings,
 )
 
-RUN = run_of("default", "notes")
+RUN = run_of("default", "notes", "1")
 TOWERS = """# The towers
 
 ## Old tower

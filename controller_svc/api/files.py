@@ -1,0 +1,205 @@
+"""Documents in and adapters out: what is too large for one message goes in pieces.
+
+A document is stored under its digest, so that it is there once however often it is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+
+from controller_svc.adaptations import FILES
+from seal.artifacts import ArtifactStore
+from seal.errors import InvalidInput, NotFound, Transient
+from seal.limits import MAX_DOCUMENT_BYTES
+from seal.manifest import MANIFEST_FILE, read_manifest
+from seal.records import AdapterReference
+from seal.rpc import validation
+from seal.runs.store import in_thread
+from seal.settings import FileReference
+from seal.v1 import adaptation_pb2
+
+MAX_UPLOADS = 8
+"""Documents that are received at once; more wait. Each may take `MAX_DOCUMENT_BYTES` of memory."""
+SILENCE_SECONDS = 60.0
+"""An upload that sends nothing for so long is given up: it holds memory."""
+CHUNK_BYTES = 256 * 1024
+"""Bytes of an adapter in one message."""
+
+
+class Files:
+    """The documents and adapters of one store; belongs to one event loop."""
+
+    def __init__(self, store: ArtifactStore, *, silence_seconds: float = SILENCE_SECONDS) -> None:
+        self.store = store
+        self._silence_seconds = silence_seconds
+        self._places = asyncio.Semaphore(MAX_UPLOADS)
+
+    async def receive(
+        self, requests: AsyncIterator[adaptation_pb2.UploadDocumentRequest]
+    ) -> FileReference:
+        """Store a document that comes in pieces.
+
+        Raises:
+            InvalidInput: what comes is not what its header says, or is too large.
+            Transient: nothing came for a while.
+
+        """
+        header = _header(await self._next(requests))
+        if await in_thread(self.store.exists, path_of(header.sha256)):
+            return FileReference(path=path_of(header.sha256), sha256=header.sha256)
+        async with self._places:
+            content = bytearray()
+            while (message := await self._next(requests)) is not None:
+                _append(content, message, header)
+            _check_whole(content, header)
+            return await self.keep(bytes(content))
+
+    async def keep(self, content: bytes) -> FileReference:
+        """Store a document, unless it is there."""
+        sha256 = await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())
+        await in_thread(self.store.create_bytes, path_of(sha256), content)
+        return FileReference(path=path_of(sha256), sha256=sha256)
+
+    async def read(self, path: str, sha256: str, *, field: str) -> bytes:
+        """A document that was stored.
+
+        Raises:
+            NotFound: it is not there.
+            InvalidInput: the path is none, or what is there is another file.
+
+        """
+        try:
+            content = await in_thread(self.store.read_bytes, path)
+        except NotFound as error:
+            raise NotFound(
+                f"{field}: there is no such file in the artifact store",
+                field=f"{field}.path",
+                remedy="upload it with UploadDocument, and give the reference that this returns",
+            ) from error
+        except InvalidInput as error:
+            raise InvalidInput(error.message, field=f"{field}.path", remedy=error.remedy) from error
+        if len(content) > MAX_DOCUMENT_BYTES:
+            raise _too_large(len(content), field=field)
+        if await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest()) != sha256:
+            raise validation.refuse(
+                f"{field}.sha256",
+                "is not that of the file",
+                "give the reference as UploadDocument returned it",
+            )
+        return content
+
+    async def send(
+        self, adapter: AdapterReference
+    ) -> AsyncGenerator[adaptation_pb2.DownloadAdapterResponse, None]:
+        """The files of an adapter, each with its header first; every digest is checked before.
+
+        Raises:
+            NotFound: nothing is published there.
+            InvalidInput: the path is none.
+            Internal: the adapter is damaged.
+
+        """
+        fetched = self.store.fetch_directory(adapter)
+        try:
+            directory = await in_thread(fetched.__enter__)
+        except (NotFound, InvalidInput) as error:
+            raise type(error)(error.message, field="adapter.path", remedy=error.remedy) from error
+        try:
+            manifest = await in_thread(
+                read_manifest,
+                (directory / MANIFEST_FILE).read_bytes,
+                uri=adapter.path,
+                sha256=adapter.sha256,
+            )
+            for name, entry in sorted(manifest.files.items()):
+                header = adaptation_pb2.AdapterFile(
+                    name=name, size=entry.bytes, sha256=entry.sha256
+                )
+                yield adaptation_pb2.DownloadAdapterResponse(file=header)
+                async for chunk in _chunks(directory / name):
+                    yield adaptation_pb2.DownloadAdapterResponse(data=chunk)
+        finally:
+            await in_thread(fetched.__exit__, None, None, None)
+
+    async def _next(
+        self, requests: AsyncIterator[adaptation_pb2.UploadDocumentRequest]
+    ) -> adaptation_pb2.UploadDocumentRequest | None:
+        """The next message; None at the end of the stream."""
+        try:
+            async with asyncio.timeout(self._silence_seconds):
+                return await anext(requests, None)
+        except TimeoutError as error:
+            raise Transient(
+                f"the upload sent nothing for {self._silence_seconds:g} s",
+                remedy="send it again",
+            ) from error
+
+
+def path_of(sha256: str) -> str:
+    """Where a document of this digest lies in the store."""
+    return f"{FILES}/{sha256}"
+
+
+def _header(message: adaptation_pb2.UploadDocumentRequest | None) -> adaptation_pb2.UploadHeader:
+    if message is None or message.WhichOneof("part") != "header":
+        raise validation.refuse(
+            "header", "is missing", "send the header in the first message, then the content"
+        )
+    header = message.header
+    validation.sha256(header.sha256, field="header.sha256")
+    if not header.size:
+        raise validation.refuse("header.size", "is 0", "leave empty documents out")
+    if header.size > MAX_DOCUMENT_BYTES:
+        raise _too_large(header.size, field="header.size")
+    return header
+
+
+def _append(
+    content: bytearray,
+    message: adaptation_pb2.UploadDocumentRequest,
+    header: adaptation_pb2.UploadHeader,
+) -> None:
+    if message.WhichOneof("part") != "data":
+        raise validation.refuse(
+            "data", "is missing", "send nothing but pieces of content after the header"
+        )
+    if len(content) + len(message.data) > header.size:
+        raise validation.refuse(
+            "data", f"is more than the {header.size} bytes of the header", "send the file again"
+        )
+    content += message.data
+
+
+def _check_whole(content: bytearray, header: adaptation_pb2.UploadHeader) -> None:
+    if len(content) < header.size:
+        raise validation.refuse(
+            "data",
+            f"ends after {len(content)} of {header.size} bytes",
+            "send the whole file; nothing of it was stored",
+        )
+    if hashlib.sha256(content).hexdigest() != header.sha256:
+        raise validation.refuse(
+            "header.sha256",
+            "is not that of the content that came",
+            "send the file again; nothing of it was stored",
+        )
+
+
+def _too_large(size: int, *, field: str) -> InvalidInput:
+    return validation.refuse(
+        field,
+        f"{size} bytes are more than a document may have, {MAX_DOCUMENT_BYTES}",
+        "cut it into several",
+    )
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    file = await asyncio.to_thread(path.open, "rb")
+    try:
+        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            yield chunk
+    finally:
+        file.close()

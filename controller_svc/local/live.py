@@ -1,0 +1,145 @@
+"""One adaptation that has not ended, and its way to the end in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from controller_svc.adaptations import Progress, View
+from controller_svc.core import AdaptationState, AttemptBudget, Phase, RunStatus, adaptation_state
+from controller_svc.local.broadcast import Broadcast
+from controller_svc.local.objects import AdaptationObject
+from controller_svc.local.stage_progress import StageProgress
+from controller_svc.local.world import DEFAULT_BUDGETS, Budgets, LocalWorld, to_the_end
+from controller_svc.worker.clients import ServiceClients
+from controller_svc.worker.progress import TaskProgress
+from controller_svc.worker.settings import WorkerSettings
+from seal.artifacts import ArtifactStore
+from seal.errors import Conflict, SealError, error_class
+from seal.records import AdapterReference
+from seal.runs.cleanup import sweep_run
+from seal.runs.epochs import take_epoch
+
+log = structlog.get_logger(__name__)
+
+AGAIN = AttemptBudget(attempts=1, base_seconds=1.0, max_seconds=60.0)
+"""Pauses between two looks at what could not be seen or saved; it never gives up."""
+
+
+class Live:
+    """An adaptation that waits or works; belongs to one event loop."""
+
+    def __init__(
+        self,
+        one: AdaptationObject,
+        status: RunStatus,
+        *,
+        cancelled: bool,
+        moved: Callable[[AdaptationState], None],
+    ) -> None:
+        """`cancelled`: its owner wishes it to stop. `moved` hears where it is."""
+        self.one, self.status, self.cancelled, self._moved = one, status, cancelled, moved
+        self._meter = StageProgress(one.manifest.spec)
+        self._progress = self._meter.enter(status)
+        self._world: LocalWorld | None = None
+        self.views = Broadcast(self._view())
+        """What it looks like, for all who watch it."""
+
+    def cancel(self) -> None:
+        """Let it stop; it has ended a moment later."""
+        self.cancelled = True
+        if self._world is not None:
+            self._world.wake()
+
+    def on_status(self, status: RunStatus) -> None:
+        """The status changed and is saved."""
+        self.status = status
+        self._moved(adaptation_state(status))
+        self._tell(self._meter.enter(status))
+
+    def on_progress(self, progress: TaskProgress) -> None:
+        """A task got on."""
+        if (seen := self._meter.update(progress)) is not None:
+            self._tell(seen)
+
+    def _tell(self, progress: Progress) -> None:
+        self._progress = progress
+        self.views.set(self._view())
+
+    def _view(self) -> View:
+        return self.one.view(self.status, progress=self._progress)
+
+    async def drive(
+        self,
+        *,
+        store: ArtifactStore,
+        clients: ServiceClients,
+        settings: WorkerSettings,
+        budgets: Budgets = DEFAULT_BUDGETS,
+    ) -> None:
+        """Bring it to its end, whatever comes between.
+
+        It returns early only if another process has taken it over.
+        """
+        looks = 0
+        while not self.status.phase.terminal:
+            try:
+                await self._work(store, clients, settings, budgets)
+            except Conflict as error:
+                log.error("adaptation taken over", run=self.one.run, message=str(error))
+                return
+            except SealError as error:
+                reason = error_class(error).reason
+                log.warning("adaptation waits", run=self.one.run, reason=reason, message=str(error))
+            except Exception:
+                # The loop's boundary: no defect ends the other adaptations
+                log.exception("adaptation crashed", run=self.one.run)
+            else:
+                break
+            looks += 1
+            await asyncio.sleep(AGAIN.delay_seconds(name=self.one.run, attempt=looks + 1))
+        await self._sweep(store, clients)
+
+    async def _work(
+        self,
+        store: ArtifactStore,
+        clients: ServiceClients,
+        settings: WorkerSettings,
+        budgets: Budgets,
+    ) -> None:
+        spec = self.one.manifest.spec
+        self._world = LocalWorld(
+            self.one.run,
+            spec,
+            store=store,
+            clients=clients,
+            settings=settings,
+            budget=budgets.shard,
+            observer=self,
+            epoch=await take_epoch(store, self.one.run),
+            cancelled=lambda: self.cancelled,
+        )
+        try:
+            await to_the_end(spec, self.status, self._world, budgets.stage)
+        finally:
+            self._world = None
+
+    async def _sweep(self, store: ArtifactStore, clients: ServiceClients) -> None:
+        """Remove what only the way there needed."""
+        if self.status.phase is not Phase.COMPLETE:
+            await clients.cancel_trainings(self.one.run)
+        await sweep_run(
+            store,
+            self.one.run,
+            policies=kept_adapters(self.status),
+            keep_inner_adapters=self.one.manifest.spec.artifacts.keep_inner_adapters,
+        )
+
+
+def kept_adapters(status: RunStatus) -> tuple[AdapterReference, ...]:
+    """What the result of an adaptation refers to."""
+    result = status.adaptation and status.adaptation.result
+    found = (result.adapter, result.passages_adapter) if result else ()
+    return tuple(adapter for adapter in found if adapter is not None)

@@ -1,0 +1,229 @@
+"""Where a laptop keeps its adaptations, beside what their work leaves in the artifact store.
+
+    adaptations/requests/{digest}.json          which adaptation a request id stands for
+    adaptations/objects/{namespace}/{name}.json  the adaptation itself; with it, it exists
+    adaptations/cancelled/{uid}                 its owner wishes it to stop
+    adaptations/deleted/{uid}.json              it is being, or has been, deleted
+    adaptations/files/{sha256}                  documents and questions
+    {run}/...                                   its status, records and adapters
+
+Each is created once and never written again. A request is noted before the object is made, so that
+a kill in between leaves a request whose next try makes the same object; a deletion is noted before
+anything is removed, so that the next start ends it, and a late try of the request brings nothing
+back.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from controller_svc.adaptations import FILES, FOLDER, Progress, RequestKey, View
+from controller_svc.core import RunStatus, new_status
+from seal.adaptations.names import run_of
+from seal.artifacts import ArtifactStore
+from seal.errors import Conflict, Internal
+from seal.records import AdapterReference, Record
+from seal.resources import Adaptation
+from seal.runs.store import status_path
+
+log = structlog.get_logger(__name__)
+
+
+class RequestRecord(Record):
+    """What a request id stands for."""
+
+    name: str
+    """Name of the adaptation."""
+    uid: str
+    body_sha256: str
+    """Digest of what was asked for."""
+
+
+class AdaptationObject(Record):
+    """One adaptation."""
+
+    uid: str
+    """Unique for all time."""
+    created_seconds: float
+    """Unix time at which it was accepted."""
+    manifest: Adaptation
+    """What is to be done."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.manifest.name
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+        return self.manifest.namespace
+
+    @property
+    def run(self) -> str:
+        """What its work is called in the store and by the services."""
+        return run_of(self.namespace, self.name, self.uid)
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Paths of the documents and questions that it was given."""
+        data = self.manifest.spec.data
+        questions = () if data.questions is None else (data.questions.path,)
+        return frozenset((*(document.path for document in data.documents), *questions))
+
+    def view(self, status: RunStatus, *, progress: Progress) -> View:
+        """What callers see of it."""
+        return View(
+            name=self.name,
+            namespace=self.namespace,
+            uid=self.uid,
+            created_seconds=self.created_seconds,
+            spec=self.manifest.spec,
+            status=status,
+            progress=progress,
+        )
+
+    def new_status(self) -> RunStatus:
+        """Its status before anything has started."""
+        return new_status(self.manifest.spec, run=self.run, now_seconds=self.created_seconds)
+
+
+class Tombstone(Record):
+    """A deletion that has begun."""
+
+    kept: tuple[AdapterReference, ...]
+    """Adapters that are left in the store."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """An adaptation as an earlier process has left it."""
+
+    object: AdaptationObject
+    status: RunStatus
+    cancelled: bool
+    """Its owner wishes it to stop."""
+    tombstone: Tombstone | None
+    """Its deletion has begun."""
+
+
+class Objects:
+    """The objects of one store. All calls block; the caller takes a thread."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self.store = store
+
+    def requested(self, key: RequestKey) -> RequestRecord | None:
+        """What a request id stands for; None before its first request."""
+        path = _request_path(key)
+        return self.store.read_json(path, RequestRecord) if self.store.exists(path) else None
+
+    def request(self, key: RequestKey, *, name: str, body_sha256: str) -> RequestRecord:
+        """Note what a request id stands for, unless that is noted; the record that counts."""
+        own = RequestRecord(name=name, uid=key.uid, body_sha256=body_sha256)
+        return self.store.create_json(_request_path(key), own)
+
+    def create(self, manifest: Adaptation, *, uid: str) -> AdaptationObject:
+        """Make an adaptation, unless it is there.
+
+        Raises:
+            Conflict: another one has its name.
+
+        """
+        own = AdaptationObject(uid=uid, created_seconds=time.time(), manifest=manifest)
+        path = _object_path(own.namespace, own.name)
+        counted = self.store.create_json(path, own)
+        if counted.uid != uid:
+            raise name_taken((own.namespace, own.name))
+        return counted
+
+    def read(self, name: tuple[str, str]) -> AdaptationObject:
+        """The adaptation of a namespace and name. Raises NotFound."""
+        return self.store.read_json(_object_path(*name), AdaptationObject)
+
+    def all(self) -> tuple[Saved, ...]:
+        """Every adaptation, in the order in which they were accepted.
+
+        One whose files are damaged is left out, with a line in the log: the others go on.
+        """
+        found = []
+        for path in self.store.list(f"{FOLDER}/objects"):
+            try:
+                found.append(self._saved(self.store.read_json(path, AdaptationObject)))
+            except Internal as error:
+                log.error("adaptation left out", path=path, message=str(error))
+        return tuple(sorted(found, key=lambda one: (one.object.created_seconds, one.object.uid)))
+
+    def _saved(self, one: AdaptationObject) -> Saved:
+        tombstone = self.tombstone(one.uid)
+        return Saved(
+            object=one,
+            status=self.status(one) if tombstone is None else one.new_status(),
+            cancelled=self.store.exists(f"{FOLDER}/cancelled/{one.uid}"),
+            tombstone=tombstone,
+        )
+
+    def cancel(self, uid: str) -> None:
+        """Note that an adaptation is to stop."""
+        self.store.create_bytes(f"{FOLDER}/cancelled/{uid}", b"")
+
+    def bury(self, uid: str, *, kept: tuple[AdapterReference, ...]) -> Tombstone:
+        """Note that an adaptation is deleted, unless that is noted; the note that counts."""
+        return self.store.create_json(_grave(uid), Tombstone(kept=kept))
+
+    def tombstone(self, uid: str) -> Tombstone | None:
+        """The note of a deletion; None if there is none."""
+        path = _grave(uid)
+        return self.store.read_json(path, Tombstone) if self.store.exists(path) else None
+
+    def status(self, one: AdaptationObject) -> RunStatus:
+        """The status that was saved last; that of the beginning if none was."""
+        path = status_path(one.run)
+        if not self.store.exists(path):
+            return one.new_status()
+        return self.store.read_json(path, RunStatus)
+
+    def erase(self, one: AdaptationObject, tombstone: Tombstone, *, shared: frozenset[str]) -> None:
+        """Remove all of an adaptation that is buried; what is gone already does not matter.
+
+        Nothing of it may be at work. `shared`: files that others were given too.
+        """
+        folder = f"{one.run}/adapters"
+        addresses = {path.rpartition("/")[0] for path in self.store.list(folder)}
+        published = {
+            AdapterReference(path=address, sha256=address.rpartition("/")[2])
+            for address in addresses
+        }
+        for adapter in published - set(tombstone.kept):
+            self.store.remove_directory(adapter)
+        paths = [path for path in self.store.list(one.run) if not path.startswith(f"{folder}/")]
+        # Only what this service stored: a document by reference may be anybody's
+        paths += [path for path in one.files - shared if path.startswith(f"{FILES}/")]
+        # At the very end: until then the next start finds what is left to be removed
+        paths += [f"{FOLDER}/cancelled/{one.uid}", _object_path(one.namespace, one.name)]
+        for path in paths:
+            self.store.remove(path)
+
+
+def name_taken(name: tuple[str, str]) -> Conflict:
+    """The error for a name that another adaptation has; the caller raises it."""
+    return Conflict(
+        f"there is another adaptation {name[1]!r} in namespace {name[0]!r}",
+        field="name",
+        remedy="choose another name and another request_id, or delete that one first",
+    )
+
+
+def _request_path(key: RequestKey) -> str:
+    return f"{FOLDER}/requests/{key.sha256}.json"
+
+
+def _object_path(namespace: str, name: str) -> str:
+    return f"{FOLDER}/objects/{namespace}/{name}.json"
+
+
+def _grave(uid: str) -> str:
+    return f"{FOLDER}/deleted/{uid}.json"

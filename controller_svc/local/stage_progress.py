@@ -1,0 +1,115 @@
+"""How far an adaptation is, from what its tasks tell: a share of the whole and the time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import MappingProxyType
+
+from controller_svc.adaptations import Progress
+from controller_svc.core import Phase, RunStatus, stages
+from controller_svc.worker.progress import TaskProgress
+from seal.records import Stage
+from seal.settings import AdaptationSpec
+
+INTERVAL_SECONDS = 1.0
+"""Shortest time between two reports of the same stage: every watcher gets each of them."""
+MIN_PERCENT_FOR_ETA = 5.0
+"""Work of this process from which on its time says something about the rest."""
+_STAGE_WEIGHTS = MappingProxyType(
+    {Stage.PREPARE: 0.02, Stage.QUESTION: 0.18, Stage.ROLLOUT: 0.55, Stage.ADAPT: 0.25}
+)
+"""Rough share of an adaptation's time by stage; nothing but what is shown depends on it."""
+_WORK_WEIGHTS = (0.2, 0.55, 0.25)
+"""The same within a stage: writing, training, asking."""
+
+
+class StageProgress:
+    """Follows one adaptation in this process."""
+
+    def __init__(
+        self, spec: AdaptationSpec, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._plan = [stage for _, stage in stages(spec)]
+        self._clock = clock
+        self._began: tuple[float, float] | None = None
+        self._told = float("-inf")
+        self._stage: Stage | None = None
+        self._shards = 1
+        self._tasks: dict[int, TaskProgress] = {}
+        self._percent = 0.0
+
+    def enter(self, status: RunStatus) -> Progress:
+        """The stage that the status is at, of which nothing is known yet."""
+        if status.current is None or status.stage is not self._stage:
+            self._tasks = {}
+        self._stage = status.stage
+        if status.current is not None:
+            self._shards = status.current.shards
+        elif status.phase.terminal:
+            return Progress(percent=100.0 if status.phase is Phase.COMPLETE else self._percent)
+        return self._progress()
+
+    def update(self, task: TaskProgress) -> Progress | None:
+        """What to tell about a task's report; None if the last was told only now."""
+        if task.stage is not self._stage:
+            return None
+        self._tasks[task.shard] = task
+        now = self._clock()
+        if now - self._told < INTERVAL_SECONDS:
+            return None
+        self._told = now
+        return self._progress()
+
+    def _progress(self) -> Progress:
+        tasks = self._tasks.values()
+        self._percent = max(self._percent, self._share() * 100.0)
+        steps = sum(task.trained_steps + task.resumed_steps for task in tasks)
+        fraction = sum(task.training_fraction for task in tasks) / self._shards
+        return Progress(
+            stage=str(self._stage or ""),
+            percent=self._percent,
+            eta_seconds=self._eta_seconds(),
+            edits_done=sum(task.edits_done for task in tasks),
+            edits_total=sum(task.edits_total for task in tasks),
+            steps_done=steps,
+            steps_total=max(steps, round(steps / fraction)) if fraction else 0,
+            answers_done=sum(task.evaluated_queries for task in tasks),
+            answers_total=sum(task.queries_total for task in tasks),
+        )
+
+    def _share(self) -> float:
+        """Share of the whole that is done, in [0, 1]."""
+        if self._stage is None:
+            return 0.0
+        whole = sum(_STAGE_WEIGHTS[stage] for stage in self._plan)
+        before = self._plan[: self._plan.index(self._stage)]
+        here = sum(_done(task) for task in self._tasks.values()) / self._shards
+        done = sum(_STAGE_WEIGHTS[stage] for stage in before) + here * _STAGE_WEIGHTS[self._stage]
+        return min(1.0, done / whole)
+
+    def _eta_seconds(self) -> float | None:
+        """Time left, if the rest goes as fast as what this process has done."""
+        now = self._clock()
+        if self._began is None:
+            self._began = (now, self._percent)
+        began, percent = self._began
+        if (gained := self._percent - percent) < MIN_PERCENT_FOR_ETA:
+            return None
+        return (now - began) * (100.0 - self._percent) / gained
+
+
+def _done(task: TaskProgress) -> float:
+    """Share of a task that is done, in [0, 1]."""
+    work = (
+        (task.edits_done, task.edits_total),
+        (task.training_fraction * task.trainings_total, task.trainings_total),
+        (task.evaluated_queries, task.queries_total),
+    )
+    known = [
+        (min(1.0, done / total), weight)
+        for (done, total), weight in zip(work, _WORK_WEIGHTS, strict=True)
+        if total
+    ]
+    whole = sum(weight for _, weight in known)
+    return sum(share * weight for share, weight in known) / whole if whole else 0.0

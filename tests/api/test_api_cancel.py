@@ -1,0 +1,181 @@
+"""Cancelling and deleting, at any moment, and what a restart makes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from front_door_harness import SETTINGS, FrontDoor, Work, ended, front_door, kinds, request
+
+from controller_svc.local.objects import Objects
+from seal.errors import Conflict, NotFound
+from seal.records import Stage
+from seal.rpc.client import rpc_errors
+from seal.v1 import adaptation_pb2
+
+CANCELLED = adaptation_pb2.ADAPTATION_STATE_CANCELLED
+
+
+async def begun(door: FrontDoor, stage: Stage, name: str = "veldra") -> None:
+    """An adaptation whose task of this stage is at work."""
+    await door.stub.SubmitAdaptation(request(name, name=name))
+    await door.work.began(stage)
+
+
+async def cancel(door: FrontDoor, name: str) -> adaptation_pb2.Adaptation:
+    with rpc_errors():
+        answer = await door.stub.CancelAdaptation(adaptation_pb2.CancelAdaptationRequest(name=name))
+    return answer.adaptation
+
+
+async def delete(door: FrontDoor, name: str, **fields: object) -> None:
+    with rpc_errors():
+        await door.stub.DeleteAdaptation(
+            adaptation_pb2.DeleteAdaptationRequest(name=name, **fields)  # type: ignore[arg-type]
+        )
+
+
+@pytest.mark.parametrize("stage", [Stage.PREPARE, Stage.QUESTION, Stage.ROLLOUT, Stage.ADAPT])
+async def test_a_cancel_in_any_stage_ends_it_and_a_second_one_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage
+) -> None:
+    work = Work(hold=lambda task: task.stage is stage)
+    async with front_door(tmp_path, work, monkeypatch) as door:
+        await begun(door, stage)
+        await cancel(door, "veldra")
+        one = await ended(door, "veldra")
+        assert one.state == CANCELLED
+        again = await cancel(door, "veldra")
+        assert (again.state, again.sequence) == (CANCELLED, one.sequence)
+        assert not any(f"-r0-{stage}-" in name for name in work.finished)
+
+
+async def test_one_that_waits_for_its_turn_is_cancelled_without_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(hold=lambda task: True)
+    settings = SETTINGS.model_copy(update={"max_running": 1})
+    async with front_door(tmp_path, work, monkeypatch, settings=settings) as door:
+        await begun(door, Stage.PREPARE, "first")
+        second = await door.stub.SubmitAdaptation(request("second", name="second"))
+        assert second.adaptation.state == adaptation_pb2.ADAPTATION_STATE_PENDING
+        await cancel(door, "second")
+        assert (await ended(door, "second")).state == CANCELLED
+        assert all("second" not in name for name in work.calls)
+        work.go.set()
+        await ended(door, "first")
+
+
+async def test_no_more_than_the_places_are_at_work_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work()
+    settings = SETTINGS.model_copy(update={"max_running": 2})
+    async with front_door(tmp_path, work, monkeypatch, settings=settings) as door:
+        names = [f"one-{n}" for n in range(6)]
+        for name in names:
+            await door.stub.SubmitAdaptation(request(name, name=name))
+        for name in names:
+            await ended(door, name)
+    assert work.at_once == 2
+
+
+async def test_a_cancel_holds_over_a_restart_before_it_was_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(hold=lambda task: task.stage is Stage.ROLLOUT)
+    async with front_door(tmp_path, work, monkeypatch) as door:
+        await begun(door, Stage.ROLLOUT)
+        # As if the process had died between the note of it and the end of the task
+        Objects(door.store).cancel(_uid(door, "veldra"))
+    async with front_door(tmp_path, work, monkeypatch) as door:
+        assert (await ended(door, "veldra")).state == CANCELLED
+
+
+def _uid(door: FrontDoor, name: str) -> str:
+    return Objects(door.store).read(("default", name)).uid
+
+
+@pytest.mark.parametrize("stage", [Stage.PREPARE, Stage.ROLLOUT, Stage.ADAPT, None])
+async def test_a_delete_at_any_moment_leaves_nothing_but_the_note_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage | None
+) -> None:
+    work = Work(hold=lambda task: task.stage is stage)
+    async with front_door(tmp_path, work, monkeypatch) as door:
+        if stage is None:
+            await door.stub.SubmitAdaptation(request("veldra", name="veldra"))
+            await ended(door, "veldra")
+        else:
+            await begun(door, stage)
+        await delete(door, "veldra")
+        with pytest.raises(NotFound):
+            await delete(door, "veldra")
+        with pytest.raises(NotFound), rpc_errors():
+            await door.stub.GetAdaptation(adaptation_pb2.GetAdaptationRequest(name="veldra"))
+        left = {path.rpartition("/")[0] for path in door.store.list()}
+        assert left <= {"adaptations", "adaptations/requests", "adaptations/deleted"}
+
+
+async def test_adapters_are_kept_where_that_is_asked_and_the_wrong_uid_deletes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        await door.stub.SubmitAdaptation(request(name="veldra"))
+        one = await ended(door, "veldra")
+        with pytest.raises(Conflict) as refused:
+            await delete(door, "veldra", uid="another")
+        assert refused.value.field == "uid"
+        await delete(door, "veldra", uid=one.uid, keep_adapters=True)
+        for adapter in (one.adapter, one.passages_adapter):
+            assert door.store.exists(f"{adapter.path}/manifest.json")
+
+
+async def test_a_deletion_that_was_interrupted_is_ended_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        await door.stub.SubmitAdaptation(request(name="veldra"))
+        await ended(door, "veldra")
+        Objects(door.store).bury(_uid(door, "veldra"), kept=())
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        page = await door.stub.ListAdaptations(adaptation_pb2.ListAdaptationsRequest())
+        assert not page.adaptations
+        assert not door.store.list("adaptations/objects")
+        assert not door.store.list("adaptations/files")
+
+
+async def test_a_document_stays_until_the_last_adaptation_of_it_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        for name in ("one", "two"):
+            await door.stub.SubmitAdaptation(request(name, name=name))
+        await delete(door, "one")
+        assert len(door.store.list("adaptations/files")) == 1
+        await delete(door, "two")
+        assert not door.store.list("adaptations/files")
+
+
+async def test_an_adaptation_that_fails_says_why_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(
+        fail=lambda task: (
+            Conflict("no luck", remedy="try another")
+            if "bad" in task.run and task.stage is Stage.ROLLOUT
+            else None
+        )
+    )
+    async with front_door(tmp_path, work, monkeypatch) as door:
+        for name in ("bad", "good"):
+            await door.stub.SubmitAdaptation(request(name, name=name))
+        bad, good = await ended(door, "bad"), await ended(door, "good")
+        assert bad.state == adaptation_pb2.ADAPTATION_STATE_FAILED
+        failed = next(condition for condition in bad.conditions if condition.type == "Failed")
+        assert (failed.status, failed.reason) == ("True", "Conflict")
+        assert "no luck" in failed.message
+        assert good.state == adaptation_pb2.ADAPTATION_STATE_PUBLISHED
+        call = door.stub.WatchAdaptation(adaptation_pb2.WatchAdaptationRequest(name="bad"))
+        messages = [message async for message in call]
+        assert kinds(messages)[-1] == "ended"
+        assert "no luck" in messages[-1].event.ended.message

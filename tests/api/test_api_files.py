@@ -1,0 +1,159 @@
+"""Documents that come in pieces, and adapters that go in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from front_door_harness import TEXT, FrontDoor, Work, ended, front_door, pieces, publish, request
+
+from controller_svc.api import files
+from controller_svc.api.files import Files
+from seal.artifacts import ArtifactStore
+from seal.errors import InvalidInput, NotFound, SealError, Transient
+from seal.limits import MAX_DOCUMENT_BYTES
+from seal.records import AdapterReference
+from seal.rpc.client import rpc_errors
+from seal.rpc.convert import adapter_message
+from seal.v1 import adaptation_pb2, common_pb2
+
+CONTENT = (TEXT * 50).encode()
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+DATA = adaptation_pb2.UploadDocumentRequest(data=b"more")
+
+
+async def uploaded(
+    door: FrontDoor, messages: list[adaptation_pb2.UploadDocumentRequest]
+) -> common_pb2.FileRef:
+    with rpc_errors():
+        return (await door.stub.UploadDocument(iter(messages))).file
+
+
+async def downloaded(door: FrontDoor, adapter: common_pb2.AdapterRef) -> dict[str, bytes]:
+    """The files, each checked against its header."""
+    found: dict[str, bytes] = {}
+    headers: list[adaptation_pb2.AdapterFile] = []
+    call = door.stub.DownloadAdapter(adaptation_pb2.DownloadAdapterRequest(adapter=adapter))
+    with rpc_errors():
+        async for message in call:
+            if message.HasField("file"):
+                headers.append(message.file)
+                found[message.file.name] = b""
+            else:
+                assert len(message.data) <= files.CHUNK_BYTES
+                found[headers[-1].name] += message.data
+    for header in headers:
+        assert len(found[header.name]) == header.size
+        assert hashlib.sha256(found[header.name]).hexdigest() == header.sha256
+    return found
+
+
+async def test_a_document_comes_in_pieces_and_is_adapted_by_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        file = await uploaded(door, pieces(CONTENT))
+        assert (file.sha256, await uploaded(door, pieces(CONTENT))) == (SHA256, file)
+        assert door.store.read_bytes(file.path) == CONTENT
+        document = adaptation_pb2.Document(name="veldra.txt", file=file)
+        answer = await door.stub.SubmitAdaptation(request(documents=[document]))
+        # Whether it came in the request or before, it is the same document
+        inline = adaptation_pb2.Document(name="veldra.txt", content=CONTENT)
+        again = await door.stub.SubmitAdaptation(request(documents=[inline]))
+        assert (answer.created, again.created) == (True, False)
+        assert (await ended(door, answer.adaptation.name)).counts.documents == 1
+
+
+async def test_a_document_that_is_there_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        await uploaded(door, pieces(CONTENT))
+        never = asyncio.Event()
+
+        async def header_alone() -> AsyncIterator[adaptation_pb2.UploadDocumentRequest]:
+            yield pieces(CONTENT)[0]
+            await never.wait()
+
+        async with asyncio.timeout(10):
+            answer = await door.stub.UploadDocument(header_alone())
+        assert answer.file.sha256 == SHA256
+
+
+@pytest.mark.parametrize(
+    ("messages", "field"),
+    [
+        ([], "header"),
+        ([DATA], "header"),
+        ([adaptation_pb2.UploadDocumentRequest()], "header"),
+        (pieces(CONTENT, sha256="x" * 64), "header.sha256"),
+        (pieces(CONTENT, sha256="0" * 64), "header.sha256"),
+        (pieces(b"", size=0), "header.size"),
+        (pieces(b"", size=MAX_DOCUMENT_BYTES + 1), "header.size"),
+        (pieces(CONTENT)[:-1], "data"),
+        ([*pieces(CONTENT), DATA], "data"),
+        (pieces(CONTENT) + pieces(CONTENT)[:1], "data"),
+    ],
+    ids=[
+        "nothing", "no header", "an empty message", "no digest", "the wrong digest", "no content",
+        "too large", "cut off", "more than was said", "two headers",
+    ],
+)  # fmt: skip
+async def test_an_upload_that_is_not_what_it_says_is_refused_and_leaves_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    messages: list[adaptation_pb2.UploadDocumentRequest],
+    field: str,
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        with pytest.raises(InvalidInput) as refused:
+            await uploaded(door, messages)
+        assert refused.value.field == field
+        assert refused.value.remedy
+        assert not door.store.list("adaptations/files")
+
+
+async def test_an_upload_that_says_nothing_more_is_given_up(tmp_path: Path) -> None:
+    async def stalled() -> AsyncIterator[adaptation_pb2.UploadDocumentRequest]:
+        yield pieces(CONTENT)[0]
+        await asyncio.Event().wait()
+
+    with pytest.raises(Transient):
+        await Files(ArtifactStore(str(tmp_path)), silence_seconds=0.05).receive(stalled())
+
+
+async def test_an_adapter_goes_in_pieces_with_its_digests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        large = publish(door.store, "run", "weights", size=100_000)
+        found = await downloaded(door, adapter_message(large))
+        assert set(found) == {"adapter_config.json", "adapter_model.safetensors"}
+        assert found["adapter_model.safetensors"] == b"weights" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("reference", "kind", "field"),
+    [
+        (AdapterReference(path="run/adapters/none", sha256="0" * 64), NotFound, "adapter.path"),
+        (AdapterReference(path="../outside", sha256="0" * 64), InvalidInput, "adapter.path"),
+        (AdapterReference(path="/etc", sha256="0" * 64), InvalidInput, "adapter.path"),
+        (AdapterReference(path="", sha256="0" * 64), InvalidInput, "adapter.path"),
+        (AdapterReference(path="run", sha256="no"), InvalidInput, "adapter.sha256"),
+    ],
+)
+async def test_an_adapter_that_is_none_is_refused_by_its_field(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reference: AdapterReference,
+    kind: type[SealError],
+    field: str,
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        with pytest.raises(kind) as refused:
+            await downloaded(door, adapter_message(reference))
+        assert (type(refused.value), refused.value.field) == (kind, field)
+        assert refused.value.remedy

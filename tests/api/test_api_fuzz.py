@@ -1,0 +1,213 @@
+"""Any message to any RPC of any service gets a documented answer, and memory stays flat.
+
+A few hundred messages are sent by default; `SEAL_FUZZ_MESSAGES=20000` sends as many in all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+import structlog
+from fake_engine import FakeEngine
+from front_door_harness import SETTINGS, Work, request
+from google.protobuf.message import Message
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from service_harness import (
+    FAST,
+    evaluation_request,
+    fake_cache,
+    generation_request,
+    serving,
+    training_request,
+)
+from wire_fuzz import Method, messages, methods_of
+
+import evaluator_svc.service
+import generator_svc.service
+import trainer_svc.service
+from controller_svc.api.service import register
+from controller_svc.local import world
+from controller_svc.local.adaptations import local_adaptations
+from controller_svc.worker.settings import ServiceAddresses
+from seal.artifacts import ArtifactStore
+from seal.engine.limits import ModelLimits
+from seal.errors import ERROR_CLASSES, Internal
+from seal.prompts import Prompt
+from seal.settings import ALL_PROJECTIONS, LoraSettings
+from seal.v1 import adaptation_pb2, evaluator_pb2, generator_pb2, trainer_pb2
+from trainer_svc.trainings import Trainings
+
+METHODS = methods_of(
+    adaptation_pb2.DESCRIPTOR,
+    generator_pb2.DESCRIPTOR,
+    trainer_pb2.DESCRIPTOR,
+    evaluator_pb2.DESCRIPTOR,
+)
+MESSAGES = int(os.environ.get("SEAL_FUZZ_MESSAGES", "300"))
+BATCH = 10
+"""Messages of one example."""
+DOCUMENTED = {row.grpc_code for kind, row in ERROR_CLASSES.items() if kind is not Internal} | {"OK"}
+MAX_GROWTH_BYTES = 96 * 1024 * 1024
+GOOD: list[Message] = [
+    request(), training_request(), generation_request(), evaluation_request(),
+]  # fmt: skip
+
+
+class Engine(FakeEngine):
+    """One that says what it can take, too."""
+
+    limits = ModelLimits(
+        max_positions=2048,
+        max_row_tokens=2048,
+        max_rank=128,
+        target_modules=ALL_PROJECTIONS,
+        dtype="float32",
+    )
+
+    def row_tokens(self, rows: Sequence[tuple[str | Prompt, str]]) -> list[int]:
+        return [len(completion) for _, completion in rows]
+
+    def shape_refusal(self, lora: LoraSettings) -> str:
+        return ""
+
+
+def near(kind: type[Message]) -> st.SearchStrategy[Message]:
+    """Any message, and good ones with anything laid over them."""
+    anything = messages(kind)
+    good = [message for message in GOOD if type(message) is kind]
+    return st.one_of(anything, *(anything.map(partial(_over, message)) for message in good))
+
+
+def _over(good: Message, change: Message) -> Message:
+    message = type(good)()
+    message.CopyFrom(good)
+    message.MergeFrom(change)
+    return message
+
+
+@asynccontextmanager
+async def all_services(root: Path, engine: FakeEngine) -> AsyncIterator[grpc.aio.Channel]:
+    """The four services, none of which computes anything."""
+    store = ArtifactStore(str(root))
+    adapters = fake_cache(store, engine)
+    trainings = Trainings(engine=engine, store=store, adapters=adapters)  # type: ignore[arg-type]
+    addresses = ServiceAddresses.all_at("unix:/nowhere")
+    async with (
+        local_adaptations(store, model="m", services=addresses, settings=SETTINGS) as adaptations,
+        serving(
+            partial(register, adaptations=adaptations, store=store),
+            partial(
+                generator_svc.service.register,
+                engine=engine,
+                adapters=adapters,
+                pace=FAST,  # type: ignore[arg-type]
+            ),
+            partial(
+                trainer_svc.service.register, trainings=trainings, adapters=adapters, pace=FAST
+            ),
+            partial(
+                evaluator_svc.service.register,
+                engine=engine,
+                adapters=adapters,
+                pace=FAST,  # type: ignore[arg-type]
+            ),
+        ) as channel,
+    ):
+        yield channel
+        await trainings.close(grace_seconds=1.0)
+
+
+async def answer(channel: grpc.aio.Channel, method: Method, sent: list[Message]) -> str:
+    """The code that a call ends with."""
+    kind = ("stream" if method.takes_stream else "unary") + (
+        "_stream" if method.gives_stream else "_unary"
+    )
+    call = getattr(channel, kind)(
+        method.path,
+        request_serializer=method.input.SerializeToString,
+        response_deserializer=method.output.FromString,
+    )
+    running = call(iter(sent) if method.takes_stream else sent[0], timeout=60)
+    try:
+        if method.gives_stream:
+            async for _ in running:
+                pass
+        else:
+            await running
+    except grpc.aio.AioRpcError as error:
+        return str(error.code().name)
+    return "OK"
+
+
+def resident_bytes() -> int:
+    """Memory of this process."""
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """A line for each call would take longer than the call."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+def test_any_message_gets_a_documented_answer_and_memory_stays_flat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop
+) -> None:
+    monkeypatch.setattr(world, "run_task", Work().run_task)
+    engine, codes = Engine(), Counter[str]()
+    stack, sizes = AsyncExitStack(), list[int]()
+    channel = loop.run_until_complete(stack.enter_async_context(all_services(tmp_path, engine)))
+
+    @settings(
+        max_examples=max(1, MESSAGES // BATCH // len(METHODS)),
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],  # to shrink would take minutes
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def send(data: st.DataObject) -> None:
+        for method in METHODS:
+            drawn = data.draw(st.lists(near(method.input), min_size=BATCH, max_size=BATCH))
+            calls = [drawn] if method.takes_stream else [[one] for one in drawn]
+
+            async def batch(
+                method: Method = method, calls: list[list[Message]] = calls
+            ) -> list[str]:
+                return await asyncio.gather(*(answer(channel, method, sent) for sent in calls))
+
+            for code in loop.run_until_complete(batch()):
+                codes[code] += 1
+                assert code in DOCUMENTED, (method.path, code, drawn)
+        sizes.append(resident_bytes())
+
+    try:
+        send()
+    finally:
+        loop.run_until_complete(stack.aclose())
+        engine.close()
+    assert codes["OK"] > 0
+    assert codes["INVALID_ARGUMENT"] > 0
+    assert max(sizes) - sizes[len(sizes) // 4] < MAX_GROWTH_BYTES

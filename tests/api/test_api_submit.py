@@ -1,0 +1,83 @@
+"""Submitting: once for each request id, whatever happens in between."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from front_door_harness import Work, ended, front_door, request
+
+from controller_svc.local.objects import Objects
+from seal.errors import Conflict
+from seal.rpc.client import rpc_errors
+from seal.v1 import adaptation_pb2
+
+
+async def test_an_adaptation_runs_to_its_end_and_tells_what_it_is_worth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        answer = await door.stub.SubmitAdaptation(request(name="veldra"))
+        assert answer.created
+        one = await ended(door, "veldra")
+    assert one.state == adaptation_pb2.ADAPTATION_STATE_PUBLISHED
+    assert one.adapter.sha256 and one.passages_adapter.sha256
+    assert (one.counts.passages, one.counts.self_made) == (2, True)
+    assert one.evaluation.self_made
+    assert one.evaluation.differences[0].value.low == pytest.approx(0.1)
+    assert not one.evaluation.HasField("retained_change")
+    assert [cost.stage for cost in one.costs] == ["prepare", "question", "rollout", "adapt"]
+    assert one.costs[0].engine_seconds == pytest.approx(0.75)
+    assert one.options.candidates and one.options.lora.rank and one.base.base_model
+    assert one.progress.percent == 100
+    assert one.HasField("created") and one.HasField("started") and one.HasField("finished")
+
+
+async def test_200_concurrent_submits_with_20_ids_make_20_adaptations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        answers = await asyncio.gather(
+            *(door.stub.SubmitAdaptation(request(f"id-{n % 20}")) for n in range(200))
+        )
+        page = await door.stub.ListAdaptations(adaptation_pb2.ListAdaptationsRequest())
+        assert len(page.adaptations) == 20
+        assert sum(answer.created for answer in answers) == 20
+        assert len({answer.adaptation.uid for answer in answers}) == 20
+        assert len(Objects(door.store).all()) == 20
+
+
+async def test_the_same_id_with_another_body_is_refused_but_another_caller_has_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        first = await door.stub.SubmitAdaptation(request())
+        again = await door.stub.SubmitAdaptation(request(namespace="default"))
+        assert (again.adaptation.uid, again.created) == (first.adaptation.uid, False)
+        with pytest.raises(Conflict) as refused, rpc_errors():
+            await door.stub.SubmitAdaptation(
+                request(options=adaptation_pb2.AdaptationOptions(seed=7))
+            )
+        assert refused.value.field == "request_id"
+        other = await door.stub.SubmitAdaptation(request(), metadata=[("x-seal-caller", "another")])
+        elsewhere = await door.stub.SubmitAdaptation(request(namespace="elsewhere"))
+        uids = {one.adaptation.uid for one in (first, other, elsewhere)}
+        assert len(uids) == 3
+
+
+async def test_a_name_is_taken_until_its_adaptation_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        first = await door.stub.SubmitAdaptation(request("one", name="veldra"))
+        with pytest.raises(Conflict) as refused, rpc_errors():
+            await door.stub.SubmitAdaptation(request("two", name="veldra"))
+        assert refused.value.field == "name"
+        await door.stub.DeleteAdaptation(adaptation_pb2.DeleteAdaptationRequest(name="veldra"))
+        second = await door.stub.SubmitAdaptation(request("two", name="veldra"))
+        assert second.created
+        assert second.adaptation.uid != first.adaptation.uid
+        with pytest.raises(Conflict, match="was deleted") as late, rpc_errors():
+            await door.stub.SubmitAdaptation(request("one", name="veldra"))
+        assert late.value.field == "request_id"
