@@ -6,8 +6,8 @@ Sections of a few words share a passage. The headings of a passage are its title
 those that are not common to all stand in the text.
 
 Tokens are counted elsewhere, by a tokenizer that this module does not know: `pieces` gives the
-texts to count and `pack` takes the counts. The bound holds because what stands between two pieces
-is counted as dearly as it can be.
+texts to count and `pack` takes the counts. What stands between two pieces is counted by itself, and
+a few tokens are spared: together they may come to more than each alone.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _MAX_GAP_CHARACTERS = 80
 """Longer white space says no more than a single space."""
 _MAX_INDENTATION = 80
 _SPACE = re.compile(r"\s+")
-_SPARE_BYTES = 2
-"""What a tokenizer may add to a text, for example for its beginning."""
-_MIN_PIECE_BYTES = 8
+_SPARE_TOKENS = 2
+"""What a tokenizer may make of pieces together beyond what it makes of each."""
+_MIN_ROOM = 8
 
 
 class Cut(IntEnum):
@@ -70,7 +70,7 @@ class Passage:
     """Of document and section."""
     text: str
     tokens: int
-    """At most so many, title excluded."""
+    """About so many and never more than the bound, title excluded."""
 
 
 def cut(
@@ -86,7 +86,7 @@ def pieces(document: Document, *, max_tokens: int) -> tuple[Piece, ...]:
 
     None has more bytes than a passage has tokens, so that each of them fits into a passage.
     """
-    room = max(_MIN_PIECE_BYTES, max_tokens - _SPARE_BYTES)
+    room = _room(max_tokens)
     return tuple(
         piece for index in range(len(document.sections)) for piece in _pieces(document, index, room)
     )
@@ -104,14 +104,15 @@ def pack(
         InvalidInput: a single piece has more tokens than a passage may have.
 
     """
-    if max(counts, default=0) > max_tokens:
+    room = _room(max_tokens)
+    if max(counts, default=0) > room:
         raise InvalidInput(
-            f"the model's tokenizer makes more than {max_tokens} tokens of a word",
+            f"the model's tokenizer makes more than {room} tokens of {room} bytes",
             field="passages.max_tokens",
             remedy="allow longer passages",
         )
     sized = (
-        _Sized(piece, max(count, -(-len(piece.text) * max_tokens // MAX_PASSAGE_CHARACTERS)))
+        _Sized(piece, max(count, -(-len(piece.text) * room // MAX_PASSAGE_CHARACTERS)))
         for piece, count in zip(pieces, counts, strict=True)
     )
     units = [
@@ -120,9 +121,14 @@ def pack(
     ]
     return tuple(
         passage
-        for group in _groups(_under_headings(units), document, max_tokens)
-        for passage in _passages(document, group, max_tokens)
+        for group in _groups(_under_headings(units), document, room)
+        for passage in _passages(document, group, room)
     )
+
+
+def _room(max_tokens: int) -> int:
+    """Tokens that are given out to the pieces of a passage."""
+    return max(_MIN_ROOM, max_tokens - _SPARE_TOKENS)
 
 
 def _pieces(document: Document, index: int, room: int) -> Iterator[Piece]:
@@ -246,15 +252,15 @@ def _under_headings(units: Iterable[_Unit]) -> Iterator[_Unit]:
         yield _Unit(path, above)
 
 
-def _groups(units: Iterable[_Unit], document: Document, max_tokens: int) -> Iterator[list[_Unit]]:
+def _groups(units: Iterable[_Unit], document: Document, room: int) -> Iterator[list[_Unit]]:
     """Units that share a passage: of two that fit into one, at least one is small."""
-    small = max_tokens // _SMALL_SHARE
+    small = room // _SMALL_SHARE
     group: list[_Unit] = []
     total, alone = 0, False
     for unit in units:
         cost = unit.cost
         stands_alone = document.sections[unit.pieces[-1].piece.section].stands_alone
-        fits = total + cost <= max_tokens and min(total, cost) < small
+        fits = total + cost <= room and min(total, cost) < small
         if group and (alone or stands_alone or not fits):
             yield group
             group, total = [], 0
@@ -265,7 +271,7 @@ def _groups(units: Iterable[_Unit], document: Document, max_tokens: int) -> Iter
         yield group
 
 
-def _passages(document: Document, group: Sequence[_Unit], max_tokens: int) -> Iterator[Passage]:
+def _passages(document: Document, group: Sequence[_Unit], room: int) -> Iterator[Passage]:
     """The passages of units that stand together: one, or of a single unit as many as it takes."""
     path = _common([unit.path for unit in group])
     everything = [one for unit in group for one in unit.pieces]
@@ -275,7 +281,7 @@ def _passages(document: Document, group: Sequence[_Unit], max_tokens: int) -> It
         path = path[:-1]
         shown = [one for one in everything if one.piece.section == last]
     first = everything[0].piece.section
-    for part in _parts(shown, max_tokens):
+    for part in _parts(shown, room):
         texts = [part[0].piece.text]
         texts += [text for one in part[1:] for text in (one.piece.gap, one.piece.text)]
         last = part[-1].piece.section
@@ -306,24 +312,24 @@ def _size(part: Sequence[_Sized]) -> int:
     return part[0].tokens + sum(one.cost for one in part[1:])
 
 
-def _parts(run: Sequence[_Sized], max_tokens: int) -> Iterator[Sequence[_Sized]]:
+def _parts(run: Sequence[_Sized], room: int) -> Iterator[Sequence[_Sized]]:
     """As few passages as it takes, of like size, cut at the best places near their ends."""
     rest = _size(run)
     start = 0
-    while rest > max_tokens:
-        end, size = _end_of_part(run, start, rest, max_tokens)
+    while rest > room:
+        end, size = _end_of_part(run, start, rest, room)
         yield run[start:end]
         rest -= size + run[end].cost - run[end].tokens
         start = end
     yield run[start:]
 
 
-def _end_of_part(run: Sequence[_Sized], start: int, rest: int, max_tokens: int) -> tuple[int, int]:
+def _end_of_part(run: Sequence[_Sized], start: int, rest: int, room: int) -> tuple[int, int]:
     """Where the passage ends that begins at `start`, and its size.
 
     It is at least half as long as it should be, and leaves as much, where there is such a place.
     """
-    wanted = rest / -(-rest // max_tokens)
+    wanted = rest / -(-rest // room)
     best: tuple[bool, Cut, float] | None = None
     found = start + 1, run[start].tokens
     end, size = start + 1, run[start].tokens
@@ -333,6 +339,6 @@ def _end_of_part(run: Sequence[_Sized], start: int, rest: int, max_tokens: int) 
         if best is None or rank > best:
             best, found = rank, (end, size)
         size += run[end].cost
-        if size > max_tokens:
+        if size > room:
             return found
         end += 1

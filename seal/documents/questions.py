@@ -77,24 +77,6 @@ def read_questions(
     return found
 
 
-def given_question(
-    index: int,
-    question: str,
-    answers: Sequence[str],
-    document: str = "",
-    *,
-    source: str = "the request",
-) -> GivenQuestion:
-    """One question of a request, under the bounds of those in files.
-
-    Raises:
-        InvalidInput: by its field as "questions[7].answers[0]"; without its text.
-
-    """
-    place = Place(source, f"question {index + 1}", f"questions[{index}]", tells_text=False)
-    return _given(place, {"question": question, "answers": list(answers), "document": document})
-
-
 def _given(place: Place, row: object) -> GivenQuestion:
     """One row as a question."""
     if not isinstance(row, dict):

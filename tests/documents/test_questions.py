@@ -15,7 +15,6 @@ from seal.documents.places import question_key
 from seal.documents.questions import (
     PutQuestion,
     check_questions,
-    given_question,
     part_questions,
     put_questions,
     read_questions,
@@ -102,15 +101,6 @@ def test_a_file_of_questions_that_is_none_is_refused(content: bytes) -> None:
     assert caught.value.field.startswith("questions")
     assert '"question"' in caught.value.remedy or "UTF-8" in caught.value.remedy
     assert SECRET not in str(caught.value)
-
-
-def test_questions_of_a_request_are_read_as_those_of_a_file() -> None:
-    assert given_question(7, " Who? ", ["Hanna", "Hanna"], "a.txt") == GivenQuestion(
-        "Who?", ("Hanna",), "a.txt", field="questions[7]"
-    )
-    with pytest.raises(InvalidInput) as caught:
-        given_question(7, "Who?", [])
-    assert caught.value.field == "questions[7].answers"
 
 
 def test_a_question_goes_to_the_passage_that_holds_its_answer() -> None:
