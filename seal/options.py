@@ -53,26 +53,24 @@ def in_container(
     )
 
 
-class EngineOptions(EngineSettings, BaseSettings):
-    """What every process with an engine can be told."""
+_CONFIG = SettingsConfigDict(
+    alias_generator=None,
+    env_prefix="SEAL_",
+    env_ignore_empty=True,
+    cli_kebab_case=True,
+    cli_implicit_flags=True,
+    cli_show_env_vars=True,
+    cli_hide_none_type=True,
+)
 
-    model_config = SettingsConfigDict(
-        alias_generator=None,
-        env_prefix="SEAL_",
-        env_ignore_empty=True,
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_show_env_vars=True,
-        cli_hide_none_type=True,
-    )
 
-    model: str = "smollm2-135m"
-    """Base model: smollm2-135m, a directory, file:// or org/model[@revision]. Requests name it
-    exactly as it is given here."""
+class ProcessOptions(BaseSettings):
+    """What every process can be told."""
+
+    model_config = _CONFIG
+
     artifacts: str
     """Artifact store that holds the adapters: a directory, file://, s3:// or gs://."""
-    offline: bool = False
-    """Never download: the model must be in the cache."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that is logged."""
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -82,8 +80,6 @@ class EngineOptions(EngineSettings, BaseSettings):
     """What the help calls the command."""
     ends: ClassVar[str] = ""
     """What the help ends with."""
-    writes: ClassVar[bool] = False
-    """Whether the process writes to the artifact store; the others may mount it read-only."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         """The docstring of a command's own options is what its help begins with."""
@@ -125,6 +121,21 @@ class EngineOptions(EngineSettings, BaseSettings):
         return kind(**{name: getattr(self, name) for name in kind.model_fields})
 
 
+class EngineOptions(EngineSettings, ProcessOptions):
+    """What every process with an engine can be told."""
+
+    model_config = _CONFIG
+
+    model: str = "smollm2-135m"
+    """Base model: smollm2-135m, a directory, file:// or org/model[@revision]. Requests name it
+    exactly as it is given here."""
+    offline: bool = False
+    """Never download: the model must be in the cache."""
+
+    writes: ClassVar[bool] = False
+    """Whether the process writes to the artifact store; the others may mount it read-only."""
+
+
 def asks_for_json(arguments: Sequence[str]) -> bool:
     """Whether a command line, or the environment, asks for logs in JSON, also a wrong one."""
     asked = [os.environ.get("SEAL_LOG_FORMAT", "")]
@@ -133,8 +144,10 @@ def asks_for_json(arguments: Sequence[str]) -> bool:
     return asked[-1] == "json"
 
 
-class ServiceOptions(EngineOptions, ServerSettings):
-    """What every service can be told."""
+class ServerOptions(ServerSettings, ProcessOptions):
+    """What every process that serves can be told."""
+
+    model_config = _CONFIG
 
     address: str = f"{LOOPBACK}:0"
     """host:port to listen on (port 0 takes a free one), or unix:/path/to/socket."""
@@ -158,6 +171,10 @@ class ServiceOptions(EngineOptions, ServerSettings):
         return self.metrics_address or (ALL_ADDRESSES if in_container() else LOOPBACK)
 
 
+class ServiceOptions(EngineOptions, ServerOptions):
+    """What every service with a model can be told."""
+
+
 class TextOptions(ServiceOptions, VllmSettings):
     """What a service that writes or evaluates can be told."""
 
@@ -178,7 +195,7 @@ def _wrong(name: str, problem: str, may_be: str) -> InvalidInput:
     )
 
 
-def _by_their_own_names(options: type[EngineOptions]) -> None:
+def _by_their_own_names(options: type[ProcessOptions]) -> None:
     """Take off the names that the fields have in files: flags and variables have their own."""
     for field in options.model_fields.values():
         field.alias = field.validation_alias = field.serialization_alias = None
@@ -186,5 +203,6 @@ def _by_their_own_names(options: type[EngineOptions]) -> None:
 
 
 _by_their_own_names(EngineOptions)
+_by_their_own_names(ServerOptions)
 _by_their_own_names(ServiceOptions)
 _by_their_own_names(TextOptions)

@@ -30,7 +30,7 @@ from seal.errors import (
     error_class,
 )
 from seal.models import ResolvedModel, resolve_model
-from seal.options import EngineOptions, ServiceOptions, TextOptions, asks_for_json
+from seal.options import EngineOptions, ProcessOptions, ServiceOptions, TextOptions, asks_for_json
 from seal.rpc.lifecycle import Serving, Signals, serve_until_signal, stop_signals
 from seal.rpc.server import check_address
 from seal.rpc.settings import ServerSettings
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 Value = TypeVar("Value")
+Process = TypeVar("Process", bound=ProcessOptions)
 Options = TypeVar("Options", bound=ServiceOptions)
 AnyOptions = TypeVar("AnyOptions", bound=EngineOptions)
 JobOptions = TypeVar("JobOptions", bound=EngineOptions)
@@ -80,12 +81,17 @@ def run(
 
     `load`: what it computes with, `load_engine` or `load_backend`.
     """
+    run_process(kind, lambda options: _serve(options, make, load))
+
+
+def run_process(kind: type[Process], serve: Callable[[Process], Coroutine[Any, Any, None]]) -> None:
+    """Whatever serves as a process: options in, exit code out; `serve` returns at its end."""
     as_json = asks_for_json(sys.argv[1:])
     try:
         options = kind.parse(sys.argv[1:])
         as_json = options.writes_json
         configure_logging(options.log_level, as_json)
-        asyncio.run(_serve(options, make, load))
+        asyncio.run(serve(options))
     except SealError as error:
         _say(error, as_json=as_json)
         sys.exit(error_class(error).exit_code)

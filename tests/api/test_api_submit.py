@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from front_door_harness import Work, ended, front_door, request
+from service_harness import until
 
 from controller_svc.local.objects import Objects
-from seal.errors import Conflict
+from seal.errors import Conflict, Transient
 from seal.rpc.client import rpc_errors
 from seal.v1 import adaptation_pb2
 
@@ -81,3 +83,48 @@ async def test_a_name_is_taken_until_its_adaptation_is_deleted(
         with pytest.raises(Conflict, match="was deleted") as late, rpc_errors():
             await door.stub.SubmitAdaptation(request("one", name="veldra"))
         assert late.value.field == "request_id"
+
+
+async def test_a_kill_between_the_note_of_a_request_and_its_adaptation_still_makes_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(self: Objects, manifest: object, *, uid: str) -> None:
+        raise Transient("the process was killed here")
+
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        with monkeypatch.context() as patched:
+            patched.setattr(Objects, "create", die)
+            with pytest.raises(Transient), rpc_errors():
+                await door.stub.SubmitAdaptation(request(name="veldra"))
+        assert len(door.store.list("adaptations/requests")) == 1
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        page = await door.stub.ListAdaptations(adaptation_pb2.ListAdaptationsRequest())
+        assert not page.adaptations
+        with pytest.raises(Conflict), rpc_errors():
+            await door.stub.SubmitAdaptation(request(name="another"))
+        answers = await asyncio.gather(
+            *(door.stub.SubmitAdaptation(request(name="veldra")) for _ in range(10))
+        )
+        assert sorted(answer.created for answer in answers) == [False] * 9 + [True]
+        await ended(door, "veldra")
+
+
+async def test_a_submit_whose_caller_has_gone_is_made_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        noted = asyncio.Event()
+        note = Objects.request
+
+        def slow(self: Objects, *args: Any, **kwargs: Any) -> Any:
+            record = note(self, *args, **kwargs)
+            loop.call_soon_threadsafe(noted.set)
+            return record
+
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(Objects, "request", slow)
+        call = door.stub.SubmitAdaptation(request(name="veldra"))
+        await noted.wait()
+        call.cancel()
+        await until(lambda: bool(door.store.list("adaptations/objects")))
+        assert (await ended(door, "veldra")).name == "veldra"
