@@ -28,6 +28,7 @@ NEEDS = {
     "evaluator_svc": "evaluator",
     "evaluator_svc.judge": "openai",
     "controller_svc": "controller",
+    "controller_svc.k8s": "k8s",
     "controller_svc.local": "local",
 }
 """Module -> the extra that it and all below it need; the longest name that fits counts."""
