@@ -64,5 +64,11 @@ class Decoder(Protocol):
         text.
         """
 
+    async def forget(self) -> None:
+        """Empty the cache of keys and values, while nothing is written.
+
+        Raises DecoderDeadError where that does not work.
+        """
+
     def close(self) -> None:
         """End the workers."""

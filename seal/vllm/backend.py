@@ -4,13 +4,17 @@ vLLM wants an event loop, callers come from any thread: the loop runs on a threa
 request is let in while rows are free and its adapters fit beside those at work, so that whatever is
 in a batch is loaded; vLLM batches what is in. The workers are processes: when they end, or no sign
 of life comes from them, the backend is broken and the process should end, as with the engine.
+
+Log-probabilities that are no numbers may be a request's own fault or what another's left in the
+cache. Such a request waits until nobody is at work, the cache is emptied, and it is written again
+alone: who fails alone is the cause.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from itertools import cycle
@@ -22,7 +26,8 @@ from seal.engine.faults import blame
 from seal.engine.health import Health
 from seal.engine.queues import EngineTask, FairQueue
 from seal.engine.streaming import TextStream
-from seal.errors import Exhausted, SealError, Transient
+from seal.errors import Exhausted, SealError, Transient, UnfitItem
+from seal.outcomes import Outcome
 from seal.telemetry import metrics
 from seal.vllm.adapters import AdapterFiles, PlacedAdapter
 from seal.vllm.asks import Ask, Decoder, DecoderDeadError, Told
@@ -74,6 +79,11 @@ class VllmBackend:
         self._at_work: dict[VllmTask[Any], asyncio.Task[None]] = {}
         self._using: Counter[tuple[int, int]] = Counter()
         """LoRAs of the requests at work, by policy and adapter."""
+        self._suspects: deque[VllmTask[Any]] = deque()
+        """Requests that diverged in company, each to be written again alone."""
+        self._tried: set[VllmTask[Any]] = set()
+        self._poisoned = False
+        """The cache holds what a diverged request has left."""
         self._rows = 0
         """Texts of the requests at work."""
         self._time = SharedTime()
@@ -199,7 +209,7 @@ class VllmBackend:
         try:
             ready.set()
             while not (self._closing or self._health.reason):
-                self._admit()
+                await self._let_in()
                 await self._news.wait()
                 self._news.clear()
             for working in list(self._at_work.values()):
@@ -207,6 +217,24 @@ class VllmBackend:
             await asyncio.gather(*self._at_work.values(), return_exceptions=True)
         finally:
             self._decoder.close()
+
+    async def _let_in(self) -> None:
+        """Suspects first, one at a time in an empty cache; then the others."""
+        if not (self._poisoned or self._suspects):
+            self._admit()
+        elif not self._at_work:
+            try:
+                await self._decoder.forget()
+            except DecoderDeadError as error:
+                self._health.give_up(f"vLLM's workers have ended: {error}")
+                return
+            self._poisoned = False
+            while self._suspects and self._suspects[0].unwanted:
+                self._suspects.popleft().fail(_cancelled())
+            if self._suspects:
+                self._enter(self._suspects.popleft())
+            else:
+                self._admit()
 
     def _admit(self) -> None:
         """Let requests in, in turns of their kinds, until one does not fit."""
@@ -261,15 +289,28 @@ class VllmBackend:
         try:
             with ExitStack() as held:
                 task.succeed(await self._result(task, held))
+                self._tried.discard(task)
         except asyncio.CancelledError:
             task.fail(_cancelled())
         except DecoderDeadError as error:
             self._health.give_up(f"vLLM's workers have ended: {error}")
+        except UnfitItem as error:
+            self._fail_or_try_alone(task, error)
         except SealError as error:
             task.fail(error)
         except Exception as error:  # whatever it is, this request has failed and the others go on
             log.exception("vllm_request_failed", run=task.run)
             task.fail(blame(error, work="write"))
+
+    def _fail_or_try_alone(self, task: VllmTask[Any], error: UnfitItem) -> None:
+        diverged = error.outcome is Outcome.DIVERGED
+        self._poisoned = self._poisoned or diverged
+        if not diverged or task in self._tried:
+            self._tried.discard(task)
+            task.fail(error)
+        else:
+            self._tried.add(task)
+            self._suspects.append(task)
 
     async def _result(self, task: VllmTask[Any], held: ExitStack) -> Any:
         work, text = task.job, self._model.outline.text

@@ -6,6 +6,7 @@ needs. Importing this module takes seconds, so only who starts vLLM does.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -29,6 +30,8 @@ from seal.vllm.launch import VllmArguments, check_version, device_type
 
 TOKENS_AT_ONCE = 8
 """Tokens of a text between two signs of life."""
+FORGET_TRIES, FORGET_SECONDS = 50, 0.1
+"""How often the cache is asked to be emptied, and the pause between."""
 CLOSE_SECONDS = 10.0
 """How long the workers may take to end."""
 
@@ -77,6 +80,15 @@ class VllmDecoder:
         except (VLLMClientError, ValueError) as error:
             raise _refused(ask, error) from error
         return told.whole()
+
+    async def forget(self) -> None:
+        """Empty the cache of keys and values, and what is known to be in it."""
+        for _ in range(FORGET_TRIES):
+            if await self._llm.reset_prefix_cache():  # False while a dropped text has pages yet
+                await self._llm.collective_rpc("forget_keys_and_values")
+                return
+            await asyncio.sleep(FORGET_SECONDS)
+        raise DecoderDeadError("its cache of keys and values cannot be emptied")
 
     def close(self) -> None:
         """End the workers."""

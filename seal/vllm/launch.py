@@ -58,6 +58,7 @@ class VllmArguments:
     """Of the model itself: at temperature 1, before top_p."""
     disable_log_stats: bool = True
     use_tqdm_on_load: bool = False
+    worker_extension_cls: str = "seal.vllm.worker.ForgetfulWorker"
 
 
 def arguments(

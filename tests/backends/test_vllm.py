@@ -75,7 +75,7 @@ class Reference:
 
 def asked(policy: Adapter | None = None, adapter: Adapter | None = None) -> EvaluationRequest:
     return EvaluationRequest(
-        run="test", policy=policy, adapter=adapter, prompts=PROMPTS, golds=GOLDS, max_tokens=24,
+        run="test", policy=policy, adapter=adapter, prompts=PROMPTS, golds=GOLDS, max_tokens=12,
         stop=("\n",),
     )  # fmt: skip
 
@@ -156,7 +156,7 @@ def written(backend: VllmBackend, request: GenerationRequest) -> list[str]:
 def generation(seeds: Sequence[int] = (1,), **changes: object) -> GenerationRequest:
     request = GenerationRequest(
         run="test", policy=None, prompts=PROMPTS[:1], seeds=(tuple(seeds),), temperature=0.0,
-        top_p=1.0, max_tokens=24,
+        top_p=1.0, max_tokens=12,
     )  # fmt: skip
     return replace(request, **changes)  # type: ignore[arg-type]
 
@@ -271,6 +271,9 @@ def test_a_policy_of_nan_is_an_outcome_and_spoils_nobody_elses_answer(
     error = spoilt.future.exception(WAIT_SECONDS)
     assert isinstance(error, UnfitItem) and error.outcome is Outcome.DIVERGED
     assert other.future.result(WAIT_SECONDS).answers == reference.results["base"].answers
+    for who in ("base", "second"):  # its keys and values are gone
+        again = evaluated(backend, questions(*reference.adapters)[who])
+        assert again.answers == reference.results[who].answers
 
 
 def test_a_damaged_adapter_ends_its_own_request_and_not_the_workers(

@@ -148,6 +148,27 @@ def test_log_probabilities_that_are_nan_are_an_outcome(
         assert isinstance(error, UnfitItem) and error.outcome is Outcome.DIVERGED
 
 
+def test_who_diverges_alone_is_the_cause_and_whom_it_spoilt_gets_its_answer(
+    make, decoder: FakeDecoder, outline: ModelOutline
+) -> None:
+    backend, broken = make(), random_adapter(outline, seed=1)
+    ended(backend.evaluate(replace(EVALUATION, adapter=broken)))
+    decoder.poison = decoder.loaded[-1].name
+    decoder.gate.clear()
+    tasks = [
+        backend.evaluate(replace(EVALUATION, adapter=adapter))
+        for adapter in (broken, random_adapter(outline, seed=2), None)
+    ]
+    until(lambda: len(decoder.at_work) == 3)
+    later = backend.generate(GENERATION)
+    backend._call(decoder.gate.set)
+    error = failed(tasks[0])
+    assert isinstance(error, UnfitItem) and error.outcome is Outcome.DIVERGED
+    assert all(ended(task).answers[0] == "a river." for task in tasks[1:])
+    assert ended(later).samples[0][0].text == "a river."
+    assert decoder.forgot >= 2
+
+
 def test_a_text_is_told_while_it_is_written(make, decoder: FakeDecoder) -> None:
     decoder.written = byte_tokens("a €. Q: x"), 2
     telling: list[str] = []

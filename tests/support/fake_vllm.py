@@ -75,6 +75,10 @@ class FakeDecoder:
         self.fault: Callable[[Ask], None] = lambda ask: None
         self.load_fault: Callable[[PlacedAdapter], None] = lambda adapter: None
         self.noise = 0.0
+        self.poison = ""
+        """Texts with the adapter of this name diverge, and so do all that come after."""
+        self.poisoned = False
+        self.forgot = 0
 
     async def load(self, adapter: PlacedAdapter) -> None:
         """Reads it, as a worker does."""
@@ -103,6 +107,10 @@ class FakeDecoder:
         for begin in range(0, len(tokens), TOKENS_AT_ONCE):
             on_tokens(tokens[begin : begin + TOKENS_AT_ONCE])
         self.noise *= -1
+        self.poisoned = self.poisoned or (self.poison != "" and name == self.poison)
+        if self.poisoned:
+            nan = float("nan")
+            return Told(tokens, (nan,) * len(tokens), False, (nan,) * (len(ask.prompt) - 1))
         return Told(
             (*tokens, end) if stopped else tokens,
             (-0.5,) * (len(tokens) + stopped),
@@ -111,6 +119,12 @@ class FakeDecoder:
             if ask.scores
             else (),
         )
+
+    async def forget(self) -> None:
+        """Empties the cache, while nothing is written."""
+        assert not self.at_work
+        self.poisoned = False
+        self.forgot += 1
 
     def close(self) -> None:
         """Nothing runs."""
