@@ -17,7 +17,7 @@ from controller_svc.worker.asking import ask_in_parts
 from controller_svc.worker.bench import Bench
 from controller_svc.worker.edits import groups, write_edits
 from controller_svc.worker.requests import Requests
-from seal.adaptations.self_made import MadeQuestion, keep_questions
+from seal.adaptations.self_made import MadeQuestion, MadeQuestions, keep_questions
 from seal.artifacts import ArtifactStore
 from seal.domains.base import Context, Query
 from seal.errors import Internal
@@ -133,8 +133,7 @@ class _Making:
             for number, (question, answer) in enumerate(pairs)
         ]
         self.bench.meter.more(queries=2 * len(queries))
-        shown = [replace(query, context=context.text) for query in queries]
-        again, closed = await self._ask(f"{key}/open", shown), await self._ask(key, queries)
+        again, closed = await self._answers(context, queries)
         made = keep_questions(
             [
                 MadeQuestion(question, answer, _answer(again, place), _answer(closed, place))
@@ -144,36 +143,57 @@ class _Making:
             held_out_share=self.spec.questions.held_out_share,
             seed=derive_seed(self.spec.seed, "self-made", context.context_id),
         )
-        asked = [record for record in (again, closed) if record is not None]
-        record = QuestionsRecord(
-            context_id=context.context_id,
-            kept=tuple(
-                KeptQuestion(
-                    query_id=f"{context.context_id}/{number}",
-                    question=one.question,
-                    answers=(one.answer,),
-                    role=role,
-                )
-                for number, (one, role) in enumerate(made.kept)
-            ),
-            written=len(pairs),
-            dropped=made.dropped,
-            outcome=written.outcome,
-            tokens={
-                "generate": sum(edit.tokens for edit in written.edits),
-                "evaluate": sum(record.tokens for record in asked),
-            },
-            engine_seconds={
-                "generate": written.engine_seconds,
-                "evaluate": sum(record.engine_seconds for record in asked),
-            },
-        )
+        record = _record(context, written, made, pairs=len(pairs), asked=(again, closed))
         self.done[key] = await self.bench.files.commit(FOLDER, key, record)
         await self.bench.clock.tick()
 
-    async def _ask(self, name: str, queries: Sequence[Query]) -> EvaluationRecord | None:
-        """The base model on some questions; None without any."""
-        return await ask_in_parts(self.bench, name, None, queries) if queries else None
+    async def _answers(
+        self, context: Context, queries: Sequence[Query]
+    ) -> tuple[EvaluationRecord | None, EvaluationRecord | None]:
+        """The base model's answers with the passage before it and without; none to no question."""
+        if not queries:
+            return None, None
+        key = key_of(context.context_id)
+        shown = [replace(query, context=context.text) for query in queries]
+        async with asyncio.TaskGroup() as group:
+            again = group.create_task(ask_in_parts(self.bench, f"{key}/open", None, shown))
+            closed = group.create_task(ask_in_parts(self.bench, f"{key}/closed", None, queries))
+        return again.result(), closed.result()
+
+
+def _record(
+    context: Context,
+    written: ContextEditsRecord,
+    made: MadeQuestions,
+    *,
+    pairs: int,
+    asked: Iterable[EvaluationRecord | None],
+) -> QuestionsRecord:
+    """What there is to keep of a passage's questions, with what they have cost."""
+    evaluations = [record for record in asked if record is not None]
+    return QuestionsRecord(
+        context_id=context.context_id,
+        kept=tuple(
+            KeptQuestion(
+                query_id=f"{context.context_id}/{number}",
+                question=one.question,
+                answers=(one.answer,),
+                role=role,
+            )
+            for number, (one, role) in enumerate(made.kept)
+        ),
+        written=pairs,
+        dropped=made.dropped,
+        outcome=written.outcome,
+        tokens={
+            "generate": sum(edit.tokens for edit in written.edits),
+            "evaluate": sum(record.tokens for record in evaluations),
+        },
+        engine_seconds={
+            "generate": written.engine_seconds,
+            "evaluate": sum(record.engine_seconds for record in evaluations),
+        },
+    )
 
 
 def _answer(record: EvaluationRecord | None, place: int) -> str | None:
