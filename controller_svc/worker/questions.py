@@ -19,6 +19,7 @@ from controller_svc.worker.edits import groups, write_edits
 from controller_svc.worker.requests import Requests
 from seal.adaptations.self_made import MadeQuestion, MadeQuestions, keep_questions
 from seal.artifacts import ArtifactStore
+from seal.documents.places import question_key
 from seal.domains.base import Context, Query
 from seal.errors import Internal
 from seal.outcomes import Outcome
@@ -26,6 +27,7 @@ from seal.records import (
     AdaptationCounts,
     ContextEditsRecord,
     EvaluationRecord,
+    ExampleRecord,
     KeptQuestion,
     QuestionRole,
     QuestionsRecord,
@@ -39,6 +41,8 @@ from seal.runs.task import ShardTask
 from seal.settings import BY_SENTENCE, AdaptationSpec, ExampleSettings
 
 FOLDER = "questions"
+SAMPLES = 2
+"""How often the model is let write on a passage: few of a small model's questions are good."""
 MAX_PAIR_TOKENS = 64
 """New tokens of one question with its answer."""
 
@@ -77,10 +81,10 @@ async def make_questions(
         edits=await bench.files.edits(),
         done=await bench.files.committed(FOLDER, QuestionsRecord),
     )
-    bench.meter.plan(edits=len(contexts), trainings=0, queries=0, inner_loops=0)
-    bench.meter.found(edits=len(work.edits))
+    bench.meter.plan(edits=SAMPLES * len(contexts), trainings=0, queries=0, inner_loops=0)
+    bench.meter.found(edits=SAMPLES * len(work.edits))
     async with asyncio.TaskGroup() as group:
-        for together in groups(bench, contexts, k=1):
+        for together in groups(bench, contexts, k=SAMPLES):
             group.create_task(work.make([context for _, context in together]))
     bench.meter.tell(now=True)
     records = sorted(
@@ -117,7 +121,7 @@ class _Making:
             return
         if any(key_of(one.context_id) not in self.edits for one in missing):
             # The same request as ever: that of the whole group
-            written = await write_edits(self.bench, contexts, k=1)
+            written = await write_edits(self.bench, contexts, k=SAMPLES)
             self.edits.update({key_of(record.context_id): record for record in written})
         async with asyncio.TaskGroup() as group:
             for context in missing:
@@ -127,7 +131,7 @@ class _Making:
         """Ask the model its own questions, and commit those that are kept."""
         key = key_of(context.context_id)
         written = self.edits[key]
-        pairs = [(one.question, one.answer) for one in written.edits[0].examples]
+        pairs = [(one.question, one.answer) for one in written_pairs(written)]
         queries = [
             Query(f"{context.context_id}/{number}", question, (answer,))
             for number, (question, answer) in enumerate(pairs)
@@ -159,6 +163,18 @@ class _Making:
             again = group.create_task(ask_in_parts(self.bench, f"{key}/open", None, shown))
             closed = group.create_task(ask_in_parts(self.bench, f"{key}/closed", None, queries))
         return again.result(), closed.result()
+
+
+def written_pairs(written: ContextEditsRecord) -> tuple[ExampleRecord, ...]:
+    """The pairs of all samples, in the order of the passage, each question once."""
+    pairs = sorted(
+        (example for edit in written.edits for example in edit.examples),
+        key=lambda example: example.part,
+    )
+    first: dict[str, ExampleRecord] = {}
+    for example in pairs:
+        first.setdefault(question_key(example.question), example)
+    return tuple(first.values())
 
 
 def _record(

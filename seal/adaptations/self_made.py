@@ -95,10 +95,14 @@ def why_dropped(made: MadeQuestion) -> MadeDropReason | None:
     return MadeDropReason.KNOWN if is_same_answer(made.closed, made.answer) else None
 
 
-def is_same_answer(answer: str, other: str) -> bool:
-    """Whether two answers come to the same, by the words that they share."""
-    score = grade("f1", answer, (other,), None)
-    return score is not None and score >= SAME_ANSWER_F1
+def is_same_answer(answer: str, written: str) -> bool:
+    """Whether an answer comes to the one that was written with the question.
+
+    Most of its words are the same, or it is a sentence that holds the written one: small models
+    answer in sentences.
+    """
+    scores = (grade(by, answer, (written,), None) or 0.0 for by in ("contains", "f1"))
+    return any(score >= SAME_ANSWER_F1 for score in scores)
 
 
 def _spread(good: Sequence[MadeQuestion], most: int) -> list[MadeQuestion]:

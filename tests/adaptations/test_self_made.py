@@ -20,6 +20,8 @@ def made(
     [
         (made(), None),
         (made(again="It was Odo Pell."), None),
+        (made(again="It was built in the year 1412 by Odo Pell for a king."), None),
+        (made(closed="The tower was built by Odo Pell."), "known"),
         (made(again="Runa Vahl"), "unsure"),
         (made(again=""), "unsure"),
         (made(closed="odo pell"), "known"),

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from controller_svc.worker.adapt import HELD_OUT
 from controller_svc.worker.clients import ServiceClients
-from controller_svc.worker.questions import FOLDER
+from controller_svc.worker.questions import FOLDER, SAMPLES
 from controller_svc.worker.settings import WorkerSettings
 from seal.adaptations.lesson import Lesson
 from seal.artifacts import ArtifactStore
@@ -258,7 +258,7 @@ async def test_progress_tells_edits_steps_and_answers_to_the_end(tmp_path: Path)
         assert told.evaluated_queries == told.queries_total > 0
         assert told.training_fraction == 1.0
     assert last[Stage.ADAPT].trained_steps > 0 and last[Stage.ADAPT].trainings_total == 2
-    assert last[Stage.QUESTION].edits_total == 3
+    assert last[Stage.QUESTION].edits_total == 3 * SAMPLES
 
 
 async def test_an_older_controllers_worker_commits_no_lesson(tmp_path: Path) -> None:
