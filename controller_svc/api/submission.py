@@ -21,7 +21,8 @@ from controller_svc.api.requests import (
     parse_namespace,
     parse_options,
 )
-from seal.documents import read_document
+from seal.documents import Document, GivenQuestion, read_document
+from seal.documents.questions import check_questions as check_given
 from seal.errors import InvalidInput, NotFound
 from seal.manifest import MANIFEST_FILE
 from seal.records import AdapterReference
@@ -79,18 +80,22 @@ class Submissions:
         """What is submitted, its documents read and stored.
 
         Raises:
-            InvalidInput: a document cannot be read, by its place in the request.
+            InvalidInput: a document cannot be read, or a question is about none of them, by its
+                place in the request.
             NotFound: a document or a policy that it refers to is not there.
 
         """
         if request.options.HasField("policy"):
             policy = request.options.policy
             await self._check_policy(AdapterReference(path=policy.path, sha256=policy.sha256))
-        references, brings_questions = [], False
+        references, documents = [], []
         for place, document in enumerate(request.documents):
-            reference, has_questions = await self._document(document, f"documents[{place}]")
+            reference, read = await self._document(document, f"documents[{place}]")
             references.append(reference)
-            brings_questions |= has_questions
+            documents.append(read)
+        brings_questions = any(document.questions for document in documents)
+        async with self._readers:
+            await asyncio.to_thread(check_answered, request.questions, documents)
         questions = await self._questions(request.questions)
         given = brings_questions or questions is not None
         return Submission(
@@ -107,8 +112,8 @@ class Submissions:
 
     async def _document(
         self, document: adaptation_pb2.Document, field: str
-    ) -> tuple[dict[str, str], bool]:
-        """A document as manifests write it, and whether it brings questions of its own."""
+    ) -> tuple[dict[str, str], Document]:
+        """A document as manifests write it, and as it was read."""
         async with self._readers:
             if document.WhichOneof("source") == "file":
                 file = document.file
@@ -131,7 +136,7 @@ class Submissions:
             "path": reference.path,
             "sha256": reference.sha256,
         }
-        return written, bool(read.questions)
+        return written, read
 
     async def _questions(
         self, questions: Sequence[adaptation_pb2.Question]
@@ -164,6 +169,22 @@ class Submissions:
                 "is not that of the adapter there",
                 "give the reference unaltered",
             )
+
+
+def check_answered(
+    questions: Sequence[adaptation_pb2.Question], documents: Sequence[Document]
+) -> None:
+    """Refuse questions that no document is about, as `prepare` would once it has cut them.
+
+    Raises:
+        InvalidInput: names the field: "questions[7].answers".
+
+    """
+    given = [
+        GivenQuestion(one.question, tuple(one.answers), one.document, field=f"questions[{place}]")
+        for place, one in enumerate(questions)
+    ]
+    check_given([*given, *(own for one in documents for own in one.questions)], documents)
 
 
 def as_options(error: InvalidInput) -> InvalidInput:

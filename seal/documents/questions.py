@@ -19,7 +19,7 @@ from seal.datasets import read_values
 from seal.documents.model import Document, GivenQuestion
 from seal.documents.passages import Passage
 from seal.documents.places import Places, question_key
-from seal.documents.source import Source, decode
+from seal.documents.source import Source, check_size, decode
 from seal.errors import InvalidInput
 from seal.limits import MAX_ANSWERS, MAX_GIVEN_QUESTIONS, MAX_QUESTIONS
 from seal.restem.seeds import derive_seed
@@ -65,6 +65,7 @@ def read_questions(
     """
     source = Source(name, content, field, what="the file of questions")
     file = Place(name, path=field, tells_text=False)
+    check_size(source)
     text = decode(source)
     try:
         rows = list(read_values(file, text))
@@ -120,13 +121,15 @@ def check_questions(questions: Sequence[GivenQuestion], documents: Sequence[Docu
         InvalidInput: names the field: "questions", "questions[7].document", "questions[7].answers".
 
     """
+    if not questions:
+        return
     check_named(questions, [document.name for document in documents])
     sections = [
         _Text(document.name, range(place, place + 1), document.title_of(section.path), section.text)
         for document in documents
         for place, section in enumerate(document.sections)
     ]
-    if all(one.is_read for one in _put(questions, sections)) and questions:
+    if all(one.is_read for one in _put(questions, sections)):
         raise InvalidInput(
             "every question stands in the documents themselves, and none is left for a test",
             field="questions",

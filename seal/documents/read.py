@@ -14,12 +14,11 @@ from seal.documents.markdown import read_markdown
 from seal.documents.model import Document
 from seal.documents.pdf import read_pdf
 from seal.documents.rows import read_rows_document
-from seal.documents.source import Source, decode
+from seal.documents.source import Source, check_size, decode
 from seal.documents.text import read_text
 from seal.domains.words import words
 from seal.errors import InvalidInput
 from seal.limits import (
-    MAX_DOCUMENT_BYTES,
     MAX_DOCUMENT_NAME_CHARACTERS,
     MIN_DOCUMENT_WORDS,
 )
@@ -93,9 +92,7 @@ def read_document(name: str, media_type: str, content: bytes, *, field: str = ""
     reader = _READERS[media_type_of(name, media_type, field=field)]
     if not content:
         raise source.refuse("is empty", "give its content, or leave it out")
-    if len(content) > MAX_DOCUMENT_BYTES:
-        problem = f"has {len(content)} bytes, the limit is {MAX_DOCUMENT_BYTES}"
-        raise source.refuse(problem, "cut it into several")
+    check_size(source)
     document = reader(source)
     _check_words(source, document)
     return document

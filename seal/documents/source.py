@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from seal.errors import InvalidInput
-from seal.limits import MAX_DOCUMENT_CHARACTERS
+from seal.limits import MAX_DOCUMENT_BYTES, MAX_DOCUMENT_CHARACTERS
 
 _TEXT_REMEDY = "save it as text in UTF-8, or give another media type"
 _BOMS = (
@@ -42,6 +42,13 @@ class Source:
             field=".".join(filter(None, (self.field, at))),
             remedy=remedy,
         )
+
+
+def check_size(source: Source) -> None:
+    """Refuse a file of too many bytes. Raises InvalidInput."""
+    if len(source.content) > MAX_DOCUMENT_BYTES:
+        problem = f"has {len(source.content)} bytes, the limit is {MAX_DOCUMENT_BYTES}"
+        raise source.refuse(problem, "cut it into several")
 
 
 def decode(source: Source, *, encoding: str = "utf-8") -> str:

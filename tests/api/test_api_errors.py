@@ -86,6 +86,11 @@ REFUSED: list[tuple[str, type[SealError], dict[str, Any]]] = [
         InvalidInput,
         {"questions": [Question(question="Who?", answers=["a"], document="b.txt")]},
     ),
+    (
+        "questions[0].answers",
+        InvalidInput,
+        {"questions": [Question(question="Who?", answers=["stands nowhere"])]},
+    ),
     ("options.seed", InvalidInput, {"options": Options(seed=2**63)}),
     ("options.candidates", InvalidInput, {"options": Options(candidates=0)}),
     ("options.candidates", InvalidInput, {"options": Options(candidates=1025)}),

@@ -20,7 +20,7 @@ from seal.documents.questions import (
     read_questions,
 )
 from seal.errors import InvalidInput
-from seal.limits import MAX_GIVEN_QUESTIONS, MAX_QUESTION_CHARACTERS
+from seal.limits import MAX_DOCUMENT_BYTES, MAX_GIVEN_QUESTIONS, MAX_QUESTION_CHARACTERS
 
 SECRET = "Zanzibar"
 PASSAGES = (
@@ -101,6 +101,13 @@ def test_a_file_of_questions_that_is_none_is_refused(content: bytes) -> None:
     assert caught.value.field.startswith("questions")
     assert '"question"' in caught.value.remedy or "UTF-8" in caught.value.remedy
     assert SECRET not in str(caught.value)
+
+
+def test_a_file_of_questions_that_is_too_large_is_refused() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read_questions("q.jsonl", b" " * (MAX_DOCUMENT_BYTES + 1))
+    assert caught.value.field.startswith("questions")
+    assert "bytes, the limit is" in caught.value.message
 
 
 def test_a_question_goes_to_the_passage_that_holds_its_answer() -> None:

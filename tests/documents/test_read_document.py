@@ -9,7 +9,7 @@ import pytest
 
 from seal.documents import media_type_of, read_document
 from seal.errors import InvalidInput
-from seal.limits import MAX_DOCUMENT_BYTES, MAX_HEADING_CHARACTERS
+from seal.limits import MAX_DOCUMENT_BYTES, MAX_DOCUMENT_CHARACTERS, MAX_HEADING_CHARACTERS
 
 SECRET = "Zanzibar"
 
@@ -153,7 +153,6 @@ def test_a_bad_row_is_refused_by_its_number_without_its_text(row: object) -> Non
         (b" \n\t", "holds no word"),
         (b"...!", "holds no word"),
         (SECRET.encode(), "holds a single word"),
-        (b"a" * (MAX_DOCUMENT_BYTES + 1), "bytes, the limit is"),
         (SECRET.encode() + b" \0\1\2 text", "is binary"),
         (b"\x01\x02\x03" * 9 + SECRET.encode(), "is binary"),
         (b"\x7fELF\xff\xfe" + SECRET.encode(), "not text in UTF-8 at byte 4"),
@@ -164,6 +163,12 @@ def test_content_that_is_no_text_to_learn_from_is_refused(content: bytes, proble
     error = refusal("a.txt", content)
     assert error.field == "documents[3].content"
     assert problem in error.message
+
+
+def test_content_that_is_too_large_is_refused() -> None:
+    assert "bytes, the limit is" in refusal("a.txt", b"a" * (MAX_DOCUMENT_BYTES + 1)).message
+    characters = refusal("a.txt", b"a " * MAX_DOCUMENT_CHARACTERS)
+    assert "characters, the limit is" in characters.message
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb.txt", "a" * 256])
