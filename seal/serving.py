@@ -34,6 +34,7 @@ from seal.options import EngineOptions, ProcessOptions, ServiceOptions, TextOpti
 from seal.rpc.lifecycle import Serving, Signals, serve_until_signal, stop_signals
 from seal.rpc.server import check_address
 from seal.rpc.settings import ServerSettings
+from seal.rpc.tracing import configure_tracing
 from seal.settings import EngineSettings
 from seal.settings.vllm import VllmSettings
 from seal.telemetry import configure_logging, start_metrics_server
@@ -91,6 +92,8 @@ def run_process(kind: type[Process], serve: Callable[[Process], Coroutine[Any, A
         options = kind.parse(sys.argv[1:])
         as_json = options.writes_json
         configure_logging(options.log_level, as_json)
+        with _wrong_input():
+            configure_tracing(_service_name(options.program))
         asyncio.run(serve(options))
     except SealError as error:
         _say(error, as_json=as_json)
@@ -110,10 +113,17 @@ def run_job(
         options = kind.parse(sys.argv[1:])
         as_json = options.writes_json
         configure_logging(options.log_level, as_json)
+        with _wrong_input():
+            configure_tracing(_service_name(options.program))
         asyncio.run(_work(options, work))
     except SealError as error:
         _say(error, as_json=as_json)
         leave(error_class(error).exit_code)
+
+
+def _service_name(program: str) -> str:
+    """What traces call a process: the module that was started."""
+    return program.rpartition(" ")[2]
 
 
 async def _work(

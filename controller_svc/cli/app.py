@@ -98,8 +98,10 @@ def configure(
 ) -> None:
     """Options of all commands."""
     from controller_svc.cli.logs import configure as configure_logs
+    from seal.rpc.tracing import configure_tracing
 
     configure_logs(log_level.value, log_format)
+    configure_tracing("seal")
     context.obj = log_format
 
 

@@ -16,6 +16,7 @@ import grpc.aio
 from pydantic import Field
 
 from seal.errors import Transient
+from seal.rpc.channels import carry_hops, carry_hops_blocking
 from seal.rpc.errors import FailedCall, from_rpc_error
 from seal.settings import Settings
 
@@ -39,12 +40,12 @@ def open_channel(address: str, *, settings: ClientSettings | None = None) -> grp
 
     Calls are spread over all replicas behind a name. Close it when done.
     """
-    return grpc.aio.insecure_channel(_target(address), options=_options(settings))
+    return carry_hops(grpc.aio.insecure_channel(_target(address), options=_options(settings)))
 
 
 def open_blocking_channel(address: str, *, settings: ClientSettings | None = None) -> grpc.Channel:
     """Like `open_channel`, for blocking stubs, which need no event loop. Close it when done."""
-    return grpc.insecure_channel(_target(address), options=_options(settings))
+    return carry_hops_blocking(grpc.insecure_channel(_target(address), options=_options(settings)))
 
 
 def _options(settings: ClientSettings | None) -> list[tuple[str, Any]]:

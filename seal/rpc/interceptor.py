@@ -23,6 +23,8 @@ from pydantic import ValidationError
 
 from seal.errors import Exhausted, Internal, SealError, Transient, error_class
 from seal.rpc.errors import STATUS_KEY, from_validation_error, to_status
+from seal.rpc.hops import Span, hop_of, within
+from seal.rpc.tracing import tracing
 from seal.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -46,6 +48,11 @@ class _Method:
     name: str
     type: str
     """unary, server_stream, client_stream or bidi_stream."""
+
+    @property
+    def path(self) -> str:
+        """`package.Service/Method`."""
+        return f"{self.service}/{self.name}"
 
     @property
     def labels(self) -> dict[str, str]:
@@ -137,8 +144,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _call(self, method: _Method, request: Any, context: Any) -> AsyncIterator[None]:
+        quiet = method.service in _QUIET_SERVICES
+        hop = hop_of(context.invocation_metadata())
+        span = Span(hop) if quiet else tracing().span(method.path, hop, answers=True)
+        with within(span.hop):
+            async with self._counted(method, request, context, span, quiet=quiet):
+                yield
+
+    @asynccontextmanager
+    async def _counted(
+        self, method: _Method, request: Any, context: Any, span: Span, *, quiet: bool
+    ) -> AsyncIterator[None]:
         started = time.monotonic()
-        watch = asyncio.current_task() if method.service in _QUIET_SERVICES else None
+        watch = asyncio.current_task() if quiet else None
         self._metrics.grpc_started.labels(**method.labels).inc()
         if watch is None and self._running >= self._max_calls:
             refused = Exhausted(
@@ -146,7 +164,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 remedy="try again later or add servers",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
-            self._record(method, "OK", refused, seconds=time.monotonic() - started)
+            self._record(method, "OK", refused, span, seconds=time.monotonic() - started)
             await _abort(context, refused)
         self._enter(watch)
         code = "OK"
@@ -167,7 +185,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 except Exception as error:  # noqa: BLE001 - the boundary of a call: whatever happened, the client gets a status
                     failure = _failure(error, method)
                 finally:
-                    self._record(method, code, failure, seconds=time.monotonic() - started)
+                    self._record(method, code, failure, span, seconds=time.monotonic() - started)
             if failure is not None:
                 await _abort(context, failure)
         finally:
@@ -189,9 +207,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._idle.set()
 
     def _record(
-        self, method: _Method, code: str, failure: SealError | None, *, seconds: float
+        self, method: _Method, code: str, failure: SealError | None, span: Span, *, seconds: float
     ) -> None:
-        """Count and log the end of a call, before the client hears of a failure.
+        """Count, log and trace the end of a call, before the client hears of a failure.
 
         A failure has its own code.
         """
@@ -220,6 +238,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             else "warning"
         )
         getattr(log, level)("call ended", **facts)
+        if span.end is not None:
+            span.end(str(facts["code"]))
 
 
 def _failure(error: Exception, method: _Method) -> SealError:

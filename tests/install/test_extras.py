@@ -22,6 +22,7 @@ NEEDS = {
     "seal.endpoints": "openai",
     "seal.engine": "engine",
     "seal.report": "controller",
+    "seal.rpc.spans": "otel",
     "generator_svc": "generator",
     "generator_svc.openai_backend": "openai",
     "trainer_svc": "trainer",
