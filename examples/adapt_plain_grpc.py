@@ -80,11 +80,9 @@ def result(adaptation: adaptation_pb2.Adaptation) -> None:
     label = " (self-made questions)" if evaluation.self_made else ""
     print(f"{evaluation.questions} held-out questions{label}")
     for score in evaluation.scores:
-        value = score.value
-        print(
-            f"  {score.model:<9} {score.measure:<9} {value.mean:.3f} "
-            f"[{value.low:.3f}, {value.high:.3f}]"
-        )
+        value = score.value  # of a single passage nothing is known of the spread
+        ends = f"[{value.low:.3f}, {value.high:.3f}]" if value.HasField("low") else ""
+        print(f"  {score.model:<9} {score.measure:<9} {value.mean:.3f} {ends}".rstrip())
     print(f"gate: {'passed' if adaptation.gate.passed else adaptation.gate.reason}")
     print(f"      {adaptation.gate.message}")
 

@@ -25,6 +25,7 @@ from seal.client.events import (
     Rewarded,
     Trained,
 )
+from seal.client.files import read_documents
 from seal.client.types import (
     Adaptation,
     BaseModel,
@@ -79,4 +80,5 @@ __all__ = [
     "Submission",
     "Trained",
     "Verdict",
+    "read_documents",
 ]

@@ -76,7 +76,7 @@ class AsyncClient:
         request_id: str = "",
         options: Options | None = None,
     ) -> Submission:
-        """Hand in documents (or paths of files); answers at once, the adaptation runs on its own.
+        """Hand in documents, or paths of them; answers at once, the adaptation runs on its own.
 
         The same `request_id` with the same content is the same adaptation, whoever's connection was
         lost meanwhile; empty takes a new one. What is too large for a message is uploaded first.

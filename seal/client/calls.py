@@ -15,6 +15,7 @@ from pathlib import Path
 
 from seal.client import convert
 from seal.client.events import Ended, Event
+from seal.client.files import read_documents
 from seal.client.types import Document, Options, Question, State, StoredFile
 from seal.errors import Retryable, Transient
 from seal.v1 import adaptation_pb2
@@ -150,11 +151,11 @@ class WatchPlace:
 
 
 def as_documents(documents: Iterable[Document | str | Path]) -> tuple[Document, ...]:
-    """Documents as they are, files read."""
-    return tuple(
-        document if isinstance(document, Document) else Document.read(document)
-        for document in documents
-    )
+    """Documents as they are, and those of files, directories and globs."""
+    found: list[Document] = []
+    for document in documents:
+        found += [document] if isinstance(document, Document) else read_documents([document])
+    return tuple(found)
 
 
 def with_files(documents: Sequence[Document], files: dict[str, StoredFile]) -> tuple[Document, ...]:

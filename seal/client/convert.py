@@ -197,6 +197,8 @@ def _counts(message: adaptation_pb2.AdaptationCounts) -> Counts:
         self_made=message.self_made,
         edits=dict(message.edits),
         rows=dict(message.rows),
+        questions_dropped=message.questions_dropped,
+        examples_left_out=message.examples_left_out,
     )
 
 
@@ -253,7 +255,10 @@ def _adapter(message: common_pb2.AdapterRef) -> AdapterReference:
 
 def _interval(message: adaptation_pb2.Interval) -> Interval:
     return Interval(
-        mean=message.mean, low=message.low, high=message.high, passages=message.passages
+        mean=message.mean,
+        low=_set(message.low, message.HasField("low")),
+        high=_set(message.high, message.HasField("high")),
+        passages=message.passages,
     )
 
 

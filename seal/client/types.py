@@ -172,6 +172,10 @@ class Counts:
     """Edits that were tried, by outcome."""
     rows: Mapping[str, int]
     """Rows that the adapter learnt, by kind: edit, passage, replay."""
+    questions_dropped: int
+    """Given questions that are not used, for example because one stands on both sides."""
+    examples_left_out: int
+    """Examples of chosen edits that ask a question of the test, and were not learnt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,9 +183,12 @@ class Interval:
     """A mean over passages with its 95 % interval, a percentile bootstrap."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    """Lower end; None of a single passage, which says nothing about the spread."""
+    high: float | None
+    """Upper end; None where the lower end is."""
     passages: int
+    """That it rests on."""
 
 
 @dataclass(frozen=True, kw_only=True)
