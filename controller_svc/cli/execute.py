@@ -8,14 +8,12 @@ Ctrl-C at any point stops cleanly and says which command goes on with the run.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import typer
 
@@ -33,6 +31,7 @@ from controller_svc.cli.progress import Screen, open_screen
 from controller_svc.cli.reporting import print_report, write_report
 from controller_svc.cli.runs import local_directory, require_run
 from controller_svc.cli.stages import StageTracker
+from controller_svc.cli.stopping import say_stopping
 from controller_svc.cli.workload import read_data, workload
 from controller_svc.core import Phase, Reason, RunStatus
 from controller_svc.local.lock import check_free
@@ -284,25 +283,11 @@ async def _run(
                     progress=observer,
                 )
             except asyncio.CancelledError:
-                _stopping(screen)  # before the services are stopped, which may take a while
+                say_stopping(screen.say)  # before the services are stopped, which may take a while
                 raise
     except asyncio.CancelledError:
-        _stopping(screen)
+        say_stopping(screen.say)
         raise
-
-
-def _stopping(screen: Screen) -> None:
-    """Say that Ctrl-C was heard.
-
-    A second one ends the process, which loses nothing that is finished.
-    """
-    if signal.getsignal(signal.SIGINT) is not _stop_at_once:
-        signal.signal(signal.SIGINT, _stop_at_once)
-        screen.say("stopping after the engine's current step ... (Ctrl-C again: at once)")
-
-
-def _stop_at_once(number: int, frame: FrameType | None) -> None:
-    os._exit(STOPPED)
 
 
 @asynccontextmanager

@@ -58,7 +58,12 @@ def open_screen(tracker: StageTracker | None, *, bars: bool, json_lines: bool = 
     """Bars if they are wanted and stderr is a terminal, else lines; or lines of JSON."""
     if json_lines:
         return Lines(tracker, json_lines=True)
-    return Bars(tracker) if bars and sys.stderr.isatty() else Lines(tracker)
+    return Bars(tracker) if shows_bars(bars) else Lines(tracker)
+
+
+def shows_bars(wanted: bool) -> bool:
+    """Whether bars are wanted and can be drawn."""
+    return wanted and sys.stderr.isatty()
 
 
 class Lines:
@@ -116,8 +121,8 @@ class Lines:
         reached = f"{self._tracker.title}: {', '.join([share, *amounts])}"
         if reached != self._told:
             self._told = reached
-            left = _left(self._tracker.stage_seconds(), before="; ", of="of this stage")
-            of_run = _left(self._tracker.run_seconds(), before="; ", of="of the run")
+            left = time_left(self._tracker.stage_seconds(), before="; ", of="of this stage")
+            of_run = time_left(self._tracker.run_seconds(), before="; ", of="of the run")
             self.say(f"{reached}{left}{of_run}")
 
     def on_download(self, what: str, done: int, total: int) -> None:
@@ -154,7 +159,7 @@ class Bars:
         trace: TracebackType | None,
     ) -> None:
         for name in list(self._bars):
-            self._remove(name)
+            self.remove(name)
         self._progress.stop()
 
     def say(self, message: str) -> None:
@@ -165,13 +170,13 @@ class Bars:
         """Say what has ended; begin the bars of the next stage."""
         if self._tracker is None:
             return
-        self._remove("model")
+        self.remove("model")
         lines = self._tracker.moved(status, say_start=False)
         for line in lines:
             self.say(line)
         if lines or status.phase.terminal:
             for name in list(self._bars):
-                self._remove(name)
+                self.remove(name)
         self._draw_run()
 
     def on_progress(self, progress: TaskProgress) -> None:
@@ -182,7 +187,7 @@ class Bars:
         self._draw_run()
         for amount in self._tracker.amounts():
             if amount.total:
-                self._draw(
+                self.draw(
                     amount.label,
                     f"  {amount.label}",
                     amount.fraction,
@@ -193,7 +198,7 @@ class Bars:
     def on_download(self, what: str, done: int, total: int) -> None:
         """Move the bar of the model."""
         amount = f"{done / 1e6:.0f}/{total / 1e6:.0f} MB" if total else ""
-        self._draw("model", f"model: {what}", done / total if total else None, amount, "")
+        self.draw("model", f"model: {what}", done / total if total else None, amount, "")
 
     def _draw_run(self) -> None:
         tracker = self._tracker
@@ -201,13 +206,14 @@ class Bars:
             return
         run, stage = tracker.run_seconds(), tracker.stage_seconds()
         place = f"stage {tracker.stages_done + 1}/{tracker.stages_total}"
-        self._draw("run", "run", tracker.run_fraction, place, _left(run))
+        self.draw("run", "run", tracker.run_fraction, place, time_left(run))
         share = tracker.stage_fraction
-        self._draw("stage", tracker.title, share, f"{share:.0%}", _left(stage))
+        self.draw("stage", tracker.title, share, f"{share:.0%}", time_left(stage))
 
-    def _draw(
+    def draw(
         self, name: str, description: str, fraction: float | None, amount: str, left: str
     ) -> None:
+        """Show a bar, or move it; a fraction of None is an unknown one."""
         if name not in self._bars:
             self._bars[name] = self._progress.add_task(description, total=1.0, amount="", left="")
         self._progress.update(
@@ -219,12 +225,13 @@ class Bars:
             left=left,
         )
 
-    def _remove(self, name: str) -> None:
+    def remove(self, name: str) -> None:
+        """Take a bar away, if it is there."""
         if name in self._bars:
             self._progress.remove_task(self._bars.pop(name))
 
 
-def _left(eta_seconds: float | None, *, before: str = "", of: str = "") -> str:
+def time_left(eta_seconds: float | None, *, before: str = "", of: str = "") -> str:
     """About 2 min left; nothing where it is unknown."""
     if eta_seconds is None:
         return ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from rich import box
 from rich.console import Console
@@ -58,10 +59,17 @@ VERDICT_WORDS: Mapping[Verdict, str] = {
 
 def print_tables(report: Report, *, html: str, json: str) -> None:
     """What came out, all tables, notes and paths on stdout."""
+    with wide_console() as console:
+        _print(console, report, html=html, json=json)
+
+
+@contextmanager
+def wide_console() -> Iterator[Console]:
+    """What is printed on it in the block goes to stdout at its end, at least `WIDTH` wide."""
     width = max(WIDTH, shutil.get_terminal_size(fallback=(WIDTH, 24)).columns)
     console = Console(width=width, highlight=False)
     with console.capture() as captured:
-        _print(console, report, html=html, json=json)
+        yield console
     text = captured.get()
     if not console.is_terminal:  # a table's lines are filled up with blanks
         text = "".join(f"{line.rstrip(' ')}\n" for line in text.splitlines())
@@ -94,7 +102,7 @@ def _print(console: Console, report: Report, *, html: str, json: str) -> None:
     console.print(f"\nReport  {html}\nData    {json}", markup=False, soft_wrap=True)
 
 
-def _table(
+def number_table(
     title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, words: Sequence[int] = (0,)
 ) -> Table | None:
     """A table in which all but the columns of `words` are numbers; None without rows."""
@@ -118,14 +126,14 @@ def _results(report: Report, measures: Sequence[Metric]) -> Table | None:
     """Base, passage alone, self-edits by round, gold, open book."""
     passages = plural(report.validation_passages, "passage")
     questions = plural(report.validation_questions, "question")
-    return _table(
+    return number_table(
         f"Validation, {passages}, {questions}{_by(measures)} [95 % interval]",
         ["trained on", *_heads(measures)],
         [
             [
                 _name(row.label),
                 *(
-                    _two_lines(
+                    two_lines(
                         score(row.metrics[each].mean, each, ""),
                         interval(row.metrics[each], each, ""),
                     )
@@ -139,7 +147,7 @@ def _results(report: Report, measures: Sequence[Metric]) -> Table | None:
 
 def _differences(report: Report, measures: Sequence[Metric]) -> Table | None:
     """Each comparison with its verdict by every measure."""
-    return _table(
+    return number_table(
         f"Differences, passage by passage{_by(measures)} [95 % interval]",
         ["first minus second", *_heads(measures)],
         [
@@ -171,12 +179,13 @@ def _name(name: str) -> str:
 
 def _difference(over: Difference, measure: Metric) -> str:
     mean = score(over.mean, measure, "", signed=True)
-    return _two_lines(
+    return two_lines(
         f"{mean} {VERDICT_WORDS[over.verdict]}", interval(over, measure, "", signed=True)
     )
 
 
-def _two_lines(mean: str, span: str) -> str:
+def two_lines(mean: str, span: str) -> str:
+    """A mean with its interval below it."""
     return f"{mean}\n{span}" if span else mean
 
 
@@ -190,7 +199,7 @@ def _retained(report: Report) -> Table | None:
         ]
         for row in report.retained
     ]
-    return _table(
+    return number_table(
         "Retained: open-book questions on other passages",
         ["model", "accuracy", "change by adapting"],
         rows,
@@ -208,13 +217,13 @@ def _rounds(report: Report) -> Table | None:
             score(rollout.baseline.mean, "score", grader),
             score(rollout.reward.mean, "score", grader),
             f"{rollout.better}/{rollout.equal}/{rollout.worse}",
-            _folded({name: n for name, n in rollout.decisions.items() if name != "kept"}),
+            folded({name: n for name, n in rollout.decisions.items() if name != "kept"}),
         ]
         for rollout in report.rollouts
     ]
     label = listed(sorted({rollout.label for rollout in report.rollouts} - {""}))
     named = f" ({label})" if label else ""
-    return _table(
+    return number_table(
         f"Self-edits of the rollouts{named}, reward: {GRADER_NAMES[grader]}",
         ["round", "edits", "kept", "before", "reward", "better/same/worse", "dropped"],
         rows,
@@ -235,7 +244,7 @@ def _edits(report: Report) -> Table | None:
         ]
         for shape in report.shapes
     ]
-    return _table(
+    return number_table(
         "Edits; covered: gold answers that some pair's answer holds",
         ["stage", "edits", "empty", "cut off", "pairs an edit", "covered"],
         rows,
@@ -250,7 +259,7 @@ def _stages(report: Report) -> Table | None:
             str(stage.inner_loops_run),
             str(stage.inner_loops_resumed),
             duration(stage.seconds),
-            _folded({name: n for name, n in stage.outcomes.items() if name != "ok"}),
+            folded({name: n for name, n in stage.outcomes.items() if name != "ok"}),
         ]
         for stage in report.stages
     ]
@@ -259,7 +268,7 @@ def _stages(report: Report) -> Table | None:
         for name in ("inner_loops_run", "inner_loops_resumed")
     )
     rows.append(["all", str(run), str(resumed), duration(report.seconds), ""])
-    return _table(
+    return number_table(
         "Stages",
         ["stage", "inner loops run", "resumed", "time", "without score"],
         rows if report.stages else [],
@@ -267,7 +276,7 @@ def _stages(report: Report) -> Table | None:
     )
 
 
-def _folded(values: Mapping[str, int]) -> str:
+def folded(values: Mapping[str, int]) -> str:
     """Counts in lines of at most `WORDS_COLUMNS`, a number never apart from its name."""
     items = [counts({name: n}).replace(" ", NBSP) for name, n in values.items() if n]
     lines = textwrap.wrap(", ".join(items), WORDS_COLUMNS, break_on_hyphens=False)
