@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
+from controller_svc.cli.front_door import NamespaceOption
 from controller_svc.cli.options import (
     DEFAULT_ROOT,
     Output,
     OutputOption,
     RootOption,
     RunArgument,
+    ServerOption,
 )
 
 REPORT_HELP = (
@@ -41,11 +43,19 @@ def report(
     print_report(write_report(store, name), as_json=output is Output.JSON, whole=True)
 
 
-def list_runs(root: RootOption = DEFAULT_ROOT, output: OutputOption = Output.TABLE) -> None:
-    """Show the runs below a root: phase, round, when they began and how long they took."""
-    from controller_svc.cli.runs import list_runs as print_runs
+def list_all(
+    server: ServerOption = "",
+    namespace: NamespaceOption = "",
+    root: RootOption = DEFAULT_ROOT,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show the runs and adaptations of a root, or the adaptations of a server."""
+    from controller_svc.cli.listing import print_everything
+    from controller_svc.cli.serving import Target
 
-    print_runs(root, as_json=output is Output.JSON)
+    print_everything(
+        Target(server=server, namespace=namespace, root=root), as_json=output is Output.JSON
+    )
 
 
 def status(

@@ -10,10 +10,12 @@ from seal.errors import InvalidInput
 from seal.records import AdapterReference
 
 REF_HELP = (
-    "PATH@SHA256 of the store (as `seal status --adapters` shows it), a directory of PEFT's, or "
-    "the name of an adaptation."
+    "the name of an adaptation, the path of an adapter in the store (as `seal get` or `seal status "
+    "--adapters` shows it), or a directory of PEFT's."
 )
 _STORED = re.compile(r"(?P<path>.+)@(?P<sha256>[0-9a-f]{64})")
+_ADDRESS = re.compile(r"(?P<path>[^/].*/(?P<sha256>[0-9a-f]{64}))")
+"""Where an adapter was published: the path ends in the digest, which need not be said twice."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
@@ -38,7 +40,7 @@ def parse_reference(
 
     Raises InvalidInput naming `option`.
     """
-    if (stored := _STORED.fullmatch(ref)) is not None:
+    if (stored := _STORED.fullmatch(ref) or _ADDRESS.fullmatch(ref)) is not None:
         return AdapterReference(path=stored["path"], sha256=stored["sha256"])
     directory = Path(ref).expanduser()
     if ref and directory.is_dir():

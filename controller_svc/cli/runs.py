@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -162,16 +162,8 @@ def _status(store: ArtifactStore, run: str) -> RunStatus | None:
     return store.read_json(path, RunStatus) if store.exists(path) else None
 
 
-def list_runs(root: str, *, as_json: bool) -> None:
-    """Print the runs below a root."""
-    store = ArtifactStore(root)
-    lines = [line_of(store, run) for run in runs_in(store)]
-    if as_json:
-        typer.echo(json.dumps([asdict(line) for line in lines], indent=2))
-        return
-    if not lines:
-        typer.echo(f"There are no runs in {shown(store.root_uri)}.")
-        return
+def print_runs(lines: Sequence[RunLine]) -> None:
+    """Runs, a line each."""
     rows = [("NAME", "PHASE", "ROUND", "STAGE", "STARTED", "TOOK"), *map(_cells, lines)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:

@@ -48,8 +48,9 @@ class AdaptationSettings(Settings):
 
     profile: str = "embedded"
     """Where the fields come from that a request leaves out."""
-    max_running: int = Field(default=16, ge=1, le=4096)
-    """Adaptations at work at once; more wait for their turn, in the order in which they came."""
+    max_running: int = Field(default=16, ge=0, le=4096)
+    """Adaptations at work at once; more wait for their turn, in the order in which they came. 0 is
+    for a process that only tells of them, and ends those that are cancelled."""
     worker: WorkerSettings = WorkerSettings()
     """How their work uses the services."""
 

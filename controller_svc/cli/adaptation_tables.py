@@ -1,0 +1,304 @@
+"""An adaptation on stdout: what its adapter is worth, what the gate said, what it cost, what next.
+
+A number that rests on questions of the model itself stands under `SELF_MADE`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import cast
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from controller_svc.cli.messages import program
+from controller_svc.cli.tables import number_table, two_lines, wide_console
+from seal.client import Adaptation, Counts, Evaluation, Interval, State
+from seal.report.numbers.formats import (
+    MEASURE_NAMES,
+    MISSING,
+    count,
+    counts,
+    duration,
+    interval,
+    plural,
+    score,
+)
+from seal.report.numbers.model import Estimate, Metric
+
+SELF_MADE = "self-made"
+"""Stands beside every number that rests on questions which the model itself wrote."""
+MODEL_NAMES = {"base": "base model", "passages": "passages alone", "adapter": "adapter"}
+INTERVALS = "Intervals: 95 %, percentile bootstrap over passages; differences are paired."
+FACT_COLUMNS = 10
+"""Columns of the name of a fact."""
+
+
+def as_json(adaptation: Adaptation) -> dict[str, object]:
+    """An adaptation for programs; times are Unix seconds, a missing number is null."""
+    plain = asdict(adaptation)
+    for name in ("adapter", "passages_adapter"):
+        reference = getattr(adaptation, name)
+        plain[name] = None if reference is None else reference.model_dump()
+    options = adaptation.options
+    plain["options"] |= {
+        name: None if value is None else value.model_dump(mode="json", by_alias=False)
+        for name, value in (
+            ("policy", options.policy),
+            ("lora", options.lora),
+            ("optimizer", options.optimizer),
+        )
+    }
+    return plain
+
+
+def print_adaptation(adaptation: Adaptation, *, json_output: bool, reach: str) -> None:
+    """One adaptation on stdout.
+
+    `reach`: options that lead other commands to it, for example `--server HOST:PORT`.
+    """
+    if json_output:
+        typer.echo(json.dumps(as_json(adaptation), indent=2, ensure_ascii=False))
+        return
+    with wide_console() as console:
+        console.print()
+        console.print(Text(headline(adaptation), style="bold"))
+        console.print()
+        for table in _tables(adaptation):
+            if table is not None:
+                console.print(table)
+        for name, value in _facts(adaptation, reach):
+            _print_fact(console, name, value)
+        if adaptation.evaluation is not None:
+            console.print(Text(INTERVALS, style="dim"))
+
+
+def print_list(adaptations: Sequence[Adaptation]) -> None:
+    """Adaptations, a line each."""
+    rows = [("NAME", "STATE", "STAGE", "GAIN IN F1", "CREATED", "TOOK"), *map(_cells, adaptations)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+
+
+def headline(adaptation: Adaptation) -> str:
+    """Name, state, and the number that it comes to."""
+    state = f"{adaptation.name}: {adaptation.state.lower()}"
+    if not adaptation.state.final:
+        progress = adaptation.progress
+        at = f", {progress.stage}" if progress.stage else ""
+        return f"{state}{at}, {progress.percent:.0f} %"
+    evaluation = adaptation.evaluation
+    if evaluation is None:
+        return state
+    base, adapter = (evaluation.score(model, "f1") for model in ("base", "adapter"))
+    return (
+        f"{state}. F1{label(evaluation.self_made)} {_mean(base, 'f1')} before, "
+        f"{_mean(adapter, 'f1')} after, on {plural(evaluation.questions, 'held-out question')}"
+    )
+
+
+def label(self_made: bool) -> str:
+    """What stands behind a number; empty for given questions."""
+    return f" ({SELF_MADE})" if self_made else ""
+
+
+def _tables(adaptation: Adaptation) -> tuple[Table | None, ...]:
+    evaluation = adaptation.evaluation
+    shown = (
+        (None, None, None)
+        if evaluation is None
+        else (_scores(evaluation), _differences(evaluation), _retained(evaluation))
+    )
+    return (*shown, _costs(adaptation))
+
+
+def _scores(evaluation: Evaluation) -> Table | None:
+    measures = _measures(evaluation)
+    passages = max((one.value.passages for one in evaluation.scores), default=0)
+    rows = [
+        [
+            MODEL_NAMES.get(model, model),
+            *(_two_lines(evaluation.score(model, each), each) for each in measures),
+        ]
+        for model in dict.fromkeys(one.model for one in evaluation.scores)
+    ]
+    return number_table(
+        f"Held-out questions{label(evaluation.self_made)}: {evaluation.questions} on "
+        f"{plural(passages, 'passage')} [95 % interval]",
+        ["model", *(_head(each) for each in measures)],
+        rows,
+    )
+
+
+def _differences(evaluation: Evaluation) -> Table | None:
+    measures = _measures(evaluation)
+    pairs = dict.fromkeys((one.model, one.against) for one in evaluation.differences)
+    rows = [
+        [
+            f"over {MODEL_NAMES.get(against, against)}",
+            *(
+                _two_lines(evaluation.difference(model, against, each), each, signed=True)
+                for each in measures
+            ),
+        ]
+        for model, against in pairs
+    ]
+    return number_table(
+        f"Gain of the adapter, passage by passage{label(evaluation.self_made)} [95 % interval]",
+        ["adapter", *(_head(each) for each in measures)],
+        rows,
+    )
+
+
+def _retained(evaluation: Evaluation) -> Table | None:
+    """What is forgotten: these questions are never self-made."""
+    rows = [
+        [MODEL_NAMES.get(one.model, one.model), _head(one.measure), _one_line(one.value)]
+        for one in evaluation.retained
+    ]
+    if evaluation.retained_change is not None:
+        rows.append(["change", "F1", _one_line(evaluation.retained_change, signed=True)])
+    return number_table(
+        f"Retained: {plural(evaluation.retained_questions, 'question')} elsewhere [95 %]",
+        ["model", "measure", "score"],
+        rows,
+        words=(0, 1),
+    )
+
+
+def _costs(adaptation: Adaptation) -> Table | None:
+    rows = [
+        [
+            cost.stage,
+            *(
+                count(cost.tokens[kind]) if kind in cost.tokens else MISSING
+                for kind in ("generate", "train", "evaluate")
+            ),
+            duration(cost.seconds),
+            duration(cost.engine_seconds),
+        ]
+        for cost in adaptation.costs
+    ]
+    return number_table(
+        "Cost, in tokens and time",
+        ["stage", "written", "trained", "evaluated", "time", "engine"],
+        rows,
+    )
+
+
+def _facts(adaptation: Adaptation, reach: str) -> list[tuple[str, str]]:
+    facts = [("of", _made_of(adaptation.counts))]
+    if (gate := adaptation.gate) is not None:
+        verdict = "passed" if gate.passed else f"refused, {gate.reason}"
+        self_made = adaptation.evaluation is not None and adaptation.evaluation.self_made
+        facts.append(("gate", f"{verdict}: {gate.message}{label(self_made)}"))
+    facts += [
+        (one.type.lower(), f"{one.reason}: {one.message}")
+        for one in adaptation.conditions
+        if one.type == "Failed" and one.status == "True"
+    ]
+    if adaptation.base is not None:
+        facts.append(("model", adaptation.base.name))
+    if adaptation.adapter is not None:
+        facts.append(("adapter", adaptation.adapter.path))
+    if adaptation.finished_seconds is not None and adaptation.started_seconds is not None:
+        facts.append(("took", duration(adaptation.finished_seconds - adaptation.started_seconds)))
+    return [*facts, *(("next", step) for step in next_steps(adaptation, reach))]
+
+
+def next_steps(adaptation: Adaptation, reach: str) -> tuple[str, ...]:
+    """Commands that make sense now."""
+    name, at = adaptation.name, f" {reach}" if reach else ""
+    if not adaptation.state.final:
+        return (f"{program()} watch {name}{at}",)
+    if adaptation.adapter is None:
+        return (f"{program()} delete {name}{at}",)
+    return (
+        f"{program()} chat --adapter {name}{at}",
+        f"{program()} export {name} DIRECTORY{at}",
+    )
+
+
+def _made_of(made: Counts) -> str:
+    questions = made.reward_questions + made.held_out_questions
+    too_long = f", {made.passages_too_long} of them too long" if made.passages_too_long else ""
+    parts = [
+        plural(made.documents, "document"),
+        f"{plural(made.passages, 'passage')}{too_long}",
+        f"{plural(questions, 'question')}{label(made.self_made)}, {made.held_out_questions} of "
+        "them held out"
+        + (f", {made.questions_dropped} more not used" if made.questions_dropped else ""),
+    ]
+    if made.edits:
+        parts.append(f"edits: {counts(made.edits)}")
+    if made.rows:
+        left_out = f", {made.examples_left_out} left out" if made.examples_left_out else ""
+        parts.append(f"rows learnt: {counts(made.rows)}{left_out}")
+    return "; ".join(parts)
+
+
+def _cells(adaptation: Adaptation) -> tuple[str, ...]:
+    evaluation, gain = adaptation.evaluation, MISSING
+    if evaluation is not None:
+        found = evaluation.difference("adapter", "base", "f1")
+        gain = f"{_one_line(found, signed=True)}{label(evaluation.self_made)}"
+    took = (
+        duration(adaptation.finished_seconds - adaptation.started_seconds)
+        if adaptation.finished_seconds and adaptation.started_seconds
+        else ""
+    )
+    return (
+        adaptation.name,
+        str(adaptation.state),
+        adaptation.progress.stage,
+        gain if adaptation.state in (State.PUBLISHED, State.REFUSED) else "",
+        ""
+        if adaptation.created_seconds is None
+        else time.strftime("%Y-%m-%d %H:%M", time.localtime(adaptation.created_seconds)),
+        took,
+    )
+
+
+def _measures(evaluation: Evaluation) -> list[str]:
+    return list(dict.fromkeys(one.measure for one in evaluation.scores))
+
+
+def _head(measure: str) -> str:
+    return MEASURE_NAMES.get(cast(Metric, measure), measure)
+
+
+def _mean(value: Interval | None, measure: str) -> str:
+    return MISSING if value is None else score(value.mean, cast(Metric, measure), "")
+
+
+def _two_lines(value: Interval | None, measure: str, *, signed: bool = False) -> str:
+    if value is None:
+        return MISSING
+    metric = cast(Metric, measure)
+    return two_lines(
+        score(value.mean, metric, "", signed=signed),
+        interval(_estimate(value), metric, "", signed=signed),
+    )
+
+
+def _one_line(value: Interval | None, *, signed: bool = False) -> str:
+    """In F1."""
+    return _two_lines(value, "f1", signed=signed).replace("\n", " ")
+
+
+def _estimate(value: Interval) -> Estimate:
+    return Estimate(n=value.passages, mean=value.mean, low=value.low, high=value.high)
+
+
+def _print_fact(console: Console, name: str, value: str) -> None:
+    console.print(
+        Text(f"{name:<{FACT_COLUMNS}}", style="bold").append(value, style="default"),
+        soft_wrap=True,
+    )

@@ -1,0 +1,449 @@
+"""`seal adapt` and its companions: what they hand in, show, and say at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import front_door_on_fakes
+import pytest
+from command import one_line, seal
+from fake_adaptations import (
+    ADAPTER_SHA256,
+    FILES,
+    FakeAdaptations,
+    ThreadedServer,
+    serve,
+    serve_in_thread,
+)
+
+from controller_svc.adaptations import FOLDER
+from controller_svc.cli import serving
+from controller_svc.cli.adaptation_tables import headline
+from controller_svc.cli.adapting import Work
+from controller_svc.local.lock import run_lock
+from seal.artifacts import ArtifactStore
+from seal.client import Client, Document, Options
+from seal.errors import InvalidInput, Transient
+from seal.v1 import adaptation_pb2 as pb
+
+NOTE = "# Veldra\n\nThe lighthouse of Veldra was built by Ama Torrin in 1907, for the fishers.\n"
+QUESTION = '{"question": "Who built the lighthouse?", "answers": ["Ama Torrin"]}\n'
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "note.md").write_text(NOTE)
+    (tmp_path / "questions.jsonl").write_text(QUESTION)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SEAL_SERVER", raising=False)
+    monkeypatch.delenv("SEAL_ROOT", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAdaptations]:
+    """What a process that serves plays."""
+    fake = FakeAdaptations()
+    undo = front_door_on_fakes.install(fake)
+    yield fake
+    undo()
+
+
+@pytest.fixture
+def server(fake: FakeAdaptations) -> Iterator[ThreadedServer]:
+    with serve_in_thread(fake) as server:
+        yield server
+
+
+def submitted(fake: FakeAdaptations, name: str) -> pb.SubmitAdaptationRequest:
+    return pb.SubmitAdaptationRequest.FromString(fake.jobs["default", name].body)
+
+
+# Handing in, and what is shown
+
+
+def test_without_a_server_this_process_does_the_work_and_says_what_came_out(
+    place: Path, fake: FakeAdaptations, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal("adapt", "note.md", "--name", "veldra") == 0
+    said = capsys.readouterr()
+    shown = one_line(said.out)
+    assert "veldra: published. F1 (self-made) 2.1 % before, 60.3 % after, on 12 held-out" in shown
+    for row in ("base model", "passages alone", "adapter", "over base model", "over passages"):
+        assert row in shown
+    assert "60.3 % 60.3 % 60.3 %" in shown and "[50.3, 70.3]" in shown
+    assert "change F1 −3.2 [−13.2, +6.8]" in shown
+    assert "gate passed: gain 0.582" in shown
+    assert "rollout 1,200 45,000 900" in shown
+    assert "seal chat --adapter veldra" in shown
+    assert "seal export veldra DIRECTORY" in shown
+    steps = [line for line in said.err.splitlines() if line.startswith("veldra: ")]
+    assert [line.split(": ")[1].split(",")[0].split(" ")[0] for line in steps] == [
+        "accepted", "1", "wrote", "12", "adapter", "gate", "published",
+    ]  # fmt: skip
+    assert not (place / "seal-runs" / FOLDER / "serving.json").exists()
+
+
+def test_every_number_that_rests_on_questions_of_the_model_is_labelled(
+    place: Path, fake: FakeAdaptations, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal("adapt", "note.md", "--name", "veldra") == 0
+    said = capsys.readouterr()
+    labelled = ("Held-out questions", "Gain of the adapter", "veldra: published.", "gate ")
+    for line in said.out.splitlines():
+        if line.startswith(labelled):
+            assert "(self-made)" in line, line
+    assert sum(line.startswith(labelled) for line in said.out.splitlines()) == 4
+    for line in said.err.splitlines():
+        if any(word in line for word in ("reward ", "gate ", "question")):
+            assert "(self-made)" in line, line
+    assert seal("adapt", "note.md", "--name", "asked", "--questions", "questions.jsonl") == 0
+    said = capsys.readouterr()
+    assert "self-made" not in said.out + said.err
+    (question,) = submitted(fake, "asked").questions
+    assert list(question.answers) == ["Ama Torrin"]
+
+
+def test_what_is_not_said_is_left_to_the_server_and_what_is_said_arrives(
+    place: Path, fake: FakeAdaptations, server: ThreadedServer
+) -> None:
+    arguments = ["adapt", "note.md", "--server", server.address, "-o", "json"]
+    assert seal(*arguments, "--name", "plain") == 0
+    assert not submitted(fake, "plain").HasField("options") or not (
+        submitted(fake, "plain").options.ListFields()
+    )
+    policy = f"runs/x/{'a' * 64}@{'a' * 64}"
+    given = (
+        "--seed 7 --candidates 3 --passage-tokens 128 --held-out 0.4 --replay-rows 0 "
+        f"--min-gain 0.05 --not-confident --max-regression 0.1 --policy {policy}"
+    )
+    assert seal(*arguments, "--name", "full", *given.split()) == 0
+    options = submitted(fake, "full").options
+    assert (options.seed, options.candidates, options.passage_tokens) == (7, 3, 128)
+    assert options.HasField("replay_rows") and options.replay_rows == 0
+    assert options.held_out_share == 0.4
+    assert options.policy.sha256 == "a" * 64
+    assert options.gate.HasField("confident") and not options.gate.confident
+    assert (options.gate.min_gain, options.gate.max_regression) == (0.05, 0.1)
+
+
+def test_with_json_stdout_is_one_object_and_a_missing_number_is_null(
+    place: Path, server: ThreadedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reach = ["--server", server.address, "--output", "json"]
+    assert seal("adapt", "note.md", "--name", "veldra", *reach) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["state"] == "Published"
+    assert told["evaluation"]["self_made"] is True
+    assert told["adapter"] == {"path": f"adapters/{ADAPTER_SHA256}", "sha256": ADAPTER_SHA256}
+    assert told["options"]["seed"] is None and told["passages_adapter"] is None
+    assert seal("get", "veldra", *reach) == 0
+    assert json.loads(capsys.readouterr().out) == told
+
+
+def test_the_same_command_again_finds_the_same_adaptation(
+    place: Path, fake: FakeAdaptations, server: ThreadedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["adapt", "note.md", "--name", "veldra", "--server", server.address]
+    assert seal(*arguments) == 0
+    first = capsys.readouterr().out
+    assert seal(*arguments) == 0
+    said = capsys.readouterr()
+    assert said.out == first
+    assert "veldra has ended; this is its result" in said.err
+    assert len(fake.jobs) == 1
+    (place / "note.md").write_text(NOTE + "More.\n")
+    assert seal(*arguments) == 2, "another content under the same name is refused"
+    assert "there is an adaptation veldra" in capsys.readouterr().err
+
+
+def test_what_was_deleted_can_be_done_again_by_the_same_command(
+    place: Path, fake: FakeAdaptations, server: ThreadedServer
+) -> None:
+    reach = ["--server", server.address]
+    for _ in range(3):
+        assert seal("adapt", "note.md", "--name", "veldra", *reach) == 0
+        assert seal("adapt", "note.md", "--name", "veldra", *reach) == 0
+        assert seal("delete", "veldra", "--yes", *reach) == 0
+    assert len(fake.requests) == 3
+
+
+def test_a_request_id_follows_from_all_that_is_handed_in() -> None:
+    def request_id(
+        name: str = "n", content: bytes = b"a", seed: int | None = None, model: str = "m"
+    ) -> str:
+        document = Document(name="d", content=content)
+        work = Work(documents=[document], questions=[], name=name, options=Options(seed=seed))
+        return work.request_id(model=model)
+
+    ids = [
+        request_id(),
+        request_id(name="o"),
+        request_id(content=b"b"),
+        request_id(seed=0),
+        request_id(model="k"),
+    ]
+    assert len(set(ids)) == 5
+    assert request_id() == ids[0]
+
+
+# How it ends
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        (pb.ADAPTATION_STATE_REFUSED, 42, "the gate refused the adapter of veldra: GainUncertain"),
+        (pb.ADAPTATION_STATE_FAILED, 42, "veldra failed: TooFewScores: 9 of 12 inner loops"),
+        (pb.ADAPTATION_STATE_CANCELLED, 42, "veldra was cancelled"),
+    ],
+)
+def test_an_end_without_a_published_adapter_says_why_and_has_a_code(
+    place: Path,
+    fake: FakeAdaptations,
+    server: ThreadedServer,
+    capsys: pytest.CaptureFixture[str],
+    end: int,
+    code: int,
+    said: str,
+) -> None:
+    fake.end = end
+    reach = ["--server", server.address]
+    assert seal("adapt", "note.md", "--name", "veldra", *reach) == code
+    told = capsys.readouterr()
+    assert said in one_line(told.err)
+    if end == pb.ADAPTATION_STATE_REFUSED:
+        assert "gate refused, GainUncertain: gain 0.032" in one_line(told.out)
+        assert "seal export veldra" in told.out, "it stays readable"
+    assert seal("watch", "veldra", *reach) == code
+    assert seal("get", "veldra", *reach) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (["adapt", "none.md"], ""),
+        (["adapt", "note.md", "--detach"], "--detach"),
+        (["adapt", "note.md", "--policy", "veldra"], "--policy"),
+        (["get", "veldra"], "--root"),
+        (["export", "veldra", "note.md"], "directory"),
+        (["export", "a/b", "new"], "ADAPTER"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_field_before_anything_is_begun(
+    place: Path,
+    fake: FakeAdaptations,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    field: str,
+) -> None:
+    assert seal(*arguments, "--output", "json") == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["field"] == field and error["remedy"]
+    assert not fake.calls and not (place / "seal-runs").exists()
+
+
+def test_a_server_that_is_not_there_is_worth_a_retry(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal("get", "veldra", "--server", f"unix:{place}/none.sock") == 43
+    assert "check that the service runs at this address" in capsys.readouterr().err
+
+
+# The companions
+
+
+def test_list_shows_runs_and_adaptations_and_json_says_which_is_which(
+    place: Path, server: ThreadedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reach = ["--server", server.address]
+    for name in ("one", "two", "three"):
+        seal("adapt", "note.md", "--name", name, *reach)
+    capsys.readouterr()
+    assert seal("list", *reach) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["NAME", "STATE"]
+    assert [line.split()[0] for line in lines] == ["one", "three", "two"]
+    assert all("+58.2 [+48.2, +68.2] (self-made)" in line for line in lines)
+    assert seal("list", "-o", "json", *reach) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {entry["kind"] for entry in told} == {"Adaptation"}
+    assert seal("list") == 0
+    assert "There are no runs in" in capsys.readouterr().out
+
+
+def test_detach_hands_in_and_watch_comes_back(
+    place: Path, fake: FakeAdaptations, server: ThreadedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.delay_seconds = 0.1
+    reach = ["--server", server.address]
+    assert seal("adapt", "note.md", "--name", "veldra", "--detach", *reach) == 0
+    assert f"seal watch veldra --server {server.address}" in capsys.readouterr().out
+    assert seal("watch", "veldra", "--after", "5", *reach) == 0
+    said = capsys.readouterr()
+    assert "veldra: published" in said.out
+    assert "accepted" not in said.err and "gate passed" in said.err
+
+
+def test_cancel_stops_and_delete_asks_first(
+    place: Path, fake: FakeAdaptations, server: ThreadedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.delay_seconds = 30
+    reach = ["--server", server.address]
+    assert seal("adapt", "note.md", "--name", "veldra", "--detach", *reach) == 0
+    assert seal("cancel", "veldra", *reach) == 0
+    assert "veldra: cancelled" in capsys.readouterr().out
+    assert seal("delete", "veldra", *reach) == 2
+    assert "add --yes" in capsys.readouterr().err
+    assert seal("delete", "veldra", "nothing", "--yes", *reach) == 2
+    assert ("default", "veldra") in fake.jobs, "nothing is deleted if one name is wrong"
+    assert seal("delete", "veldra", "--yes", *reach) == 0
+    assert not fake.jobs
+
+
+def test_export_writes_a_new_directory(
+    place: Path, server: ThreadedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reach = ["--server", server.address]
+    seal("adapt", "note.md", "--name", "veldra", *reach)
+    assert seal("export", "veldra", "out", *reach) == 0
+    assert {path.name: path.read_bytes() for path in (place / "out").iterdir()} == FILES
+    assert seal("export", "veldra", "out", *reach) == 2
+    reference = f"adapters/{ADAPTER_SHA256}@{ADAPTER_SHA256}"
+    assert seal("export", reference, "again", *reach) == 0
+    assert (place / "again").is_dir()
+
+
+def test_export_of_a_root_needs_no_server(place: Path) -> None:
+    store = ArtifactStore(str(place / "seal-runs"))
+    (place / "files").mkdir()
+    (place / "files" / "adapter_config.json").write_text("{}")
+    adapter = store.publish_directory(place / "files", "adapters")
+    assert seal("export", f"{adapter.path}@{adapter.sha256}", "out") == 0
+    assert (place / "out" / "adapter_config.json").read_text() == "{}"
+
+
+# Who serves
+
+
+def test_what_keeps_this_process_from_serving_is_its_error(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def refuses(*_: object, **__: object) -> AsyncIterator[str]:
+        raise InvalidInput("there is no such model", field="model", remedy="name another")
+        yield ""
+
+    monkeypatch.setattr(serving, "_everything", refuses)
+    assert seal("adapt", "note.md", "-o", "json") == 2
+    assert json.loads(capsys.readouterr().out)["error"]["field"] == "model"
+
+
+def test_an_engine_that_breaks_ends_the_command_with_its_error(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeAdaptations(delay_seconds=30)
+
+    @asynccontextmanager
+    async def breaks(
+        store: ArtifactStore, local: object, *, address: str, on_download: object
+    ) -> AsyncIterator[str]:
+        block = asyncio.current_task()
+        assert block is not None
+        asyncio.get_running_loop().call_later(0.5, block.cancel)
+        async with serve(fake, address) as bound:
+            try:
+                yield bound
+            except asyncio.CancelledError:
+                block.uncancel()
+                raise Transient("the engine is broken: no step") from None
+
+    monkeypatch.setattr(serving, "_everything", breaks)
+    assert seal("adapt", "note.md") == 43
+    assert "the engine is broken: no step" in capsys.readouterr().err
+
+
+def test_who_finds_a_root_served_lets_that_process_do_the_work(
+    place: Path, fake: FakeAdaptations, server: ThreadedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ArtifactStore(str(place / "seal-runs"))
+    found = {"address": server.address, "model": "smollm2-135m", "pid": os.getpid()}
+    with run_lock(store, FOLDER):
+        store.write_bytes(f"{FOLDER}/serving.json", json.dumps(found).encode())
+        assert seal("adapt", "note.md", "--name", "veldra") == 0
+        assert "another process serves this root" in capsys.readouterr().err
+        assert seal("get", "veldra") == 0
+        assert seal("adapt", "note.md", "--model", "other") == 2
+        assert "use --model smollm2-135m" in capsys.readouterr().err
+    assert len(fake.jobs) == 1
+
+
+def command_on_fakes(place: Path, delay_seconds: float, *arguments: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, front_door_on_fakes.__file__, str(delay_seconds), *arguments],
+        cwd=place,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def until(process: subprocess.Popen[str], words: str) -> str:
+    """Read stderr up to a line with these words."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return line
+    raise AssertionError(f"it ended without {words!r}")
+
+
+def test_ctrl_c_ends_the_command_and_says_the_one_that_comes_back(place: Path) -> None:
+    process = command_on_fakes(place, 0.5, "adapt", "note.md", "--name", "veldra")
+    until(process, "veldra: accepted")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopping after the engine's current step" in err
+    assert "go on with: seal adapt note.md --name veldra" in one_line(err)
+    assert out == ""
+
+
+def test_ctrl_c_leaves_the_adaptation_of_a_server_alone_and_says_how_to_come_back(
+    place: Path, fake: FakeAdaptations, server: ThreadedServer
+) -> None:
+    fake.delay_seconds = 0.5
+    process = command_on_fakes(
+        place, 0.0, "adapt", "note.md", "--name", "veldra", "--server", server.address
+    )
+    until(process, "veldra: accepted")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"seal watch veldra --server {server.address}" in one_line(err)
+    assert f"seal cancel veldra --server {server.address}" in one_line(err)
+    with Client(server.address) as client:
+        assert headline(client.wait("veldra", timeout_seconds=30)).startswith("veldra: published")
+
+
+def test_serve_serves_until_it_is_stopped_and_is_found_by_its_root(place: Path) -> None:
+    process = command_on_fakes(place, 0.05, "serve", "--address", "localhost:0")
+    line = until(process, "serving smollm2-135m on localhost:")
+    address = line.split(" on ")[1].split(";")[0]
+    found = command_on_fakes(place, 0.0, "adapt", "note.md", "--name", "veldra")
+    out, _ = found.communicate(timeout=60)
+    assert found.returncode == 0 and "veldra: published" in out
+    with Client(address) as client:
+        assert [one.name for one in client.list()] == ["veldra"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+    assert not (place / "seal-runs" / FOLDER / "serving.json").exists()
