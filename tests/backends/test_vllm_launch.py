@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from tiny_model import save_tiny_model
 
 from seal.errors import InvalidInput
 from seal.settings import ALL_PROJECTIONS, EngineSettings
 from seal.settings.vllm import VllmSettings
 from seal.vllm.launch import RANKS, VllmArguments, arguments, check_version, rank_bucket
+from seal.vllm.load import load_vllm
 
 
 def launched(engine: EngineSettings | None = None, **own: object) -> VllmArguments:
@@ -85,3 +88,23 @@ def test_a_vllm_that_is_new_enough_starts(version: str, device: str) -> None:
 def test_an_old_vllm_or_one_for_another_device_is_refused(version: str, device: str) -> None:
     with pytest.raises(InvalidInput):
         check_version(version, device=device)
+
+
+def refused(directory: Path, **own: object) -> InvalidInput:
+    with pytest.raises(InvalidInput) as error:
+        load_vllm(directory, name="tiny", settings=EngineSettings(), own=VllmSettings(**own))
+    return error.value
+
+
+def test_a_model_of_more_than_text_is_refused_before_vllm_starts(tmp_path: Path) -> None:
+    config = save_tiny_model(tmp_path) / "config.json"
+    seeing = json.loads(config.read_text(encoding="utf-8")) | {"vision_config": {"size": 1}}
+    config.write_text(json.dumps(seeing), encoding="utf-8")
+    error = refused(tmp_path)
+    assert error.field == "model" and "multimodal" in error.message
+
+
+def test_layers_that_the_model_does_not_have_are_refused_before_vllm_starts(tmp_path: Path) -> None:
+    error = refused(save_tiny_model(tmp_path), vllm_target_modules=("q_proj", "c_attn"))
+    assert error.field == "vllm_target_modules"
+    assert "c_attn" in error.message and "v_proj" in error.remedy
