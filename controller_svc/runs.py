@@ -30,7 +30,13 @@ log = structlog.get_logger(__name__)
 MAX_FIELDS_IN_MESSAGE = 3
 SAME_SPEC = "resume with the spec it was started with (rounds may grow)"
 ROUNDS = "spec.rounds"
-MAY_CHANGE = frozenset({"spec.maxUnscoredShare", "spec.artifacts.keepInnerAdapters"})
+MAY_CHANGE = frozenset(
+    {
+        "spec.maxUnscoredShare",
+        "spec.artifacts.keepInnerAdapters",
+        "spec.edit.generator.apiKeyFile",
+    }
+)
 """Fields that decide no number of the run."""
 
 

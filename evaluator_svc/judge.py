@@ -70,6 +70,10 @@ class Judge:
         """Why the last verdict failed that did."""
         self._kept: Shared[tuple[str, ...], float] = Shared(capacity=KEPT_VERDICTS)
 
+    async def close(self) -> None:
+        """End the connections to its endpoint."""
+        await self._endpoint.close()
+
     async def grades(
         self, asked: Sequence[Asked], on_done: Callable[[int], None]
     ) -> list[float | None]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from seal.endpoint_keys import read_key
 from seal.errors import InvalidInput, PreconditionFailed
+from seal.judge_options import JUDGE_KEY_VARIABLE
 from seal.limits import MAX_CONTEXT_EDITS_BYTES, MAX_PASSAGE_CHARACTERS, MAX_TITLE_CHARACTERS
 from seal.outcomes import Outcome
 from seal.rpc import validation
@@ -31,15 +33,13 @@ def open_judge(settings: JudgeSettings | None) -> Judge | None:
         return None
     try:
         from evaluator_svc.judge import Judge
-        from seal.endpoints import Endpoint, read_key
+        from seal.endpoints import Endpoint
     except ModuleNotFoundError as error:
         raise InvalidInput(
             f"--judge-base-url: a judge needs the package {error.name}",
             field="judge_base_url",
             remedy="pip install 'seal-kubernetes[openai]'",
         ) from error
-    from seal.judge_options import JUDGE_KEY_VARIABLE
-
     key = read_key(
         settings.endpoint.api_key_file, field="judge_api_key_file", variable=JUDGE_KEY_VARIABLE
     )

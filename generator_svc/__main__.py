@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from seal.backends import TextBackend
+from generator_svc.by_endpoint import open_writer
+from seal.backends import ModelWriter
+from seal.errors import InvalidInput
 from seal.options import TextOptions
 from seal.rpc.lifecycle import Serving
 from seal.serving import Backend, load_backend, run
+from seal.settings import EditGenerator, EndpointLimits, EngineSettings
 
 
 class GeneratorOptions(TextOptions):
@@ -28,13 +31,67 @@ class GeneratorOptions(TextOptions):
     """HTTP port of the metrics; 0 for none."""
     slots: int = Field(default=0, ge=0)
     """Adapters trained at once: none, this service trains nothing."""
+    backend: Literal["engine", "vllm", "openai"] = "engine"  # type: ignore[assignment]
+    """What computes: the engine; vLLM (an extra, in an environment of its own), which the options
+    called vllm... belong to; or the model that --model names at an OpenAI-compatible API (an
+    extra), which those called openai... belong to."""
+    openai_base_url: str = ""
+    """Address of that API, up to /v1."""
+    openai_api_key_file: str = ""
+    """File that holds its key; empty: SEAL_OPENAI_API_KEY of the environment, else none is sent."""
+    openai_api: Literal["chat", "completions"] = "chat"
+    """How it is asked: a chat, or the continuation of a text."""
+    openai_concurrency: int = Field(default=8, ge=1, le=1024)
+    """Requests to it that are outstanding at once."""
+    openai_timeout_seconds: float = Field(default=60.0, gt=0, le=3600)
+    """Seconds that one request to it may take."""
+    openai_patience_seconds: float = Field(default=120.0, ge=0, le=86_400)
+    """Seconds during which a request that fails, or is told to come back, is sent again."""
+    openai_max_calls: int = Field(default=0, ge=0)
+    """Requests that this process may send to it; 0 for no bound."""
+
+    @property
+    def endpoint(self) -> EditGenerator:
+        """The model that writes. Raises InvalidInput naming the option that is at fault."""
+        try:
+            return EditGenerator(
+                base_url=self.openai_base_url,
+                model=self.model,
+                api_key_file=self.openai_api_key_file,
+                api=self.openai_api,
+            )
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            option = "model" if first["loc"][0] == "model" else "openai_base_url"
+            flag = "--" + option.replace("_", "-")
+            raise InvalidInput(
+                f"{flag}: it is none",
+                field=option,
+                remedy=f"give {flag}: the model's name at the endpoint, or the URL up to /v1",
+            ) from None
 
 
-def _make(_: GeneratorOptions, backend: Backend[TextBackend]) -> Serving:
+def _make(_: GeneratorOptions, backend: Backend[ModelWriter]) -> Serving:
     from generator_svc.service import register  # loads torch: not for --help
 
     return Serving(partial(register, engine=backend.engine, adapters=backend.adapters))
 
 
+def _load(options: GeneratorOptions) -> ModelWriter:
+    if options.backend != "openai":
+        return load_backend(options)
+    return open_writer(
+        options.endpoint,
+        settings=options.part(EngineSettings),
+        limits=EndpointLimits(
+            concurrency=options.openai_concurrency,
+            timeout_seconds=options.openai_timeout_seconds,
+            patience_seconds=options.openai_patience_seconds,
+            max_calls=options.openai_max_calls,
+        ),
+        field="openai",
+    )
+
+
 if __name__ == "__main__":
-    run(GeneratorOptions, _make, load_backend)
+    run(GeneratorOptions, _make, _load)

@@ -58,8 +58,8 @@ class Answerer(LivingEngine, Protocol):
         """
 
 
-class TextBackend(Writer, Answerer, Protocol):
-    """Both, on one base model: what a process of a generator or an evaluator loads."""
+class ModelWriter(Writer, Protocol):
+    """A writer with its base model: what a process of a generator loads."""
 
     @property
     def base(self) -> BaseReference:
@@ -67,3 +67,7 @@ class TextBackend(Writer, Answerer, Protocol):
 
     def close(self) -> None:
         """Stop; what is unfinished ends with Transient."""
+
+
+class TextBackend(ModelWriter, Answerer, Protocol):
+    """Both, on one base model: what a process of a generator or an evaluator loads."""

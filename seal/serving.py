@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 import structlog
 
 from seal.artifacts import ArtifactStore
-from seal.backends import TextBackend
+from seal.backends import ModelWriter, TextBackend
 from seal.errors import (
     InvalidInput,
     NotFound,
@@ -50,7 +50,7 @@ Process = TypeVar("Process", bound=ProcessOptions)
 Options = TypeVar("Options", bound=ServiceOptions)
 AnyOptions = TypeVar("AnyOptions", bound=EngineOptions)
 JobOptions = TypeVar("JobOptions", bound=EngineOptions)
-Loaded = TypeVar("Loaded", bound=TextBackend)
+Loaded = TypeVar("Loaded", bound=ModelWriter)
 
 STOPPED_AT_ONCE = 43
 """Exit code after a second signal: work was cut, and its caller should ask again."""
@@ -76,7 +76,7 @@ class _StoppedAtOnce(Exception):
 def run(
     kind: type[Options],
     make: Callable[[Options, Backend[Loaded]], Serving],
-    load: Callable[[Options, ResolvedModel], Loaded],
+    load: Callable[[Options], Loaded],
 ) -> None:
     """A service as a process: options from the command line and the environment, exit code out.
 
@@ -144,7 +144,7 @@ async def _work(
 async def _serve(
     options: Options,
     make: Callable[[Options, Backend[Loaded]], Serving],
-    load: Callable[[Options, ResolvedModel], Loaded],
+    load: Callable[[Options], Loaded],
 ) -> None:
     async with stop_signals() as signals:
         try:
@@ -156,7 +156,7 @@ async def _serve(
 async def _serve_and_drain(
     options: Options,
     make: Callable[[Options, Backend[Loaded]], Serving],
-    load: Callable[[Options, ResolvedModel], Loaded],
+    load: Callable[[Options], Loaded],
     signals: Signals,
 ) -> None:
     check_address(options.address)
@@ -176,7 +176,7 @@ async def _serve_and_drain(
 
 
 async def _serve_backend(
-    options: ServiceOptions, serving: Serving, engine: TextBackend, signals: Signals
+    options: ServiceOptions, serving: Serving, engine: ModelWriter, signals: Signals
 ) -> None:
     """Serve until a signal; a broken engine ends the process, whatever still hangs in it."""
     try:
@@ -195,8 +195,9 @@ async def _serve_backend(
         raise _StoppedAtOnce(STOPPED_AT_ONCE)
 
 
-def load_engine(options: EngineOptions, model: ResolvedModel) -> Engine:
-    """The engine with a model."""
+def load_engine(options: EngineOptions) -> Engine:
+    """The engine with the model that `--model` names."""
+    model = _model(options)
     from seal.engine import Engine  # torch takes seconds to import: not for a model that is none
 
     return Engine.load(
@@ -204,10 +205,11 @@ def load_engine(options: EngineOptions, model: ResolvedModel) -> Engine:
     )
 
 
-def load_backend(options: TextOptions, model: ResolvedModel) -> TextBackend:
-    """What `--backend` names, with a model."""
+def load_backend(options: TextOptions) -> TextBackend:
+    """What `--backend` names, with the model that `--model` names."""
     if options.backend == "engine":
-        return load_engine(options, model)
+        return load_engine(options)
+    model = _model(options)
     from seal.vllm.load import load_vllm
 
     return load_vllm(
@@ -219,21 +221,9 @@ def load_backend(options: TextOptions, model: ResolvedModel) -> TextBackend:
     )
 
 
-def _load(
-    options: AnyOptions, load: Callable[[AnyOptions, ResolvedModel], Loaded]
-) -> Backend[Loaded]:
-    """The slow part of a start: find, check and load the model."""
-    store = ArtifactStore(options.artifacts)
-    if options.writes:
-        store.check()
-    else:
-        store.exists("probe")  # one that cannot be reached is found now, not by the first request
+def _model(options: EngineOptions) -> ResolvedModel:
+    """The model, found or downloaded."""
     model = resolve_model(options.model, offline=options.offline)
-    from seal.adapters import (
-        # Torch takes seconds to import: neither for --help nor for a model that is none
-        AdapterCache,
-    )
-
     log.info(
         "loading the model",
         model=options.model,
@@ -241,7 +231,22 @@ def _load(
         device=options.device,
         dtype=options.dtype,
     )
-    engine = load(options, model)
+    return model
+
+
+def _load(options: AnyOptions, load: Callable[[AnyOptions], Loaded]) -> Backend[Loaded]:
+    """The slow part of a start: find, check and load the model."""
+    store = ArtifactStore(options.artifacts)
+    if options.writes:
+        store.check()
+    else:
+        store.exists("probe")  # one that cannot be reached is found now, not by the first request
+    engine = load(options)
+    from seal.adapters import (
+        # Torch takes seconds to import: neither for --help nor for a model that is none
+        AdapterCache,
+    )
+
     return Backend(engine, store, AdapterCache(store, base=engine.base))
 
 

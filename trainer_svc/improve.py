@@ -102,7 +102,7 @@ async def run_improve(options: ImproveOptions, backend: Backend[Engine], signals
     store, task = backend.store, options.task
     manifest = await in_thread(store.read_json, manifest_path(task.run), RestEMRun)
     prepared = await pinned(store, task.run)
-    check_row_tokens(task.run, prepared.model, backend.engine.limits.max_row_tokens)
+    check_row_tokens(task.run, prepared.policy_model, backend.engine.limits.max_row_tokens)
     trainings = Trainings(engine=backend.engine, store=store, adapters=backend.adapters)
 
     async def work(files: ShardStore) -> ShardSummary:

@@ -22,6 +22,7 @@ from controller_svc.cli.logs import run_log
 from controller_svc.cli.messages import INTERRUPTED, STOPPED, Failure, complain, print_failure
 from controller_svc.cli.preflight import (
     check_architecture,
+    check_endpoints,
     check_model,
     check_settings,
     data_note,
@@ -41,11 +42,12 @@ from controller_svc.worker.progress import Observer, TaskProgress
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.errors import ERROR_CLASSES, Conflict, Internal, InvalidInput, SealError, Transient
+from seal.judge_options import JudgeVariables
 from seal.report.numbers.formats import duration
 from seal.report.numbers.model import Machine
 from seal.resources import RestEMRun
 from seal.runs.store import manifest_path
-from seal.settings import EngineSettings
+from seal.settings import EngineSettings, RunSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +139,7 @@ def _refuse(
         require_run(store, run)
     check_free(store, run)
     check_settings(manifest.spec, engine)
+    check_endpoints(manifest.spec)
     try:
         return asyncio.run(check_run(store, manifest, resume=options.resume))
     except Conflict as error:
@@ -182,6 +185,8 @@ def _work(
             screen.say(f"{manifest.name}: going on where it stopped. {_sentence(options.anew)}")
         if options.limit is None and (note := data_note(manifest.spec)):
             screen.say(f"{manifest.name}: {note}")
+        if manifest.spec.cross_model:
+            _model_directory(manifest.spec.writer, offline=options.offline, screen=screen)
         directory = _model_directory(manifest.spec.model, offline=options.offline, screen=screen)
         if directory is not None:
             check_model(manifest.spec, engine, model_shape(manifest.spec.model, directory))
@@ -268,7 +273,7 @@ async def _run(
     """The run on services that live as long as it does."""
     try:
         async with _services(
-            manifest.spec.model,
+            manifest.spec,
             engine=engine,
             root=options.root,
             offline=options.offline,
@@ -292,13 +297,18 @@ async def _run(
 
 @asynccontextmanager
 async def _services(
-    model: str, *, engine: EngineSettings, root: str, offline: bool, screen: Screen
+    spec: RunSpec, *, engine: EngineSettings, root: str, offline: bool, screen: Screen
 ) -> AsyncIterator[ServiceAddresses]:
     """Model and services in this process."""
-    from controller_svc.local.services import local_services  # loads torch
+    from controller_svc.local.services import OtherModels, local_services  # loads torch
 
     async with local_services(
-        model, root=root, engine=engine, offline=offline, on_download=screen.on_download
+        spec.model,
+        root=root,
+        engine=engine,
+        offline=offline,
+        on_download=screen.on_download,
+        others=OtherModels.of(spec, judge=JudgeVariables.read().judge),
     ) as services:
         yield services.addresses
 

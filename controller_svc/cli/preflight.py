@@ -6,6 +6,7 @@ which needs no weights. Whoever calls this has not loaded anything yet.
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -14,7 +15,9 @@ from controller_svc.cli.machine import engine_missing
 from controller_svc.worker.demands import check_adapters
 from controller_svc.worker.demands import check_settings as check_against_model
 from seal.embedded import EMBEDDED_MODELS
+from seal.endpoint_keys import read_key
 from seal.errors import InvalidInput
+from seal.judge_options import JudgeVariables
 from seal.model_files import check_config
 from seal.records import ModelDescription
 from seal.settings import ALL_PROJECTIONS, EngineSettings, RunSpec
@@ -40,6 +43,39 @@ def check_settings(spec: RunSpec, engine: EngineSettings) -> None:
         )
     check_adapters(spec, _described(spec, engine, positions=0, targets=ALL_PROJECTIONS))
     _check_data(spec)
+
+
+def check_endpoints(spec: RunSpec) -> None:
+    """Refuse a run whose judge, or whose model at an endpoint, cannot be asked from here.
+
+    Raises:
+        InvalidInput: no judge is named in the environment, a variable or the endpoint is wrong, or
+            a key cannot be read, by field.
+    """
+    judge = JudgeVariables.read().judge
+    if spec.needs_judge and judge is None:
+        of_reward = spec.evaluation.grader == "judge"
+        field = "spec.evaluation.grader" if of_reward else "spec.inner.preselectBy"
+        raise InvalidInput(
+            f"{field}: a model is to judge, and none is named",
+            field=field,
+            remedy="set SEAL_JUDGE_BASE_URL and SEAL_JUDGE_MODEL, and SEAL_JUDGE_API_KEY_FILE for "
+            "a key",
+        )
+    asked = {
+        "judge_api_key_file": judge.endpoint if spec.needs_judge and judge else None,
+        "spec.edit.generator.apiKeyFile": spec.edit.generator,
+    }
+    for field, endpoint in asked.items():
+        if endpoint is not None and endpoint.api_key_file:
+            read_key(endpoint.api_key_file, field=field)
+        if endpoint is not None and importlib.util.find_spec("openai") is None:
+            raise InvalidInput(
+                f"{field.removesuffix('.apiKeyFile')}: a model at an endpoint needs the package "
+                "openai",
+                field=field.removesuffix(".apiKeyFile"),
+                remedy="pip install 'seal-kubernetes[openai]'",
+            )
 
 
 def _check_data(spec: RunSpec) -> None:

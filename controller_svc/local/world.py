@@ -33,6 +33,7 @@ from controller_svc.reconcile import reconcile
 from controller_svc.runs import open_run, write_status
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.demands import describe_model
+from controller_svc.worker.others import check_others
 from controller_svc.worker.progress import SILENT, Observer
 from controller_svc.worker.settings import DEFAULT_SETTINGS, ServiceAddresses, WorkerSettings
 from controller_svc.worker.task import run_task, shard_task
@@ -138,6 +139,7 @@ async def check_model(store: ArtifactStore, manifest: RestEMRun, clients: Servic
             remedy="bring the weights back, or begin another run",
         )
     check_row_tokens(manifest.name, before, now.max_row_tokens)
+    await check_others(manifest.name, manifest.spec, prepared, clients)
 
 
 async def to_the_end(

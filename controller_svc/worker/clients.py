@@ -60,14 +60,25 @@ class ServiceClients:
     def __init__(self, addresses: ServiceAddresses, settings: WorkerSettings) -> None:
         self._calls = Calls(settings)
         self._channels = {
-            address: open_channel(address) for address in {addresses.generator, addresses.evaluator}
+            address: open_channel(address)
+            for address in {addresses.generator, addresses.evaluator, addresses.edit_generator}
+            if address
         }
         self._generator = generator_pb2_grpc.GeneratorServiceStub(
             self._channels[addresses.generator]
         )
+        self._edit_generator = (
+            generator_pb2_grpc.GeneratorServiceStub(self._channels[addresses.edit_generator])
+            if addresses.edit_generator
+            else None
+        )
         self._trainers = Replicas(addresses.trainer)
         self._unfinished: dict[str, set[str]] = {}
         """Trainings without an end, by run: they belong to the trainer and go on without us."""
+        self.writer = (
+            ServiceClients(addresses.of_writer, settings) if addresses.writer_trainer else None
+        )
+        """The same with the trainer of the model that writes; None where one model does both."""
         self._evaluator = evaluator_pb2_grpc.EvaluatorServiceStub(
             self._channels[addresses.evaluator]
         )
@@ -84,6 +95,13 @@ class ServiceClients:
         for channel in self._channels.values():
             await channel.close()
         await self._trainers.close()
+        if self.writer is not None:
+            await self.writer.__aexit__(kind, error, trace)
+
+    @property
+    def has_edit_generator(self) -> bool:
+        """Whether a model at an endpoint can write edits."""
+        return self._edit_generator is not None
 
     @property
     def max_request_bytes(self) -> int:
@@ -91,21 +109,32 @@ class ServiceClients:
         return self._calls.settings.max_request_bytes
 
     async def generate(
-        self, request: generator_pb2.GenerateEditsRequest, on_progress: OnGenerate
+        self,
+        request: generator_pb2.GenerateEditsRequest,
+        on_progress: OnGenerate,
+        *,
+        by_endpoint: bool = False,
     ) -> tuple[generator_pb2.ContextEdits, ...]:
         """One ContextEdits per context of the request, in its order, with one edit per seed.
+
+        `by_endpoint`: written by the model at an endpoint.
 
         Raises:
             SealError: what the service answered, after the retries; Internal if it delivered other
                 contexts or seeds.
 
         """
+        generator = self._generator
+        if by_endpoint:
+            if self._edit_generator is None:
+                raise Internal("no generator for a model at an endpoint is known")
+            generator = self._edit_generator
 
         async def once() -> tuple[generator_pb2.ContextEdits, ...]:
             results = []
             async with aclosing(
                 self._calls.events(
-                    self._generator.GenerateEdits(
+                    generator.GenerateEdits(
                         self._calls.sized(request),
                         timeout=self._calls.timeout_seconds,
                     )
@@ -211,6 +240,53 @@ class ServiceClients:
                 f"evaluation {request.request_id} ended without a result",
                 remedy="is the evaluator being restarted?",
             )
+
+        return await self._calls.retried(once)
+
+    async def rate(self, request: evaluator_pb2.RateEditsRequest) -> tuple[float | None, ...]:
+        """The judge's rating of each edit; None where it gave none.
+
+        Raises:
+            SealError: what the service answered, after the retries.
+
+        """
+
+        async def once() -> tuple[float | None, ...]:
+            async with aclosing(
+                self._calls.events(
+                    self._evaluator.RateEdits(
+                        self._calls.sized(request), timeout=self._calls.timeout_seconds
+                    )
+                )
+            ) as events:
+                async for response in events:
+                    if response.HasField("result"):
+                        return tuple(
+                            rating.rating if rating.outcome == common_pb2.OUTCOME_OK else None
+                            for rating in response.result.ratings
+                        )
+            raise Transient(
+                f"rating {request.request_id} ended without a result",
+                remedy="is the evaluator being restarted?",
+            )
+
+        return await self._calls.retried(once)
+
+    async def describe_judge(self) -> str:
+        """Name of the model that judges.
+
+        Raises:
+            PreconditionFailed: the evaluator has none, or its settings are at fault.
+            SealError: what the service answered, after the retries.
+
+        """
+
+        async def once() -> str:
+            with rpc_errors():
+                described = await self._evaluator.DescribeJudge(
+                    evaluator_pb2.DescribeJudgeRequest(), timeout=self._calls.timeout_seconds
+                )
+            return described.model
 
         return await self._calls.retried(once)
 

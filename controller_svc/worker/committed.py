@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from controller_svc.worker.bench import Bench
 from controller_svc.worker.bounds import EQUAL_STEPS, OPEN_BOOK, repeats_of
+from controller_svc.worker.rating import best_rated
 from controller_svc.worker.requests import LoopKey
 from controller_svc.worker.shard_plan import ShardPlan
 from seal.domains.base import Context, Example, Query
@@ -20,6 +21,7 @@ from seal.records import (
     EvaluationRecord,
     InnerLoopKind,
     InnerLoopRecord,
+    RatingsRecord,
 )
 from seal.restem.preselect import preselect
 from seal.restem.racing import advance, rung_sizes
@@ -50,6 +52,8 @@ class Committed:
     loops: dict[str, InnerLoopRecord]
     retained: dict[Alone, EvaluationRecord]
     """Models alone on the whole retained set."""
+    ratings: dict[str, RatingsRecord] = field(default_factory=dict)
+    """By context, where the rubric says which edits get inner loops."""
     preselected: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Edits that get inner loops, where not all do."""
 
@@ -84,6 +88,12 @@ class Committed:
         ]
         return advance(runners, self.plan.survivors[repeat - 1])
 
+    @property
+    def by_rubric(self) -> bool:
+        """Whether the rubric says which edits get inner loops."""
+        by = self.bench.requests.spec.inner.preselect_by
+        return self.plan.preselect > 0 and by == "rubric"
+
     def trained_on(self, context: Context) -> Sequence[int]:
         """Edits that get inner loops; it follows from the committed edits alone."""
         if not context.queries:
@@ -91,7 +101,11 @@ class Committed:
         if not self.plan.preselect:
             return range(self.plan.k)
         key = key_of(context.context_id)
-        if key not in self.preselected:
+        if key not in self.preselected and self.by_rubric:
+            self.preselected[key] = best_rated(
+                self.edits[key], self.ratings[key].ratings, count=self.plan.preselect
+            )
+        elif key not in self.preselected:
             self.preselected[key] = preselect(
                 self.edits[key].edits,
                 context=context,

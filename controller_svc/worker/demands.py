@@ -8,6 +8,7 @@ and again by a resume, whose trainer may be another.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 
 from controller_svc.worker.clients import ServiceClients
 from seal.errors import InvalidInput
@@ -28,9 +29,7 @@ async def describe_model(spec: Spec, clients: ServiceClients) -> ModelDescriptio
     shapes = _shapes(spec)
     model = await clients.describe(policy_message(spec.model, None), tuple(shapes.values()))
     check_settings(spec, model)
-    for field, refusal in zip(shapes, model.lora_refusals, strict=False):
-        if refusal:
-            raise InvalidInput(f"{field}: {refusal}", field=field)
+    check_shapes(shapes, model)
     if 0 < model.max_message_bytes < clients.max_request_bytes:
         raise InvalidInput(
             f"the trainer takes requests of {model.max_message_bytes} bytes, the workers send up "
@@ -46,7 +45,22 @@ def _shapes(spec: Spec) -> dict[str, LoraSettings]:
     shapes = {"spec.inner.lora": spec.inner.lora}
     if isinstance(spec, AdaptationSpec):
         return shapes | {"spec.adapter.lora": spec.adapter.lora}
-    return shapes | {"spec.improve.lora": spec.improve.lora} if spec.learns else shapes
+    trains_policy = spec.learns and not spec.cross_model  # else its own trainer has the policy
+    return shapes | {"spec.improve.lora": spec.improve.lora} if trains_policy else shapes
+
+
+def check_shapes(shapes: Mapping[str, LoraSettings], model: ModelDescription) -> None:
+    """Refuse adapters, by their fields, that the model or its trainer cannot take.
+
+    Raises:
+        InvalidInput: naming the field.
+
+    """
+    for field, lora in shapes.items():
+        _check_lora(field, lora, model)
+    for field, refusal in zip(shapes, model.lora_refusals, strict=False):
+        if refusal:
+            raise InvalidInput(f"{field}: {refusal}", field=field)
 
 
 def check_adapters(spec: Spec, model: ModelDescription) -> None:
@@ -68,17 +82,10 @@ def check_settings(spec: Spec, model: ModelDescription) -> None:
 
     """
     check_adapters(spec, model)
-    for field, optimizer in _optimizers(spec).items():
-        tokens = optimizer.pad_to_tokens if optimizer else 0
-        if tokens > model.max_row_tokens:
-            raise InvalidInput(
-                f"spec.{field}.padToTokens: rows of {tokens} tokens are longer than the trainer "
-                f"takes, {model.max_row_tokens}",
-                field=f"spec.{field}.padToTokens",
-                remedy=f"give {model.max_row_tokens} or less, or raise "
-                + engine_setting("max_row_tokens"),
-            )
-    written = {"edit": spec.edit.max_tokens, "evaluation": spec.evaluation.max_tokens}
+    check_padding(_optimizers(spec), model)
+    written = {"evaluation": spec.evaluation.max_tokens}
+    if not spec.cross_model:
+        written["edit"] = spec.edit.max_tokens
     for field, tokens in written.items():
         if model.max_positions and tokens >= model.max_positions:
             raise InvalidInput(
@@ -89,16 +96,34 @@ def check_settings(spec: Spec, model: ModelDescription) -> None:
             )
 
 
+def check_padding(
+    optimizers: Mapping[str, OptimizerSettings | None], model: ModelDescription
+) -> None:
+    """Refuse rows, filled up as the optimisers say, that are longer than the trainer takes.
+
+    Raises:
+        InvalidInput: naming the field.
+
+    """
+    for field, optimizer in optimizers.items():
+        tokens = optimizer.pad_to_tokens if optimizer else 0
+        if tokens > model.max_row_tokens:
+            raise InvalidInput(
+                f"spec.{field}.padToTokens: rows of {tokens} tokens are longer than the trainer "
+                f"takes, {model.max_row_tokens}",
+                field=f"spec.{field}.padToTokens",
+                remedy=f"give {model.max_row_tokens} or less, or raise "
+                + engine_setting("max_row_tokens"),
+            )
+
+
 def _optimizers(spec: Spec) -> dict[str, OptimizerSettings | None]:
     """How adapters are trained, by the fields that say it."""
     inner = spec.inner.optimizer
     if isinstance(spec, AdaptationSpec):
         return {"inner.optimizer": inner, "adapter.optimizer": spec.adapter.optimizer}
-    return {
-        "inner.optimizer": inner,
-        "improve.optimizer": spec.improve.optimizer,
-        "validation.passage": spec.validation.passage,
-    }
+    own = {} if spec.cross_model else {"improve.optimizer": spec.improve.optimizer}
+    return {"inner.optimizer": inner, **own, "validation.passage": spec.validation.passage}
 
 
 def _check_lora(field: str, lora: LoraSettings, model: ModelDescription) -> None:

@@ -65,6 +65,7 @@ async def write_edits(
             lambda edits, tokens: bench.meter.generating(
                 request.request_id, edits=edits, tokens=tokens
             ),
+            by_endpoint=bench.requests.by_endpoint,
         )
     except InvalidInput as error:
         if (outcome := fault_of_item(error, "contexts")) is None:

@@ -8,13 +8,14 @@ run with its digest; from then on a data file that changes changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import structlog
 
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.demands import describe_model
+from controller_svc.worker.others import check_generator, describe_judge, describe_writer
 from seal.artifacts import ArtifactStore
 from seal.datasets import load_contexts
 from seal.domains import get_domain
@@ -34,6 +35,8 @@ from seal.v1 import trainer_pb2
 log = structlog.get_logger(__name__)
 
 Contexts = Mapping[str, tuple[Context, ...]]
+PASSAGE = "passage"
+"""What a row of a passage is called."""
 
 
 def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
@@ -156,14 +159,17 @@ async def prepare(
         # An attempt that died after it had pinned: the data files may have changed since
         return before
     contexts = await in_thread(load_data, spec)
-    model = await describe_model(spec, clients)
+    check_generator(spec, clients)
+    model, writer = await describe_model(spec, clients), await describe_writer(spec, clients)
+    judge = await describe_judge(spec, clients)
     if spec.improve.warm_start == "gold":
-        limit = model.max_row_tokens
-        await check_fits(spec, contexts["train"], max_row_tokens=limit, trainer=clients)
-    too_long = await find_long_rows(spec, contexts, model, clients)
+        limit = (writer or model).max_row_tokens
+        trainer = clients.writer or clients
+        await check_fits(spec, contexts["train"], max_row_tokens=limit, trainer=trainer)
+    too_long = await find_long_rows(spec, contexts, model, clients, writer=writer)
     check_some_fit(contexts, too_long)
     if spec.rounds:
-        await check_learnable(spec, contexts["train"], model, clients)
+        await check_learnable(spec, contexts["train"], writer or model, clients.writer or clients)
     digests = {
         name: await write_contexts(store, run, name, members) for name, members in contexts.items()
     }
@@ -175,6 +181,8 @@ async def prepare(
             contexts={name: len(members) for name, members in contexts.items()},
             model=model,
             too_long=too_long,
+            writer=writer,
+            judge=judge,
         ),
     )
     for name, sha256 in digests.items():
@@ -185,20 +193,30 @@ async def prepare(
 
 
 async def find_long_rows(
-    spec: LearningSpec, contexts: Contexts, model: ModelDescription, clients: ServiceClients
+    spec: LearningSpec,
+    contexts: Contexts,
+    model: ModelDescription,
+    clients: ServiceClients,
+    *,
+    writer: ModelDescription | None = None,
 ) -> tuple[LongRow, ...]:
-    """Contexts of which the model cannot take a row, each with its longest.
+    """Contexts of which a model cannot take a row, each with its longest.
 
-    The retained set is only asked about.
+    `writer`: the one that writes, if it is another. The retained set is only asked about.
     """
     asked = [
         (name, number, context, what, row, limit)
+        for rows in (_passage_rows(spec, model), _edit_rows(spec, writer or model))
         for name in contexts
         if name != "retained"
         for number, context in enumerate(contexts[name], start=1)
-        for what, row, limit in _rows(spec, context, model)
+        for what, row, limit in rows(context)
     ]
-    tokens = await clients.count_tokens([row for *_, row, _ in asked])
+    read = [row for *_, what, row, _ in asked if what == PASSAGE]
+    tokens = await clients.count_tokens(read)
+    tokens += await (clients.writer or clients).count_tokens(
+        [row for *_, row, _ in asked[len(read) :]]
+    )
     found: dict[tuple[str, int], LongRow] = {}
     for (name, number, context, what, _, limit), count in zip(asked, tokens, strict=True):
         if count > limit and (name, number) not in found:
@@ -214,17 +232,36 @@ async def find_long_rows(
     return tuple(found.values())
 
 
-def _rows(
-    spec: LearningSpec, context: Context, model: ModelDescription
-) -> Iterator[tuple[str, trainer_pb2.TrainingExample, int]]:
-    """(what it is, row, most tokens that it may have) of what is known of a context beforehand."""
+_RowsOf = Callable[[Context], Iterator[tuple[str, trainer_pb2.TrainingExample, int]]]
+"""(what it is, row, most tokens that it may have) of what is known of a context beforehand."""
+
+
+def _passage_rows(spec: LearningSpec, model: ModelDescription) -> _RowsOf:
+    """What is learnt of a context."""
     domain = get_domain(spec.domain)
-    for example in domain.passage_examples(context.title, context.text, spec.inner.examples)[:1]:
-        row = trainer_pb2.TrainingExample(prompt=example.prompt, completion=example.completion)
-        yield "passage", row, model.max_row_tokens
-    if model.max_positions and domain.writes_edits(spec.edit.family):
+
+    def rows(context: Context) -> Iterator[tuple[str, trainer_pb2.TrainingExample, int]]:
+        passage = domain.passage_examples(context.title, context.text, spec.inner.examples)
+        for example in passage[:1]:
+            row = trainer_pb2.TrainingExample(prompt=example.prompt, completion=example.completion)
+            yield PASSAGE, row, model.max_row_tokens
+
+    return rows
+
+
+def _edit_rows(spec: LearningSpec, writer: ModelDescription) -> _RowsOf:
+    """What edits are written on; of a model at an endpoint nobody knows what it takes."""
+    domain = get_domain(spec.domain)
+    learns = isinstance(spec, RunSpec) and spec.learns
+    unknown = spec.edit.generator is not None and not learns
+
+    def rows(context: Context) -> Iterator[tuple[str, trainer_pb2.TrainingExample, int]]:
+        if not writer.max_positions or unknown or not domain.writes_edits(spec.edit.family):
+            return
         longest = max((_prompt_row(part) for part in _parts(spec, context)), key=row_characters)
-        yield "edit prompt", longest, model.max_positions - spec.edit.max_tokens
+        yield "edit prompt", longest, writer.max_positions - spec.edit.max_tokens
+
+    return rows
 
 
 def _parts(

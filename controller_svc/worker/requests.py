@@ -79,6 +79,21 @@ class Requests:
     policy: AdapterReference | None
     base_sha256: str = ""
     """Digest of the base model that the run is pinned to; services refuse another."""
+    writer_sha256: str = ""
+    """The same of the model that writes, where it is another one."""
+
+    @property
+    def by_endpoint(self) -> bool:
+        """Whether a model at an endpoint writes: as long as the run has no policy of its own."""
+        return self.spec.edit.generator is not None and self.policy is None
+
+    def _writer(self) -> common_pb2.PolicyRef:
+        """What writes edits."""
+        generator = self.spec.edit.generator
+        if generator is not None and self.policy is None:
+            return policy_message(generator.model, None)
+        sha256 = self.writer_sha256 if self.spec.cross_model else self.base_sha256
+        return policy_message(self.spec.writer, self.policy, base_sha256=sha256)
 
     @property
     def one_baseline(self) -> bool:
@@ -116,7 +131,7 @@ class Requests:
         return generator_pb2.GenerateEditsRequest(
             request_id=self._id("edits", together),
             run=self.run,
-            policy=self._policy(self.policy),
+            policy=self._writer(),
             domain=self.spec.domain,
             prompt=generator_pb2.EditPrompt(
                 family=edit.family, format=edit.format, trained=self.asks_trained
@@ -134,6 +149,21 @@ class Requests:
                     ],
                 )
                 for context in contexts
+            ],
+        )
+
+    def rate(
+        self, context: Context, edits: Sequence[tuple[int, str]]
+    ) -> evaluator_pb2.RateEditsRequest:
+        """How good edits of a context look: (candidate, text) of each."""
+        return evaluator_pb2.RateEditsRequest(
+            request_id=self._id("rating", key_of(context.context_id)),
+            run=self.run,
+            title=context.title,
+            text=context.text,
+            edits=[
+                evaluator_pb2.EditToRate(edit_id=str(candidate), text=text)
+                for candidate, text in edits
             ],
         )
 
@@ -187,8 +217,11 @@ class Requests:
     def retained_alone(
         self, alone: Alone, part: int, queries: Sequence[Query]
     ) -> evaluator_pb2.EvaluateRequest:
-        """The policy, or the base model, alone on one part of the retained set."""
-        over = self.policy if alone == "policy" else None
+        """The policy, or the base model, alone on one part of the retained set.
+
+        A policy of another base model answers nothing: there the base model is asked.
+        """
+        over = self.policy if alone == "policy" and not self.spec.cross_model else None
         name = "retained" if alone == "policy" else "retained-base"
         return self._evaluate(self._id(name, part), None, queries, over=over)
 

@@ -16,6 +16,17 @@ class ServiceAddresses(Settings):
     """TrainerService."""
     evaluator: str
     """EvaluatorService."""
+    writer_trainer: str = ""
+    """TrainerService of the base model that writes edits, where another one learns them; empty
+    where one model does both."""
+    edit_generator: str = ""
+    """GeneratorService of a model at an endpoint, which writes edits in place of the untrained
+    policy; empty for none."""
+
+    @property
+    def of_writer(self) -> ServiceAddresses:
+        """The same with the trainer of the model that writes."""
+        return self.model_copy(update={"trainer": self.writer_trainer, "writer_trainer": ""})
 
     @classmethod
     def all_at(cls, address: str) -> ServiceAddresses:

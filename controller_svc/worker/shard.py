@@ -29,11 +29,12 @@ from controller_svc.worker.loops import (
     run_open_book,
     run_retained,
 )
+from controller_svc.worker.rating import FOLDER, rate_edits
 from controller_svc.worker.requests import LoopKey
 from controller_svc.worker.shard_plan import ShardPlan
 from seal.domains.base import Context, Example, Query
 from seal.outcomes import Outcome
-from seal.records import ContextRecord, EvaluationRecord, InnerLoopKind
+from seal.records import ContextRecord, EvaluationRecord, InnerLoopKind, RatingsRecord
 from seal.runs.shards import Alone
 from seal.runs.store import key_of
 from seal.settings import OptimizerSettings
@@ -71,6 +72,7 @@ async def run_shard(bench: Bench, plan: ShardPlan) -> ShardResult:
             for alone in plan.retained_alone
             if (record := await files.retained(alone)) is not None
         },
+        ratings=await files.committed(FOLDER, RatingsRecord),
     )
     resumed = done.loops_done
     done.measure()
@@ -134,6 +136,8 @@ class _Shard:
             written = await write_edits(self.bench, [context for _, context in contexts], k=k)
             self.done.edits |= {key_of(record.context_id): record for record in written}
             self._drop_without_steps([context for _, context in contexts])
+        if self.done.by_rubric:
+            await self._rate([context for _, context in contexts])
         for index, context in contexts:
             if EQUAL_STEPS in self.plan.bounds:
                 self._start_bound(group, index, context, EQUAL_STEPS)
@@ -149,6 +153,21 @@ class _Shard:
                     candidate,
                     self.done.edit_examples(context, candidate),
                 )
+
+    async def _rate(self, contexts: Sequence[Context]) -> None:
+        """Ratings of the contexts that have none yet."""
+        unrated = {
+            key: context
+            for context in contexts
+            if (key := key_of(context.context_id)) not in self.done.ratings
+        }
+        rated = await asyncio.gather(
+            *(
+                rate_edits(self.bench, context, self.done.edits[key])
+                for key, context in unrated.items()
+            )
+        )
+        self.done.ratings |= dict(zip(unrated, rated, strict=True))
 
     async def _race(self, index: int, context: Context) -> None:
         """Repeat after repeat of a context's edits, each of the best of the one before."""

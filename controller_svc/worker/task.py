@@ -128,6 +128,7 @@ async def _do(
         round=task.round,
         policy=task.policy,
         base_sha256=prepared.model.base_sha256,
+        writer_sha256=prepared.policy_model.base_sha256,
     )
     bench = Bench(
         requests=requests,
@@ -169,7 +170,7 @@ async def _improve(
         task,
         spec=spec,
         store=store,
-        trainer=clients,
+        trainer=clients.writer or clients,
         clock=clock,
         on_step=stepped,
         on_resumed=resumed,
@@ -215,6 +216,8 @@ async def validate_plan(task: ShardTask, spec: RunSpec, store: ArtifactStore) ->
     retained = RetainedSet.of(await read_contexts(store, task.run, "retained"))
     warmed = task.round == 0 and task.policy is not None  # elsewhere round 0 is the base model
     alone: tuple[Alone, ...] = ("policy", "base") if warmed else ("policy",)
+    if spec.cross_model:  # the policy only writes: what answers is the base model, in every round
+        alone = ("policy",) if task.round == 0 else ()
     return ShardPlan(
         contexts=shard_of(contexts, task),
         k=_candidates(spec, spec.validation.edits_per_context),

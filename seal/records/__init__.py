@@ -26,6 +26,7 @@ from seal.records.edits import (
     EditRecord,
     ExampleRecord,
     PartRecord,
+    RatingsRecord,
     edit_text,
     part_texts,
 )
@@ -47,6 +48,7 @@ from seal.records.selection import (
     LearntRow,
     SelectionRecord,
     SupervisedRecord,
+    written_by,
 )
 from seal.records.stages import ScoreSum, ShardSummary, Stage
 
@@ -83,6 +85,7 @@ __all__ = [
     "PreparedRecord",
     "QuestionRole",
     "QuestionsRecord",
+    "RatingsRecord",
     "Record",
     "RowKind",
     "ScoreSum",
@@ -94,4 +97,5 @@ __all__ = [
     "TrainingRecord",
     "edit_text",
     "part_texts",
+    "written_by",
 ]

@@ -86,3 +86,11 @@ class ContextEditsRecord(Record):
     """This context's share of the engine's time."""
     outcome: Outcome = Outcome.OK
     """Why the context has no edits, if it has none: its k edits are empty then and not at fault."""
+
+
+class RatingsRecord(Record):
+    """How good the k edits of one context look by the rubric, where it chooses among them."""
+
+    context_id: str
+    ratings: tuple[float | None, ...]
+    """From 0 to 1, by candidate; None where there is none."""

@@ -58,6 +58,16 @@ class PreparedRecord(Record):
     """Contexts that the model cannot take."""
     counts: AdaptationCounts | None = None
     """What the documents of an adaptation came to; None of a run."""
+    writer: ModelDescription | None = None
+    """The base model that writes edits, where it is another one; a resume on other weights is
+    refused."""
+    judge: str = ""
+    """The model that judges answers or rates edits; empty if none does."""
+
+    @property
+    def policy_model(self) -> ModelDescription:
+        """The base model whose policy is trained: the one that writes."""
+        return self.writer or self.model
 
     @property
     def sha256(self) -> str:

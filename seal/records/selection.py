@@ -46,6 +46,11 @@ CONTROL_WITHOUT_REWARD = "control without reward"
 """Label of a selection, and of its round, that chance made and no reward."""
 
 
+def written_by(model: str) -> str:
+    """Label of a round whose policy has learnt edits that another model wrote."""
+    return f"edits by {model}"
+
+
 WARM_START = "warm start, supervised"
 """Label of a round 0 whose policy has learnt gold pairs."""
 
@@ -75,7 +80,8 @@ class SelectionRecord(Record):
 
     round: int
     label: str = ""
-    """What must be said wherever the round is shown (`CONTROL_WITHOUT_REWARD`); else empty."""
+    """What must be said wherever the round is shown (`CONTROL_WITHOUT_REWARD`,
+    `written_by`); else empty."""
     kept: tuple[KeptEdit, ...]
     abstaining: tuple[AbstainingRow, ...] = ()
     """Learnt beside the kept edits."""

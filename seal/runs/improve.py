@@ -25,6 +25,7 @@ from seal.records import (
     ShardSummary,
     Stage,
     TrainingRecord,
+    written_by,
 )
 from seal.remedies import engine_setting
 from seal.restem.seeds import derive_seed
@@ -103,7 +104,7 @@ async def improve(
     """
     prepared = await pinned(store, task.run)
     decide = _warm_start if task.round == 0 else _selection
-    lesson = await decide(task, spec, store, trainer, prepared.model.max_row_tokens)
+    lesson = await decide(task, spec, store, trainer, prepared.policy_model.max_row_tokens)
     training = None
     if lesson.rows:
         request = improve_request(
@@ -112,7 +113,7 @@ async def improve(
             round=task.round,
             spec=spec,
             policy=task.policy,
-            base_sha256=prepared.model.base_sha256,
+            base_sha256=prepared.policy_model.base_sha256,
         )
         request = await carried(
             request,
@@ -148,6 +149,10 @@ async def _selection(
         chosen = await choose_edits(
             task.run, task.round, spec, store, max_row_tokens=max_row_tokens, trainer=trainer
         )
+        if spec.edit.generator is not None and task.policy is None:
+            others = written_by(spec.edit.generator.model)
+            label = f"{chosen.label}, {others}" if chosen.label else others
+            chosen = chosen.model_copy(update={"label": label})
         await check_epoch(store, task.run, task.round, Stage.IMPROVE, task.epoch)
         selection = await commit_selection(store, task.run, chosen)
     log.info(
@@ -229,7 +234,7 @@ def improve_request(
     return trainer_pb2.TrainAdapterRequest(
         request_id=f"{run}/r{round}/{Stage.IMPROVE}/policy",
         run=run,
-        policy=policy_message(spec.model, beneath, base_sha256=base_sha256),
+        policy=policy_message(spec.writer, beneath, base_sha256=base_sha256),
         examples=[training_row(row) for row in rows],
         lora=lora_message(settings.lora),
         optimizer=optimizer_message(settings.optimizer),

@@ -27,7 +27,8 @@ from openai_server import (
 from pydantic import SecretStr
 
 import seal.endpoints.client
-from seal.endpoints import Endpoint, Sampling, Shared, read_key
+from seal.endpoint_keys import read_key
+from seal.endpoints import Endpoint, Sampling, Shared
 from seal.endpoints.faults import retry_after
 from seal.endpoints.replies import same_model
 from seal.errors import (

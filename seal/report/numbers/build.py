@@ -108,7 +108,7 @@ def _notes(
         )
     notes += [note for row in rows for note in _row_notes(row)]
     for rollout in rollouts:
-        if rollout.label == CONTROL_WITHOUT_REWARD:
+        if rollout.label.startswith(CONTROL_WITHOUT_REWARD):
             notes.append(
                 f"Round {rollout.round} is a {rollout.label}: chance drew as many parts as the "
                 "reward would have kept. What another run gains over this one, its reward adds."

@@ -102,7 +102,7 @@ class ScoreRow(Record):
     @property
     def without_reward(self) -> bool:
         """Chance chose what its policy learnt."""
-        return self.remark == CONTROL_WITHOUT_REWARD
+        return self.remark.startswith(CONTROL_WITHOUT_REWARD)
 
 
 class RetainedRow(Record):

@@ -1,0 +1,121 @@
+"""Models beside the one that learns: which writes its edits, and which judges its answers.
+
+What they are is pinned with the run, as its base model is: numbers of two judges, or of two
+writers, are not comparable.
+"""
+
+from __future__ import annotations
+
+from controller_svc.worker.clients import ServiceClients
+from controller_svc.worker.demands import check_padding, check_shapes
+from seal.errors import Conflict, InvalidInput, PreconditionFailed
+from seal.records import ModelDescription, PreparedRecord
+from seal.rpc.convert import policy_message
+from seal.runs.improve import check_row_tokens
+from seal.settings import LearningSpec, LoraSettings, RunSpec
+
+
+async def describe_writer(spec: LearningSpec, clients: ServiceClients) -> ModelDescription | None:
+    """The model that writes edits for another, as its own trainer has loaded it; None for none.
+
+    Raises:
+        InvalidInput: there is no such trainer, it has another model, or cannot train the run's
+            policy.
+
+    """
+    if not spec.cross_model:
+        return None
+    field = "spec.edit.model"
+    if (writer := clients.writer) is None:
+        raise InvalidInput(
+            f"{field}: {spec.writer!r} is to write, and no trainer of it is known",
+            field=field,
+            remedy="name its trainer beside the services, or leave edit.model out",
+        )
+    model = await writer.describe(policy_message(spec.writer, None), tuple(_shapes(spec).values()))
+    check_shapes(_shapes(spec), model)
+    if isinstance(spec, RunSpec):
+        check_padding({"improve.optimizer": spec.improve.optimizer}, model)
+    if model.max_positions and spec.edit.max_tokens >= model.max_positions:
+        raise InvalidInput(
+            f"spec.edit.maxTokens: {spec.edit.max_tokens} new tokens do not fit into the "
+            f"{model.max_positions} positions of {spec.writer!r}",
+            field="spec.edit.maxTokens",
+            remedy="give fewer",
+        )
+    return model.model_copy(update={"lora_refusals": ()})
+
+
+def _shapes(spec: LearningSpec) -> dict[str, LoraSettings]:
+    learns = isinstance(spec, RunSpec) and spec.learns
+    return {"spec.improve.lora": spec.improve.lora} if learns else {}  # type: ignore[attr-defined]
+
+
+async def describe_judge(spec: LearningSpec, clients: ServiceClients) -> str:
+    """The judge's model, once it has proved that it judges; empty if none is needed.
+
+    Raises:
+        InvalidInput: there is none, or its settings are at fault.
+
+    """
+    if not spec.needs_judge:
+        return ""
+    try:
+        return await clients.describe_judge()
+    except PreconditionFailed as error:
+        of_reward = spec.evaluation.grader == "judge"
+        field = "spec.evaluation.grader" if of_reward else "spec.inner.preselectBy"
+        raise InvalidInput(f"{field}: {error.message}", field=field, remedy=error.remedy) from error
+
+
+def check_generator(spec: LearningSpec, clients: ServiceClients) -> None:
+    """Refuse a model at an endpoint that is to write where no generator asks it.
+
+    Raises:
+        InvalidInput: naming the field.
+
+    """
+    if spec.edit.generator is not None and not clients.has_edit_generator:
+        raise InvalidInput(
+            f"spec.edit.generator: {spec.edit.generator.model!r} is to write edits, and no "
+            "generator for it is known",
+            field="spec.edit.generator",
+            remedy="start one with --backend openai and name it beside the services",
+        )
+
+
+async def check_others(
+    run: str, spec: LearningSpec, prepared: PreparedRecord, clients: ServiceClients
+) -> None:
+    """Refuse to go on with another writer, or another judge, than a run was begun with.
+
+    Raises:
+        Conflict: naming both.
+        InvalidInput: as `describe_writer`, `describe_judge` and `check_generator`.
+
+    """
+    check_generator(spec, clients)
+    writer = await describe_writer(spec, clients)
+    before = prepared.writer
+    if writer is not None and before is not None:
+        check_row_tokens(run, before, writer.max_row_tokens)
+    if (
+        writer is not None
+        and before is not None
+        and writer.base_sha256
+        and before.base_sha256
+        and writer.base_sha256 != before.base_sha256
+    ):
+        raise Conflict(
+            f"the edits were begun by {before.base_model!r} with weights {before.base_sha256}; "
+            f"{writer.base_model!r} has now the weights {writer.base_sha256}",
+            field="spec.edit.model",
+            remedy="bring the weights back, or begin another run",
+        )
+    judge = await describe_judge(spec, clients)
+    if judge != prepared.judge:
+        raise Conflict(
+            f"answers were judged by {prepared.judge!r}, the judge is now {judge!r}",
+            field="spec.evaluation.grader",
+            remedy="start the evaluator with that model, or begin another run",
+        )
