@@ -65,7 +65,11 @@ async def describe_judge(spec: LearningSpec, clients: ServiceClients) -> str:
     except PreconditionFailed as error:
         of_reward = spec.evaluation.grader == "judge"
         field = "spec.evaluation.grader" if of_reward else "spec.inner.preselectBy"
-        raise InvalidInput(f"{field}: {error.message}", field=field, remedy=error.remedy) from error
+        raise InvalidInput(
+            f"{field}: {error.message}",
+            field=field,
+            remedy=error.remedy or "start the evaluator with --judge-base-url and --judge-model",
+        ) from error
 
 
 def check_generator(spec: LearningSpec, clients: ServiceClients) -> None:

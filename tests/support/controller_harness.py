@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from controller_svc.core import shards, stage_name
 from controller_svc.runs import open_run
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.progress import SILENT, TaskProgress
-from controller_svc.worker.settings import WorkerSettings
+from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
 from controller_svc.worker.task import run_task
 from seal.artifacts import ArtifactStore
 from seal.errors import SealError
@@ -184,21 +184,47 @@ class Workplace:
 
 
 @asynccontextmanager
+async def serve_all(
+    fakes: Fakes, *, writer: Fakes | None = None, edit_generator: Fakes | None = None
+) -> AsyncIterator[ServiceAddresses]:
+    """Fakes, and those of other models beside them."""
+    async with AsyncExitStack() as stack:
+        addresses = await stack.enter_async_context(serve_fakes(fakes))
+        if writer is not None:
+            at = await stack.enter_async_context(serve_fakes(writer))
+            update = {"generator": at.generator, "writer_trainer": at.trainer}
+            addresses = addresses.model_copy(update=update)
+        if edit_generator is not None:
+            at = await stack.enter_async_context(serve_fakes(edit_generator))
+            addresses = addresses.model_copy(update={"edit_generator": at.generator})
+        yield addresses
+
+
+@asynccontextmanager
 async def workplace(
     directory: Path,
     *,
     fakes: Fakes | None = None,
     settings: WorkerSettings = IMPATIENT,
     spec: RunSpec | None = None,
+    writer: Fakes | None = None,
+    edit_generator: Fakes | None = None,
 ) -> AsyncIterator[Workplace]:
-    """Pin a small run and serve fakes for it."""
+    """Pin a small run and serve fakes for it.
+
+    `writer`: the services of another base model, which writes; `edit_generator`: those of a model
+    at an endpoint.
+    """
     fakes, spec, store = (
         fakes or Fakes(),
         spec or small_spec(directory),
         ArtifactStore(str(directory / "artifacts")),
     )
     await open_run(store, RestEMRun.of(RUN, spec), resume=False)
-    async with serve_fakes(fakes) as addresses, ServiceClients(addresses, settings) as clients:
+    async with (
+        serve_all(fakes, writer=writer, edit_generator=edit_generator) as addresses,
+        ServiceClients(addresses, settings) as clients,
+    ):
         place = Workplace(spec=spec, store=store, clients=clients, fakes=fakes, settings=settings)
         await place.run(Stage.PREPARE, round=0)
         yield place

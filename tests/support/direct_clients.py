@@ -53,6 +53,8 @@ class DirectClients:
     """Interface of `ServiceClients`."""
 
     max_request_bytes = 4 * 1024 * 1024
+    writer = None
+    has_edit_generator = False
 
     def __init__(self, bureau: Bureau, effects: Effects) -> None:
         self._bureau, self._effects = bureau, effects
@@ -82,6 +84,8 @@ class DirectClients:
         self,
         request: generator_pb2.GenerateEditsRequest,
         on_progress: Callable[[int, int], None],
+        *,
+        by_endpoint: bool = False,
     ) -> tuple[generator_pb2.ContextEdits, ...]:
         """Edits by hash."""
         self._effects.at("generate", request.request_id, "before")

@@ -93,6 +93,10 @@ class Fakes:
     """Largest request to generate, train or evaluate that is taken."""
     model: ModelDescription = MODEL
     """What the trainer says it has loaded; a token is a word."""
+    judge: str = ""
+    """Who judges; empty: nobody."""
+    rating: Callable[[str, int], float | None] = lambda title, candidate: chance(title, candidate)
+    """(title of the context, candidate) -> how good an edit looks."""
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How often each (kind, request_id) was asked for."""
     requests: dict[str, object] = field(default_factory=dict)
@@ -398,6 +402,38 @@ class FakeEvaluator(evaluator_pb2_grpc.EvaluatorServiceServicer):
                 engine_seconds=0.02,
             )
         )
+
+    async def RateEdits(
+        self,
+        request: evaluator_pb2.RateEditsRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> AsyncIterator[evaluator_pb2.RateEditsResponse]:
+        await self._fakes.enter("rate", request.request_id, request, context)
+        self._fakes.executed("rate", request.request_id)
+        ratings = [
+            (edit.edit_id, self._fakes.rating(request.title, int(edit.edit_id)))
+            for edit in request.edits
+        ]
+        result = evaluator_pb2.RateEditsResult(
+            ratings=[
+                evaluator_pb2.EditRating(
+                    edit_id=edit_id,
+                    outcome=OUTCOME_TO_WIRE[Outcome.UNGRADED if rating is None else Outcome.OK],
+                    rating=rating or 0.0,
+                )
+                for edit_id, rating in ratings
+            ]
+        )
+        yield evaluator_pb2.RateEditsResponse(result=result)
+
+    async def DescribeJudge(
+        self,
+        request: evaluator_pb2.DescribeJudgeRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> evaluator_pb2.DescribeJudgeResponse:
+        if not self._fakes.judge:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "there is no judge")
+        return evaluator_pb2.DescribeJudgeResponse(model=self._fakes.judge)
 
 
 def _answer(
