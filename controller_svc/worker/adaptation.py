@@ -111,6 +111,7 @@ class AdaptationTask:
             round=self.task.round,
             policy=self.task.policy,
             base_sha256=prepared.model.base_sha256,
+            writer_sha256=prepared.policy_model.base_sha256,
         )
 
     def _bench(self, requests: Requests) -> Bench:

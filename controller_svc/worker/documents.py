@@ -16,6 +16,7 @@ import structlog
 
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.demands import describe_model
+from controller_svc.worker.others import check_generator, describe_judge, describe_writer
 from controller_svc.worker.prepare import Contexts, check_steps, find_long_rows
 from seal.adaptations.retained import part_retained
 from seal.artifacts import ArtifactStore
@@ -59,8 +60,11 @@ async def prepare_adaptation(
     contexts, dropped = await in_thread(put_to_passages, spec, passages, questions)
     contexts[RETAINED] = await in_thread(load_retained, spec, contexts[TRAIN])
     check_adapter_sizes(spec, contexts)
-    model = await describe_model(spec, clients)
-    too_long = await find_long_rows(spec, {TRAIN: contexts[TRAIN]}, model, clients)
+    check_generator(spec, clients)
+    model, writer = await describe_model(spec, clients), await describe_writer(spec, clients)
+    judge = await describe_judge(spec, clients)
+    passages_of = {TRAIN: contexts[TRAIN]}
+    too_long = await find_long_rows(spec, passages_of, model, clients, writer=writer)
     check_some_passage_fits(contexts[TRAIN], too_long)
     digests = {
         name: await write_contexts(store, run, name, members) for name, members in contexts.items()
@@ -69,6 +73,8 @@ async def prepare_adaptation(
         contexts_sha256=digests,
         contexts={name: len(members) for name, members in contexts.items()},
         model=model,
+        writer=writer,
+        judge=judge,
         # A title holds headings, which are text of a document
         too_long=tuple(row.model_copy(update={"title": ""}) for row in too_long),
         counts=AdaptationCounts(

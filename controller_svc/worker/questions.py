@@ -51,6 +51,8 @@ def question_requests(run: str, spec: AdaptationSpec, *, base_sha256: str) -> Re
     """Requests of the stage: the base model writes a pair for each sentence and question word."""
     edit = spec.edit.model_copy(
         update={
+            "model": "",
+            "generator": None,
             "family": BY_SENTENCE,
             "trained_prompt": "worked",
             "max_tokens": min(spec.edit.max_tokens, MAX_PAIR_TOKENS),

@@ -177,6 +177,12 @@ class AdaptationSpec(LearningSpec):
                 field="inner.student",
                 remedy="set it to base",
             )
+        if self.policy is not None and self.edit.generator is not None:
+            raise InvalidInput(
+                "a policy writes the edits already",
+                field="edit.generator",
+                remedy="leave it out, or leave the policy out",
+            )
         if self.questions.source == "self-made" and self.data.questions is not None:
             raise InvalidInput(
                 "there are questions, but the model is to make its own",

@@ -139,6 +139,8 @@ def watched(effects: Effects) -> Iterator[None]:
             self,
             request: generator_pb2.GenerateEditsRequest,
             on_progress: Callable[[int, int], None],
+            *,
+            by_endpoint: bool = False,
         ) -> tuple[generator_pb2.ContextEdits, ...]:
             def progress(edits: int, tokens: int) -> None:
                 effects.at("generate", request.request_id, "during")
@@ -146,7 +148,9 @@ def watched(effects: Effects) -> Iterator[None]:
 
             call = super().generate
             return await effects.around(
-                "generate", request.request_id, lambda: call(request, progress)
+                "generate",
+                request.request_id,
+                lambda: call(request, progress, by_endpoint=by_endpoint),
             )
 
         async def train(
