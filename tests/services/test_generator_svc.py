@@ -419,8 +419,8 @@ async def test_a_part_tells_its_log_probability_and_none_without_a_token(
     use_parts(monkeypatch)
     generated = FakeEngine._generate
 
-    def silent(self: FakeEngine, request: GenerationRequest, tell: object) -> GenerationResult:
-        result = generated(self, request, None)
+    def silent(self: FakeEngine, request: GenerationRequest, *tell: None) -> GenerationResult:
+        result = generated(self, request, *tell)
         last = replace(result.samples[-1][0], text="", tokens=0, logprob=0.0)
         return replace(result, samples=(*result.samples[:-1], (last,)))
 
@@ -461,13 +461,16 @@ async def test_progress_of_edits_in_parts_counts_edits_and_ends_with_their_last_
     generated = FakeEngine._generate
 
     def stepwise(
-        self: FakeEngine, request: GenerationRequest, tell: Callable[[int, int], None]
+        self: FakeEngine,
+        request: GenerationRequest,
+        tell: Callable[[int, int], None],
+        tell_text: None,
     ) -> GenerationResult:
         rows = sum(map(len, request.seeds))
         for done in range(rows):
             tell(done, 5 * done)
             time.sleep(0.02)
-        return generated(self, request, tell)
+        return generated(self, request, tell, tell_text)
 
     monkeypatch.setattr(FakeEngine, "_generate", stepwise)
     contexts = [_context(text=THREE)]
