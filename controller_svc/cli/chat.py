@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from controller_svc.cli.chat_answers import Answer, Chat, Manner, Speaker
+from controller_svc.cli.chat_answers import ANSWER_TOKENS, Answer, Chat, Manner, Speaker
 from controller_svc.cli.chat_partners import OnDownload, Partners, partners_here, partners_on
 from controller_svc.cli.chat_screen import ChatScreen
 from controller_svc.cli.messages import complain
 from controller_svc.cli.references import parse_reference
 from seal.errors import InvalidInput, SealError
 from seal.outcomes import Outcome
-from seal.settings import EngineSettings
+from seal.settings import EngineSettings, QuestionFormat
 
 PROMPT = "you> "
 
@@ -38,8 +38,23 @@ class Options:
     root: str
     engine: EngineSettings
     offline: bool
-    manner: Manner
+    format: QuestionFormat | None
+    """None: as an adaptation of this machine was evaluated, else few-shot."""
+    max_tokens: int | None
+    """None: `ANSWER_TOKENS`."""
+    temperature: float
+    seed: int
     as_json: bool
+
+    def manner(self, format: QuestionFormat) -> Manner:
+        """How both are asked; `format` is theirs, where nobody says otherwise."""
+        chosen = self.format or format
+        return Manner(
+            format=chosen,
+            max_tokens=self.max_tokens or ANSWER_TOKENS[chosen],
+            temperature=self.temperature,
+            seed=self.seed,
+        )
 
 
 def hold_chat(options: Options) -> None:
@@ -63,7 +78,7 @@ def hold_chat(options: Options) -> None:
         try:
             with _loading() as on_download:
                 partners = runner.run(stack.enter_async_context(_partners(options, on_download)))
-            chat = Chat(partners.generator, partners.adapter, options.manner)
+            chat = Chat(partners.generator, partners.adapter, options.manner(partners.format))
             if options.message is not None:
                 _ask_once(runner, chat, options.message, as_json=options.as_json)
             else:

@@ -15,7 +15,7 @@ from seal.artifacts import ArtifactStore
 from seal.errors import InvalidInput, NotFound, PreconditionFailed
 from seal.records import AdapterReference
 from seal.rpc.client import open_channel
-from seal.settings import EngineSettings
+from seal.settings import EngineSettings, QuestionFormat
 from seal.v1 import generator_pb2_grpc
 
 Reference = AdapterReference | AdapterDirectory | NamedAdaptation
@@ -29,6 +29,8 @@ class Partners:
 
     generator: generator_pb2_grpc.GeneratorServiceAsyncStub
     adapter: AdapterReference
+    format: QuestionFormat = "few-shot"
+    """How the adapter's evaluation asked, where that is known."""
 
 
 @asynccontextmanager
@@ -74,6 +76,7 @@ async def partners_here(
     from controller_svc.local.services import local_services  # loads torch
     from seal.engine import load_adapter, save_adapter
 
+    format: QuestionFormat = Partners.format
     with tempfile.TemporaryDirectory(prefix="seal-chat-") as scratch:
         if isinstance(reference, AdapterDirectory):
             adapter = load_adapter(reference.path)
@@ -83,11 +86,10 @@ async def partners_here(
             stored = store.publish_directory(Path(scratch, "adapter"), "adapters")
         else:
             store = ArtifactStore(root)
-            stored = (
-                reference
-                if isinstance(reference, AdapterReference)
-                else _of_adaptation(store, reference)
-            )
+            if isinstance(reference, NamedAdaptation):
+                stored, format = _of_adaptation(store, reference)
+            else:
+                stored = reference
             with store.fetch_directory(stored) as directory:
                 adapter = load_adapter(directory)
         async with local_services(
@@ -106,24 +108,29 @@ async def partners_here(
                 )
             async with open_channel(services.addresses.generator) as channel:
                 yield Partners(
-                    generator=generator_pb2_grpc.GeneratorServiceStub(channel), adapter=stored
+                    generator=generator_pb2_grpc.GeneratorServiceStub(channel),
+                    adapter=stored,
+                    format=format,
                 )
 
 
-def _of_adaptation(store: ArtifactStore, named: NamedAdaptation) -> AdapterReference:
-    """The adapter of an adaptation in a store of this machine."""
+def _of_adaptation(
+    store: ArtifactStore, named: NamedAdaptation
+) -> tuple[AdapterReference, QuestionFormat]:
+    """The adapter of an adaptation in a store of this machine, and how it was asked."""
+    objects = Objects(store)
     try:
-        objects = Objects(store)
-        status = objects.status(objects.read((DEFAULT_NAMESPACE, named.name)))
+        one = objects.read((DEFAULT_NAMESPACE, named.name))
+        adaptation = objects.status(one).adaptation
     except NotFound as error:
         raise NotFound(
             f"there is no adaptation {named.name!r} in {store.root_uri}",
             field=OPTION,
             remedy="check its name and --root, or name the --server that keeps it",
         ) from error
-    adaptation = status.adaptation
     result = adaptation.result if adaptation is not None else None
-    return _trained(named, result.adapter if result is not None else None)
+    adapter = _trained(named, result.adapter if result is not None else None)
+    return adapter, one.manifest.spec.evaluation.question_format
 
 
 def _trained(named: NamedAdaptation, adapter: AdapterReference | None) -> AdapterReference:

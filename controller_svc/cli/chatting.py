@@ -42,13 +42,14 @@ def chat(
         str | None, typer.Option("--message", "-m", metavar="TEXT", help="Ask this, and end.")
     ] = None,
     format: Annotated[
-        Format,
+        Format | None,
         typer.Option(
             "--format",
             help="few-shot and plain ask each message by itself, as the evaluation does; chat is "
-            "a conversation through the model's chat template.",
+            "a conversation through the model's chat template. Default: as the adaptation was "
+            "evaluated, where that is known, else few-shot.",
         ),
-    ] = Format.FEW_SHOT,
+    ] = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(
@@ -92,7 +93,6 @@ def chat(
 ) -> None:
     """Ask a base model and its adapted self the same, and read both answers."""
     from controller_svc.cli.chat import Options, hold_chat
-    from controller_svc.cli.chat_answers import ANSWER_TOKENS, Manner
     from seal.config import load_engine
 
     hold_chat(
@@ -104,12 +104,10 @@ def chat(
             root=root,
             engine=load_engine("embedded", changes(engine or [], option="--engine")),
             offline=offline,
-            manner=Manner(
-                format=format.value,
-                max_tokens=max_tokens or ANSWER_TOKENS[format.value],
-                temperature=temperature,
-                seed=seed,
-            ),
+            format=None if format is None else format.value,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
             as_json=output is Output.JSON,
         )
     )

@@ -19,6 +19,7 @@ from command import one_line, seal
 from fake_services import Fakes, serve_fakes, written_text
 from peft import LoraConfig, PeftModel, get_peft_model
 from rich.console import Console
+from synthetic_adaptation import adaptation_spec, synthetic_result
 from tiny_model import byte_tokenizer, save_tiny_model
 from transformers import AutoModelForCausalLM
 
@@ -27,11 +28,15 @@ from controller_svc.cli.chat_answers import Answer, prompt_of
 from controller_svc.cli.chat_partners import Partners, Reference, partners_on
 from controller_svc.cli.chat_screen import ChatScreen
 from controller_svc.cli.references import AdapterDirectory, NamedAdaptation, parse_reference
+from controller_svc.local.objects import Objects
 from seal.artifacts import ArtifactStore
 from seal.engine import load_adapter, save_adapter
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
 from seal.records import AdapterReference
+from seal.resources import Adaptation, ObjectMeta
+from seal.runs.store import status_path
+from seal.settings import EvaluationSettings
 from seal.v1 import generator_pb2
 
 SHA256 = "a" * 64
@@ -189,8 +194,11 @@ def test_an_answer_that_fails_does_not_end_a_conversation(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    calls = iter([grpc.StatusCode.INTERNAL, grpc.StatusCode.INTERNAL, None, None])
-    fakes.fail = lambda kind, request_id, call: next(calls)
+    def fails(kind: str, request_id: str, _: int) -> grpc.StatusCode | None:
+        request = fakes.requests[f"{kind} {request_id}"]
+        return grpc.StatusCode.INTERNAL if "Who?" in str(request) else None
+
+    fakes.fail = fails
     type_lines(monkeypatch, "Who?", "Where?")
     assert seal(*ON_SERVER) == 0
     told = capsys.readouterr()
@@ -372,6 +380,27 @@ def test_an_adapter_of_the_store_answers_as_its_directory(
     found = json.loads(capsys.readouterr().out)
     assert found["adapted"]["text"] == by_peft(tiny)["adapted"]
     assert found["adapter"] == {"path": stored.path, "sha256": stored.sha256}
+
+
+def test_the_adapter_of_an_adaptation_is_asked_as_it_was_evaluated(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_adapter(load_adapter(tiny / "adapter"), tiny / "ours")
+    store = ArtifactStore("seal-runs")
+    stored = store.publish_directory(tiny / "ours", "run/adapters")
+    spec = adaptation_spec(evaluation=EvaluationSettings(question_format="plain"))
+    manifest = Adaptation(metadata=ObjectMeta(name="my-notes"), spec=spec)
+    one = Objects(store).create(manifest, uid="u1")
+    assert seal("chat", "--adapter", "my-notes", *HERE) == 42
+    assert json.loads(capsys.readouterr().out)["error"]["field"] == "--adapter"
+    status = one.new_status()
+    assert status.adaptation is not None
+    result = synthetic_result().model_copy(update={"adapter": stored})
+    ended = status.adaptation.model_copy(update={"result": result})
+    store.write_json(status_path(one.run), status.model_copy(update={"adaptation": ended}))
+    assert seal("chat", "--adapter", "my-notes", "--model", "model", *HERE) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["adapter"]["path"], found["format"]) == (stored.path, "plain")
 
 
 def test_another_model_is_refused_by_its_option(
