@@ -84,6 +84,8 @@ class View:
     """How it adapts, nothing left out."""
     status: RunStatus
     """All that a restart finds again."""
+    base_sha256: str = ""
+    """Digest of the base model's weights that it is pinned to; empty before it is prepared."""
     progress: Progress = Progress()
 
     @cached_property

@@ -69,7 +69,7 @@ def adaptation_message(view: View) -> adaptation_pb2.Adaptation:
             )
             for done in (adapted.stages if adapted is not None else ())
         ],
-        base=common_pb2.PolicyRef(base_model=view.spec.model),
+        base=common_pb2.PolicyRef(base_model=view.spec.model, base_sha256=view.base_sha256),
         sequence=len(view.events),
         created=timestamp(view.created_seconds),
         started=timestamp(status.started_seconds),

@@ -21,7 +21,7 @@ from seal.runs.store import in_thread
 from seal.settings import FileReference
 from seal.v1 import adaptation_pb2
 
-MAX_UPLOADS = 8
+MAX_UPLOADS = 4
 """Documents that are received at once; more wait. Each may take `MAX_DOCUMENT_BYTES` of memory."""
 SILENCE_SECONDS = 60.0
 """An upload that sends nothing for so long is given up: it holds memory."""

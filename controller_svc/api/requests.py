@@ -16,8 +16,10 @@ from controller_svc.core import AdaptationState
 from seal.limits import (
     MAX_ANSWER_CHARACTERS,
     MAX_ANSWERS,
+    MAX_DOCUMENT_NAME_CHARACTERS,
+    MAX_DOCUMENTS,
+    MAX_GIVEN_QUESTIONS,
     MAX_QUESTION_CHARACTERS,
-    MAX_QUESTIONS,
     MAX_ROWS,
     MAX_TARGET_MODULES,
 )
@@ -27,10 +29,6 @@ from seal.rpc.convert import adapter_reference
 from seal.settings import LoraSettings, OptimizerSettings, Settings
 from seal.v1 import adaptation_pb2, common_pb2, trainer_pb2
 
-MAX_DOCUMENTS = 1000
-"""Documents of one request; a directory of more is several adaptations."""
-MAX_DOCUMENT_NAME_CHARACTERS = 255
-"""A document's name, as a file system takes it."""
 MAX_PAGE = 500
 """Adaptations in one page."""
 USUAL_PAGE = 100
@@ -39,15 +37,6 @@ MAX_PASSAGE_TOKENS = 65_536
 """Longest passage that may be asked for; the model's own positions allow less."""
 MAX_CANDIDATES = 1024
 """Edits of one passage, as a run's settings bound them."""
-MEDIA_TYPES = (
-    "text/plain",
-    "text/markdown",
-    "text/html",
-    "application/pdf",
-    "application/json",
-    "application/jsonl",
-)
-"""What a document may be said to be."""
 
 _NAME = re.compile(RUN_NAME_PATTERN)
 _NAMESPACE = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
@@ -150,8 +139,6 @@ def check_documents(documents: Sequence[adaptation_pb2.Document]) -> None:
             raise validation.refuse(
                 f"{field}.name", f"has more than {MAX_DOCUMENT_NAME_CHARACTERS} characters", remedy
             )
-        if document.media_type:
-            validation.one_of(document.media_type, MEDIA_TYPES, field=f"{field}.media_type")
         source = document.WhichOneof("source")
         if source is None:
             raise validation.refuse(
@@ -180,10 +167,10 @@ def check_questions(
 
     `documents`: names of the request's documents.
     """
-    if len(questions) > MAX_QUESTIONS:
+    if len(questions) > MAX_GIVEN_QUESTIONS:
         raise validation.refuse(
             "questions",
-            f"holds {len(questions)}, the limit is {MAX_QUESTIONS}",
+            f"holds {len(questions)}, the limit is {MAX_GIVEN_QUESTIONS}",
             "leave some out, or send several requests",
         )
     names = set(documents)
@@ -226,7 +213,7 @@ def parse_options(options: adaptation_pb2.AdaptationOptions) -> Mapping[str, obj
 
     whole("seed", "seed", minimum=0, maximum=validation.MAX_SEED)
     whole("candidates", "edit.k", minimum=1, maximum=MAX_CANDIDATES)
-    whole("passage_tokens", "passages.maxTokens", minimum=1, maximum=MAX_PASSAGE_TOKENS)
+    whole("passage_tokens", "passages.maxTokens", minimum=16, maximum=MAX_PASSAGE_TOKENS)
     whole("replay_rows", "adapter.replayRows", minimum=0, maximum=MAX_ROWS)
     if options.HasField("held_out_share"):
         changes["questions.heldOutShare"] = _share(options.held_out_share)

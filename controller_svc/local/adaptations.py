@@ -32,7 +32,7 @@ from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
 from seal.artifacts import ArtifactStore
 from seal.config import load_adaptation
-from seal.errors import Conflict, NotFound, Transient
+from seal.errors import Conflict, Exhausted, NotFound, Transient
 from seal.resources import Adaptation
 from seal.runs.store import in_thread
 from seal.settings import Settings
@@ -51,11 +51,15 @@ class AdaptationSettings(Settings):
     max_running: int = Field(default=16, ge=0, le=4096)
     """Adaptations at work at once; more wait for their turn, in the order in which they came. 0 is
     for a process that only tells of them, and ends those that are cancelled."""
+    max_waiting: int = Field(default=10_000, ge=0)
+    """Adaptations that wait; more are refused with RESOURCE_EXHAUSTED."""
     worker: WorkerSettings = WorkerSettings()
     """How their work uses the services."""
 
 
 DEFAULT_SETTINGS = AdaptationSettings()
+RETRY_AFTER_SECONDS = 60.0
+"""When a caller may ask again who met too many that wait."""
 
 
 @asynccontextmanager
@@ -170,6 +174,12 @@ class LocalAdaptations:
             entry = self._index.find(name)
             if entry is not None and entry.uid != key.uid:
                 raise name_taken(name)
+            if len(self._waiting) >= self._settings.max_waiting:
+                raise Exhausted(
+                    f"{len(self._waiting)} adaptations wait already",
+                    remedy="send the same request again later",
+                    retry_after_seconds=RETRY_AFTER_SECONDS,
+                )
             record = await in_thread(
                 self._objects.request, key, name=name[1], body_sha256=submission.body_sha256
             )
@@ -228,9 +238,9 @@ class LocalAdaptations:
                 return await self._view(name)
             await in_thread(self._objects.cancel, entry.uid)
             live.cancel()
-            if name in self._waiting:
+            if name not in self._drivers:
                 # It needs no place to say that it has ended
-                self._waiting.remove(name)
+                self._leave_line(name)
                 self._drive(name)
             log.info("adaptation cancelled", run=live.one.run)
             return live.views.value
@@ -265,8 +275,7 @@ class LocalAdaptations:
 
     async def _stop(self, name: Name, one: AdaptationObject) -> None:
         """End all work on an adaptation, without an end of its own."""
-        if name in self._waiting:
-            self._waiting.remove(name)
+        self._leave_line(name)
         if (task := self._drivers.get(name)) is not None:
             task.cancel()
             await asyncio.wait({task})
@@ -300,16 +309,23 @@ class LocalAdaptations:
             return live.views.value
         one = await in_thread(self._objects.read, name)
         status = await in_thread(self._objects.status, one)
+        base_sha256 = await in_thread(self._objects.base_sha256, one.run)
         percent = 100.0 if status.phase is Phase.COMPLETE else 0.0
-        return one.view(status, progress=Progress(percent=percent))
+        return one.view(status, base_sha256=base_sha256, progress=Progress(percent=percent))
 
     def _take_up(self, saved: Saved) -> None:
         """What an earlier process has left."""
         state = adaptation_state(saved.status)
         if state.final:
             self._index.add(saved.object, state)
-        else:
-            self._wait(saved.object, saved.status, cancelled=saved.cancelled)
+            return
+        live = self._wait(saved.object, saved.status, cancelled=saved.cancelled)
+        live.on_prepared(saved.base_sha256)
+        model = saved.object.manifest.spec.model
+        if self._settings.max_running and model != self._model:
+            # Its stages would all be refused, and it would have failed for good
+            self._leave_line((saved.object.namespace, saved.object.name))
+            log.warning("adaptation waits for its base model", run=live.one.run, model=model)
 
     def _wait(self, one: AdaptationObject, status: RunStatus, *, cancelled: bool) -> Live:
         """One more that waits for its turn."""
@@ -319,6 +335,10 @@ class LocalAdaptations:
         self._live[name] = live
         self._waiting.append(name)
         return live
+
+    def _leave_line(self, name: Name) -> None:
+        if name in self._waiting:
+            self._waiting.remove(name)
 
     def _fill(self) -> None:
         """Give the free places to those that wait longest."""

@@ -10,7 +10,7 @@ import structlog
 from controller_svc.adaptations import Progress, View
 from controller_svc.core import AdaptationState, AttemptBudget, Phase, RunStatus, adaptation_state
 from controller_svc.local.broadcast import Broadcast
-from controller_svc.local.objects import AdaptationObject
+from controller_svc.local.objects import AdaptationObject, Objects
 from controller_svc.local.stage_progress import StageProgress
 from controller_svc.local.world import DEFAULT_BUDGETS, Budgets, LocalWorld, to_the_end
 from controller_svc.worker.clients import ServiceClients
@@ -21,6 +21,7 @@ from seal.errors import Conflict, SealError, error_class
 from seal.records import AdapterReference
 from seal.runs.cleanup import sweep_run
 from seal.runs.epochs import take_epoch
+from seal.runs.store import in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +45,7 @@ class Live:
         self._meter = StageProgress(one.manifest.spec)
         self._progress = self._meter.enter(status)
         self._world: LocalWorld | None = None
+        self._base_sha256, self._pinned = "", asyncio.Event()
         self.views = Broadcast(self._view())
         """What it looks like, for all who watch it."""
 
@@ -56,8 +58,14 @@ class Live:
     def on_status(self, status: RunStatus) -> None:
         """The status changed and is saved."""
         self.status = status
+        if status.adaptation is not None and status.adaptation.prepared is not None:
+            self._pinned.set()
         self._moved(adaptation_state(status))
         self._tell(self._meter.enter(status))
+
+    def on_prepared(self, base_sha256: str) -> None:
+        """It is pinned to these weights."""
+        self._base_sha256 = base_sha256
 
     def on_progress(self, progress: TaskProgress) -> None:
         """A task got on."""
@@ -69,7 +77,7 @@ class Live:
         self.views.set(self._view())
 
     def _view(self) -> View:
-        return self.one.view(self.status, progress=self._progress)
+        return self.one.view(self.status, base_sha256=self._base_sha256, progress=self._progress)
 
     async def drive(
         self,
@@ -121,10 +129,18 @@ class Live:
             epoch=await take_epoch(store, self.one.run),
             cancelled=lambda: self.cancelled,
         )
+        learning = asyncio.create_task(self._learn_base(Objects(store)))
         try:
             await to_the_end(spec, self.status, self._world, budgets.stage)
         finally:
             self._world = None
+            learning.cancel()
+
+    async def _learn_base(self, objects: Objects) -> None:
+        """Tell what it is pinned to, once it is."""
+        await self._pinned.wait()
+        self.on_prepared(await in_thread(objects.base_sha256, self.one.run))
+        self.views.set(self._view())
 
     async def _sweep(self, store: ArtifactStore, clients: ServiceClients) -> None:
         """Remove what only the way there needed."""

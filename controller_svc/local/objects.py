@@ -25,9 +25,9 @@ from controller_svc.core import RunStatus, new_status
 from seal.adaptations.names import run_of
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, Internal
-from seal.records import AdapterReference, Record
+from seal.records import AdapterReference, PreparedRecord, Record
 from seal.resources import Adaptation
-from seal.runs.store import status_path
+from seal.runs.store import prepared_path, status_path
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +74,7 @@ class AdaptationObject(Record):
         questions = () if data.questions is None else (data.questions.path,)
         return frozenset((*(document.path for document in data.documents), *questions))
 
-    def view(self, status: RunStatus, *, progress: Progress) -> View:
+    def view(self, status: RunStatus, *, base_sha256: str, progress: Progress) -> View:
         """What callers see of it."""
         return View(
             name=self.name,
@@ -83,6 +83,7 @@ class AdaptationObject(Record):
             created_seconds=self.created_seconds,
             spec=self.manifest.spec,
             status=status,
+            base_sha256=base_sha256,
             progress=progress,
         )
 
@@ -104,6 +105,7 @@ class Saved:
 
     object: AdaptationObject
     status: RunStatus
+    base_sha256: str
     cancelled: bool
     """Its owner wishes it to stop."""
     tombstone: Tombstone | None
@@ -162,6 +164,7 @@ class Objects:
         return Saved(
             object=one,
             status=self.status(one) if tombstone is None else one.new_status(),
+            base_sha256=self.base_sha256(one.run),
             cancelled=self.store.exists(f"{FOLDER}/cancelled/{one.uid}"),
             tombstone=tombstone,
         )
@@ -185,6 +188,13 @@ class Objects:
         if not self.store.exists(path):
             return one.new_status()
         return self.store.read_json(path, RunStatus)
+
+    def base_sha256(self, run: str) -> str:
+        """Digest of the weights that an adaptation is pinned to; empty before it is prepared."""
+        path = prepared_path(run)
+        if not self.store.exists(path):
+            return ""
+        return self.store.read_json(path, PreparedRecord).model.base_sha256
 
     def erase(self, one: AdaptationObject, tombstone: Tombstone, *, shared: frozenset[str]) -> None:
         """Remove all of an adaptation that is buried; what is gone already does not matter.

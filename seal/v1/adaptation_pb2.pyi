@@ -345,7 +345,9 @@ class SubmitAdaptationRequest(_message.Message):
     QUESTIONS_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Idempotency key, chosen by the caller: unique for each adaptation that it wants."""
+    """Idempotency key, chosen by the caller: unique for each adaptation that it wants. Callers that name themselves in the metadata
+    key "x-seal-caller" have ids of their own, apart from others'; without it there is one caller.
+    """
     namespace: _builtins.str
     """Namespace; empty is "default"."""
     name: _builtins.str

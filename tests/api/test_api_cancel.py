@@ -8,9 +8,10 @@ import pytest
 from front_door_harness import SETTINGS, FrontDoor, Work, ended, front_door, kinds, request
 
 from controller_svc.local.objects import Objects
-from seal.errors import Conflict, NotFound
+from seal.errors import Conflict, Exhausted, NotFound
 from seal.records import Stage
 from seal.rpc.client import rpc_errors
+from seal.telemetry import metrics
 from seal.v1 import adaptation_pb2
 
 CANCELLED = adaptation_pb2.ADAPTATION_STATE_CANCELLED
@@ -179,3 +180,81 @@ async def test_an_adaptation_that_fails_says_why_and_the_others_go_on(
         messages = [message async for message in call]
         assert kinds(messages)[-1] == "ended"
         assert "no luck" in messages[-1].event.ended.message
+
+
+async def test_one_of_another_base_model_waits_for_a_server_with_that_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(hold=lambda task: task.stage is Stage.ROLLOUT)
+    async with front_door(tmp_path, work, monkeypatch) as door:
+        for name in ("first", "second"):
+            await begun(door, Stage.ROLLOUT, name)
+    calls = list(work.calls)
+    work.hold = lambda task: False
+    async with front_door(tmp_path, work, monkeypatch, model="another") as door:
+        await door.stub.SubmitAdaptation(request("third", name="third"))
+        await ended(door, "third")
+        get = adaptation_pb2.GetAdaptationRequest(name="first")
+        waits = (await door.stub.GetAdaptation(get)).adaptation
+        assert waits.state == adaptation_pb2.ADAPTATION_STATE_RUNNING
+        await cancel(door, "second")
+        assert (await ended(door, "second")).state == CANCELLED
+        assert not any("first" in name or "second" in name for name in work.calls[len(calls) :])
+    async with front_door(tmp_path, work, monkeypatch) as door:
+        assert (await ended(door, "first")).state == adaptation_pb2.ADAPTATION_STATE_PUBLISHED
+
+
+async def test_more_that_wait_than_the_line_is_long_are_refused_for_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(hold=lambda task: True)
+    settings = SETTINGS.model_copy(update={"max_running": 1, "max_waiting": 1})
+    async with front_door(tmp_path, work, monkeypatch, settings=settings) as door:
+        for name in ("one", "two"):
+            await door.stub.SubmitAdaptation(request(name, name=name))
+        with pytest.raises(Exhausted) as full, rpc_errors():
+            await door.stub.SubmitAdaptation(request("three", name="three"))
+        assert full.value.retry_after_seconds
+        await delete(door, "two")
+        await door.stub.SubmitAdaptation(request("three", name="three"))
+        work.go.set()
+        await ended(door, "three")
+
+
+async def test_the_metrics_count_adaptations_by_state_and_those_that_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def value(name: str, **labels: str) -> float:
+        return metrics.registry.get_sample_value(name, labels) or 0.0
+
+    submitted = value("seal_adaptations_submitted_total")
+    published = value("seal_adaptations_ended_total", state="Published")
+    work = Work(hold=lambda task: task.stage is Stage.ROLLOUT)
+    async with front_door(tmp_path, work, monkeypatch) as door:
+        await begun(door, Stage.ROLLOUT)
+        assert value("seal_adaptations", state="Running") == 1
+        work.go.set()
+        await ended(door, "veldra")
+        assert value("seal_adaptations", state="Running") == 0
+        assert value("seal_adaptations", state="Published") == 1
+        await delete(door, "veldra")
+        assert value("seal_adaptations", state="Published") == 0
+    assert value("seal_adaptations_submitted_total") == submitted + 1
+    assert value("seal_adaptations_ended_total", state="Published") == published + 1
+
+
+async def test_who_only_looks_can_read_and_cancel_without_any_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(hold=lambda task: task.stage is Stage.ROLLOUT)
+    async with front_door(tmp_path, work, monkeypatch) as door:
+        await begun(door, Stage.ROLLOUT)
+    calls = list(work.calls)
+    settings = SETTINGS.model_copy(update={"max_running": 0})
+    async with front_door(tmp_path, work, monkeypatch, model="", settings=settings) as door:
+        page = await door.stub.ListAdaptations(adaptation_pb2.ListAdaptationsRequest())
+        running = adaptation_pb2.ADAPTATION_STATE_RUNNING
+        assert [one.state for one in page.adaptations] == [running]
+        await cancel(door, "veldra")
+        assert (await ended(door, "veldra")).state == CANCELLED
+    assert work.calls == calls

@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 import pytest
 import structlog
-from fake_engine import FakeEngine
+from fake_engine import FakeEngine, save_fake_adapter
 from front_door_harness import SETTINGS, Work, request
 from google.protobuf.message import Message
 from hypothesis import HealthCheck, Phase, given, settings
@@ -101,7 +101,12 @@ async def all_services(root: Path, engine: FakeEngine) -> AsyncIterator[grpc.aio
     """The four services, none of which computes anything."""
     store = ArtifactStore(str(root))
     adapters = fake_cache(store, engine)
-    trainings = Trainings(engine=engine, store=store, adapters=adapters)  # type: ignore[arg-type]
+    trainings = Trainings(
+        engine=engine,  # type: ignore[arg-type]
+        store=store,
+        adapters=adapters,
+        save_adapter=save_fake_adapter,  # type: ignore[arg-type]
+    )
     addresses = ServiceAddresses.all_at("unix:/nowhere")
     async with (
         local_adaptations(store, model="m", services=addresses, settings=SETTINGS) as adaptations,

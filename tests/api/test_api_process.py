@@ -88,7 +88,7 @@ async def results(stub: adaptation_pb2_grpc.AdaptationServiceStub) -> list[bytes
     return [
         b"".join(
             part.SerializeToString(deterministic=True)
-            for part in (one.adapter, one.passages_adapter, one.evaluation, one.gate)
+            for part in (one.base, one.adapter, one.passages_adapter, one.evaluation, one.gate)
         )
         for one in page.adaptations
     ]
@@ -110,6 +110,8 @@ async def test_a_front_door_killed_and_stopped_midway_loses_no_request_and_ends_
         expected_events = [await watched(stub, name) for name in NAMES]
         assert expected_events == [EVENTS] * 3
         expected = await results(stub)
+        get = adaptation_pb2.GetAdaptationRequest(name="one")
+        assert (await stub.GetAdaptation(get)).adaptation.base.base_sha256
     fakes = Fakes(delay_seconds=0.2)
     async with (
         serve_fakes(fakes) as services,

@@ -190,6 +190,7 @@ async def front_door(
     work: Work,
     monkeypatch: pytest.MonkeyPatch,
     *,
+    model: str = MODEL,
     settings: AdaptationSettings = SETTINGS,
 ) -> AsyncIterator[FrontDoor]:
     """Serve the adaptations of a store, as often as a test likes."""
@@ -197,7 +198,7 @@ async def front_door(
     store = ArtifactStore(str(root))
     async with (
         serve_fakes(Fakes()) as services,
-        local_adaptations(store, model=MODEL, services=services, settings=settings) as adaptations,
+        local_adaptations(store, model=model, services=services, settings=settings) as adaptations,
         _served(adaptations, store) as address,
         open_channel(address) as channel,
     ):
