@@ -36,6 +36,8 @@ async def told(
         for event in view.events[told_until:]:
             yield event_message(event)
         told_until = max(told_until, len(view.events))
-        if not view.state.final and view.progress != shown:
+        if view.state.final:
+            return  # what is swept up after it is nothing to wait for
+        if view.progress != shown:
             shown = view.progress
             yield progress_event(shown, sequence=told_until)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from controller_svc.adaptations import Progress, View
-from controller_svc.core import AdaptationState, AttemptBudget, Phase, RunStatus, adaptation_state
+from controller_svc.core import AdaptationState, AttemptBudget, RunStatus, adaptation_state
 from controller_svc.local.broadcast import Broadcast
 from controller_svc.local.objects import AdaptationObject, Objects
 from controller_svc.local.stage_progress import StageProgress
@@ -144,8 +144,7 @@ class Live:
 
     async def _sweep(self, store: ArtifactStore, clients: ServiceClients) -> None:
         """Remove what only the way there needed."""
-        if self.status.phase is not Phase.COMPLETE:
-            await clients.cancel_trainings(self.one.run)
+        await clients.cancel_trainings(self.one.run)
         await sweep_run(
             store,
             self.one.run,

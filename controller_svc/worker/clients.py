@@ -196,7 +196,7 @@ class ServiceClients:
         return await self._calls.retried(once)
 
     async def cancel_trainings(self, run: str) -> None:
-        """Stop what was asked for a run that ends early; each training's end is then final.
+        """Stop what was asked for a run that has ended; each training's end is then final.
 
         A trainer that is away is not waited for: it only does work that nobody wants.
         """
