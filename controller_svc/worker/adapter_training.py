@@ -26,12 +26,12 @@ def training_of(
 ) -> tuple[tuple[LessonRow, ...], OptimizerSettings]:
     """What an adapter learns, and how.
 
-    The passages alone are given as many optimiser steps as all rows: a few rows take few steps
-    where many take many, and what is compared is what is learnt, not how long.
+    The passages alone are learnt with the same replayed rows, which also teach how to answer, and
+    in as many optimiser steps as everything: what is compared is what the edits add.
     """
     if model == "adapter":
         return lesson.rows, optimizer
-    rows = lesson.of_kind("passage")
+    rows = tuple(row for row in lesson.rows if row.kind != "edit")
     if not rows:
         return (), optimizer
     return with_steps(rows, optimizer, steps=steps_of(optimizer, len(lesson.rows)))

@@ -1,8 +1,8 @@
 """Questions that the base model makes itself, where nobody gave any.
 
-It writes question-answer pairs with the passage before it. Kept are those that it answers the same
-way again with the passage and not without it: of what it knows already nothing could be learnt. One
-record per passage, written once.
+It writes question-answer pairs on each sentence. Kept are those that it answers the same way again
+with the sentence before it and not without it: of what it knows already nothing could be learnt.
+One record per passage, written once.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from seal.adaptations.self_made import MadeQuestion, MadeQuestions, keep_questio
 from seal.artifacts import ArtifactStore
 from seal.documents.places import question_key
 from seal.domains.base import Context, Query
+from seal.domains.by_sentence import STARTS, part_texts
 from seal.errors import Internal
 from seal.outcomes import Outcome
 from seal.records import (
@@ -133,17 +134,19 @@ class _Making:
         """Ask the model its own questions, and commit those that are kept."""
         key = key_of(context.context_id)
         written = self.edits[key]
-        pairs = [(one.question, one.answer) for one in written_pairs(written)]
+        pairs = written_pairs(written)
         queries = [
-            Query(f"{context.context_id}/{number}", question, (answer,))
-            for number, (question, answer) in enumerate(pairs)
+            Query(f"{context.context_id}/{number}", one.question, (one.answer,))
+            for number, one in enumerate(pairs)
         ]
         self.bench.meter.more(queries=2 * len(queries))
-        again, closed = await self._answers(context, queries)
+        again, closed = await self._answers(context, pairs, queries)
         made = keep_questions(
             [
-                MadeQuestion(question, answer, _answer(again, place), _answer(closed, place))
-                for place, (question, answer) in enumerate(pairs)
+                MadeQuestion(
+                    one.question, one.answer, _answer(again, place), _answer(closed, place)
+                )
+                for place, one in enumerate(pairs)
             ],
             most=self.spec.questions.per_passage,
             held_out_share=self.spec.questions.held_out_share,
@@ -154,13 +157,20 @@ class _Making:
         await self.bench.clock.tick()
 
     async def _answers(
-        self, context: Context, queries: Sequence[Query]
+        self, context: Context, pairs: Sequence[ExampleRecord], queries: Sequence[Query]
     ) -> tuple[EvaluationRecord | None, EvaluationRecord | None]:
-        """The base model's answers with the passage before it and without; none to no question."""
+        """The base model's answers with its text before it and without; none to no question.
+
+        That text is the sentence: a small model does not find it in a whole passage.
+        """
         if not queries:
             return None, None
         key = key_of(context.context_id)
-        shown = [replace(query, context=context.text) for query in queries]
+        texts = part_texts(context.text)
+        shown = [
+            replace(query, context=texts[one.part // len(STARTS)])
+            for query, one in zip(queries, pairs, strict=True)
+        ]
         async with asyncio.TaskGroup() as group:
             again = group.create_task(ask_in_parts(self.bench, f"{key}/open", None, shown))
             closed = group.create_task(ask_in_parts(self.bench, f"{key}/closed", None, queries))

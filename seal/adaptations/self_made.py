@@ -1,6 +1,6 @@
 """Which of the questions that a model made on a passage are kept, and which of them are the test.
 
-Kept is what the model answers the same way again with the passage before it and not without it: its
+Kept is what the model answers the same way again with the text before it and not without it: its
 answer is then the passage's, and not one that it knew before or made up.
 """
 
@@ -28,7 +28,7 @@ class MadeDropReason(StrEnum):
     UNGRADED = "ungraded"
     """The model gave no answer that could be compared."""
     UNSURE = "unsure"
-    """Asked again with the passage, the model answers something else."""
+    """Asked again with its text, the model answers something else."""
     KNOWN = "known"
     """The model answers it without the passage."""
     SPARE = "spare"
@@ -43,7 +43,7 @@ class MadeQuestion:
     answer: str
     """As it was written with the question."""
     again: str | None
-    """With the passage before it; None without a graded answer."""
+    """With the text that it was written on before it; None without a graded answer."""
     closed: str | None
     """Without the passage; None without a graded answer."""
 
@@ -98,11 +98,15 @@ def why_dropped(made: MadeQuestion) -> MadeDropReason | None:
 def is_same_answer(answer: str, written: str) -> bool:
     """Whether an answer comes to the one that was written with the question.
 
-    Most of its words are the same, or it is a sentence that holds the written one: small models
-    answer in sentences.
+    Most of their words are the same, or one holds the other: small models answer in sentences, or
+    with less.
     """
-    scores = (grade(by, answer, (written,), None) or 0.0 for by in ("contains", "f1"))
-    return any(score >= SAME_ANSWER_F1 for score in scores)
+    scores = (
+        grade("f1", answer, (written,), None),
+        grade("contains", answer, (written,), None),
+        grade("contains", written, (answer,), None),
+    )
+    return any(score is not None and score >= SAME_ANSWER_F1 for score in scores)
 
 
 def _spread(good: Sequence[MadeQuestion], most: int) -> list[MadeQuestion]:
