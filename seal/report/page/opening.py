@@ -140,6 +140,7 @@ def _facts(report: Report) -> list[tuple[str, Child]]:
             f"{report.validation_passages} and {report.validation_questions}, held out",
         ),
         ("model", spec.model),
+        *_writers(report),
         ("reward", GRADER_WORDS[spec.evaluation.grader]),
         ("adapters", _student(spec.inner.student)),
         (
@@ -155,6 +156,14 @@ def _facts(report: Report) -> list[tuple[str, Child]]:
         ("time", f"{duration(report.seconds)} for {plural(len(report.stages), 'stage')}"),
         ("machine", _machine(report.machine)),
     ]
+
+
+def _writers(report: Report) -> list[tuple[str, Child]]:
+    """Who writes the edits, where it is not the model itself."""
+    edit = report.spec.edit
+    if edit.generator is not None:
+        return [("edits by", f"{edit.generator.model} at its endpoint, until a policy is trained")]
+    return [("edits by", report.spec.writer)] if report.spec.cross_model else []
 
 
 def _student(student: str) -> str:
