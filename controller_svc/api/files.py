@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 from controller_svc.adaptations import FILES
@@ -25,6 +26,8 @@ MAX_UPLOADS = 4
 """Documents that are received at once; more wait. Each may take `MAX_DOCUMENT_BYTES` of memory."""
 SILENCE_SECONDS = 60.0
 """An upload that sends nothing for so long is given up: it holds memory."""
+REFUSED_SECONDS = 10.0
+"""How long a refused upload may go on sending before it is cut off."""
 CHUNK_BYTES = 256 * 1024
 """Bytes of an adapter in one message."""
 
@@ -47,15 +50,20 @@ class Files:
             Transient: nothing came for a while.
 
         """
-        header = _header(await self._next(requests))
-        if await in_thread(self.store.exists, path_of(header.sha256)):
-            return FileReference(path=path_of(header.sha256), sha256=header.sha256)
-        async with self._places:
-            content = bytearray()
-            while (message := await self._next(requests)) is not None:
-                _append(content, message, header)
-            _check_whole(content, header)
-            return await self.keep(bytes(content))
+        if (message := await self._next(requests)) is None:
+            raise _no_header()
+        try:
+            header = _header(message)
+            async with self._places:
+                content = bytearray()
+                while (message := await self._next(requests)) is not None:
+                    _append(content, message, header)
+                _check_whole(content, header)
+                return await self.keep(bytes(content))
+        except InvalidInput:
+            if message is not None:
+                await self._let_finish(requests)
+            raise
 
     async def keep(self, content: bytes) -> FileReference:
         """Store a document, unless it is there."""
@@ -124,6 +132,23 @@ class Files:
         finally:
             await in_thread(fetched.__exit__, None, None, None)
 
+    async def _let_finish(
+        self, requests: AsyncIterator[adaptation_pb2.UploadDocumentRequest]
+    ) -> None:
+        """Hear a refused upload out, within bounds.
+
+        A call that ends while its client still sends is reset, and now and then the client sees
+        the reset in the place of the refusal.
+        """
+        rest = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REFUSED_SECONDS):
+                while (
+                    rest < MAX_DOCUMENT_BYTES
+                    and (message := await anext(requests, None)) is not None
+                ):
+                    rest += len(message.data)
+
     async def _next(
         self, requests: AsyncIterator[adaptation_pb2.UploadDocumentRequest]
     ) -> adaptation_pb2.UploadDocumentRequest | None:
@@ -143,11 +168,15 @@ def path_of(sha256: str) -> str:
     return f"{FILES}/{sha256}"
 
 
-def _header(message: adaptation_pb2.UploadDocumentRequest | None) -> adaptation_pb2.UploadHeader:
-    if message is None or message.WhichOneof("part") != "header":
-        raise validation.refuse(
-            "header", "is missing", "send the header in the first message, then the content"
-        )
+def _no_header() -> InvalidInput:
+    return validation.refuse(
+        "header", "is missing", "send the header in the first message, then the content"
+    )
+
+
+def _header(message: adaptation_pb2.UploadDocumentRequest) -> adaptation_pb2.UploadHeader:
+    if message.WhichOneof("part") != "header":
+        raise _no_header()
     header = message.header
     validation.sha256(header.sha256, field="header.sha256")
     if not header.size:

@@ -67,20 +67,18 @@ async def test_a_document_comes_in_pieces_and_is_adapted_by_reference(
         assert (await ended(door, answer.adaptation.name)).counts.documents == 1
 
 
-async def test_a_document_that_is_there_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with front_door(tmp_path, Work(), monkeypatch) as door:
-        await uploaded(door, pieces(CONTENT))
-        never = asyncio.Event()
+async def test_a_refused_upload_is_heard_out_so_that_its_client_hears_why(tmp_path: Path) -> None:
+    sent = 0
 
-        async def header_alone() -> AsyncIterator[adaptation_pb2.UploadDocumentRequest]:
-            yield pieces(CONTENT)[0]
-            await never.wait()
+    async def messages() -> AsyncIterator[adaptation_pb2.UploadDocumentRequest]:
+        nonlocal sent
+        for message in [DATA, *pieces(CONTENT)]:
+            sent += 1
+            yield message
 
-        async with asyncio.timeout(10):
-            answer = await door.stub.UploadDocument(header_alone())
-        assert answer.file.sha256 == SHA256
+    with pytest.raises(InvalidInput):
+        await Files(ArtifactStore(str(tmp_path))).receive(messages())
+    assert sent == 1 + len(pieces(CONTENT))
 
 
 @pytest.mark.parametrize(
