@@ -84,6 +84,8 @@ class Story:
 
     def _rewarded(self, what: Rewarded) -> str:
         tried = sum(what.edits.values())
+        if not tried:
+            return "no edit was tried: there is no question to choose one by"
         worth = (
             f"reward {percent(what.baseline)} before, {percent(what.reward)} of all edits, "
             f"{percent(what.best)} of each passage's best{label(self._self_made)}"

@@ -98,6 +98,8 @@ def headline(adaptation: Adaptation) -> str:
     if evaluation is None:
         return state
     base, adapter = (evaluation.score(model, "f1") for model in ("base", "adapter"))
+    if base is None and adapter is None:
+        return f"{state}. No held-out question{label(evaluation.self_made)} has a score"
     return (
         f"{state}. F1{label(evaluation.self_made)} {_mean(base, 'f1')} before, "
         f"{_mean(adapter, 'f1')} after, on {plural(evaluation.questions, 'held-out question')}"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import typer
 
@@ -39,6 +40,16 @@ from seal.errors import (
 )
 
 Screen = EventBars | EventLines
+REFUSAL_REMEDIES: Mapping[str, str] = MappingProxyType(
+    {
+        "GainTooSmall": "more --candidates or a trained --policy write better edits",
+        "GainUncertain": "more documents or questions make it more certain, more --candidates "
+        "may raise the gain",
+        "Forgets": "--replay-rows help against forgetting",
+        "NoScore": "give questions with --questions: without, the model kept none of its own",
+    }
+)
+"""By the gate's reason, what may change it."""
 MOST_DELETED = 100
 """So often the same work may be done and deleted."""
 
@@ -257,8 +268,8 @@ def _why(adaptation: Adaptation) -> tuple[int, str, str]:
         return (
             ERROR_CLASSES[PreconditionFailed].exit_code,
             f"the gate refused the adapter of {name}: {adaptation.gate.reason}",
-            "it stays readable and is not published; more documents or questions, more "
-            "--candidates or another gate may change that",
+            "it stays readable and is not published; "
+            + REFUSAL_REMEDIES.get(adaptation.gate.reason, "another gate may let it pass"),
         )
     if adaptation.state is State.CANCELLED:
         return (

@@ -26,11 +26,12 @@ from fake_adaptations import (
 
 from controller_svc.adaptations import FOLDER
 from controller_svc.cli import serving
+from controller_svc.cli.adaptation_progress import Story
 from controller_svc.cli.adaptation_tables import headline
 from controller_svc.cli.adapting import Work
 from controller_svc.local.lock import run_lock
 from seal.artifacts import ArtifactStore
-from seal.client import Client, Document, Options
+from seal.client import Client, Document, Event, Options, Rewarded, convert
 from seal.errors import InvalidInput, Transient
 from seal.v1 import adaptation_pb2 as pb
 
@@ -222,6 +223,7 @@ def test_an_end_without_a_published_adapter_says_why_and_has_a_code(
     assert said in one_line(told.err)
     if end == pb.ADAPTATION_STATE_REFUSED:
         assert "gate refused, GainUncertain: gain 0.032" in one_line(told.out)
+        assert "more documents or questions make it more certain" in one_line(told.err)
         assert "seal export veldra" in told.out, "it stays readable"
     assert seal("watch", "veldra", *reach) == code
     assert seal("get", "veldra", *reach) == 0
@@ -256,6 +258,21 @@ def test_a_server_that_is_not_there_is_worth_a_retry(
 ) -> None:
     assert seal("get", "veldra", "--server", f"unix:{place}/none.sock") == 43
     assert "check that the service runs at this address" in capsys.readouterr().err
+
+
+def test_an_adaptation_without_a_single_question_says_what_is_missing() -> None:
+    told = Story("veldra")
+    rewarded = Rewarded(edits={}, baseline=None, reward=None, best=None)
+    line = told.line(Event(sequence=1, time_seconds=None, what=rewarded))
+    assert line == "veldra: no edit was tried: there is no question to choose one by"
+    message = pb.Adaptation(
+        name="veldra",
+        state=pb.ADAPTATION_STATE_REFUSED,
+        evaluation=pb.AdaptationEvaluation(self_made=True),
+        gate=pb.GateVerdict(reason="NoScore", message="no held-out question has a score"),
+    )
+    shown = headline(convert.adaptation(message))
+    assert shown == "veldra: refused. No held-out question (self-made) has a score"
 
 
 # The companions
@@ -411,7 +428,7 @@ def test_ctrl_c_ends_the_command_and_says_the_one_that_comes_back(place: Path) -
     process = command_on_fakes(place, 0.5, "adapt", "note.md", "--name", "veldra")
     until(process, "veldra: accepted")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 130
     assert "stopping after the engine's current step" in err
     assert "go on with: seal adapt note.md --name veldra" in one_line(err)
@@ -427,7 +444,7 @@ def test_ctrl_c_leaves_the_adaptation_of_a_server_alone_and_says_how_to_come_bac
     )
     until(process, "veldra: accepted")
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 130
     assert f"seal watch veldra --server {server.address}" in one_line(err)
     assert f"seal cancel veldra --server {server.address}" in one_line(err)
@@ -440,10 +457,10 @@ def test_serve_serves_until_it_is_stopped_and_is_found_by_its_root(place: Path) 
     line = until(process, "serving smollm2-135m on localhost:")
     address = line.split(" on ")[1].split(";")[0]
     found = command_on_fakes(place, 0.0, "adapt", "note.md", "--name", "veldra")
-    out, _ = found.communicate(timeout=60)
+    out, _ = found.communicate(timeout=200)
     assert found.returncode == 0 and "veldra: published" in out
     with Client(address) as client:
         assert [one.name for one in client.list()] == ["veldra"]
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=200) == 0
     assert not (place / "seal-runs" / FOLDER / "serving.json").exists()

@@ -116,5 +116,5 @@ def test_killed_midway_command_and_server_come_back_to_the_same_adapter(place: P
             with started(place, *serving) as next_server:
                 assert result(client, place / "served") == alone
                 next_server.send_signal(signal.SIGTERM)
-                next_server.communicate(timeout=60)
+                next_server.communicate(timeout=200)
                 assert next_server.returncode == 0
