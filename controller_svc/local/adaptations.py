@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
+from contextvars import Context
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -34,6 +35,7 @@ from seal.artifacts import ArtifactStore
 from seal.config import load_adaptation
 from seal.errors import Conflict, Exhausted, NotFound, Transient
 from seal.resources import Adaptation
+from seal.rpc.hops import Hop, within
 from seal.runs.store import in_thread
 from seal.settings import Settings
 from seal.telemetry import metrics
@@ -350,7 +352,10 @@ class LocalAdaptations:
             return
         live = self._live[name]
         work = live.drive(store=self._store, clients=self._clients, settings=self._settings.worker)
-        task = self._drivers[name] = asyncio.create_task(work, name=f"adaptation {live.one.run}")
+        # A context of its own: whoever has set it going, by a call or by its end, is another
+        task = self._drivers[name] = asyncio.create_task(
+            _belonging(work, live.one.hop), name=f"adaptation {live.one.run}", context=Context()
+        )
         task.add_done_callback(lambda _: self._driven(name, live))
 
     def _driven(self, name: Name, live: Live) -> None:
@@ -376,6 +381,12 @@ class LocalAdaptations:
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
         return await asyncio.shield(task)
+
+
+async def _belonging(work: Coroutine[Any, Any, None], hop: Hop) -> None:
+    """Do the work as part of the call that asked for it."""
+    with within(hop):
+        await work
 
 
 def _check_same_body(record: RequestRecord, body_sha256: str) -> None:

@@ -27,6 +27,7 @@ from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, Internal
 from seal.records import AdapterReference, PreparedRecord, Record
 from seal.resources import Adaptation
+from seal.rpc.hops import Hop, current_hop
 from seal.runs.store import prepared_path, status_path
 
 log = structlog.get_logger(__name__)
@@ -51,6 +52,16 @@ class AdaptationObject(Record):
     """Unix time at which it was accepted."""
     manifest: Adaptation
     """What is to be done."""
+    request_id: str = ""
+    """`x-request-id` of the call that asked for it; all calls of its work carry it."""
+    traceparent: str = ""
+    """Trace of that call; empty without one."""
+    tracestate: str = ""
+
+    @property
+    def hop(self) -> Hop:
+        """What the calls of its work have in common, also after a restart."""
+        return Hop(self.request_id or self.uid, self.traceparent, self.tracestate)
 
     @property
     def name(self) -> str:
@@ -135,7 +146,15 @@ class Objects:
             Conflict: another one has its name.
 
         """
-        own = AdaptationObject(uid=uid, created_seconds=time.time(), manifest=manifest)
+        hop = current_hop()
+        own = AdaptationObject(
+            uid=uid,
+            created_seconds=time.time(),
+            manifest=manifest,
+            request_id=hop.request_id,
+            traceparent=hop.traceparent,
+            tracestate=hop.tracestate,
+        )
         path = _object_path(own.namespace, own.name)
         counted = self.store.create_json(path, own)
         if counted.uid != uid:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from front_door_harness import Work, ended, front_door, request
+from front_door_harness import SETTINGS, Work, ended, front_door, request
 from service_harness import until
 
 from controller_svc.local.objects import Objects
 from seal.errors import Conflict, Transient
+from seal.records import Stage
 from seal.rpc.client import rpc_errors
+from seal.rpc.hops import Hop, within
 from seal.v1 import adaptation_pb2
 
 
@@ -34,6 +36,25 @@ async def test_an_adaptation_runs_to_its_end_and_tells_what_it_is_worth(
     assert one.options.candidates and one.options.lora.rank and one.base.base_model
     assert one.progress.percent == 100
     assert one.HasField("created") and one.HasField("started") and one.HasField("finished")
+
+
+async def test_all_work_belongs_to_the_call_that_asked_for_it_also_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Hop("mine-1", f"00-{'ab' * 16}-{'cd' * 8}-01", "a=1")
+    other = Hop("mine-2")
+    work = Work(hold=lambda task: task.stage is Stage.ROLLOUT)
+    settings = SETTINGS.model_copy(update={"max_running": 1})  # the other is begun by its end
+    async with front_door(tmp_path, work, monkeypatch, settings=settings) as door:
+        for name, hop in (("veldra", one), ("calverow", other)):
+            with within(hop):
+                await door.stub.SubmitAdaptation(request(name, name=name))
+        await work.began(Stage.ROLLOUT)
+    work.hold = lambda task: False
+    async with front_door(tmp_path, work, monkeypatch, settings=settings) as door:
+        await ended(door, "veldra")
+        await ended(door, "calverow")
+    assert sorted(map(list, work.hops.values()), key=repr) == [[one], [other]]
 
 
 async def test_200_concurrent_submits_with_20_ids_make_20_adaptations(

@@ -46,6 +46,7 @@ from seal.records import (
     Stage,
 )
 from seal.rpc.client import open_channel
+from seal.rpc.hops import Hop, current_hop
 from seal.rpc.server import start_server
 from seal.runs.shards import ShardStore, finish_shard
 from seal.runs.task import ShardTask
@@ -72,6 +73,8 @@ class Work:
 
     calls: list[str] = field(default_factory=list)
     """Names of the tasks that began."""
+    hops: dict[str, set[Hop]] = field(default_factory=dict)
+    """Whose work it was, by run."""
     finished: list[str] = field(default_factory=list)
     """Names of those that ended."""
     hold: Callable[[ShardTask], bool] = lambda task: False
@@ -107,6 +110,7 @@ class Work:
     ) -> ShardSummary:
         """In the place of the worker's."""
         self.calls.append(task.name)
+        self.hops.setdefault(task.run, set()).add(current_hop())
         self._called.set()
         self._running.add(task.run)
         self.at_once = max(self.at_once, len(self._running))
