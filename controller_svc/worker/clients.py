@@ -212,6 +212,8 @@ class ServiceClients:
                     log.info("training not cancelled", run=run, reason=str(error))
 
         await asyncio.gather(*map(cancel, self._unfinished.pop(run, ())))
+        if self.writer is not None:
+            await self.writer.cancel_trainings(run)
 
     async def evaluate(
         self, request: evaluator_pb2.EvaluateRequest, on_progress: OnEvaluate
