@@ -11,15 +11,28 @@ import importlib.resources
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Generic, TypeVar, cast, get_args
 
+import structlog
 from pydantic import BaseModel
 
 from seal.errors import InvalidInput
 from seal.layers import Layer, aliases, nested_tree, validated
 from seal.resources import ADAPTATION_KIND, API_VERSION, RUN_KIND, Adaptation, RestEMRun
-from seal.settings import EngineSettings, LearningSpec, RunSpec
+from seal.settings import EngineSettings, FileSettings, LearningSpec, RunSpec
+from seal.settings.cluster import AdaptationClusterSettings, ClusterSettings
 from seal.yaml_files import STANDARD_INPUT, Tree, parse_yaml, read_text
+
+log = structlog.get_logger(__name__)
+
+Section = TypeVar("Section", bound=ClusterSettings)
+
+
+class _ClusterPart(FileSettings, Generic[Section]):
+    """A manifest of which nothing is left but what only a cluster has."""
+
+    spec: Section
+
 
 PROFILES: tuple[str, ...] = get_args(RunSpec.model_fields["profile"].annotation)
 """Names of the profiles in `seal/profiles`."""
@@ -40,14 +53,36 @@ def load_run(
     Raises NotFound for a missing file and InvalidInput naming source, field and remedy for
     everything else.
     """
-    file = _manifest(path, RUN_KIND, name="run")
+    file = _on_a_laptop(_manifest(path, RUN_KIND, name="run"), ClusterSettings)
     override = Layer("--set", nested_tree(_below_spec(overrides or {}, RestEMRun)))
-    profile = _load_profile(_profile_name(override.values) or _profile_name(file.values))
-    spec = {"spec": profile.values.get("spec", {})}
     own = [
         Layer(option, nested_tree({field: value}), names_field=True)
         for option, (field, value) in (options or {}).items()
     ]
+    return _run(file, override, *own)
+
+
+def run_of_object(values: Tree) -> tuple[RestEMRun, ClusterSettings]:
+    """The run that an object of a cluster asks for, and what it says of the cluster.
+
+    It is the run that `seal run` makes of the same manifest. `values`: the object as the API server
+    gives it. Raises InvalidInput naming field and remedy.
+    """
+    file, cluster = _split(_head(values, RUN_KIND, where="object"), ClusterSettings)
+    return _run(file, Layer("", {})), cluster
+
+
+def adaptation_of_object(values: Tree) -> tuple[Adaptation, AdaptationClusterSettings]:
+    """`run_of_object` for an adaptation."""
+    head = _head(values, ADAPTATION_KIND, where="object")
+    file, cluster = _split(head, AdaptationClusterSettings)
+    return _adaptation(file, Layer("", {})), cluster
+
+
+def _run(file: Layer, override: Layer, *own: Layer) -> RestEMRun:
+    """A manifest over its profile, and what wins over both."""
+    profile = _load_profile(_profile_name(override.values) or _profile_name(file.values))
+    spec = {"spec": profile.values.get("spec", {})}
     return validated(RestEMRun, (Layer(profile.name, spec), file, override, *own))
 
 
@@ -68,6 +103,11 @@ def load_adaptation(
     """
     file = _manifest(path, ADAPTATION_KIND, name="adaptation")
     override = Layer(source, nested_tree(_below_spec(overrides or {}, Adaptation)))
+    return _adaptation(_on_a_laptop(file, AdaptationClusterSettings), override)
+
+
+def _adaptation(file: Layer, override: Layer) -> Adaptation:
+    """A manifest over its profile, and what wins over both."""
     profile = _load_profile(_profile_name(override.values) or _profile_name(file.values))
     shared = {alias for alias, _ in aliases(LearningSpec)}
     learning = {key: value for key, value in _section(profile, "spec").items() if key in shared}
@@ -130,25 +170,53 @@ def _manifest(path: Path | None, wanted: str, *, name: str) -> Layer:
     """
     if path is None:
         return Layer("", {"metadata": {"name": name}})
-    head = f"begin it with `apiVersion: {API_VERSION}` and `kind: {wanted}`"
     name = "standard input" if path == STANDARD_INPUT else str(path)
-    values = parse_yaml(read_text(path, name), where=name)
+    return _head(parse_yaml(read_text(path, name), where=name), wanted, where=name)
+
+
+def _head(values: Tree, wanted: str, *, where: str) -> Layer:
+    """A manifest that says what it is, without the status that kubectl shows beside the spec."""
+    head = f"begin it with `apiVersion: {API_VERSION}` and `kind: {wanted}`"
     kind, version = values.get("kind"), values.get("apiVersion")
     if kind is None or version is None:
         missing = "kind" if kind is None else "apiVersion"
         raise InvalidInput(
-            f"{name} is no manifest: it has no `{missing}`",
+            f"{where} is no manifest: it has no `{missing}`",
             field=missing,
             remedy=f"{head}, `metadata.name`, and put the settings below `spec`",
         )
     if kind != wanted or version != API_VERSION:
         raise InvalidInput(
-            f"{name} is a {kind!s:.80} of {version!s:.80}, which this command does not run",
+            f"{where} is a {kind!s:.80} of {version!s:.80}, which this command does not run",
             field="kind" if kind != wanted else "apiVersion",
             remedy=head,
         )
-    values.pop("status", None)  # what `kubectl get -o yaml` shows beside the spec
-    return Layer(name, values)
+    return Layer(where, {key: value for key, value in values.items() if key != "status"})
+
+
+def _split(file: Layer, kind: type[Section]) -> tuple[Layer, Section]:
+    """A manifest without the fields that only a cluster has, and those.
+
+    Raises InvalidInput if one of them is wrong.
+    """
+    spec = file.values.get("spec")
+    known = {alias for alias, _ in aliases(kind)}
+    if not isinstance(spec, dict) or not known & spec.keys():
+        return file, kind()
+    given = {key: value for key, value in spec.items() if key in known}
+    rest = {key: value for key, value in spec.items() if key not in known}
+    part = cast("type[_ClusterPart[Section]]", _ClusterPart.__class_getitem__(kind))
+    settings = validated(part, (Layer(file.name, {"spec": given}),)).spec
+    return Layer(file.name, {**file.values, "spec": rest}), settings
+
+
+def _on_a_laptop(file: Layer, kind: type[ClusterSettings]) -> Layer:
+    """A manifest without the fields that only a cluster has, which are checked and ignored."""
+    rest, settings = _split(file, kind)
+    if settings.model_fields_set:
+        fields = sorted(f"spec.{alias}" for alias in settings.model_dump(exclude_unset=True))
+        log.warning("ignored: only a cluster has these fields", source=file.name, fields=fields)
+    return rest
 
 
 def _load_profile(name: str) -> Layer:

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
+import yaml
 
-from seal.config import PROFILES, load_engine, load_run
+from seal.config import PROFILES, load_engine, load_run, run_of_object
 from seal.errors import InvalidInput, NotFound
 from seal.resources import RestEMRun
 from seal.settings import ALL_PROJECTIONS, EngineSettings
@@ -459,3 +461,29 @@ def test_variables_of_the_services_set_the_engine_below_what_the_command_says(
     monkeypatch.setenv("SEAL_SLOTS", "many")
     with pytest.raises(InvalidInput, match=r"environment: slots: .*a whole number, got 'many'"):
         load_engine("embedded")
+
+
+def test_what_only_a_cluster_has_is_checked_and_said_to_be_ignored(config: Path) -> None:
+    config.write_text(manifest("  rounds: 1\n  queueName: gpus\n  suspend: true\n"))
+    with structlog.testing.capture_logs() as logs:
+        run = load_run(config)
+    assert run.spec == load_run(None, {"spec.rounds": 1}).spec
+    (said,) = logs
+    assert (said["log_level"], said["fields"]) == ("warning", ["spec.queueName", "spec.suspend"])
+
+
+def test_a_wrong_field_of_a_cluster_is_refused_by_its_name(config: Path) -> None:
+    config.write_text(manifest("  jobTemplate: {resources: {limits: {cpu: many}}}\n"))
+    with pytest.raises(InvalidInput) as refused:
+        load_run(config)
+    assert refused.value.field == "spec.jobTemplate.resources.limits.cpu"
+    assert str(config) in refused.value.message
+
+
+def test_an_object_of_a_cluster_is_the_run_that_its_file_is(config: Path) -> None:
+    config.write_text(manifest("  rounds: 1\n  edit: {k: 2}\n  suspend: true\n"))
+    values = yaml.safe_load(config.read_text()) | {"status": {"phase": "Pending"}}
+    values["metadata"] |= {"uid": "1", "resourceVersion": "2"}
+    run, cluster = run_of_object(values)
+    assert run.spec == load_run(config).spec
+    assert cluster.suspend and not cluster.queue_name

@@ -11,10 +11,15 @@ import yaml
 from seal.config import load_run
 from seal.schema import KINDS, manifest_schema
 from seal.settings import AdaptationSpec, LearningSpec, RunSpec
+from seal.settings.cluster import AdaptationClusterSettings, ClusterSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCHEMA = REPOSITORY / "docs/restemrun.schema.json"
 SPECS: dict[str, type[LearningSpec]] = {"RestEMRun": RunSpec, "Adaptation": AdaptationSpec}
+CLUSTER: dict[str, type[ClusterSettings]] = {
+    "RestEMRun": ClusterSettings,
+    "Adaptation": AdaptationClusterSettings,
+}
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
 MANIFESTS = [
     *EXAMPLES,
@@ -52,7 +57,9 @@ def test_a_schema_describes_every_field_and_names_no_default_that_a_profile_may_
 ) -> None:
     schema = json.loads(committed(kind).read_text())
     spec = schema["$defs"][SPECS[kind].__name__]["properties"]
-    assert list(spec) == [field.alias for field in SPECS[kind].model_fields.values()]
+    own = [field.alias for field in SPECS[kind].model_fields.values()]
+    beside = [field.alias for field in CLUSTER[kind].model_fields.values()]
+    assert list(spec) == own + beside
     fields = [
         field
         for model in schema["$defs"].values()
