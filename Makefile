@@ -96,9 +96,10 @@ format: $(VENV)/.dev ## Format the code and sort the imports
 proto: $(VENV)/.dev ## Generate seal/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. $(PROTOS)
 
-schema: $(VENV)/.dev ## Write docs/*.schema.json, by which editors check manifests
+schema: $(VENV)/.dev ## Write docs/*.schema.json, by which editors check manifests, and the chart's CRDs
 	$(BIN)/python -m seal.schema RestEMRun > docs/restemrun.schema.json
 	$(BIN)/python -m seal.schema Adaptation > docs/adaptation.schema.json
+	$(BIN)/python -m controller_svc.k8s.crds charts/seal/files/crds
 
 constraints: $(VENV)/.dev ## Pin the newest versions that every extra but vllm accepts
 	$(BIN)/pip install --quiet --dry-run --ignore-installed --report build-report.json '.[dev,gcs,kserve]'

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 from seal.records import (
     AdaptationCounts,
@@ -85,9 +86,19 @@ class Reason(StrEnum):
 
 
 class Status(BaseModel):
-    """Base of the status models: frozen, unknown fields refused."""
+    """Base of the status models: frozen, unknown fields refused.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    A dump by alias, for an object of a cluster, names the fields as Kubernetes does.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
 
 
 class Condition(Status):

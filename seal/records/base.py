@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
 
 
 class Record(BaseModel):
-    """Base of every record: frozen, unknown fields refused."""
+    """Base of every record: frozen, unknown fields refused.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    A dump by alias, for an object of a cluster, names the fields as Kubernetes does.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
 
 
 class AdapterReference(Record):

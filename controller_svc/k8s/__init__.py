@@ -1,0 +1,1 @@
+"""The world of a cluster: custom resources, Jobs, events, the lease, KServe."""

@@ -1,0 +1,133 @@
+"""The status subresource: a `RunStatus` as an object of a cluster shows it.
+
+Its fields are the status's own, named as Kubernetes names fields, so that a controller that starts
+anew reads from the object all that it needs. Four things differ. Conditions carry a time of day.
+`progress` and `columns` are there for people. Of many rounds the newest are kept, as an object must
+stay small. And `observedGeneration` says which spec all this is about.
+
+A status is replaced (PUT), never merged: a merge patch takes null for "delete this field", and in a
+status null is a value, for example the policy that is the base model alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from pydantic import AwareDatetime, ConfigDict, Field
+
+from controller_svc.core.state import Condition, PolicyStatus, RoundStatus, RunStatus, Status
+from seal.yaml_files import Tree
+
+MAX_ROUNDS = 12
+"""Newest rounds that an object shows, beside round 0; the store has all."""
+MAX_STATUS_BYTES = 64 * 1024
+"""No status is larger."""
+
+
+class ObjectCondition(Status):
+    """One condition, as all of Kubernetes has them."""
+
+    type: str = Field(min_length=1, max_length=316)
+    """Progressing, Suspended, Complete, Failed or Cancelled."""
+    status: str = Field(pattern="^(True|False|Unknown)$")
+    """True, False or Unknown."""
+    reason: str = Field(max_length=1024)
+    """Why, in CamelCase; programs may rely on it."""
+    message: str = Field(default="", max_length=1024)
+    """Why, for people."""
+    last_transition_time: AwareDatetime
+    """When `status` last changed."""
+    observed_generation: int | None = Field(default=None, ge=0)
+    """Generation of the spec that it is about."""
+
+
+class ObjectProgress(Status):
+    """How far it is."""
+
+    percent: int = Field(default=0, ge=0, le=100)
+    """Share of the whole that is done."""
+    eta_seconds: int | None = Field(default=None, ge=0)
+    """Estimated seconds to the end; null if unknown."""
+    last_update_time: AwareDatetime | None = None
+    """When this was last counted."""
+
+
+class ObjectColumns(Status):
+    """What `kubectl get` shows; numbers are text there."""
+
+    round: str = ""
+    """Round at work and rounds in all: `1/2`."""
+    reward: str = ""
+    """Of a run: mean reward of the newest validation; empty before."""
+    gain: str = ""
+    """Of an adaptation: gain over the base model on the held-out questions; empty before."""
+
+
+class ObjectStatus(RunStatus):
+    """What the controller knows of the object."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    observed_generation: int = Field(default=0, ge=0)
+    """Generation of the spec that this is about."""
+    progress: ObjectProgress = ObjectProgress()
+    """How far it is."""
+    columns: ObjectColumns = ObjectColumns()
+    """What `kubectl get` shows."""
+    conditions: tuple[ObjectCondition, ...] = Field(default=(), max_length=16)  # type: ignore[assignment]
+    """One per type."""
+
+
+Entry = TypeVar("Entry", RoundStatus, PolicyStatus)
+_OWN_FIELDS = frozenset({"observed_generation", "progress", "columns"})
+
+
+def to_object(
+    status: RunStatus,
+    *,
+    generation: int,
+    progress: ObjectProgress | None = None,
+    columns: ObjectColumns | None = None,
+) -> Tree:
+    """The status subresource of a status."""
+    kept = status.model_copy(
+        update={"rounds": _newest(status.rounds), "policies": _newest(status.policies)}
+    )
+    fields = kept.model_dump(mode="json") | {
+        "conditions": [_to_condition(condition, generation) for condition in status.conditions],
+        "observed_generation": generation,
+        "progress": progress or ObjectProgress(),
+        "columns": columns or ObjectColumns(),
+    }
+    shown = ObjectStatus.model_validate(fields)
+    return shown.model_dump(mode="json", by_alias=True)
+
+
+def of_object(values: Mapping[str, object]) -> RunStatus | None:
+    """The status that an object's status subresource holds; None if it has none yet."""
+    if not values:
+        return None
+    shown = ObjectStatus.model_validate(values, by_alias=True, by_name=False)
+    fields = shown.model_dump(mode="json", by_alias=False, exclude=set(_OWN_FIELDS))
+    fields["conditions"] = [_of_condition(condition) for condition in shown.conditions]
+    return RunStatus.model_validate(fields)
+
+
+def _newest(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """The newest rounds, and round 0: what came before the first is compared with."""
+    return (
+        tuple(entry for entry in entries[:-MAX_ROUNDS] if entry.round == 0) + entries[-MAX_ROUNDS:]
+    )
+
+
+def _to_condition(condition: Condition, generation: int) -> Tree:
+    moment = datetime.fromtimestamp(condition.last_transition_seconds, tz=UTC)
+    kept = condition.model_dump(mode="json", exclude={"last_transition_seconds"})
+    return kept | {"last_transition_time": moment, "observed_generation": generation}
+
+
+def _of_condition(condition: ObjectCondition) -> Tree:
+    kept = condition.model_dump(exclude={"last_transition_time", "observed_generation"})
+    return kept | {"last_transition_seconds": condition.last_transition_time.timestamp()}
