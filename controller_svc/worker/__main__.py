@@ -1,0 +1,210 @@
+"""`python -m controller_svc.worker`: one shard of a stage as a process, an index of a Job's pod.
+
+It does what a task of local mode does, with the same functions. What it is told stands in the
+environment (`SEAL_RUN`, `SEAL_STAGE`, ...); what it came to is in the store, a digest of it in the
+termination message, and the exit code says whether another attempt is worth it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import ClassVar
+
+import structlog
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from controller_svc.core import stage_name
+from controller_svc.worker.clients import ServiceClients
+from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
+from controller_svc.worker.task import run_task
+from seal.artifacts import ArtifactStore
+from seal.errors import Internal, SealError, Transient
+from seal.options import ProcessOptions
+from seal.records import AdapterReference, ShardSummary, Stage
+from seal.rpc.hops import hop_of, within
+from seal.rpc.lifecycle import Signals, stop_signals
+from seal.runs.manifest import read_spec
+from seal.runs.task import ShardTask
+from seal.serving import STOPPED_AT_ONCE, leave, run_process
+from seal.termination import Termination, failure_of, write_termination
+
+log = structlog.get_logger(__name__)
+
+INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
+"""Where Kubernetes tells a pod of an Indexed Job which index it is."""
+TRACE_VARIABLES = {"TRACEPARENT": "traceparent", "TRACESTATE": "tracestate"}
+"""The trace that the run belongs to, as the W3C's call headers have it."""
+
+HOW_IT_ENDS = f"""
+On SIGTERM it cancels the calls under way and ends; what is committed stays, and the next attempt
+goes on from there. A second signal ends it at once.
+
+Exit codes: 0 done (or found done), 2 a wrong option, store or run, 42 permanent error, 43 worth a
+retry (a signal, a service or a store that is away). The termination message (a line of JSON of at
+most 4,096 bytes, in /dev/termination-log or the file that SEAL_TERMINATION_MESSAGE names) says the
+same with a reason. {INDEX_VARIABLE} is the shard unless an option names one; TRACEPARENT and
+TRACESTATE are handed on with every call.
+"""
+
+
+class WorkerOptions(WorkerSettings, ServiceAddresses, ProcessOptions):
+    """Do one shard of one stage of a run or an adaptation, and end.
+
+    Reads the manifest from the artifact store, calls the three services and commits records and a
+    summary to the store. It holds no model.
+    """
+
+    model_config = ProcessOptions.model_config
+
+    program: ClassVar[str] = "python -m controller_svc.worker"
+    ends: ClassVar[str] = HOW_IT_ENDS
+    run: str
+    """What the run or the adaptation is called in the store."""
+    stage: Stage
+    """Stage whose shard it is."""
+    round: int = Field(default=0, ge=0)
+    """Round of the stage; of an adaptation 0."""
+    attempt: int = Field(default=1, ge=1)
+    """Attempt of the stage."""
+    epoch: int = Field(default=1, ge=1)
+    """Turn of the controller that started it; what an older one commits is refused."""
+    shards: int = Field(default=1, ge=1)
+    """Parts that the stage is cut into."""
+    shard: int = Field(default=-1, ge=-1, validate_default=True)
+    """Which of them, from 0; -1 takes the Job's completion index."""
+    policy_path: str = ""
+    """Path in the store of the policy adapter that the stage works with; empty for none."""
+    policy_sha256: str = ""
+    """Digest of that adapter."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_jobs_index(cls, given: Mapping[str, object]) -> Mapping[str, object]:
+        """Kubernetes names the variable, and numbers the pods."""
+        index = os.environ.get(INDEX_VARIABLE, "")
+        return {"shard": index, **given} if index else given
+
+    @field_validator("shard")
+    @classmethod
+    def _is_one_of_them(cls, shard: int, info: ValidationInfo) -> int:
+        shards = info.data.get("shards", shard + 1)  # absent if it is wrong itself
+        if not 0 <= shard < shards:
+            raise ValueError(f"there is no shard {shard} of {shards}, counted from 0")
+        return shard
+
+    @property
+    def task(self) -> ShardTask:
+        """What is to be done."""
+        name = stage_name(run=self.run, round=self.round, stage=self.stage, attempt=self.attempt)
+        policy = AdapterReference(path=self.policy_path, sha256=self.policy_sha256)
+        return ShardTask(
+            name=f"{name}-{self.shard}",
+            run=self.run,
+            stage=self.stage,
+            round=self.round,
+            shard=self.shard,
+            shards=self.shards,
+            attempt=self.attempt,
+            epoch=self.epoch,
+            policy=policy if self.policy_path else None,
+        )
+
+
+async def run_worker(options: WorkerOptions) -> None:
+    """Do the shard and leave the termination message.
+
+    Raises:
+        Transient: a signal came; what is committed stays.
+        Internal: a defect, which is logged.
+        SealError: as `run_task`.
+
+    """
+    try:
+        summary = await _work(options)
+    except SealError as error:
+        write_termination(failure_of(error))
+        raise
+    except Exception as error:
+        # This process's boundary: a defect is an answer like any other
+        log.exception("worker crashed", task=options.task.name)
+        internal = Internal(f"{type(error).__name__}: {error}")
+        write_termination(failure_of(internal))
+        raise internal from error
+    said = in_words(options.task, summary)
+    write_termination(
+        Termination(
+            outcome="done",
+            exit_code=0,
+            message=said,
+            name=options.task.name,
+            summary_sha256=hashlib.sha256(summary.model_dump_json().encode()).hexdigest(),
+            result_sha256=summary.result_sha256,
+        )
+    )
+    log.info("shard done", task=options.task.name, said=said)
+
+
+async def _work(options: WorkerOptions) -> ShardSummary:
+    """The shard, with the trace that it belongs to."""
+    hop = hop_of((key, os.environ.get(name, "")) for name, key in TRACE_VARIABLES.items())
+    store, task = ArtifactStore(options.artifacts), options.task
+    async with stop_signals() as signals:
+        with within(hop):
+            spec = await read_spec(store, task.run)
+            services, settings = options.part(ServiceAddresses), options.part(WorkerSettings)
+            async with ServiceClients(services, settings) as clients:
+                working = asyncio.create_task(
+                    run_task(task, spec=spec, store=store, clients=clients, settings=settings)
+                )
+                return await _unless_stopped(working, signals)
+
+
+async def _unless_stopped(working: asyncio.Task[ShardSummary], signals: Signals) -> ShardSummary:
+    """The summary; at a signal the work is cancelled and waited for.
+
+    Calls are cancelled at the services, too. A write under way ends in its thread, which the
+    process waits for at its end.
+    """
+    stopped = asyncio.create_task(signals.get())
+    await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if working.done():
+        stopped.cancel()
+        return working.result()
+    log.info("stopping", signal=stopped.result().name)
+    again = asyncio.create_task(_leave_at_a_second(signals))
+    working.cancel()
+    try:
+        with suppress(asyncio.CancelledError):
+            return await working  # it was through already
+    finally:
+        again.cancel()
+    raise Transient(
+        f"stopped by {stopped.result().name}",
+        remedy="what is committed stays; the next attempt goes on from there",
+    )
+
+
+async def _leave_at_a_second(signals: Signals) -> None:
+    """End the process without waiting for anything."""
+    await signals.get()
+    leave(STOPPED_AT_ONCE)
+
+
+def in_words(task: ShardTask, summary: ShardSummary) -> str:
+    """What a shard came to, in a sentence."""
+    where = f"{task.stage} of round {task.round}, shard {task.shard + 1} of {task.shards}"
+    resumed = summary.inner_loops_resumed
+    loops = summary.inner_loops_run + resumed
+    if not loops:
+        return f"{where}: done in {summary.seconds:.0f} s"
+    outcomes = ", ".join(f"{number} {name}" for name, number in sorted(summary.outcomes.items()))
+    found = f", {resumed} of them found done" if resumed else ""
+    return f"{where}: {loops} inner loops ({outcomes}){found} in {summary.seconds:.0f} s"
+
+
+if __name__ == "__main__":
+    run_process(WorkerOptions, run_worker)
