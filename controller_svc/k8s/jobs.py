@@ -1,0 +1,325 @@
+"""A stage's attempt as an Indexed Job: pure, from what is to be started to the object's body.
+
+Who tries again is said here, once. Kubernetes retries an index whose pod ended with 43, or was
+killed for memory, as often as local mode does; an index that ended with 2 or 42 it gives up at
+once; a pod that a node took with it (drained, pre-empted, lost) is replaced and counts for nothing.
+A pod is replaced once it has gone, so that never two work on one shard. The others go on, as in
+local mode, until so many have failed that it is no accident.
+
+The pause before an attempt (`StartStage.delay_seconds`) is no part of the Job: whoever creates it
+waits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from controller_svc.core import StartStage, spec_digest
+from controller_svc.worker.settings import ServiceAddresses
+from seal.records import Stage
+from seal.resources import API_VERSION
+from seal.rpc.hops import Hop
+from seal.settings import Settings, Spec
+from seal.settings.cluster import ClusterSettings, JobTemplate, ResourceSettings
+from seal.yaml_files import Tree
+
+RETRIES_PER_SHARD = 3
+"""Four attempts of a shard within one attempt of its stage, as in local mode."""
+FAILED_SHARDS_SHARE = 0.25
+"""Share of failed shards from which on the rest is stopped: it would go the same way."""
+PERMANENT_EXIT_CODES, RETRYABLE_EXIT_CODES = (2, 42), (43, 137)
+"""By `seal.errors`; 137 is SIGKILL, which is how the kernel takes back memory."""
+CONTAINER = "worker"
+INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+RUN_LABEL, ROUND_LABEL, STAGE_LABEL = "seal.dev/run", "seal.dev/round", "seal.dev/stage"
+SPEC_ANNOTATION, EPOCH_ANNOTATION = "seal.dev/spec-sha256", "seal.dev/epoch"
+STORE_VOLUME, MODELS_VOLUME, SCRATCH_VOLUME = "artifacts", "models", "tmp"
+_COMMANDS = {"worker": "controller_svc.worker", "trainer": "trainer_svc.improve"}
+
+
+class StoreAccess(Settings):
+    """How pods reach the artifact store."""
+
+    uri: str
+    """The store as pods see it: `file:///artifacts`, `s3://bucket/prefix`."""
+    claim_name: str = ""
+    """PersistentVolumeClaim that holds it; empty for an object store."""
+    mount_path: str = "/artifacts"
+    """Where that volume is mounted."""
+    credentials_secret: str = ""
+    """Secret whose keys become environment variables; empty for none."""
+
+
+class ModelVolume(Settings):
+    """Where the M-step's engine finds base models."""
+
+    claim_name: str
+    """PersistentVolumeClaim with the models, mounted read-only."""
+    mount_path: str = "/models"
+    """Where it is mounted; it is the cache of models."""
+
+
+class JobSettings(Settings):
+    """What the controller is set to about the Jobs that it makes."""
+
+    worker_image: str
+    """Image of all stages but the M-step."""
+    trainer_image: str
+    """Image of the M-step, with an engine."""
+    services: ServiceAddresses
+    store: StoreAccess
+    models: ModelVolume | None = None
+    """None: the trainer's image holds the models."""
+    trainer_environment: dict[str, str] = Field(default={})
+    """Options of the M-step's engine as variables: `SEAL_DTYPE`, `SEAL_MAX_ROW_TOKENS`."""
+    worker_resources: ResourceSettings = ResourceSettings(
+        requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"}
+    )
+    """Of a worker, which holds no model."""
+    trainer_resources: ResourceSettings = ResourceSettings(
+        requests={"cpu": "1", "memory": "2Gi"}, limits={"cpu": "1", "memory": "2Gi"}
+    )
+    """Of the M-step, unless a run's `jobTemplate` has some."""
+    service_account: str = "default"
+    """Of the pods; they get no token of it."""
+    image_pull_secrets: tuple[str, ...] = ()
+    user_id: int = Field(default=65532, ge=1)
+    """User and group of the pods."""
+    parallelism: int = Field(default=16, ge=1)
+    """Shards of a stage at work at once."""
+    deadline_seconds: int = Field(default=24 * 3600, ge=1)
+    """An attempt of a stage that takes longer is stopped."""
+    ttl_seconds: int = Field(default=3600, ge=60)
+    """A finished Job is deleted after so long: longer than it takes to record what it came to."""
+    grace_seconds: int = Field(default=60, ge=1)
+    """After SIGTERM: how long a pod may take to commit, or to write a checkpoint."""
+
+
+class Owner(Settings):
+    """The object that a Job belongs to, and goes with."""
+
+    kind: str
+    name: str
+    namespace: str
+    uid: str
+
+    @property
+    def reference(self) -> Tree:
+        """As Kubernetes' garbage collector reads it."""
+        return {
+            "apiVersion": API_VERSION,
+            "kind": self.kind,
+            "name": self.name,
+            "uid": self.uid,
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+
+
+def stage_job(
+    action: StartStage,
+    *,
+    spec: Spec,
+    cluster: ClusterSettings,
+    owner: Owner,
+    settings: JobSettings,
+    hop: Hop | None = None,
+) -> Tree:
+    """The Job of one attempt of a stage. `hop`: the trace that it belongs to."""
+    labels = _labels(action, owner)
+    queue = {QUEUE_LABEL: cluster.queue_name} if cluster.queue_name else {}
+    metadata: Tree = {
+        "name": action.name,
+        "namespace": owner.namespace,
+        "labels": labels | queue,
+        "annotations": {SPEC_ANNOTATION: spec_digest(spec), EPOCH_ANNOTATION: str(action.epoch)},
+        "ownerReferences": [owner.reference],
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            "completionMode": "Indexed",
+            "completions": action.shards,
+            "parallelism": min(action.shards, settings.parallelism),
+            "backoffLimitPerIndex": RETRIES_PER_SHARD,
+            "maxFailedIndexes": math.ceil(FAILED_SHARDS_SHARE * action.shards),
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {"rules": _failure_rules()},
+            "activeDeadlineSeconds": settings.deadline_seconds,
+            "ttlSecondsAfterFinished": settings.ttl_seconds,
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": _pod(action, spec, cluster.job_template, settings, hop),
+            },
+        },
+    }
+
+
+def _failure_rules() -> list[Tree]:
+    """The first that fits counts: a worker that a drained node stops ends with 43, too."""
+    ignored: Tree = {"type": "DisruptionTarget", "status": "True"}
+    return [
+        {"action": "Ignore", "onPodConditions": [ignored]},
+        _by_exit_code("FailIndex", PERMANENT_EXIT_CODES),
+        _by_exit_code("Count", RETRYABLE_EXIT_CODES),
+    ]
+
+
+def _by_exit_code(action: str, codes: tuple[int, ...]) -> Tree:
+    values: Tree = {"containerName": CONTAINER, "operator": "In", "values": list(codes)}
+    return {"action": action, "onExitCodes": values}
+
+
+def _component(stage: Stage) -> str:
+    return "trainer" if stage is Stage.IMPROVE else "worker"
+
+
+def _labels(action: StartStage, owner: Owner) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": "seal",
+        "app.kubernetes.io/component": _component(action.stage),
+        "app.kubernetes.io/part-of": "seal",
+        "app.kubernetes.io/managed-by": "seal-controller",
+        RUN_LABEL: owner.name,
+        ROUND_LABEL: str(action.round),
+        STAGE_LABEL: str(action.stage),
+    }
+
+
+def _pod(
+    action: StartStage,
+    spec: Spec,
+    template: JobTemplate,
+    settings: JobSettings,
+    hop: Hop | None,
+) -> Tree:
+    """A pod that Pod Security `restricted` admits."""
+    tolerations = [
+        one.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        for one in template.tolerations
+    ]
+    pod: Tree = {
+        "restartPolicy": "Never",
+        "serviceAccountName": settings.service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": settings.grace_seconds,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": settings.user_id,
+            "runAsGroup": settings.user_id,
+            "fsGroup": settings.user_id,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(action, spec, template, settings, hop)],
+        "volumes": _volumes(action, settings),
+    }
+    given: Tree = {
+        "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],
+        "nodeSelector": dict(template.node_selector),
+        "tolerations": tolerations,
+        "priorityClassName": template.priority_class_name,
+    }
+    return pod | {name: value for name, value in given.items() if value}
+
+
+def _container(
+    action: StartStage,
+    spec: Spec,
+    template: JobTemplate,
+    settings: JobSettings,
+    hop: Hop | None,
+) -> Tree:
+    component = _component(action.stage)
+    trains = action.stage is Stage.IMPROVE
+    resources = settings.worker_resources
+    if trains:
+        own = template.resources
+        resources = own if own.requests or own.limits else settings.trainer_resources
+    environment = _environment(action, settings, hop)
+    environment += _of_trainer(spec, settings, resources) if trains else _of_worker(settings)
+    container: Tree = {
+        "name": CONTAINER,
+        "image": settings.trainer_image if trains else settings.worker_image,
+        "command": ["python", "-m", _COMMANDS[component]],
+        "env": environment,
+        "resources": resources.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": _mounts(action, settings),
+    }
+    if settings.store.credentials_secret:
+        container["envFrom"] = [{"secretRef": {"name": settings.store.credentials_secret}}]
+    return container
+
+
+def _environment(action: StartStage, settings: JobSettings, hop: Hop | None) -> list[Tree]:
+    """The task, as both entry points read it."""
+    policy = action.policy
+    values = {
+        "SEAL_ARTIFACTS": settings.store.uri,
+        "SEAL_RUN": action.run,
+        "SEAL_ROUND": str(action.round),
+        "SEAL_ATTEMPT": str(action.attempt),
+        "SEAL_EPOCH": str(action.epoch),
+        "SEAL_POLICY_PATH": policy.path if policy else "",
+        "SEAL_POLICY_SHA256": policy.sha256 if policy else "",
+        "SEAL_LOG_FORMAT": "json",
+    }
+    if action.stage is not Stage.IMPROVE:
+        values |= {"SEAL_STAGE": str(action.stage), "SEAL_SHARDS": str(action.shards)}
+    if hop is not None:
+        values |= {"TRACEPARENT": hop.traceparent, "TRACESTATE": hop.tracestate}
+    return _plain({name: value for name, value in values.items() if value})
+
+
+def _of_worker(settings: JobSettings) -> list[Tree]:
+    services = settings.services.model_dump(mode="json")
+    return _plain({f"SEAL_{name.upper()}": value for name, value in services.items() if value})
+
+
+def _of_trainer(spec: Spec, settings: JobSettings, resources: ResourceSettings) -> list[Tree]:
+    """An engine takes the pod's cores, where they are limited, and not all of the node's."""
+    own = {"SEAL_MODEL": spec.writer, "SEAL_OFFLINE": "true"}
+    if settings.models is not None:
+        own["SEAL_CACHE"] = settings.models.mount_path
+    environment = _plain(own | settings.trainer_environment)
+    if "cpu" in resources.limits and "SEAL_THREADS" not in settings.trainer_environment:
+        field: Tree = {"containerName": CONTAINER, "resource": "limits.cpu"}
+        environment.append({"name": "SEAL_THREADS", "valueFrom": {"resourceFieldRef": field}})
+    return environment
+
+
+def _plain(values: Mapping[str, str]) -> list[Tree]:
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _volumes(action: StartStage, settings: JobSettings) -> list[Tree]:
+    """A read-only root needs somewhere to put temporary files."""
+    volumes: list[Tree] = [{"name": SCRATCH_VOLUME, "emptyDir": {}}]
+    if settings.store.claim_name:
+        claim: Tree = {"claimName": settings.store.claim_name}
+        volumes.append({"name": STORE_VOLUME, "persistentVolumeClaim": claim})
+    if action.stage is Stage.IMPROVE and settings.models is not None:
+        claim = {"claimName": settings.models.claim_name, "readOnly": True}
+        volumes.append({"name": MODELS_VOLUME, "persistentVolumeClaim": claim})
+    return volumes
+
+
+def _mounts(action: StartStage, settings: JobSettings) -> list[Tree]:
+    mounts: list[Tree] = [{"name": SCRATCH_VOLUME, "mountPath": "/tmp"}]  # noqa: S108 - emptyDir
+    if settings.store.claim_name:
+        mounts.append({"name": STORE_VOLUME, "mountPath": settings.store.mount_path})
+    if action.stage is Stage.IMPROVE and (models := settings.models) is not None:
+        mounts.append({"name": MODELS_VOLUME, "mountPath": models.mount_path, "readOnly": True})
+    return mounts

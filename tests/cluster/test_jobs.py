@@ -1,0 +1,210 @@
+"""A stage's attempt as a Job: who tries again, what its pods get, and what they may not do."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kubernetes import client
+
+from controller_svc.core import StartStage, spec_digest, stage_name
+from controller_svc.k8s.jobs import (
+    PERMANENT_EXIT_CODES,
+    RETRYABLE_EXIT_CODES,
+    JobSettings,
+    ModelVolume,
+    Owner,
+    StoreAccess,
+    stage_job,
+)
+from controller_svc.worker.__main__ import WorkerOptions
+from controller_svc.worker.settings import ServiceAddresses
+from seal.errors import ERROR_CLASSES
+from seal.records import AdapterReference, Stage
+from seal.rpc.hops import Hop
+from seal.settings import RunSpec
+from seal.settings.cluster import ClusterSettings
+from trainer_svc.improve import ImproveOptions
+
+OWNER = Owner(kind="RestEMRun", name="demo", namespace="team", uid="u-1")
+POLICY = AdapterReference(path="adapters/abc", sha256="a" * 64)
+SETTINGS = JobSettings(
+    worker_image="seal:1",
+    trainer_image="seal-trainer:1",
+    services=ServiceAddresses(generator="g:1", trainer="t:1", evaluator="e:1"),
+    store=StoreAccess(uri="file:///artifacts", claim_name="artifacts"),
+    models=ModelVolume(claim_name="models"),
+    service_account="seal-worker",
+)
+CLUSTER = ClusterSettings.model_validate(
+    {
+        "queueName": "gpus",
+        "jobTemplate": {
+            "resources": {"limits": {"cpu": 4, "nvidia.com/gpu": 1}},
+            "nodeSelector": {"pool": "gpu"},
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+            "priorityClassName": "low",
+        },
+    }
+)
+
+
+def job(
+    stage: Stage = Stage.ROLLOUT,
+    *,
+    shards: int = 5,
+    cluster: ClusterSettings = CLUSTER,
+    settings: JobSettings = SETTINGS,
+    hop: Hop | None = None,
+    name: str = "demo-r1-a1",
+) -> Any:
+    action = StartStage(
+        name=name,
+        run="demo-1f",
+        stage=stage,
+        round=1,
+        shards=shards,
+        attempt=2,
+        epoch=7,
+        policy=POLICY,
+    )
+    return stage_job(
+        action, spec=RunSpec(), cluster=cluster, owner=OWNER, settings=settings, hop=hop
+    )
+
+
+def pod(job: Any) -> Any:
+    return job["spec"]["template"]["spec"]
+
+
+def environment(job: Any) -> dict[str, str]:
+    return {one["name"]: one.get("value", "") for one in pod(job)["containers"][0]["env"]}
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_every_field_is_one_that_kubernetes_knows(stage: Stage) -> None:
+    body = job(stage, settings=SETTINGS.model_copy(update={"image_pull_secrets": ("pull",)}))
+    api = client.ApiClient()
+    read = api.deserialize(SimpleNamespace(data=json.dumps(body)), "V1Job")
+    assert api.sanitize_for_serialization(read) == body
+
+
+def test_every_exit_code_of_the_project_has_a_rule_and_a_lost_node_costs_no_attempt() -> None:
+    spec = job()["spec"]
+    ignore, *by_code = spec["podFailurePolicy"]["rules"]
+    assert ignore["action"] == "Ignore"
+    assert ignore["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    action = {code: rule["action"] for rule in by_code for code in rule["onExitCodes"]["values"]}
+    for row in ERROR_CLASSES.values():
+        retried = row.reason in ("Transient", "Exhausted")
+        assert action[row.exit_code] == ("Count" if retried else "FailIndex")
+    assert set(action) == {*PERMANENT_EXIT_CODES, *RETRYABLE_EXIT_CODES}
+    assert spec["podReplacementPolicy"] == "Failed"
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 5, 5)
+    assert (spec["backoffLimitPerIndex"], spec["maxFailedIndexes"]) == (3, math.ceil(5 / 4))
+    assert spec["ttlSecondsAfterFinished"] >= 60 and spec["activeDeadlineSeconds"] > 0
+    assert job(shards=40)["spec"]["parallelism"] == SETTINGS.parallelism
+
+
+def test_a_job_belongs_to_its_run_says_what_it_is_and_stands_in_its_queue() -> None:
+    body = job()
+    metadata = body["metadata"]
+    (reference,) = metadata["ownerReferences"]
+    assert reference["controller"] and reference["uid"] == "u-1"
+    labels = metadata["labels"]
+    assert labels["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert (labels["seal.dev/run"], labels["seal.dev/round"]) == ("demo", "1")
+    assert labels["seal.dev/stage"] == "rollout"
+    assert labels["app.kubernetes.io/name"] == "seal"
+    in_pod = body["spec"]["template"]["metadata"]["labels"]
+    assert in_pod.items() <= labels.items()
+    assert not any("queue" in name for name in in_pod), "Kueue would admit the pods once more"
+    assert metadata["annotations"]["seal.dev/spec-sha256"] == spec_digest(RunSpec())
+    assert not any("queue" in name for name in job(cluster=ClusterSettings())["metadata"]["labels"])
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_every_pod_fits_the_restricted_pod_security_standard(stage: Stage) -> None:
+    body = pod(job(stage))
+    (container,) = body["containers"]
+    assert body["securityContext"]["runAsNonRoot"] and body["securityContext"]["runAsUser"] > 0
+    assert body["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert body["automountServiceAccountToken"] is False
+    assert {"name": "tmp", "emptyDir": {}} in body["volumes"]
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in body["volumes"]}
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+@pytest.mark.parametrize("stage", [stage for stage in Stage if stage is not Stage.IMPROVE])
+def test_the_worker_reads_from_its_environment_the_task_that_was_meant(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hop = Hop("r", f"00-{'a' * 32}-{'b' * 16}-01")
+    name = stage_name(run="demo-1f", round=1, stage=stage, attempt=2)
+    body = job(stage, hop=hop, name=name)
+    (container,) = pod(body)["containers"]
+    assert container["command"] == ["python", "-m", "controller_svc.worker"]
+    assert container["image"] == "seal:1"
+    assert "models" not in str(pod(body)["volumes"]), "a worker holds no model"
+    assert "nvidia.com/gpu" not in str(container["resources"])
+    for variable, value in environment(body).items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
+    options = WorkerOptions.parse([])
+    task = options.task
+    assert (task.name, task.run, task.stage) == (f"{name}-3", "demo-1f", stage)
+    assert (task.shard, task.shards, task.round, task.attempt, task.epoch) == (3, 5, 1, 2, 7)
+    assert task.policy == POLICY
+    assert options.part(ServiceAddresses) == SETTINGS.services
+    assert environment(body)["TRACEPARENT"] == hop.traceparent
+
+
+def test_the_m_step_has_an_engine_of_its_own_with_the_runs_resources(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    body = job(Stage.IMPROVE, shards=1)
+    (container,) = pod(body)["containers"]
+    assert container["command"] == ["python", "-m", "trainer_svc.improve"]
+    assert container["image"] == "seal-trainer:1"
+    assert container["resources"] == {"limits": {"cpu": "4", "nvidia.com/gpu": "1"}}
+    threads = next(one for one in container["env"] if one["name"] == "SEAL_THREADS")
+    assert threads["valueFrom"]["resourceFieldRef"]["resource"] == "limits.cpu"
+    assert pod(body)["nodeSelector"] == {"pool": "gpu"}
+    assert pod(body)["priorityClassName"] == "low"
+    assert pod(body)["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+    monkeypatch.setenv("SEAL_THREADS", "4")
+    for variable, value in environment(body).items():
+        if value:
+            monkeypatch.setenv(variable, value)
+    options = ImproveOptions.parse([])
+    task = options.task
+    assert (task.run, task.round, task.attempt, task.epoch) == ("demo-1f", 1, 2, 7)
+    assert (task.policy, options.model, options.offline) == (POLICY, RunSpec().writer, True)
+    assert environment(body)["SEAL_CACHE"] == "/models"
+    fallen_back = pod(job(Stage.IMPROVE, cluster=ClusterSettings()))["containers"][0]
+    assert fallen_back["resources"]["limits"] == {"cpu": "1", "memory": "2Gi"}
+
+
+def test_an_object_store_needs_no_volume_but_perhaps_credentials() -> None:
+    store = StoreAccess(uri="s3://bucket/seal", credentials_secret="s3")
+    body = job(settings=SETTINGS.model_copy(update={"store": store}))
+    (container,) = pod(body)["containers"]
+    assert container["envFrom"] == [{"secretRef": {"name": "s3"}}]
+    assert "persistentVolumeClaim" not in str(pod(body))
+    assert environment(body)["SEAL_ARTIFACTS"] == "s3://bucket/seal"
+
+
+def test_the_longest_name_leaves_room_for_an_index_of_four_digits() -> None:
+    name = stage_name(run="r" * 40, round=12, stage=Stage.VALIDATE, attempt=1000)
+    assert job(name=name)["metadata"]["name"] == name
+    assert len(f"{name}-9999") <= 63 and re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name)
