@@ -72,6 +72,12 @@ class Sizes(Settings):
     """Inner loops of one sample of P8."""
     service_epochs: Positive = 1
     """Epochs of P8; the overhead is per inner loop, so fewer epochs make its share larger."""
+    front_door_samples: Positive = 1
+    """Rounds of P10, which are long."""
+    front_door_clients: Positive = 16
+    """Clients of P10 that come together."""
+    front_door_alone: Positive = 3
+    """Adaptations of one sample of P10's other side, one after another."""
     scaling_slots: tuple[Positive, ...] = (1, 2, 4, 8, 16, 32, 64)
     """Slots of the first curve."""
     scaling_row_tokens: int = Field(default=48, ge=4)
@@ -116,6 +122,8 @@ QUICK: dict[str, object] = {
     "agreement_edits": 2,
     "agreement_epochs": 1,
     "service_adapters": 4,
+    "front_door_clients": 2,
+    "front_door_alone": 1,
     "scaling_slots": (1, 4),
     "scaling_steps": 1,
     "scaling_lengths": (16, 64),
