@@ -16,6 +16,7 @@ from controller_svc.cli.chat_partners import OnDownload, Partners, partners_here
 from controller_svc.cli.chat_screen import ChatScreen
 from controller_svc.cli.messages import complain
 from controller_svc.cli.references import parse_reference
+from controller_svc.cli.serving import Target
 from seal.errors import InvalidInput, SealError
 from seal.outcomes import Outcome
 from seal.settings import EngineSettings, QuestionFormat
@@ -31,11 +32,10 @@ class Options:
     """REF."""
     message: str | None
     """The only question; None: as many as are typed."""
-    server: str
-    """Address; empty: this process."""
+    target: Target
+    """Where the models are; no server: this process."""
     model: str
     """Base model; empty: the adapter's own."""
-    root: str
     engine: EngineSettings
     offline: bool
     format: QuestionFormat | None
@@ -89,12 +89,12 @@ def hold_chat(options: Options) -> None:
 
 def _partners(options: Options, on_download: OnDownload) -> AbstractAsyncContextManager[Partners]:
     reference = parse_reference(options.adapter, option="--adapter")
-    if options.server:
-        return partners_on(options.server, reference)
+    if options.target.server:
+        return partners_on(options.target, reference)
     return partners_here(
+        options.target,
         reference,
         model=options.model,
-        root=options.root,
         engine=options.engine,
         offline=options.offline,
         on_download=on_download,

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller_svc.adaptations import DEFAULT_NAMESPACE
+from controller_svc.cli.messages import program
 from controller_svc.cli.references import AdapterDirectory, NamedAdaptation
+from controller_svc.cli.serving import Target
 from controller_svc.local.objects import Objects
 from seal.artifacts import ArtifactStore
 from seal.errors import InvalidInput, NotFound, PreconditionFailed
@@ -34,25 +36,26 @@ class Partners:
 
 
 @asynccontextmanager
-async def partners_on(server: str, reference: Reference) -> AsyncIterator[Partners]:
+async def partners_on(target: Target, reference: Reference) -> AsyncIterator[Partners]:
     """Both models of a server.
 
     Raises InvalidInput for a directory, which the server does not see, and as `_of_adaptation`.
     """
     if isinstance(reference, AdapterDirectory):
         raise InvalidInput(
-            f"{OPTION} {reference.path} is a directory of this machine, which {server} does not "
-            "see",
+            f"{OPTION} {reference.path} is a directory of this machine, which {target.server} does "
+            "not see",
             field=OPTION,
             remedy="name an adapter of the server's store or an adaptation, or leave out --server",
         )
     if isinstance(reference, NamedAdaptation):
-        from seal.client import AsyncClient
+        from seal.client import AsyncClient, ClientOptions
 
-        async with AsyncClient(server) as client:
+        options = ClientOptions(namespace=target.namespace)
+        async with AsyncClient(target.server, options=options) as client:
             found = (await client.get(reference.name)).adapter
-        reference = _trained(reference, found)
-    async with open_channel(server) as channel:
+        reference = _trained(reference, found, target)
+    async with open_channel(target.server) as channel:
         yield Partners(
             generator=generator_pb2_grpc.GeneratorServiceStub(channel), adapter=reference
         )
@@ -60,10 +63,10 @@ async def partners_on(server: str, reference: Reference) -> AsyncIterator[Partne
 
 @asynccontextmanager
 async def partners_here(
+    target: Target,
     reference: Reference,
     *,
     model: str,
-    root: str,
     engine: EngineSettings,
     offline: bool,
     on_download: OnDownload,
@@ -76,7 +79,7 @@ async def partners_here(
     from controller_svc.local.services import local_services  # loads torch
     from seal.engine import load_adapter, save_adapter
 
-    format: QuestionFormat = Partners.format
+    root, format = target.root, Partners.format
     with tempfile.TemporaryDirectory(prefix="seal-chat-") as scratch:
         if isinstance(reference, AdapterDirectory):
             adapter = load_adapter(reference.path)
@@ -87,7 +90,7 @@ async def partners_here(
         else:
             store = ArtifactStore(root)
             if isinstance(reference, NamedAdaptation):
-                stored, format = _of_adaptation(store, reference)
+                stored, format = _of_adaptation(store, reference, target)
             else:
                 stored = reference
             with store.fetch_directory(stored) as directory:
@@ -115,29 +118,32 @@ async def partners_here(
 
 
 def _of_adaptation(
-    store: ArtifactStore, named: NamedAdaptation
+    store: ArtifactStore, named: NamedAdaptation, target: Target
 ) -> tuple[AdapterReference, QuestionFormat]:
     """The adapter of an adaptation in a store of this machine, and how it was asked."""
     objects = Objects(store)
     try:
-        one = objects.read((DEFAULT_NAMESPACE, named.name))
+        one = objects.read((target.namespace or DEFAULT_NAMESPACE, named.name))
         adaptation = objects.status(one).adaptation
     except NotFound as error:
         raise NotFound(
             f"there is no adaptation {named.name!r} in {store.root_uri}",
             field=OPTION,
-            remedy="check its name and --root, or name the --server that keeps it",
+            remedy="check its name, --namespace and --root, or name the --server that keeps it",
         ) from error
     result = adaptation.result if adaptation is not None else None
-    adapter = _trained(named, result.adapter if result is not None else None)
+    adapter = _trained(named, result.adapter if result is not None else None, target)
     return adapter, one.manifest.spec.evaluation.question_format
 
 
-def _trained(named: NamedAdaptation, adapter: AdapterReference | None) -> AdapterReference:
+def _trained(
+    named: NamedAdaptation, adapter: AdapterReference | None, target: Target
+) -> AdapterReference:
     if adapter is None:
+        at = f" {target.reach}" if target.reach else ""
         raise PreconditionFailed(
             f"adaptation {named.name!r} has no adapter",
             field=OPTION,
-            remedy=f"see how it is:  seal get {named.name}",
+            remedy=f"see how it is:  {program()} get {named.name}{at}",
         )
     return adapter

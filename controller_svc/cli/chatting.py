@@ -10,6 +10,7 @@ import typer
 from controller_svc.cli.options import (
     DEFAULT_ROOT,
     EngineOption,
+    NamespaceOption,
     OfflineOption,
     Output,
     OutputOption,
@@ -86,6 +87,7 @@ def chat(
         ),
     ] = "",
     server: ServerOption = "",
+    namespace: NamespaceOption = "",
     root: RootOption = DEFAULT_ROOT,
     output: OutputOption = Output.TABLE,
     offline: OfflineOption = False,
@@ -93,15 +95,15 @@ def chat(
 ) -> None:
     """Ask a base model and its adapted self the same, and read both answers."""
     from controller_svc.cli.chat import Options, hold_chat
+    from controller_svc.cli.serving import Target
     from seal.config import load_engine
 
     hold_chat(
         Options(
             adapter=adapter,
             message=message,
-            server=server,
+            target=Target(server=server, namespace=namespace, root=root),
             model=model,
-            root=root,
             engine=load_engine("embedded", changes(engine or [], option="--engine")),
             offline=offline,
             format=None if format is None else format.value,

@@ -11,6 +11,7 @@ from controller_svc.cli.logs import LogFormat
 from controller_svc.cli.options import (
     DEFAULT_ROOT,
     EngineOption,
+    NamespaceOption,
     OfflineOption,
     Output,
     OutputOption,
@@ -43,9 +44,6 @@ EXPORT_HELP = (
     "With --merged it is a whole model: base and adapter in one, as transformers and vLLM load it."
 )
 
-NamespaceOption = Annotated[
-    str, typer.Option("--namespace", metavar="NAME", help="Namespace; `default` without.")
-]
 ModelOption = Annotated[
     str,
     typer.Option(

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from controller_svc.cli.front_door import NamespaceOption
 from controller_svc.cli.options import (
     DEFAULT_ROOT,
+    NamespaceOption,
     Output,
     OutputOption,
     RootOption,

@@ -68,6 +68,9 @@ ServerOption = Annotated[
         "is to do.",
     ),
 ]
+NamespaceOption = Annotated[
+    str, typer.Option("--namespace", metavar="NAME", help="Namespace; `default` without.")
+]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run (see `seal list`).")]
 
 

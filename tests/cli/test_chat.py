@@ -10,12 +10,14 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
 import torch
 from command import one_line, seal
+from fake_adaptations import FakeAdaptations, serve_in_thread
 from fake_services import Fakes, serve_fakes, written_text
 from peft import LoraConfig, PeftModel, get_peft_model
 from rich.console import Console
@@ -28,8 +30,10 @@ from controller_svc.cli.chat_answers import Answer, prompt_of
 from controller_svc.cli.chat_partners import Partners, Reference, partners_on
 from controller_svc.cli.chat_screen import ChatScreen
 from controller_svc.cli.references import AdapterDirectory, NamedAdaptation, parse_reference
+from controller_svc.cli.serving import Target
 from controller_svc.local.objects import Objects
 from seal.artifacts import ArtifactStore
+from seal.client import Client, ClientOptions, Document
 from seal.engine import load_adapter, save_adapter
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
@@ -50,11 +54,11 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     fakes = Fakes()
 
     @asynccontextmanager
-    async def on_fakes(server: str, reference: Reference) -> AsyncIterator[Partners]:
-        assert server == "fakes:1"
+    async def on_fakes(target: Target, reference: Reference) -> AsyncIterator[Partners]:
+        assert target.server == "fakes:1"
         async with (
             serve_fakes(fakes) as addresses,
-            partners_on(addresses.generator, reference) as partners,
+            partners_on(replace(target, server=addresses.generator), reference) as partners,
         ):
             yield partners
 
@@ -318,6 +322,32 @@ def test_a_name_that_is_no_adaptation_of_this_store_is_refused(
     error = json.loads(capsys.readouterr().out)["error"]
     assert (error["reason"], error["field"]) == ("NotFound", "--adapter")
     assert "my-notes" in error["message"]
+
+
+def test_an_adaptation_of_another_namespace_is_found_there_alone(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = Adaptation(
+        metadata=ObjectMeta(name="my-notes", namespace="team"), spec=adaptation_spec()
+    )
+    Objects(ArtifactStore("seal-runs")).create(manifest, uid="u1")
+    chat = ("chat", "--adapter", "my-notes", "--message", "x", "--output", "json")
+    assert seal(*chat) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["reason"] == "NotFound" and "--namespace" in error["remedy"]
+    assert seal(*chat, "--namespace", "team") == 42, "it is there, and has no adapter yet"
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["remedy"].endswith("seal get my-notes --namespace team")
+    with serve_in_thread(FakeAdaptations()) as server:
+        reach = ("--server", server.address, "--namespace", "team")
+        with Client(server.address, options=ClientOptions(namespace="team")) as client:
+            document = Document(name="a.txt", content=b"Two words.")
+            client.submit([document], name="my-notes", request_id="a")
+        reasons = []
+        for options in (reach, reach[:2]):
+            assert seal(*chat, *options) == 2
+            reasons.append(json.loads(capsys.readouterr().out)["error"]["reason"])
+    assert reasons == ["InvalidInput", "NotFound"], "found, where a server without texts says so"
 
 
 # On this machine
