@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -16,6 +16,7 @@ import typer
 
 from controller_svc.cli.adaptation_progress import EventBars, EventLines, open_event_screen
 from controller_svc.cli.adaptation_tables import print_adaptation
+from controller_svc.cli.ended import ended_here
 from controller_svc.cli.messages import (
     INTERRUPTED,
     STOPPED,
@@ -86,6 +87,10 @@ class Work:
             add(hashlib.sha256(document.content).digest())
         again = f"-{deleted}" if deleted else ""
         return f"cli-{digest.hexdigest()[:32]}{again}"
+
+    def request_ids(self, *, model: str) -> Iterator[str]:
+        """Those of the same work, one after another deleted."""
+        return (self.request_id(model=model, deleted=deleted) for deleted in range(MOST_DELETED))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +178,10 @@ def _adapt(
     on_found: Callable[[Adaptation], None],
 ) -> Adaptation:
     model = "" if target.server else local.model
+    ended = None if target.server else ended_here(work.request_ids(model=model), target)
+    if ended is not None:
+        screen.say(_found_again(ended, target))
+        return ended
     with working(target, local, say=screen.say, on_download=screen.on_download) as client:
         try:
             submission = _submit(client, work, model=model)
@@ -191,19 +200,23 @@ def _adapt(
 
 def _submit(client: Client, work: Work, *, model: str) -> Submission:
     """Under the first request id whose adaptation is not deleted."""
-    for deleted in range(MOST_DELETED):
+    for request_id in work.request_ids(model=model):
         try:
             return client.submit(
                 work.documents,
                 questions=work.questions,
                 name=work.name,
-                request_id=work.request_id(model=model, deleted=deleted),
+                request_id=request_id,
                 options=work.options,
             )
         except Conflict as error:
-            if error.field != "request_id" or deleted == MOST_DELETED - 1:
+            if error.field != "request_id":
                 raise
-    raise AssertionError("the loop returns or raises")
+    raise Conflict(
+        f"the same was adapted and deleted {MOST_DELETED} times",
+        field="--name",
+        remedy="give another --name",
+    )
 
 
 def _follow(client: Client, adaptation: Adaptation, screen: Screen, *, after: int) -> Adaptation:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import front_door_on_fakes
@@ -23,16 +23,23 @@ from fake_adaptations import (
     serve,
     serve_in_thread,
 )
+from synthetic_adaptation import adaptation_spec, synthetic_result
 
-from controller_svc.adaptations import FOLDER
+from controller_svc.adaptations import FOLDER, RequestKey
 from controller_svc.cli import serving
 from controller_svc.cli.adaptation_progress import Story
 from controller_svc.cli.adaptation_tables import headline
 from controller_svc.cli.adapting import Work
+from controller_svc.core import Phase
 from controller_svc.local.lock import run_lock
+from controller_svc.local.objects import AdaptationObject, Objects
 from seal.artifacts import ArtifactStore
-from seal.client import Client, Document, Event, Options, Rewarded, convert
+from seal.client import Client, Document, Event, Options, Rewarded, convert, read_documents
 from seal.errors import InvalidInput, Transient
+from seal.records import GateReason
+from seal.resources import Adaptation as Manifest
+from seal.resources import ObjectMeta
+from seal.runs.store import status_path
 from seal.v1 import adaptation_pb2 as pb
 
 NOTE = "# Veldra\n\nThe lighthouse of Veldra was built by Ama Torrin in 1907, for the fishers.\n"
@@ -164,6 +171,62 @@ def test_the_same_command_again_finds_the_same_adaptation(
     (place / "note.md").write_text(NOTE + "More.\n")
     assert seal(*arguments) == 2, "another content under the same name is refused"
     assert "there is an adaptation veldra" in capsys.readouterr().err
+
+
+def test_what_has_ended_is_shown_again_without_a_model(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+
+    def load(*_: object, **__: object) -> AbstractAsyncContextManager[str]:
+        loaded.append(True)
+        raise Transient("a model would be loaded")
+
+    monkeypatch.setattr(serving, "_everything", load)
+    work = Work(
+        documents=read_documents(["note.md"]), questions=(), name="veldra", options=Options()
+    )
+    objects = Objects(ArtifactStore(str(place / "seal-runs")))
+
+    def leave(deleted: int) -> AdaptationObject:
+        """What a process that has accepted the work has left."""
+        request_id = work.request_id(model="smollm2-135m", deleted=deleted)
+        key = RequestKey(caller="", namespace="default", request_id=request_id)
+        objects.request(key, name="veldra", body_sha256="a" * 64)
+        metadata = ObjectMeta(name="veldra", namespace="default")
+        manifest = Manifest(metadata=metadata, spec=adaptation_spec())
+        return objects.create(manifest, uid=key.uid)
+
+    def end(one: AdaptationObject) -> None:
+        status = one.new_status()
+        assert status.adaptation is not None
+        result = synthetic_result(refused=GateReason.GAIN_UNCERTAIN)
+        status = status.model_copy(
+            update={
+                "phase": Phase.COMPLETE,
+                "adaptation": status.adaptation.model_copy(update={"result": result}),
+            }
+        )
+        objects.store.write_json(status_path(one.run), status)
+
+    first = leave(deleted=0)
+    assert seal("adapt", "note.md", "--name", "veldra") == 43, "it has not ended: it goes on"
+    end(first)
+    loaded.clear()
+    for _ in range(2):
+        assert seal("adapt", "note.md", "--name", "veldra") == 42
+        said = capsys.readouterr()
+        assert "veldra has ended; this is its result" in said.err
+        assert "veldra: refused" in said.out
+    assert seal("adapt", "note.md", "--name", "other") == 43, "this is another one"
+    assert loaded == [True]
+    loaded.clear()
+    grave = objects.bury(first.uid, kept=())
+    objects.erase(first, grave, shared=frozenset())
+    assert seal("adapt", "note.md", "--name", "veldra") == 43, "what is deleted is done again"
+    end(leave(deleted=1))
+    assert seal("adapt", "note.md", "--name", "veldra") == 42
+    assert loaded == [True]
 
 
 def test_what_was_deleted_can_be_done_again_by_the_same_command(
