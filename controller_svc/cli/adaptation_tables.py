@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import cast
 
 import typer
@@ -35,6 +36,18 @@ SELF_MADE = "self-made"
 """Stands beside every number that rests on questions which the model itself wrote."""
 MODEL_NAMES = {"base": "base model", "passages": "passages alone", "adapter": "adapter"}
 INTERVALS = "Intervals: 95 %, percentile bootstrap over passages; differences are paired."
+MEASURES_IN_A_TABLE = 3
+"""So many fit into 80 columns, whatever the numbers are."""
+REFUSAL_REMEDIES: Mapping[str, str] = MappingProxyType(
+    {
+        "GainTooSmall": "more --candidates or a trained --policy write better edits",
+        "GainUncertain": "more documents or questions make it more certain, more --candidates "
+        "may raise the gain",
+        "Forgets": "--replay-rows help against forgetting",
+        "NoScore": "give questions with --questions: without, the model kept none of its own",
+    }
+)
+"""By the gate's reason, what may change it."""
 FACT_COLUMNS = 10
 """Columns of the name of a fact."""
 
@@ -112,17 +125,18 @@ def label(self_made: bool) -> str:
 
 
 def _tables(adaptation: Adaptation) -> tuple[Table | None, ...]:
-    evaluation = adaptation.evaluation
-    shown = (
-        (None, None, None)
-        if evaluation is None
-        else (_scores(evaluation), _differences(evaluation), _retained(evaluation))
+    if (evaluation := adaptation.evaluation) is None:
+        return (_costs(adaptation),)
+    groups = _groups(evaluation)
+    return (
+        *(_scores(evaluation, measures) for measures in groups),
+        *(_differences(evaluation, measures) for measures in groups),
+        _retained(evaluation),
+        _costs(adaptation),
     )
-    return (*shown, _costs(adaptation))
 
 
-def _scores(evaluation: Evaluation) -> Table | None:
-    measures = _measures(evaluation)
+def _scores(evaluation: Evaluation, measures: Sequence[str]) -> Table | None:
     passages = max((one.value.passages for one in evaluation.scores), default=0)
     rows = [
         [
@@ -139,8 +153,7 @@ def _scores(evaluation: Evaluation) -> Table | None:
     )
 
 
-def _differences(evaluation: Evaluation) -> Table | None:
-    measures = _measures(evaluation)
+def _differences(evaluation: Evaluation, measures: Sequence[str]) -> Table | None:
     pairs = dict.fromkeys((one.model, one.against) for one in evaluation.differences)
     rows = [
         [
@@ -201,6 +214,8 @@ def _facts(adaptation: Adaptation, reach: str) -> list[tuple[str, str]]:
         verdict = "passed" if gate.passed else f"refused, {gate.reason}"
         self_made = adaptation.evaluation is not None and adaptation.evaluation.self_made
         facts.append(("gate", f"{verdict}: {gate.message}{label(self_made)}"))
+        if (remedy := REFUSAL_REMEDIES.get(gate.reason)) is not None:
+            facts.append(("may help", remedy))
     facts += [
         (one.type.lower(), f"{one.reason}: {one.message}")
         for one in adaptation.conditions
@@ -268,8 +283,13 @@ def _cells(adaptation: Adaptation) -> tuple[str, ...]:
     )
 
 
-def _measures(evaluation: Evaluation) -> list[str]:
-    return list(dict.fromkeys(one.measure for one in evaluation.scores))
+def _groups(evaluation: Evaluation) -> list[list[str]]:
+    """The measures that share a table: a fourth one would not fit."""
+    measures = list(dict.fromkeys(one.measure for one in evaluation.scores))
+    return [
+        measures[start : start + MEASURES_IN_A_TABLE]
+        for start in range(0, len(measures), MEASURES_IN_A_TABLE)
+    ]
 
 
 def _head(measure: str) -> str:

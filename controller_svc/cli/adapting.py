@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import typer
 
 from controller_svc.cli.adaptation_progress import EventBars, EventLines, open_event_screen
-from controller_svc.cli.adaptation_tables import print_adaptation
+from controller_svc.cli.adaptation_tables import REFUSAL_REMEDIES, print_adaptation
 from controller_svc.cli.ended import ended_here
 from controller_svc.cli.messages import (
     INTERRUPTED,
@@ -41,16 +40,6 @@ from seal.errors import (
 )
 
 Screen = EventBars | EventLines
-REFUSAL_REMEDIES: Mapping[str, str] = MappingProxyType(
-    {
-        "GainTooSmall": "more --candidates or a trained --policy write better edits",
-        "GainUncertain": "more documents or questions make it more certain, more --candidates "
-        "may raise the gain",
-        "Forgets": "--replay-rows help against forgetting",
-        "NoScore": "give questions with --questions: without, the model kept none of its own",
-    }
-)
-"""By the gate's reason, what may change it."""
 MOST_DELETED = 100
 """So often the same work may be done and deleted."""
 

@@ -23,7 +23,7 @@ def judge(
     if gain is None:
         return _refused(GateReason.NO_SCORE, "no held-out question has a score")
     shown = f"gain {_shown(gain)}"
-    least = f"gate.minGain {settings.min_gain:+.3f}"
+    least = f"gate.minGain {settings.min_gain:g} ({_points(settings.min_gain)} points)"
     if gain.mean < settings.min_gain - SAME_SCORE:
         return _refused(GateReason.GAIN_TOO_SMALL, f"{shown} is below {least}")
     if settings.confident and gain.low is None:
@@ -42,9 +42,13 @@ def judge(
             GateReason.NO_SCORE, f"{shown}, but no question of the retained set has a score"
         )
     kept = f"the retained set changes by {_shown(retained_change)}"
-    budget = f"gate.maxRegression {settings.max_regression:.3f}"
+    budget = f"gate.maxRegression {settings.max_regression:g}"
     if retained_change.mean < -settings.max_regression - SAME_SCORE:
-        return _refused(GateReason.FORGETS, f"{kept}, a loss of more than {budget}; {shown}")
+        return _refused(
+            GateReason.FORGETS,
+            f"{kept}, more than {budget} allows "
+            f"({_points(-settings.max_regression)} points); {shown}",
+        )
     return GateVerdict(passed=True, message=f"{shown}; {kept}")
 
 
@@ -53,8 +57,14 @@ def _refused(reason: GateReason, message: str) -> GateVerdict:
 
 
 def _shown(value: Interval) -> str:
-    """A difference in F1 with its interval: `+0.210 (+0.050 to +0.390, 12 passages)`."""
+    """A difference in F1 as reports show it: `+21.0 points (+5.0 to +39.0, 12 passages)`."""
     passages = f"{value.n} passage{'s' if value.n != 1 else ''}"
     if value.low is None or value.high is None:
-        return f"{value.mean:+.3f} ({passages})"
-    return f"{value.mean:+.3f} ({value.low:+.3f} to {value.high:+.3f}, {passages})"
+        return f"{_points(value.mean)} points ({passages})"
+    ends = f"{_points(value.low)} to {_points(value.high)}"
+    return f"{_points(value.mean)} points ({ends}, {passages})"
+
+
+def _points(share: float) -> str:
+    """0.21 -> +21.0."""
+    return f"{100 * share:+.1f}"

@@ -28,7 +28,7 @@ from synthetic_adaptation import adaptation_spec, synthetic_result
 from controller_svc.adaptations import FOLDER, RequestKey
 from controller_svc.cli import serving
 from controller_svc.cli.adaptation_progress import Story
-from controller_svc.cli.adaptation_tables import headline
+from controller_svc.cli.adaptation_tables import headline, print_adaptation
 from controller_svc.cli.adapting import Work
 from controller_svc.core import Phase
 from controller_svc.local.lock import run_lock
@@ -336,6 +336,48 @@ def test_an_adaptation_without_a_single_question_says_what_is_missing() -> None:
     )
     shown = headline(convert.adaptation(message))
     assert shown == "veldra: refused. No held-out question (self-made) has a score"
+
+
+def test_no_number_of_a_table_is_cut_at_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    widest = pb.Interval(mean=-1.0, low=-1.0, high=1.0, passages=1000)
+    measures = ("f1", "exact", "contains", "logprob")
+    message = pb.Adaptation(
+        name="veldra",
+        state=pb.ADAPTATION_STATE_REFUSED,
+        evaluation=pb.AdaptationEvaluation(
+            questions=10_000,
+            self_made=True,
+            scores=[
+                pb.Score(model=model, measure=measure, value=widest)
+                for model in ("base", "passages", "adapter")
+                for measure in measures
+            ],
+            differences=[
+                pb.Difference(model="adapter", against=against, measure=measure, value=widest)
+                for against in ("base", "passages")
+                for measure in measures
+            ],
+        ),
+        gate=pb.GateVerdict(reason="GainUncertain", message="gain -100.0 points"),
+        costs=[
+            pb.StageCost(
+                stage="question",
+                tokens=dict.fromkeys(("generate", "train", "evaluate"), 999_999_999),
+                seconds=359_999,
+                engine_seconds=359_999,
+            )
+        ],
+    )
+    print_adaptation(convert.adaptation(message), json_output=False, reach="")
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert shown.count("[−100.0, 100.0]") == 9 and shown.count("[−100.0, +100.0]") == 6
+    assert shown.count("[−1.00, 1.00]") == 3 and shown.count("[−1.00, +1.00]") == 2
+    assert shown.count("999,999,999") == 3
+    assert "may help  more documents or questions" in shown
 
 
 # The companions

@@ -18,20 +18,30 @@ KEPT = Interval(-0.01, -0.03, 0.01, 8)
 def test_a_gain_with_its_whole_interval_above_the_least_passes() -> None:
     verdict = judge(GATE, gain=GAIN, retained_change=KEPT)
     assert verdict.passed and verdict.reason is None
-    assert "+0.300 (+0.200 to +0.400, 12 passages)" in verdict.message
-    assert "-0.010 (-0.030 to +0.010, 8 passages)" in verdict.message
+    assert "+30.0 points (+20.0 to +40.0, 12 passages)" in verdict.message
+    assert "-1.0 points (-3.0 to +1.0, 8 passages)" in verdict.message
 
 
 @pytest.mark.parametrize(
     ("gain", "kept", "reason", "number"),
     [
         (None, KEPT, GateReason.NO_SCORE, "no held-out question"),
-        (Interval(0.05, -0.1, 0.2, 4), KEPT, GateReason.GAIN_TOO_SMALL, "minGain +0.100"),
-        (Interval(0.3, 0.05, 0.5, 4), KEPT, GateReason.GAIN_UNCERTAIN, "+0.050 to +0.500"),
-        (Interval(0.3, 0.1, 0.5, 4), KEPT, GateReason.GAIN_UNCERTAIN, "minGain +0.100"),
+        (
+            Interval(0.05, -0.1, 0.2, 4),
+            KEPT,
+            GateReason.GAIN_TOO_SMALL,
+            "minGain 0.1 (+10.0 points)",
+        ),
+        (Interval(0.3, 0.05, 0.5, 4), KEPT, GateReason.GAIN_UNCERTAIN, "+5.0 to +50.0"),
+        (Interval(0.3, 0.1, 0.5, 4), KEPT, GateReason.GAIN_UNCERTAIN, "minGain 0.1 (+10.0 points)"),
         (Interval(0.9, None, None, 1), KEPT, GateReason.GAIN_UNCERTAIN, "one passage"),
         (GAIN, None, GateReason.NO_SCORE, "retained set"),
-        (GAIN, Interval(-0.2, -0.3, -0.1, 8), GateReason.FORGETS, "maxRegression 0.050"),
+        (
+            GAIN,
+            Interval(-0.2, -0.3, -0.1, 8),
+            GateReason.FORGETS,
+            "maxRegression 0.05 allows (-5.0",
+        ),
     ],
 )
 def test_a_refusal_names_its_reason_and_its_number(
