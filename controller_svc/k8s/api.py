@@ -1,0 +1,209 @@
+"""What the controller asks of the API server, and every way in which that can fail.
+
+Bodies are dicts: a field that the client's models do not know is kept, and what is a mistake the
+server refuses (`fieldValidation=Strict`; by default it would only warn). An error that is
+`Retryable` leaves open whether the request was carried out: whoever goes on looks first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, ApiException
+
+from seal.errors import (
+    Conflict,
+    Exhausted,
+    Internal,
+    InvalidInput,
+    NotFound,
+    PreconditionFailed,
+    SealError,
+    Transient,
+)
+from seal.resources import API_VERSION
+from seal.yaml_files import Tree
+
+TIMEOUT_SECONDS = 15.0
+"""Of one request; a lease, which is renewed every second, has a client with less."""
+MAX_MESSAGE_CHARACTERS = 500
+_READ_TYPES = {200: "object", 201: "object", 202: "object"}
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One kind of object as the API server's paths name it."""
+
+    api_version: str
+    plural: str
+
+    def path(self, namespace: str, name: str = "", *, part: str = "") -> str:
+        """Path of an object, of its subresource `part`, or, without a name, of all of them."""
+        root = "apis" if "/" in self.api_version else "api"
+        path = f"/{root}/{self.api_version}/namespaces/{namespace}/{self.plural}"
+        return path + (f"/{name}" if name else "") + (f"/{part}" if part else "")
+
+
+JOBS = Resource("batch/v1", "jobs")
+PODS = Resource("v1", "pods")
+EVENTS = Resource("v1", "events")
+LEASES = Resource("coordination.k8s.io/v1", "leases")
+WORKLOADS = Resource("kueue.x-k8s.io/v1beta1", "workloads")
+RUNS = Resource(API_VERSION, "restemruns")
+ADAPTATIONS = Resource(API_VERSION, "adaptations")
+
+
+class ClusterApi(Protocol):
+    """The requests that the controller makes.
+
+    All raise:
+        NotFound: there is no such object, or no such kind.
+        Conflict: the name is taken, or the object has changed since it was read.
+        InvalidInput: the server refuses the body.
+        PreconditionFailed: it is forbidden, or the namespace is going.
+        Exhausted: a quota or the server is full.
+        Transient: the server is away or answered with an error of its own.
+    """
+
+    async def get(self, kind: Resource, namespace: str, name: str) -> Tree:
+        """One object."""
+
+    async def list(
+        self, kind: Resource, namespace: str, *, labels: str = "", fields: str = ""
+    ) -> list[Tree]:
+        """Objects that both selectors choose, as they are now and not as a cache has them."""
+
+    async def create(self, kind: Resource, namespace: str, body: Tree) -> Tree:
+        """Make an object; as the server keeps it."""
+
+    async def replace(self, kind: Resource, namespace: str, body: Tree) -> Tree:
+        """Put an object in the place of the one whose `resourceVersion` it bears."""
+
+    async def replace_status(self, kind: Resource, namespace: str, body: Tree) -> Tree:
+        """The same of its status alone."""
+
+    async def delete(self, kind: Resource, namespace: str, name: str, *, uid: str) -> None:
+        """Delete the object of this uid; it stays until all that it owns has gone."""
+
+
+class KubernetesApi:
+    """The API server behind a client of `kubernetes.aio`."""
+
+    def __init__(self, client: ApiClient, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        """`client` stays the caller's to close."""
+        self._client, self._timeout_seconds = client, timeout_seconds
+
+    async def get(self, kind: Resource, namespace: str, name: str) -> Tree:
+        """One object."""
+        return await self._ask("GET", kind.path(namespace, name))
+
+    async def list(
+        self, kind: Resource, namespace: str, *, labels: str = "", fields: str = ""
+    ) -> list[Tree]:
+        """Objects that both selectors choose."""
+        selectors = {"labelSelector": labels, "fieldSelector": fields}
+        query = {name: value for name, value in selectors.items() if value}
+        found = await self._ask("GET", kind.path(namespace), query)
+        return cast("list[Tree]", found.get("items") or [])
+
+    async def create(self, kind: Resource, namespace: str, body: Tree) -> Tree:
+        """Make an object."""
+        return await self._ask("POST", kind.path(namespace), _STRICT, body)
+
+    async def replace(self, kind: Resource, namespace: str, body: Tree) -> Tree:
+        """Put an object in another's place."""
+        return await self._ask("PUT", kind.path(namespace, name_of(body)), _STRICT, body)
+
+    async def replace_status(self, kind: Resource, namespace: str, body: Tree) -> Tree:
+        """Put a status in another's place."""
+        path = kind.path(namespace, name_of(body), part="status")
+        return await self._ask("PUT", path, _STRICT, body)
+
+    async def delete(self, kind: Resource, namespace: str, name: str, *, uid: str) -> None:
+        """Delete an object and, before it, what it owns."""
+        options: Tree = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
+        await self._ask("DELETE", kind.path(namespace, name), body=options)
+
+    async def _ask(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, body: object = None
+    ) -> Tree:
+        try:
+            reply: object = await self._client.call_api(
+                path,
+                method,
+                query_params=list((query or {}).items()),
+                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+                body=body,
+                response_types_map=_READ_TYPES,
+                auth_settings=["BearerToken"],
+                _return_http_data_only=True,
+                _request_timeout=self._timeout_seconds,
+            )
+        except ApiException as error:
+            raise api_error(
+                error.status or 0, error.body or "", error.headers or {}, f"{method} {path}"
+            ) from error
+        except TimeoutError as error:
+            message = f"{method} {path}: no reply within {self._timeout_seconds:g} s"
+            raise Transient(message) from error
+        except (aiohttp.ClientError, OSError, UnicodeDecodeError) as error:
+            raise Transient(f"{method} {path}: {type(error).__name__}: {error}") from error
+        if not isinstance(reply, dict):
+            raise Transient(f"{method} {path}: the reply is no object of JSON")
+        return reply
+
+
+_STRICT = {"fieldValidation": "Strict"}
+
+
+def name_of(body: Mapping[str, object]) -> str:
+    """The name in an object's metadata."""
+    return str(cast("Mapping[str, object]", body["metadata"])["name"])
+
+
+def api_error(status: int, body: str, headers: Mapping[str, str] | None, request: str) -> SealError:
+    """The error that a reply of the API server stands for; `request` is told in its message."""
+    said = _said(body)
+    message = f"{request}: {str(said.get('message') or body or status)[:MAX_MESSAGE_CHARACTERS]}"
+    wait = _retry_after_seconds(headers or {})
+    if status == 429 or (status == 403 and "exceeded quota" in message):
+        return Exhausted(message, retry_after_seconds=wait)
+    if status in (408, 410) or status >= 500:
+        # 410: what a list went on from is too old; it is begun anew
+        return Transient(message, retry_after_seconds=wait)
+    if status in (400, 413, 415, 422):
+        return InvalidInput(message, field=_field(said))
+    if status in (401, 403):
+        return PreconditionFailed(message, remedy="look at the controller's Role and its token")
+    if status == 404:
+        return NotFound(message)
+    if status == 409:
+        return Conflict(message)
+    return Internal(message)
+
+
+def _said(body: str) -> Mapping[str, object]:
+    """The Status object of a refusal; empty where a proxy answered in its own words."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _field(said: Mapping[str, object]) -> str:
+    """The first field that the server names."""
+    details = said.get("details")
+    causes = details.get("causes") if isinstance(details, dict) else None
+    first = causes[0] if isinstance(causes, list) and causes else None
+    return str(first.get("field", "")) if isinstance(first, dict) else ""
+
+
+def _retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """Kubernetes sends whole seconds; a date, as proxies may send it, is left alone."""
+    text = str(headers.get("Retry-After", ""))
+    return float(text) if text.isdecimal() else None

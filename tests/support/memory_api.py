@@ -1,0 +1,137 @@
+"""An API server in memory: versions, uids, statuses apart, deletion that waits for what is owned.
+
+`fault` is asked at each request, before it is carried out and after: what it raises there is what
+the one who asks sees. A crash is a fault that is no `SealError`.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from controller_svc.k8s.api import JOBS, Resource, name_of
+from seal.errors import Conflict, NotFound
+from seal.yaml_files import Tree
+
+Key = tuple[Resource, str, str]
+Fault = Callable[[str, bool], None]
+"""Of (request, whether it has been carried out)."""
+
+
+class Killed(BaseException):
+    """The controller dies here."""
+
+
+class MemoryApi:
+    """A `ClusterApi`."""
+
+    def __init__(self) -> None:
+        self.objects: dict[Key, Any] = {}
+        self.requests: list[str] = []
+        self.fault: Fault = lambda request, done: None
+        self._numbers = itertools.count(1)
+
+    def put(self, kind: Resource, body: Tree, namespace: str = "team") -> Any:
+        """Place an object without a request."""
+        made: Any = copy.deepcopy(body)
+        number = next(self._numbers)
+        made["metadata"].setdefault("uid", f"uid-{number}")
+        made["metadata"] |= {"namespace": namespace, "resourceVersion": str(number)}
+        made["metadata"].setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
+        self.objects[(kind, namespace, name_of(body))] = made
+        return made
+
+    def change(self, kind: Resource, name: str, namespace: str = "team", **fields: object) -> None:
+        """Change an object as its own controller does."""
+        found = self.objects[(kind, namespace, name)]
+        found |= copy.deepcopy(fields)
+        found["metadata"]["resourceVersion"] = str(next(self._numbers))
+
+    def gone(self, kind: Resource, name: str, namespace: str = "team") -> None:
+        """What was deleted has gone, and all that it owned."""
+        assert self.objects.pop((kind, namespace, name))["metadata"]["deletionTimestamp"]
+
+    def jobs(self) -> dict[str, Any]:
+        """All Jobs by name."""
+        return {key[2]: found for key, found in self.objects.items() if key[0] == JOBS}
+
+    async def get(self, kind: Resource, namespace: str, name: str) -> Tree:
+        return self._asked(f"get {kind.plural}", lambda: self._found(kind, namespace, name))
+
+    async def list(
+        self, kind: Resource, namespace: str, *, labels: str = "", fields: str = ""
+    ) -> list[Tree]:
+        def chosen() -> list[Tree]:
+            return [
+                found
+                for (of, where, _), found in self.objects.items()
+                if (of, where) == (kind, namespace)
+                and _fits(labels, found["metadata"].get("labels", {}).get)
+                and _fits(fields, functools.partial(_at, found))
+            ]
+
+        return self._asked(f"list {kind.plural}", chosen)
+
+    async def create(self, kind: Resource, namespace: str, body: Tree) -> Tree:
+        def create() -> Tree:
+            if (kind, namespace, name_of(body)) in self.objects:
+                raise Conflict(f"{name_of(body)} already exists")
+            return self.put(kind, body, namespace)
+
+        return self._asked(f"create {kind.plural}", create)
+
+    async def replace(self, kind: Resource, namespace: str, body: Tree) -> Tree:
+        return self._asked(
+            f"replace {kind.plural}", lambda: self._replaced(kind, namespace, body, "spec")
+        )
+
+    async def replace_status(self, kind: Resource, namespace: str, body: Tree) -> Tree:
+        return self._asked(
+            f"replace_status {kind.plural}",
+            lambda: self._replaced(kind, namespace, body, "status"),
+        )
+
+    async def delete(self, kind: Resource, namespace: str, name: str, *, uid: str) -> None:
+        def delete() -> None:
+            metadata = self._found(kind, namespace, name)["metadata"]
+            if metadata["uid"] != uid:
+                raise Conflict(f"the uid of {name} is {metadata['uid']}")
+            metadata.setdefault("deletionTimestamp", "2026-01-01T00:01:00Z")
+
+        self._asked(f"delete {kind.plural}", delete)
+
+    def _replaced(self, kind: Resource, namespace: str, body: Any, part: str) -> Tree:
+        found = self._found(kind, namespace, name_of(body))
+        if body["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
+            raise Conflict(f"{name_of(body)} has been modified")
+        found[part] = copy.deepcopy(body[part])
+        found["metadata"]["resourceVersion"] = str(next(self._numbers))
+        return found
+
+    def _found(self, kind: Resource, namespace: str, name: str) -> Any:
+        if (kind, namespace, name) not in self.objects:
+            raise NotFound(f"there is no {kind.plural} {name}")
+        return self.objects[(kind, namespace, name)]
+
+    def _asked(self, request: str, do: Callable[[], Any]) -> Any:
+        self.requests.append(request)
+        self.fault(request, False)
+        reply = copy.deepcopy(do())
+        self.fault(request, True)
+        return reply
+
+
+def _fits(selector: str, value_of: Callable[[str], object]) -> bool:
+    return all(
+        value_of(name) == wanted
+        for name, _, wanted in (one.partition("=") for one in selector.split(",") if one)
+    )
+
+
+def _at(found: Any, path: str) -> object:
+    for name in path.split("."):
+        found = found.get(name, {})
+    return found
