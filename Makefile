@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 FAST := core data docs domains report restem rpc store worker
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick smoke bench bench-cuda learning test test-fast test-vllm lint format proto schema constraints clean
+.PHONY: help demo demo-quick smoke bench bench-cuda learning test test-fast test-vllm lint format proto api schema constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -95,6 +95,9 @@ format: $(VENV)/.dev ## Format the code and sort the imports
 
 proto: $(VENV)/.dev ## Generate seal/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. $(PROTOS)
+
+api: $(VENV)/.dev ## Write docs/api.md from the comments in proto/
+	$(BIN)/python -m seal.api_docs > docs/api.md
 
 schema: $(VENV)/.dev ## Write docs/*.schema.json, by which editors check manifests, and the chart's CRDs
 	$(BIN)/python -m seal.schema RestEMRun > docs/restemrun.schema.json
