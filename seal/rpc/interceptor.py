@@ -167,7 +167,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._record(method, "OK", refused, span, seconds=time.monotonic() - started)
             await _abort(context, refused)
         self._enter(watch)
-        code = "OK"
+        code, unserved = "OK", False
         failure: SealError | None = None
         try:
             with structlog.contextvars.bound_contextvars(**_identity(request)):
@@ -183,11 +183,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     code = _set_code(context)
                     raise
                 except Exception as error:  # noqa: BLE001 - the boundary of a call: whatever happened, the client gets a status
-                    failure = _failure(error, method)
+                    code = _set_code(context)
+                    unserved = _is_unserved(error, code)
+                    failure = None if unserved else _failure(error, method)
                 finally:
                     self._record(method, code, failure, span, seconds=time.monotonic() - started)
             if failure is not None:
                 await _abort(context, failure)
+            if unserved:
+                details = f"{method.path} is not served here"
+                await context.abort(grpc.StatusCode.UNIMPLEMENTED, details, (NO_TRANSPORT_RETRY,))
         finally:
             self._leave(watch)
 
@@ -240,6 +245,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         getattr(log, level)("call ended", **facts)
         if span.end is not None:
             span.end(str(facts["code"]))
+
+
+def _is_unserved(error: Exception, code: str) -> bool:
+    """Whether a call ended as gRPC's generated code ends that of a method nobody has written."""
+    return isinstance(error, NotImplementedError) and code == "UNIMPLEMENTED"
 
 
 def _failure(error: Exception, method: _Method) -> SealError:

@@ -45,7 +45,15 @@ TRAINER = "seal.v1.TrainerService"
 Get = Callable[[trainer_pb2.GetTrainingRequest], trainer_pb2.GetTrainingResponse]
 
 
-class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
+class Unwritten(trainer_pb2_grpc.TrainerServiceServicer):
+    """A servicer of which nothing is written."""
+
+    def register(self, server: grpc.aio.Server) -> str:
+        trainer_pb2_grpc.add_TrainerServiceServicer_to_server(self, server)
+        return TRAINER
+
+
+class Trainer(Unwritten):
     """A servicer whose behaviour each test sets."""
 
     def __init__(
@@ -79,10 +87,6 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
     async def CancelTraining(self, request, context):  # type: ignore[no-untyped-def]
         await context.abort(grpc.StatusCode.CANCELLED, "not now")
 
-    def register(self, server: grpc.aio.Server) -> str:
-        trainer_pb2_grpc.add_TrainerServiceServicer_to_server(self, server)
-        return TRAINER
-
 
 def raising(error: BaseException) -> Callable[[], object]:
     def act() -> object:
@@ -93,7 +97,7 @@ def raising(error: BaseException) -> Callable[[], object]:
 
 @asynccontextmanager
 async def serving(
-    trainer: Trainer,
+    trainer: Unwritten,
     *,
     settings: ServerSettings | None = None,
     metrics: Metrics | None = None,
@@ -253,6 +257,32 @@ async def test_unknown_methods_missed_deadlines_and_dead_addresses_have_a_class_
     ) as nowhere:
         with pytest.raises(Transient, match="check that the service runs"):
             await get(nowhere, timeout=10)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_method_that_a_service_does_not_serve_is_unimplemented_and_no_defect_of_it(
+    streaming: bool,
+) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with serving(Unwritten()) as (_, channel):
+            stub = trainer_pb2_grpc.TrainerServiceStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                if streaming:
+                    await anext(aiter(stub.TrainAdapter(trainer_pb2.TrainAdapterRequest())))
+                else:
+                    await stub.GetTraining(trainer_pb2.GetTrainingRequest())
+    assert ended.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert isinstance(from_rpc_error(ended.value), InvalidInput)
+    assert not [line for line in logs if line["event"] == "call failed unexpectedly"]
+    assert [line["code"] for line in logs if line["event"] == "call ended"] == ["UNIMPLEMENTED"]
+
+
+@pytest.mark.asyncio
+async def test_what_a_handler_has_not_written_is_a_defect_of_it() -> None:
+    async with serving(Trainer(raising(NotImplementedError("later")))) as (_, channel):
+        with pytest.raises(Internal, match="unexpected NotImplementedError"):
+            await get(channel)
 
 
 def test_a_status_of_another_server_takes_the_class_of_its_code() -> None:
