@@ -66,8 +66,9 @@ class JobTemplate(FileSettings):
     """What may be said of the pods of a run's Jobs; all else is the controller's."""
 
     resources: ResourceSettings = ResourceSettings()
-    """Of the container that trains the policy or the adapter. The workers of the other stages hold
-    no model and take what the controller is set to."""
+    """Of the container that trains a run's policy. The workers of all other stages, also of the one
+    in which an adaptation's adapter is trained, let the services train, hold no model and take what
+    the controller is set to."""
     node_selector: dict[str, Label] = Field(default={}, max_length=32)
     """Labels of the nodes that the pods may run on."""
     tolerations: tuple[Toleration, ...] = Field(default=(), max_length=32)
