@@ -239,6 +239,8 @@ class LocalAdaptations:
             if live is None:
                 return await self._view(name)
             await in_thread(self._objects.cancel, entry.uid)
+            if self._live.get(name) is not live:
+                return await self._view(name)  # it has ended meanwhile
             live.cancel()
             if name not in self._drivers:
                 # It needs no place to say that it has ended

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 from front_door_harness import SETTINGS, FrontDoor, Work, ended, front_door, kinds, request
+from service_harness import until
 
 from controller_svc.local.objects import Objects
 from seal.errors import Conflict, Exhausted, NotFound
@@ -49,6 +52,31 @@ async def test_a_cancel_in_any_stage_ends_it_and_a_second_one_changes_nothing(
         again = await cancel(door, "veldra")
         assert (again.state, again.sequence) == (CANCELLED, one.sequence)
         assert not any(f"-r0-{stage}-" in name for name in work.finished)
+
+
+async def test_one_that_ends_while_its_cancel_is_noted_stays_as_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(hold=lambda task: task.stage is Stage.ADAPT)
+    noted, has_ended, note = threading.Event(), threading.Event(), Objects.cancel
+
+    def slow(self: Objects, uid: str) -> None:
+        note(self, uid)
+        noted.set()
+        assert has_ended.wait(20)
+
+    monkeypatch.setattr(Objects, "cancel", slow)
+    async with front_door(tmp_path, work, monkeypatch) as door:
+        await begun(door, Stage.ADAPT)
+        cancelling = asyncio.create_task(cancel(door, "veldra"))
+        await until(noted.is_set, seconds=20)
+        work.go.set()
+        await ended(door, "veldra")
+        await until(lambda: not door.adaptations._drivers, seconds=20)
+        has_ended.set()
+        assert (await cancelling).state == adaptation_pb2.ADAPTATION_STATE_PUBLISHED
+        again = await cancel(door, "veldra")
+        assert again.state == adaptation_pb2.ADAPTATION_STATE_PUBLISHED
 
 
 async def test_one_that_waits_for_its_turn_is_cancelled_without_a_place(

@@ -267,11 +267,13 @@ async def test_a_method_that_a_service_does_not_serve_is_unimplemented_and_no_de
     with structlog.testing.capture_logs() as logs:
         async with serving(Unwritten()) as (_, channel):
             stub = trainer_pb2_grpc.TrainerServiceStub(channel)
+            call = (
+                anext(aiter(stub.TrainAdapter(trainer_pb2.TrainAdapterRequest())))
+                if streaming
+                else stub.GetTraining(trainer_pb2.GetTrainingRequest())
+            )
             with pytest.raises(grpc.aio.AioRpcError) as ended:
-                if streaming:
-                    await anext(aiter(stub.TrainAdapter(trainer_pb2.TrainAdapterRequest())))
-                else:
-                    await stub.GetTraining(trainer_pb2.GetTrainingRequest())
+                await call
     assert ended.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert isinstance(from_rpc_error(ended.value), InvalidInput)
     assert not [line for line in logs if line["event"] == "call failed unexpectedly"]
