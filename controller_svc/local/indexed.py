@@ -116,8 +116,11 @@ class IndexedStage:
             return failure(error)
         except Exception as error:
             log.exception("shard crashed", task=name)
+            # Without its text, which may hold data: callers are shown this message
             return FailedIndex(
-                permanent=True, reason="Internal", message=f"{type(error).__name__}: {error}"
+                permanent=True,
+                reason="Internal",
+                message=f"unexpected {type(error).__name__}; see the log for the traceback",
             )
         return None
 

@@ -131,7 +131,10 @@ async def run_worker(options: WorkerOptions) -> None:
     except Exception as error:
         # This process's boundary: a defect is an answer like any other
         log.exception("worker crashed", task=options.task.name)
-        internal = Internal(f"{type(error).__name__}: {error}")
+        # Without its text, which may hold data: it ends in the conditions of an object
+        internal = Internal(
+            f"unexpected {type(error).__name__}", remedy="see the pod's log for the traceback"
+        )
         write_termination(failure_of(internal))
         raise internal from error
     said = in_words(options.task, summary)

@@ -286,3 +286,16 @@ async def test_who_only_looks_can_read_and_cancel_without_any_service(
         await cancel(door, "veldra")
         assert (await ended(door, "veldra")).state == CANCELLED
     assert work.calls == calls
+
+
+async def test_what_a_defect_says_is_told_to_no_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(fail=lambda task: KeyError("the secret passage"))
+    async with front_door(tmp_path, work, monkeypatch) as door:
+        await door.stub.SubmitAdaptation(request(name="veldra"))
+        one = await ended(door, "veldra")
+    failed = next(condition for condition in one.conditions if condition.type == "Failed")
+    assert failed.reason == "Internal" and "KeyError" in failed.message
+    assert "secret" not in str(one)
+    assert not [path for path in door.store.list() if b"secret" in door.store.read_bytes(path)]
