@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from adaptation_harness import RUN, Adapting, adaptation_spec
 from direct_clients import Bureau, DirectClients, NumberedStore
-from resume_harness import Crash, Effects, KillPoint, crash
+from resume_harness import Crash, Effects, crash, kill_points
 
 from controller_svc.core import shards, stages
 from controller_svc.worker.clients import ServiceClients
@@ -88,17 +87,6 @@ async def outcome(directory: Path, summaries: list[ShardSummary]) -> object:
     )
 
 
-def points(calm: Effects) -> Iterator[KillPoint]:
-    """Every side effect in every moment that it has."""
-    calls = 0
-    for nth, (effect, _) in enumerate(calm.seen, start=1):
-        yield KillPoint(nth=nth, when="before")
-        if effect in ("generate", "train", "evaluate"):
-            calls += 1
-            yield KillPoint(nth=calls, when="during")
-        yield KillPoint(nth=nth, when="after")
-
-
 @pytest.mark.parametrize("given", [True, False], ids=["given", "self-made"])
 async def test_an_adaptation_killed_at_any_side_effect_ends_as_if_nothing_had_happened(
     tmp_path: Path, given: bool
@@ -108,7 +96,7 @@ async def test_an_adaptation_killed_at_any_side_effect_ends_as_if_nothing_had_ha
     undisturbed = await outcome(tmp_path / "calm", summaries)
     assert set(bureau.trained.values()) == {1}
     assert {f"{RUN}/adapt/adapter", f"{RUN}/adapt/passages"} <= set(bureau.trained)
-    for number, point in enumerate(list(points(calm))[given::3]):
+    for number, point in enumerate(list(kill_points(calm))[given::3]):
         directory = tmp_path / str(number)
         effects = Effects(point=point, die=crash)
         summaries, bureau = await end_of(directory, effects, given=given)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from controller_harness import RUN, small_spec
 from direct_clients import MOMENTS, Bureau, DirectClients, NumberedStore
 from fake_cluster import CONTROLLER_ERRORS, FakeCluster
 from parts_by_chance import parts_spec, use_chance_affinity
-from resume_harness import Crash, Effects, KillPoint, When, crash
+from resume_harness import Crash, Effects, KillPoint, crash, kill_points
 
 import controller_svc.local.world as local
 from controller_svc.core import AttemptBudget, Phase, RunStatus
@@ -128,16 +127,6 @@ async def killed_and_resumed(
     return status, bureau, died
 
 
-def points(calm: Effects) -> Iterator[KillPoint]:
-    """Every side effect in every moment that it has."""
-    for nth, (effect, _) in enumerate(calm.seen, start=1):
-        moments: tuple[When, ...] = (
-            MOMENTS if effect in ("generate", "train", "evaluate") else ("before", "after")
-        )
-        for when in moments:
-            yield KillPoint(nth=nth, when=when)
-
-
 async def test_a_laptop_killed_at_any_side_effect_ends_as_if_nothing_had_happened(
     spec: RunSpec, tmp_path: Path
 ) -> None:
@@ -147,14 +136,14 @@ async def test_a_laptop_killed_at_any_side_effect_ends_as_if_nothing_had_happene
     assert done.phase is Phase.COMPLETE
     kinds = {effect for effect, _ in calm.seen}
     assert kinds == {"write", "create", "remove", "generate", "train", "evaluate"}
-    deaths = 0
-    for number, point in enumerate(points(calm)):
+    deaths, every = 0, list(kill_points(calm))
+    for number, point in enumerate(every):
         root = str(tmp_path / str(number))
         status, bureau, died = await killed_and_resumed(spec, root, point)
         deaths += died
         assert outcome(status, root) == undisturbed, point
         assert set(bureau.trained.values()) == {1}, point
-    assert deaths > 2 * len(calm.seen) * 0.9
+    assert deaths > 0.95 * len(every)
 
 
 async def test_a_run_with_credit_to_parts_too(
@@ -172,7 +161,7 @@ async def test_a_run_with_credit_to_parts_too(
     done = await on_a_laptop(spec, str(tmp_path / "calm"), Bureau(), resume=False, effects=calm)
     undisturbed = outcome(done, str(tmp_path / "calm"))
     assert done.rounds[1].kept_parts > 2
-    for number, point in enumerate(list(points(calm))[3::14]):
+    for number, point in enumerate(list(kill_points(calm))[3::14]):
         root = str(tmp_path / str(number))
         status, bureau, _ = await killed_and_resumed(spec, root, point)
         assert outcome(status, root) == undisturbed, point
@@ -188,8 +177,7 @@ async def test_a_laptop_killed_in_or_after_a_warm_start_ends_as_if_nothing_had_h
     )
     undisturbed = outcome(done, str(tmp_path / "calm"))
     assert [policy.supervised for policy in done.policies] == [True, False]
-    names = [name for _, name in calm.seen]
-    chosen = (point for point in points(calm) if "r0" in names[point.nth - 1] or not point.nth % 9)
+    chosen = kill_points(calm, chosen=lambda nth, name: "r0" in name or not nth % 9)
     for number, point in enumerate(list(chosen)[::3]):
         root = str(tmp_path / str(number))
         status, bureau, _ = await killed_and_resumed(warm_spec, root, point)
@@ -212,7 +200,7 @@ async def test_on_an_object_store_too(spec: RunSpec, s3_root: str, tmp_path: Pat
     calm = Effects()
     done = await on_a_laptop(spec, f"{s3_root}/calm", Bureau(), resume=False, effects=calm)
     undisturbed = outcome(done, f"{s3_root}/calm")
-    for number, point in enumerate(list(points(calm))[3::23]):
+    for number, point in enumerate(list(kill_points(calm))[3::23]):
         root = f"{s3_root}/{number}"
         status, _, died = await killed_and_resumed(spec, root, point)
         assert died

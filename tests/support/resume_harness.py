@@ -118,6 +118,28 @@ class Effects:
         return result
 
 
+def _any(nth: int, name: str) -> bool:
+    """The default of `chosen`."""
+    return True
+
+
+def kill_points(calm: Effects, *, chosen: Callable[[int, str], bool] = _any) -> Iterator[KillPoint]:
+    """The chosen side effects of an undisturbed run, each in every moment that it has.
+
+    `chosen` gets its number, from 1, and its name. "During" are calls of services alone, so a point
+    there counts those alone.
+    """
+    calls = 0
+    for nth, (effect, name) in enumerate(calm.seen, start=1):
+        calls += (is_call := effect in ("generate", "train", "evaluate"))
+        if not chosen(nth, name):
+            continue
+        yield KillPoint(nth=nth, when="before")
+        if is_call:
+            yield KillPoint(nth=calls, when="during")
+        yield KillPoint(nth=nth, when="after")
+
+
 @contextmanager
 def watched(effects: Effects) -> Iterator[None]:
     """Let `run_local` work with a store and with clients whose effects are watched."""
