@@ -20,6 +20,8 @@ from seal.v1 import adaptation_pb2, adaptation_pb2_grpc
 
 ROOT = Path(__file__).parents[2]
 EVENTS = ["accepted", "prepared", "rewarded", "trained", "judged", "ended"]
+START_SECONDS = 120.0
+"""A bound for what takes a second where nothing else is at work."""
 NAMES = ("one", "two", "three")
 QUESTIONS = [
     adaptation_pb2.Question(question="Where does the tower stand?", answers=["hill"]),
@@ -45,11 +47,26 @@ async def process(
             *command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=log, stdout=log
         )
     try:
+        await listening(directory / "front.sock", running)
         yield running
     finally:
         if running.returncode is None:
             running.kill()
             await running.wait()
+
+
+async def listening(socket: Path, running: asyncio.subprocess.Process) -> None:
+    """Wait until the process can be reached: a loaded machine takes long to start one."""
+    async with asyncio.timeout(START_SECONDS):
+        while True:
+            assert running.returncode is None, "the front door has ended"
+            try:
+                _, writer = await asyncio.open_unix_connection(socket)
+            except (FileNotFoundError, ConnectionRefusedError):  # none yet, or a killed one's
+                await asyncio.sleep(0.05)
+                continue
+            writer.close()
+            return
 
 
 async def submitted(stub: adaptation_pb2_grpc.AdaptationServiceStub, name: str) -> bool:
@@ -58,7 +75,7 @@ async def submitted(stub: adaptation_pb2_grpc.AdaptationServiceStub, name: str) 
         try:
             with rpc_errors():
                 answer = await stub.SubmitAdaptation(
-                    request(name, name=name, questions=QUESTIONS), timeout=20
+                    request(name, name=name, questions=QUESTIONS), timeout=START_SECONDS
                 )
         except Transient:
             await asyncio.sleep(0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from seal.records import Stage
 from seal.rpc.client import rpc_errors
 from seal.rpc.hops import Hop, within
 from seal.v1 import adaptation_pb2
+
+SECONDS = 60.0
+"""A bound for what takes a moment where nothing else is at work."""
 
 
 async def test_an_adaptation_runs_to_its_end_and_tells_what_it_is_worth(
@@ -134,18 +138,21 @@ async def test_a_submit_whose_caller_has_gone_is_made_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with front_door(tmp_path, Work(), monkeypatch) as door:
-        noted = asyncio.Event()
-        note = Objects.request
+        noted, gone, note = asyncio.Event(), threading.Event(), Objects.request
 
         def slow(self: Objects, *args: Any, **kwargs: Any) -> Any:
             record = note(self, *args, **kwargs)
             loop.call_soon_threadsafe(noted.set)
+            assert gone.wait(SECONDS)
             return record
 
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(Objects, "request", slow)
         call = door.stub.SubmitAdaptation(request(name="veldra"))
-        await noted.wait()
+        async with asyncio.timeout(SECONDS):
+            await noted.wait()
         call.cancel()
-        await until(lambda: bool(door.store.list("adaptations/objects")))
-        assert (await ended(door, "veldra")).name == "veldra"
+        await asyncio.sleep(0.1)  # the server hears of it
+        gone.set()
+        await until(lambda: bool(door.store.list("adaptations/objects")), seconds=SECONDS)
+        assert (await ended(door, "veldra", seconds=SECONDS)).name == "veldra"

@@ -20,6 +20,8 @@ from seal.settings import AdaptationSpec, EditSettings
 
 TURNS = 4
 """Workers that a task may use up."""
+PARTS = 4
+"""Tests that share the moments of a kill: each has the time limit of one test."""
 
 
 @pytest.fixture(autouse=True)
@@ -87,16 +89,19 @@ async def outcome(directory: Path, summaries: list[ShardSummary]) -> object:
     )
 
 
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("given", [True, False], ids=["given", "self-made"])
 async def test_an_adaptation_killed_at_any_side_effect_ends_as_if_nothing_had_happened(
-    tmp_path: Path, given: bool
+    tmp_path: Path, given: bool, part: int
 ) -> None:
     calm = Effects()
     summaries, bureau = await end_of(tmp_path / "calm", calm, given=given)
     undisturbed = await outcome(tmp_path / "calm", summaries)
     assert set(bureau.trained.values()) == {1}
     assert {f"{RUN}/adapt/adapter", f"{RUN}/adapt/passages"} <= set(bureau.trained)
-    for number, point in enumerate(list(kill_points(calm))[given::3]):
+    chosen = list(kill_points(calm))[given::3][part::PARTS]
+    assert len(chosen) > 10
+    for number, point in enumerate(chosen):
         directory = tmp_path / str(number)
         effects = Effects(point=point, die=crash)
         summaries, bureau = await end_of(directory, effects, given=given)

@@ -82,12 +82,19 @@ async def test_a_transient_error_is_tried_again_with_the_same_request(
 async def test_a_service_that_stays_away_longer_than_patience_is_a_transient_error_of_the_task(
     tmp_path: Path,
 ) -> None:
-    settings = IMPATIENT.model_copy(update={"patience_seconds": 0.05})
-    fakes = failing("generate", "", grpc.StatusCode.UNAVAILABLE)
-    async with workplace(tmp_path, fakes=fakes, settings=settings) as place:
-        with pytest.raises(Transient):
-            await place.run(Stage.ROLLOUT, round=1)
-        assert place.fakes.calls[("generate", place.asked("generate")[0])] > 3
+    most = 0
+    for patience_seconds in (0.05, 1.0, 20.0):  # a loaded machine calls less often in the same time
+        settings = IMPATIENT.model_copy(update={"patience_seconds": patience_seconds})
+        fakes = failing("generate", "", grpc.StatusCode.UNAVAILABLE)
+        directory = tmp_path / str(patience_seconds)
+        directory.mkdir()
+        async with workplace(directory, fakes=fakes, settings=settings) as place:
+            with pytest.raises(Transient):
+                await place.run(Stage.ROLLOUT, round=1)
+        most = max(calls for (kind, _), calls in fakes.calls.items() if kind == "generate")
+        if most > 3:
+            break
+    assert most > 3
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE])
