@@ -233,6 +233,8 @@ class Objects:
         paths += [path for path in one.files - shared if path.startswith(f"{FILES}/")]
         # At the very end: until then the next start finds what is left to be removed
         paths += [f"{FOLDER}/cancelled/{one.uid}", _object_path(one.namespace, one.name)]
+        # What a killed writer has left may hold text of a document
+        self.store.remove_leftovers(one.run, older_than_seconds=0.0)
         for path in paths:
             self.store.remove(path)
 

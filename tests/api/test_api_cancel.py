@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from front_door_harness import SETTINGS, FrontDoor, Work, ended, front_door, kinds, request
+from front_door_harness import SETTINGS, TEXT, FrontDoor, Work, ended, front_door, kinds, request
 from service_harness import until
 
 from controller_svc.local.objects import Objects
@@ -299,3 +299,16 @@ async def test_what_a_defect_says_is_told_to_no_caller(
     assert failed.reason == "Internal" and "KeyError" in failed.message
     assert "secret" not in str(one)
     assert not [path for path in door.store.list() if b"secret" in door.store.read_bytes(path)]
+
+
+async def test_a_delete_takes_what_a_killed_writer_has_left_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        await door.stub.SubmitAdaptation(request(name="veldra"))
+        await ended(door, "veldra")
+        run = tmp_path / Objects(door.store).read(("default", "veldra")).run
+        left = run / ".tmp-1"
+        left.write_text(TEXT)
+        await delete(door, "veldra")
+        assert not left.exists()
