@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -267,7 +267,7 @@ async def test_a_method_that_a_service_does_not_serve_is_unimplemented_and_no_de
     with structlog.testing.capture_logs() as logs:
         async with serving(Unwritten()) as (_, channel):
             stub = trainer_pb2_grpc.TrainerServiceStub(channel)
-            call = (
+            call: Awaitable[object] = (
                 anext(aiter(stub.TrainAdapter(trainer_pb2.TrainAdapterRequest())))
                 if streaming
                 else stub.GetTraining(trainer_pb2.GetTrainingRequest())
