@@ -62,6 +62,9 @@ MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 """One document as it is handed in."""
 MAX_DOCUMENT_CHARACTERS = 16 * 1024 * 1024
 """Text of one document: a compressed file may hold far more than its size says."""
+MAX_ALL_CHARACTERS = 4 * MAX_DOCUMENT_CHARACTERS
+"""Text of all documents of one adaptation: all of them are in memory at once, and one that was
+uploaded can be named again and again in a small request."""
 MAX_DOCUMENT_NAME_CHARACTERS = 255
 """Name of one document."""
 MAX_PAGES = 5000

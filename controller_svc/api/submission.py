@@ -21,7 +21,7 @@ from controller_svc.api.requests import (
     parse_namespace,
     parse_options,
 )
-from seal.documents import Document, GivenQuestion, read_document
+from seal.documents import Document, GivenQuestion, check_together, read_document
 from seal.documents.questions import check_questions as check_given
 from seal.errors import InvalidInput, NotFound
 from seal.manifest import MANIFEST_FILE
@@ -81,18 +81,20 @@ class Submissions:
 
         Raises:
             InvalidInput: a document cannot be read, or a question is about none of them, by its
-                place in the request.
+                place in the request; they are too long together.
             NotFound: a document or a policy that it refers to is not there.
 
         """
         if request.options.HasField("policy"):
             policy = request.options.policy
             await self._check_policy(AdapterReference(path=policy.path, sha256=policy.sha256))
-        references, documents = [], []
+        references, documents, characters = [], [], 0
         for place, document in enumerate(request.documents):
             reference, read = await self._document(document, f"documents[{place}]")
             references.append(reference)
             documents.append(read)
+            characters += read.characters
+            check_together(characters)
         brings_questions = any(document.questions for document in documents)
         async with self._readers:
             await asyncio.to_thread(check_answered, request.questions, documents)

@@ -21,8 +21,21 @@ from controller_svc.worker.prepare import Contexts, check_steps, find_long_rows
 from seal.adaptations.retained import part_retained
 from seal.artifacts import ArtifactStore
 from seal.datasets import load_contexts
-from seal.documents import Document, GivenQuestion, Passage, pack, pieces, read_document
-from seal.documents.questions import part_questions, put_questions, read_questions
+from seal.documents import (
+    Document,
+    GivenQuestion,
+    Passage,
+    check_together,
+    pack,
+    pieces,
+    read_document,
+)
+from seal.documents.questions import (
+    check_named,
+    part_questions,
+    put_questions,
+    read_questions,
+)
 from seal.domains.base import Context, Query
 from seal.errors import InvalidInput, NotFound
 from seal.limits import MAX_ROWS
@@ -107,22 +120,27 @@ def read_documents(
     """The documents, and the questions on them that were given.
 
     Raises:
-        InvalidInput: one cannot be read, or is not the file that it is said to be.
+        InvalidInput: one cannot be read, or is not the file that it is said to be; there is too
+            much text, or there are too many questions.
         NotFound: one is not in the store.
 
     """
-    documents = []
+    documents: list[Document] = []
+    characters = 0
     for place, reference in enumerate(spec.data.documents):
         field = f"documents[{place}]"
         content = _content(store, reference, field)
         documents.append(read_document(reference.name, reference.media_type, content, field=field))
+        characters += documents[-1].characters
+        check_together(characters)
     if spec.questions.source == "self-made":
         return tuple(documents), ()
     given = [question for document in documents for question in document.questions]
+    names = [document.name for document in documents]
     if spec.data.questions is not None:
         content = _content(store, spec.data.questions, "questions")
-        names = [document.name for document in documents]
         given += read_questions("questions", content, documents=names, field="questions")
+    check_named(given, names)
     return tuple(documents), tuple(given)
 
 

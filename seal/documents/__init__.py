@@ -7,7 +7,7 @@ No text of a document is ever in an error's message.
 
 from seal.documents.model import Block, Document, GivenQuestion, Section
 from seal.documents.passages import Passage, Piece, cut, pack, pieces
-from seal.documents.read import media_type_of, read_document
+from seal.documents.read import check_together, media_type_of, read_document
 
 __all__ = [
     "Block",
@@ -16,6 +16,7 @@ __all__ = [
     "Passage",
     "Piece",
     "Section",
+    "check_together",
     "cut",
     "media_type_of",
     "pack",

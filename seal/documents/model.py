@@ -66,6 +66,11 @@ class Document:
     unanswerable: int = 0
     """Questions of it that were left out: they have no answer."""
 
+    @property
+    def characters(self) -> int:
+        """Length of its text."""
+        return sum(len(block.text) for section in self.sections for block in section.blocks)
+
     def title_of(self, path: tuple[str, ...]) -> str:
         """Title of a passage under these headings: "document: chapter > section"."""
         section = _PATH.join(path)

@@ -19,6 +19,7 @@ from seal.documents.text import read_text
 from seal.domains.words import words
 from seal.errors import InvalidInput
 from seal.limits import (
+    MAX_ALL_CHARACTERS,
     MAX_DOCUMENT_NAME_CHARACTERS,
     MIN_DOCUMENT_WORDS,
 )
@@ -47,6 +48,21 @@ SUFFIXES = tuple(_BY_SUFFIX)
 """Ends of the names that say what a file is."""
 _WORDS_LOOKED_AT = 10_000
 """Characters; a document has its second word in its first ones, or nobody can read it."""
+
+
+def check_together(characters: int) -> None:
+    """Refuse documents that have so much text together.
+
+    Raises:
+        InvalidInput: it is too much.
+
+    """
+    if characters > MAX_ALL_CHARACTERS:
+        raise InvalidInput(
+            f"the documents have more than {MAX_ALL_CHARACTERS} characters together",
+            field="documents",
+            remedy="part them among several adaptations",
+        )
 
 
 def media_type_of(name: str, media_type: str = "", *, field: str = "") -> str:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from front_door_harness import SETTINGS, Work, ended, front_door, request
+from front_door_harness import SETTINGS, TEXT, Work, ended, front_door, pieces, request
 from service_harness import until
 
 from controller_svc.local.objects import Objects
-from seal.errors import Conflict, Transient
+from seal.errors import Conflict, InvalidInput, Transient
 from seal.records import Stage
 from seal.rpc.client import rpc_errors
 from seal.rpc.hops import Hop, within
@@ -156,3 +156,16 @@ async def test_a_submit_whose_caller_has_gone_is_made_whole(
         gone.set()
         await until(lambda: bool(door.store.list("adaptations/objects")), seconds=SECONDS)
         assert (await ended(door, "veldra", seconds=SECONDS)).name == "veldra"
+
+
+async def test_documents_that_are_too_long_together_are_refused_however_small_the_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seal.documents.read.MAX_ALL_CHARACTERS", 3 * len(TEXT))
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        file = (await door.stub.UploadDocument(iter(pieces(TEXT.encode())))).file
+        named = [adaptation_pb2.Document(name=f"{n}.txt", file=file) for n in range(4)]
+        with pytest.raises(InvalidInput) as refused, rpc_errors():
+            await door.stub.SubmitAdaptation(request(documents=named))
+        assert refused.value.field == "documents" and refused.value.remedy
+        assert (await door.stub.SubmitAdaptation(request(documents=named[:3]))).created

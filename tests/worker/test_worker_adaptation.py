@@ -392,3 +392,22 @@ async def test_a_retained_set_of_nothing_but_what_is_learnt_is_refused(tmp_path:
         with pytest.raises(InvalidInput) as caught:
             await place.run(Stage.PREPARE)
     assert caught.value.field == "spec.data.retained"
+
+
+async def test_questions_of_documents_and_those_given_beside_them_have_one_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with adapting(tmp_path) as (place, _):
+        row = {
+            "title": "Any",
+            "context": "The low tower stands alone there.",
+            "questions": [{"question": "What stands alone?", "answer": "The low tower"}],
+        }
+        rows = put_document(place.store, "any.jsonl", json.dumps(row) + "\n")
+        place.spec = with_data(documents=(*place.spec.data.documents, rows))(place.spec)
+        monkeypatch.setattr("seal.documents.questions.MAX_GIVEN_QUESTIONS", len(QUESTIONS))
+        with pytest.raises(InvalidInput, match="the limit is") as caught:
+            await place.run(Stage.PREPARE)
+        assert caught.value.field == "questions"
+        monkeypatch.setattr("seal.documents.questions.MAX_GIVEN_QUESTIONS", len(QUESTIONS) + 1)
+        assert (await place.run(Stage.PREPARE)).counts
