@@ -25,10 +25,10 @@ from controller_svc.cli.messages import (
     print_failure,
     program,
 )
-from controller_svc.cli.serving import LocalServer, ServerGone, Target, View, away, look, working
+from controller_svc.cli.serving import LocalServer, ServerGone, View, away, look, working
 from controller_svc.cli.stopping import say_stopping
-from seal.client import Adaptation, Client, Document, Options, Question, State, Submission
-from seal.client import convert as wire
+from controller_svc.cli.target import Target
+from seal.client import Adaptation, Client, Document, Options, Question, State, Submission, to_wire
 from seal.errors import (
     ERROR_CLASSES,
     Conflict,
@@ -67,9 +67,9 @@ class Work:
 
         for text in ("1", model, self.name):
             add(text.encode())
-        add(wire.options_message(self.options).SerializeToString(deterministic=True))
+        add(to_wire.options_message(self.options).SerializeToString(deterministic=True))
         for question in self.questions:
-            add(wire.question_message(question).SerializeToString(deterministic=True))
+            add(to_wire.question_message(question).SerializeToString(deterministic=True))
         for document in self.documents:
             for text in (document.name, document.media_type):
                 add(text.encode())

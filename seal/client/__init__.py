@@ -14,6 +14,7 @@
 from seal.client.aio import AsyncClient
 from seal.client.blocking import Client
 from seal.client.calls import DEFAULT_ADDRESS, SERVER_VARIABLE, ClientOptions
+from seal.client.evaluations import Difference, Evaluation, Interval, Score, Verdict
 from seal.client.events import (
     Accepted,
     Advanced,
@@ -31,20 +32,15 @@ from seal.client.types import (
     BaseModel,
     Condition,
     Counts,
-    Difference,
     Document,
-    Evaluation,
     Gate,
-    Interval,
     Options,
     Progress,
     Question,
-    Score,
     StageCost,
     State,
     StoredFile,
     Submission,
-    Verdict,
 )
 
 __all__ = [

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from seal.client import convert
+from seal.client import convert, to_wire
 from seal.client.events import Ended, Event
 from seal.client.files import read_documents
 from seal.client.types import Document, Options, Question, State, StoredFile
@@ -187,9 +187,9 @@ def submit_request(
         request_id=request_id,
         namespace=namespace,
         name=name,
-        documents=[convert.document_message(document) for document in documents],
-        questions=[convert.question_message(question) for question in questions],
-        options=convert.options_message(options),
+        documents=[to_wire.document_message(document) for document in documents],
+        questions=[to_wire.question_message(question) for question in questions],
+        options=to_wire.options_message(options),
     )
 
 
@@ -201,6 +201,6 @@ def list_request(
         namespace=namespace,
         page_size=PAGE_SIZE,
         page_token=page_token,
-        states=[convert.STATE_TO_WIRE[state] for state in states],
+        states=[to_wire.STATE_TO_WIRE[state] for state in states],
         name_prefix=name_prefix,
     )

@@ -1,4 +1,4 @@
-"""Between the messages of AdaptationService and the client's dataclasses."""
+"""From the messages of AdaptationService to the client's dataclasses; back: `to_wire`."""
 
 from __future__ import annotations
 
@@ -10,90 +10,31 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from seal.client import events
+from seal.client.evaluations import Difference, Evaluation, Interval, Score, Verdict
+from seal.client.to_wire import SCALAR_GATE, SCALAR_OPTIONS, STATE_TO_WIRE
 from seal.client.types import (
     Adaptation,
     BaseModel,
     Condition,
     Counts,
-    Difference,
-    Document,
-    Evaluation,
     Gate,
-    Interval,
     Options,
     Progress,
-    Question,
-    Score,
     StageCost,
     State,
     StoredFile,
     Submission,
-    Verdict,
 )
 from seal.errors import Internal
 from seal.records import AdapterReference
-from seal.rpc.convert import adapter_message, lora_message, optimizer_message
 from seal.settings import LoraSettings, OptimizerSettings
 from seal.v1 import adaptation_pb2, common_pb2, trainer_pb2
 
 Value = TypeVar("Value")
 
-STATE_TO_WIRE = MappingProxyType(
-    {
-        State.PENDING: adaptation_pb2.ADAPTATION_STATE_PENDING,
-        State.RUNNING: adaptation_pb2.ADAPTATION_STATE_RUNNING,
-        State.PUBLISHED: adaptation_pb2.ADAPTATION_STATE_PUBLISHED,
-        State.REFUSED: adaptation_pb2.ADAPTATION_STATE_REFUSED,
-        State.FAILED: adaptation_pb2.ADAPTATION_STATE_FAILED,
-        State.CANCELLED: adaptation_pb2.ADAPTATION_STATE_CANCELLED,
-    }
-)
 _STATES: Mapping[int, State] = MappingProxyType(
     {wire: state for state, wire in STATE_TO_WIRE.items()}
 )
-SCALAR_OPTIONS = ("seed", "candidates", "passage_tokens", "replay_rows", "held_out_share")
-"""Options that are one number, named alike on both sides."""
-SCALAR_GATE = ("min_gain", "confident", "max_regression")
-"""The gate's, likewise."""
-
-
-# To the wire
-
-
-def document_message(document: Document) -> adaptation_pb2.Document:
-    """A document with its bytes, or with the file that was uploaded."""
-    message = adaptation_pb2.Document(name=document.name, media_type=document.media_type)
-    if document.file is None:
-        message.content = document.content
-    else:
-        message.file.path, message.file.sha256 = document.file.path, document.file.sha256
-    return message
-
-
-def question_message(question: Question) -> adaptation_pb2.Question:
-    """A question with its gold answers."""
-    return adaptation_pb2.Question(
-        question=question.question, answers=question.answers, document=question.document
-    )
-
-
-def options_message(options: Options) -> adaptation_pb2.AdaptationOptions:
-    """Only what is set: the rest comes from the server's profile."""
-    message = adaptation_pb2.AdaptationOptions(
-        policy=None if options.policy is None else adapter_message(options.policy),
-        lora=None if options.lora is None else lora_message(options.lora),
-        optimizer=None if options.optimizer is None else optimizer_message(options.optimizer),
-    )
-    for name in SCALAR_OPTIONS:
-        if (value := getattr(options, name)) is not None:
-            setattr(message, name, value)
-    for name in SCALAR_GATE:
-        if (value := getattr(options.gate, name)) is not None:
-            setattr(message.gate, name, value)
-    return message
-
-
-# From the wire
 
 
 def adaptation(message: adaptation_pb2.Adaptation) -> Adaptation:

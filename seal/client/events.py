@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from seal.client.types import Counts, Evaluation, Progress, State, Verdict
+from seal.client.evaluations import Evaluation, Verdict
+from seal.client.types import (
+    Counts,
+    Progress,
+    State,
+)
 from seal.records import AdapterReference
 
 
