@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from controller_svc.cli import front_door, looking
+from controller_svc.cli import companions, front_door, looking
 from controller_svc.cli.chatting import CHAT_HELP, chat
 from controller_svc.cli.logs import LogFormat
 from controller_svc.cli.messages import command
@@ -269,12 +269,12 @@ def demo_manifest(name: str) -> Iterator[Path]:
 
 app.command("adapt", help=front_door.ADAPT_HELP)(front_door.adapt)
 app.command("serve", help=front_door.SERVE_HELP)(front_door.serve)
-app.command("get")(front_door.get)
-app.command("watch")(front_door.watch)
-app.command("cancel")(front_door.cancel)
-app.command("delete")(front_door.delete)
+app.command("get")(companions.get)
+app.command("watch")(companions.watch)
+app.command("cancel")(companions.cancel)
+app.command("delete")(companions.delete)
 app.command("chat", help=CHAT_HELP)(chat)
-app.command("export", help=front_door.EXPORT_HELP)(front_door.export)
+app.command("export", help=companions.EXPORT_HELP)(companions.export)
 app.command("report", help=looking.REPORT_HELP)(looking.report)
 app.command("list")(looking.list_all)
 app.command("status")(looking.status)

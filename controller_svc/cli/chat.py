@@ -16,7 +16,7 @@ from controller_svc.cli.chat_partners import OnDownload, Partners, partners_here
 from controller_svc.cli.chat_screen import ChatScreen
 from controller_svc.cli.messages import complain
 from controller_svc.cli.references import parse_reference
-from controller_svc.cli.serving import Target
+from controller_svc.cli.target import Target
 from seal.errors import InvalidInput, SealError
 from seal.outcomes import Outcome
 from seal.settings import EngineSettings, QuestionFormat

@@ -11,7 +11,7 @@ from pathlib import Path
 from controller_svc.adaptations import DEFAULT_NAMESPACE
 from controller_svc.cli.messages import program
 from controller_svc.cli.references import AdapterDirectory, NamedAdaptation
-from controller_svc.cli.serving import Target
+from controller_svc.cli.target import Target
 from controller_svc.local.objects import Objects
 from seal.artifacts import ArtifactStore
 from seal.errors import InvalidInput, NotFound, PreconditionFailed

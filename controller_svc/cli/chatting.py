@@ -95,7 +95,7 @@ def chat(
 ) -> None:
     """Ask a base model and its adapted self the same, and read both answers."""
     from controller_svc.cli.chat import Options, hold_chat
-    from controller_svc.cli.serving import Target
+    from controller_svc.cli.target import Target
     from seal.config import load_engine
 
     hold_chat(

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import typer
 
-from controller_svc.cli.serving import Target, View, look
+from controller_svc.cli.serving import View, look
+from controller_svc.cli.target import Target
 from seal.errors import InvalidInput
 
 

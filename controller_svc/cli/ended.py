@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from controller_svc.adaptations import DEFAULT_NAMESPACE, RequestKey
-from controller_svc.cli.serving import Target, has_adaptations, look
+from controller_svc.cli.serving import has_adaptations, look
+from controller_svc.cli.target import Target
 from controller_svc.core import adaptation_state
 from controller_svc.local.objects import Objects
 from seal.artifacts import ArtifactStore

@@ -14,7 +14,8 @@ import typer
 
 from controller_svc.cli.references import AdapterDirectory, NamedAdaptation, parse_reference
 from controller_svc.cli.resolving import adapter_of
-from controller_svc.cli.serving import Target, View, look
+from controller_svc.cli.serving import View, look
+from controller_svc.cli.target import Target
 from seal.artifacts import ArtifactStore
 from seal.client.transfers import check_new, new_directory
 from seal.errors import InvalidInput

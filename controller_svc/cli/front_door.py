@@ -1,4 +1,4 @@
-"""The commands of the front door: documents in, an adapter out. `app` gives them names."""
+"""The commands that do the work: documents in, an adapter out. `app` gives them names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from controller_svc.cli.options import (
 
 if TYPE_CHECKING:
     from controller_svc.cli.adapting import Showing
-    from controller_svc.cli.serving import LocalServer, Target
+    from controller_svc.cli.serving import LocalServer
+    from controller_svc.cli.target import Target
     from seal.records import AdapterReference
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -39,11 +40,6 @@ SERVE_HELP = (
     "Loads the model once; any number of clients hand in documents: `seal adapt --server ADDRESS`, "
     "seal.client, or plain gRPC. What has not ended when it stops goes on with the next start."
 )
-EXPORT_HELP = (
-    "Write an adapter into a new directory, in PEFT's format.\n\n"
-    "With --merged it is a whole model: base and adapter in one, as transformers and vLLM load it."
-)
-
 ModelOption = Annotated[
     str,
     typer.Option(
@@ -52,9 +48,6 @@ ModelOption = Annotated[
         help="Base model, where this process serves: smollm2-135m, a directory, or "
         "org/model@revision of the hub.",
     ),
-]
-NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="Name of an adaptation (see `seal list`).")
 ]
 
 
@@ -154,9 +147,9 @@ def adapt(
     )
     adapt_documents(
         work,
-        target=_target(server, namespace, root),
+        target=target_of(server, namespace, root),
         local=_local(model, engine, offline=offline),
-        showing=_showing(context, output),
+        showing=showing_of(context, output),
         detach=detach,
     )
 
@@ -185,124 +178,7 @@ def serve(
     serve_until_stopped(
         root,
         replace(_local(model, engine, offline=offline), address=address),
-        showing=_showing(context, Output.TABLE),
-    )
-
-
-def get(
-    name: NameArgument,
-    server: ServerOption = "",
-    namespace: NamespaceOption = "",
-    root: RootOption = DEFAULT_ROOT,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Show an adaptation: where it is, what its adapter is worth, what it cost."""
-    from controller_svc.cli.adaptation_tables import print_adaptation
-    from controller_svc.cli.serving import look
-
-    target = _target(server, namespace, root)
-    adaptation = look(target, lambda view: view.client.get(name))
-    print_adaptation(adaptation, json_output=output is Output.JSON, reach=target.reach)
-
-
-def watch(
-    context: typer.Context,
-    name: NameArgument,
-    after: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Tell only what happened after event N.")
-    ] = 0,
-    server: ServerOption = "",
-    namespace: NamespaceOption = "",
-    root: RootOption = DEFAULT_ROOT,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Follow an adaptation to its end, and show what came out."""
-    from controller_svc.cli.adapting import watch as watch_adaptation
-
-    watch_adaptation(
-        name,
-        after=after,
-        target=_target(server, namespace, root),
-        showing=_showing(context, output),
-    )
-
-
-def cancel(
-    name: NameArgument,
-    server: ServerOption = "",
-    namespace: NamespaceOption = "",
-    root: RootOption = DEFAULT_ROOT,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Stop an adaptation; what it has finished stays readable."""
-    from controller_svc.cli.adaptation_tables import print_adaptation
-    from controller_svc.cli.serving import look
-
-    target = _target(server, namespace, root)
-    adaptation = look(target, lambda view: view.client.cancel(name))
-    print_adaptation(adaptation, json_output=output is Output.JSON, reach=target.reach)
-
-
-def delete(
-    names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="Names of adaptations (see `seal list`).")
-    ],
-    keep_adapters: Annotated[
-        bool, typer.Option("--keep-adapters", help="Leave the adapters in the store.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    server: ServerOption = "",
-    namespace: NamespaceOption = "",
-    root: RootOption = DEFAULT_ROOT,
-) -> None:
-    """Delete adaptations with their results and adapters; one at work is cancelled first."""
-    from controller_svc.cli.deleting import confirm_and_delete
-
-    confirm_and_delete(
-        names, target=_target(server, namespace, root), keep_adapters=keep_adapters, yes=yes
-    )
-
-
-def export(
-    reference: Annotated[
-        str,
-        typer.Argument(
-            metavar="ADAPTER",
-            help="Name of an adaptation (see `seal list`), or an adapter's path in the store.",
-        ),
-    ],
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIRECTORY", help="New directory for the files.")
-    ],
-    merged: Annotated[
-        bool,
-        typer.Option("--merged", help="Write a whole model: the adapter merged into its base."),
-    ] = False,
-    server: ServerOption = "",
-    namespace: NamespaceOption = "",
-    root: RootOption = DEFAULT_ROOT,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", metavar="MODEL", help="Base model of --merged; without, the adapter's own."
-        ),
-    ] = "",
-    output: OutputOption = Output.TABLE,
-    offline: OfflineOption = False,
-) -> None:
-    """Write an adapter into a new directory."""
-    from controller_svc.cli.exporting import Export, export_adapter
-
-    export_adapter(
-        Export(
-            reference=reference,
-            directory=directory,
-            merged=merged,
-            model=model,
-            offline=offline,
-            as_json=output is Output.JSON,
-        ),
-        target=_target(server, namespace, root),
+        showing=showing_of(context, Output.TABLE),
     )
 
 
@@ -323,8 +199,9 @@ def _policy(reference: str) -> AdapterReference | None:
     return found
 
 
-def _target(server: str, namespace: str, root: str) -> Target:
-    from controller_svc.cli.serving import Target
+def target_of(server: str, namespace: str, root: str) -> Target:
+    """Whom a command talks to."""
+    from controller_svc.cli.target import Target
 
     return Target(server=server, namespace=namespace, root=root)
 
@@ -337,7 +214,8 @@ def _local(model: str, engine: list[str] | None, *, offline: bool) -> LocalServe
     return LocalServer(model=model, engine=settings, offline=offline)
 
 
-def _showing(context: typer.Context, output: Output) -> Showing:
+def showing_of(context: typer.Context, output: Output) -> Showing:
+    """How a command shows what it does."""
     from controller_svc.cli.adapting import Showing
 
     return Showing(as_json=output is Output.JSON, json_lines=context.obj is LogFormat.JSON)

@@ -11,7 +11,8 @@ from controller_svc.cli.adaptation_tables import as_json as adaptation_json
 from controller_svc.cli.adaptation_tables import print_list
 from controller_svc.cli.reporting import shown
 from controller_svc.cli.runs import line_of, print_runs, runs_in
-from controller_svc.cli.serving import Target, has_adaptations, look
+from controller_svc.cli.serving import has_adaptations, look
+from controller_svc.cli.target import Target
 from seal.artifacts import ArtifactStore
 from seal.client import Adaptation
 

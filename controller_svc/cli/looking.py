@@ -51,7 +51,7 @@ def list_all(
 ) -> None:
     """Show the runs and adaptations of a root, or the adaptations of a server."""
     from controller_svc.cli.listing import print_everything
-    from controller_svc.cli.serving import Target
+    from controller_svc.cli.target import Target
 
     print_everything(
         Target(server=server, namespace=namespace, root=root), as_json=output is Output.JSON

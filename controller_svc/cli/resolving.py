@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from controller_svc.cli.messages import program
-from controller_svc.cli.serving import Target, look
+from controller_svc.cli.serving import look
+from controller_svc.cli.target import Target
 from seal.errors import NotFound, PreconditionFailed
 from seal.records import AdapterReference
 

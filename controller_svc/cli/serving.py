@@ -7,7 +7,6 @@ held talks to that process; who finds it free becomes it, as long as the command
 from __future__ import annotations
 
 import os
-import shlex
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,11 +16,11 @@ from functools import partial
 from typing import TypeVar
 
 from controller_svc.adaptations import FOLDER
-from controller_svc.cli.options import DEFAULT_ROOT
 from controller_svc.cli.server_thread import ServerThread
+from controller_svc.cli.target import Target
 from controller_svc.local.lock import check_free
 from seal.artifacts import ArtifactStore
-from seal.client import Client, ClientOptions
+from seal.client import Client
 from seal.client.calls import OnRetry
 from seal.errors import Conflict, NotFound, Retryable
 from seal.records import Record
@@ -60,40 +59,6 @@ class Serving(Record):
 
 class ServerGone(Exception):
     """The other process that served the root has ended: the work can go on in this one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """What a command line says of the server."""
-
-    server: str
-    """Address of a remote one; empty for this machine's."""
-    namespace: str
-    root: str
-    """Artifact store of this machine's."""
-
-    @property
-    def reach(self) -> str:
-        """Options that lead another command to the same place; empty where it needs none."""
-        options = {
-            "--server": self.server,
-            "--namespace": self.namespace,
-            "--root": "" if self.server or self.root == DEFAULT_ROOT else self.root,
-        }
-        return " ".join(f"{name} {shlex.quote(value)}" for name, value in options.items() if value)
-
-    def client(
-        self,
-        address: str,
-        on_retry: OnRetry | None = None,
-        *,
-        retry_seconds: float = ClientOptions.retry_seconds,
-    ) -> Client:
-        """A client of a server."""
-        options = ClientOptions(
-            namespace=self.namespace, on_retry=on_retry, retry_seconds=retry_seconds
-        )
-        return Client(address, options=options)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ from controller_svc.cli.chat_answers import Answer, prompt_of
 from controller_svc.cli.chat_partners import Partners, Reference, partners_on
 from controller_svc.cli.chat_screen import ChatScreen
 from controller_svc.cli.references import AdapterDirectory, NamedAdaptation, parse_reference
-from controller_svc.cli.serving import Target
+from controller_svc.cli.target import Target
 from controller_svc.local.objects import Objects
 from seal.artifacts import ArtifactStore
 from seal.client import Client, ClientOptions, Document

@@ -1,0 +1,44 @@
+"""What a command line says of the server that it means."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from controller_svc.cli.options import DEFAULT_ROOT
+from seal.client import Client, ClientOptions
+from seal.client.calls import OnRetry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Whom a command talks to."""
+
+    server: str
+    """Address of a remote one; empty for this machine's."""
+    namespace: str
+    root: str
+    """Artifact store of this machine's."""
+
+    @property
+    def reach(self) -> str:
+        """Options that lead another command to the same place; empty where it needs none."""
+        options = {
+            "--server": self.server,
+            "--namespace": self.namespace,
+            "--root": "" if self.server or self.root == DEFAULT_ROOT else self.root,
+        }
+        return " ".join(f"{name} {shlex.quote(value)}" for name, value in options.items() if value)
+
+    def client(
+        self,
+        address: str,
+        on_retry: OnRetry | None = None,
+        *,
+        retry_seconds: float = ClientOptions.retry_seconds,
+    ) -> Client:
+        """A client of a server."""
+        options = ClientOptions(
+            namespace=self.namespace, on_retry=on_retry, retry_seconds=retry_seconds
+        )
+        return Client(address, options=options)
