@@ -92,12 +92,23 @@ class ConditionSeen(_Seen):
     status: str
     reason: str = ""
     message: str = ""
+    last_transition_time: AwareDatetime = _BEGINNING
+
+
+class OwnerSeen(_Seen):
+    """What an object belongs to."""
+
+    uid: str = ""
+    controller: bool = False
 
 
 class MetadataSeen(_Seen):
     """Whose it is and since when."""
 
     name: str = ""
+    uid: str = ""
+    owner_references: tuple[OwnerSeen, ...] = ()
+    deletion_timestamp: AwareDatetime | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     creation_timestamp: AwareDatetime = _BEGINNING
@@ -112,6 +123,7 @@ class _JobSpec(_Seen):
 class _JobStatus(_Seen):
     conditions: tuple[ConditionSeen, ...] = ()
     active: int = 0
+    ready: int = 0
     completed_indexes: str = ""
     failed_indexes: str = ""
 
@@ -127,6 +139,13 @@ class JobSeen(_Seen):
     def end(self) -> ConditionSeen | None:
         """The condition with which it ended; None while it has not."""
         return next(_true(self.status.conditions, "Complete", "Failed"), None)
+
+    @property
+    def missing(self) -> int:
+        """Pods fewer than there should be."""
+        indexes = parse_ranges(self.status.completed_indexes)
+        done = len(indexes | parse_ranges(self.status.failed_indexes))
+        return min(self.spec.parallelism, self.spec.completions - done) - self.status.active
 
 
 class _WaitingState(_Seen):
@@ -273,8 +292,7 @@ def _refused(job: JobSeen, pods: Sequence[PodSeen], events: Sequence[EventSeen])
 
     A refusal that is older than the newest pod is over.
     """
-    done = len(parse_ranges(job.status.completed_indexes) | parse_ranges(job.status.failed_indexes))
-    if job.status.active >= min(job.spec.parallelism, job.spec.completions - done):
+    if job.missing <= 0:
         return None
     newest = max((pod.metadata.creation_timestamp for pod in pods), default=_BEGINNING)
     refusals = [one for one in events if one.reason == "FailedCreate" and one.when >= newest]

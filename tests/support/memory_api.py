@@ -119,9 +119,10 @@ class MemoryApi:
     def _asked(self, request: str, do: Callable[[], Any]) -> Any:
         self.requests.append(request)
         self.fault(request, False)
-        reply = copy.deepcopy(do())
-        self.fault(request, True)
-        return reply
+        try:
+            return copy.deepcopy(do())
+        finally:
+            self.fault(request, True)  # a refusal is a reply, too, that may be lost
 
 
 def _fits(selector: str, value_of: Callable[[str], object]) -> bool:
