@@ -66,6 +66,7 @@ class Live:
     def on_prepared(self, base_sha256: str) -> None:
         """It is pinned to these weights."""
         self._base_sha256 = base_sha256
+        self.views.set(self._view())
 
     def on_progress(self, progress: TaskProgress) -> None:
         """A task got on."""
@@ -108,7 +109,10 @@ class Live:
                 break
             looks += 1
             await asyncio.sleep(AGAIN.delay_seconds(name=self.one.run, attempt=looks + 1))
-        await self._sweep(store, clients)
+        try:
+            await self._sweep(store, clients)
+        except SealError as error:
+            log.warning("adaptation not swept up", run=self.one.run, message=str(error))
 
     async def _work(
         self,
@@ -140,7 +144,6 @@ class Live:
         """Tell what it is pinned to, once it is."""
         await self._pinned.wait()
         self.on_prepared(await in_thread(objects.base_sha256, self.one.run))
-        self.views.set(self._view())
 
     async def _sweep(self, store: ArtifactStore, clients: ServiceClients) -> None:
         """Remove what only the way there needed."""

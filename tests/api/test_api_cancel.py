@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from front_door_harness import SETTINGS, TEXT, FrontDoor, Work, ended, front_door, kinds, request
 from service_harness import until
+from structlog.testing import capture_logs
 
 from controller_svc.local.objects import Objects
-from seal.errors import Conflict, Exhausted, NotFound
+from seal.errors import Conflict, Exhausted, NotFound, Transient
 from seal.records import Stage
 from seal.rpc.client import rpc_errors
 from seal.telemetry import metrics
@@ -312,3 +313,32 @@ async def test_a_delete_takes_what_a_killed_writer_has_left_along(
         left.write_text(TEXT)
         await delete(door, "veldra")
         assert not left.exists()
+
+
+async def test_one_that_waits_after_a_restart_says_what_it_is_pinned_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(hold=lambda task: task.stage is Stage.ROLLOUT)
+    async with front_door(tmp_path, work, monkeypatch) as door:
+        await begun(door, Stage.ROLLOUT)
+    monkeypatch.setattr(Objects, "base_sha256", lambda self, run: "b" * 64)
+    settings = SETTINGS.model_copy(update={"max_running": 0})
+    async with front_door(tmp_path, work, monkeypatch, settings=settings) as door:
+        get = adaptation_pb2.GetAdaptationRequest(name="veldra")
+        assert (await door.stub.GetAdaptation(get)).adaptation.base.base_sha256 == "b" * 64
+
+
+async def test_what_could_not_be_swept_up_is_logged_and_the_adaptation_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise Transient("the store is away")
+
+    monkeypatch.setattr("controller_svc.local.live.sweep_run", fail)
+    with capture_logs() as logs:
+        async with front_door(tmp_path, Work(), monkeypatch) as door:
+            await door.stub.SubmitAdaptation(request(name="veldra"))
+            one = await ended(door, "veldra")
+            await until(lambda: not door.adaptations._drivers, seconds=20)
+    assert one.state == adaptation_pb2.ADAPTATION_STATE_PUBLISHED
+    assert [line for line in logs if line["event"] == "adaptation not swept up"]
