@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
-from seal.config import load_run
+from controller_svc.cli.app import app
+from seal.config import load_adaptation, load_run
 from seal.resources import RestEMRun
 
 ROOT = Path(__file__).parents[2]
@@ -62,3 +64,29 @@ def test_the_manifest_of_the_readme_is_one_that_runs(tmp_path: Path) -> None:
     (manifest,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
     (tmp_path / "run.yaml").write_text(manifest, encoding="utf-8")
     assert load_run(tmp_path / "run.yaml").spec.edit.k == 3
+
+
+def test_every_option_of_adapt_is_in_its_document() -> None:
+    shown = (ROOT / "docs/adapt.md").read_text(encoding="utf-8")
+    (command,) = [one for one in app.registered_commands if one.name == "adapt"]
+    assert command.callback is not None
+    names = set(inspect.signature(command.callback).parameters) - {"context", "files"}
+    options = {f"--{name.replace('_', '-')}" for name in names}
+    assert options <= set(re.findall(r"`(--[a-z-]+)", shown))
+
+
+def test_the_defaults_of_adapt_in_its_document_are_those_of_the_profile() -> None:
+    data = {"documents": [{"name": "a.md", "path": "a", "sha256": "a" * 64}]}
+    spec = load_adaptation(None, {"metadata.name": "a", "profile": "embedded", "data": data}).spec
+    shown = (ROOT / "docs/adapt.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"(?m)^\| `(--[a-z-]+)[^|]*\|[^|]*\| ([\d.]+) \|$", shown))
+    assert {name: float(value) for name, value in rows.items()} == {
+        "--candidates": spec.edit.k,
+        "--passage-tokens": spec.passages.max_tokens,
+        "--held-out": spec.questions.held_out_share,
+        "--replay-rows": spec.adapter.replay_rows,
+        "--seed": spec.seed,
+        "--min-gain": spec.gate.min_gain,
+        "--max-regression": spec.gate.max_regression,
+    }
+    assert spec.gate.confident
