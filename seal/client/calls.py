@@ -151,11 +151,14 @@ class WatchPlace:
 
 
 def as_documents(documents: Iterable[Document | str | Path]) -> tuple[Document, ...]:
-    """Documents as they are, and those of files, directories and globs."""
-    found: list[Document] = []
-    for document in documents:
-        found += [document] if isinstance(document, Document) else read_documents([document])
-    return tuple(found)
+    """Documents as they are, then those of files, directories and globs.
+
+    These are read together, so that a file of two of them is taken once.
+    Raises as `read_documents`.
+    """
+    given = tuple(documents)
+    ready = [one for one in given if isinstance(one, Document)]
+    return (*ready, *read_documents(one for one in given if not isinstance(one, Document)))
 
 
 def with_files(documents: Sequence[Document], files: dict[str, StoredFile]) -> tuple[Document, ...]:

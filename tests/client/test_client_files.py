@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from seal.client import read_documents
+from seal.client import Document, read_documents
+from seal.client.calls import as_documents
 from seal.errors import InvalidInput, NotFound, SealError
 
 
@@ -41,6 +42,14 @@ def test_a_file_that_is_named_is_taken_whatever_it_is_called(books: Path) -> Non
 def test_every_file_is_taken_once(books: Path) -> None:
     assert names("books/a.md", "books", str(books / "a.md")) == [
         "a.md", "part/b.TXT", "part/deep/c.md",
+    ]  # fmt: skip
+
+
+def test_a_client_takes_every_file_once_too(books: Path) -> None:
+    ready = Document(name="ready", content=b"Two words.")
+    found = as_documents(["books/a.md", ready, "books", books / "a.md"])
+    assert [document.name for document in found] == [
+        "ready", "a.md", "part/b.TXT", "part/deep/c.md",
     ]  # fmt: skip
 
 
