@@ -276,15 +276,15 @@ def _passages(document: Document, group: Sequence[_Unit], room: int) -> Iterator
     path = _common([unit.path for unit in group])
     everything = [one for unit in group for one in unit.pieces]
     shown = [one for one in everything if not _is_told(one.piece, path, document)]
-    if not shown:  # headings alone: the last of them is the text
-        last = everything[-1].piece.section
+    if not shown:  # headings alone: the lowest, as often as it stands there, is the text
         path = path[:-1]
-        shown = [one for one in everything if one.piece.section == last]
+        shown = [one for one in everything if not _is_told(one.piece, path, document)]
     first = everything[0].piece.section
     for part in _parts(shown, room):
         texts = [part[0].piece.text]
         texts += [text for one in part[1:] for text in (one.piece.gap, one.piece.text)]
-        last = part[-1].piece.section
+        ends = part[-1] is shown[-1]  # and with it the headings below, which the title tells
+        last = (everything if ends else part)[-1].piece.section
         yield Passage(
             document.name,
             range(first, last + 1),

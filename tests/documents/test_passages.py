@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from seal.documents import Document, Passage, cut, pack, pieces, read_document
@@ -78,6 +78,14 @@ def test_headings_alone_are_a_passage_too() -> None:
     assert of_markdown("# Guide\n## Fire\n## Water\n") == [("Guide", "Fire\n\nWater")]
     assert of_markdown("# Guide\n## Fire drill\n") == [("Guide", "Fire drill")]
     assert of_markdown("# Fire drill\n") == [("guide", "Fire drill")]
+    assert of_markdown("# Fire\n# Fire\n") == [("guide", "Fire\n\nFire")]
+    assert of_markdown("# Guide\n## Fire\n# Guide\n## Fire\n") == [("Guide", "Fire\n\nFire")]
+
+
+def test_a_passage_is_of_a_section_too_that_only_repeats_its_title() -> None:
+    document = read_document("a.md", "", b"# Fire\n## Drill\nRun.\n## Drill\n")
+    (found,) = passages(document)
+    assert (found.title, found.text, found.sections) == ("Fire: Drill", "Run.", range(1, 3))
 
 
 def test_rows_of_a_dataset_never_share_a_passage() -> None:
@@ -140,25 +148,21 @@ def check_whole_and_bounded(document: Document, max_tokens: int) -> None:
         for passage in found
     )
     texts = letters("".join(passage.text for passage in found))
-    titles = {passage.title for passage in found}
-    place = 0
-    for section in document.sections:
-        heading = letters(section.path[-1]) if section.path else ""
-        if heading and texts.startswith(heading, place):
-            told = any(section.path[-1] in title for title in titles)
-            body = letters(section.text)
-            if not (told and body and texts.startswith(body, place)):
-                place += len(heading)
-        elif heading:
-            assert any(section.path[-1] in title for title in titles)
-        body = letters(section.text)
-        assert texts.startswith(body, place)
-        place += len(body)
-    assert place == len(texts)
+    wanted = ""
+    for index, section in enumerate(document.sections):
+        if section.path:
+            (title,) = {passage.title for passage in found if index in passage.sections}
+            is_told = f"{title} > ".startswith(f"{document.title_of(section.path)} > ")
+            wanted += "" if is_told else section.path[-1]
+        wanted += section.text
+    assert texts == letters(wanted)
 
 
 @settings(max_examples=60, deadline=None)
 @given(text=DOCUMENTS, max_tokens=st.integers(12, 200))
+@example(text="0\n# 0\n0\n## 0 0\n", max_tokens=18)  # words that repeat, in a title and in texts
+@example(text="0\n# 0\n0\n# 0 0\n---\n", max_tokens=18)
+@example(text="0\n# 0\n## 0 0\n", max_tokens=12)
 def test_every_word_of_a_document_is_in_its_passages_in_order(text: str, max_tokens: int) -> None:
     for name in ("a.md", "a.txt"):
         try:
