@@ -8,7 +8,6 @@ from seal.engine.checkpointing import Checkpoints, Suspended
 from seal.engine.engine import Engine
 from seal.engine.limits import ModelLimits
 from seal.engine.memory import MemoryEstimate
-from seal.engine.merge import merge_adapter
 from seal.engine.outline import ModelOutline, read_outline
 from seal.engine.peft_format import Adapter, concatenate, folded, load_adapter, save_adapter
 from seal.engine.queues import EngineTask
@@ -46,7 +45,6 @@ __all__ = [
     "concatenate",
     "folded",
     "load_adapter",
-    "merge_adapter",
     "read_outline",
     "save_adapter",
 ]

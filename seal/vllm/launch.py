@@ -103,7 +103,7 @@ def rank_bucket(rank: int) -> int:
             return bucket
     raise InvalidInput(
         f"vLLM holds adapters of rank {RANKS[-1]} at most, {rank} is asked for",
-        field="engine.max_rank",
+        field="engine.maxRank",
         remedy=f"set {engine_setting('max_rank', RANKS[-1])}, or use the engine backend",
     )
 

@@ -36,7 +36,7 @@ def test_the_largest_rank_is_the_next_that_vllm_has(rank: int, bucket: int) -> N
 def test_a_rank_above_all_that_vllm_has_is_refused_by_its_setting() -> None:
     with pytest.raises(InvalidInput, match="512") as refused:
         launched(EngineSettings(max_rank=RANKS[-1] + 1))
-    assert refused.value.field == "engine.max_rank"
+    assert refused.value.field == "engine.maxRank"
 
 
 @pytest.mark.parametrize("adapters", [1, 2, 8, 100])

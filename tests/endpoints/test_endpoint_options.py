@@ -8,7 +8,7 @@ import pytest
 
 from controller_svc.cli.preflight import check_endpoints
 from evaluator_svc.__main__ import EvaluatorOptions
-from generator_svc.__main__ import GeneratorOptions
+from generator_svc.options import GeneratorOptions
 from seal.errors import InvalidInput
 from seal.judge_options import JudgeVariables
 from seal.settings import EditGenerator, EndpointLimits, EndpointSettings, JudgeSettings, RunSpec

@@ -23,6 +23,7 @@ NEEDS = {
     "seal.engine": "engine",
     "seal.report": "controller",
     "seal.rpc.spans": "otel",
+    "seal.vllm": "vllm",
     "generator_svc": "generator",
     "generator_svc.openai_backend": "openai",
     "trainer_svc": "trainer",

@@ -16,8 +16,9 @@ from tiny_model import ARCHITECTURES, byte_tokenizer, tiny_transformer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from seal.bases import BaseReference
-from seal.engine import load_adapter, merge_adapter, save_adapter
+from seal.engine import load_adapter, save_adapter
 from seal.engine import merge as merge_module
+from seal.engine.merge import merge_adapter
 from seal.errors import Conflict, InvalidInput, NotFound, SealError
 from seal.model_files import check_model_directory
 from seal.settings import ALL_PROJECTIONS
