@@ -19,6 +19,7 @@ PACKAGES = ("seal", "generator_svc", "trainer_svc", "evaluator_svc", "controller
 NEEDS = {
     "seal": "",  # the dependencies alone
     "seal.adapters": "engine",
+    "seal.api_docs": "dev",
     "seal.endpoints": "openai",
     "seal.engine": "engine",
     "seal.report": "controller",
