@@ -20,6 +20,8 @@ NEEDS = {
     "seal": "",  # the dependencies alone
     "seal.adapters": "engine",
     "seal.api_docs": "dev",
+    "seal.documents.html": "documents",
+    "seal.documents.pdf": "documents",
     "seal.endpoints": "openai",
     "seal.engine": "engine",
     "seal.report": "controller",
