@@ -56,6 +56,8 @@ log = structlog.get_logger(__name__)
 
 CONTROLLER_UID_LABEL = "batch.kubernetes.io/controller-uid"
 WORKLOAD_JOB_LABEL = "kueue.x-k8s.io/job-uid"
+MICROSECONDS = 6
+"""Decimals of a time that an object keeps."""
 _HASH_CHARACTERS = 8
 
 
@@ -139,7 +141,8 @@ class ClusterWorld:
             stages=stages,
             cancelled=isinstance(cluster, AdaptationClusterSettings) and cluster.cancelled,
             epoch=self._epoch,
-            now_seconds=self._clock(),
+            # What a time of day in the object keeps, so that a status comes back as it was saved
+            now_seconds=round(self._clock(), MICROSECONDS),
         )
 
     async def save(self, status: RunStatus) -> None:

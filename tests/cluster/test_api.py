@@ -114,7 +114,7 @@ async def test_a_real_server_keeps_versions_refuses_typos_and_waits_for_what_is_
         with pytest.raises(Conflict):
             await api.replace_status(RUNS, "default", made | {"status": status})
         found = await api.list(RUNS, "default", fields="status.phase=Running")
-        assert "api-1" in [one["metadata"]["name"] for one in found]
+        assert [one["metadata"]["name"] for one in found] == ["api-1"]
         for kind in (JOBS, WORKLOADS):
             with pytest.raises(NotFound):
                 await api.get(kind, "default", "nothing")
