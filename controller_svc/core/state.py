@@ -11,13 +11,13 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
 from seal.records import (
     AdaptationCounts,
     AdaptationResult,
     AdapterReference,
+    Record,
     ScoreSum,
     Stage,
 )
@@ -85,20 +85,8 @@ class Reason(StrEnum):
     """Progress ended because the run failed; the condition `Failed` has the cause."""
 
 
-class Status(BaseModel):
-    """Base of the status models: frozen, unknown fields refused.
-
-    A dump by alias, for an object of a cluster, names the fields as Kubernetes does.
-    """
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-    )
+class Status(Record):
+    """Base of the status models, which are records that a controller keeps."""
 
 
 class Condition(Status):
@@ -174,19 +162,19 @@ class RoundStatus(Status):
     """Parts of these that it learnt; of a warm start gold rows."""
     selection_sha256: str = ""
     """Digest of the kept edits."""
-    rollout: dict[str, ScoreSum] = {}
+    rollout: dict[str, ScoreSum] = Field(default={})
     """Scores over the training contexts by name (see `ShardSummary.scores`)."""
-    validation: dict[str, ScoreSum] = {}
+    validation: dict[str, ScoreSum] = Field(default={})
     """Scores over the held-out contexts by name."""
-    outcomes: dict[str, int] = {}
+    outcomes: dict[str, int] = Field(default={})
     """Inner loops by `stage/outcome`."""
-    tokens: dict[str, int] = {}
+    tokens: dict[str, int] = Field(default={})
     """Tokens by kind."""
-    engine_seconds: dict[str, float] = {}
+    engine_seconds: dict[str, float] = Field(default={})
     """Engine seconds by kind."""
-    seconds: dict[str, float] = {}
+    seconds: dict[str, float] = Field(default={})
     """Longest wall time of a shard, by stage."""
-    stored_bytes: dict[str, int] = {}
+    stored_bytes: dict[str, int] = Field(default={})
     """Bytes that the round wrote to the artifact store, by kind; inner adapters go later."""
     inner_loops_run: int = 0
     """Inner loops that the attempts which ended the shards did themselves."""
