@@ -23,7 +23,13 @@ from seal.limits import (
 from seal.prompts import Prompt
 from seal.records import AdapterReference
 from seal.rpc import validation
-from seal.rpc.convert import adapter_reference, base_reference, chat_messages
+from seal.rpc.convert import (
+    adapter_reference,
+    base_reference,
+    chat_messages,
+    lora_settings,
+    optimizer_settings,
+)
 from seal.settings import LoraSettings, OptimizerSettings
 from seal.v1 import trainer_pb2
 
@@ -109,7 +115,7 @@ def parse_training(
         else None
     )
     lora = parse_lora(request.lora, limits=limits)
-    optimizer = _optimizer(request.optimizer)
+    optimizer = optimizer_settings(request.optimizer, field="optimizer")
     examples = _examples(request, limits)
     steps = optimizer.epochs * -(-len(examples) // optimizer.batch_size)
     if steps > limits.max_steps:
@@ -240,32 +246,10 @@ def parse_lora(
 ) -> LoraSettings:
     """Check the shape of an adapter. Raises InvalidInput naming the field below `field`."""
     validation.whole_number(message.rank, field=f"{field}.rank", minimum=1, maximum=limits.max_rank)
-    names = tuple(message.target_modules)
     validation.count(
-        names, field=f"{field}.target_modules", maximum=limits.max_target_modules, what="projection"
+        message.target_modules,
+        field=f"{field}.target_modules",
+        maximum=limits.max_target_modules,
+        what="projection",
     )
-    for index, name in enumerate(names):
-        validation.identifier(
-            name,
-            field=f"{field}.target_modules[{index}]",
-            remedy='name a linear layer, for example "q_proj"',
-        )
-    validation.unique(names, field=field + ".target_modules[{index}]")
-    return validation.settings(
-        LoraSettings, field=field, rank=message.rank, alpha=message.alpha, target_modules=names
-    )
-
-
-def _optimizer(message: trainer_pb2.OptimizerConfig) -> OptimizerSettings:
-    return validation.settings(
-        OptimizerSettings,
-        field="optimizer",
-        learning_rate=message.learning_rate,
-        epochs=message.epochs,
-        batch_size=message.batch_size,
-        schedule=message.schedule,
-        warmup_ratio=message.warmup_ratio,
-        weight_decay=message.weight_decay,
-        max_grad_norm=message.max_grad_norm,
-        pad_to_tokens=message.pad_to_tokens,
-    )
+    return lora_settings(message, field=field)

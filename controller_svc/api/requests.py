@@ -25,8 +25,8 @@ from seal.limits import (
 )
 from seal.resources import RUN_NAME_PATTERN
 from seal.rpc import validation
-from seal.rpc.convert import adapter_reference
-from seal.settings import LoraSettings, OptimizerSettings, Settings
+from seal.rpc.convert import adapter_reference, lora_settings, optimizer_settings
+from seal.settings import LoraSettings, Settings
 from seal.v1 import adaptation_pb2, common_pb2, trainer_pb2
 
 MAX_PAGE = 500
@@ -223,7 +223,9 @@ def parse_options(options: adaptation_pb2.AdaptationOptions) -> Mapping[str, obj
     if options.HasField("lora"):
         changes["adapter.lora"] = _dumped(_lora(options.lora))
     if options.HasField("optimizer"):
-        changes["adapter.optimizer"] = _dumped(_optimizer(options.optimizer))
+        changes["adapter.optimizer"] = _dumped(
+            optimizer_settings(options.optimizer, field="options.optimizer")
+        )
     return changes | _gate(options.gate)
 
 
@@ -244,35 +246,13 @@ def _gate(gate: adaptation_pb2.GateOptions) -> dict[str, object]:
 
 
 def _lora(message: trainer_pb2.LoraConfig) -> LoraSettings:
-    names, field = tuple(message.target_modules), "options.lora.target_modules"
-    validation.count(names, field=field, maximum=MAX_TARGET_MODULES, what="layer")
-    for place, name in enumerate(names):
-        validation.identifier(
-            name, field=f"{field}[{place}]", remedy='name a linear layer, for example "q_proj"'
-        )
-    validation.unique(names, field=field + "[{index}]")
-    return validation.settings(
-        LoraSettings,
-        field="options.lora",
-        rank=message.rank,
-        alpha=message.alpha,
-        target_modules=names,
+    validation.count(
+        message.target_modules,
+        field="options.lora.target_modules",
+        maximum=MAX_TARGET_MODULES,
+        what="layer",
     )
-
-
-def _optimizer(message: trainer_pb2.OptimizerConfig) -> OptimizerSettings:
-    return validation.settings(
-        OptimizerSettings,
-        field="options.optimizer",
-        learning_rate=message.learning_rate,
-        epochs=message.epochs,
-        batch_size=message.batch_size,
-        schedule=message.schedule,
-        warmup_ratio=message.warmup_ratio,
-        weight_decay=message.weight_decay,
-        max_grad_norm=message.max_grad_norm,
-        pad_to_tokens=message.pad_to_tokens,
-    )
+    return lora_settings(message, field="options.lora")
 
 
 def _dumped(settings: Settings) -> dict[str, object]:

@@ -150,6 +150,37 @@ def optimizer_message(settings: OptimizerSettings) -> trainer_pb2.OptimizerConfi
     )
 
 
+def lora_settings(message: trainer_pb2.LoraConfig, *, field: str) -> LoraSettings:
+    """Shape of an adapter from the wire. Raises InvalidInput naming the field below `field`."""
+    names = tuple(message.target_modules)
+    for place, name in enumerate(names):
+        validation.identifier(
+            name,
+            field=f"{field}.target_modules[{place}]",
+            remedy='name a linear layer, for example "q_proj"',
+        )
+    validation.unique(names, field=field + ".target_modules[{index}]")
+    return validation.settings(
+        LoraSettings, field=field, rank=message.rank, alpha=message.alpha, target_modules=names
+    )
+
+
+def optimizer_settings(message: trainer_pb2.OptimizerConfig, *, field: str) -> OptimizerSettings:
+    """How an adapter is trained, from the wire. Raises InvalidInput as `lora_settings`."""
+    return validation.settings(
+        OptimizerSettings,
+        field=field,
+        learning_rate=message.learning_rate,
+        epochs=message.epochs,
+        batch_size=message.batch_size,
+        schedule=message.schedule,
+        warmup_ratio=message.warmup_ratio,
+        weight_decay=message.weight_decay,
+        max_grad_norm=message.max_grad_norm,
+        pad_to_tokens=message.pad_to_tokens,
+    )
+
+
 def training_message(record: TrainingRecord) -> trainer_pb2.TrainingResult:
     """Result of a training to the wire."""
     return trainer_pb2.TrainingResult(
