@@ -7,6 +7,7 @@ field that does not exist, the one that was probably meant.
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import os
 from collections.abc import Iterator, Mapping
@@ -219,8 +220,9 @@ def _on_a_laptop(file: Layer, kind: type[ClusterSettings]) -> Layer:
     return rest
 
 
+@functools.cache  # laying over copies: nobody changes its values
 def _load_profile(name: str) -> Layer:
-    """Values of a profile. Raises InvalidInput naming the profiles there are."""
+    """Values of a profile, read once. Raises InvalidInput naming the profiles there are."""
     name = name or PROFILES[0]
     if name not in PROFILES:
         raise InvalidInput(
