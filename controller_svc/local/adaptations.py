@@ -212,13 +212,14 @@ class LocalAdaptations:
         names, following = self._index.page(
             namespace, after=after, limit=limit, states=states, name_prefix=name_prefix
         )
-        views = []
-        for name in names:
-            try:
-                views.append(await self._view(name))
-            except NotFound:
-                continue  # deleted meanwhile
-        return Page(views=tuple(views), following=following)
+        found = await asyncio.gather(*(self._view_if_there(name) for name in names))
+        return Page(views=tuple(view for view in found if view is not None), following=following)
+
+    async def _view_if_there(self, name: Name) -> View | None:
+        try:
+            return await self._view(name)
+        except NotFound:
+            return None  # deleted meanwhile
 
     async def watch(self, namespace: str, name: str) -> AsyncIterator[View]:
         """The adaptation as it is, and again whenever it has changed; the last is a final one."""
