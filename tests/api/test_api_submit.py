@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from front_door_harness import SETTINGS, TEXT, Work, ended, front_door, pieces, request
-from service_harness import until
 
 from controller_svc.local.objects import Objects
 from seal.errors import Conflict, InvalidInput, Transient
@@ -17,6 +16,8 @@ from seal.records import Stage
 from seal.rpc.client import rpc_errors
 from seal.rpc.hops import Hop, within
 from seal.v1 import adaptation_pb2
+
+EVERYTHING = adaptation_pb2.ListAdaptationsRequest()
 
 SECONDS = 60.0
 """A bound for what takes a moment where nothing else is at work."""
@@ -154,7 +155,10 @@ async def test_a_submit_whose_caller_has_gone_is_made_whole(
         call.cancel()
         await asyncio.sleep(0.1)  # the server hears of it
         gone.set()
-        await until(lambda: bool(door.store.list("adaptations/objects")), seconds=SECONDS)
+        async with asyncio.timeout(SECONDS):
+            while not (await door.stub.ListAdaptations(EVERYTHING)).adaptations:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        assert door.store.list("adaptations/objects")
         assert (await ended(door, "veldra", seconds=SECONDS)).name == "veldra"
 
 
