@@ -33,6 +33,7 @@ NEEDS = {
     "evaluator_svc": "evaluator",
     "evaluator_svc.judge": "openai",
     "controller_svc": "controller",
+    "controller_svc.api.serve": "local",
     "controller_svc.k8s": "k8s",
     "controller_svc.local": "local",
 }
