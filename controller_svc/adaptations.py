@@ -14,7 +14,9 @@ from functools import cached_property
 from typing import Protocol
 
 from controller_svc.core import AdaptationState, Event, RunStatus, adaptation_state, events
-from seal.settings import AdaptationSpec
+from seal.errors import NotFound, Transient
+from seal.records import AdapterReference
+from seal.settings import AdaptationSpec, FileReference
 
 DEFAULT_NAMESPACE = "default"
 """Where a request goes that names none."""
@@ -22,6 +24,8 @@ FOLDER = "adaptations"
 """Folder of the artifact store for what belongs to no run."""
 FILES = f"{FOLDER}/files"
 """Documents and questions by digest: `{FILES}/{sha256}`."""
+Name = tuple[str, str]
+"""Namespace and name of an adaptation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +198,46 @@ class Adaptations(Protocol):
             Conflict: the name is that of another adaptation than `uid`, unless that is empty.
 
         """
+
+
+def given_files(spec: AdaptationSpec) -> frozenset[str]:
+    """Paths of the documents and questions that an adaptation was given."""
+    given: tuple[FileReference, ...] = spec.data.documents
+    if spec.data.questions is not None:
+        given = (*given, spec.data.questions)
+    return frozenset(file.path for file in given)
+
+
+def kept_adapters(status: RunStatus) -> tuple[AdapterReference, ...]:
+    """What the result of an adaptation refers to."""
+    result = status.adaptation and status.adaptation.result
+    found = (result.adapter, result.passages_adapter) if result else ()
+    return tuple(adapter for adapter in found if adapter is not None)
+
+
+def not_found(name: Name) -> NotFound:
+    """The error for an adaptation that is not there; the caller raises it."""
+    return NotFound(
+        f"there is no adaptation {name[1]!r} in namespace {name[0]!r}",
+        field="name",
+        remedy="ListAdaptations names those there are",
+    )
+
+
+def file_deleted() -> Transient:
+    """The error for a document that went with another adaptation; the caller raises it."""
+    return Transient(
+        "a document was deleted while its adaptation was submitted",
+        remedy="send the same request again",
+    )
+
+
+def stopping() -> Transient:
+    """The error for who watches while this process ends; the caller raises it."""
+    return Transient(
+        "the server is stopping",
+        remedy="watch again, after the last event that was seen: the adaptation goes on",
+    )
 
 
 def _framed(text: str) -> bytes:

@@ -17,23 +17,31 @@ from weakref import WeakValueDictionary
 import structlog
 from pydantic import Field
 
-from controller_svc.adaptations import FOLDER, Page, Progress, RequestKey, Submission, View
-from controller_svc.core import AdaptationState, Phase, RunStatus, adaptation_state
-from controller_svc.local.index import Index, Name, not_found
-from controller_svc.local.live import Live, kept_adapters
-from controller_svc.local.lock import run_lock
-from controller_svc.local.objects import (
-    AdaptationObject,
-    Objects,
-    RequestRecord,
-    Saved,
-    name_taken,
+from controller_svc.adaptations import (
+    FOLDER,
+    Name,
+    Page,
+    Progress,
+    RequestKey,
+    Submission,
+    View,
+    file_deleted,
+    given_files,
+    kept_adapters,
+    not_found,
+    stopping,
 )
+from controller_svc.core import AdaptationState, Phase, RunStatus, adaptation_state
+from controller_svc.local.index import Index
+from controller_svc.local.live import Live
+from controller_svc.local.lock import run_lock
+from controller_svc.local.objects import AdaptationObject, Objects, Saved
+from controller_svc.requests import check_same_body, name_taken, was_deleted
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
 from seal.artifacts import ArtifactStore
 from seal.config import load_adaptation
-from seal.errors import Conflict, Exhausted, NotFound, Transient
+from seal.errors import Conflict, Exhausted, NotFound
 from seal.resources import Adaptation
 from seal.rpc.hops import Hop, within
 from seal.runs.store import in_thread
@@ -132,7 +140,7 @@ class LocalAdaptations:
     def suspend(self) -> None:
         """End all watches: this process is about to end, and the next one goes on."""
         for live in self._live.values():
-            live.views.end(_stopping)
+            live.views.end(stopping)
 
     async def close(self) -> None:
         """Put aside what is at work, and wait until nothing runs any more."""
@@ -149,17 +157,13 @@ class LocalAdaptations:
         record = await in_thread(self._objects.requested, key)
         if record is None:
             return None
-        _check_same_body(record, body_sha256)
+        check_same_body(record, body_sha256)
         name = (key.namespace, record.name)
         entry = self._index.find(name)
         if entry is not None and entry.uid == record.uid and not entry.leaving:
             return await self._view(name)
         if await in_thread(self._objects.tombstone, record.uid) is not None:
-            raise Conflict(
-                f"the adaptation {record.name!r} of this request was deleted",
-                field="request_id",
-                remedy="give another request_id to adapt once more",
-            )
+            raise was_deleted(record.name)
         return None
 
     async def submit(self, submission: Submission) -> tuple[View, bool]:
@@ -185,7 +189,7 @@ class LocalAdaptations:
             record = await in_thread(
                 self._objects.request, key, name=name[1], body_sha256=submission.body_sha256
             )
-            _check_same_body(record, submission.body_sha256)
+            check_same_body(record, submission.body_sha256)
             async with self._files:
                 await in_thread(self._check_files, manifest)
                 one = await in_thread(self._objects.create, manifest, uid=record.uid)
@@ -298,14 +302,8 @@ class LocalAdaptations:
 
     def _check_files(self, manifest: Adaptation) -> None:
         """Refuse what was removed with the last adaptation that was given it."""
-        data = manifest.spec.data
-        paths = [document.path for document in data.documents]
-        paths += [] if data.questions is None else [data.questions.path]
-        if not all(map(self._store.exists, paths)):
-            raise Transient(
-                "a document was deleted while its adaptation was submitted",
-                remedy="send the same request again",
-            )
+        if not all(map(self._store.exists, given_files(manifest.spec))):
+            raise file_deleted()
 
     async def _view(self, name: Name) -> View:
         """An adaptation as it is: from memory while it lives, else from the store."""
@@ -390,19 +388,3 @@ async def _belonging(work: Coroutine[Any, Any, None], hop: Hop) -> None:
     """Do the work as part of the call that asked for it."""
     with within(hop):
         await work
-
-
-def _check_same_body(record: RequestRecord, body_sha256: str) -> None:
-    if record.body_sha256 != body_sha256:
-        raise Conflict(
-            f"this request_id was used for adaptation {record.name!r} with another body",
-            field="request_id",
-            remedy="give each adaptation a request_id of its own",
-        )
-
-
-def _stopping() -> Transient:
-    return Transient(
-        "the server is stopping",
-        remedy="watch again, after the last event that was seen: the adaptation goes on",
-    )

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from controller_svc.adaptations import Name, not_found
 from controller_svc.core import AdaptationState
 from controller_svc.local.objects import AdaptationObject
-from seal.errors import NotFound
 from seal.telemetry import metrics
-
-Name = tuple[str, str]
-"""Namespace and name."""
 
 
 @dataclass
@@ -98,15 +95,6 @@ class Index:
         """Files that adaptations other than this one were given."""
         others = (entry.files for entry in self._entries.values() if entry.uid != uid)
         return frozenset().union(*others)
-
-
-def not_found(name: Name) -> NotFound:
-    """The error for an adaptation that is not there; the caller raises it."""
-    return NotFound(
-        f"there is no adaptation {name[1]!r} in namespace {name[0]!r}",
-        field="name",
-        remedy="ListAdaptations names those there are",
-    )
 
 
 def _gauge(state: AdaptationState, change: int) -> None:

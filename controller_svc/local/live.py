@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import structlog
 
-from controller_svc.adaptations import Progress, View
+from controller_svc.adaptations import Progress, View, kept_adapters
+from controller_svc.broadcast import Broadcast
 from controller_svc.core import AdaptationState, AttemptBudget, RunStatus, adaptation_state
-from controller_svc.local.broadcast import Broadcast
 from controller_svc.local.objects import AdaptationObject, Objects
 from controller_svc.local.stage_progress import StageProgress
 from controller_svc.local.world import DEFAULT_BUDGETS, Budgets, LocalWorld, to_the_end
@@ -18,7 +18,6 @@ from controller_svc.worker.progress import TaskProgress
 from controller_svc.worker.settings import WorkerSettings
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, SealError, error_class
-from seal.records import AdapterReference
 from seal.runs.cleanup import sweep_run
 from seal.runs.epochs import take_epoch
 from seal.runs.store import in_thread
@@ -154,10 +153,3 @@ class Live:
             policies=kept_adapters(self.status),
             keep_inner_adapters=self.one.manifest.spec.artifacts.keep_inner_adapters,
         )
-
-
-def kept_adapters(status: RunStatus) -> tuple[AdapterReference, ...]:
-    """What the result of an adaptation refers to."""
-    result = status.adaptation and status.adaptation.result
-    found = (result.adapter, result.passages_adapter) if result else ()
-    return tuple(adapter for adapter in found if adapter is not None)

@@ -20,27 +20,27 @@ from dataclasses import dataclass
 
 import structlog
 
-from controller_svc.adaptations import FILES, FOLDER, Progress, RequestKey, View
+from controller_svc.adaptations import (
+    FILES,
+    FOLDER,
+    Name,
+    Progress,
+    RequestKey,
+    View,
+    given_files,
+)
 from controller_svc.core import RunStatus, new_status
+from controller_svc.erasing import erase_run
+from controller_svc.requests import RequestRecord, find_request, name_taken, note_request
 from seal.adaptations.names import run_of
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict, Internal
+from seal.errors import Internal
 from seal.records import AdapterReference, PreparedRecord, Record
 from seal.resources import Adaptation
 from seal.rpc.hops import Hop, current_hop
 from seal.runs.store import prepared_path, status_path
 
 log = structlog.get_logger(__name__)
-
-
-class RequestRecord(Record):
-    """What a request id stands for."""
-
-    name: str
-    """Name of the adaptation."""
-    uid: str
-    body_sha256: str
-    """Digest of what was asked for."""
 
 
 class AdaptationObject(Record):
@@ -81,9 +81,7 @@ class AdaptationObject(Record):
     @property
     def files(self) -> frozenset[str]:
         """Paths of the documents and questions that it was given."""
-        data = self.manifest.spec.data
-        questions = () if data.questions is None else (data.questions.path,)
-        return frozenset((*(document.path for document in data.documents), *questions))
+        return given_files(self.manifest.spec)
 
     def view(self, status: RunStatus, *, base_sha256: str, progress: Progress) -> View:
         """What callers see of it."""
@@ -131,13 +129,11 @@ class Objects:
 
     def requested(self, key: RequestKey) -> RequestRecord | None:
         """What a request id stands for; None before its first request."""
-        path = _request_path(key)
-        return self.store.read_json(path, RequestRecord) if self.store.exists(path) else None
+        return find_request(self.store, key)
 
     def request(self, key: RequestKey, *, name: str, body_sha256: str) -> RequestRecord:
         """Note what a request id stands for, unless that is noted; the record that counts."""
-        own = RequestRecord(name=name, uid=key.uid, body_sha256=body_sha256)
-        return self.store.create_json(_request_path(key), own)
+        return note_request(self.store, key, name=name, body_sha256=body_sha256)
 
     def create(self, manifest: Adaptation, *, uid: str) -> AdaptationObject:
         """Make an adaptation, unless it is there.
@@ -161,7 +157,7 @@ class Objects:
             raise name_taken((own.namespace, own.name))
         return counted
 
-    def read(self, name: tuple[str, str]) -> AdaptationObject:
+    def read(self, name: Name) -> AdaptationObject:
         """The adaptation of a namespace and name. Raises NotFound."""
         return self.store.read_json(_object_path(*name), AdaptationObject)
 
@@ -220,36 +216,13 @@ class Objects:
 
         Nothing of it may be at work. `shared`: files that others were given too.
         """
-        folder = f"{one.run}/adapters"
-        addresses = {path.rpartition("/")[0] for path in self.store.list(folder)}
-        published = {
-            AdapterReference(path=address, sha256=address.rpartition("/")[2])
-            for address in addresses
-        }
-        for adapter in published - set(tombstone.kept):
-            self.store.remove_directory(adapter)
-        paths = [path for path in self.store.list(one.run) if not path.startswith(f"{folder}/")]
+        erase_run(self.store, one.run, kept=tombstone.kept)
         # Only what this service stored: a document by reference may be anybody's
-        paths += [path for path in one.files - shared if path.startswith(f"{FILES}/")]
+        paths = [path for path in one.files - shared if path.startswith(f"{FILES}/")]
         # At the very end: until then the next start finds what is left to be removed
         paths += [f"{FOLDER}/cancelled/{one.uid}", _object_path(one.namespace, one.name)]
-        # What a killed writer has left may hold text of a document
-        self.store.remove_leftovers(one.run, older_than_seconds=0.0)
         for path in paths:
             self.store.remove(path)
-
-
-def name_taken(name: tuple[str, str]) -> Conflict:
-    """The error for a name that another adaptation has; the caller raises it."""
-    return Conflict(
-        f"there is another adaptation {name[1]!r} in namespace {name[0]!r}",
-        field="name",
-        remedy="choose another name and another request_id, or delete that one first",
-    )
-
-
-def _request_path(key: RequestKey) -> str:
-    return f"{FOLDER}/requests/{key.sha256}.json"
 
 
 def _object_path(namespace: str, name: str) -> str:
