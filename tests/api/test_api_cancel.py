@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from eventually import until
 from front_door_harness import SETTINGS, TEXT, FrontDoor, Work, ended, front_door, kinds, request
-from service_harness import until
 from structlog.testing import capture_logs
 
 from controller_svc.local.objects import Objects

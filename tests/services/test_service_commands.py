@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eventually import until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from service_harness import DEADLINE_SECONDS, policy, read_all, refusal, training_request, until
+from service_harness import DEADLINE_SECONDS, policy, read_all, refusal, training_request
 from tiny_model import save_tiny_model
 from trainer_harness import NEVER_SECONDS, m_step, optimizer
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import structlog
-from service_harness import DEADLINE_SECONDS, policy, read_all, until
+from eventually import until
+from service_harness import DEADLINE_SECONDS, policy, read_all
 from trainer_harness import (
     MODEL,
     NEVER_SECONDS,

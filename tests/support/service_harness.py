@@ -5,9 +5,7 @@ Services on a Unix socket, valid requests to spoil, and streams read to their en
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -169,14 +167,6 @@ def rating_request(**changes: object) -> evaluator_pb2.RateEditsRequest:
         ],
     }
     return evaluator_pb2.RateEditsRequest(**{**fields, **changes})  # type: ignore[arg-type]
-
-
-async def until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
-    """Wait for something that another thread or process brings about."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain"
-        await asyncio.sleep(0.005)
 
 
 async def read_all(stream: AsyncIterable[Message]) -> list[Message]:
