@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 FAST := core data docs domains report restem rpc store worker
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick smoke bench bench-cuda learning test test-fast test-vllm lint format proto api schema constraints clean
+.PHONY: help demo demo-quick smoke bench bench-cuda learning test test-fast test-vllm e2e lint format proto api schema constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -81,6 +81,10 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints.txt tests/support/vllm_requi
 test-vllm: $(VLLM_VENV)/.installed ## vLLM itself as a backend, in an environment of its own (10 min on 2 cores)
 	@echo "==> The vLLM backend against the engine, with vLLM and the embedded model"
 	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -m vllm tests/backends
+
+e2e: $(VENV)/.dev ## The product on the cluster of $KUBECONFIG: build the image, install, run (docs/install.md)
+	@echo "==> Image, chart and a run on a cluster (15 minutes on 2 cores, most of it the image's)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m e2e tests/e2e
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	@echo "==> Linters (half a minute)"

@@ -22,7 +22,7 @@ from controller_svc.worker.settings import ServiceAddresses
 from seal.records import Stage
 from seal.resources import API_VERSION
 from seal.rpc.hops import Hop
-from seal.settings import Settings, Spec
+from seal.settings import FileSettings, Settings, Spec
 from seal.settings.cluster import ClusterSettings, JobTemplate, ResourceSettings
 from seal.yaml_files import Tree
 
@@ -41,7 +41,7 @@ STORE_VOLUME, MODELS_VOLUME, SCRATCH_VOLUME = "artifacts", "models", "tmp"
 _COMMANDS = {"worker": "controller_svc.worker", "trainer": "trainer_svc.improve"}
 
 
-class StoreAccess(Settings):
+class StoreAccess(FileSettings):
     """How pods reach the artifact store."""
 
     uri: str
@@ -54,7 +54,7 @@ class StoreAccess(Settings):
     """Secret whose keys become environment variables; empty for none."""
 
 
-class ModelVolume(Settings):
+class ModelVolume(FileSettings):
     """Where the M-step's engine finds base models."""
 
     claim_name: str
@@ -63,8 +63,8 @@ class ModelVolume(Settings):
     """Where it is mounted; it is the cache of models."""
 
 
-class JobSettings(Settings):
-    """What the controller is set to about the Jobs that it makes."""
+class JobSettings(FileSettings):
+    """What the controller is set to about the Jobs that it makes; camelCase in its file."""
 
     worker_image: str
     """Image of all stages but the M-step."""

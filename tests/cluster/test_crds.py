@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from chart import of_kind, render
 from cluster_objects import CRDS, Object, adaptation, full_status, object_path, run
 from control_plane import ControlPlane
 
@@ -42,13 +42,11 @@ def test_the_definition_in_the_chart_is_current(kind) -> None:
 def test_the_chart_installs_the_definitions_and_keeps_them_if_asked(
     program: str, control_plane: ControlPlane
 ) -> None:
-    helm = control_plane.assets / program
-    if not helm.exists():
-        pytest.skip(f"no {program} in $KUBEBUILDER_ASSETS")
+    made = definitions(program)
     kept = control_plane.kubectl(
         *("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-o", "json"),
         *("-f", "-"),
-        stdin=template(helm),
+        stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(made.values())}),
     )
     found = json.loads(kept)["items"]
     assert {one["metadata"]["name"] for one in found} == {
@@ -56,19 +54,14 @@ def test_the_chart_installs_the_definitions_and_keeps_them_if_asked(
     }
     policies = {one["metadata"]["annotations"]["helm.sh/resource-policy"] for one in found}
     assert policies == {"keep"}
-    assert "resource-policy" not in template(helm, "--set=crds.keep=false")
-    assert "CustomResourceDefinition" not in template(helm, "--set=crds.enabled=false")
+    unkept = definitions(program, "--set=crds.keep=false").values()
+    assert not any("annotations" in one["metadata"] for one in unkept)
+    assert not definitions(program, "--set=crds.enabled=false")
 
 
-def template(helm: Path, *arguments: str) -> str:
-    """What the chart makes."""
-    chart = str(REPOSITORY / "charts/seal")
-    return subprocess.run(
-        [str(helm), "template", "seal", chart, "--kube-version=1.34.0", *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+def definitions(program: str, *arguments: str) -> dict[str, Object]:
+    """The definitions that the chart makes, by name."""
+    return of_kind(render(*arguments, program=program), "CustomResourceDefinition")
 
 
 def create(plane: ControlPlane, made: Object) -> tuple[int, dict]:

@@ -1,0 +1,141 @@
+{{/* The chart's name, and the name that objects begin with. */}}
+{{- define "seal.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "seal.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- else if contains (include "seal.name" .) .Release.Name }}
+{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "seal.name" .) | trunc 40 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/* What chooses the pods of a component: (dict "root" $ "component" NAME). */}}
+{{- define "seal.selector" -}}
+app.kubernetes.io/name: {{ include "seal.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "seal.labels" -}}
+{{ include "seal.selector" . }}
+app.kubernetes.io/part-of: seal
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "seal.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+{{- end }}
+
+{{/* Namespaces that are served, as a JSON list. */}}
+{{- define "seal.namespaces" -}}
+{{- .Values.controller.namespaces | default (list .Release.Namespace) | toJson }}
+{{- end }}
+
+{{/* Address of one of the three services, as gRPC knows it: (dict "root" $ "component" NAME). */}}
+{{- define "seal.address" -}}
+{{- $port := get (include "seal.ports" . | fromJson) .component -}}
+dns:///{{ include "seal.fullname" .root }}-{{ .component }}.{{ .root.Release.Namespace }}.svc:{{ $port }}
+{{- end }}
+
+{{- define "seal.ports" -}}
+{"generator": 50051, "trainer": 50052, "evaluator": 50053}
+{{- end }}
+
+{{/* Security that the standard `restricted` asks for: of a pod, and of a container. */}}
+{{- define "seal.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "seal.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* Where pods find the artifact store. */}}
+{{- define "seal.artifacts.uri" -}}
+{{- .Values.artifacts.uri | default (printf "file://%s" .Values.artifacts.volume.mountPath) }}
+{{- end }}
+
+{{- define "seal.artifacts.claim" -}}
+{{- if not .Values.artifacts.uri }}
+{{- .Values.artifacts.volume.existingClaim | default (printf "%s-artifacts" (include "seal.fullname" .)) }}
+{{- end }}
+{{- end }}
+
+{{- define "seal.models.claim" -}}
+{{- if eq .Values.models.source "volume" }}
+{{- .Values.models.volume.existingClaim | default (printf "%s-models" (include "seal.fullname" .)) }}
+{{- end }}
+{{- end }}
+
+{{/* Where containers find models. */}}
+{{- define "seal.models.path" -}}
+{{- ternary .Values.models.volume.mountPath .Values.models.imagePath (eq .Values.models.source "volume") }}
+{{- end }}
+
+{{/*
+Options of an engine as variables, a JSON object of text: (list GENERAL OWN), the own win. YAML's
+numbers are floats to templates, and a large one would be written as a power of ten.
+*/}}
+{{- define "seal.engine.variables" -}}
+{{- $variables := dict }}
+{{- range $options := . }}
+{{- range $name, $value := $options }}
+{{- if kindIs "float64" $value }}
+{{- if eq (floor $value) $value }}{{ $value = int64 $value }}{{ end }}
+{{- end }}
+{{- $_ := set $variables (printf "SEAL_%s" ($name | snakecase | upper)) ($value | toString) }}
+{{- end }}
+{{- end }}
+{{- toJson $variables }}
+{{- end }}
+
+{{/* Environment that every process has: the store, and how it logs. */}}
+{{- define "seal.environment" -}}
+- {name: SEAL_ARTIFACTS, value: {{ include "seal.artifacts.uri" . | quote }}}
+- {name: SEAL_LOG_FORMAT, value: json}
+- {name: SEAL_LOG_LEVEL, value: {{ .Values.logLevel | quote }}}
+{{- end }}
+
+{{- define "seal.environmentFrom" -}}
+{{- with .Values.artifacts.existingSecret }}
+envFrom:
+  - secretRef: {name: {{ . | quote }}}
+{{- end }}
+{{- end }}
+
+{{/* What a component may be told about its pods: (dict "root" $ "values" VALUES). */}}
+{{- define "seal.placement" -}}
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . | quote }}
+  {{- end }}
+{{- end }}
+{{- range $field := list "nodeSelector" "tolerations" "affinity" }}
+{{- with get $.values $field }}
+{{ $field }}: {{ toJson . }}
+{{- end }}
+{{- end }}
+{{- range $field := list "priorityClassName" "runtimeClassName" }}
+{{- with get $.values $field }}
+{{ $field }}: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,35 @@
+{{/* What the controller is set to about Jobs: JobSettings, in YAML. */}}
+{{- define "seal.jobs" -}}
+{{- $models := include "seal.models.claim" . -}}
+{{- $trainer := include "seal.engine.variables" (list .Values.engine .Values.jobs.trainer.engine) | fromJson -}}
+{{- if not $models }}
+{{- $_ := set $trainer "SEAL_MODEL_CACHE" (include "seal.models.path" .) }}
+{{- end -}}
+workerImage: {{ include "seal.image" . | quote }}
+trainerImage: {{ include "seal.image" . | quote }}
+services:
+  {{- range $component := list "generator" "trainer" "evaluator" }}
+  {{ $component }}: {{ include "seal.address" (dict "root" $ "component" $component) | quote }}
+  {{- end }}
+store:
+  uri: {{ include "seal.artifacts.uri" . | quote }}
+  {{- with include "seal.artifacts.claim" . }}
+  claimName: {{ . | quote }}
+  mountPath: {{ $.Values.artifacts.volume.mountPath | quote }}
+  {{- end }}
+  credentialsSecret: {{ .Values.artifacts.existingSecret | quote }}
+{{- with $models }}
+models:
+  claimName: {{ . | quote }}
+  mountPath: {{ $.Values.models.volume.mountPath | quote }}
+{{- end }}
+trainerEnvironment: {{ toJson $trainer }}
+workerResources: {{ toJson .Values.jobs.worker.resources }}
+trainerResources: {{ toJson .Values.jobs.trainer.resources }}
+serviceAccount: {{ .Values.serviceAccount.jobsName | quote }}
+imagePullSecrets: {{ toJson .Values.image.pullSecrets }}
+parallelism: {{ int64 .Values.jobs.parallelism }}
+deadlineSeconds: {{ int64 .Values.jobs.deadlineSeconds }}
+ttlSeconds: {{ int64 .Values.jobs.ttlSeconds }}
+graceSeconds: {{ int64 .Values.jobs.graceSeconds }}
+{{- end }}

@@ -1,0 +1,123 @@
+"""The product on the cluster that `$KUBECONFIG` names: images, chart, services, runs.
+
+`make e2e` builds the image and loads it into the nodes, by commands that variables may replace:
+
+    E2E_BUILD      default: docker build --target seal -t {image} .
+    E2E_LOAD       default: kind load docker-image {image}
+    E2E_IMAGE      default: localhost/seal:dev; with E2E_BUILD and E2E_LOAD empty, one that is there
+    E2E_VALUES     default: charts/seal/values-kind.yaml
+    E2E_RUN        default: examples/smoke.yaml; another manifest of a run
+    E2E_NAMESPACE  default: seal-e2e
+    E2E_KEEP       if set, the release stays installed for a look at it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NAME = "seal"
+BUILD, LOAD = "docker build --target seal -t {image} .", "kind load docker-image {image}"
+INSTALL_SECONDS, COMMAND_SECONDS, BUILD_SECONDS = 900, 120, 3600
+SERVICES = ("generator", "trainer", "evaluator")
+
+
+@dataclass(frozen=True)
+class Release:
+    """An installed release, and who talks to its cluster."""
+
+    namespace: str
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """What kubectl prints about the release's namespace."""
+        return call(["kubectl", "-n", self.namespace, *arguments], stdin=stdin)
+
+    def get(self, *arguments: str) -> Any:
+        """Objects as the API server has them."""
+        return json.loads(self.kubectl("get", *arguments, "-o", "json"))
+
+
+def call(
+    command: Sequence[str], *, stdin: str | None = None, seconds: float = COMMAND_SECONDS
+) -> str:
+    """What a command prints; a failure shows all that it said."""
+    done = subprocess.run(
+        command,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def told(variable: str, default: str, **values: str) -> list[str]:
+    """The command that a variable names; empty for none."""
+    return [part.format(**values) for part in shlex.split(os.environ.get(variable, default))]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave them out unless they are asked for by their mark: they take minutes, and a cluster."""
+    if "e2e" in config.option.markexpr:
+        return
+    out = [item for item in items if item.get_closest_marker("e2e") is not None]
+    items[:] = [item for item in items if item not in out]
+    config.hook.pytest_deselected(items=out)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> None:
+    """A cluster to work on; without one, and without the programs, there is nothing to test."""
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip("$KUBECONFIG names no cluster")
+    missing = [program for program in ("kubectl", "helm") if shutil.which(program) is None]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} not on the PATH")
+
+
+@pytest.fixture(scope="session")
+def image(cluster: None) -> str:
+    """The image, built from this checkout and known to the nodes."""
+    image = os.environ.get("E2E_IMAGE", "localhost/seal:dev")
+    for variable, default in (("E2E_BUILD", BUILD), ("E2E_LOAD", LOAD)):
+        if command := told(variable, default, image=image):
+            call(command, seconds=BUILD_SECONDS)
+    return image
+
+
+@pytest.fixture(scope="session")
+def release(image: str) -> Iterator[Release]:
+    """The chart, installed into a namespace that admits only pods of the standard `restricted`.
+
+    In float32, as digests are compared with those of a laptop.
+    """
+    release = Release(os.environ.get("E2E_NAMESPACE", "seal-e2e"))
+    repository, _, tag = image.rpartition(":")
+    values = os.environ.get("E2E_VALUES", "charts/seal/values-kind.yaml")
+    labels = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    namespace = {"apiVersion": "v1", "kind": "Namespace"} | labels
+    namespace["metadata"] = {**labels["metadata"], "name": release.namespace}
+    call(["kubectl", "apply", "-f", "-"], stdin=json.dumps(namespace))
+    install = ["helm", "upgrade", "--install", NAME, "charts/seal", "-n", release.namespace]
+    install += ["-f", values, "--set", f"image.repository={repository},image.tag={tag}"]
+    install += ["--set", "engine.dtype=float32", "--wait", f"--timeout={INSTALL_SECONDS}s"]
+    try:
+        call(install, seconds=INSTALL_SECONDS + COMMAND_SECONDS)
+        yield release
+    finally:
+        if not os.environ.get("E2E_KEEP"):
+            call(["helm", "uninstall", NAME, "-n", release.namespace, "--wait"], seconds=300)
+            call(["kubectl", "delete", "namespace", release.namespace], seconds=300)
