@@ -169,6 +169,10 @@ class ArtifactStore:
         """Tell whether there is a file of this name."""
         return self._storage.exists(_checked(path))
 
+    def age_seconds(self, path: str) -> float:
+        """Seconds since a file was written last, as the store's clock has it. Raises NotFound."""
+        return self._storage.age_seconds(_checked(path))
+
     def remove(self, path: str) -> None:
         """Delete a single file, if it is there."""
         self._storage.remove(_checked(path))

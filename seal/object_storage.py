@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
@@ -150,6 +151,12 @@ class ObjectStorage:
                 return bool(self._fs.info(self._key(path))["type"] == "file")
         except NotFound:
             return False
+
+    def age_seconds(self, path: str) -> float:
+        """By the time of its last put."""
+        with self._errors(path):
+            written: datetime = self._fs.modified(self._key(path))
+        return time.time() - written.timestamp()
 
     def remove(self, path: str) -> None:
         """Delete one object."""

@@ -11,6 +11,7 @@ import errno
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -66,6 +67,9 @@ class Storage(Protocol):
 
     def exists(self, path: str) -> bool:
         """Tell whether there is a file of this name."""
+
+    def age_seconds(self, path: str) -> float:
+        """Seconds since a file was written last. Raises NotFound."""
 
     def remove(self, path: str) -> None:
         """Delete a file, if it is there."""
@@ -145,6 +149,11 @@ class LocalStorage:
                 return stat.S_ISREG(self._locate(path).stat().st_mode)
         except NotFound:
             return False
+
+    def age_seconds(self, path: str) -> float:
+        """By the time of its last change."""
+        with file_errors(self.uri(path)):
+            return time.time() - self._locate(path).stat().st_mtime
 
     def remove(self, path: str) -> None:
         """Unlink a file below the root."""

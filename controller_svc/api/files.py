@@ -66,9 +66,9 @@ class Files:
             raise
 
     async def keep(self, content: bytes) -> FileReference:
-        """Store a document, unless it is there."""
+        """Store a document; one that is there is as new, and waits for its adaptation anew."""
         sha256 = await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())
-        await in_thread(self.store.create_bytes, path_of(sha256), content)
+        await in_thread(self.store.write_bytes, path_of(sha256), content)
         return FileReference(path=path_of(sha256), sha256=sha256)
 
     async def read(self, path: str, sha256: str, *, field: str) -> bytes:

@@ -37,11 +37,17 @@ from controller_svc.local.live import Live
 from controller_svc.local.lock import run_lock
 from controller_svc.local.objects import AdaptationObject, Objects, Saved
 from controller_svc.requests import check_same_body, name_taken, was_deleted
+from controller_svc.uploads import (
+    SWEEP_SECONDS,
+    UNUSED_SECONDS,
+    sweep_again_and_again,
+    sweep_uploads,
+)
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
 from seal.artifacts import ArtifactStore
 from seal.config import load_adaptation
-from seal.errors import Conflict, Exhausted, NotFound
+from seal.errors import Conflict, Exhausted, Internal, NotFound
 from seal.resources import Adaptation
 from seal.rpc.hops import Hop, within
 from seal.runs.store import in_thread
@@ -63,6 +69,10 @@ class AdaptationSettings(Settings):
     for a process that only tells of them, and ends those that are cancelled."""
     max_waiting: int = Field(default=10_000, ge=0)
     """Adaptations that wait; more are refused with RESOURCE_EXHAUSTED."""
+    unused_seconds: float = Field(default=UNUSED_SECONDS, ge=0)
+    """Age at which an uploaded document is removed that no adaptation has been given."""
+    sweep_seconds: float = Field(default=SWEEP_SECONDS, gt=0)
+    """Between two looks at such documents; the first is at the start."""
     worker: WorkerSettings = WorkerSettings()
     """How their work uses the services."""
 
@@ -118,10 +128,11 @@ class LocalAdaptations:
         self._changes: set[asyncio.Task[Any]] = set()
         self._locks: WeakValueDictionary[Name, asyncio.Lock] = WeakValueDictionary()
         self._files = asyncio.Lock()
+        self._sweeper: asyncio.Task[None] | None = None
         self._closing = False
 
     async def start(self) -> None:
-        """Take up what has not ended, and end the deletions that had begun.
+        """Take up what has not ended, end deletions that had begun, and keep the store tidy.
 
         Raises:
             SealError: the store is away.
@@ -136,6 +147,11 @@ class LocalAdaptations:
                 shared = self._index.files_of_others(one.object.uid)
                 await in_thread(self._objects.erase, one.object, one.tombstone, shared=shared)
         self._fill()
+        if self._settings.max_running:
+            sweeping = sweep_again_and_again(
+                self._sweep, pause_seconds=self._settings.sweep_seconds
+            )
+            self._sweeper = asyncio.create_task(sweeping, name="uploads")
 
     def suspend(self) -> None:
         """End all watches: this process is about to end, and the next one goes on."""
@@ -147,10 +163,12 @@ class LocalAdaptations:
         self._closing = True
         self.suspend()
         await asyncio.gather(*self._changes, return_exceptions=True)
-        drivers = list(self._drivers.values())
-        for task in drivers:
+        tasks = list(self._drivers.values())
+        if self._sweeper is not None:
+            tasks.append(self._sweeper)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*drivers, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def requested(self, key: RequestKey, body_sha256: str) -> View | None:
         """The adaptation that a request has made; None if there is none yet."""
@@ -304,6 +322,21 @@ class LocalAdaptations:
         """Refuse what was removed with the last adaptation that was given it."""
         if not all(map(self._store.exists, given_files(manifest.spec))):
             raise file_deleted()
+
+    async def _sweep(self) -> int:
+        """Remove uploads that have waited for their adaptation in vain; their number."""
+        async with self._files:
+            if not await in_thread(self._objects.are_known, set(self._index)):
+                raise Internal(
+                    "what a damaged adaptation was given is not known",
+                    remedy="the log of the start names its file: mend or remove it",
+                )
+            return await in_thread(
+                sweep_uploads,
+                self._store,
+                used=self._index.files_of_others(""),
+                older_than_seconds=self._settings.unused_seconds,
+            )
 
     async def _view(self, name: Name) -> View:
         """An adaptation as it is: from memory while it lives, else from the store."""

@@ -16,6 +16,7 @@ back.
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import structlog
@@ -173,6 +174,11 @@ class Objects:
             except Internal as error:
                 log.error("adaptation left out", path=path, message=str(error))
         return tuple(sorted(found, key=lambda one: (one.object.created_seconds, one.object.uid)))
+
+    def are_known(self, names: Collection[tuple[str, str]]) -> bool:
+        """Whether every object, damaged or not, has one of these names."""
+        known = {_object_path(*name) for name in names}
+        return known.issuperset(self.store.list(f"{FOLDER}/objects"))
 
     def _saved(self, one: AdaptationObject) -> Saved:
         tombstone = self.tombstone(one.uid)

@@ -85,6 +85,7 @@ class AdaptationServiceServicer(object):
 
     def UploadDocument(self, request_iterator, context):
         """UploadDocument stores one document that is too large for a request, and names it by its digest. Sent again, it is found there.
+        One that no adaptation is given within a day is removed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

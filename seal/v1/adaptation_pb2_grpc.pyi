@@ -36,7 +36,9 @@ class AdaptationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdaptationServiceAsyncStub: ...
     UploadDocument: _grpc.StreamUnaryMultiCallable[_adaptation_pb2.UploadDocumentRequest, _adaptation_pb2.UploadDocumentResponse]
-    """UploadDocument stores one document that is too large for a request, and names it by its digest. Sent again, it is found there."""
+    """UploadDocument stores one document that is too large for a request, and names it by its digest. Sent again, it is found there.
+    One that no adaptation is given within a day is removed.
+    """
     SubmitAdaptation: _grpc.UnaryUnaryMultiCallable[_adaptation_pb2.SubmitAdaptationRequest, _adaptation_pb2.SubmitAdaptationResponse]
     """SubmitAdaptation accepts an adaptation and answers at once; it runs on its own. The same request_id with the same body gives the
     same adaptation, with another body it is refused (ALREADY_EXISTS).
@@ -64,7 +66,9 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     UploadDocument: _aio.StreamUnaryMultiCallable[_adaptation_pb2.UploadDocumentRequest, _adaptation_pb2.UploadDocumentResponse]  # type: ignore[assignment]
-    """UploadDocument stores one document that is too large for a request, and names it by its digest. Sent again, it is found there."""
+    """UploadDocument stores one document that is too large for a request, and names it by its digest. Sent again, it is found there.
+    One that no adaptation is given within a day is removed.
+    """
     SubmitAdaptation: _aio.UnaryUnaryMultiCallable[_adaptation_pb2.SubmitAdaptationRequest, _adaptation_pb2.SubmitAdaptationResponse]  # type: ignore[assignment]
     """SubmitAdaptation accepts an adaptation and answers at once; it runs on its own. The same request_id with the same body gives the
     same adaptation, with another body it is refused (ALREADY_EXISTS).
@@ -95,7 +99,9 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_adaptation_pb2.UploadDocumentRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_adaptation_pb2.UploadDocumentResponse, _abc.Awaitable[_adaptation_pb2.UploadDocumentResponse]]:
-        """UploadDocument stores one document that is too large for a request, and names it by its digest. Sent again, it is found there."""
+        """UploadDocument stores one document that is too large for a request, and names it by its digest. Sent again, it is found there.
+        One that no adaptation is given within a day is removed.
+        """
 
     @_abc_1.abstractmethod
     def SubmitAdaptation(

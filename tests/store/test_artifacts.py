@@ -389,6 +389,17 @@ def test_leftovers_of_killed_writers_are_removed_and_young_ones_kept(
     )
 
 
+def test_the_age_of_a_file_begins_anew_whenever_it_is_written(store: ArtifactStore) -> None:
+    store.write_bytes("a/file", b"one")
+    assert -1 < store.age_seconds("a/file") < 30
+    time.sleep(1.1)
+    before = store.age_seconds("a/file")
+    store.write_bytes("a/file", b"one")
+    assert store.age_seconds("a/file") < before - 0.5
+    with pytest.raises(NotFound):
+        store.age_seconds("a/other")
+
+
 # What it is for
 
 

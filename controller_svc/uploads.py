@@ -1,0 +1,63 @@
+"""Documents that were uploaded and that no adaptation has been given: they do not stay for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+
+import structlog
+
+from controller_svc.adaptations import FILES
+from seal.artifacts import ArtifactStore
+from seal.errors import NotFound, SealError
+
+log = structlog.get_logger(__name__)
+
+UNUSED_SECONDS = 24 * 3600.0
+"""So long an upload waits for its adaptation; who sends the same again begins anew."""
+SWEEP_SECONDS = 24 * 3600.0
+"""Between two looks at what is not used."""
+
+
+def sweep_uploads(
+    store: ArtifactStore, *, used: Collection[str], older_than_seconds: float = UNUSED_SECONDS
+) -> int:
+    """Remove uploads that nothing uses, and what killed writers have left; the number of uploads.
+
+    `used`: paths of the files that adaptations were given. None may be added meanwhile. Blocks; the
+    caller takes a thread.
+
+    Raises:
+        SealError: the store is away.
+
+    """
+    removed = 0
+    for path in store.list(FILES):
+        if path not in used and _is_old(store, path, older_than_seconds):
+            store.remove(path)
+            removed += 1
+    store.remove_leftovers(FILES, older_than_seconds=older_than_seconds)
+    return removed
+
+
+async def sweep_again_and_again(
+    sweep: Callable[[], Awaitable[int]], *, pause_seconds: float = SWEEP_SECONDS
+) -> None:
+    """Sweep now and after each pause, until cancelled; a store that is away is for the next time.
+
+    `sweep` gives the number of uploads that it has removed.
+    """
+    while True:
+        try:
+            if removed := await sweep():
+                log.info("unused uploads removed", number=removed)
+        except SealError as error:
+            log.warning("uploads not swept up", message=str(error))
+        await asyncio.sleep(pause_seconds)
+
+
+def _is_old(store: ArtifactStore, path: str, seconds: float) -> bool:
+    try:
+        return store.age_seconds(path) >= seconds
+    except NotFound:
+        return False  # somebody else has removed it
