@@ -1,18 +1,22 @@
 """An API server in memory: versions, uids, statuses apart, deletion that waits for what is owned.
 
+Whoever watches is told of each change at once; `watch` has the signature of the real one.
+
 `fault` is asked at each request, before it is carried out and after: what it raises there is what
 the one who asks sees. A crash is a fault that is no `SealError`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import functools
 import itertools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from controller_svc.k8s.api import JOBS, Resource, name_of
+from controller_svc.k8s.source import EventKind, Seen, Watched
 from seal.errors import Conflict, NotFound
 from seal.yaml_files import Tree
 
@@ -32,6 +36,8 @@ class MemoryApi:
         self.objects: dict[Key, Any] = {}
         self.requests: list[str] = []
         self.fault: Fault = lambda request, done: None
+        self.watches: list[Callable[[Seen], None]] = []
+        """What is told of each change, in order."""
         self._numbers = itertools.count(1)
 
     def put(self, kind: Resource, body: Tree, namespace: str = "team") -> Any:
@@ -42,17 +48,47 @@ class MemoryApi:
         made["metadata"] |= {"namespace": namespace, "resourceVersion": str(number)}
         made["metadata"].setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
         self.objects[(kind, namespace, name_of(body))] = made
+        self._tell("ADDED", kind, made)
         return made
 
     def change(self, kind: Resource, name: str, namespace: str = "team", **fields: object) -> None:
         """Change an object as its own controller does."""
         found = self.objects[(kind, namespace, name)]
         found |= copy.deepcopy(fields)
-        found["metadata"]["resourceVersion"] = str(next(self._numbers))
+        self._changed(kind, found)
 
     def gone(self, kind: Resource, name: str, namespace: str = "team") -> None:
         """What was deleted has gone, and all that it owned."""
-        assert self.objects.pop((kind, namespace, name))["metadata"]["deletionTimestamp"]
+        found = self.objects.pop((kind, namespace, name))
+        assert found["metadata"]["deletionTimestamp"]
+        found["metadata"]["resourceVersion"] = str(next(self._numbers))
+        self._tell("DELETED", kind, found)
+
+    async def watch(
+        self,
+        resources: Sequence[Watched],
+        namespaces: Sequence[str],
+        on_event: Callable[[Seen], None],
+        *,
+        ready: asyncio.Event,
+    ) -> None:
+        """In the place of `controller_svc.k8s.source.watch`."""
+        watched = {(one.resource, namespace): one for one in resources for namespace in namespaces}
+
+        def told(seen: Seen) -> None:
+            metadata = cast("Any", seen.body)["metadata"]
+            one = watched.get((seen.resource, metadata["namespace"]))
+            if one is not None and _fits(one.labels, metadata.get("labels", {}).get):
+                on_event(seen)
+
+        for (kind, _, _), found in list(self.objects.items()):
+            told(Seen(resource=kind, kind="LISTED", body=copy.deepcopy(found)))
+        self.watches.append(told)
+        ready.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.watches.remove(told)
 
     def jobs(self) -> dict[str, Any]:
         """All Jobs by name."""
@@ -99,7 +135,9 @@ class MemoryApi:
             metadata = self._found(kind, namespace, name)["metadata"]
             if metadata["uid"] != uid:
                 raise Conflict(f"the uid of {name} is {metadata['uid']}")
-            metadata.setdefault("deletionTimestamp", "2026-01-01T00:01:00Z")
+            if "deletionTimestamp" not in metadata:
+                metadata["deletionTimestamp"] = "2026-01-01T00:01:00Z"
+                self._changed(kind, self._found(kind, namespace, name))
 
         self._asked(f"delete {kind.plural}", delete)
 
@@ -108,8 +146,16 @@ class MemoryApi:
         if body["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
             raise Conflict(f"{name_of(body)} has been modified")
         found[part] = copy.deepcopy(body[part])
-        found["metadata"]["resourceVersion"] = str(next(self._numbers))
+        self._changed(kind, found)
         return found
+
+    def _changed(self, kind: Resource, found: Any) -> None:
+        found["metadata"]["resourceVersion"] = str(next(self._numbers))
+        self._tell("MODIFIED", kind, found)
+
+    def _tell(self, event: EventKind, kind: Resource, found: Any) -> None:
+        for told in list(self.watches):
+            told(Seen(resource=kind, kind=event, body=copy.deepcopy(found)))
 
     def _found(self, kind: Resource, namespace: str, name: str) -> Any:
         if (kind, namespace, name) not in self.objects:
