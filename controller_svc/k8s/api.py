@@ -55,6 +55,8 @@ LEASES = Resource("coordination.k8s.io/v1", "leases")
 WORKLOADS = Resource("kueue.x-k8s.io/v1beta1", "workloads")
 RUNS = Resource(API_VERSION, "restemruns")
 ADAPTATIONS = Resource(API_VERSION, "adaptations")
+INFERENCE_SERVICES = Resource("serving.kserve.io/v1beta1", "inferenceservices")
+LLM_INFERENCE_SERVICES = Resource("serving.kserve.io/v1alpha2", "llminferenceservices")
 
 
 class ClusterApi(Protocol):

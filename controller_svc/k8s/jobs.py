@@ -23,7 +23,8 @@ from seal.records import Stage
 from seal.resources import API_VERSION
 from seal.rpc.hops import Hop
 from seal.settings import FileSettings, Settings, Spec
-from seal.settings.cluster import ClusterSettings, JobTemplate, ResourceSettings
+from seal.settings.cluster import ClusterSettings, JobTemplate
+from seal.settings.resources import ResourceSettings
 from seal.yaml_files import Tree
 
 RETRIES_PER_SHARD = 3

@@ -158,6 +158,7 @@ class ClusterWorld:
             generation=metadata.get("generation", 0),
             progress=before.progress if before is not None else None,
             columns=before.columns if before is not None else None,
+            publication=before.publication if before is not None else None,
         )
         if before == ObjectStatus.model_validate(status_body):
             return

@@ -145,6 +145,8 @@ class MemoryApi:
         found = self._found(kind, namespace, name_of(body))
         if body["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
             raise Conflict(f"{name_of(body)} has been modified")
+        if part == "spec":
+            found["metadata"] |= _described(body)
         found[part] = copy.deepcopy(body[part])
         self._changed(kind, found)
         return found
@@ -169,6 +171,12 @@ class MemoryApi:
             return copy.deepcopy(do())
         finally:
             self.fault(request, True)  # a refusal is a reply, too, that may be lost
+
+
+def _described(body: Any) -> dict[str, object]:
+    """What a client may change of an object's metadata."""
+    metadata = body["metadata"]
+    return {part: metadata[part] for part in ("annotations", "labels") if part in metadata}
 
 
 def _fits(selector: str, value_of: Callable[[str], object]) -> bool:
