@@ -10,9 +10,10 @@ from pydantic import Field
 from evaluator_svc.judging import open_judge
 from seal.backends import TextBackend
 from seal.judge_options import JudgeOptions
+from seal.loading import Backend, load_backend
 from seal.options import TextOptions
 from seal.rpc.lifecycle import Serving
-from seal.serving import Backend, load_backend, run
+from seal.serving import run
 
 
 class EvaluatorOptions(TextOptions, JudgeOptions):

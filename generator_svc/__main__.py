@@ -7,8 +7,9 @@ from functools import partial
 from generator_svc.by_endpoint import open_writer
 from generator_svc.options import GeneratorOptions
 from seal.backends import ModelWriter
+from seal.loading import Backend, load_backend
 from seal.rpc.lifecycle import Serving
-from seal.serving import Backend, load_backend, run
+from seal.serving import run
 from seal.settings import EndpointLimits, EngineSettings
 
 

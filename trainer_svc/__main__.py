@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from seal.loading import Backend, load_engine
 from seal.options import ServiceOptions
 from seal.rpc.lifecycle import Serving
-from seal.serving import Backend, load_engine, run
+from seal.serving import run
 
 if TYPE_CHECKING:
     from seal.engine import Engine

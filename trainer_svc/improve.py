@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 import structlog
 from pydantic import Field
 
+from seal.loading import Backend
 from seal.options import EngineOptions
 from seal.records import AdapterReference, ShardSummary, Stage, TrainingRecord
 from seal.resources import RestEMRun
@@ -25,7 +26,7 @@ from seal.runs.improve import OnResumed, OnStep, check_row_tokens, improve
 from seal.runs.shards import ShardStore, finish_shard
 from seal.runs.store import in_thread, manifest_path, pinned
 from seal.runs.task import ShardTask
-from seal.serving import STOPPED_AT_ONCE, Backend, leave, run_job
+from seal.serving import STOPPED_AT_ONCE, leave, run_job
 from seal.v1 import trainer_pb2
 from trainer_svc.plan import TrainingLimits, parse_training, training_rows
 

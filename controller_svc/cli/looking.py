@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -117,13 +118,26 @@ def pull(
         str,
         typer.Argument(
             metavar="NAME",
-            help="Embedded model (see `seal models list`), or org/model@revision of the hub.",
+            help="Embedded model (see `seal models list`), org/model@revision of the hub, or with "
+            "--to a directory.",
         ),
     ],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--to",
+            metavar="DIR",
+            help="Keep it in this directory of models, for example a volume of pods, which "
+            "services take as --model-cache DIR. What is here already is copied. A model is there "
+            "whole or not at all.",
+        ),
+    ] = None,
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Make an embedded model anew, for example when its cache is damaged."
+            "--force",
+            help="Make an embedded model anew, for example when its cache is damaged; with --to "
+            "replace what is there.",
         ),
     ] = False,
     output: OutputOption = Output.TABLE,
@@ -131,7 +145,7 @@ def pull(
     """Download a base model, check it, and keep it for later."""
     from controller_svc.cli.models import pull_model
 
-    pull_model(name, force=force, as_json=output is Output.JSON)
+    pull_model(name, to=to, force=force, as_json=output is Output.JSON)
 
 
 def list_(output: OutputOption = Output.TABLE) -> None:

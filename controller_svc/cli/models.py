@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import typer
 
@@ -10,13 +11,17 @@ from controller_svc.cli.messages import program
 from controller_svc.cli.progress import open_screen
 from seal.embedded import EMBEDDED_MODELS
 from seal.files import cache_directory
-from seal.models import resolve_model
+from seal.model_copies import keep_model
+from seal.models import is_downloadable, resolve_model
 
 
-def pull_model(name: str, *, force: bool, as_json: bool) -> None:
-    """Download, check and keep a model; print where it is."""
+def pull_model(name: str, *, to: Path | None, force: bool, as_json: bool) -> None:
+    """Download, check and keep a model, in the cache or in `to`; print where it is."""
     with open_screen(None, bars=not as_json) as screen:
-        model = resolve_model(name, force=force, progress=screen.on_download)
+        if to is None:
+            model = resolve_model(name, force=force, progress=screen.on_download)
+        else:
+            model = keep_model(name, to=to.absolute(), force=force, progress=screen.on_download)
     facts = {
         "name": model.name,
         "path": str(model.path),
@@ -26,14 +31,18 @@ def pull_model(name: str, *, force: bool, as_json: bool) -> None:
         typer.echo(json.dumps(facts, indent=2))
     else:
         typer.echo(f"{model.name} is ready\npath    {model.path}\nsha256  {model.sha256}")
+        if to is not None:
+            by_name = is_downloadable(name)
+            options = f"{name} --model-cache {to.absolute()}" if by_name else str(model.path)
+            typer.echo(f"take it with  --model {options} --offline")
 
 
 def list_models(*, as_json: bool) -> None:
     """The embedded models, and which of them are in the cache."""
-    cache = cache_directory()
+    models = cache_directory() / "models"
     rows = []
     for model in EMBEDDED_MODELS.values():
-        path = cache / "models" / model.name / model.key
+        path = model.place(models)
         ready = path.is_dir()
         rows.append(
             {

@@ -39,6 +39,8 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 RUN_LABEL, ROUND_LABEL, STAGE_LABEL = "seal.dev/run", "seal.dev/round", "seal.dev/stage"
 SPEC_ANNOTATION, EPOCH_ANNOTATION = "seal.dev/spec-sha256", "seal.dev/epoch"
 STORE_VOLUME, MODELS_VOLUME, SCRATCH_VOLUME = "artifacts", "models", "tmp"
+SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod's own
+"""Where a pod whose root is read-only puts temporary files, and copies from an object store."""
 _COMMANDS = {"worker": "controller_svc.worker", "trainer": "trainer_svc.improve"}
 
 
@@ -61,7 +63,7 @@ class ModelVolume(FileSettings):
     claim_name: str
     """PersistentVolumeClaim with the models, mounted read-only."""
     mount_path: str = "/models"
-    """Where it is mounted; it is the cache of models."""
+    """Where it is mounted: a directory of models, as `seal models pull NAME --to DIR` fills it."""
 
 
 class JobSettings(FileSettings):
@@ -74,7 +76,7 @@ class JobSettings(FileSettings):
     services: ServiceAddresses
     store: StoreAccess
     models: ModelVolume | None = None
-    """None: the trainer's image holds the models."""
+    """None: the trainer's image holds the models, where its own `SEAL_MODEL_CACHE` says."""
     trainer_environment: dict[str, str] = Field(default={})
     """Options of the M-step's engine as variables: `SEAL_DTYPE`, `SEAL_MAX_ROW_TOKENS`."""
     worker_resources: ResourceSettings = ResourceSettings(
@@ -276,6 +278,7 @@ def _environment(action: StartStage, settings: JobSettings, hop: Hop | None) -> 
         "SEAL_POLICY_PATH": policy.path if policy else "",
         "SEAL_POLICY_SHA256": policy.sha256 if policy else "",
         "SEAL_LOG_FORMAT": "json",
+        "SEAL_CACHE": f"{SCRATCH}/seal",
     }
     if action.stage is not Stage.IMPROVE:
         values |= {"SEAL_STAGE": str(action.stage), "SEAL_SHARDS": str(action.shards)}
@@ -293,7 +296,7 @@ def _of_trainer(spec: Spec, settings: JobSettings, resources: ResourceSettings) 
     """An engine takes the pod's cores, where they are limited, and not all of the node's."""
     own = {"SEAL_MODEL": spec.writer, "SEAL_OFFLINE": "true"}
     if settings.models is not None:
-        own["SEAL_CACHE"] = settings.models.mount_path
+        own["SEAL_MODEL_CACHE"] = settings.models.mount_path
     environment = _plain(own | settings.trainer_environment)
     if "cpu" in resources.limits and "SEAL_THREADS" not in settings.trainer_environment:
         field: Tree = {"containerName": CONTAINER, "resource": "limits.cpu"}
@@ -318,7 +321,7 @@ def _volumes(action: StartStage, settings: JobSettings) -> list[Tree]:
 
 
 def _mounts(action: StartStage, settings: JobSettings) -> list[Tree]:
-    mounts: list[Tree] = [{"name": SCRATCH_VOLUME, "mountPath": "/tmp"}]  # noqa: S108 - emptyDir
+    mounts: list[Tree] = [{"name": SCRATCH_VOLUME, "mountPath": SCRATCH}]
     if settings.store.claim_name:
         mounts.append({"name": STORE_VOLUME, "mountPath": settings.store.mount_path})
     if action.stage is Stage.IMPROVE and (models := settings.models) is not None:

@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import ClassVar
 
 import structlog
@@ -19,6 +20,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from controller_svc.core import stage_name
 from controller_svc.worker.clients import ServiceClients
+from controller_svc.worker.reaching import check_reachable
 from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
 from controller_svc.worker.task import run_task
 from seal.artifacts import ArtifactStore
@@ -80,6 +82,9 @@ class WorkerOptions(WorkerSettings, ServiceAddresses, ProcessOptions):
     """Path in the store of the policy adapter that the stage works with; empty for none."""
     policy_sha256: str = ""
     """Digest of that adapter."""
+    reach_seconds: float = Field(default=120.0, ge=0)
+    """How long the services may take to answer for the first time; then it ends with 43 and names
+    those that are away."""
 
     @model_validator(mode="before")
     @classmethod
@@ -161,7 +166,16 @@ async def _work(options: WorkerOptions) -> ShardSummary:
             services, settings = options.part(ServiceAddresses), options.part(WorkerSettings)
             async with ServiceClients(services, settings) as clients:
                 working = asyncio.create_task(
-                    run_task(task, spec=spec, store=store, clients=clients, settings=settings)
+                    run_task(
+                        task,
+                        spec=spec,
+                        store=store,
+                        clients=clients,
+                        settings=settings,
+                        ready=partial(
+                            check_reachable, services, within_seconds=options.reach_seconds
+                        ),
+                    )
                 )
                 return await _unless_stopped(working, signals)
 

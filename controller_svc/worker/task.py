@@ -8,7 +8,7 @@ repeat, and a shard that has its summary it does not touch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -56,6 +56,10 @@ def shard_task(action: StartStage, shard: int) -> ShardTask:
     )
 
 
+async def _at_once() -> None:
+    """The default of `ready`."""
+
+
 async def run_task(
     task: ShardTask,
     *,
@@ -64,8 +68,11 @@ async def run_task(
     clients: ServiceClients,
     settings: WorkerSettings = DEFAULT_SETTINGS,
     tell: Callable[[TaskProgress], None] = SILENT.on_progress,
+    ready: Callable[[], Awaitable[None]] = _at_once,
 ) -> ShardSummary:
     """Do one task to its end, or what is left of it; the summary is in the store when it returns.
+
+    `ready`: waited for before the first work, if there is any; may raise.
 
     Raises:
         SealError: transient ones (`seal.errors.Retryable`) after the retries of the single calls;
@@ -78,6 +85,7 @@ async def run_task(
 
         async def work(files: ShardStore) -> ShardSummary:
             log.info("task started", task=task.name)
+            await ready()
             return await _do(task, spec, store, clients, settings, files, Meter(task, tell))
 
         async def clean(files: ShardStore) -> None:

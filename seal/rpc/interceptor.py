@@ -165,7 +165,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
             self._record(method, "OK", refused, span, seconds=time.monotonic() - started)
-            await _abort(context, refused)
+            await abort(context, refused)
         self._enter(watch)
         code, unserved = "OK", False
         failure: SealError | None = None
@@ -189,7 +189,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 finally:
                     self._record(method, code, failure, span, seconds=time.monotonic() - started)
             if failure is not None:
-                await _abort(context, failure)
+                await abort(context, failure)
             if unserved:
                 details = f"{method.path} is not served here"
                 await context.abort(grpc.StatusCode.UNIMPLEMENTED, details, (NO_TRANSPORT_RETRY,))
@@ -265,7 +265,7 @@ def _failure(error: Exception, method: _Method) -> SealError:
     )
 
 
-async def _abort(context: Any, failure: SealError) -> None:
+async def abort(context: Any, failure: SealError) -> None:
     """End the call with the rich status. Raises AbortError."""
     status = to_status(failure)
     code = grpc.StatusCode[error_class(failure).grpc_code]

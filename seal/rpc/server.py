@@ -110,14 +110,14 @@ async def start_server(
     """
     settings = settings or ServerSettings()
     calls = CallInterceptor(metrics, max_calls=settings.max_concurrent_calls)
-    server = grpc.aio.server(interceptors=[calls], options=_options(settings, address))
+    server = grpc.aio.server(interceptors=[calls], options=server_options(settings, address))
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     names = [register(server) for register in registrations]
     reflection.enable_server_reflection(
         [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
     )
-    bound = _bind(server, address)
+    bound = bind(server, address)
     await server.start()
     running = RunningServer(server, address=bound, health=servicer, calls=calls, settings=settings)
     for name in names:
@@ -126,7 +126,8 @@ async def start_server(
     return running
 
 
-def _options(settings: ServerSettings, address: str) -> list[tuple[str, int]]:
+def server_options(settings: ServerSettings, address: str) -> list[tuple[str, int]]:
+    """What gRPC is told about a server at this address."""
     keepalive_ms = round(settings.keepalive_seconds * 1000)
     options = [
         ("grpc.so_reuseport", 0),  # otherwise two servers share a port without a word
@@ -175,7 +176,11 @@ def _not_free(address: str) -> InvalidInput:
     )
 
 
-def _bind(server: grpc.aio.Server, address: str) -> str:
+def bind(server: grpc.aio.Server, address: str) -> str:
+    """Take the address; returns it with the real port.
+
+    Raises InvalidInput naming one that is in use or is none.
+    """
     if address.startswith("unix:"):
         _check_unix_path(address)
     else:

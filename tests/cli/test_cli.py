@@ -532,6 +532,21 @@ def test_models_list_says_what_is_here_and_how_to_get_the_rest(
     assert (row["name"], row["ready"]) == ("smollm2-135m", True)
 
 
+def test_models_pull_to_a_directory_says_where_the_model_is_and_how_services_take_it(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from model_workplace import write_model
+
+    write_model(here / "tiny")
+    assert seal("models", "pull", "./tiny", "--to", "volume") == 0
+    said, kept = capsys.readouterr().out, here / "volume" / "tiny"
+    assert f"path    {kept}" in said
+    assert f"take it with  --model {kept} --offline" in said
+    assert (kept / "model.safetensors").is_file()
+    assert seal("models", "pull", "./tiny", "--to", "volume", "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out)["path"] == str(kept)
+
+
 # Help
 
 

@@ -190,7 +190,8 @@ def test_the_m_step_has_an_engine_of_its_own_with_the_runs_resources(
     task = options.task
     assert (task.run, task.round, task.attempt, task.epoch) == ("demo-1f", 1, 2, 7)
     assert (task.policy, options.model, options.offline) == (POLICY, RunSpec().writer, True)
-    assert environment(body)["SEAL_CACHE"] == "/models"
+    assert environment(body)["SEAL_MODEL_CACHE"] == "/models", "it is mounted read-only"
+    assert environment(body)["SEAL_CACHE"] == "/tmp/seal", "copies from an object store go there"
     fallen_back = pod(job(Stage.IMPROVE, cluster=ClusterSettings()))["containers"][0]
     assert fallen_back["resources"]["limits"] == {"cpu": "1", "memory": "2Gi"}
 

@@ -23,12 +23,12 @@ from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
 from seal.engine import Engine, load_adapter
 from seal.errors import Conflict, Transient
+from seal.loading import Backend
 from seal.options import EngineOptions, ServiceOptions
 from seal.records import Stage
 from seal.rpc.lifecycle import Signals
 from seal.rpc.server import start_server
 from seal.runs.epochs import claim_stage
-from seal.serving import Backend
 from seal.settings import EngineSettings, ImproveSettings, LoraSettings, OptimizerSettings
 from trainer_svc.improve import ImproveOptions, run_improve
 from trainer_svc.trainings import Trainings

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -34,6 +35,8 @@ from seal.v1 import common_pb2, trainer_pb2, trainer_pb2_grpc
 ROOT = Path(__file__).parents[2]
 SERVICES = ("generator_svc", "trainer_svc", "evaluator_svc")
 START_SECONDS = 60.0
+TRAINER = "seal.v1.TrainerService"
+SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 def _run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -128,6 +131,21 @@ def test_with_json_logs_the_last_line_of_a_process_that_fails_is_json(
     assert line["message"] and line["remedy"]
 
 
+def test_without_a_place_for_temporary_files_it_ends_with_2_and_the_remedy_and_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A pod whose root is read-only, and that has no volume at /tmp."""
+    arguments = ["trainer_svc", "--artifacts", str(tmp_path), "--metrics-port", "0"]
+    with monkeypatch.context() as patched:  # not as long as pytest needs one itself
+        patched.setattr(tempfile, "tempdir", None)
+        patched.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/no/tmp"])
+        assert ended_in_this_process(arguments, patched) == 2
+    said = capfd.readouterr().err
+    assert "no directory for temporary files can be written" in said
+    assert "mount one at /tmp (in a pod with a read-only root: an emptyDir)" in said
+    assert "Traceback" not in said
+
+
 def test_a_metrics_port_or_an_address_in_use_is_found_before_the_model_is_loaded(
     tmp_path: Path,
 ) -> None:
@@ -218,6 +236,48 @@ async def test_a_trainer_process_serves_and_sigterm_lets_the_running_training_en
     assert b'"event": "server stopped"' in output
     for line in output.decode().splitlines():
         assert "event" in json.loads(line), line  # no bar of a library between the lines
+
+
+async def test_a_process_whose_model_is_on_its_way_lives_says_not_ready_and_serves_it_then(
+    tmp_path: Path,
+) -> None:
+    socket, model = tmp_path / "s", tmp_path / "volume" / "model"
+    coming = save_tiny_model(tmp_path / "coming")
+    options = ("--model", str(model), "--artifacts", str(tmp_path / "artifacts"))
+    async with (
+        _process(socket, *options, "--model-wait-seconds", "60") as process,
+        open_channel(f"unix:{socket}") as channel,
+    ):
+        health: Any = health_pb2_grpc.HealthStub(channel)
+
+        async def status(service: str) -> int:
+            request = health_pb2.HealthCheckRequest(service=service)
+            answer = await health.Check(request, timeout=DEADLINE_SECONDS, wait_for_ready=True)
+            return int(answer.status)
+
+        assert await status("") == SERVING
+        assert await status(TRAINER) == health_pb2.HealthCheckResponse.NOT_SERVING
+        request = training_request(policy=policy(base_model=str(model)))
+        call = trainer_pb2_grpc.TrainerServiceStub(channel).TrainAdapter(
+            request, timeout=DEADLINE_SECONDS
+        )
+        assert "is not loaded yet" in str(await refusal(call))
+        model.parent.mkdir()
+        coming.rename(model)
+        async with asyncio.timeout(START_SECONDS):
+            while await status(TRAINER) != SERVING:  # noqa: ASYNC110 - asked as probes ask
+                await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        output = await process.stderr.read() if process.stderr is not None else b""
+        assert await process.wait() == 0, output.decode()
+
+
+async def test_a_signal_ends_a_process_that_waits_for_its_model(tmp_path: Path) -> None:
+    options = ("--model", str(tmp_path / "no"), "--artifacts", str(tmp_path / "artifacts"))
+    async with _process(tmp_path / "s", *options, "--model-wait-seconds", "600") as process:
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(START_SECONDS):
+            assert await process.wait() == 0
 
 
 async def test_a_process_whose_engine_thread_dies_says_not_serving_and_ends_with_43(

@@ -139,9 +139,11 @@ def test_a_model_cache_that_cannot_be_written_names_its_variable(
     with pytest.raises(PreconditionFailed, match="no permission") as caught:
         ensure_embedded(
             EMBEDDED_MODELS["smollm2-135m"],
-            cache=tmp_path / "cache",
-            offline=True,
+            models=tmp_path / "cache",
+            downloads=tmp_path / "downloads",
+            offline=False,
             force=False,
+            remedy="",
             progress=lambda *_: None,
         )
     assert "set SEAL_CACHE" in caught.value.remedy

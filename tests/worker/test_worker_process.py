@@ -163,6 +163,31 @@ async def test_the_exit_code_and_the_termination_message_say_whether_another_att
     assert lines[-1]["reason"] == reason, "a log says the same"
 
 
+async def test_a_worker_whose_services_are_not_there_ends_with_43_and_names_them(
+    tmp_path: Path, fakes: Fakes
+) -> None:
+    async with workplace(tmp_path, fakes=fakes) as place, serve_fakes(fakes) as at:
+        addresses = at.model_copy(update={"trainer": f"unix:{tmp_path}/nobody"})
+        pod = Pod(tmp_path, addresses, {"SEAL_REACH_SECONDS": "0.1"})
+        code, lines = await pod.run(Stage.ROLLOUT)
+        assert await place.files(Stage.ROLLOUT, round=1).summary() is None
+    assert (code, pod.said.exit_code, pod.said.reason) == (43, 43, "Transient")
+    assert f"not reachable within 0.1 s: the trainer at {addresses.trainer} (" in pod.said.message
+    assert "the generator" not in pod.said.message
+    assert "see whether their pods run and are ready" in pod.said.message
+    assert lines[-1]["reason"] == "Transient"
+    assert not fakes.calls, "no work was sent to the others"
+
+
+async def test_a_finished_shard_needs_no_service(tmp_path: Path, fakes: Fakes) -> None:
+    async with workplace(tmp_path, fakes=fakes) as place:
+        await place.run(Stage.ROLLOUT, round=1, policy=POLICY)
+        nowhere = ServiceAddresses.all_at(f"unix:{tmp_path}/nobody")
+        pod = Pod(tmp_path, nowhere, {"SEAL_REACH_SECONDS": "0"})
+        code, _ = await pod.run(Stage.ROLLOUT)
+    assert code == 0 and pod.said.outcome == "done"
+
+
 async def test_a_worker_of_an_older_controller_is_refused_but_its_stage_is_not(
     tmp_path: Path, fakes: Fakes
 ) -> None:
