@@ -9,11 +9,13 @@ VLLM_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/seal/vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_PIP := $(VLLM_BIN)/pip install --disable-pip-version-check
 PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
+# Programs of a control plane, for the tests that need a real API server
+ENVTEST ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/seal/envtest
 # Rooms whose tests load no model; all of them together end within a minute.
 FAST := core data docs domains report restem rpc store worker
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick smoke bench bench-cuda learning test test-fast test-vllm e2e lint format proto api schema constraints clean
+.PHONY: help demo demo-quick smoke bench bench-cuda learning test test-fast test-vllm e2e envtest lint format proto api schema constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -85,6 +87,9 @@ test-vllm: $(VLLM_VENV)/.installed ## vLLM itself as a backend, in an environmen
 e2e: $(VENV)/.dev ## The product on the cluster of $KUBECONFIG: build the image, install, run (docs/install.md)
 	@echo "==> Image, chart and a run on a cluster (15 minutes on 2 cores, most of it the image's)"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m e2e tests/e2e
+
+envtest: $(BIN)/python ## Fetch etcd, kube-apiserver, kube-controller-manager, kubectl (400 MB) for the cluster's tests
+	@$(BIN)/python tests/support/envtest.py $(ENVTEST)
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	@echo "==> Linters (half a minute)"

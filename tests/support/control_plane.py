@@ -1,7 +1,9 @@
 """A real control plane without nodes: etcd and kube-apiserver of `$KUBEBUILDER_ASSETS`.
 
 A folder's conftest.py that imports `control_plane` has it as a fixture. It is up within seconds, on
-free ports of the loopback, and keeps its files in a temporary directory.
+free ports of the loopback, and keeps its files in a temporary directory. `running_controllers` adds
+kube-controller-manager: Jobs get pods, and what an object owned goes with it. No node takes the
+pods; a test plays their part.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ import pytest
 
 READY_SECONDS = 60.0
 TOKEN = "tests"
+KEY_FILE = "service-accounts.key"
+"""Signs the tokens of service accounts."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class ControlPlane:
     kubeconfig: Path
     """File for kubectl, helm and the client."""
     assets: Path
+    directory: Path
+    """Of its files and logs."""
 
     def kubectl(self, *arguments: str, stdin: str | None = None, fails: bool = False) -> str:
         """What kubectl prints; with `fails` what it says when it is refused."""
@@ -86,13 +92,51 @@ def running_control_plane(directory: Path) -> Iterator[ControlPlane]:
             url=f"https://127.0.0.1:{secure}",
             kubeconfig=_write_kubeconfig(directory, secure),
             assets=assets,
+            directory=directory,
         )
-        _wait_until_ready(plane, started, directory)
+        _wait_until_ready(f"{plane.url}/api/v1/namespaces/default", started, directory)
         yield plane
     finally:
-        for process in reversed(started):
-            process.kill()
-            process.wait()
+        _end(started)
+
+
+CONTROLLERS = (
+    "job-controller",
+    "garbage-collector-controller",
+    "ttl-after-finished-controller",
+    "serviceaccount-controller",
+    "namespace-controller",
+    "resourcequota-controller",
+)
+"""What kube-controller-manager does here; the rest looks after nodes and workloads of others."""
+
+
+@contextmanager
+def running_controllers(plane: ControlPlane) -> Iterator[None]:
+    """Run kube-controller-manager beside it; skips the test where the program is missing.
+
+    Start it when the project's kinds are there: the garbage collector looks for new ones but once
+    in half a minute, and until then an object of one is not collected.
+    """
+    program = plane.assets / "kube-controller-manager"
+    if not program.exists():
+        pytest.skip("no kube-controller-manager in $KUBEBUILDER_ASSETS")
+    (port,) = _free_ports(1)
+    command = [
+        str(program),
+        *("--kubeconfig", str(plane.kubeconfig), "--leader-elect=false"),
+        *("--controllers", ",".join(CONTROLLERS)),
+        *("--service-account-private-key-file", str(plane.directory / KEY_FILE)),
+        *("--bind-address", "127.0.0.1", "--secure-port", str(port)),
+        *("--cert-dir", str(plane.directory / "certificates-of-controllers")),
+        *("--concurrent-job-syncs", "5", "--concurrent-gc-syncs", "5"),
+    ]
+    started = [_start(plane.directory, command)]
+    try:
+        _wait_until_ready(f"https://127.0.0.1:{port}/healthz", started, plane.directory)
+        yield
+    finally:
+        _end(started)
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +157,7 @@ def _etcd(assets: Path, directory: Path, client: int, peer: int) -> list[str]:
 
 
 def _api_server(assets: Path, directory: Path, etcd: int, port: int) -> list[str]:
-    key = directory / "service-accounts.key"
+    key = directory / KEY_FILE
     command = ["openssl", "genrsa", "-out", str(key), "2048"]
     subprocess.run(command, check=True, capture_output=True)
     tokens = directory / "tokens.csv"
@@ -153,22 +197,29 @@ def _write_kubeconfig(directory: Path, port: int) -> Path:
     return path
 
 
+def _end(started: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in reversed(started):
+        process.kill()
+        process.wait()
+
+
 def _wait_until_ready(
-    plane: ControlPlane, started: Sequence[subprocess.Popen[bytes]], directory: Path
+    url: str, started: Sequence[subprocess.Popen[bytes]], directory: Path
 ) -> None:
+    """Until it serves `url`: of an API server the namespace that all objects of the tests are in.
+
+    Raises AssertionError if a program ends, or none answers in time.
+    """
     deadline = time.monotonic() + READY_SECONDS
-    while not _is_ready(plane):
+    while not _serves(url):
         ended = [process.args for process in started if process.poll() is not None]
         assert not ended, f"{ended} ended; the logs are in {directory}"
-        assert time.monotonic() < deadline, f"no API server; the logs are in {directory}"
+        assert time.monotonic() < deadline, f"{url} is not there; the logs are in {directory}"
         time.sleep(0.1)
 
 
-def _is_ready(plane: ControlPlane) -> bool:
-    """Whether it serves, and has the namespace that all objects of the tests are in."""
-    asked = urllib.request.Request(
-        f"{plane.url}/api/v1/namespaces/default", headers={"Authorization": f"Bearer {TOKEN}"}
-    )
+def _serves(url: str) -> bool:
+    asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
     try:
         with urllib.request.urlopen(asked, timeout=5, context=_trusting()) as reply:
             return reply.status == 200
