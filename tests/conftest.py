@@ -1,9 +1,29 @@
-"""What all tests share: Ctrl-C does what it does in a terminal, wherever they are started."""
+"""What all tests share.
+
+Ctrl-C does what it does in a terminal, wherever they are started. A test that tries many cases says
+how many (`record_property("n", ...)`) at the end.
+"""
 
 from __future__ import annotations
 
 import signal
 
+import pytest
+
 # A shell has what it starts in the background ignore Ctrl-C, and so do the children of that
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    counted = [
+        (report.nodeid, value)
+        for report in terminalreporter.getreports("passed")
+        if report.when == "call"
+        for name, value in report.user_properties
+        if name == "n"
+    ]
+    if counted:
+        terminalreporter.section("cases tried")
+    for test, number in counted:
+        terminalreporter.write_line(f"n = {number:>6}  {test}")
