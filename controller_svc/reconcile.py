@@ -10,6 +10,8 @@ task) is the caller's matter: the loop itself only looks at what is there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from controller_svc.core import DEFAULT_BUDGET, AttemptBudget, RunStatus, decide
@@ -19,28 +21,7 @@ from seal.settings import Spec
 log = structlog.get_logger(__name__)
 
 
-async def reconcile(
-    spec: Spec, status: RunStatus, world: World, *, budget: AttemptBudget = DEFAULT_BUDGET
-) -> RunStatus:
-    """Bring the world one step nearer to what the run wants; the status that is saved now.
-
-    Raises:
-        Conflict: another controller has taken over; nothing was started.
-        SealError: the world could not be seen or changed. Nothing is lost: the next turn looks
-            again and does what is still to be done.
-
-    """
-    observed = await world.observe(status)
-    decision = decide(spec, status, observed, budget=budget)
-    if decision.status != status:
-        await world.save(decision.status)
-        _log_transition(status, decision.status)
-    for action in decision.actions:
-        await world.act(action)
-    return decision.status
-
-
-def _log_transition(before: RunStatus, after: RunStatus) -> None:
+def log_transition(before: RunStatus, after: RunStatus) -> None:
     """One line per change of phase or stage, and one per new attempt."""
     if (before.phase, before.round, before.stage) != (after.phase, after.round, after.stage):
         reasons = [condition.reason for condition in after.conditions if condition.status == "True"]
@@ -62,3 +43,31 @@ def _log_transition(before: RunStatus, after: RunStatus) -> None:
             delay_seconds=current.delay_seconds,
             cause=current.message,
         )
+
+
+async def reconcile(
+    spec: Spec,
+    status: RunStatus,
+    world: World,
+    *,
+    budget: AttemptBudget = DEFAULT_BUDGET,
+    told: Callable[[RunStatus, RunStatus], None] = log_transition,
+) -> RunStatus:
+    """Bring the world one step nearer to what the run wants; the status that is saved now.
+
+    `told` is called with the status before and the one that was saved, before anything is done.
+
+    Raises:
+        Conflict: another controller has taken over; nothing was started.
+        SealError: the world could not be seen or changed. Nothing is lost: the next turn looks
+            again and does what is still to be done.
+
+    """
+    observed = await world.observe(status)
+    decision = decide(spec, status, observed, budget=budget)
+    if decision.status != status:
+        await world.save(decision.status)
+        told(status, decision.status)
+    for action in decision.actions:
+        await world.act(action)
+    return decision.status

@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from controller_svc.core.budget import DEFAULT_BUDGET, AttemptBudget
-from controller_svc.core.conditions import cut
+from controller_svc.core.conditions import cut, set_condition
 from controller_svc.core.ends import cancel, end, fail
-from controller_svc.core.moves import count, enter, set_current
+from controller_svc.core.moves import count, enter, progressing, set_current
 from controller_svc.core.names import stage_name
 from controller_svc.core.observed import (
     Action,
@@ -43,6 +43,7 @@ from controller_svc.core.state import (
     RunStatus,
     StageStatus,
 )
+from controller_svc.core.suspension import go_on, is_suspended, suspend
 from seal.errors import Internal, error_class
 from seal.outcomes import Outcome
 from seal.records import AdaptationResult, AdapterReference, Stage
@@ -99,6 +100,10 @@ def _step(spec: Spec, status: RunStatus, observed: Observed, budget: AttemptBudg
     # A stage that is done counts all the same: cancelled after the last one, all of it is done
     if observed.cancelled and (seen is None or seen.sums is None):
         return cancel(status, observed)
+    if observed.suspended != is_suspended(status):
+        return suspend(status, observed) if observed.suspended else go_on(spec, status, observed)
+    if observed.suspended:
+        return status  # what its stage has come to meanwhile is seen when it goes on
     if status.current is None:
         update = {
             "phase": Phase.RUNNING,
@@ -109,7 +114,7 @@ def _step(spec: Spec, status: RunStatus, observed: Observed, budget: AttemptBudg
         return enter(spec, begun, *stages(spec)[0], observed.now_seconds)
     if seen is None:
         return status
-    status, current = _note(status, status.current, seen)
+    status, current = _note(spec, status, status.current, seen, observed)
     permanent = {index: why for index, why in seen.failed.items() if why.permanent}
     if permanent:
         index, why = min(permanent.items())
@@ -129,17 +134,27 @@ def _first_policies(spec: Spec) -> tuple[PolicyStatus, ...]:
 
 
 def _note(
-    status: RunStatus, current: StageStatus, seen: StageObserved
+    spec: Spec,
+    status: RunStatus,
+    current: StageStatus,
+    seen: StageObserved,
+    observed: Observed,
 ) -> tuple[RunStatus, StageStatus]:
     """What the world shows of the current attempt; a stale view takes back no finished shard."""
     completed = parse_ranges(current.completed) | parse_ranges(seen.completed)
     update: dict[str, object] = {"completed": format_ranges(completed)}
     if seen.failed:
         update |= {"failed": _named(seen.failed), "failed_shards": len(seen.failed)}
-    if seen.message:
+    if seen.message and not seen.waits:
         update["message"] = cut(seen.message)
-    status = set_current(status, current, **update)
-    return status, current.model_copy(update=update)
+    current = current.model_copy(update=update)
+    status = status.model_copy(update={"current": current})
+    now = observed.now_seconds
+    if seen.waits:
+        status = set_condition(status, "Progressing", "False", seen.waits, seen.message, now)
+    elif not seen.ended:
+        status = progressing(spec, status, current, now)
+    return status, current
 
 
 def _named(failed: Mapping[int, FailedIndex]) -> tuple[FailedShard, ...]:
@@ -243,7 +258,8 @@ def _actions(spec: Spec, status: RunStatus, observed: Observed) -> tuple[Action,
 
     Another attempt is started once the one before has gone, so that never two work on one shard.
     """
-    current = status.current if status.phase is Phase.RUNNING else None
+    wanted = status.phase is Phase.RUNNING and not observed.suspended
+    current = status.current if wanted else None
     live = {name for name, seen in observed.stages.items() if not seen.ended}
     unwanted = sorted(live - {current.name} if current else live)
     stops = tuple(StopStage(name=name) for name in unwanted)

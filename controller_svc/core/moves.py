@@ -35,6 +35,14 @@ def enter(spec: Spec, status: RunStatus, round: int, stage: Stage, now_seconds: 
     status = status.model_copy(
         update={"round": round, "stage": stage, "current": current, "counters": counters}
     )
+    return progressing(spec, status, current, now_seconds)
+
+
+def progressing(
+    spec: Spec, status: RunStatus, current: StageStatus, now_seconds: float
+) -> RunStatus:
+    """The status with nothing that keeps its current stage."""
+    round, stage = current.round, current.stage
     message = place_name(spec, round, stage)
     if (round, stage) == (0, Stage.IMPROVE):
         message = "round 0: warm start on gold pairs (supervised)"

@@ -64,6 +64,8 @@ class StageObserved:
     """Nothing of it runs any more, and nothing will."""
     sums: StageSums | None = None
     """Once it ended with every shard finished: what the store's summaries add up to."""
+    waits: str = ""
+    """CamelCase reason why it does not get on; empty if nothing keeps it."""
     message: str = ""
     """Why it waits, or why it ended without finishing."""
 
@@ -76,6 +78,8 @@ class Observed:
     """Attempts of the run's stages that the world knows of, by name."""
     cancelled: bool = False
     """Its owner wishes it to stop. Once seen it stays so."""
+    suspended: bool = False
+    """Its owner wishes it to stop for now."""
     epoch: int = 1
     """Number of this controller's turn; what it starts carries it."""
     now_seconds: float = 0.0

@@ -68,13 +68,16 @@ class Reason(StrEnum):
     ADAPT_RUNNING = "AdaptRunning"
     """The adapter is trained, measured and judged."""
     RESUMED = "Resumed"
-    """A failed run was taken up again, or a finished one was given more rounds, by its owner."""
+    """A failed or suspended run was taken up again, or a finished one was given more rounds, by its
+    owner."""
     ALL_ROUNDS_DONE = "AllRoundsDone"
     """The end that was asked for."""
     PUBLISHED = "Published"
     """The gate let the adapter pass; of one that it refused the reason is the gate's own."""
     CANCELLED = "Cancelled"
     """Its owner wished it to stop."""
+    SUSPENDED = "Suspended"
+    """Its owner wished it to stop for now."""
     ATTEMPTS_EXHAUSTED = "AttemptsExhausted"
     """A stage failed transiently as often as its budget allows."""
     SUPERSEDED = "Superseded"
@@ -92,7 +95,7 @@ class Status(Record):
 class Condition(Status):
     """One condition in the manner of Kubernetes."""
 
-    type: Literal["Progressing", "Complete", "Failed", "Cancelled"]
+    type: Literal["Progressing", "Suspended", "Complete", "Failed", "Cancelled"]
     status: Literal["True", "False"]
     reason: str
     """CamelCase; API."""
@@ -134,7 +137,7 @@ class StageStatus(Status):
     failed_shards: int = 0
     """How many failed."""
     message: str = ""
-    """Why it waits, or why the attempt before it failed; at most 1 kB."""
+    """Why the attempt before it failed; at most 1 kB."""
 
 
 class PolicyStatus(Status):

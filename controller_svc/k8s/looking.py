@@ -55,6 +55,8 @@ class WaitReason(StrEnum):
     """The container cannot be made, for example for lack of a secret."""
     UNSCHEDULABLE = "Unschedulable"
     """No node takes a pod: too few resources, or a volume that is not there."""
+    SERVICES_UNAVAILABLE = "ServicesUnavailable"
+    """A service that the stage calls does not answer, or is not ready."""
 
 
 _REFUSALS = (
@@ -73,10 +75,6 @@ class Waiting:
     reason: WaitReason
     message: str
     """For people."""
-
-    def __str__(self) -> str:
-        """Both."""
-        return f"{self.reason}: {self.message}"
 
 
 class _Seen(BaseModel):
@@ -122,6 +120,7 @@ class _JobSpec(_Seen):
 
 class _JobStatus(_Seen):
     conditions: tuple[ConditionSeen, ...] = ()
+    start_time: AwareDatetime | None = None
     active: int = 0
     ready: int = 0
     completed_indexes: str = ""
@@ -146,6 +145,16 @@ class JobSeen(_Seen):
         indexes = parse_ranges(self.status.completed_indexes)
         done = len(indexes | parse_ranges(self.status.failed_indexes))
         return min(self.spec.parallelism, self.spec.completions - done) - self.status.active
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has not ended and pods are missing, or not at work."""
+        return self.end is None and (self.missing > 0 or self.status.ready < self.status.active)
+
+    def seconds(self, now_seconds: float) -> float:
+        """Since it began, or went on after a suspension; 0 if it has not."""
+        begin = self.status.start_time
+        return max(0.0, now_seconds - begin.timestamp()) if begin is not None else 0.0
 
 
 class _WaitingState(_Seen):
@@ -222,16 +231,16 @@ def observe_stage(
     workload: WorkloadSeen | None = None,
 ) -> StageObserved:
     """The attempt as the core sees it; its sums are read from the store by the caller."""
-    end = job.end
+    end, waits, message = job.end, "", ""
     if end is not None:
         message = f"{end.reason}: {end.message}" if end.type == "Failed" else ""
-    else:
-        waits = waiting(job, pods=pods, events=events, workload=workload)
-        message = str(waits) if waits is not None else ""
+    elif (why := waiting(job, pods=pods, events=events, workload=workload)) is not None:
+        waits, message = why.reason, why.message
     return StageObserved(
         completed=job.status.completed_indexes,
         failed={index: _failed(index, pods) for index in parse_ranges(job.status.failed_indexes)},
         ended=end is not None,
+        waits=waits,
         message=message,
     )
 

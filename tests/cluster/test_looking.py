@@ -129,7 +129,8 @@ def test_why_an_attempt_waits_is_said(name: str) -> None:
     cause += [one.message for one in (load.status.conditions if load else ())]
     assert all(words in why.message for words in cause)
     stage = observe_stage(seen, pods=pods, events=events, workload=load)
-    assert stage == StageObserved(message=str(why)), "waiting is neither failed nor ended"
+    wanted = StageObserved(waits=reason, message=why.message)
+    assert stage == wanted, "waiting is neither failed nor ended"
 
 
 CREATING = {"waiting": {"reason": "ContainerCreating"}}
