@@ -23,6 +23,8 @@ from seal.yaml_files import Tree
 
 MAX_ROUNDS = 12
 """Newest rounds that an object shows, beside round 0; the store has all."""
+MICROSECONDS = 6
+"""Decimals of a time that an object keeps."""
 MAX_STATUS_BYTES = 64 * 1024
 """No status is larger."""
 PUBLISHED: Final = "Published"

@@ -28,7 +28,7 @@ from controller_svc.k8s.api import (
     Resource,
 )
 from controller_svc.k8s.model_list import served_models
-from controller_svc.k8s.objects import ObjectPublication, ObjectStatus
+from controller_svc.k8s.objects import MICROSECONDS, ObjectPublication, ObjectStatus
 from controller_svc.k8s.overlay import Path, changed
 from controller_svc.k8s.promotion import (
     Names,
@@ -41,7 +41,7 @@ from controller_svc.k8s.promotion import (
 )
 from controller_svc.k8s.service_seen import ServiceSeen
 from controller_svc.k8s.serving import Service
-from controller_svc.k8s.world import MICROSECONDS, Wanted
+from controller_svc.k8s.wanted import Wanted
 from seal.errors import (
     Conflict,
     NotFound,

@@ -10,10 +10,9 @@ would end the work of that Job's pods.
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 import structlog
@@ -27,74 +26,35 @@ from controller_svc.core import (
     StageStatus,
     StartStage,
     StopStage,
-    new_status,
     spec_digest,
     stage_name,
 )
-from controller_svc.k8s.api import EVENTS, JOBS, PODS, WORKLOADS, ClusterApi, Resource
-from controller_svc.k8s.jobs import (
-    QUEUE_LABEL,
-    RUN_LABEL,
-    SPEC_ANNOTATION,
-    JobSettings,
-    Owner,
-    stage_job,
-)
-from controller_svc.k8s.looking import EventSeen, JobSeen, PodSeen, WorkloadSeen, observe_stage
-from controller_svc.k8s.objects import ObjectStatus, of_object, to_object
+from controller_svc.core.conditions import set_condition
+from controller_svc.k8s.api import JOBS, ClusterApi
+from controller_svc.k8s.children import Children
+from controller_svc.k8s.hops import hop_of_object
+from controller_svc.k8s.jobs import SPEC_ANNOTATION, JobSettings, stage_job
+from controller_svc.k8s.looking import JobSeen, WaitReason, observe_stage
+from controller_svc.k8s.objects import MICROSECONDS
+from controller_svc.k8s.progress import StageProgress, stage_share
+from controller_svc.k8s.services import Services
+from controller_svc.k8s.shown import ShownStatus
+from controller_svc.k8s.wanted import Wanted
 from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, NotFound, Retryable, SealError, Transient, error_class
 from seal.records import Stage
-from seal.resources import Adaptation, RestEMRun
 from seal.runs.epochs import check_epoch, claim_stage
 from seal.runs.store import in_thread, manifest_path
-from seal.settings.cluster import AdaptationClusterSettings, ClusterSettings
-from seal.yaml_files import Tree
 
 log = structlog.get_logger(__name__)
 
-CONTROLLER_UID_LABEL = "batch.kubernetes.io/controller-uid"
-WORKLOAD_JOB_LABEL = "kueue.x-k8s.io/job-uid"
-MICROSECONDS = 6
-"""Decimals of a time that an object keeps."""
-_HASH_CHARACTERS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """An object of the API server, read."""
-
-    kind: Resource
-    body: Tree
-    """As the API server gave it."""
-    manifest: RestEMRun | Adaptation
-    cluster: ClusterSettings
-
-    @property
-    def owner(self) -> Owner:
-        """What its Jobs belong to."""
-        metadata = cast("dict[str, str]", self.body["metadata"])
-        return Owner(
-            kind=self.manifest.kind,
-            name=metadata["name"],
-            namespace=metadata["namespace"],
-            uid=metadata["uid"],
-        )
-
-    @property
-    def status(self) -> RunStatus:
-        """Its status; that of what has not started if it has none yet."""
-        return of_object(cast("Tree", self.body.get("status") or {})) or new_status(
-            self.manifest.spec, run=store_name(self.owner)
-        )
-
-
-def store_name(owner: Owner) -> str:
-    """What a run is called in the store: no other namespace's, and no earlier one of its name."""
-    whole = f"{owner.namespace}/{owner.name}/{owner.uid}"
-    tail = hashlib.sha256(whole.encode()).hexdigest()[:_HASH_CHARACTERS]
-    return f"{owner.name}-{tail}"
+Place = tuple[int, Stage]
+LOOK_SECONDS = 25.0
+"""Between two looks at a stage of which nothing is heard: its progress moves every 30 s."""
+STARTING_LOOK_SECONDS, STARTING_SECONDS = 5.0, 60.0
+"""The same of one whose pods are not at work yet, and for how long: why they are not is told
+soon."""
 
 
 class ClusterWorld:
@@ -108,27 +68,45 @@ class ClusterWorld:
         store: ArtifactStore,
         settings: JobSettings,
         epoch: int,
+        services: Services | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`clock` gives Unix time: ends of Jobs are compared with it."""
-        self._wanted, self._owner, self._body = wanted, wanted.owner, wanted.body
+        """`clock` gives Unix time: ends of Jobs are compared with it.
+
+        `services`: who knows whether those that stages call are there; None asks nobody.
+        """
+        self._wanted, self._owner = wanted, wanted.owner
         self._api, self._store, self._settings = api, store, settings
-        self._epoch, self._clock = epoch, clock
+        self._epoch, self._services, self._clock = epoch, services, clock
+        self._children = Children(api, self._owner)
+        self._shown = ShownStatus(wanted, api=api)
         self._jobs: dict[str, JobSeen] = {}
-        self._due_seconds: float | None = None
+        self._pause_ends_in: float | None = None
 
     @property
-    def due_seconds(self) -> float | None:
-        """After so long another look is worth it, as a pause ends then; None if none is kept."""
-        return self._due_seconds
+    def at_work(self) -> bool:
+        """Whether anything of it has not ended, or not gone."""
+        return any(job.end is None for job in self._jobs.values())
+
+    @property
+    def percent(self) -> int:
+        """How far the object says that it is."""
+        written = self._shown.written
+        return written.progress.percent if written is not None else 0
+
+    @property
+    def due_seconds(self) -> float:
+        """After so long another look is worth it, also if nothing is heard of it."""
+        if self._pause_ends_in is not None:
+            return self._pause_ends_in
+        job = self._current_job()
+        starts = job is not None and job.idle and job.seconds(self._now()) < STARTING_SECONDS
+        return STARTING_LOOK_SECONDS if starts else LOOK_SECONDS
 
     async def observe(self, status: RunStatus) -> Observed:
         """The Jobs that belong to this object, and what keeps the current one."""
-        self._due_seconds = None
-        label = f"{RUN_LABEL}={self._owner.name}"
-        found = await self._api.list(JOBS, self._owner.namespace, labels=label)
-        seen = [JobSeen.model_validate(body) for body in found]
-        self._jobs = {job.metadata.name: job for job in seen if self._owns(job)}
+        self._pause_ends_in = None
+        self._jobs = await self._children.jobs()
         stages: dict[str, StageObserved] = {}
         for name, job in self._jobs.items():
             current = status.current
@@ -136,34 +114,43 @@ class ClusterWorld:
                 stages[name] = await self._current(job, current)
             else:
                 stages[name] = observe_stage(job)
-        cluster = self._wanted.cluster
         return Observed(
             stages=stages,
-            cancelled=isinstance(cluster, AdaptationClusterSettings) and cluster.cancelled,
+            cancelled=self._wanted.cancelled,
+            suspended=self._wanted.cluster.suspend,
             epoch=self._epoch,
-            # What a time of day in the object keeps, so that a status comes back as it was saved
-            now_seconds=round(self._clock(), MICROSECONDS),
+            now_seconds=self._now(),
         )
 
     async def save(self, status: RunStatus) -> None:
-        """Replace the object's status, if it differs."""
-        run = status.run
-        for stage in {_place(status), _place(self._status())} - {None}:
-            if stage is not None:
-                await check_epoch(self._store, run, *stage, self._epoch)
-        before = self._shown()
-        metadata = cast("dict[str, int]", self._body["metadata"])
-        status_body = to_object(
-            status,
-            generation=metadata.get("generation", 0),
-            progress=before.progress if before is not None else None,
-            columns=before.columns if before is not None else None,
-            publication=before.publication if before is not None else None,
-        )
-        if before == ObjectStatus.model_validate(status_body):
+        """Replace the object's status, if it differs.
+
+        What only counts more finished shards waits for `show`: nothing rests on it.
+        """
+        before = self._shown.newest
+        if self._shown.take(status):
+            for place in {_place(status), _place(before)} - {None}:
+                await check_epoch(self._store, status.run, *cast("Place", place), self._epoch)
+            await self._shown.write(self._now())
+
+    async def show(self) -> None:
+        """Write how far the current stage is, if the last time is some time ago."""
+        job, current = self._current_job(), self._shown.newest.current
+        now = self._now()
+        if job is None or current is None or job.end is not None or not self._shown.may_count(now):
             return
-        body = self._body | {"status": status_body}
-        self._body = await self._api.replace_status(self._wanted.kind, self._owner.namespace, body)
+        share = await stage_share(self._store, self._shown.newest.run, current, job.status.active)
+        await self._shown.write_count(StageProgress(share=share, seconds=job.seconds(now)), now)
+
+    async def say(self, error: SealError) -> RunStatus:
+        """Let the object say what keeps it, as the world cannot be seen or changed; its status."""
+        status, reason = self._shown.newest, error_class(error).reason
+        if not status.phase.terminal:
+            now = self._now()
+            status = set_condition(status, "Progressing", "False", reason, str(error), now)
+            self._shown.take(status)
+            await self._shown.write(now)
+        return status
 
     async def act(self, action: Action) -> None:
         """Create the Job of an attempt, or adopt it; delete one that nothing wants.
@@ -178,7 +165,7 @@ class ClusterWorld:
         elif not await self._adopt(action):
             pause = self._pause_seconds(action)
             if pause > 0:
-                self._due_seconds = pause
+                self._pause_ends_in = pause
                 return
             await self._start(action)
 
@@ -196,6 +183,7 @@ class ClusterWorld:
             cluster=self._wanted.cluster,
             owner=self._owner,
             settings=self._settings,
+            hop=hop_of_object(self._wanted.body),
         )
         try:
             await self._api.create(JOBS, self._owner.namespace, job)
@@ -208,13 +196,11 @@ class ClusterWorld:
 
     async def _adopt(self, action: StartStage) -> bool:
         """Whether the Job is there; its epoch does not matter, as its pods are told theirs."""
-        try:
-            found = await self._api.get(JOBS, self._owner.namespace, action.name)
-        except NotFound:
+        job = await self._children.job(action.name)
+        if job is None:
             return False
-        job = JobSeen.model_validate(found)
         digest = job.metadata.annotations.get(SPEC_ANNOTATION)
-        if not self._owns(job) or digest != spec_digest(self._wanted.manifest.spec):
+        if not self._children.owns(job) or digest != spec_digest(self._wanted.manifest.spec):
             raise Conflict(
                 f"Job {action.name} exists and belongs to another object or spec",
                 remedy="delete it",
@@ -248,20 +234,13 @@ class ClusterWorld:
 
     async def _current(self, job: JobSeen, current: StageStatus) -> StageObserved:
         """The current attempt: why it waits or failed, or what it came to."""
-        pods: Sequence[PodSeen] = ()
-        events: Sequence[EventSeen] = ()
-        workload = None
-        idle = job.end is None and (job.missing > 0 or job.status.ready < job.status.active)
-        if job.spec.suspend and job.end is None:
-            workload = await self._workload(job)
-        elif idle or job.status.failed_indexes:
-            pods = await self._pods(job)
-            events = await self._events(job) if idle and job.missing > 0 else ()
-        seen = observe_stage(job, pods=pods, events=events, workload=workload)
+        seen = await self._children.look(job)
+        if job.end is None and not seen.waits:
+            return await self._with_services(seen, current)
         if job.end is None or job.end.type != "Complete":
             return seen
         try:
-            sums = await read_sums(self._store, self._status().run, current)
+            sums = await read_sums(self._store, self._shown.newest.run, current)
         except Retryable:
             raise  # the store is away: the stage has come to something all the same
         except SealError as error:
@@ -269,42 +248,22 @@ class ClusterWorld:
             return replace(seen, failed={0: why})
         return replace(seen, sums=sums)
 
-    async def _pods(self, job: JobSeen) -> list[PodSeen]:
-        label = f"{CONTROLLER_UID_LABEL}={job.metadata.uid}"
-        found = await self._api.list(PODS, self._owner.namespace, labels=label)
-        return [PodSeen.model_validate(body) for body in found]
+    async def _with_services(self, seen: StageObserved, current: StageStatus) -> StageObserved:
+        """An attempt at work, unless it waits for a service."""
+        why_not = await self._services.why_not(current.stage) if self._services else ""
+        if not why_not:
+            return seen
+        return replace(seen, waits=WaitReason.SERVICES_UNAVAILABLE, message=why_not)
 
-    async def _events(self, job: JobSeen) -> list[EventSeen]:
-        field = f"involvedObject.uid={job.metadata.uid}"
-        found = await self._api.list(EVENTS, self._owner.namespace, fields=field)
-        return [EventSeen.model_validate(body) for body in found]
+    def _current_job(self) -> JobSeen | None:
+        current = self._shown.newest.current
+        return self._jobs.get(current.name) if current is not None else None
 
-    async def _workload(self, job: JobSeen) -> WorkloadSeen | None:
-        """Kueue's, if the Job has a queue and the cluster has Kueue."""
-        if QUEUE_LABEL not in job.metadata.labels:
-            return None
-        label = f"{WORKLOAD_JOB_LABEL}={job.metadata.uid}"
-        try:
-            found = await self._api.list(WORKLOADS, self._owner.namespace, labels=label)
-        except NotFound:
-            return None
-        return WorkloadSeen.model_validate(found[0]) if found else None
-
-    def _owns(self, job: JobSeen) -> bool:
-        """By uid: a Job of an earlier object of the same name is not this one's."""
-        return any(
-            owner.controller and owner.uid == self._owner.uid
-            for owner in job.metadata.owner_references
-        )
-
-    def _shown(self) -> ObjectStatus | None:
-        values = self._body.get("status")
-        return ObjectStatus.model_validate(values) if values else None
-
-    def _status(self) -> RunStatus:
-        return replace(self._wanted, body=self._body).status
+    def _now(self) -> float:
+        """What a time of day in the object keeps, so that a status comes back as it was saved."""
+        return round(self._clock(), MICROSECONDS)
 
 
-def _place(status: RunStatus) -> tuple[int, Stage] | None:
+def _place(status: RunStatus) -> Place | None:
     current = status.current
     return (current.round, current.stage) if current is not None else None

@@ -18,7 +18,7 @@ from controller_svc.k8s.api import ADAPTATIONS, INFERENCE_SERVICES, RUNS
 from controller_svc.k8s.model_list import served_models
 from controller_svc.k8s.objects import ObjectStatus, of_object, to_object
 from controller_svc.k8s.publication import LOOK_SECONDS, REFUSED_SECONDS, publish
-from controller_svc.k8s.world import Wanted
+from controller_svc.k8s.wanted import Wanted
 from seal.config import adaptation_of_object, run_of_object
 from seal.errors import Conflict, Exhausted, InvalidInput, NotFound, PreconditionFailed, Transient
 from seal.records import GateReason

@@ -17,7 +17,8 @@ from memory_api import Killed, MemoryApi
 from controller_svc.core import Phase, RunStatus, StartStage, StopStage
 from controller_svc.k8s.api import EVENTS, JOBS, RUNS, KubernetesApi
 from controller_svc.k8s.jobs import JobSettings, StoreAccess, stage_job
-from controller_svc.k8s.world import ClusterWorld, Wanted, store_name
+from controller_svc.k8s.wanted import Wanted, store_name
+from controller_svc.k8s.world import ClusterWorld
 from controller_svc.reconcile import reconcile
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
@@ -346,7 +347,7 @@ async def test_why_a_stage_waits_is_read_from_its_jobs_events(site: Site) -> Non
     }
     site.api.put(EVENTS, event)
     seen = await site.world().observe(site.wanted.status)
-    assert seen.stages[name].message.startswith("QuotaExceeded: ")
+    assert seen.stages[name].waits == "QuotaExceeded"
 
 
 async def test_a_run_of_the_same_name_made_again_has_files_and_jobs_of_its_own(site: Site) -> None:

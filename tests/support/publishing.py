@@ -14,7 +14,7 @@ from controller_svc.core import Phase, RunStatus, new_status
 from controller_svc.k8s.api import ADAPTATIONS, INFERENCE_SERVICES, LLM_INFERENCE_SERVICES
 from controller_svc.k8s.objects import to_object
 from controller_svc.k8s.publication import Publication, publish
-from controller_svc.k8s.world import Wanted
+from controller_svc.k8s.wanted import Wanted
 from seal.config import adaptation_of_object
 from seal.errors import Transient
 from seal.records import AdapterReference, GateReason

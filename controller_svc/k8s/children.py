@@ -1,0 +1,75 @@
+"""The Jobs of an object and what belongs to them, as the API server has them now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from controller_svc.core import StageObserved
+from controller_svc.k8s.api import EVENTS, JOBS, PODS, WORKLOADS, ClusterApi
+from controller_svc.k8s.jobs import QUEUE_LABEL, RUN_LABEL, Owner
+from controller_svc.k8s.looking import EventSeen, JobSeen, PodSeen, WorkloadSeen, observe_stage
+from seal.errors import NotFound
+
+CONTROLLER_UID_LABEL = "batch.kubernetes.io/controller-uid"
+WORKLOAD_JOB_LABEL = "kueue.x-k8s.io/job-uid"
+
+
+class Children:
+    """What one object owns."""
+
+    def __init__(self, api: ClusterApi, owner: Owner) -> None:
+        self._api, self._owner = api, owner
+
+    async def jobs(self) -> dict[str, JobSeen]:
+        """Its Jobs by name."""
+        label = f"{RUN_LABEL}={self._owner.name}"
+        found = await self._api.list(JOBS, self._owner.namespace, labels=label)
+        seen = [JobSeen.model_validate(body) for body in found]
+        return {job.metadata.name: job for job in seen if self.owns(job)}
+
+    async def job(self, name: str) -> JobSeen | None:
+        """The Job of a name, whoever owns it; None if there is none."""
+        try:
+            return JobSeen.model_validate(await self._api.get(JOBS, self._owner.namespace, name))
+        except NotFound:
+            return None
+
+    def owns(self, job: JobSeen) -> bool:
+        """By uid: a Job of an earlier object of the same name is not this one's."""
+        return any(
+            owner.controller and owner.uid == self._owner.uid
+            for owner in job.metadata.owner_references
+        )
+
+    async def look(self, job: JobSeen) -> StageObserved:
+        """A Job with why it waits or failed, which stands in what belongs to it."""
+        pods: Sequence[PodSeen] = ()
+        events: Sequence[EventSeen] = ()
+        workload = None
+        if job.spec.suspend and job.end is None:
+            workload = await self._workload(job)
+        elif job.idle or job.status.failed_indexes:
+            pods = await self._pods(job)
+            events = await self._events(job) if job.idle and job.missing > 0 else ()
+        return observe_stage(job, pods=pods, events=events, workload=workload)
+
+    async def _pods(self, job: JobSeen) -> list[PodSeen]:
+        label = f"{CONTROLLER_UID_LABEL}={job.metadata.uid}"
+        found = await self._api.list(PODS, self._owner.namespace, labels=label)
+        return [PodSeen.model_validate(body) for body in found]
+
+    async def _events(self, job: JobSeen) -> list[EventSeen]:
+        field = f"involvedObject.uid={job.metadata.uid}"
+        found = await self._api.list(EVENTS, self._owner.namespace, fields=field)
+        return [EventSeen.model_validate(body) for body in found]
+
+    async def _workload(self, job: JobSeen) -> WorkloadSeen | None:
+        """Kueue's, if the Job has a queue and the cluster has Kueue."""
+        if QUEUE_LABEL not in job.metadata.labels:
+            return None
+        label = f"{WORKLOAD_JOB_LABEL}={job.metadata.uid}"
+        try:
+            found = await self._api.list(WORKLOADS, self._owner.namespace, labels=label)
+        except NotFound:
+            return None
+        return WorkloadSeen.model_validate(found[0]) if found else None
