@@ -22,7 +22,8 @@ from pod_work import SyntheticWork
 from controller_svc.core import Phase, RunStatus
 from controller_svc.k8s.api import ADAPTATIONS, RUNS, ClusterApi
 from controller_svc.k8s.jobs import JobSettings, StoreAccess
-from controller_svc.k8s.world import ClusterWorld, Wanted
+from controller_svc.k8s.wanted import Wanted
+from controller_svc.k8s.world import ClusterWorld
 from controller_svc.reconcile import reconcile
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore

@@ -20,8 +20,8 @@ from memory_api import Key, MemoryApi
 
 from controller_svc.core import format_ranges, parse_ranges
 from controller_svc.k8s.api import EVENTS, JOBS, PODS
+from controller_svc.k8s.children import CONTROLLER_UID_LABEL
 from controller_svc.k8s.jobs import INDEX_ANNOTATION
-from controller_svc.k8s.world import CONTROLLER_UID_LABEL
 from seal.artifacts import ArtifactStore
 from seal.errors import SealError, error_class
 from seal.records import AdapterReference, ShardSummary, Stage
