@@ -36,9 +36,10 @@ ARG MODEL=smollm2-135m
 RUN --mount=type=bind,from=dependencies,source=/opt/dependencies,target=/opt/dependencies \
     --mount=type=bind,target=/source \
     mkdir -p /opt/models \
- && export PYTHONPATH=/source:/opt/dependencies PYTHONDONTWRITEBYTECODE=1 SEAL_CACHE=/opt \
+ && export PYTHONPATH=/source:/opt/dependencies PYTHONDONTWRITEBYTECODE=1 \
  && if [ -n "${MODEL}" ]; then \
-      python3 -c 'from controller_svc.cli import main; main()' models pull "${MODEL}"; \
+      python3 -c 'from controller_svc.cli import main; main()' \
+        models pull "${MODEL}" --to /opt/models; \
     fi \
  && chmod -R a+rX /opt/models
 
