@@ -31,13 +31,23 @@ def sweep_uploads(
         SealError: the store is away.
 
     """
-    removed = 0
-    for path in store.list(FILES):
-        if path not in used and _is_old(store, path, older_than_seconds):
-            store.remove(path)
-            removed += 1
+    unused = set(old_uploads(store, older_than_seconds=older_than_seconds)) - set(used)
+    for path in unused:
+        store.remove(path)
+    return len(unused)
+
+
+def old_uploads(
+    store: ArtifactStore, *, older_than_seconds: float = UNUSED_SECONDS
+) -> tuple[str, ...]:
+    """Uploads of this age, used or not; what killed writers have left is removed. It blocks.
+
+    Raises:
+        SealError: the store is away.
+
+    """
     store.remove_leftovers(FILES, older_than_seconds=older_than_seconds)
-    return removed
+    return tuple(path for path in store.list(FILES) if _is_old(store, path, older_than_seconds))
 
 
 async def sweep_again_and_again(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from controller_svc.adaptations import Adaptations
 from controller_svc.api.service import register
-from controller_svc.local.adaptations import AdaptationSettings, local_adaptations
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.options import HOW_IT_ENDS, ServerOptions
-from seal.rpc.lifecycle import Serving, serve_until_signal, stop_signals
+from seal.rpc.lifecycle import Serving, Signals, serve_until_signal, stop_signals
 from seal.rpc.server import check_address
 from seal.rpc.settings import ServerSettings
 from seal.serving import STOPPED_AT_ONCE, leave, run_process
@@ -22,9 +24,11 @@ from seal.telemetry import start_metrics_server
 class FrontDoorOptions(ServerOptions):
     """Turn documents into adapters, through services that run elsewhere.
 
-    The gRPC service seal.v1.AdaptationService. Its adaptations are objects in the artifact store
-    that it shares with the services, and one process at a time has them. What has not ended when it
-    stops is taken up by the next start.
+    The gRPC service seal.v1.AdaptationService. With --world local its adaptations are objects in
+    the artifact store that it shares with the services, and one process at a time has them; what
+    has not ended when it stops is taken up by the next start. With --world cluster they are
+    Adaptation objects of a Kubernetes cluster, on which the controller works; any number of
+    replicas serve them.
     """
 
     program: ClassVar[str] = "python -m controller_svc.api"
@@ -35,14 +39,20 @@ class FrontDoorOptions(ServerOptions):
     """HTTP port of the metrics; 0 for none."""
     model: str = "smollm2-135m"
     """Base model, as the services name it."""
+    world: Literal["local", "cluster"] = "local"
+    """Who works on the adaptations: this process, or a cluster's controller."""
+    namespaces: str = ""
+    """With --world cluster: namespaces that are served, with commas between them. Empty: that of
+    this pod."""
     generator: str = "127.0.0.1:50051"
-    """Address of the GeneratorService."""
+    """With --world local: address of the GeneratorService."""
     trainer: str = "127.0.0.1:50052"
-    """Address of the TrainerService; a name with many addresses behind it is as many trainers."""
+    """With --world local: address of the TrainerService; a name with many addresses behind it is as
+    many trainers."""
     evaluator: str = "127.0.0.1:50053"
-    """Address of the EvaluatorService."""
+    """With --world local: address of the EvaluatorService."""
     max_running: int = Field(default=16, ge=1, le=4096)
-    """Adaptations at work at once; more wait for their turn."""
+    """With --world local: adaptations at work at once; more wait for their turn."""
 
 
 async def _serve(options: FrontDoorOptions) -> None:
@@ -54,32 +64,72 @@ async def _serve(options: FrontDoorOptions) -> None:
         if options.metrics_port
         else None
     )
-    services = ServiceAddresses(
-        generator=options.generator, trainer=options.trainer, evaluator=options.evaluator
-    )
-    settings = AdaptationSettings(max_running=options.max_running)
+    serve = _on_a_cluster if options.world == "cluster" else _here
     try:
-        async with (
-            stop_signals() as signals,
-            local_adaptations(
-                store, model=options.model, services=services, settings=settings
-            ) as adaptations,
-        ):
-            in_order = await serve_until_signal(
-                Serving(
-                    partial(register, adaptations=adaptations, store=store),
-                    suspend=adaptations.suspend,
-                ),
-                address=options.address,
-                signals=signals,
-                settings=options.part(ServerSettings),
-                grace_seconds=options.grace_seconds,
-            )
-            if not in_order:
+        async with stop_signals() as signals:
+            if not await serve(options, store, signals):
                 leave(STOPPED_AT_ONCE)
     finally:
         if metrics is not None:
             metrics.stop()
+
+
+async def _here(options: FrontDoorOptions, store: ArtifactStore, signals: Signals) -> bool:
+    """Serve adaptations that this process works on; False if it was stopped at once."""
+    from controller_svc.local.adaptations import AdaptationSettings, local_adaptations
+
+    services = ServiceAddresses(
+        generator=options.generator, trainer=options.trainer, evaluator=options.evaluator
+    )
+    settings = AdaptationSettings(max_running=options.max_running)
+    async with local_adaptations(
+        store, model=options.model, services=services, settings=settings
+    ) as adaptations:
+        return await _until_signal(
+            options, store, signals, adaptations, suspend=adaptations.suspend
+        )
+
+
+async def _on_a_cluster(options: FrontDoorOptions, store: ArtifactStore, signals: Signals) -> bool:
+    """Serve the adaptations of a cluster; False if it was stopped at once."""
+    from controller_svc.k8s.front_door import cluster_front_door, served_namespaces
+
+    namespaces = served_namespaces(options.namespaces)
+    async with cluster_front_door(store, model=options.model, namespaces=namespaces) as door:
+        listed = asyncio.create_task(door.ready.wait())
+        stopped = asyncio.create_task(signals.get())
+        await asyncio.wait({listed, stopped, door.watching}, return_when=asyncio.FIRST_COMPLETED)
+        listed.cancel()
+        if stopped.done():
+            return True  # nobody was served yet
+        stopped.cancel()
+        return await _until_signal(
+            options,
+            store,
+            signals,
+            door.adaptations,
+            suspend=door.adaptations.suspend,
+            broken=door.broken,
+        )
+
+
+async def _until_signal(
+    options: FrontDoorOptions,
+    store: ArtifactStore,
+    signals: Signals,
+    adaptations: Adaptations,
+    *,
+    suspend: Callable[[], None],
+    broken: Callable[[], str | None] = lambda: None,
+) -> bool:
+    return await serve_until_signal(
+        Serving(partial(register, adaptations=adaptations, store=store), suspend=suspend),
+        address=options.address,
+        signals=signals,
+        settings=options.part(ServerSettings),
+        grace_seconds=options.grace_seconds,
+        broken=broken,
+    )
 
 
 if __name__ == "__main__":

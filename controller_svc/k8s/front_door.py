@@ -1,0 +1,98 @@
+"""What a replica of the front door keeps running: one watch, and what tidies up behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn
+
+import structlog
+
+from controller_svc.k8s.adaptations import ClusterAdaptations
+from controller_svc.k8s.api import ADAPTATIONS, KubernetesApi
+from controller_svc.k8s.connect import connect, own_namespace
+from controller_svc.k8s.informer import Informer
+from controller_svc.k8s.source import Watched, watch
+from controller_svc.uploads import UNUSED_SECONDS, sweep_again_and_again
+from seal.artifacts import ArtifactStore
+from seal.errors import InvalidInput
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontDoor:
+    """The adaptations of a cluster, and whether they can be told of."""
+
+    adaptations: ClusterAdaptations
+    ready: asyncio.Event
+    """Set once all that there is has been listed; before, a list would be too short."""
+    watching: asyncio.Task[NoReturn]
+    """The watch, which only a defect ends."""
+
+    def broken(self) -> str | None:
+        """Why nothing new is heard of any more; None while the watch goes on."""
+        if not self.watching.done():
+            return None
+        error = None if self.watching.cancelled() else self.watching.exception()
+        return f"the watch ended: {type(error).__name__}"
+
+
+@asynccontextmanager
+async def cluster_front_door(
+    store: ArtifactStore, *, model: str, namespaces: Sequence[str]
+) -> AsyncIterator[FrontDoor]:
+    """Watch the adaptations of these namespaces until the end of the block.
+
+    `model`: the base model as the services name it.
+
+    Raises:
+        InvalidInput: there is no cluster to talk to.
+
+    """
+    async with await connect() as client:
+        api, informer, ready = KubernetesApi(client), Informer(), asyncio.Event()
+        adaptations = ClusterAdaptations(
+            api, store, model=model, namespaces=namespaces, informer=informer
+        )
+        watched = [Watched(resource=ADAPTATIONS)]
+        watching = asyncio.create_task(
+            watch(watched, namespaces, informer.on_event, client=client, ready=ready),
+            name="watch adaptations",
+        )
+        uploads = partial(adaptations.documents.sweep_uploads, UNUSED_SECONDS)
+        tidying = (
+            asyncio.create_task(informer.keep_checked(api, namespaces), name="check adaptations"),
+            asyncio.create_task(adaptations.deletions.keep_swept(), name="sweep deletions"),
+            asyncio.create_task(sweep_again_and_again(uploads), name="sweep uploads"),
+        )
+        log.info("adaptations of a cluster", namespaces=list(namespaces))
+        try:
+            yield FrontDoor(adaptations=adaptations, ready=ready, watching=watching)
+        finally:
+            for task in (watching, *tidying):
+                task.cancel()
+            await asyncio.gather(watching, *tidying, return_exceptions=True)
+            await adaptations.close()
+
+
+def served_namespaces(given: str) -> tuple[str, ...]:
+    """The namespaces of a comma-separated list; that of this pod if it is empty.
+
+    Raises:
+        InvalidInput: it is empty, and this is no pod.
+
+    """
+    named = tuple(dict.fromkeys(one.strip() for one in given.split(",") if one.strip()))
+    if named:
+        return named
+    if own := own_namespace():
+        return (own,)
+    raise InvalidInput(
+        "--namespaces: this is no pod, whose own namespace would be served",
+        field="namespaces",
+        remedy="name those to serve by --namespaces or SEAL_NAMESPACES, with commas between them",
+    )

@@ -1,0 +1,245 @@
+"""All adaptations of the served namespaces in memory, kept current by one watch.
+
+Whoever asks is answered from here, and any number of watchers follow an adaptation without asking
+the API server for anything. What this process has written itself is put in at once, so that who
+wrote sees it. Nothing is here that another replica lacks but for a moment: a name that is not here
+is asked for.
+
+Events may come late or twice: of two states of an object the one of the higher version counts, and
+one that was deleted does not come back, as its uid never does. What this process wrote while its
+watch was broken, and was deleted before that was open again, the watch never knew: `check` finds
+it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NoReturn, cast
+
+import structlog
+
+from controller_svc.adaptations import Name, View, not_found, stopping
+from controller_svc.broadcast import Broadcast
+from controller_svc.core import AdaptationState
+from controller_svc.k8s.adaptation_objects import (
+    Identity,
+    Metadata,
+    metadata_of,
+    read_object,
+    view_of,
+)
+from controller_svc.k8s.api import ADAPTATIONS, ClusterApi
+from controller_svc.k8s.source import Seen
+from seal.errors import PreconditionFailed, SealError
+from seal.settings import AdaptationSpec
+from seal.telemetry import metrics
+from seal.yaml_files import Tree
+
+log = structlog.get_logger(__name__)
+
+MAX_GRAVES = 10_000
+"""Deleted objects of which late news is known as such."""
+CHECK_SECONDS = 300.0
+"""Between two looks whether a deletion was missed."""
+MAX_SPECS = 1024
+"""Specs that are kept read; the others are read again when they are asked for."""
+
+
+@dataclass
+class Entry:
+    """One object."""
+
+    metadata: Metadata
+    content: bytes
+    """The object as JSON: an ended one is seldom looked at, and a tree takes five times as much."""
+    state: AdaptationState | None
+    """Where it is; None if it cannot be read."""
+    views: Broadcast[View] | None = None
+    """For those who watch it; None while nobody has begun to."""
+    base_sha256: str = ""
+    """Digest of the weights that it is pinned to, once somebody has looked."""
+
+    @property
+    def leaving(self) -> bool:
+        """It is being deleted: nobody but the deletion sees it any more."""
+        return self.metadata.deletion_timestamp is not None
+
+
+@dataclass
+class Informer:
+    """The objects by name; belongs to one event loop. The gauge of states follows it."""
+
+    _entries: dict[Name, Entry] = field(default_factory=dict)
+    _specs: OrderedDict[str, AdaptationSpec] = field(default_factory=OrderedDict)
+    _graves: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    _suspended: bool = False
+
+    def __post_init__(self) -> None:
+        metrics.adaptations.clear()
+
+    def on_event(self, seen: Seen) -> None:
+        """What the watch tells."""
+        if seen.kind == "DELETED":
+            self.remove(Identity.model_validate(seen.body["metadata"]))
+        else:
+            self.put(seen.body)
+
+    async def keep_checked(self, api: ClusterApi, namespaces: Sequence[str]) -> NoReturn:
+        """Look for missed deletions every now and then, until it is cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            try:
+                await self.check(api, namespaces)
+            except SealError as error:
+                log.warning("adaptations not checked", message=str(error))
+
+    async def check(self, api: ClusterApi, namespaces: Sequence[str]) -> None:
+        """Compare all with what the API server has.
+
+        Raises:
+            SealError: it is away.
+
+        """
+        known, listed = self.all(), set()
+        for namespace in namespaces:
+            for body in await api.list(ADAPTATIONS, namespace):
+                self.put(body)
+                listed.add(metadata_of(body).uid)
+        for metadata in known:
+            if metadata.uid not in listed:
+                self.remove(metadata)
+
+    def put(self, body: Tree) -> Entry | None:
+        """An object as the API server gave it; what counts of it, None if it has gone since."""
+        metadata = metadata_of(body)
+        known = self._entries.get(metadata.key)
+        if metadata.uid in self._graves:
+            return None
+        if known is not None and metadata.resource_version <= known.metadata.resource_version:
+            return known
+        entry = Entry(metadata=metadata, content=_content(body), state=None)
+        if known is not None and known.metadata.uid != metadata.uid:
+            self.remove(known.metadata)
+            known = None
+        self._adopt(entry, known)
+        return entry
+
+    def remove(self, metadata: Identity) -> None:
+        """An object has gone; whoever watches it is told so."""
+        self._graves[metadata.uid] = None
+        if len(self._graves) > MAX_GRAVES:
+            self._graves.popitem(last=False)
+        self._specs.pop(metadata.uid, None)
+        entry = self._entries.get(metadata.key)
+        if entry is None or entry.metadata.uid != metadata.uid:
+            return
+        del self._entries[metadata.key]
+        _count(entry.state, -1)
+        if entry.views is not None:
+            entry.views.end(partial(not_found, metadata.key))
+
+    def find(self, name: Name) -> Entry | None:
+        """An object of this name, also one that is being deleted."""
+        return self._entries.get(name)
+
+    def all(self) -> tuple[Metadata, ...]:
+        """What there is."""
+        return tuple(entry.metadata for entry in self._entries.values())
+
+    def page(
+        self,
+        namespace: str,
+        *,
+        after: str,
+        limit: int,
+        states: Collection[AdaptationState],
+        name_prefix: str,
+    ) -> tuple[list[Entry], str]:
+        """The first that fit, by name, and where the next page begins; empty at the end."""
+        names = sorted(
+            name
+            for (where, name), entry in self._entries.items()
+            if where == namespace
+            and name > after
+            and name.startswith(name_prefix)
+            and entry.state is not None
+            and (not states or entry.state in states)
+            and not entry.leaving
+        )
+        page = [self._entries[(namespace, name)] for name in names[:limit]]
+        return page, names[limit - 1] if len(names) > limit else ""
+
+    def view(self, entry: Entry) -> View:
+        """What callers see of it.
+
+        Raises:
+            PreconditionFailed: it cannot be read.
+
+        """
+        body: Tree = json.loads(entry.content)
+        return view_of(body, self._spec(entry.metadata.uid, body))
+
+    def follow(self, entry: Entry) -> Broadcast[View]:
+        """What it looks like, for all who watch it.
+
+        Raises:
+            PreconditionFailed: it cannot be read.
+
+        """
+        if entry.views is None:
+            entry.views = Broadcast(self.view(entry))
+            if self._suspended:
+                entry.views.end(stopping)
+        return entry.views
+
+    def suspend(self) -> None:
+        """End all watches: this process is about to end."""
+        self._suspended = True
+        for entry in self._entries.values():
+            if entry.views is not None:
+                entry.views.end(stopping)
+
+    def _adopt(self, entry: Entry, known: Entry | None) -> None:
+        """The newest state of an object."""
+        if known is not None:
+            entry.views, entry.base_sha256 = known.views, known.base_sha256
+            _count(known.state, -1)
+        try:
+            view = self.view(entry)
+        except PreconditionFailed as error:
+            log.warning("adaptation left out", name=entry.metadata.name, message=str(error))
+        else:
+            entry.state = view.state
+            if entry.views is not None:
+                entry.views.set(view)
+        _count(entry.state, 1)
+        self._entries[entry.metadata.key] = entry
+        if entry.views is not None and entry.leaving:
+            entry.views.end(partial(not_found, entry.metadata.key))
+
+    def _spec(self, uid: str, body: Tree) -> AdaptationSpec:
+        """Its spec, which never changes."""
+        spec = self._specs.get(uid)
+        if spec is None:
+            spec = self._specs[uid] = read_object(body)[0]
+            if len(self._specs) > MAX_SPECS:
+                self._specs.popitem(last=False)
+        self._specs.move_to_end(uid)
+        return spec
+
+
+def _content(body: Tree) -> bytes:
+    """The object without what says which client wrote which field."""
+    metadata = dict(cast("Tree", body["metadata"]))
+    metadata.pop("managedFields", None)
+    return json.dumps(body | {"metadata": metadata}).encode()
+
+
+def _count(state: AdaptationState | None, change: int) -> None:
+    if state is not None:
+        metrics.adaptations.labels(state=str(state)).inc(change)
