@@ -10,8 +10,10 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import plain_kserve
 import pytest
 from clean_install import REPOSITORY, Installer, Resolved, clean_environment, clone, run
+from sample_services import sample_services
 
 pytestmark = [pytest.mark.install, pytest.mark.timeout(600)]
 
@@ -211,3 +213,14 @@ def test_every_module_of_an_extra_imports_with_that_extra_alone(
         cwd=installer.directory,
     )
     assert json.loads(said.splitlines()[-1]) == {}
+
+
+def test_kserves_sdk_makes_the_objects_that_the_tests_stand_on(
+    installer: Installer, environment: Callable[[str], Path]
+) -> None:
+    program = str(installer.source / "tests/support/sample_services.py")
+    said = run(
+        [str(environment("kserve")), program], env=installer.environment, cwd=installer.directory
+    )
+    built = [plain_kserve.build(service) for service in sample_services()]
+    assert json.loads(said.splitlines()[-1]) == built
