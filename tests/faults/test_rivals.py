@@ -1,0 +1,121 @@
+"""Two leaders: one that was paused and wakes, and two that both believe that they lead.
+
+n is told at the end of the test's session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from conftest import EVERYTHING
+from fault_site import Site, small_adaptation, small_run
+from memory_api import Killed
+from memory_cluster import CALM, STORM, Chances
+from mortal import Life, dies_at
+
+SEEDS = 400 if EVERYTHING else 24
+STRIDE = 1 if EVERYTHING else 4
+"""Every which request somebody sleeps before."""
+
+
+def site_of(directory: Path, *, seed: int = 0, chances: Chances = CALM) -> Site:
+    site = Site(directory, seed=seed, chances=chances)
+    site.submit(small_run())
+    site.submit(small_adaptation())
+    return site
+
+
+class Sleeper:
+    """Parks a controller before one of its requests, until it is woken."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.asked = number, 0
+        self.asleep, self.woken = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, request: str) -> None:
+        self.asked += 1
+        if self.asked == self.number:
+            self.asleep.set()
+            await self.woken.wait()
+
+
+@pytest.mark.parametrize("turns", [1, 3, 99], ids=["soon", "later", "after the end"])
+async def test_a_leader_paused_before_any_request_does_no_harm_when_it_wakes(
+    turns: int, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    calm, life = site_of(tmp_path / "calm"), Life()
+    await calm.to_the_end(life)
+    undisturbed = calm.results()
+    cases = 0
+    for number in itertools.count(1 + turns % STRIDE, STRIDE):
+        site = site_of(tmp_path / str(number))
+        if not await slept_through(site, Sleeper(number), turns):
+            break
+        cases += 1
+        await site.check_all_counted()
+        assert site.results() == undisturbed, number
+    record_property("n", cases)
+    assert cases > 50 / STRIDE
+
+
+async def slept_through(site: Site, sleeper: Sleeper, turns: int) -> bool:
+    """One sleeps while another leads for so many turns; False if nothing was left to sleep over."""
+    paused = site.elect(Life(pause=sleeper))
+    for _ in range(99):
+        turning = asyncio.create_task(paused.turn())
+        sleeping = asyncio.create_task(sleeper.asleep.wait())
+        await asyncio.wait({turning, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+        sleeping.cancel()
+        if sleeper.asleep.is_set():
+            break
+        await turning
+        if site.ended:
+            return False
+        await site.cluster.step()
+    site.rivals = True
+    other = site.elect()
+    for _ in range(turns):
+        await other.turn()
+        if site.ended:
+            break
+        await site.cluster.step()
+    sleeper.woken.set()
+    await turning
+    await site.to_the_end()
+    return True
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+async def test_two_that_lead_at_once_in_a_storm_end_as_if_nothing_had_happened(
+    seed: int, tmp_path: Path
+) -> None:
+    calm = site_of(tmp_path / "calm")
+    await calm.to_the_end()
+    chance = random.Random(seed)
+    site = site_of(tmp_path / "storm", seed=seed, chances=STORM)
+    site.rivals = True
+
+    async def dawdle(request: str) -> None:
+        for _ in range(chance.randint(0, 6)):
+            await asyncio.sleep(0)
+
+    rivals = [site.elect(Life(pause=dawdle)) for _ in range(2)]
+    for _ in range(chance.randint(1, 30)):
+        turns = [asyncio.create_task(one.turn()) for one in rivals]
+        for _ in range(chance.randint(0, 3)):
+            await asyncio.sleep(0)
+            await site.cluster.step(1.0)
+        await asyncio.gather(*turns)
+        if chance.random() < 0.2:
+            rivals[chance.randrange(2)] = site.elect(Life(pause=dawdle))
+    deaths = [Life(dies_at(chance.randint(0, 60))) for _ in range(chance.randint(0, 3))]
+    with suppress(Killed):
+        await site.to_the_end(*deaths)
+    await site.check_all_counted()
+    assert site.results() == calm.results()
