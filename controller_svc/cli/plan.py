@@ -46,6 +46,8 @@ class Machine:
     needed_bytes: int | None
     """Memory that the engine takes at most; None if it would not start."""
     limit_bytes: int
+    slots: int
+    """Adapters that it trains at once: those of the setting that fit."""
     refusal: str
     """Why it would not start; empty if it would."""
 
@@ -163,6 +165,7 @@ def _machine(manifest: RestEMRun, engine: EngineSettings) -> Machine | None:
         weights=shape.weights,
         needed_bytes=need.needed_bytes if need else None,
         limit_bytes=need.limit_bytes if need else 0,
+        slots=need.slots if need else 0,
         refusal=refusal,
     )
 
@@ -249,6 +252,6 @@ def _machine_lines(
         return [*lines, f"Memory: the engine would not start: {machine.refusal}"]
     return [
         *lines,
-        f"Memory: at most {machine.needed_bytes / GIB:.1f} GiB for {engine.slots} slots, of "
+        f"Memory: at most {machine.needed_bytes / GIB:.1f} GiB for {machine.slots} slots, of "
         f"{machine.limit_bytes / GIB:.1f} GiB there are.",
     ]

@@ -5,7 +5,7 @@ When is checked what:
 
 - at the engine's start: the setting with a request of the default shape (`LoraSettings`), its
   longest rows and fullest pass. If it does not fit, fewer rows are decoded at once; if that does
-  not help, the engine does not start and names the number of slots that would fit.
+  not help, fewer adapters are trained at once; if not even one fits, the engine does not start.
 - at a request: one slot of its own rank, targets and policy. If not even that fits it is refused,
   before it waits.
 - at a request to generate or evaluate: its longest row, and its adapter.
@@ -67,8 +67,10 @@ class MemoryBudget:
     """
 
     def __init__(self, size: ModelSize, settings: EngineSettings, limit_bytes: int) -> None:
-        """Raises InvalidInput naming `engine.slots` and the largest number that fits."""
+        """Raises InvalidInput naming `engine.slots` if not even one fits."""
         self._size, self._settings, self.limit_bytes = size, settings, limit_bytes
+        self.slots = settings.slots
+        """Adapters of the default shape that are trained at once: the setting, or what fits."""
         self._decoded_rows = max(settings.evaluation_rows, settings.generation_rows)
         default = LoraSettings()
         self.at_start = self._check_setting(
@@ -158,26 +160,32 @@ class MemoryBudget:
         return CACHE_COPIES * position_bytes(self._size) * positions + work
 
     def _check_setting(self, lora: LoraSettings) -> MemoryEstimate:
-        needed = self._estimate(self._settings.slots, lora, None)
-        while needed.total > self.limit_bytes and self._decoded_rows > 1:
-            self._decoded_rows //= 2  # rows that do not fit wait
-            needed = self._estimate(self._settings.slots, lora, None)
+        """As many of the setting's slots as fit, then as many rows."""
+        rows, self._decoded_rows = self._decoded_rows, 1
+        wanted = self._settings.slots
+        needed = self._estimate(wanted, lora, None)
         if needed.total > self.limit_bytes:
-            fitting = self.largest_slots(lora, None)
-            shape = f"rank {lora.rank} on {', '.join(lora.target_modules)}"
-            raise InvalidInput(
-                f"{self._settings.slots} slots of {shape} take {_mib(needed.total)}, the engine "
-                f"has {_mib(self.limit_bytes)}: "
-                + (f"{fitting} slots fit" if fitting else "not even one slot fits"),
-                field="engine.slots",
-                remedy=(
-                    f"set {engine_setting('slots', fitting)} or less"
-                    if fitting
-                    else self._remedy(needed)
-                )
-                + f", or {REMEDY_MEMORY}",
-            )
+            self.slots = self.largest_slots(lora, None)
+            if not self.slots:
+                raise self._no_room(lora)
+        self._decoded_rows = rows
+        needed = self._estimate(self.slots, lora, None)
+        while needed.total > self.limit_bytes:
+            self._decoded_rows //= 2  # rows that do not fit wait
+            needed = self._estimate(self.slots, lora, None)
         return needed
+
+    def _no_room(self, lora: LoraSettings) -> InvalidInput:
+        """Not even one slot fits; of an engine that trains nothing, not even one row."""
+        slots = min(1, self._settings.slots)
+        needed = self._estimate(slots, lora, None)
+        shape = f"one slot of rank {lora.rank} on {', '.join(lora.target_modules)}"
+        return InvalidInput(
+            f"{shape if slots else 'one row'} takes {_mib(needed.total)} with the base model, the "
+            f"engine has {_mib(self.limit_bytes)}",
+            field="engine.slots" if slots else "engine.memory_bytes",
+            remedy=f"{self._remedy(needed)}, or {REMEDY_MEMORY}",
+        )
 
     def _remedy(self, needed: MemoryEstimate) -> str:
         """What makes room when the slots do not."""

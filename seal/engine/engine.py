@@ -21,7 +21,7 @@ import torch
 from seal.bases import BaseReference
 from seal.engine.allocator import keep_freed_memory
 from seal.engine.available import usable_bytes
-from seal.engine.budget import MIB, MemoryBudget
+from seal.engine.budget import MIB, REMEDY_MEMORY, MemoryBudget
 from seal.engine.checkpointing import Checkpoints, job_checkpoints
 from seal.engine.convert import no_progress_bars
 from seal.engine.door import check_adapter, check_evaluation, check_generation
@@ -71,7 +71,7 @@ class Engine:
         """`memory_bytes`: what the engine may take in all where the settings do not say.
 
         None: what is free now and the base model.
-        Raises InvalidInput naming `engine.slots` if the setting does not fit.
+        Raises InvalidInput naming `engine.slots` if not even one fits.
         """
         self.name, self.settings = model.name, settings
         if memory_bytes is None:
@@ -97,7 +97,7 @@ class Engine:
         """How long the generation has had the thread."""
         self._wake = threading.Condition()
         self._closing = False
-        metrics.engine_slots.set(settings.slots)
+        metrics.engine_slots.set(self._budget.slots)
         self._thread = threading.Thread(target=self._run, name="seal-engine", daemon=True)
         self._thread.start()
         log.info(
@@ -107,6 +107,13 @@ class Engine:
             limit_mib=memory_bytes // MIB,
             parts=str(self.memory),
         )
+        if self._budget.slots < settings.slots:
+            log.warning(
+                "memory has no room for all slots",
+                slots=self._budget.slots,
+                wanted=settings.slots,
+                remedy=REMEDY_MEMORY,
+            )
 
     @property
     def broken(self) -> str | None:

@@ -39,6 +39,8 @@ class MemoryNeed:
 
     needed_bytes: int
     limit_bytes: int
+    slots: int
+    """Adapters trained at once: the setting, or what fits."""
 
 
 def read_shape(
@@ -63,8 +65,8 @@ def read_shape(
 def memory_need(shape: ModelShape, settings: EngineSettings) -> MemoryNeed:
     """What an engine of these settings takes at most, the base model included.
 
-    Raises InvalidInput naming `engine.slots` and what fits, where it would not start.
+    Raises InvalidInput naming `engine.slots` where it would not start.
     """
     limit = settings.memory_bytes or usable_bytes(settings.device)
     budget = MemoryBudget(shape.size, settings, limit)
-    return MemoryNeed(needed_bytes=budget.at_start.total, limit_bytes=limit)
+    return MemoryNeed(needed_bytes=budget.at_start.total, limit_bytes=limit, slots=budget.slots)

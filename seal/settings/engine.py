@@ -21,7 +21,8 @@ class EngineSettings(FileSettings):
     """One engine: a frozen base model and its slots."""
 
     slots: int = Field(default=16, ge=0, le=4096)
-    """Adapters trained at once; 0 for an engine that trains nothing."""
+    """Adapters trained at once, at most: those that memory has no room for wait; 0 for an engine
+    that trains nothing."""
     dtype: ComputeType = "auto"
     """Compute type; masters and optimiser state are always float32. `auto`: bfloat16 where the
     device multiplies it in hardware, else float32."""
@@ -46,8 +47,7 @@ class EngineSettings(FileSettings):
     stall_seconds: float = Field(default=600.0, gt=0)
     """The engine counts as broken once work waits and no step has ended for so long."""
     memory_bytes: int = Field(default=0, ge=0, le=2**50)
-    """Bytes that the engine may take, base model included; 0 takes what the device has free. Slots
-    that need more are refused."""
+    """Bytes that the engine may take, base model included; 0 takes what the device has free."""
     gradient_checkpointing: Annotated[
         Literal["auto", "on", "off"], BeforeValidator(_yaml_switch)
     ] = "auto"

@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from live_bytes import LiveBytes
+from structlog.testing import capture_logs
 from test_engine_training import TEXTS, difference, request, train
 from tiny_model import ARCHITECTURES, byte_tokenizer, save_tiny_model, tiny_model, tiny_transformer
 
@@ -41,6 +42,7 @@ from seal.engine.training import TrainingBatch
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
 from seal.settings import ALL_PROJECTIONS, EngineSettings, LoraSettings
+from seal.telemetry import metrics
 
 TWO = ("q_proj", "v_proj")
 ROWS = tuple(("", "x" * length) for length in (100, 90, 80, 120))
@@ -173,8 +175,8 @@ def test_holes_are_a_share_of_a_pass_by_the_compute_type_and_decide_what_fits():
         ).at_start.training
         assert training.holes == int(share * training.tensors)
     needed = budget(1 << 40, gradient_checkpointing="off").at_start
-    with pytest.raises(InvalidInput, match="slots fit"):
-        budget(needed.total - needed.training.holes, gradient_checkpointing="off")
+    less = budget(needed.total - needed.training.holes, gradient_checkpointing="off")
+    assert less.slots < budget(needed.total, gradient_checkpointing="off").slots == 16
 
 
 def test_a_slot_takes_sixteen_bytes_and_its_compute_copy_per_parameter():
@@ -289,20 +291,41 @@ def budget(limit_bytes: int, **settings: object) -> MemoryBudget:
     return MemoryBudget(model_of("llama").size, EngineSettings(**chosen), limit_bytes)
 
 
-def test_a_setting_that_does_not_fit_is_refused_with_the_largest_number_of_slots_that_does():
+def test_of_slots_that_do_not_all_fit_as_many_are_used_as_do():
     needed = budget(1 << 40).at_start
     limit = needed.total - needed.slots // 2
-    with pytest.raises(
-        InvalidInput, match=r"16 slots of rank 32 on q_proj, v_proj take .*: (\d+) slots fit"
-    ) as caught:
-        budget(limit, gradient_checkpointing="off")
-    assert caught.value.field == "engine.slots"
-    fitting = int(caught.value.message.split(": ")[1].split()[0])
-    assert 0 < fitting < 16
-    assert f"--engine slots={fitting}, a service: --slots {fitting})" in caught.value.remedy
-    budget(limit, gradient_checkpointing="off", slots=fitting)
-    with pytest.raises(InvalidInput):  # one more is refused
-        budget(limit, gradient_checkpointing="off", slots=fitting + 1)
+    less = budget(limit, gradient_checkpointing="off")
+    assert 0 < less.slots < 16
+    assert less.at_start.total <= limit
+    exactly = budget(limit, gradient_checkpointing="off", slots=less.slots)
+    assert (exactly.slots, exactly.at_start) == (less.slots, less.at_start)
+    one_more = budget(1 << 40, gradient_checkpointing="off", slots=less.slots + 1)
+    assert one_more.at_start.total > limit
+
+
+def test_rows_give_way_before_slots_do():
+    """A decode that does not fit takes fewer rows at once; all adapters are trained at once."""
+    needed = budget(1 << 40, evaluation_rows=4096).at_start
+    room = budget(1 << 40).at_start.total
+    assert needed.total > 2 * room
+    fitted = budget(room, evaluation_rows=4096)
+    assert fitted.slots == 16 and fitted.at_start.total <= room
+    assert fitted.at_start.cache < needed.cache
+
+
+def test_an_engine_that_has_no_room_for_all_slots_starts_and_says_so():
+    all_of_them = engine_settings(gradient_checkpointing="off")
+    needed = MemoryBudget(tiny_model().size, all_of_them, 1 << 40).at_start
+    limit = needed.total - needed.slots // 2
+    with capture_logs() as said:
+        engine = Engine(tiny_model(), all_of_them.model_copy(update={"memory_bytes": limit}))
+    (line,) = [line for line in said if line["event"] == "memory has no room for all slots"]
+    assert 0 < line["slots"] < line["wanted"] == 8
+    assert "raise memoryBytes of the engine" in line["remedy"]
+    assert metrics.engine_slots._value.get() == line["slots"]
+    tasks = [engine.train(request(seed=seed)) for seed in range(8)]
+    assert all(task.future.result(60).outcome is Outcome.OK for task in tasks)
+    engine.close()
 
 
 def test_checkpointing_goes_on_where_only_that_fits_and_is_the_named_remedy_where_it_is_off():
@@ -319,7 +342,7 @@ def test_checkpointing_goes_on_where_only_that_fits_and_is_the_named_remedy_wher
             gradient_checkpointing="off",
         )
     with pytest.raises(
-        InvalidInput, match="not even one slot fits; lower maxRowTokens of the engine"
+        InvalidInput, match=r"one slot of rank 32 on q_proj, v_proj takes .*; lower maxRowTokens"
     ):
         budget(recomputed.base + 1)
     with pytest.raises(InvalidInput, match="use a smaller base model"):

@@ -124,7 +124,7 @@ def test_with_json_logs_the_last_line_of_a_process_that_fails_is_json(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code = ended_in_this_process(["trainer_svc", *arguments], monkeypatch)
+    code = ended_in_this_process(["trainer_svc", *arguments, "--metrics-port", "0"], monkeypatch)
     line = json.loads(capfd.readouterr().err.splitlines()[-1])
     assert code == line["exit_code"] == 2
     assert (line["level"], line["reason"], line["field"]) == ("error", "InvalidInput", field)
