@@ -33,6 +33,8 @@ from seal.errors import InvalidInput
 GRPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")
 CALL_BUCKETS_SECONDS = (0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 """A health check takes milliseconds, an M-step on a CPU many minutes."""
+RECONCILE_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
+"""A look at an object is a few requests to the API server, each of milliseconds."""
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -91,6 +93,51 @@ class Metrics:
             "seal_adaptations_ended",
             "Adaptations that ended, by state.",
             ("state",),
+            registry=registry,
+        )
+        self.reconciles = Counter(
+            "seal_reconciles",
+            "Looks of the controller at an object, by kind and result: ok, error.",
+            ("kind", "result"),
+            registry=registry,
+        )
+        self.reconcile_seconds = Histogram(
+            "seal_reconcile_seconds",
+            "Seconds that a look at an object took.",
+            ("kind",),
+            buckets=RECONCILE_BUCKETS_SECONDS,
+            registry=registry,
+        )
+        self.controller_queue_length = Gauge(
+            "seal_controller_queue_length",
+            "Objects that the controller is to look at, now or later.",
+            registry=registry,
+        )
+        self.controller_leading = Gauge(
+            "seal_controller_leading", "1 while this controller leads, else 0.", registry=registry
+        )
+        self.objects = Gauge(
+            "seal_objects",
+            "Objects of the cluster, by kind and phase.",
+            ("kind", "phase"),
+            registry=registry,
+        )
+        self.transitions = Counter(
+            "seal_transitions",
+            "What objects of the cluster came to, by kind and reason.",
+            ("kind", "reason"),
+            registry=registry,
+        )
+        self.run_progress = Gauge(
+            "seal_run_progress_ratio",
+            "Share of a run that is done; gone once it has ended.",
+            ("namespace", "run"),
+            registry=registry,
+        )
+        self.run_reward = Gauge(
+            "seal_run_reward",
+            "Mean reward of a run's validation, by round; gone once it has ended.",
+            ("namespace", "run", "round"),
             registry=registry,
         )
         self.grpc_started = Counter(

@@ -31,6 +31,7 @@ from seal.yaml_files import Tree
 TIMEOUT_SECONDS = 15.0
 """Of one request; a lease, which is renewed every second, has a client with less."""
 MAX_MESSAGE_CHARACTERS = 500
+API_SERVER = "API server"
 _READ_TYPES = {200: "object", 201: "object", 202: "object"}
 
 
@@ -151,12 +152,21 @@ class KubernetesApi:
             ) from error
         except TimeoutError as error:
             message = f"{method} {path}: no reply within {self._timeout_seconds:g} s"
-            raise Transient(message) from error
+            raise _away(message) from error
         except (aiohttp.ClientError, OSError, UnicodeDecodeError) as error:
-            raise Transient(f"{method} {path}: {type(error).__name__}: {error}") from error
+            raise _away(f"{method} {path}: {type(error).__name__}: {error}") from error
         if not isinstance(reply, dict):
-            raise Transient(f"{method} {path}: the reply is no object of JSON")
+            raise _away(f"{method} {path}: the reply is no object of JSON")
         return reply
+
+
+def is_of_server(error: SealError) -> bool:
+    """Whether it is the API server that is away or full: no object can be told so."""
+    return error.details.get("away") == API_SERVER
+
+
+def _away(message: str, retry_after_seconds: float | None = None) -> Transient:
+    return Transient(message, retry_after_seconds=retry_after_seconds, away=API_SERVER)
 
 
 _STRICT = {"fieldValidation": "Strict"}
@@ -172,11 +182,13 @@ def api_error(status: int, body: str, headers: Mapping[str, str] | None, request
     said = _said(body)
     message = f"{request}: {str(said.get('message') or body or status)[:MAX_MESSAGE_CHARACTERS]}"
     wait = _retry_after_seconds(headers or {})
-    if status == 429 or (status == 403 and "exceeded quota" in message):
+    if status == 429:
+        return Exhausted(message, retry_after_seconds=wait, away=API_SERVER)
+    if status == 403 and "exceeded quota" in message:
         return Exhausted(message, retry_after_seconds=wait)
     if status in (408, 410) or status >= 500:
         # 410: what a list went on from is too old; it is begun anew
-        return Transient(message, retry_after_seconds=wait)
+        return _away(message, wait)
     if status in (400, 413, 415, 422):
         return InvalidInput(message, field=_field(said))
     if status in (401, 403):

@@ -51,7 +51,8 @@ class ShownStatus:
 
     async def write(self, now_seconds: float) -> None:
         """Write the newest status, if it differs from what the object shows."""
-        await self._replace(self._progress(StageProgress(), now_seconds))
+        moved = self.written is None or _where(self.written) != _where(self.newest)
+        await self._replace(self._progress(StageProgress(), now_seconds) if moved else self._before)
 
     async def _replace(self, progress: ObjectProgress) -> None:
         status: Tree = to_object(
@@ -84,6 +85,10 @@ class ShownStatus:
     def _age_seconds(self, now_seconds: float) -> float:
         last = self._before.last_update_time
         return now_seconds - last.timestamp() if last is not None else float("inf")
+
+
+def _where(status: RunStatus) -> tuple[object, ...]:
+    return status.phase, status.round, status.stage
 
 
 def _only_counts(before: RunStatus, after: RunStatus) -> bool:

@@ -35,7 +35,7 @@ from controller_svc.k8s.children import Children
 from controller_svc.k8s.hops import hop_of_object
 from controller_svc.k8s.jobs import SPEC_ANNOTATION, JobSettings, stage_job
 from controller_svc.k8s.looking import JobSeen, WaitReason, observe_stage
-from controller_svc.k8s.objects import MICROSECONDS
+from controller_svc.k8s.objects import MICROSECONDS, ObjectPublication
 from controller_svc.k8s.progress import StageProgress, stage_share
 from controller_svc.k8s.services import Services
 from controller_svc.k8s.shown import ShownStatus
@@ -152,6 +152,11 @@ class ClusterWorld:
             await self._shown.write(now)
         return status
 
+    async def publish(self, shown: ObjectPublication) -> None:
+        """Write what became of the adapter that it is to serve, if that is news."""
+        self._shown.publication = shown
+        await self._shown.write(self._now())
+
     async def act(self, action: Action) -> None:
         """Create the Job of an attempt, or adopt it; delete one that nothing wants.
 
@@ -174,7 +179,11 @@ class ClusterWorld:
         manifest = self._wanted.manifest
         pinned = await in_thread(self._store.create_json, manifest_path(action.run), manifest)
         if pinned.spec != manifest.spec:
-            raise Conflict(f"run {action.run!r} is pinned to another spec", field="spec")
+            raise Conflict(
+                f"run {action.run!r} is pinned to another spec",
+                field="spec",
+                remedy="make another object with this one",
+            )
         await claim_stage(self._store, action.run, action.round, action.stage, action.epoch)
         await check_epoch(self._store, action.run, action.round, action.stage, action.epoch)
         job = stage_job(

@@ -65,8 +65,11 @@ async def sweep_run(
     *,
     policies: Collection[AdapterReference],
     keep_inner_adapters: bool,
-) -> None:
-    """Delete what a run that has ended does not need: all but its records and its policies."""
+) -> bool:
+    """Delete what a run that has ended does not need: all but its records and its policies.
+
+    False if something could not be deleted.
+    """
 
     def sweep() -> int:
         doomed = [path for name in SHORT_LIVED for path in store.list(f"{run}/{name}")]
@@ -81,8 +84,9 @@ async def sweep_run(
         removed = await in_thread(sweep)
     except SealError as error:
         log.warning("run not swept", run=run, reason=str(error))
-    else:
-        log.info("run swept", run=run, removed=removed)
+        return False
+    log.info("run swept", run=run, removed=removed)
+    return True
 
 
 def _adapters(store: ArtifactStore, run: str) -> set[AdapterReference]:

@@ -1,0 +1,182 @@
+"""One look at one object: read it, bring it a step nearer to what its owner wants, say so.
+
+Whatever brought the object here, the look is the same: nothing is remembered of what happened, and
+a look too many changes nothing. The objects that cannot be read, or whose world fails, say so
+themselves, in a condition and an Event, and come again; the others do not notice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from controller_svc.core import RunStatus
+from controller_svc.k8s.api import ClusterApi, Resource, is_of_server
+from controller_svc.k8s.ended import seconds_to_live, sweep
+from controller_svc.k8s.gauges import ObjectGauges
+from controller_svc.k8s.jobs import JobSettings, Owner
+from controller_svc.k8s.objects import to_object
+from controller_svc.k8s.publication import publish
+from controller_svc.k8s.refused import fail_refused, status_of_refused
+from controller_svc.k8s.services import Services
+from controller_svc.k8s.story import Story
+from controller_svc.k8s.wanted import (
+    Wanted,
+    generation_of,
+    is_deleted,
+    kind_of,
+    owner_of,
+    read_wanted,
+)
+from controller_svc.k8s.world import ClusterWorld
+from controller_svc.reconcile import reconcile
+from seal.artifacts import ArtifactStore
+from seal.errors import InvalidInput, NotFound, SealError, Superseded
+from seal.yaml_files import Tree
+
+log = structlog.get_logger(__name__)
+
+STOPPING_LOOK_SECONDS = 25.0
+"""Between two looks at an object that has ended and whose Jobs have not gone yet."""
+SUSPENDED_LOOK_SECONDS = 300.0
+"""Between two looks at one that is suspended, if nothing is heard of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """An object by its place."""
+
+    resource: Resource
+    namespace: str
+    name: str
+
+
+class Controller:
+    """Looks after objects, in one turn of leadership."""
+
+    def __init__(
+        self,
+        *,
+        api: ClusterApi,
+        store: ArtifactStore,
+        settings: JobSettings,
+        epoch: int,
+        story: Story,
+        gauges: ObjectGauges,
+        services: Services | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`services`: as a `ClusterWorld` takes it."""
+        self._api, self._store, self._settings, self._epoch = api, store, settings, epoch
+        self._story, self._gauges, self._services = story, gauges, services
+        self._clock = clock
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Look at an object; after so many seconds it wants another look, None for none.
+
+        Raises:
+            SealError: the world could not be seen or changed. Nothing is lost.
+
+        """
+        try:
+            body = await self._api.get(key.resource, key.namespace, key.name)
+        except NotFound:
+            self._forget(key)
+            return None
+        if is_deleted(body):
+            return None  # its Jobs go first, and then it: the garbage collector sees to it
+        try:
+            wanted = read_wanted(key.resource, body)
+        except InvalidInput as error:
+            await self._refuse(key.resource, body, error)
+            return None
+        return await self._look_after(wanted)
+
+    async def _look_after(self, wanted: Wanted) -> float | None:
+        """One turn of the loop, and what is to be told of it."""
+        world = ClusterWorld(
+            wanted,
+            api=self._api,
+            store=self._store,
+            settings=self._settings,
+            epoch=self._epoch,
+            services=self._services,
+            clock=self._clock,
+        )
+        before = saved = wanted.status
+
+        def told(_: RunStatus, now: RunStatus) -> None:
+            nonlocal saved
+            saved = now
+
+        try:
+            status = await reconcile(wanted.manifest.spec, before, world, told=told)
+            await world.show()
+        except SealError as error:
+            saved = await self._say(world, saved, error)
+            raise
+        finally:
+            await self._tell(wanted.owner, before, saved, percent=world.percent)
+        if status.phase.terminal:
+            return await self._after_its_end(wanted, status, world)
+        return SUSPENDED_LOOK_SECONDS if wanted.cluster.suspend else world.due_seconds
+
+    async def _say(self, world: ClusterWorld, saved: RunStatus, error: SealError) -> RunStatus:
+        """Let the object say what keeps it; the status that is saved now.
+
+        While the API server itself is away nothing can be written, and once another controller
+        leads it is no longer ours to say.
+        """
+        if is_of_server(error) or isinstance(error, Superseded):
+            return saved
+        try:
+            return await world.say(error)
+        except SealError as again:
+            log.info("trouble not told", cause=str(again))
+            return saved
+
+    async def _after_its_end(
+        self, wanted: Wanted, status: RunStatus, world: ClusterWorld
+    ) -> float | None:
+        """What is left to do once nothing of it is at work: tidy up, serve it, delete it."""
+        if world.at_work:
+            return STOPPING_LOOK_SECONDS
+        await sweep(self._store, wanted, status)
+        publication = await publish(wanted, status, api=self._api, clock=self._clock)
+        if publication is not None:
+            await world.publish(publication.shown)
+        left_seconds = seconds_to_live(wanted, status, self._clock())
+        if left_seconds is None or left_seconds > 0:
+            looks = (left_seconds, publication.due_seconds if publication is not None else None)
+            return min((look for look in looks if look is not None), default=None)
+        owner = wanted.owner
+        await self._api.delete(wanted.kind, owner.namespace, owner.name, uid=owner.uid)
+        log.info("object deleted after its time", kind=owner.kind, name=owner.name)
+        return None
+
+    async def _refuse(self, kind: Resource, body: Tree, error: InvalidInput) -> None:
+        """Let an object fail whose spec is none: it cannot be mended, as a spec is not changed."""
+        owner, before = owner_of(kind, body), status_of_refused(kind, body)
+        if before.phase.terminal:
+            return
+        after = fail_refused(before, error, self._clock())
+        status = to_object(after, generation=generation_of(body))
+        await self._api.replace_status(kind, owner.namespace, body | {"status": status})
+        await self._tell(owner, before, after, percent=0)
+
+    async def _tell(
+        self, owner: Owner, before: RunStatus, after: RunStatus, *, percent: int
+    ) -> None:
+        """Tell what became of it at this look, to all who listen."""
+        self._gauges.show(owner, after, percent=percent)
+        self._gauges.count(before, after)
+        await self._story.tell(owner, before, after, now_seconds=self._clock())
+
+    def _forget(self, key: Key) -> None:
+        """An object has gone."""
+        place = (kind_of(key.resource), key.namespace, key.name)
+        self._gauges.forget(*place)
+        self._story.forget(*place)

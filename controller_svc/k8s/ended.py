@@ -1,0 +1,61 @@
+"""What is left to do for an object that has ended: tidying up, and its deletion in its time."""
+
+from __future__ import annotations
+
+from controller_svc.adaptations import kept_adapters
+from controller_svc.core import Phase, RunStatus
+from controller_svc.k8s.wanted import Wanted
+from seal.artifacts import ArtifactStore
+from seal.records import AdapterReference, Stage
+from seal.runs.cleanup import sweep_run
+from seal.runs.shards import ShardStore
+from seal.runs.store import in_thread
+from seal.settings import RunSpec
+
+
+async def sweep(store: ArtifactStore, wanted: Wanted, status: RunStatus) -> None:
+    """Remove once what only the way to the end needed.
+
+    A run that failed keeps it, for whoever wants to know why.
+
+    Raises:
+        SealError: the store is away.
+
+    """
+    marker, spec = f"{status.run}/swept", wanted.manifest.spec
+    started = status.started_seconds is not None
+    failed_run = isinstance(spec, RunSpec) and status.phase is not Phase.COMPLETE
+    if not started or failed_run or await in_thread(store.exists, marker):
+        return
+    kept = (
+        await _policies(store, status.run, spec)
+        if isinstance(spec, RunSpec)
+        else list(kept_adapters(status))
+    )
+    swept = await sweep_run(
+        store,
+        status.run,
+        policies=kept,
+        keep_inner_adapters=spec.artifacts.keep_inner_adapters,
+    )
+    if swept:
+        await in_thread(store.create_bytes, marker, b"")
+
+
+async def _policies(store: ArtifactStore, run: str, spec: RunSpec) -> list[AdapterReference]:
+    """Of all rounds: the object shows the newest alone."""
+    found = []
+    for round in range(spec.rounds + 1):
+        files = ShardStore(store, run=run, round=round, stage=Stage.IMPROVE, shard=0)
+        summary = await files.summary()
+        if summary is not None and summary.policy is not None:
+            found.append(summary.policy)
+    return found
+
+
+def seconds_to_live(wanted: Wanted, status: RunStatus, now_seconds: float) -> float | None:
+    """Until an object that has ended is to be deleted; None if it is kept. Its results stay."""
+    kept_seconds = wanted.cluster.ttl_seconds_after_finished
+    if kept_seconds is None or status.finished_seconds is None:
+        return None
+    return status.finished_seconds + kept_seconds - now_seconds

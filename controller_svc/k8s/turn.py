@@ -1,0 +1,118 @@
+"""A controller's turn: from the moment that it leads, all objects are looked after.
+
+What happens to objects and to their Jobs brings them to the queue; so do their own wishes for
+another look. A turn ends with the lease: at once, wherever each look may be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NoReturn, Protocol, cast
+
+import structlog
+
+from controller_svc.k8s.api import ADAPTATIONS, JOBS, RUNS
+from controller_svc.k8s.controller import Controller, Key
+from controller_svc.k8s.queue import Workers
+from controller_svc.k8s.source import Seen, Watched
+from controller_svc.k8s.wanted import kind_of
+from seal.errors import Retryable, SealError
+from seal.resources import API_VERSION
+from seal.telemetry import metrics
+from seal.yaml_files import Tree
+
+log = structlog.get_logger(__name__)
+
+OWN_JOBS = "app.kubernetes.io/managed-by=seal-controller"
+WATCHED = (
+    Watched(resource=RUNS),
+    Watched(resource=ADAPTATIONS),
+    Watched(resource=JOBS, labels=OWN_JOBS),
+)
+_KINDS = {kind_of(resource): resource for resource in (RUNS, ADAPTATIONS)}
+
+
+class Watch(Protocol):
+    """Whoever tells what happens to objects, as `source.watch` does."""
+
+    def __call__(
+        self,
+        resources: Sequence[Watched],
+        namespaces: Sequence[str],
+        on_event: Callable[[Seen], None],
+        *,
+        ready: asyncio.Event,
+    ) -> Awaitable[None]:
+        """Tell it until cancelled."""
+
+
+class Turn:
+    """One turn of a controller."""
+
+    def __init__(
+        self, controller: Controller, *, watch: Watch, namespaces: Sequence[str], workers: int
+    ) -> None:
+        self._controller, self._watch, self._namespaces = controller, watch, namespaces
+        self._workers: Workers[Key] = Workers(self._look, _on_failure, count=workers)
+        self.ready = asyncio.Event()
+        """All that there is has been seen."""
+
+    async def run(self) -> NoReturn:
+        """Look after all objects until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(
+                _never_ends(
+                    self._watch(WATCHED, self._namespaces, self._on_event, ready=self.ready)
+                )
+            )
+            await self._workers.run()
+        raise AssertionError("the workers have ended without an error")
+
+    def _on_event(self, seen: Seen) -> None:
+        if (key := key_of(seen)) is not None:
+            self._workers.add(key)
+            metrics.controller_queue_length.set(len(self._workers))
+
+    async def _look(self, key: Key) -> float | None:
+        started, kind = time.monotonic(), kind_of(key.resource)
+        with structlog.contextvars.bound_contextvars(namespace=key.namespace, object=key.name):
+            again_seconds = await self._controller.reconcile(key)
+        metrics.reconcile_seconds.labels(kind=kind).observe(time.monotonic() - started)
+        metrics.reconciles.labels(kind=kind, result="ok").inc()
+        metrics.controller_queue_length.set(len(self._workers))
+        return again_seconds
+
+
+async def _never_ends(watching: Awaitable[None]) -> NoReturn:
+    await watching
+    raise AssertionError("the watch has ended without an error")
+
+
+def key_of(seen: Seen) -> Key | None:
+    """The object that something happened to: of a Job its owner; None if it is none of ours."""
+    metadata = cast("Tree", seen.body["metadata"])
+    namespace = str(metadata["namespace"])
+    if seen.resource != JOBS:
+        return Key(resource=seen.resource, namespace=namespace, name=str(metadata["name"]))
+    for owner in cast("list[Tree]", metadata.get("ownerReferences") or []):
+        resource = _KINDS.get(str(owner["kind"]))
+        if resource is not None and owner["apiVersion"] == API_VERSION and owner.get("controller"):
+            return Key(resource=resource, namespace=namespace, name=str(owner["name"]))
+    return None
+
+
+def _on_failure(key: Key, error: Exception) -> float | None:
+    """Say what went wrong at a look; the least pause that was asked for."""
+    kind = kind_of(key.resource)
+    metrics.reconciles.labels(kind=kind, result="error").inc()
+    told = {"kind": kind, "namespace": key.namespace, "name": key.name, "cause": str(error)}
+    if isinstance(error, Retryable):
+        log.info("looked in vain", **told)
+        return error.retry_after_seconds
+    if isinstance(error, SealError):
+        log.warning("looked in vain", **told)
+    else:
+        log.error("look crashed", **told, exc_info=error)
+    return None

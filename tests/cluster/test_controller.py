@@ -1,0 +1,195 @@
+"""One look after another brings an object to its end, whatever its owner changes meanwhile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from controller_office import Office, small_adaptation, small_run
+
+from controller_svc.core import Phase
+from controller_svc.k8s.api import JOBS
+from controller_svc.k8s.source import Seen
+from controller_svc.k8s.turn import key_of
+from seal.errors import Conflict, NotFound
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Office:
+    return Office(tmp_path / "store")
+
+
+async def test_a_run_and_an_adaptation_come_to_their_ends_and_say_so(office: Office) -> None:
+    run, adapts = office.submit(small_run()), office.submit(small_adaptation())
+    await office.to_the_end(run, adapts)
+    assert office.said(run, "Complete")[:2] == ("True", "AllRoundsDone")
+    assert office.said(adapts, "Complete")[0] == "True"
+    shown = office.shown(run)
+    assert (shown.progress.percent, shown.progress.eta_seconds) == (100, None)
+    assert shown.columns.round == "1/1" and 0 < float(shown.columns.reward) < 1
+    assert office.shown(adapts).columns.gain.startswith(("+", "-"))
+    assert await office.look(run) is None and await office.look(adapts) is None
+
+
+async def test_a_look_too_many_changes_nothing(office: Office) -> None:
+    key = office.submit(small_run())
+    await office.look(key)
+    writes = office.writes()
+    await office.look(key)
+    assert office.writes() == writes
+    await office.to_the_end(key)
+    await office.look(key)
+    writes = office.writes()
+    office.restart()
+    await office.look(key)
+    changed = [one for one in office.writes()[len(writes) :] if one != "create events"]
+    assert changed == []
+
+
+async def test_an_adaptation_counts_from_when_the_server_took_it(office: Office) -> None:
+    key = office.submit(small_adaptation())
+    office.body(key)["metadata"]["creationTimestamp"] = "2026-01-01T00:00:07Z"
+    office.cluster.now += 100
+    await office.look(key)
+    adaptation = office.status(key).adaptation
+    assert adaptation is not None and adaptation.accepted_seconds == 1_767_225_607.0
+
+
+@pytest.mark.parametrize("make", [small_run, small_adaptation])
+async def test_a_spec_that_is_none_fails_with_its_field_and_the_others_go_on(
+    office: Office, make
+) -> None:
+    poison, good = office.submit(make("poison", shards=0)), office.submit(make("good"))
+    await office.to_the_end(good)
+    assert await office.look(poison) is None
+    shown = office.shown(poison)
+    status, reason, message = office.said(poison, "Failed")
+    assert (shown.phase, status, reason) == (Phase.FAILED, "True", "InvalidInput")
+    assert "spec.shards" in message and office.told(poison) == [("Warning", "InvalidInput")]
+    writes = office.writes()
+    office.restart()
+    await office.look(poison)
+    assert office.writes() == writes, "it has failed for good"
+
+
+async def test_a_suspension_deletes_the_jobs_keeps_the_results_and_goes_on_from_them(
+    office: Office,
+) -> None:
+    key = office.submit(small_run())
+    for _ in range(2):
+        await office.look(key)
+        await office.cluster.step()
+    await office.look(key)
+    assert office.status(key).stage == "rollout" and office.shown(key).phase is Phase.RUNNING
+    office.change(key, suspend=True)
+    done = office.work.done.copy()
+    for _ in range(3):
+        await office.look(key)
+        await office.cluster.step()
+    assert office.said(key, "Suspended")[:2] == ("True", "Suspended")
+    live = [
+        job for job in office.api.jobs().values() if not job.get("status", {}).get("conditions")
+    ]
+    assert live == [] and office.work.done == done
+    office.change(key, suspend=False)
+    await office.to_the_end(key)
+    assert office.said(key, "Suspended")[:2] == ("False", "Resumed")
+    assert office.status(key).phase is Phase.COMPLETE and set(office.work.done.values()) == {1}
+    assert office.status(key).counters.stages_failed == 0
+
+
+async def test_a_cancelled_adaptation_ends_and_its_jobs_go(office: Office) -> None:
+    key = office.submit(small_adaptation())
+    await office.look(key)
+    office.change(key, cancelled=True)
+    await office.to_the_end(key)
+    assert office.shown(key).phase is Phase.CANCELLED
+    await office.cluster.step()
+    assert await office.look(key) is None and not office.api.jobs()
+
+
+async def test_an_object_goes_in_its_time_after_its_end_and_its_results_stay(
+    office: Office,
+) -> None:
+    key = office.submit(small_run(ttlSecondsAfterFinished=500))
+    await office.to_the_end(key)
+    left = await office.look(key)
+    assert left is not None and 400 < left <= 500
+    run = office.status(key).run
+    office.cluster.now += left - 1
+    assert await office.look(key) == pytest.approx(1)
+    office.cluster.now += 1
+    assert await office.look(key) is None
+    assert office.body(key)["metadata"]["deletionTimestamp"]
+    for _ in range(3):
+        await office.cluster.step()
+    assert await office.look(key) is None and office.count(JOBS) == 0
+    assert office.store.exists(f"{run}/stages/r1-improve/shard-0000/summary.json")
+
+
+async def test_an_object_that_is_going_is_left_alone(office: Office) -> None:
+    key = office.submit(small_run())
+    await office.look(key)
+    office.body(key)["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    writes = office.writes()
+    assert await office.look(key) is None and office.writes() == writes
+
+
+async def test_what_only_the_way_needed_is_removed_once_from_the_store(office: Office) -> None:
+    key = office.submit(small_run())
+    await office.look(key)
+    run = office.status(key).run
+    office.store.write_bytes(f"{run}/trainings/t1.json", b"{}")
+    await office.to_the_end(key)
+    await office.look(key)
+    assert not office.store.exists(f"{run}/trainings/t1.json")
+    office.store.write_bytes(f"{run}/trainings/late.json", b"{}")
+    await office.look(key)
+    assert office.store.exists(f"{run}/trainings/late.json"), "it is swept once"
+
+
+async def test_of_a_status_that_somebody_else_wrote_first_nothing_is_lost(office: Office) -> None:
+    key = office.submit(small_run())
+    stale: list[str] = []
+
+    def change(request: str, done: bool) -> None:
+        if request == "replace_status restemruns" and not done and not stale:
+            stale.append(request)
+            office.api.fault = lambda request, done: None
+            office.api.change(key.resource, key.name)
+
+    office.api.fault = change
+    with pytest.raises(Conflict):
+        await office.look(key)
+    assert not office.api.jobs()
+    await office.to_the_end(key)
+    assert office.shown(key).phase is Phase.COMPLETE
+
+
+def test_a_job_brings_its_owner_and_one_of_others_brings_nobody() -> None:
+    owner = {
+        "apiVersion": "seal.dev/v1alpha1", "kind": "Adaptation", "name": "notes",
+        "uid": "1", "controller": True,
+    }  # fmt: skip
+
+    def key(**changes: object) -> object:
+        metadata = {"name": "j", "namespace": "team", "ownerReferences": [owner | changes]}
+        return key_of(Seen(resource=JOBS, kind="MODIFIED", body={"metadata": metadata}))
+
+    assert str(key()).endswith("namespace='team', name='notes')")
+    for other in ({"kind": "CronJob"}, {"apiVersion": "x/v1"}, {"controller": False}):
+        assert key(**other) is None
+
+
+async def test_one_that_has_gone_is_forgotten(office: Office) -> None:
+    key = office.submit(small_run())
+    await office.look(key)
+    gauge = office.metrics.registry.get_sample_value
+    labels = {"kind": "RestEMRun", "phase": "Running"}
+    assert gauge("seal_objects", labels) == 1
+    del office.api.objects[(key.resource, key.namespace, key.name)]
+    assert await office.look(key) is None
+    assert gauge("seal_objects", labels) == 0
+    assert gauge("seal_run_progress_ratio", {"namespace": "team", "run": "demo"}) is None
+    with pytest.raises(NotFound):
+        await office.api.get(key.resource, key.namespace, key.name)
