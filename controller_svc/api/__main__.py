@@ -44,6 +44,10 @@ class FrontDoorOptions(ServerOptions):
     namespaces: str = ""
     """With --world cluster: namespaces that are served, with commas between them. Empty: that of
     this pod."""
+    adaptations_file: str = ""
+    """With --world cluster: YAML file of what each adaptation that is submitted gets beside its
+    spec, which no caller may say: jobTemplate, queueName, ttlSecondsAfterFinished, publish. Empty:
+    nothing."""
     generator: str = "127.0.0.1:50051"
     """With --world local: address of the GeneratorService."""
     trainer: str = "127.0.0.1:50052"
@@ -92,10 +96,17 @@ async def _here(options: FrontDoorOptions, store: ArtifactStore, signals: Signal
 
 async def _on_a_cluster(options: FrontDoorOptions, store: ArtifactStore, signals: Signals) -> bool:
     """Serve the adaptations of a cluster; False if it was stopped at once."""
-    from controller_svc.k8s.front_door import cluster_front_door, served_namespaces
+    from controller_svc.k8s.front_door import (
+        cluster_front_door,
+        read_cluster_settings,
+        served_namespaces,
+    )
 
     namespaces = served_namespaces(options.namespaces)
-    async with cluster_front_door(store, model=options.model, namespaces=namespaces) as door:
+    cluster = read_cluster_settings(options.adaptations_file)
+    async with cluster_front_door(
+        store, model=options.model, namespaces=namespaces, cluster=cluster
+    ) as door:
         listed = asyncio.create_task(door.ready.wait())
         stopped = asyncio.create_task(signals.get())
         await asyncio.wait({listed, stopped, door.watching}, return_when=asyncio.FIRST_COMPLETED)

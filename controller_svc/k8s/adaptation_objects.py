@@ -2,8 +2,8 @@
 
 Who made it does not matter: one that was applied by hand is seen as those that were submitted. The
 object holds the whole spec, nothing left to a profile, so that a newer front door or controller
-does not see another one in it; and of what a cluster alone has nothing, as no caller may say where
-pods run.
+does not see another one in it; and of what a cluster alone has what the front door is set to, as no
+caller may say where pods run or where an adapter is served.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from seal.resources import ADAPTATION_KIND, API_VERSION, Adaptation
 from seal.rpc.errors import from_validation_error
 from seal.rpc.hops import Hop
 from seal.settings import AdaptationSpec
+from seal.settings.cluster import AdaptationClusterSettings
 from seal.yaml_files import Tree
 
 REQUEST_LABEL = "seal.dev/request-uid"
@@ -72,7 +73,9 @@ def metadata_of(body: Mapping[str, object]) -> Metadata:
     return Metadata.model_validate(body["metadata"])
 
 
-def submitted_object(manifest: Adaptation, *, request: RequestRecord, hop: Hop) -> Tree:
+def submitted_object(
+    manifest: Adaptation, *, cluster: AdaptationClusterSettings, request: RequestRecord, hop: Hop
+) -> Tree:
     """The object of a request.
 
     Raises:
@@ -92,7 +95,8 @@ def submitted_object(manifest: Adaptation, *, request: RequestRecord, hop: Hop) 
             },
             "annotations": {BODY_ANNOTATION: request.body_sha256} | hop_annotations(hop),
         },
-        "spec": manifest.spec.model_dump(mode="json", by_alias=True),
+        "spec": manifest.spec.model_dump(mode="json", by_alias=True)
+        | cluster.model_dump(mode="json", by_alias=True, exclude_defaults=True),
     }
     size = len(json.dumps(body, ensure_ascii=False).encode())
     if size > MAX_OBJECT_BYTES:

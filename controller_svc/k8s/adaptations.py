@@ -28,6 +28,7 @@ from seal.config import load_adaptation
 from seal.errors import Conflict, NotFound, Transient
 from seal.resources import Adaptation
 from seal.runs.store import read_prepared
+from seal.settings.cluster import AdaptationClusterSettings
 from seal.telemetry import metrics
 from seal.yaml_files import Tree
 
@@ -37,6 +38,8 @@ CANCEL_TRIES = 10
 """Of a cancel that meets another writer each time: the controller writes every few seconds."""
 PROFILE = "embedded"
 """Where the fields come from that a request leaves out."""
+
+NOTHING_BESIDE = AdaptationClusterSettings()
 
 Result = TypeVar("Result")
 
@@ -52,15 +55,19 @@ class ClusterAdaptations:
         model: str,
         namespaces: Sequence[str],
         informer: Informer,
+        cluster: AdaptationClusterSettings = NOTHING_BESIDE,
     ) -> None:
-        """`model`: the base model as the services name it."""
+        """`model`: the base model as the services name it.
+
+        `cluster`: what every submitted one gets beside its spec.
+        """
         self._api, self._store, self._model = api, store, model
         self._namespaces, self._informer = tuple(namespaces), informer
         self.documents = Documents(api, store, namespaces=namespaces)
         """The documents that adaptations were given, or are about to be."""
         self.deletions = Deletions(api, store, self.documents)
         """Deletions that have begun, on whichever replica."""
-        self._making = Making(api, store, self.documents)
+        self._making = Making(api, store, self.documents, cluster)
         self._changes: set[asyncio.Task[Any]] = set()
 
     def suspend(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
 import structlog
@@ -19,6 +20,9 @@ from controller_svc.k8s.source import Watched, watch
 from controller_svc.uploads import UNUSED_SECONDS, sweep_again_and_again
 from seal.artifacts import ArtifactStore
 from seal.errors import InvalidInput
+from seal.layers import Layer, validated
+from seal.settings.cluster import AdaptationClusterSettings
+from seal.yaml_files import parse_yaml, read_text
 
 log = structlog.get_logger(__name__)
 
@@ -43,11 +47,16 @@ class FrontDoor:
 
 @asynccontextmanager
 async def cluster_front_door(
-    store: ArtifactStore, *, model: str, namespaces: Sequence[str]
+    store: ArtifactStore,
+    *,
+    model: str,
+    namespaces: Sequence[str],
+    cluster: AdaptationClusterSettings,
 ) -> AsyncIterator[FrontDoor]:
     """Watch the adaptations of these namespaces until the end of the block.
 
-    `model`: the base model as the services name it.
+    `model`: the base model as the services name it. `cluster`: what every submitted one gets beside
+    its spec.
 
     Raises:
         InvalidInput: there is no cluster to talk to.
@@ -56,7 +65,7 @@ async def cluster_front_door(
     async with await connect() as client:
         api, informer, ready = KubernetesApi(client), Informer(), asyncio.Event()
         adaptations = ClusterAdaptations(
-            api, store, model=model, namespaces=namespaces, informer=informer
+            api, store, model=model, namespaces=namespaces, informer=informer, cluster=cluster
         )
         watched = [Watched(resource=ADAPTATIONS)]
         watching = asyncio.create_task(
@@ -77,6 +86,18 @@ async def cluster_front_door(
                 task.cancel()
             await asyncio.gather(watching, *tidying, return_exceptions=True)
             await adaptations.close()
+
+
+def read_cluster_settings(path: str) -> AdaptationClusterSettings:
+    """What a file gives every submitted adaptation; nothing if none is named.
+
+    Raises:
+        NotFound: there is no such file.
+        InvalidInput: it is none, by field and remedy.
+
+    """
+    values = parse_yaml(read_text(Path(path), path), where=path) if path else {}
+    return validated(AdaptationClusterSettings, (Layer(path, values),))
 
 
 def served_namespaces(given: str) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from seal.records import Record
 from seal.resources import Adaptation
 from seal.rpc.hops import current_hop
 from seal.runs.store import in_thread
+from seal.settings.cluster import AdaptationClusterSettings
 from seal.yaml_files import Tree
 
 log = structlog.get_logger(__name__)
@@ -48,8 +49,16 @@ class MadeRecord(Record):
 class Making:
     """Makes the objects of requests."""
 
-    def __init__(self, api: ClusterApi, store: ArtifactStore, documents: Documents) -> None:
+    def __init__(
+        self,
+        api: ClusterApi,
+        store: ArtifactStore,
+        documents: Documents,
+        cluster: AdaptationClusterSettings,
+    ) -> None:
+        """`cluster`: what every object gets beside what was asked for."""
         self._api, self._store, self._documents = api, store, documents
+        self._cluster = cluster
 
     async def find(self, key: RequestKey, body_sha256: str) -> MadeRecord | None:
         """What a request has made; None if it has not yet.
@@ -100,7 +109,7 @@ class Making:
         _check_own(metadata_of(found), key.uid)
 
     async def _create(self, manifest: Adaptation, record: RequestRecord) -> tuple[Tree, bool]:
-        body = submitted_object(manifest, request=record, hop=current_hop())
+        body = submitted_object(manifest, cluster=self._cluster, request=record, hop=current_hop())
         try:
             return await self._api.create(ADAPTATIONS, manifest.namespace, body), True
         except Conflict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from decimal import Decimal
 
@@ -24,6 +25,7 @@ from pydantic.alias_generators import to_camel
 
 from controller_svc.k8s.jobs import JobSettings
 from seal.settings import EngineSettings
+from seal.settings.cluster import AdaptationClusterSettings
 
 KIND = f"--values={CHART / 'values-kind.yaml'}"
 VOLUME = "--set=models.source=volume"
@@ -37,6 +39,7 @@ VALUES = {
         "--set=engine.device=cuda,engine.memoryBytes=34359738368,trainer.engine.slots=8",
         "--set-json=trainer.tolerations=[{\"key\": \"nvidia.com/gpu\", \"operator\": \"Exists\"}]",
         "--set=trainer.nodeSelector.pool=gpu,image.pullSecrets={registry},rbac.kserve=true",
+        "--set=api.adaptations.queueName=gpus",
         "--set=controller.namespaces={a,b}",
     ),
 }  # fmt: skip
@@ -80,6 +83,24 @@ def test_a_change_of_the_jobs_settings_starts_another_controller() -> None:
 
     assert annotations() == annotations()
     assert annotations("--set=jobs.parallelism=3") != annotations()
+
+
+def test_what_every_submitted_adaptation_gets_is_a_file_of_the_front_door() -> None:
+    kserve = {"name": "qwen", "modelUri": "hf://o/m", "storeUri": "pvc://artifacts"}
+    given = {"publish": {"kserve": kserve}, "ttlSecondsAfterFinished": 604800}
+    made = render(f"--set-json=api.adaptations={json.dumps(given)}")
+    pod = pods(made)["seal-api"]
+    variable = environment(pod)["SEAL_ADAPTATIONS_FILE"]
+    folder, _, file = variable.rpartition("/")
+    text = of_kind(made, "ConfigMap")["seal-api"]["data"][file]
+    read = AdaptationClusterSettings.model_validate(yaml.safe_load(text))
+    assert read.model_dump(mode="json", exclude_unset=True) == given
+    mounts = {one["mountPath"]: one["name"] for one in container(pod)["volumeMounts"]}
+    volumes = {one["name"]: one for one in pod["spec"]["volumes"]}
+    assert volumes[mounts[folder]]["configMap"]["name"] == "seal-api"
+    # It is read once: a change starts another front door
+    assert pod["metadata"] != pods(render())["seal-api"]["metadata"]
+    assert "SEAL_ADAPTATIONS_FILE" not in environment(pods(render())["seal-api"])
 
 
 def test_large_numbers_stay_numbers() -> None:

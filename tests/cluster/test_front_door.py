@@ -28,6 +28,7 @@ from memory_api import MemoryApi
 
 from controller_svc.k8s.api import ADAPTATIONS
 from controller_svc.k8s.documents import STALE_SECONDS
+from controller_svc.k8s.front_door import read_cluster_settings
 from controller_svc.k8s.hops import hop_of_object
 from seal.artifacts import ArtifactStore
 from seal.config import adaptation_of_object
@@ -116,6 +117,45 @@ async def test_an_object_holds_the_whole_spec_and_nothing_of_what_is_the_cluster
         assert made.state == State.ADAPTATION_STATE_PENDING
         assert (made.uid, made.counts.documents) == (body["metadata"]["uid"], 1)
         assert TEXT not in str(body)
+
+
+async def test_an_object_has_beside_its_spec_what_the_front_door_is_set_to(
+    site: Site, tmp_path: Path
+) -> None:
+    api, store = site
+    file = tmp_path / "adaptations.yaml"
+    file.write_text(
+        "queueName: gpus\n"
+        "publish: {kserve: {name: qwen, modelUri: 'hf://o/m', storeUri: 'pvc://artifacts'}}\n"
+    )
+    settings = read_cluster_settings(str(file))
+    async with replica(api, store, cluster=settings) as door:
+        await submit(door, name="veldra")
+        (body,) = bodies(api)
+        assert adaptation_of_object(body)[1] == settings
+        assert settings.publish is not None and settings.publish.kserve.name == "qwen"
+        assert body["spec"]["queueName"] == "gpus"
+        assert "suspend" not in body["spec"]
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("queue: gpus", "queue"),
+        ("publish: {kserve: {name: qwen}}", "publish.kserve.modelUri"),
+        ("edit: {k: 3}", "edit"),
+    ],
+)
+def test_a_file_for_the_front_door_that_is_none_is_refused_by_field(
+    text: str, field: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "adaptations.yaml"
+    file.write_text(text)
+    with pytest.raises(InvalidInput, match=f"adaptations.yaml: {field}"):
+        read_cluster_settings(str(file))
+    with pytest.raises(NotFound):
+        read_cluster_settings(str(tmp_path / "missing.yaml"))
+    assert read_cluster_settings("") == AdaptationClusterSettings()
 
 
 async def test_a_kill_between_the_note_of_a_request_and_its_object_still_makes_one(

@@ -20,7 +20,7 @@ from controller_svc.api.service import register
 from controller_svc.core import Phase, RunStatus
 from controller_svc.core.state import FinishedStage
 from controller_svc.k8s.adaptation_objects import read_object, view_of
-from controller_svc.k8s.adaptations import ClusterAdaptations
+from controller_svc.k8s.adaptations import NOTHING_BESIDE, ClusterAdaptations
 from controller_svc.k8s.api import ADAPTATIONS
 from controller_svc.k8s.informer import Informer
 from controller_svc.k8s.objects import ObjectProgress, to_object
@@ -36,6 +36,7 @@ from seal.records import (
 )
 from seal.rpc.client import open_channel
 from seal.rpc.server import start_server
+from seal.settings.cluster import AdaptationClusterSettings
 from seal.v1 import adaptation_pb2_grpc
 
 NAMESPACES = ("default", "team")
@@ -54,12 +55,16 @@ class Replica:
 
 @asynccontextmanager
 async def replica(
-    api: MemoryApi, store: ArtifactStore, *, watching: bool = True
+    api: MemoryApi,
+    store: ArtifactStore,
+    *,
+    watching: bool = True,
+    cluster: AdaptationClusterSettings = NOTHING_BESIDE,
 ) -> AsyncIterator[Replica]:
     """A replica until the end of the block; one that does not watch hears of nothing."""
     informer, ready = Informer(), asyncio.Event()
     adaptations = ClusterAdaptations(
-        api, store, model=MODEL, namespaces=NAMESPACES, informer=informer
+        api, store, model=MODEL, namespaces=NAMESPACES, informer=informer, cluster=cluster
     )
     watch = asyncio.create_task(
         api.watch([Watched(resource=ADAPTATIONS)], NAMESPACES, informer.on_event, ready=ready)
