@@ -147,6 +147,10 @@ class Controller:
         await sweep(self._store, wanted, status)
         publication = await publish(wanted, status, api=self._api, clock=self._clock)
         if publication is not None:
+            if publication.news:  # before it is written: a controller that dies tells it again
+                await self._story.tell_published(
+                    wanted.owner, publication.shown, now_seconds=self._clock()
+                )
             await world.publish(publication.shown)
         left_seconds = seconds_to_live(wanted, status, self._clock())
         if left_seconds is None or left_seconds > 0:

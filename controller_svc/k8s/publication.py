@@ -26,6 +26,7 @@ from controller_svc.k8s.api import (
     LLM_INFERENCE_SERVICES,
     ClusterApi,
     Resource,
+    is_of_server,
 )
 from controller_svc.k8s.model_list import served_models
 from controller_svc.k8s.objects import MICROSECONDS, ObjectPublication, ObjectStatus
@@ -46,7 +47,6 @@ from seal.errors import (
     Conflict,
     NotFound,
     PreconditionFailed,
-    Retryable,
     SealError,
     Transient,
     error_class,
@@ -112,6 +112,8 @@ class Publication:
     """For the adaptation's status."""
     due_seconds: float | None
     """After so long another look is worth it; None if there is nothing to wait for."""
+    news: bool
+    """Whether something became of it since the status that the object has."""
 
 
 @dataclass(frozen=True)
@@ -150,13 +152,14 @@ async def publish(
     else:
         try:
             outcome = await _Look(wanted, revision, api, build, list_models).outcome()
-        except Retryable:
-            raise
         except SealError as error:
+            if isinstance(error, Transient) or is_of_server(error):
+                raise
             reason = error_class(error).reason
             outcome = _Outcome(False, reason, str(error), due_seconds=REFUSED_SECONDS)
-    shown = _shown(wanted, settings, revision, outcome, clock)
-    return Publication(shown=shown, due_seconds=outcome.due_seconds)
+    shown, before = _shown(wanted, settings, revision, outcome, clock), _before(wanted)
+    news = before is None or (before.ready, before.reason) != (shown.ready, shown.reason)
+    return Publication(shown=shown, due_seconds=outcome.due_seconds, news=news)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import structlog
 from controller_svc.core import Condition, Reason, RunStatus
 from controller_svc.k8s.api import EVENTS, ClusterApi
 from controller_svc.k8s.jobs import Owner
+from controller_svc.k8s.objects import ObjectPublication
 from seal.errors import Conflict, SealError
 from seal.resources import API_VERSION
 from seal.telemetry import metrics
@@ -124,6 +125,18 @@ class Story:
     def forget(self, kind: str, namespace: str, name: str) -> None:
         """An object has gone."""
         self._known.pop((kind, namespace, name), None)
+
+    async def tell_published(
+        self, owner: Owner, shown: ObjectPublication, *, now_seconds: float
+    ) -> None:
+        """Tell what became of an adapter that is to be served."""
+        one = Transition(
+            reason=shown.reason,
+            message=shown.message,
+            warning=shown.ready is False,
+            when_seconds=now_seconds,
+        )
+        await self._transition(owner, one)
 
     async def _transition(self, owner: Owner, one: Transition) -> None:
         """The one place where something that became of an object is written down."""

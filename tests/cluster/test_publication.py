@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 
+import plain_kserve
 import pytest
 from aiohttp import web
 from cluster_objects import adaptation, run
+from controller_office import Office, small_adaptation
 from memory_api import Killed
 from publishing import URL, Publishing, adapter_of, kserve_settings
 
 from controller_svc.core import Phase
 from controller_svc.k8s import publication
-from controller_svc.k8s.api import ADAPTATIONS, INFERENCE_SERVICES, RUNS
+from controller_svc.k8s.api import ADAPTATIONS, API_SERVER, INFERENCE_SERVICES, RUNS
 from controller_svc.k8s.model_list import served_models
 from controller_svc.k8s.objects import ObjectStatus, of_object, to_object
 from controller_svc.k8s.publication import LOOK_SECONDS, REFUSED_SECONDS, publish
@@ -23,6 +27,7 @@ from seal.config import adaptation_of_object, run_of_object
 from seal.errors import Conflict, Exhausted, InvalidInput, NotFound, PreconditionFailed, Transient
 from seal.records import GateReason
 
+FULL = Exhausted("too many requests", away=API_SERVER)
 KINDS = ["InferenceService", "LLMInferenceService"]
 
 
@@ -65,7 +70,7 @@ async def test_what_is_served_is_not_asked_again_nor_made_by_the_sdk(site: Publi
     served = await ended.look()
     site.asked.clear()
     site.build = None
-    assert await ended.look() == served
+    assert (await ended.look()) == replace(served, news=False)
     assert site.asked == []
 
 
@@ -211,6 +216,7 @@ async def test_nothing_is_published_before_the_end_nor_without_a_wish(site: Publ
         (InvalidInput("spec.predictor: wrong", field="spec.predictor"), "InvalidInput"),
         (PreconditionFailed("forbidden"), "PreconditionFailed"),
         (NotFound("no such kind"), "KServeMissing"),
+        (Exhausted("exceeded quota: count/inferenceservices"), "Exhausted"),
     ],
 )
 async def test_a_refusal_is_said_and_tried_again_later(
@@ -234,7 +240,7 @@ async def test_a_service_of_somebody_else_is_not_touched(site: Publishing) -> No
     assert writes(site) == []
 
 
-@pytest.mark.parametrize("error", [Transient("away"), Exhausted("full"), Conflict("changed")])
+@pytest.mark.parametrize("error", [Transient("away"), FULL, Conflict("changed")])
 async def test_an_api_server_that_is_away_or_changed_meanwhile_is_looked_at_again(
     site: Publishing, error: Exception
 ) -> None:
@@ -372,6 +378,39 @@ async def test_what_is_no_list_is_asked_again(server, answer) -> None:
 async def test_what_is_no_server_is_asked_again(url: str) -> None:
     with pytest.raises(Transient):
         await served_models(url)
+
+
+async def test_a_controller_brings_an_adaptation_to_a_service_that_lists_its_adapter(
+    tmp_path: Path, server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publication, "_sdk", lambda: plain_kserve.build)
+    url, answers = server
+    office = Office(tmp_path / "store")
+    key = office.submit(small_adaptation(publish={"kserve": kserve_settings()}))
+    await office.to_the_end(key)
+    assert office.said(key, "Complete")[0] == "True"
+    assert office.said(key, "Published")[:2] == ("Unknown", "RollingOut")
+    assert await office.look(key) == LOOK_SECONDS
+    status = {"conditions": [{"type": "Ready", "status": "True"}], "url": url}
+    office.api.change(INFERENCE_SERVICES, "qwen", status=status)
+    answers["/v1/models"] = web.json_response({"models": ["qwen", "notes"]})
+    office.restart()
+    assert await office.look(key) == LOOK_SECONDS
+    shown = office.shown(key).publication
+    assert shown is not None
+    names = ["qwen", "notes", f"notes-{shown.sha256[:12]}"]
+    answers["/v1/models"] = web.json_response({"models": names})
+    assert await office.look(key) is None
+    assert office.said(key, "Published")[:2] == ("True", "Served")
+    result = office.status(key).adaptation
+    assert result is not None and result.result is not None
+    assert result.result.adapter is not None
+    assert shown.sha256 == result.result.adapter.sha256
+    told = [reason for _, reason in office.told(key)]
+    assert told[-3:] == ["RollingOut", "AdapterNotListed", "Served"]
+    writes = office.writes()
+    assert await office.look(key) is None
+    assert office.writes() == writes
 
 
 def test_the_section_is_read_from_an_object_as_from_a_file() -> None:
