@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -110,4 +110,6 @@ def within(hop: Hop) -> Iterator[None]:
         with structlog.contextvars.bound_contextvars(**hop.facts):
             yield
     finally:
-        _current.reset(token)
+        # A stream that its caller left is closed by the event loop, which has a context of its own
+        with suppress(ValueError):
+            _current.reset(token)

@@ -277,3 +277,23 @@ def test_the_environment_turns_spans_on(untraced: None, monkeypatch: pytest.Monk
     monkeypatch.delenv("OTEL_SDK_DISABLED", raising=False)
     configure_tracing("seal-test")
     assert not isinstance(tracing_module.tracing(), Untraced)
+
+
+async def test_a_stream_that_the_event_loop_closes_after_its_task_ends_without_an_error() -> None:
+    told: list[str] = []
+
+    async def stream() -> AsyncIterator[str]:
+        with within(Hop("of-the-call")):
+            try:
+                yield current_hop().request_id
+            finally:
+                told.append("closed")
+
+    messages = stream()
+
+    async def first() -> str:
+        return await anext(messages)
+
+    assert await asyncio.create_task(first()) == "of-the-call"
+    await messages.aclose()  # type: ignore[attr-defined]  # in this task's context, as the loop does
+    assert told == ["closed"]
