@@ -26,6 +26,7 @@ from seal.rpc.server import check_address
 from seal.rpc.settings import ServerSettings
 from seal.rpc.tracing import configure_tracing
 from seal.telemetry import configure_logging, start_metrics_server
+from seal.termination import failure_of, write_termination
 
 if TYPE_CHECKING:
     from seal.engine import Engine
@@ -82,6 +83,7 @@ def run_job(
     """A job as a process: the model is loaded, the work is done, the exit code says how it ended.
 
     `work` takes the signals that come meanwhile; one that comes before ends the process with 43.
+    A failure is told in the termination message, too.
     """
     as_json = asks_for_json(sys.argv[1:])
     try:
@@ -92,6 +94,7 @@ def run_job(
             configure_tracing(_service_name(options.program))
         asyncio.run(_work(options, work))
     except SealError as error:
+        write_termination(failure_of(error))
         _say(error, as_json=as_json)
         leave(error_class(error).exit_code)
 

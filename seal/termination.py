@@ -6,6 +6,7 @@ artifact store. It is small (4,096 bytes), so it holds a digest and a reason, ne
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from seal.errors import SealError, Superseded, error_class
+from seal.records import ShardSummary
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +78,18 @@ def failure_of(error: SealError) -> Termination:
         message=_cut(str(error), _MAX_MESSAGE_BYTES),
         field=_cut(error.field, _MAX_FIELD_BYTES),
         retry_after_seconds=error.retry_after_seconds,
+    )
+
+
+def done_of(summary: ShardSummary, *, name: str, said: str) -> Termination:
+    """What a process came to that has done, or found done, the shard that `name` names."""
+    return Termination(
+        outcome="done",
+        exit_code=0,
+        message=_cut(said, _MAX_MESSAGE_BYTES),
+        name=name,
+        summary_sha256=hashlib.sha256(summary.model_dump_json().encode()).hexdigest(),
+        result_sha256=summary.result_sha256,
     )
 
 

@@ -21,12 +21,14 @@ from seal.options import EngineOptions
 from seal.records import AdapterReference, ShardSummary, Stage, TrainingRecord
 from seal.resources import RestEMRun
 from seal.rpc.engine_calls import Pace, sample
+from seal.rpc.hops import hop_of_environment, within
 from seal.rpc.lifecycle import Signals
 from seal.runs.improve import OnResumed, OnStep, check_row_tokens, improve
 from seal.runs.shards import ShardStore, finish_shard
 from seal.runs.store import in_thread, manifest_path, pinned
 from seal.runs.task import ShardTask
 from seal.serving import STOPPED_AT_ONCE, leave, run_job
+from seal.termination import done_of, write_termination
 from seal.v1 import trainer_pb2
 from trainer_svc.plan import TrainingLimits, parse_training, training_rows
 
@@ -126,13 +128,13 @@ async def run_improve(options: ImproveOptions, backend: Backend[Engine], signals
 
     watching = asyncio.create_task(suspend_on_signal())
     try:
-        summary = await finish_shard(task, store, work)
-        log.info(
-            "policy trained" if summary.policy else "policy stays",
-            kept=summary.kept,
-            rows=summary.kept_parts,
-            label=summary.label,
-        )
+        with within(hop_of_environment()):
+            summary = await finish_shard(task, store, work)
+            said = "policy trained" if summary.policy else "policy stays"
+            rows = summary.kept_parts
+            log.info(said, kept=summary.kept, rows=rows, label=summary.label)
+        said = f"improve of round {task.round}: {said}, {rows} rows, in {summary.seconds:.0f} s"
+        write_termination(done_of(summary, name=task.name, said=said))
     finally:
         watching.cancel()
         with suppress(asyncio.CancelledError):

@@ -77,6 +77,8 @@ class JobSettings(FileSettings):
     store: StoreAccess
     models: ModelVolume | None = None
     """None: the trainer's image holds the models, where its own `SEAL_MODEL_CACHE` says."""
+    worker_environment: dict[str, str] = Field(default={})
+    """Options of workers as variables: `SEAL_CONCURRENCY`, `SEAL_REACH_SECONDS`."""
     trainer_environment: dict[str, str] = Field(default={})
     """Options of the M-step's engine as variables: `SEAL_DTYPE`, `SEAL_MAX_ROW_TOKENS`."""
     worker_resources: ResourceSettings = ResourceSettings(
@@ -84,7 +86,7 @@ class JobSettings(FileSettings):
     )
     """Of a worker, which holds no model."""
     trainer_resources: ResourceSettings = ResourceSettings(
-        requests={"cpu": "1", "memory": "2Gi"}, limits={"cpu": "1", "memory": "2Gi"}
+        requests={"cpu": "1", "memory": "4Gi"}, limits={"cpu": "1", "memory": "4Gi"}
     )
     """Of the M-step, unless a run's `jobTemplate` has some."""
     service_account: str = "default"
@@ -289,7 +291,8 @@ def _environment(action: StartStage, settings: JobSettings, hop: Hop | None) -> 
 
 def _of_worker(settings: JobSettings) -> list[Tree]:
     services = settings.services.model_dump(mode="json")
-    return _plain({f"SEAL_{name.upper()}": value for name, value in services.items() if value})
+    own = {f"SEAL_{name.upper()}": value for name, value in services.items() if value}
+    return _plain(own | settings.worker_environment)
 
 
 def _of_trainer(spec: Spec, settings: JobSettings, resources: ResourceSettings) -> list[Tree]:

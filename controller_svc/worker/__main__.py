@@ -8,7 +8,6 @@ termination message, and the exit code says whether another attempt is worth it.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,19 +26,17 @@ from seal.artifacts import ArtifactStore
 from seal.errors import Internal, SealError, Transient
 from seal.options import ProcessOptions
 from seal.records import AdapterReference, ShardSummary, Stage
-from seal.rpc.hops import hop_of, within
+from seal.rpc.hops import hop_of_environment, within
 from seal.rpc.lifecycle import Signals, stop_signals
 from seal.runs.manifest import read_spec
 from seal.runs.task import ShardTask
 from seal.serving import STOPPED_AT_ONCE, leave, run_process
-from seal.termination import Termination, failure_of, write_termination
+from seal.termination import done_of, failure_of, write_termination
 
 log = structlog.get_logger(__name__)
 
 INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 """Where Kubernetes tells a pod of an Indexed Job which index it is."""
-TRACE_VARIABLES = {"TRACEPARENT": "traceparent", "TRACESTATE": "tracestate"}
-"""The trace that the run belongs to, as the W3C's call headers have it."""
 
 HOW_IT_ENDS = f"""
 On SIGTERM it cancels the calls under way and ends; what is committed stays, and the next attempt
@@ -143,22 +140,13 @@ async def run_worker(options: WorkerOptions) -> None:
         write_termination(failure_of(internal))
         raise internal from error
     said = in_words(options.task, summary)
-    write_termination(
-        Termination(
-            outcome="done",
-            exit_code=0,
-            message=said,
-            name=options.task.name,
-            summary_sha256=hashlib.sha256(summary.model_dump_json().encode()).hexdigest(),
-            result_sha256=summary.result_sha256,
-        )
-    )
+    write_termination(done_of(summary, name=options.task.name, said=said))
     log.info("shard done", task=options.task.name, said=said)
 
 
 async def _work(options: WorkerOptions) -> ShardSummary:
     """The shard, with the trace that it belongs to."""
-    hop = hop_of((key, os.environ.get(name, "")) for name, key in TRACE_VARIABLES.items())
+    hop = hop_of_environment()
     store, task = ArtifactStore(options.artifacts), options.task
     async with stop_signals() as signals:
         with within(hop):

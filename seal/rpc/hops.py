@@ -8,6 +8,7 @@ begins makes a request id; a trace begins only where spans are exported (`seal.r
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +22,8 @@ REQUEST_ID_KEY = "x-request-id"
 TRACEPARENT_KEY = "traceparent"
 TRACESTATE_KEY = "tracestate"
 KEYS = (REQUEST_ID_KEY, TRACEPARENT_KEY, TRACESTATE_KEY)
+TRACE_VARIABLES = {"TRACEPARENT": TRACEPARENT_KEY, "TRACESTATE": TRACESTATE_KEY}
+"""Environment variables of a Job's pods that stand for the headers of a call."""
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -83,6 +86,11 @@ def new_hop() -> Hop:
 def current_hop() -> Hop:
     """That of the call which is being answered; a new one where none is."""
     return _current.get() or new_hop()
+
+
+def hop_of_environment() -> Hop:
+    """What a pod is told about the trace that its work belongs to."""
+    return hop_of((key, os.environ.get(name, "")) for name, key in TRACE_VARIABLES.items())
 
 
 def hop_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> Hop:

@@ -193,7 +193,19 @@ def test_the_m_step_has_an_engine_of_its_own_with_the_runs_resources(
     assert environment(body)["SEAL_MODEL_CACHE"] == "/models", "it is mounted read-only"
     assert environment(body)["SEAL_CACHE"] == "/tmp/seal", "copies from an object store go there"
     fallen_back = pod(job(Stage.IMPROVE, cluster=ClusterSettings()))["containers"][0]
-    assert fallen_back["resources"]["limits"] == {"cpu": "1", "memory": "2Gi"}
+    assert fallen_back["resources"]["limits"] == {"cpu": "1", "memory": "4Gi"}
+
+
+def test_workers_take_options_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"SEAL_CONCURRENCY": "7", "SEAL_REACH_SECONDS": "5"}
+    settings = SETTINGS.model_copy(update={"worker_environment": own})
+    body = job(settings=settings)
+    for variable, value in environment(body).items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
+    options = WorkerOptions.parse([])
+    assert (options.concurrency, options.reach_seconds) == (7, 5.0)
+    assert not own.keys() & environment(job(Stage.IMPROVE, settings=settings)).keys()
 
 
 def test_an_object_store_needs_no_volume_but_perhaps_credentials() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from seal.rpc.lifecycle import Signals
 from seal.rpc.server import start_server
 from seal.runs.epochs import claim_stage
 from seal.settings import EngineSettings, ImproveSettings, LoraSettings, OptimizerSettings
+from seal.termination import read_termination
 from trainer_svc.improve import ImproveOptions, run_improve
 from trainer_svc.trainings import Trainings
 
@@ -69,11 +71,16 @@ def options(place: Workplace, **changes: object) -> ImproveOptions:
 
 
 async def test_the_job_makes_the_policy_that_the_trainer_service_makes(
-    place: Workplace, engine: Engine, tmp_path: Path
+    place: Workplace, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SEAL_TERMINATION_MESSAGE", str(tmp_path / "termination-log"))
     await run_improve(options(place), backend(engine, place.store), asyncio.Queue())
     by_job = await place.files(Stage.IMPROVE, round=1).summary()
     assert by_job is not None and by_job.policy is not None
+    said = read_termination((tmp_path / "termination-log").read_text())
+    assert said is not None and said.outcome == "done"
+    assert (said.name, said.result_sha256) == (by_job.name, by_job.result_sha256)
+    assert said.message.startswith("improve of round 1: policy trained, ")
     with place.store.fetch_directory(by_job.policy) as directory:
         assert load_adapter(directory).rank == 4
 
@@ -178,3 +185,20 @@ def test_its_help_names_the_options_and_exit_codes_and_loads_no_torch() -> None:
     for name in served:
         assert "--" + name.replace("_", "-") not in ended.stdout, "a job serves nothing"
     assert "NOT_SERVING" not in ended.stdout.partition("options:")[0]
+
+
+def test_a_job_that_fails_says_why_in_its_termination_message(tmp_path: Path) -> None:
+    message = tmp_path / "termination-log"
+    command = ["-m", "trainer_svc.improve", "--artifacts", str(tmp_path), "--run", "r"]
+    ended = subprocess.run(
+        [sys.executable, *command, "--round", "1", "--model", "/no/such"],
+        cwd=ROOT,
+        env=os.environ | {"SEAL_TERMINATION_MESSAGE": str(message)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = read_termination(message.read_text())
+    assert said is not None
+    assert (ended.returncode, said.exit_code, said.field) == (2, 2, "model")
+    assert "/no/such" in said.message and said.permanent
