@@ -2,7 +2,8 @@
 
 A worker waits for a service that is away, as long as its patience lasts, and says nothing
 meanwhile. So that its owner hears why a run does not get on, the controller asks the services'
-health itself: each at most once in a while, whoever wants to know.
+health itself: each at most once in a while, however many want to know. No look at an object waits
+for the answer: it takes the last one, and the next look the next.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from seal.records import Stage
 from seal.rpc.client import open_channel
 
 FRESH_SECONDS = 10.0
-"""An answer counts for so long."""
+"""Between two questions to a service."""
 TIMEOUT_SECONDS = 3.0
 GENERATOR, TRAINER, EVALUATOR = "generator", "trainer", "evaluator"
 _SERVICES: Mapping[str, str] = MappingProxyType(
@@ -47,8 +48,8 @@ _CALLED: Mapping[Stage, tuple[str, ...]] = MappingProxyType(
 class Services(Protocol):
     """Whoever knows whether services answer."""
 
-    async def why_not(self, stage: Stage) -> str:
-        """What keeps a stage's workers, for people; empty if nothing does."""
+    def why_not(self, stage: Stage) -> str:
+        """What keeps a stage's workers, for people; empty if nothing is known to."""
 
 
 class ServiceHealth:
@@ -59,8 +60,9 @@ class ServiceHealth:
     ) -> None:
         self._addresses = {name: getattr(addresses, name) for name in _SERVICES}
         self._clock = clock
-        self._asking = {name: asyncio.Lock() for name in _SERVICES}
-        self._answers: dict[str, tuple[float, str]] = {}
+        self._asked_at: dict[str, float] = {}
+        self._answers: dict[str, str] = {}
+        self._asking: set[asyncio.Task[None]] = set()
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def __aenter__(self) -> ServiceHealth:
@@ -70,30 +72,37 @@ class ServiceHealth:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for asking in self._asking:
+            asking.cancel()
         for channel in self._channels.values():
             await channel.close()
 
-    async def why_not(self, stage: Stage) -> str:
-        """What keeps a stage's workers, for people; empty if nothing does."""
-        answers = await asyncio.gather(*map(self._answer, _CALLED[stage]))
+    def why_not(self, stage: Stage) -> str:
+        """What keeps a stage's workers, for people; empty if nothing is known to."""
+        for name in _CALLED[stage]:
+            self._refresh(name)
+        answers = (self._answers.get(name, "") for name in _CALLED[stage])
         return "; ".join(answer for answer in answers if answer)
 
-    async def _answer(self, name: str) -> str:
-        async with self._asking[name]:
-            asked_at, answer = self._answers.get(name, (float("-inf"), ""))
-            if self._clock() - asked_at >= FRESH_SECONDS:
-                answer = await self._ask(name)
-                self._answers[name] = (self._clock(), answer)
-        return answer
+    def _refresh(self, name: str) -> None:
+        """Ask a service, unless it was asked just now."""
+        now = self._clock()
+        if now - self._asked_at.get(name, float("-inf")) < FRESH_SECONDS:
+            return
+        self._asked_at[name] = now
+        asking = asyncio.create_task(self._ask(name))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
 
-    async def _ask(self, name: str) -> str:
+    async def _ask(self, name: str) -> None:
         address = self._addresses[name]
-        request = health_pb2.HealthCheckRequest(service=_SERVICES[name])
         health: Any = health_pb2_grpc.HealthStub(self._channels[address])  # it has no types
+        request = health_pb2.HealthCheckRequest(service=_SERVICES[name])
+        answer = ""
         try:
             reply = await health.Check(request, timeout=TIMEOUT_SECONDS)
+            if reply.status != health_pb2.HealthCheckResponse.SERVING:
+                answer = f"the {name} at {address} is not ready"
         except grpc.aio.AioRpcError as error:
-            return f"the {name} at {address} does not answer: {error.code().name}"
-        if reply.status != health_pb2.HealthCheckResponse.SERVING:
-            return f"the {name} at {address} is not ready"
-        return ""
+            answer = f"the {name} at {address} does not answer: {error.code().name}"
+        self._answers[name] = answer

@@ -245,7 +245,7 @@ class ClusterWorld:
         """The current attempt: why it waits or failed, or what it came to."""
         seen = await self._children.look(job)
         if job.end is None and not seen.waits:
-            return await self._with_services(seen, current)
+            return self._with_services(seen, current)
         if job.end is None or job.end.type != "Complete":
             return seen
         try:
@@ -257,9 +257,9 @@ class ClusterWorld:
             return replace(seen, failed={0: why})
         return replace(seen, sums=sums)
 
-    async def _with_services(self, seen: StageObserved, current: StageStatus) -> StageObserved:
+    def _with_services(self, seen: StageObserved, current: StageStatus) -> StageObserved:
         """An attempt at work, unless it waits for a service."""
-        why_not = await self._services.why_not(current.stage) if self._services else ""
+        why_not = self._services.why_not(current.stage) if self._services else ""
         if not why_not:
             return seen
         return replace(seen, waits=WaitReason.SERVICES_UNAVAILABLE, message=why_not)
