@@ -4,7 +4,9 @@ Kubernetes knows a part of JSON Schema, and of that some in the words of OpenAPI
 references, null is the word `nullable`, and an exclusive bound is a bound with a flag. Fields that
 no schema names are pruned by the API server, or refused if the client asks for strictness, so that
 `additionalProperties: false` is not needed beside `properties`, where it is not allowed either.
-Defaults stay out: what a manifest leaves open comes from its profile.
+Defaults stay out: what a manifest leaves open comes from its profile. A bound that no float holds
+stays out, too: the API server compares in floats, where 2**63 - 1 becomes 2**63, and then the least
+of all integers. The format says what an integer can be.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from seal.yaml_files import Tree
 
 _DROPPED = frozenset({"title", "default", "examples", "propertyNames", "$defs"})
 _BOUNDS = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
+_EXACT = 2**53
+"""The largest integer up to which a float holds each."""
 
 
 def structural_schema(model: type[BaseModel]) -> Tree:
@@ -39,6 +43,8 @@ def _converted(node: Mapping[str, object], definitions: Mapping[str, Tree]) -> T
     made: Tree = {}
     for word, value in node.items():
         if word in _DROPPED or (word == "additionalProperties" and "properties" in node):
+            continue
+        if word in ("minimum", "maximum") and abs(cast("float", value)) > _EXACT:
             continue
         if word in _BOUNDS:
             made |= {_BOUNDS[word]: value, word: True}

@@ -25,6 +25,7 @@ from controller_svc.k8s.objects import (
     to_object,
 )
 from seal.config import adaptation_of_object, load_run, run_of_object
+from seal.settings import MAX_SEED
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
@@ -91,6 +92,20 @@ def test_every_sample_is_accepted_and_comes_back_as_the_run_that_a_laptop_makes(
     kept = json.loads(seal_api.kubectl("get", "restemrun", name, "-o", "json"))
     manifest, _ = run_of_object(kept)
     assert manifest.spec == load_run(path).spec
+
+
+def test_a_spec_with_every_field_set_is_accepted_and_comes_back(seal_api: ControlPlane) -> None:
+    whole = load_run(None, {"seed": MAX_SEED}).spec
+    code, kept = create(seal_api, run("whole", **whole.model_dump(mode="json", by_alias=True)))
+    assert code == 201, kept
+    assert run_of_object(kept)[0].spec == whole
+    given = adaptation("whole", seed=MAX_SEED)
+    spec = adaptation_of_object(given)[0].spec
+    code, kept = create(
+        seal_api, adaptation("whole", **spec.model_dump(mode="json", by_alias=True))
+    )
+    assert code == 201, kept
+    assert adaptation_of_object(kept)[0].spec == spec
 
 
 def test_what_only_a_cluster_has_comes_back_beside_the_spec(seal_api: ControlPlane) -> None:

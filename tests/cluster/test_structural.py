@@ -18,7 +18,7 @@ class Inner(FileSettings):
 class Model(FileSettings):
     inner: Inner | None = None
     word: Literal["a"] = "a"
-    long_name: int = Field(default=3, ge=1)
+    long_name: int = Field(default=3, ge=1, le=2**63 - 1)
     by_name: dict[str, Inner] = Field(default={})
     maybe: Literal["x", "y"] | None = None
 
