@@ -67,10 +67,10 @@ RUN rm -rf $(python3 -c 'from importlib.util import find_spec as find; \
  && useradd --uid 65532 --gid seal --no-create-home --home-dir /tmp --shell /usr/sbin/nologin seal
 USER 65532:65532
 WORKDIR /tmp
+CMD ["seal", "--help"]
 COPY --from=dependencies /opt/dependencies /opt/dependencies
 COPY --from=model /opt/models /opt/models
 COPY --from=code /opt/seal /opt/seal
-CMD ["seal", "--help"]
 
 # The same under a service's name, for those who run containers without a chart.
 FROM seal AS generator

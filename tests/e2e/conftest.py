@@ -107,9 +107,9 @@ def release(image: str) -> Iterator[Release]:
     release = Release(os.environ.get("E2E_NAMESPACE", "seal-e2e"))
     repository, _, tag = image.rpartition(":")
     values = os.environ.get("E2E_VALUES", "charts/seal/values-kind.yaml")
-    labels = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
-    namespace = {"apiVersion": "v1", "kind": "Namespace"} | labels
-    namespace["metadata"] = {**labels["metadata"], "name": release.namespace}
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    metadata = {"name": release.namespace, "labels": labels}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
     call(["kubectl", "apply", "-f", "-"], stdin=json.dumps(namespace))
     install = ["helm", "upgrade", "--install", NAME, "charts/seal", "-n", release.namespace]
     install += ["-f", values, "--set", f"image.repository={repository},image.tag={tag}"]

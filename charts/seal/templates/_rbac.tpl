@@ -7,13 +7,12 @@
 - {apiGroups: [seal.dev], resources: [restemruns/finalizers, adaptations/finalizers], verbs: [update]}
 - {apiGroups: [batch], resources: [jobs], verbs: [get, list, watch, create, delete]}
 # Why a Job does not get on
-- {apiGroups: [""], resources: [pods], verbs: [get, list, watch]}
-- {apiGroups: [kueue.x-k8s.io], resources: [workloads], verbs: [get, list, watch]}
+- {apiGroups: [""], resources: [pods], verbs: [list]}
+- {apiGroups: [kueue.x-k8s.io], resources: [workloads], verbs: [list]}
 # The same, and the story that `kubectl describe` tells
-- {apiGroups: [""], resources: [events], verbs: [get, list, create, update, patch]}
-- {apiGroups: [events.k8s.io], resources: [events], verbs: [get, list, create, update, patch]}
+- {apiGroups: [""], resources: [events], verbs: [list, create]}
 {{- if .Values.rbac.kserve }}
-- {apiGroups: [serving.kserve.io], resources: [inferenceservices, llminferenceservices], verbs: [get, list, watch, create, update]}
+- {apiGroups: [serving.kserve.io], resources: [inferenceservices, llminferenceservices], verbs: [get, create, update]}
 {{- end }}
 {{- end }}
 
