@@ -29,7 +29,8 @@ from seal.settings.cluster import AdaptationClusterSettings
 
 KIND = f"--values={CHART / 'values-kind.yaml'}"
 VOLUME = "--set=models.source=volume"
-S3 = ("--set=artifacts.uri=s3://bucket/seal", "--set=artifacts.existingSecret=s3")
+S3_URI = "s3://bucket/seal"
+S3 = (f"--set=artifacts.uri={S3_URI}", "--set=artifacts.existingSecret=s3")
 VALUES = {
     "defaults": (),
     "kind": (KIND,),
@@ -156,7 +157,7 @@ def test_an_object_store_needs_no_volume_and_its_secret_goes_to_every_process() 
     for pod in pods(made).values():
         assert container(pod)["envFrom"] == [{"secretRef": {"name": "s3"}}]
         assert "artifacts" not in {one["name"] for one in pod["spec"]["volumes"]}
-    assert jobs_file(made)["store"] == {"uri": "s3://bucket/seal", "credentialsSecret": "s3"}
+    assert jobs_file(made)["store"] == {"uri": S3_URI, "credentialsSecret": "s3"}
 
 
 def test_a_volume_of_models_is_filled_by_a_job_that_another_model_replaces() -> None:

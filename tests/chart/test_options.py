@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
+import yaml
 from chart import SERVICES, Object, container, environment, jobs_file, of_kind, pods, render
-from pydantic_settings import BaseSettings
-from test_chart import VALUES
+from test_chart import S3_URI, VALUES
 
+from controller_svc.api.__main__ import FrontDoorOptions
 from controller_svc.k8s.jobs import JobSettings
+from controller_svc.k8s.options import ControllerOptions
 from evaluator_svc.__main__ import EvaluatorOptions
 from generator_svc.options import GeneratorOptions
+from seal.options import ProcessOptions, ServerOptions
 from trainer_svc.__main__ import TrainerOptions
 from trainer_svc.improve import ImproveOptions
 
-OPTIONS: dict[str, type[BaseSettings]] = {
+OPTIONS: dict[str, type[ProcessOptions]] = {
+    "controller": ControllerOptions,
+    "api": FrontDoorOptions,
     "generator": GeneratorOptions,
     "trainer": TrainerOptions,
     "evaluator": EvaluatorOptions,
@@ -45,13 +50,27 @@ def test_a_process_accepts_what_the_chart_tells_it(
     for name, value in given.items():
         monkeypatch.setenv(name, "2" if value == "limits.cpu" else value)
     read = OPTIONS[component].parse([])
-    assert read.address.startswith("0.0.0.0:")
-    ports = {one["name"]: one["containerPort"] for one in ports_of(objects, component)}
-    assert ports == {"grpc": int(read.address.rpartition(":")[2]), "metrics": read.metrics_port}
+    declared = container(pods(objects)[f"seal-{component}"])["ports"]
+    assert {one["name"]: one["containerPort"] for one in declared} == ports(read)
 
 
-def ports_of(objects: list[Object], component: str) -> list[Mapping[str, object]]:
-    return container(pods(objects)[f"seal-{component}"])["ports"]
+def ports(read: ProcessOptions) -> dict[str, int]:
+    """The ports that a process listens on, for others than itself."""
+    if isinstance(read, ControllerOptions):
+        return {"metrics": read.metrics_port, "health": read.health_port}
+    assert isinstance(read, ServerOptions)
+    host, _, port = read.address.rpartition(":")
+    assert host == "0.0.0.0"
+    return {"grpc": int(port), "metrics": read.metrics_port}
+
+
+def test_the_controller_reads_the_file_that_the_chart_writes(
+    objects: list[Object], tmp_path: Path
+) -> None:
+    file = tmp_path / "jobs.yaml"
+    file.write_text(yaml.safe_dump(jobs_file(objects)))
+    command = ["--jobs-file", str(file), "--artifacts", str(tmp_path)]
+    assert ControllerOptions.parse(command).jobs().store.uri in ("file:///artifacts", S3_URI)
 
 
 def test_the_controllers_settings_are_those_that_it_reads(objects: list[Object]) -> None:
