@@ -17,11 +17,12 @@ from memory_api import Killed
 from publishing import URL, Publishing, adapter_of, kserve_settings
 
 from controller_svc.core import Phase
-from controller_svc.k8s import publication
+from controller_svc.k8s import service_look
 from controller_svc.k8s.api import ADAPTATIONS, API_SERVER, INFERENCE_SERVICES, RUNS
 from controller_svc.k8s.model_list import served_models
 from controller_svc.k8s.objects import ObjectStatus, of_object, to_object
-from controller_svc.k8s.publication import LOOK_SECONDS, REFUSED_SECONDS, publish
+from controller_svc.k8s.publication import publish
+from controller_svc.k8s.service_look import LOOK_SECONDS, REFUSED_SECONDS, SETTLED_SECONDS
 from controller_svc.k8s.wanted import Wanted
 from seal.config import adaptation_of_object, run_of_object
 from seal.errors import Conflict, Exhausted, InvalidInput, NotFound, PreconditionFailed, Transient
@@ -54,7 +55,8 @@ async def test_an_adapter_is_served_once_the_ready_service_lists_it_by_its_diges
     assert (await ended.look()).shown.ready is None
     site.listed = frozenset({"qwen", "docs", "docs-111111111111"})
     last = await ended.look()
-    assert (last.shown.ready, last.shown.reason, last.due_seconds) == (True, "Served", None)
+    assert (last.shown.ready, last.shown.reason) == (True, "Served")
+    assert last.due_seconds == SETTLED_SECONDS
     assert (last.shown.kind, last.shown.name, last.shown.adapter_name) == (kind, "qwen", "docs")
     assert last.shown.sha256 == "1" * 64
     assert last.shown.adapter_uri == f"pvc://artifacts/{adapter_of('1').path}"
@@ -123,7 +125,7 @@ async def test_a_newer_adapter_takes_the_place_and_the_older_is_kept_for_a_rollb
     passed_over = await older.look()
     assert (passed_over.shown.ready, passed_over.shown.reason) == (False, "Superseded")
     assert passed_over.shown.message == "new is served as docs"
-    assert passed_over.due_seconds is None
+    assert passed_over.due_seconds == SETTLED_SECONDS
     assert writes(site) == [
         "create inferenceservices",
         "replace inferenceservices",
@@ -143,6 +145,20 @@ async def test_a_newer_adapter_takes_the_place_and_the_older_is_kept_for_a_rollb
 
 def arguments(site: Publishing) -> list[str]:
     return site.service()["spec"]["predictor"]["model"]["args"]
+
+
+async def test_one_that_was_served_learns_that_another_took_its_name(site: Publishing) -> None:
+    older = site.ended("old", "1", adapterName="docs")
+    await older.look()
+    site.plays_ready()
+    site.listed = frozenset({"docs-111111111111"})
+    assert (await older.look()).shown.ready is True
+    newer = site.ended("new", "2", seconds=60.0, adapterName="docs")
+    await newer.look()
+    assert (await older.look()).shown.reason == "Superseded"
+    # What it lists is that of the older still
+    site.plays_ready()
+    assert (await newer.look()).shown.reason == "AdapterNotListed"
 
 
 async def test_a_withdrawal_is_written_once_and_makes_no_service(site: Publishing) -> None:
@@ -240,6 +256,22 @@ async def test_a_service_of_somebody_else_is_not_touched(site: Publishing) -> No
     assert writes(site) == []
 
 
+async def test_a_service_that_is_deleted_while_it_is_changed_is_made_at_the_next_look(
+    site: Publishing,
+) -> None:
+    await site.ended("first", "1").look()
+
+    def deletes(request: str, done: bool) -> None:
+        if request.startswith("replace") and not done:
+            site.api.objects.pop((INFERENCE_SERVICES, "team", "qwen"), None)
+
+    site.api.fault = deletes
+    second = site.ended("second", "2")
+    with pytest.raises(Transient, match="deleted meanwhile"):
+        await second.look()
+    assert (await second.look()).shown.reason == "RollingOut"
+
+
 @pytest.mark.parametrize("error", [Transient("away"), FULL, Conflict("changed")])
 async def test_an_api_server_that_is_away_or_changed_meanwhile_is_looked_at_again(
     site: Publishing, error: Exception
@@ -300,7 +332,7 @@ async def test_without_the_sdk_it_says_which_extra_is_missing(
     seen = await site.ended("docs", "1").look()
     assert seen.shown.reason == "PreconditionFailed"
     assert "install the extra kserve" in seen.shown.message
-    assert seen.due_seconds == publication.REFUSED_SECONDS
+    assert seen.due_seconds == REFUSED_SECONDS
 
 
 async def test_the_condition_moves_only_with_its_value_and_goes_with_the_status(
@@ -383,7 +415,7 @@ async def test_what_is_no_server_is_asked_again(url: str) -> None:
 async def test_a_controller_brings_an_adaptation_to_a_service_that_lists_its_adapter(
     tmp_path: Path, server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publication, "_sdk", lambda: plain_kserve.build)
+    monkeypatch.setattr(service_look, "_sdk", lambda: plain_kserve.build)
     url, answers = server
     office = Office(tmp_path / "store")
     key = office.submit(small_adaptation(publish={"kserve": kserve_settings()}))
@@ -400,7 +432,7 @@ async def test_a_controller_brings_an_adaptation_to_a_service_that_lists_its_ada
     assert shown is not None
     names = ["qwen", "notes", f"notes-{shown.sha256[:12]}"]
     answers["/v1/models"] = web.json_response({"models": names})
-    assert await office.look(key) is None
+    assert await office.look(key) == SETTLED_SECONDS
     assert office.said(key, "Published")[:2] == ("True", "Served")
     result = office.status(key).adaptation
     assert result is not None and result.result is not None
@@ -409,7 +441,7 @@ async def test_a_controller_brings_an_adaptation_to_a_service_that_lists_its_ada
     told = [reason for _, reason in office.told(key)]
     assert told[-3:] == ["RollingOut", "AdapterNotListed", "Served"]
     writes = office.writes()
-    assert await office.look(key) is None
+    assert await office.look(key) == SETTLED_SECONDS
     assert office.writes() == writes
 
 
