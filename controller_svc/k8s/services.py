@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from controller_svc.worker.reaching import CALLED, SERVICES
 from controller_svc.worker.settings import ServiceAddresses
 from seal.records import Stage
 from seal.rpc.client import open_channel
@@ -24,25 +24,6 @@ from seal.rpc.client import open_channel
 FRESH_SECONDS = 10.0
 """Between two questions to a service."""
 TIMEOUT_SECONDS = 3.0
-GENERATOR, TRAINER, EVALUATOR = "generator", "trainer", "evaluator"
-_SERVICES: Mapping[str, str] = MappingProxyType(
-    {
-        GENERATOR: "seal.v1.GeneratorService",
-        TRAINER: "seal.v1.TrainerService",
-        EVALUATOR: "seal.v1.EvaluatorService",
-    }
-)
-_CALLED: Mapping[Stage, tuple[str, ...]] = MappingProxyType(
-    {
-        Stage.PREPARE: (TRAINER,),
-        Stage.QUESTION: (GENERATOR,),
-        Stage.ROLLOUT: (GENERATOR, TRAINER, EVALUATOR),
-        Stage.IMPROVE: (),  # it has an engine of its own
-        Stage.VALIDATE: (GENERATOR, TRAINER, EVALUATOR),
-        Stage.ADAPT: (TRAINER, EVALUATOR),
-    }
-)
-"""What the workers of a stage cannot do without."""
 
 
 class Services(Protocol):
@@ -58,7 +39,7 @@ class ServiceHealth:
     def __init__(
         self, addresses: ServiceAddresses, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._addresses = {name: getattr(addresses, name) for name in _SERVICES}
+        self._addresses = {name: getattr(addresses, name) for name in SERVICES}
         self._clock = clock
         self._asked_at: dict[str, float] = {}
         self._answers: dict[str, str] = {}
@@ -79,9 +60,9 @@ class ServiceHealth:
 
     def why_not(self, stage: Stage) -> str:
         """What keeps a stage's workers, for people; empty if nothing is known to."""
-        for name in _CALLED[stage]:
+        for name in CALLED[stage]:
             self._refresh(name)
-        answers = (self._answers.get(name, "") for name in _CALLED[stage])
+        answers = (self._answers.get(name, "") for name in CALLED[stage])
         return "; ".join(answer for answer in answers if answer)
 
     def _refresh(self, name: str) -> None:
@@ -97,7 +78,7 @@ class ServiceHealth:
     async def _ask(self, name: str) -> None:
         address = self._addresses[name]
         health: Any = health_pb2_grpc.HealthStub(self._channels[address])  # it has no types
-        request = health_pb2.HealthCheckRequest(service=_SERVICES[name])
+        request = health_pb2.HealthCheckRequest(service=SERVICES[name])
         answer = ""
         try:
             reply = await health.Check(request, timeout=TIMEOUT_SECONDS)

@@ -161,7 +161,10 @@ async def _work(options: WorkerOptions) -> ShardSummary:
                         clients=clients,
                         settings=settings,
                         ready=partial(
-                            check_reachable, services, within_seconds=options.reach_seconds
+                            check_reachable,
+                            services,
+                            task.stage,
+                            within_seconds=options.reach_seconds,
                         ),
                     )
                 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -14,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from controller_svc.worker.settings import ServiceAddresses
 from seal.errors import NotFound, SealError, Transient
+from seal.records import Stage
 from seal.rpc.client import open_channel, rpc_errors
 from seal.v1 import evaluator_pb2, generator_pb2, trainer_pb2
 
@@ -23,9 +25,28 @@ LOOK_SECONDS = 1.0
 """Pause between two questions to a service that did not serve."""
 ANSWER_SECONDS = 5.0
 """Deadline of one question."""
-GENERATOR = generator_pb2.DESCRIPTOR.services_by_name["GeneratorService"].full_name
-TRAINER = trainer_pb2.DESCRIPTOR.services_by_name["TrainerService"].full_name
-EVALUATOR = evaluator_pb2.DESCRIPTOR.services_by_name["EvaluatorService"].full_name
+GENERATOR, TRAINER, EVALUATOR = "generator", "trainer", "evaluator"
+SERVICES: Mapping[str, str] = MappingProxyType(
+    {
+        GENERATOR: generator_pb2.DESCRIPTOR.services_by_name["GeneratorService"].full_name,
+        TRAINER: trainer_pb2.DESCRIPTOR.services_by_name["TrainerService"].full_name,
+        EVALUATOR: evaluator_pb2.DESCRIPTOR.services_by_name["EvaluatorService"].full_name,
+    }
+)
+"""Full names."""
+CALLED: Mapping[Stage, tuple[str, ...]] = MappingProxyType(
+    {
+        Stage.PREPARE: (TRAINER,),
+        Stage.QUESTION: (GENERATOR,),
+        Stage.ROLLOUT: (GENERATOR, TRAINER, EVALUATOR),
+        Stage.IMPROVE: (),  # it has an engine of its own
+        Stage.VALIDATE: (GENERATOR, TRAINER, EVALUATOR),
+        Stage.ADAPT: (TRAINER, EVALUATOR),
+    }
+)
+"""What the workers of a stage cannot do without."""
+_MORE_OF = {GENERATOR: "edit_generator", TRAINER: "writer_trainer"}
+"""Where a run has two of a service: the address of the other one."""
 
 
 @dataclass(frozen=True)
@@ -43,38 +64,30 @@ class Away:
         return f"the {self.role.replace('_', ' ')} at {self.address} ({self.reason})"
 
 
-async def services_away(addresses: ServiceAddresses, *, within_seconds: float) -> tuple[Away, ...]:
-    """The services that have not served once within this time, all asked side by side."""
-    found = await asyncio.gather(
-        *(_asked(role, address, name, within_seconds) for role, address, name in _each(addresses))
-    )
-    return tuple(away for away in found if away is not None)
-
-
-async def check_reachable(addresses: ServiceAddresses, *, within_seconds: float) -> None:
-    """Wait until every service serves.
+async def check_reachable(
+    addresses: ServiceAddresses, stage: Stage, *, within_seconds: float
+) -> None:
+    """Wait until every service that a stage calls serves; all are asked side by side.
 
     Raises Transient naming those that have not within this time, with their addresses and reasons.
     """
-    if away := await services_away(addresses, within_seconds=within_seconds):
+    called = _called(addresses, stage)
+    found = await asyncio.gather(
+        *(_asked(role, address, name, within_seconds) for role, address, name in called)
+    )
+    if away := [one for one in found if one is not None]:
         raise Transient(
             f"not reachable within {within_seconds:g} s: " + ", ".join(map(str, away)),
             remedy="see whether their pods run and are ready, and whether the addresses are right",
         )
 
 
-def _each(addresses: ServiceAddresses) -> Iterator[tuple[str, str, str]]:
-    """(role, address, full name of the service) of all that there are."""
-    services = {
-        "generator": GENERATOR,
-        "trainer": TRAINER,
-        "evaluator": EVALUATOR,
-        "writer_trainer": TRAINER,
-        "edit_generator": GENERATOR,
-    }
-    for role, name in services.items():
-        if address := getattr(addresses, role):
-            yield role, address, name
+def _called(addresses: ServiceAddresses, stage: Stage) -> Iterator[tuple[str, str, str]]:
+    """(role, address, full name of the service) of all that a stage calls."""
+    for name in CALLED[stage]:
+        for role in (name, _MORE_OF.get(name, "")):
+            if role and (address := getattr(addresses, role)):
+                yield role, address, SERVICES[name]
 
 
 async def _asked(role: str, address: str, service: str, within_seconds: float) -> Away | None:

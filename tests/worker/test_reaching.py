@@ -11,10 +11,12 @@ import pytest
 from fake_services import Fakes, serve_fakes
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from controller_svc.worker.reaching import EVALUATOR, GENERATOR, TRAINER, check_reachable
+from controller_svc.worker.reaching import SERVICES, check_reachable
 from controller_svc.worker.settings import ServiceAddresses
 from seal.errors import Transient
+from seal.records import Stage
 
+GENERATOR, TRAINER, EVALUATOR = SERVICES.values()
 READY, UNREADY = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -47,13 +49,15 @@ async def server(tmp_path: Path) -> Server:
 
 async def test_services_that_serve_are_reachable(server: Server) -> None:
     await server.start(GENERATOR, TRAINER, EVALUATOR)
-    await check_reachable(ServiceAddresses.all_at(server.address), within_seconds=0.0)
+    await check_reachable(
+        ServiceAddresses.all_at(server.address), Stage.ROLLOUT, within_seconds=0.0
+    )
     await server.stop()
 
 
 async def test_a_server_without_health_checks_counts_as_there() -> None:
     async with serve_fakes(Fakes()) as addresses:
-        await check_reachable(addresses, within_seconds=0.0)
+        await check_reachable(addresses, Stage.ROLLOUT, within_seconds=0.0)
 
 
 async def test_every_service_that_is_away_is_named_with_address_and_reason(
@@ -71,7 +75,7 @@ async def test_every_service_that_is_away_is_named_with_address_and_reason(
             edit_generator=away,
         )
         with pytest.raises(Transient) as caught:
-            await check_reachable(addresses, within_seconds=0.0)
+            await check_reachable(addresses, Stage.ROLLOUT, within_seconds=0.0)
     said = caught.value.message
     assert f"the trainer at {server.address} (it is not ready)" in said
     assert f"the evaluator at {server.address} (it has no {EVALUATOR})" in said
@@ -80,11 +84,20 @@ async def test_every_service_that_is_away_is_named_with_address_and_reason(
     await server.stop()
 
 
+async def test_a_service_that_the_stage_does_not_call_may_be_away(server: Server) -> None:
+    await server.start(TRAINER)
+    addresses = ServiceAddresses.all_at(server.address)
+    await check_reachable(addresses, Stage.PREPARE, within_seconds=0.0)
+    with pytest.raises(Transient, match=EVALUATOR):
+        await check_reachable(addresses, Stage.ADAPT, within_seconds=0.0)
+    await server.stop()
+
+
 async def test_a_service_that_becomes_ready_meanwhile_is_waited_for(server: Server) -> None:
     await server.start(GENERATOR, TRAINER, EVALUATOR)
     await server.say(TRAINER, UNREADY)
     asking = asyncio.create_task(
-        check_reachable(ServiceAddresses.all_at(server.address), within_seconds=30.0)
+        check_reachable(ServiceAddresses.all_at(server.address), Stage.ROLLOUT, within_seconds=30.0)
     )
     await asyncio.sleep(0.1)
     assert not asking.done()
