@@ -25,6 +25,7 @@ from seal.rpc.hops import hop_of_environment, within
 from seal.rpc.lifecycle import Signals
 from seal.runs.improve import OnResumed, OnStep, check_row_tokens, improve
 from seal.runs.shards import ShardStore, finish_shard
+from seal.runs.shares import ShareTeller
 from seal.runs.store import in_thread, manifest_path, pinned
 from seal.runs.task import ShardTask
 from seal.serving import STOPPED_AT_ONCE, leave, run_job
@@ -107,6 +108,7 @@ async def run_improve(options: ImproveOptions, backend: Backend[Engine], signals
     prepared = await pinned(store, task.run)
     check_row_tokens(task.run, prepared.policy_model, backend.engine.limits.max_row_tokens)
     trainings = Trainings(engine=backend.engine, store=store, adapters=backend.adapters)
+    teller = ShareTeller(store, task)
 
     async def work(files: ShardStore) -> ShardSummary:
         return await improve(
@@ -115,7 +117,7 @@ async def run_improve(options: ImproveOptions, backend: Backend[Engine], signals
             store=store,
             trainer=EngineTrainer(trainings, backend),
             clock=await files.clock(),
-            on_step=lambda step, total: log.debug("trained", step=step, total=total),
+            on_step=lambda step, total: teller.tell(step / max(total, 1)),
             on_resumed=lambda step: log.info("training of the policy resumed", step=step),
         )
 
@@ -129,7 +131,8 @@ async def run_improve(options: ImproveOptions, backend: Backend[Engine], signals
     watching = asyncio.create_task(suspend_on_signal())
     try:
         with within(hop_of_environment()):
-            summary = await finish_shard(task, store, work)
+            async with teller.telling():
+                summary = await finish_shard(task, store, work)
             said = "policy trained" if summary.policy else "policy stays"
             rows = summary.kept_parts
             log.info(said, kept=summary.kept, rows=rows, label=summary.label)

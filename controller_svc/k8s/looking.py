@@ -151,6 +151,10 @@ class JobSeen(_Seen):
         """Whether it has not ended and pods are missing, or not at work."""
         return self.end is None and (self.missing > 0 or self.status.ready < self.status.active)
 
+    def age_seconds(self, now_seconds: float) -> float:
+        """Since it was created."""
+        return now_seconds - self.metadata.creation_timestamp.timestamp()
+
     def seconds(self, now_seconds: float) -> float:
         """Since it began, or went on after a suspension; 0 if it has not."""
         begin = self.status.start_time

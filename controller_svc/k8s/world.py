@@ -100,7 +100,7 @@ class ClusterWorld:
         if self._pause_ends_in is not None:
             return self._pause_ends_in
         job = self._current_job()
-        starts = job is not None and job.idle and job.seconds(self._now()) < STARTING_SECONDS
+        starts = job is not None and job.idle and job.age_seconds(self._now()) < STARTING_SECONDS
         return STARTING_LOOK_SECONDS if starts else LOOK_SECONDS
 
     async def observe(self, status: RunStatus) -> Observed:

@@ -20,8 +20,6 @@ _STAGE_WEIGHTS = MappingProxyType(
     {Stage.PREPARE: 0.02, Stage.QUESTION: 0.18, Stage.ROLLOUT: 0.55, Stage.ADAPT: 0.25}
 )
 """Rough share of an adaptation's time by stage; nothing but what is shown depends on it."""
-_WORK_WEIGHTS = (0.2, 0.55, 0.25)
-"""The same within a stage: writing, training, asking."""
 
 
 class StageProgress:
@@ -84,7 +82,7 @@ class StageProgress:
             return 0.0
         whole = sum(_STAGE_WEIGHTS[stage] for stage in self._plan)
         before = self._plan[: self._plan.index(self._stage)]
-        here = sum(_done(task) for task in self._tasks.values()) / self._shards
+        here = sum(task.share for task in self._tasks.values()) / self._shards
         done = sum(_STAGE_WEIGHTS[stage] for stage in before) + here * _STAGE_WEIGHTS[self._stage]
         return min(1.0, done / whole)
 
@@ -97,19 +95,3 @@ class StageProgress:
         if (gained := self._percent - percent) < MIN_PERCENT_FOR_ETA:
             return None
         return (now - began) * (100.0 - self._percent) / gained
-
-
-def _done(task: TaskProgress) -> float:
-    """Share of a task that is done, in [0, 1]."""
-    work = (
-        (task.edits_done, task.edits_total),
-        (task.training_fraction * task.trainings_total, task.trainings_total),
-        (task.evaluated_queries, task.queries_total),
-    )
-    known = [
-        (min(1.0, done / total), weight)
-        for (done, total), weight in zip(work, _WORK_WEIGHTS, strict=True)
-        if total
-    ]
-    whole = sum(weight for _, weight in known)
-    return sum(share * weight for share, weight in known) / whole if whole else 0.0

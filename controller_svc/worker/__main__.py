@@ -29,6 +29,7 @@ from seal.records import AdapterReference, ShardSummary, Stage
 from seal.rpc.hops import hop_of_environment, within
 from seal.rpc.lifecycle import Signals, stop_signals
 from seal.runs.manifest import read_spec
+from seal.runs.shares import ShareTeller
 from seal.runs.task import ShardTask
 from seal.serving import STOPPED_AT_ONCE, leave, run_process
 from seal.termination import done_of, failure_of, write_termination
@@ -152,7 +153,8 @@ async def _work(options: WorkerOptions) -> ShardSummary:
         with within(hop):
             spec = await read_spec(store, task.run)
             services, settings = options.part(ServiceAddresses), options.part(WorkerSettings)
-            async with ServiceClients(services, settings) as clients:
+            teller = ShareTeller(store, task)
+            async with ServiceClients(services, settings) as clients, teller.telling():
                 working = asyncio.create_task(
                     run_task(
                         task,
@@ -160,6 +162,7 @@ async def _work(options: WorkerOptions) -> ShardSummary:
                         store=store,
                         clients=clients,
                         settings=settings,
+                        tell=lambda progress: teller.tell(progress.share),
                         ready=partial(
                             check_reachable,
                             services,

@@ -59,6 +59,19 @@ class TaskProgress:
     eta_seconds: float | None = None
     """Estimated seconds to the task's end; None if unknown."""
 
+    @property
+    def share(self) -> float:
+        """What is done of the task's work, in [0, 1]; 0 while none is planned."""
+        work = {
+            "generate": (self.edits_done, self.edits_total),
+            "train": (self.training_fraction * self.trainings_total, self.trainings_total),
+            "evaluate": (self.evaluated_queries, self.queries_total),
+        }
+        planned = {kind: (done, total) for kind, (done, total) in work.items() if total}
+        whole = sum(_WEIGHTS[kind] for kind in planned)
+        parts = (_WEIGHTS[kind] * min(1.0, done / total) for kind, (done, total) in planned.items())
+        return sum(parts) / whole if whole else 0.0
+
 
 class Observer(Protocol):
     """Who watches a run. Called on the event loop: return quickly, never raise."""

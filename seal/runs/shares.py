@@ -51,7 +51,7 @@ class ShareTeller:
     def __init__(self, store: ArtifactStore, task: ShardTask) -> None:
         self._store, self._path = store, share_path(task.run, task.round, task.stage, task.shard)
         self._share = 0.0
-        self._written: float | None = None  # nothing yet: there is no file to remove
+        self._written: float | None = None
 
     def tell(self, share: float) -> None:
         """The task is so far."""
@@ -67,9 +67,8 @@ class ShareTeller:
             writing.cancel()
             with suppress(asyncio.CancelledError):
                 await writing
-            if self._written is not None:
-                with suppress(SealError):
-                    await in_thread(self._store.remove, self._path)
+            with suppress(SealError):  # one that an attempt before has left goes, too
+                await in_thread(self._store.remove, self._path)
 
     async def _write(self, interval_seconds: float) -> None:
         while True:
