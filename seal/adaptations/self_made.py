@@ -24,7 +24,7 @@ class MadeDropReason(StrEnum):
     """Why a question is not kept."""
 
     REPEATED = "repeated"
-    """The passage has been asked it before."""
+    """The passage has been asked it before, or another one with the same answer."""
     UNGRADED = "ungraded"
     """The model gave no answer that could be compared."""
     UNSURE = "unsure"
@@ -63,16 +63,22 @@ def keep_questions(
 ) -> MadeQuestions:
     """At most `most` of a passage's questions, spread over it; a share of them is the test.
 
-    Of two or more there is at least one on each side.
+    Of two or more there is at least one on each side. Of those with the same answer one is kept: a
+    model that writes twice on a sentence asks the same in other words, and what edits are chosen by
+    would be the test as well.
     """
     dropped: Counter[str] = Counter()
     asked: set[str] = set()
+    answered: set[str] = set()
     good = []
     for one in made:
-        key = question_key(one.question)
+        key, answer = question_key(one.question), question_key(one.answer)
         reason = MadeDropReason.REPEATED if key in asked else why_dropped(one)
         asked.add(key)
+        if reason is None and answer in answered:
+            reason = MadeDropReason.REPEATED
         if reason is None:
+            answered.add(answer)
             good.append(one)
         else:
             dropped[str(reason)] += 1

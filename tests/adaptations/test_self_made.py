@@ -35,11 +35,16 @@ def test_kept_is_what_is_answered_again_with_the_passage_and_not_without_it(
     assert why_dropped(question) == reason
 
 
+def numbered(number: int) -> MadeQuestion:
+    """One with an answer of its own."""
+    return MadeQuestion(f"How high is tower {number}?", f"{number} ells", f"{number} ells", "low")
+
+
 @given(st.integers(1, 30), st.integers(1, 12), st.floats(0.05, 0.95), st.integers(0, 5))
 def test_both_sides_have_a_question_and_none_is_on_both(
     number: int, most: int, share: float, seed: int
 ) -> None:
-    questions = [made(n) for n in range(number)] + [made(0)]
+    questions = [numbered(n) for n in range(number)] + [numbered(0)]
     found = keep_questions(questions, most=most, held_out_share=share, seed=seed)
     roles = [role for _, role in found.kept]
     assert len(found.kept) == min(number, most) == len({one.question for one, _ in found.kept})
@@ -49,6 +54,18 @@ def test_both_sides_have_a_question_and_none_is_on_both(
         assert {"reward", "held-out"} == set(roles)
         assert abs(roles.count("held-out") - share * len(roles)) <= 1
     assert found == keep_questions(questions, most=most, held_out_share=share, seed=seed)
+
+
+def test_of_questions_with_the_same_answer_one_is_kept_the_first_that_is_good() -> None:
+    questions = [
+        MadeQuestion("Who built it?", "Odo Pell", "a king", "a king"),
+        MadeQuestion("Who has built the tower?", "Odo Pell", "Odo Pell", "a king"),
+        MadeQuestion("Who was the builder of the tower?", "odo  pell.", "Odo Pell", "a king"),
+        numbered(1),
+    ]
+    found = keep_questions(questions, most=8, held_out_share=0.5, seed=0)
+    assert [one for one, _ in found.kept] == [questions[1], questions[3]]
+    assert found.dropped == {"unsure": 1, "repeated": 1}
 
 
 def test_of_passages_with_one_question_each_about_the_share_is_the_test() -> None:
