@@ -62,16 +62,13 @@ def watch(stub: Stub, name: str) -> Iterator[adaptation_pb2.AdaptationEvent]:
         time.sleep(PAUSE_SECONDS)
 
 
-def show(event: adaptation_pb2.AdaptationEvent) -> None:
+def line_of(event: adaptation_pb2.AdaptationEvent) -> str:
     """An event in a line."""
     kind = event.WhichOneof("event")
     if kind == "progress":
-        print(f"  {event.progress.stage} {event.progress.percent:.0f} %")
-    else:
-        words = str(getattr(event, str(kind))).replace("\n", " ").strip()
-        print(
-            f"{event.sequence} {kind}: {words}" if len(words) < 200 else f"{event.sequence} {kind}"
-        )
+        return f"  {event.progress.stage} {event.progress.percent:.0f} %"
+    words = str(getattr(event, str(kind))).replace("\n", " ").strip()
+    return f"{event.sequence} {kind}: {words}" if len(words) < 200 else f"{event.sequence} {kind}"
 
 
 def result(adaptation: adaptation_pb2.Adaptation) -> None:
@@ -112,8 +109,11 @@ def main(paths: list[str], *, server: str = "localhost:50051", directory: str = 
     with grpc.insecure_channel(server) as channel:
         stub = adaptation_pb2_grpc.AdaptationServiceStub(channel)
         name = submit(stub, [Path(path) for path in paths])
+        shown = ""
         for event in watch(stub, name):
-            show(event)
+            if (line := line_of(event)) != shown:  # progress comes far more often than per cent
+                print(line)
+                shown = line
         request = adaptation_pb2.GetAdaptationRequest(name=name)
         adaptation = stub.GetAdaptation(request, timeout=CALL_SECONDS).adaptation
         if not adaptation.HasField("adapter"):

@@ -25,7 +25,7 @@ from controller_svc.cli.messages import (
     print_failure,
     program,
 )
-from controller_svc.cli.serving import LocalServer, ServerGone, View, away, look, working
+from controller_svc.cli.serving import LocalServer, ServerGone, View, look, saying_away, working
 from controller_svc.cli.stopping import say_stopping
 from controller_svc.cli.target import Target
 from seal.client import Adaptation, Client, Document, Options, Question, State, Submission, to_wire
@@ -141,7 +141,7 @@ def watch(name: str, *, after: int, target: Target, showing: Showing) -> None:
                     )
                 return _follow(view.client, found[-1], screen, after=after)
 
-            adaptation = look(target, follow, on_retry=lambda error: screen.say(away(error)))
+            adaptation = look(target, follow, on_retry=saying_away(screen.say))
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise typer.Exit(_tell_stop(found, target, showing, goes_on=True)) from None

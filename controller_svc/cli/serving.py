@@ -30,6 +30,8 @@ SERVING_FILE = f"{FOLDER}/serving.json"
 """Where the process that serves a root says how it is reached."""
 LOOK_SECONDS = 1.0
 """How long a command that only looks asks a server that is away, beyond the channel's own tries."""
+AWAY_SECONDS = 30.0
+"""Between two lines that say that a server is away."""
 START_SECONDS = 120.0
 """How long another process may take from its lock to its address: it loads a model."""
 
@@ -135,10 +137,7 @@ def working(
 
     Raises ServerGone from any call, once another process that was found has ended.
     """
-
-    def on_retry(error: Retryable) -> None:
-        say(away(error))
-
+    on_retry = saying_away(say)
     if target.server:
         with target.client(target.server, on_retry) as client:
             yield client
@@ -160,9 +159,19 @@ def working(
             yield client
 
 
-def away(error: Retryable) -> str:
-    """What is said while a server is looked for."""
-    return f"the server cannot be reached ({error.message}); trying again"
+def saying_away(
+    say: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic
+) -> OnRetry:
+    """Says now and then, while a server is looked for again and again, that it is away."""
+    said_at = float("-inf")
+
+    def on_retry(error: Retryable) -> None:
+        nonlocal said_at
+        if clock() - said_at >= AWAY_SECONDS:
+            said_at = clock()
+            say(f"the server cannot be reached ({error.message}); trying again")
+
+    return on_retry
 
 
 @contextmanager

@@ -323,6 +323,17 @@ def test_a_server_that_is_not_there_is_worth_a_retry(
     assert "check that the service runs at this address" in capsys.readouterr().err
 
 
+def test_that_a_server_is_away_is_said_now_and_then() -> None:
+    said: list[str] = []
+    seconds = iter(range(0, 600, 10))
+    on_retry = serving.saying_away(said.append, clock=lambda: float(next(seconds)))
+    for number in range(8):
+        on_retry(Transient(f"refused {number}"))
+    assert said == [
+        f"the server cannot be reached (refused {number}); trying again" for number in (0, 3, 6)
+    ]
+
+
 def test_an_adaptation_without_a_single_question_says_what_is_missing() -> None:
     told = Story("veldra")
     rewarded = Rewarded(edits={}, baseline=None, reward=None, best=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import runpy
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ def test_the_plain_client_watches_over_lost_connections_and_gets_the_adapter(
     assert len(fake.jobs) == 1, "the same documents again find the same adaptation"
     said = capsys.readouterr().out
     assert said.count("1 accepted") == 2 and "found again" in said
+    lines = said.splitlines()
+    assert not [one for one, after in pairwise(lines) if one == after], "progress is said once"
     assert "12 held-out questions (self-made questions)" in said
     assert "gate: passed" in said
 

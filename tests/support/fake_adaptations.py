@@ -303,7 +303,8 @@ class FakeAdaptations(adaptation_pb2_grpc.AdaptationServiceServicer):
                 after = event.sequence
                 if event.HasField("ended"):
                     return
-                yield pb.AdaptationEvent(sequence=after, progress=job.message.progress)
+                for _ in range(2):  # far more often than a per cent is done
+                    yield pb.AdaptationEvent(sequence=after, progress=job.message.progress)
 
     async def _play(self, job: Job, request: Any) -> None:
         """The script of an adaptation."""
