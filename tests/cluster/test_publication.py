@@ -198,12 +198,19 @@ async def test_what_others_set_of_a_service_stays(site: Publishing, kind: str) -
         assert "--seed=1" not in arguments(site)
 
 
-async def test_a_deleted_service_is_made_anew(site: Publishing) -> None:
-    ended = site.ended("docs", "1")
-    await ended.look()
+async def test_a_deleted_service_is_made_anew_of_what_is_still_to_be_served(
+    site: Publishing,
+) -> None:
+    kept, gone, taken_back = (site.ended(name, "1") for name in ("kept", "gone", "taken-back"))
+    for ended in (kept, gone, taken_back):
+        await ended.look()
     del site.api.objects[(INFERENCE_SERVICES, "team", "qwen")]
-    assert (await ended.look()).shown.reason == "RollingOut"
-    assert len(writes(site)) == 2
+    taken_back.withdraw()
+    assert (await taken_back.look()).shown.message == "none is served"
+    assert (await kept.look()).shown.reason == "RollingOut"
+    assert list(json.loads(site.service()["metadata"]["annotations"]["seal.dev/served"])) == [
+        "kept"
+    ]  # fmt: skip
 
 
 async def test_an_adapter_that_its_gate_refused_is_not_served(site: Publishing) -> None:
