@@ -21,7 +21,7 @@ from controller_svc.k8s.lease import Leadership, LeaseTimes
 from controller_svc.k8s.turn import Turn
 from seal.errors import InvalidInput, Transient
 
-TIMES = LeaseTimes(retry_seconds=0.05, deadline_seconds=0.3, duration_seconds=1)
+TIMES = LeaseTimes(retry_seconds=0.05, deadline_seconds=1.0, duration_seconds=2)
 
 
 def candidate(api: MemoryApi, name: str) -> Leadership:
@@ -62,7 +62,7 @@ async def test_a_leader_whose_lease_is_lost_stops_at_once_and_stands_again() -> 
         raise Transient("away")
 
     api.fault = away
-    await until(lambda: not lead.at_work, seconds=TIMES.duration_seconds)
+    await until(lambda: not lead.at_work)
     api.fault = lambda request, done: None
     await until(lambda: lead.at_work)
     assert lead.epochs[0] <= lead.epochs[1]
