@@ -219,7 +219,8 @@ def _finish_stage(
     if following < len(plan):
         return enter(spec, status, *plan[following], observed.now_seconds)
     if isinstance(spec, RunSpec):
-        reason, message = str(Reason.ALL_ROUNDS_DONE), f"{spec.rounds} rounds done"
+        done = f"{spec.rounds} round{'' if spec.rounds == 1 else 's'} done"
+        reason, message = str(Reason.ALL_ROUNDS_DONE), done
     else:
         reason, message = _judged(sums.result)
     return end(status, Phase.COMPLETE, reason, message, observed)

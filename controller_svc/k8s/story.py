@@ -27,8 +27,8 @@ log = structlog.get_logger(__name__)
 
 COMPONENT = "seal-controller"
 RECENT_SECONDS = 120.0
-"""What happened so long before the first look at an object is told again: the controller before may
-have died over it."""
+"""An end so long before the first look at an object is told again: the controller before may have
+died over it. Where something that has not ended is now is always told again."""
 STAGE_AGAIN = "StageAgain"
 """Reason of the Event of another attempt of a stage."""
 _HASH_CHARACTERS = 16
@@ -44,23 +44,15 @@ class Transition:
     """For people."""
     warning: bool
     """Whether somebody may have to do something."""
-    when_seconds: float
-    """Unix time."""
     stage: str = ""
     """Attempt of a stage at which it happened; empty for none."""
 
 
-def transitions(before: RunStatus, after: RunStatus, now_seconds: float) -> Iterator[Transition]:
+def transitions(before: RunStatus, after: RunStatus) -> Iterator[Transition]:
     """What became of an object between two statuses, in order."""
     stage = after.current.name if after.current is not None else ""
     if (attempt := _again(before, after)) is not None:
-        yield Transition(
-            reason=STAGE_AGAIN,
-            message=attempt,
-            warning=True,
-            stage=stage,
-            when_seconds=now_seconds,
-        )
+        yield Transition(reason=STAGE_AGAIN, message=attempt, warning=True, stage=stage)
     for condition in after.conditions:
         old = before.condition(condition.type)
         moved = old is None or (old.status, old.reason) != (condition.status, condition.reason)
@@ -72,7 +64,6 @@ def transitions(before: RunStatus, after: RunStatus, now_seconds: float) -> Iter
                 message=condition.message,
                 warning=_is_warning(condition),
                 stage=stage,
-                when_seconds=condition.last_transition_seconds,
             )
 
 
@@ -111,16 +102,16 @@ class Story:
     async def tell(
         self, owner: Owner, before: RunStatus, after: RunStatus, *, now_seconds: float
     ) -> None:
-        """Tell what became of an object at a look; at the first one, also what did just before."""
+        """Tell what became of an object at a look; at the first one, also what had before."""
         place = (owner.kind, owner.namespace, owner.name)
         if self._known.get(place) != owner.uid:
             self._known[place] = owner.uid
             nothing = RunStatus(run=before.run, spec_sha256=before.spec_sha256)
-            for one in transitions(nothing, before, now_seconds):
-                if now_seconds - one.when_seconds <= RECENT_SECONDS:
-                    await self._post(owner, one)
-        for one in transitions(before, after, now_seconds):
-            await self._transition(owner, one)
+            past = now_seconds - (before.finished_seconds or now_seconds) > RECENT_SECONDS
+            for one in () if past else transitions(nothing, before):
+                await self._post(owner, one, now_seconds)
+        for one in transitions(before, after):
+            await self._transition(owner, one, now_seconds)
 
     def forget(self, kind: str, namespace: str, name: str) -> None:
         """An object has gone."""
@@ -134,11 +125,10 @@ class Story:
             reason=shown.reason,
             message=shown.message,
             warning=shown.ready is False,
-            when_seconds=now_seconds,
         )
-        await self._transition(owner, one)
+        await self._transition(owner, one, now_seconds)
 
-    async def _transition(self, owner: Owner, one: Transition) -> None:
+    async def _transition(self, owner: Owner, one: Transition, now_seconds: float) -> None:
         """The one place where something that became of an object is written down."""
         write = log.warning if one.warning else log.info
         write(
@@ -150,23 +140,24 @@ class Story:
             message=one.message,
         )
         metrics.transitions.labels(kind=owner.kind, reason=one.reason).inc()
-        await self._post(owner, one)
+        await self._post(owner, one, now_seconds)
 
-    async def _post(self, owner: Owner, one: Transition) -> None:
+    async def _post(self, owner: Owner, one: Transition, now_seconds: float) -> None:
         """An Event that was posted already stays as it is; one that is refused is only logged."""
+        event = event_of(owner, one, identity=self._identity, now_seconds=now_seconds)
         try:
-            await self._api.create(EVENTS, owner.namespace, event_of(owner, one, self._identity))
+            await self._api.create(EVENTS, owner.namespace, event)
         except Conflict:
             pass
         except SealError as error:
             log.info("event not posted", reason=one.reason, name=owner.name, cause=str(error))
 
 
-def event_of(owner: Owner, one: Transition, identity: str) -> Tree:
+def event_of(owner: Owner, one: Transition, *, identity: str, now_seconds: float) -> Tree:
     """The Event of a transition."""
     told = f"{owner.uid}/{one.reason}/{one.stage or one.message}"
     tail = hashlib.sha256(told.encode()).hexdigest()[:_HASH_CHARACTERS]
-    moment = datetime.fromtimestamp(int(one.when_seconds), tz=UTC).isoformat()
+    moment = datetime.fromtimestamp(int(now_seconds), tz=UTC).isoformat()
     involved: Tree = {
         "apiVersion": API_VERSION,
         "kind": owner.kind,

@@ -39,6 +39,8 @@ async def test_the_events_of_a_run_are_its_story(office: Office) -> None:
     first = events[0]
     assert first["message"] == "round 0 of 1: prepare"
     assert first["involvedObject"]["kind"] == "RestEMRun" and first["metadata"]["namespace"]
+    times = [event["lastTimestamp"] for event in events]
+    assert times == sorted(times) and len(set(times)) == len(WHOLE), "each at its own time"
 
 
 async def test_a_second_attempt_tells_why(office: Office) -> None:
