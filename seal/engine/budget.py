@@ -183,7 +183,7 @@ class MemoryBudget:
         return InvalidInput(
             f"{shape if slots else 'one row'} takes {_mib(needed.total)} with the base model, the "
             f"engine has {_mib(self.limit_bytes)}",
-            field="engine.slots" if slots else "engine.memory_bytes",
+            field="engine.slots",
             remedy=f"{self._remedy(needed)}, or {REMEDY_MEMORY}",
         )
 
