@@ -20,6 +20,7 @@ from pathlib import Path
 import grpc
 import pytest
 import structlog
+from eventually import until
 from fake_engine import FakeEngine
 from service_harness import (
     DEADLINE_SECONDS,
@@ -32,7 +33,6 @@ from service_harness import (
     read_all,
     refusal,
     serving,
-    until,
 )
 
 from evaluator_svc.service import register

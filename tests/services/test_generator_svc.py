@@ -17,6 +17,7 @@ import grpc
 import pytest
 import structlog
 from edits_in_parts import START, use_parts
+from eventually import until
 from fake_engine import FakeEngine, save_fake_adapter
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from service_harness import (
@@ -32,7 +33,6 @@ from service_harness import (
     refusal,
     serving,
     training_request,
-    until,
 )
 
 import evaluator_svc.service

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from eventually import until
 from fake_engine import FakeEngine
 from service_harness import (
     DEADLINE_SECONDS,
@@ -22,7 +23,6 @@ from service_harness import (
     refusal,
     serving,
     text_request,
-    until,
 )
 
 import generator_svc.service

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from eventually import until
 from fake_engine import FakeEngine, save_fake_adapter
 from service_harness import (
     DEADLINE_SECONDS,
@@ -19,7 +20,6 @@ from service_harness import (
     refusal,
     serving,
     training_request,
-    until,
 )
 
 from seal.artifacts import ArtifactStore

@@ -19,6 +19,7 @@ from pathlib import Path
 import grpc
 import pytest
 import structlog
+from eventually import until
 from fake_engine import FakeAdapter, FakeEngine, save_fake_adapter
 from safetensors import SafetensorError
 from service_harness import (
@@ -32,7 +33,6 @@ from service_harness import (
     refusal,
     serving,
     training_request,
-    until,
 )
 
 from seal.artifacts import ArtifactStore
