@@ -29,7 +29,7 @@ from seal.telemetry import metrics, start_metrics_server
 log = structlog.get_logger(__name__)
 
 LEASE_TIMEOUT_SECONDS = 1.5
-"""Of a request for the lease: two that are lost do not cost it."""
+"""Of a request for the lease: less than a turn lasts without one, more than a busy server takes."""
 
 
 class Process:

@@ -165,6 +165,7 @@ class Controller:
         """Let an object fail whose spec is none: it cannot be mended, as a spec is not changed."""
         owner, before = owner_of(kind, body), status_of_refused(kind, body)
         if before.phase.terminal:
+            self._gauges.show(owner, before, percent=0)
             return
         after = fail_refused(before, error, self._clock())
         status = to_object(after, generation=generation_of(body))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -106,9 +107,13 @@ class Leadership:
 
         """
         epoch = self.epoch
-        while epoch is not None and self.epoch == epoch:
-            await self._sleep(self._times.retry_seconds)
-            await self._attempt()
+        # A request that hangs is waited for no longer than the turn may last without it
+        with suppress(TimeoutError):
+            while epoch is not None and self.epoch == epoch:
+                ends_at = self._renewed_at + self._times.deadline_seconds
+                async with asyncio.timeout(max(0.0, ends_at - self._clock())):
+                    await self._sleep(self._times.retry_seconds)
+                    await self._attempt()
         self._epoch = None
         raise Superseded(
             f"{self._identity} leads no more", remedy="stop at once, and stand for election again"

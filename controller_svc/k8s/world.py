@@ -21,6 +21,7 @@ from controller_svc.core import (
     Action,
     FailedIndex,
     Observed,
+    Phase,
     RunStatus,
     StageObserved,
     StageStatus,
@@ -135,11 +136,12 @@ class ClusterWorld:
 
     async def show(self) -> None:
         """Write how far the current stage is, if the last time is some time ago."""
-        job, current = self._current_job(), self._shown.newest.current
-        now = self._now()
-        if job is None or current is None or job.end is not None or not self._shown.may_count(now):
+        status, job, now = self._shown.newest, self._current_job(), self._now()
+        if status.phase is not Phase.RUNNING or status.current is None or job is None:
             return
-        share = await stage_share(self._store, self._shown.newest.run, current, job.status.active)
+        if job.end is not None or not self._shown.may_count(now):
+            return
+        share = await stage_share(self._store, status.run, status.current, job.status.active)
         await self._shown.write_count(StageProgress(share=share, seconds=job.seconds(now)), now)
 
     async def say(self, error: SealError) -> RunStatus:

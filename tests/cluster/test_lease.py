@@ -153,6 +153,23 @@ async def test_a_leader_whose_server_is_away_stops_before_another_may_take_over(
     assert time.now - began < LeaseTimes().duration_seconds
 
 
+async def test_a_leader_whose_server_hangs_stops_before_another_may_take_over():
+    api = MemoryApi()
+    times = LeaseTimes(retry_seconds=0.05, deadline_seconds=0.3, duration_seconds=1)
+    leader = Leadership(api, namespace="team", name="seal", identity="a", times=times)
+    await leader.acquire()
+    began = asyncio.get_running_loop().time()
+
+    async def hang(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    api.get = hang
+    with pytest.raises(Superseded):
+        await leader.hold()
+    assert asyncio.get_running_loop().time() - began < times.duration_seconds
+    assert leader.epoch is None
+
+
 async def test_a_released_lease_is_taken_at_once():
     api, time = MemoryApi(), Time()
     leader = candidate(api, time, "a")
