@@ -58,7 +58,9 @@ def transitions(before: RunStatus, after: RunStatus) -> Iterator[Transition]:
         moved = old is None or (old.status, old.reason) != (condition.status, condition.reason)
         # A stage of the next round is another one under the same reason
         entered = condition.type == "Progressing" and _entered(before, after)
-        if (moved or entered) and _is_told(condition, after):
+        # It was told of the first attempt; only who starts anew does not know that
+        known = attempt is not None and old is None and _runs(condition)
+        if (moved or entered) and not known and _is_told(condition, after):
             yield Transition(
                 reason=condition.reason,
                 message=condition.message,
@@ -70,9 +72,14 @@ def transitions(before: RunStatus, after: RunStatus) -> Iterator[Transition]:
 def _again(before: RunStatus, after: RunStatus) -> str | None:
     """Why a stage is tried again; None if it is not."""
     old, new = before.current, after.current
-    if old is None or new is None or old.name == new.name or new.attempt == 1:
+    same = old is not None and new is not None and old.name == new.name
+    if new is None or new.attempt == 1 or same or after.phase.terminal:
         return None
     return f"attempt {new.attempt} of {new.stage}: {new.message}"
+
+
+def _runs(condition: Condition) -> bool:
+    return (condition.type, condition.status) == ("Progressing", "True")
 
 
 def _entered(before: RunStatus, after: RunStatus) -> bool:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
 from cluster_objects import CRDS
 from control_plane import ControlPlane, running_control_plane, running_controllers
-
-EVERYTHING = bool(os.environ.get("SEAL_FAULTS"))
-"""Every case there is, and not a sample: minutes."""
 
 
 @pytest.fixture(autouse=True)

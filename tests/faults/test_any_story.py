@@ -14,18 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from conftest import EVERYTHING
-from fault_site import Site, small_adaptation, small_run
+from api_faults import API_FAULTS, ApiFault
+from fault_site import EVERYTHING, Site, small_adaptation, small_run
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from invariants import check_jobs
 from memory_api import Key, Killed
 from memory_cluster import CALM, STORM
-from mortal import Life
+from mortal import Life, Sleeper
 from pod_work import SyntheticWork
-from test_api_faults import API_FAULTS, ApiFault
-from test_rivals import Sleeper
 
 from controller_svc.core import Phase
 from controller_svc.k8s.api import ADAPTATIONS

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import EVERYTHING
-from fault_site import Site, small_adaptation, small_run
+from fault_site import EVERYTHING, Site, small_adaptation, small_run
 from memory_api import Killed
 from mortal import Fault, Life
 from pod_work import SyntheticWork
@@ -82,7 +81,7 @@ async def test_killed_or_failed_at_any_side_effect_all_ends_as_if_nothing_had_ha
     calm, life = story.site(tmp_path / "calm"), Life()
     await calm.to_the_end(life)
     await calm.check_all_counted()
-    undisturbed = calm.results()
+    undisturbed, story_told = calm.results(), calm.told()
     assert {phase for phase, *_ in undisturbed.values()} == {story.ends}
     cases = struck = 0
     for number in range(len(story.name) % STRIDE, len(life.seen), STRIDE):
@@ -95,6 +94,8 @@ async def test_killed_or_failed_at_any_side_effect_all_ends_as_if_nothing_had_ha
             await site.check_all_counted()
             assert site.results() == undisturbed, (life.seen[number], how)
             assert set(site.work.done.values()) <= {1}, "a shard's work was done twice"
+            if how == "killed":
+                assert site.told() == story_told, life.seen[number]
             assert site.epoch == calm.epoch + (how == "killed")
     record_property("n", cases)
     assert struck == cases

@@ -14,26 +14,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import EVERYTHING
 from control_plane import ControlPlane
-from fault_site import look, small_run
+from fault_site import EVERYTHING, controller_of, small_run
 from invariants import result
 from kubernetes.aio import config
 from memory_api import Key, Killed
 from mortal import Life, MortalApi, MortalStore, dies_at
 from pod_work import SyntheticWork
+from prometheus_client import CollectorRegistry
 from real_pods import RealPods
 
 from controller_svc.core import RunStatus
 from controller_svc.k8s.api import JOBS, PODS, RUNS, KubernetesApi
+from controller_svc.k8s.controller import Key as ObjectKey
+from controller_svc.k8s.wanted import read_wanted
 from seal.artifacts import ArtifactStore
-from seal.config import run_of_object
 from seal.errors import SealError
 from seal.runs.task import ShardTask
+from seal.telemetry import Metrics
 
 RUNS_AT_ONCE = 60 if EVERYTHING else 12
 END_SECONDS, LOOK_SECONDS, GONE_SECONDS = 150.0, 0.5, 60.0
 NAMESPACE = "faults"
+METRICS = Metrics(CollectorRegistry())
 
 
 @pytest.fixture
@@ -92,21 +95,22 @@ async def to_the_end(
 ) -> tuple[RunStatus, int]:
     """Controllers one after another for one run; its last status, and how many have died."""
     deaths, epoch = 0, 1
+    place = ObjectKey(resource=key[0], namespace=key[1], name=key[2])
     life = Life() if at is None else Life(dies_at(at))
     async with asyncio.timeout(END_SECONDS):
         while True:
             mortal, store = MortalApi(api, life), MortalStore.of(str(root), life)
+            controller = controller_of(mortal, store, epoch=epoch, metrics=METRICS)
             try:
-                status = await look(
-                    mortal, store, key, epoch=epoch, read=lambda key, body: run_of_object(body)
-                )
-                if status.phase.terminal:
-                    return status, deaths
+                await controller.reconcile(place)
             except SealError:
                 pass
             except Killed:
                 deaths, epoch, life = deaths + 1, epoch + 1, Life()
                 continue
+            status = read_wanted(RUNS, await api.get(*key)).status
+            if status.phase.terminal:
+                return status, deaths
             await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -13,11 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import EVERYTHING
-from fault_site import Site, small_adaptation, small_run
+from fault_site import EVERYTHING, Site, small_adaptation, small_run
 from memory_api import Killed
 from memory_cluster import CALM, STORM, Chances
-from mortal import Life, dies_at
+from mortal import Life, Sleeper, dies_at
 
 SEEDS = 400 if EVERYTHING else 24
 STRIDE = 1 if EVERYTHING else 4
@@ -29,20 +28,6 @@ def site_of(directory: Path, *, seed: int = 0, chances: Chances = CALM) -> Site:
     site.submit(small_run())
     site.submit(small_adaptation())
     return site
-
-
-class Sleeper:
-    """Parks a controller before one of its requests, until it is woken."""
-
-    def __init__(self, number: int) -> None:
-        self.number, self.asked = number, 0
-        self.asleep, self.woken = asyncio.Event(), asyncio.Event()
-
-    async def __call__(self, request: str) -> None:
-        self.asked += 1
-        if self.asked == self.number:
-            self.asleep.set()
-            await self.woken.wait()
 
 
 @pytest.mark.parametrize("turns", [1, 3, 99], ids=["soon", "later", "after the end"])

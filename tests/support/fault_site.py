@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,26 @@ from memory_api import Key, Killed
 from memory_cluster import CALM, Chances, MemoryCluster, Work
 from mortal import Life, MortalApi, MortalStore
 from pod_work import SyntheticWork
+from prometheus_client import CollectorRegistry
 
 from controller_svc.core import Phase, RunStatus
-from controller_svc.k8s.api import ADAPTATIONS, RUNS, ClusterApi
+from controller_svc.k8s.api import ADAPTATIONS, EVENTS, JOBS, RUNS, ClusterApi
+from controller_svc.k8s.controller import Controller
+from controller_svc.k8s.controller import Key as ObjectKey
+from controller_svc.k8s.gauges import ObjectGauges
 from controller_svc.k8s.jobs import JobSettings, StoreAccess
-from controller_svc.k8s.wanted import Wanted
-from controller_svc.k8s.world import ClusterWorld
-from controller_svc.reconcile import reconcile
+from controller_svc.k8s.queue import WorkQueue
+from controller_svc.k8s.source import Seen
+from controller_svc.k8s.story import RECENT_SECONDS, Story
+from controller_svc.k8s.turn import key_of
+from controller_svc.k8s.wanted import Wanted, read_wanted
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
-from seal.config import adaptation_of_object, run_of_object
 from seal.errors import SealError
+from seal.telemetry import Metrics
 
+EVERYTHING = bool(os.environ.get("SEAL_FAULTS"))
+"""Every case there is, and not a sample: minutes."""
 NAMESPACE = "team"
 SETTINGS = JobSettings(
     worker_image="seal:1",
@@ -43,44 +51,76 @@ CALM_SECONDS = 60.0
 """After the end nothing is written for so long (I8)."""
 
 
-class Controller:
-    """One process of the controller in its turn."""
+class Process:
+    """One process of the controller in its turn: what `turn.Turn` does, by the cluster's time."""
 
     def __init__(self, site: Site, epoch: int, life: Life) -> None:
-        self.site, self.epoch, self.life = site, epoch, life
-        self.api = MortalApi(site.api, life)
-        self.store = MortalStore.of(str(site.root), life)
+        self.life = life
+        self._site = site
+        self._queue: WorkQueue[ObjectKey] = WorkQueue()
+        self._controller = controller_of(
+            MortalApi(site.api, life),
+            MortalStore.of(str(site.root), life),
+            epoch=epoch,
+            metrics=site.metrics,
+            clock=lambda: site.cluster.now,
+        )
+        self.listen()
+
+    def listen(self) -> None:
+        """A list of all that there is, and from then on what happens to it."""
+        for key, found in list(self._site.api.objects.items()):
+            self._told(Seen(resource=key[0], kind="LISTED", body=found))
+        self._site.api.watches.append(self._told)
+
+    def lose_the_watch(self) -> None:
+        """Half of the connection is left: nothing more is heard."""
+        if self._told in self._site.api.watches:
+            self._site.api.watches.remove(self._told)
+
+    def _told(self, seen: Seen) -> None:
+        ours = seen.resource in (RUNS, ADAPTATIONS, JOBS)
+        if ours and (key := key_of(seen)) is not None:
+            self._queue.add(key, at_seconds=self._site.cluster.now)
 
     async def turn(self) -> None:
-        """A look at everything there is."""
-        for key in self.site.keys:
-            with suppress(SealError):
-                await self.look(key)
+        """A look at everything that is due."""
+        while (key := self._queue.take(self._site.cluster.now)) is not None:
+            try:
+                again_seconds = await self._controller.reconcile(key)
+            except SealError as error:
+                self._queue.failed(
+                    key,
+                    now_seconds=self._site.cluster.now,
+                    retry_after_seconds=error.retry_after_seconds,
+                )
+            except Killed:
+                self.lose_the_watch()
+                raise
+            else:
+                if again_seconds is not None:
+                    self._queue.add(key, at_seconds=self._site.cluster.now + again_seconds)
+                self._queue.done(key)
 
-    async def look(self, key: Key) -> None:
-        """One object, one step."""
-        await look(
-            self.api, self.store, key,
-            epoch=self.epoch, read=self.site.read, clock=lambda: self.site.cluster.now,
-        )  # fmt: skip
 
-
-async def look(
+def controller_of(
     api: ClusterApi,
     store: ArtifactStore,
-    key: Key,
     *,
     epoch: int,
-    read: Callable[[Key, Any], Any],
+    metrics: Metrics,
     clock: Callable[[], float] = time.time,
-) -> RunStatus:
-    """A controller's look at one object; the status that it has now."""
-    kind, namespace, name = key
-    body: Any = await api.get(kind, namespace, name)
-    manifest, cluster = read(key, body)
-    wanted = Wanted(kind=kind, body=body, manifest=manifest, cluster=cluster)
-    world = ClusterWorld(wanted, api=api, store=store, settings=SETTINGS, epoch=epoch, clock=clock)
-    return await reconcile(manifest.spec, wanted.status, world)
+) -> Controller:
+    """The controller of one turn."""
+    return Controller(
+        api=api,
+        store=store,
+        settings=SETTINGS,
+        epoch=epoch,
+        story=Story(api, identity=f"controller-{epoch}"),
+        gauges=ObjectGauges(metrics),
+        clock=clock,
+    )
 
 
 @dataclass
@@ -102,7 +142,7 @@ class Site:
         self.epoch = 0
         self.rivals = False
         """There is, or was, more than one leader at a time."""
-        self._read: dict[str, Any] = {}
+        self.metrics = Metrics(CollectorRegistry())
 
     @property
     def keys(self) -> list[Key]:
@@ -114,27 +154,30 @@ class Site:
         kind = RUNS if body["kind"] == "RestEMRun" else ADAPTATIONS
         made = self.api.put(kind, body | {"metadata": body["metadata"] | {"generation": 1}})
         key = (kind, NAMESPACE, made["metadata"]["name"])
-        self.api.plans[made["metadata"]["uid"]] = self.read(key, made)[0].spec
+        self.api.plans[made["metadata"]["uid"]] = self.wanted(key).manifest.spec
         return key
 
-    def read(self, key: Key, body: Any) -> Any:
-        """(manifest, what is said of the cluster); parsed once per spec, which costs the most."""
-        parse = run_of_object if key[0] == RUNS else adaptation_of_object
-        text = f"{key}{body['metadata']['uid']}{body['spec']}"
-        if text not in self._read:
-            self._read[text] = parse(copy.deepcopy(body))
-        return self._read[text]
+    def wanted(self, key: Key) -> Wanted:
+        """An object as it is now."""
+        return read_wanted(key[0], copy.deepcopy(self.api.objects[key]))
 
     def status(self, key: Key) -> RunStatus:
         """As the object has it."""
-        body = self.api.objects[key]
-        manifest, cluster = self.read(key, body)
-        return Wanted(kind=key[0], body=body, manifest=manifest, cluster=cluster).status
+        return self.wanted(key).status
 
-    def elect(self, life: Life | None = None) -> Controller:
+    def told(self) -> dict[str, list[tuple[str, str]]]:
+        """(type, reason) of the Events of all objects, by name."""
+        told: dict[str, list[tuple[str, str]]] = {}
+        for key, found in self.api.objects.items():
+            if key[0] == EVENTS and found.get("reportingComponent"):
+                about = found["involvedObject"]["name"]
+                told.setdefault(about, []).append((found["type"], found["reason"]))
+        return {name: sorted(events) for name, events in told.items()}
+
+    def elect(self, life: Life | None = None) -> Process:
         """A controller takes its turn."""
         self.epoch += 1
-        return Controller(self, self.epoch, life or Life())
+        return Process(self, self.epoch, life or Life())
 
     @property
     def ended(self) -> bool:
@@ -156,30 +199,40 @@ class Site:
             await self.cluster.step()
             check_jobs(self.api, rivals=self.rivals)
         assert self.ended, [self.status(key) for key in self.keys]
-        await self.cluster.settle()
-        await self.check_peace(self.elect())
+        controller.lose_the_watch()
+        await self.check_peace()
 
-    async def check_peace(self, controller: Controller) -> None:
-        """I7 and I8: nothing is left at work, and for a minute nobody writes anything."""
+    async def check_peace(self) -> None:
+        """I7 and I8: nothing is left at work, and for a minute nobody writes anything.
+
+        Asked of a controller that has just started, once there is nothing recent that it would make
+        sure of having told.
+        """
+        await self._go_on(self.elect(), RECENT_SECONDS)
+        self.cluster.chances = CALM
+        await self._go_on(self.elect(), RECENT_SECONDS)
+        controller = self.elect()
         await controller.turn()
-        await self.cluster.settle()
         asked, objects = len(self.api.requests), copy.deepcopy(self.api.objects)
-        began = self.cluster.now
-        while self.cluster.now < began + CALM_SECONDS:
-            await controller.turn()
-            await self.cluster.step(CALM_SECONDS / 4)
+        await self._go_on(controller, CALM_SECONDS)
         assert writes(self.api.requests[asked:]) == []
         assert self.api.objects == objects
         for key in self.keys:
             check_nothing_left(self.api, self.api.objects[key]["metadata"]["uid"])
+
+    async def _go_on(self, controller: Process, seconds: float) -> None:
+        """So much later."""
+        for _ in range(4):
+            await controller.turn()
+            await self.cluster.step(seconds / 4)
+        controller.lose_the_watch()
 
     async def check_all_counted(self) -> None:
         """I2 and I12 of everything that is complete."""
         for key in self.keys:
             status = self.status(key)
             if status.phase is Phase.COMPLETE:
-                spec = self.read(key, self.api.objects[key])[0].spec
-                await check_counted(self.store, spec, status)
+                await check_counted(self.store, self.wanted(key).manifest.spec, status)
 
     def results(self) -> dict[str, object]:
         """I9: by name."""

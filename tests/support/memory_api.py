@@ -59,10 +59,21 @@ class MemoryApi:
 
     def gone(self, kind: Resource, name: str, namespace: str = "team") -> None:
         """What was deleted has gone, and all that it owned."""
-        found = self.objects.pop((kind, namespace, name))
-        assert found["metadata"]["deletionTimestamp"]
+        assert self.objects[(kind, namespace, name)]["metadata"]["deletionTimestamp"]
+        self.remove((kind, namespace, name))
+
+    def remove(self, key: Key) -> None:
+        """An object has gone, whyever."""
+        found = self.objects.pop(key)
         found["metadata"]["resourceVersion"] = str(next(self._numbers))
-        self._tell("DELETED", kind, found)
+        self._tell("DELETED", key[0], found)
+
+    def going(self, key: Key, *, since: str) -> None:
+        """An object is deleted, and goes once what it owns has gone."""
+        found = self.objects[key]
+        if "deletionTimestamp" not in found["metadata"]:
+            found["metadata"]["deletionTimestamp"] = since
+            self._changed(key[0], found)
 
     async def watch(
         self,
@@ -135,9 +146,7 @@ class MemoryApi:
             metadata = self._found(kind, namespace, name)["metadata"]
             if metadata["uid"] != uid:
                 raise Conflict(f"the uid of {name} is {metadata['uid']}")
-            if "deletionTimestamp" not in metadata:
-                metadata["deletionTimestamp"] = "2026-01-01T00:01:00Z"
-                self._changed(kind, self._found(kind, namespace, name))
+            self.going((kind, namespace, name), since="2026-01-01T00:01:00Z")
 
         self._asked(f"delete {kind.plural}", delete)
 

@@ -252,14 +252,14 @@ class MemoryCluster:
         """What is deleted in the foreground goes once its pods have gone."""
         self._lose_pods(job["metadata"]["uid"])
         if not self._chance(self.chances.late):
-            del self.api.objects[key]
+            self.api.remove(key)
 
     def _expire(self) -> None:
         for key, job in self._jobs():
             ttl, end = job["spec"].get("ttlSecondsAfterFinished"), ended(job)
             if ttl is not None and end and end + ttl <= self.now:
                 self.happened["expired"] += 1
-                del self.api.objects[key]
+                self.api.remove(key)
 
     def _collect(self) -> None:
         """Owners that were deleted in the foreground go after what they own."""
@@ -271,13 +271,13 @@ class MemoryCluster:
                 kept.add(owner)
                 going = owner not in uids or uids[owner]["metadata"].get("deletionTimestamp")
                 if going and key[0] == JOBS:
-                    found["metadata"].setdefault("deletionTimestamp", self.time())
+                    self.api.going(key, since=self.time())
                 elif owner not in uids:
-                    del self.api.objects[key]
+                    self.api.remove(key)
         for key, found in list(self.api.objects.items()):
             metadata = found["metadata"]
             if key[0] != JOBS and metadata.get("deletionTimestamp") and metadata["uid"] not in kept:
-                del self.api.objects[key]
+                self.api.remove(key)
 
 
 def ended(job: Any) -> float:

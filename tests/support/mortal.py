@@ -7,6 +7,7 @@ right after a reply is the moment before the next side effect.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -50,6 +51,20 @@ class Life:
             self.struck += 1
             self.dead = isinstance(error, Killed)
             raise error
+
+
+class Sleeper:
+    """Parks a controller before one of its requests, until it is woken."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.asked = number, 0
+        self.asleep, self.woken = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, request: str) -> None:
+        self.asked += 1
+        if self.asked == self.number:
+            self.asleep.set()
+            await self.woken.wait()
 
 
 class MortalApi:
