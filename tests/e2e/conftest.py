@@ -15,58 +15,15 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
-import subprocess
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
+from release import COMMAND_SECONDS, Release, call, told
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 NAME = "seal"
 BUILD, LOAD = "docker build --target seal -t {image} .", "kind load docker-image {image}"
-INSTALL_SECONDS, COMMAND_SECONDS, BUILD_SECONDS = 900, 120, 3600
-SERVICES = ("generator", "trainer", "evaluator")
-
-
-@dataclass(frozen=True)
-class Release:
-    """An installed release, and who talks to its cluster."""
-
-    namespace: str
-
-    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        """What kubectl prints about the release's namespace."""
-        return call(["kubectl", "-n", self.namespace, *arguments], stdin=stdin)
-
-    def get(self, *arguments: str) -> Any:
-        """Objects as the API server has them."""
-        return json.loads(self.kubectl("get", *arguments, "-o", "json"))
-
-
-def call(
-    command: Sequence[str], *, stdin: str | None = None, seconds: float = COMMAND_SECONDS
-) -> str:
-    """What a command prints; a failure shows all that it said."""
-    done = subprocess.run(
-        command,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-        cwd=REPOSITORY,
-    )
-    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def told(variable: str, default: str, **values: str) -> list[str]:
-    """The command that a variable names; empty for none."""
-    return [part.format(**values) for part in shlex.split(os.environ.get(variable, default))]
+INSTALL_SECONDS, BUILD_SECONDS = 900, 3600
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import REPOSITORY, SERVICES, Release
+from release import REPOSITORY, SERVICES, Release
 
 from controller_svc.core import Phase, RunStatus
 from controller_svc.k8s.objects import of_object
