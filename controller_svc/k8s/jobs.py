@@ -21,7 +21,7 @@ from controller_svc.core import StartStage, spec_digest
 from controller_svc.worker.settings import ServiceAddresses
 from seal.records import Stage
 from seal.resources import API_VERSION
-from seal.rpc.hops import Hop
+from seal.rpc.hops import TRACE_VARIABLES, Hop
 from seal.settings import FileSettings, Settings, Spec
 from seal.settings.cluster import ClusterSettings, JobTemplate
 from seal.settings.resources import ResourceSettings
@@ -285,7 +285,8 @@ def _environment(action: StartStage, settings: JobSettings, hop: Hop | None) -> 
     if action.stage is not Stage.IMPROVE:
         values |= {"SEAL_STAGE": str(action.stage), "SEAL_SHARDS": str(action.shards)}
     if hop is not None:
-        values |= {"TRACEPARENT": hop.traceparent, "TRACESTATE": hop.tracestate}
+        told = dict(hop.metadata)
+        values |= {name: told.get(key, "") for name, key in TRACE_VARIABLES.items()}
     return _plain({name: value for name, value in values.items() if value})
 
 

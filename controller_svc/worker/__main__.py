@@ -46,8 +46,8 @@ goes on from there. A second signal ends it at once.
 Exit codes: 0 done (or found done), 2 a wrong option, store or run, 42 permanent error, 43 worth a
 retry (a signal, a service or a store that is away). The termination message (a line of JSON of at
 most 4,096 bytes, in /dev/termination-log or the file that SEAL_TERMINATION_MESSAGE names) says the
-same with a reason. {INDEX_VARIABLE} is the shard unless an option names one; TRACEPARENT and
-TRACESTATE are handed on with every call.
+same with a reason. {INDEX_VARIABLE} is the shard unless an option names one; SEAL_REQUEST_ID,
+TRACEPARENT and TRACESTATE are handed on with every call.
 """
 
 

@@ -22,7 +22,11 @@ REQUEST_ID_KEY = "x-request-id"
 TRACEPARENT_KEY = "traceparent"
 TRACESTATE_KEY = "tracestate"
 KEYS = (REQUEST_ID_KEY, TRACEPARENT_KEY, TRACESTATE_KEY)
-TRACE_VARIABLES = {"TRACEPARENT": TRACEPARENT_KEY, "TRACESTATE": TRACESTATE_KEY}
+TRACE_VARIABLES = {
+    "SEAL_REQUEST_ID": REQUEST_ID_KEY,
+    "TRACEPARENT": TRACEPARENT_KEY,
+    "TRACESTATE": TRACESTATE_KEY,
+}
 """Environment variables of a Job's pods that stand for the headers of a call."""
 
 Metadata = tuple[tuple[str, str], ...]
@@ -89,7 +93,7 @@ def current_hop() -> Hop:
 
 
 def hop_of_environment() -> Hop:
-    """What a pod is told about the trace that its work belongs to."""
+    """What a pod is told about the call that its work goes back to."""
     return hop_of((key, os.environ.get(name, "")) for name, key in TRACE_VARIABLES.items())
 
 

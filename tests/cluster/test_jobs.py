@@ -167,6 +167,7 @@ def test_the_worker_reads_from_its_environment_the_task_that_was_meant(
     assert task.policy == POLICY
     assert options.part(ServiceAddresses) == SETTINGS.services
     assert environment(body)["TRACEPARENT"] == hop.traceparent
+    assert environment(body)["SEAL_REQUEST_ID"] == hop.request_id
 
 
 def test_the_m_step_has_an_engine_of_its_own_with_the_runs_resources(

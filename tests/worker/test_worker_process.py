@@ -109,6 +109,7 @@ async def test_an_index_of_a_stage_leaves_the_summary_that_a_task_of_local_mode_
             JOB_COMPLETION_INDEX="1",
             SEAL_POLICY_SHA256=POLICY.sha256,
             TRACEPARENT=TRACEPARENT,
+            SEAL_REQUEST_ID="mine",
         )
         there = await place.files(Stage.ROLLOUT, round=1, shard=1).summary()
     assert code == 0 and there is not None
@@ -123,7 +124,7 @@ async def test_an_index_of_a_stage_leaves_the_summary_that_a_task_of_local_mode_
     assert last["event"] == "shard done"
     assert "rollout of round 1, shard 2 of 2: 6 inner loops (" in str(last["said"])
     started = next(line for line in lines if line["event"] == "task started")
-    assert started["trace_id"] == "a" * 32
+    assert (started["trace_id"], started["x_request_id"]) == ("a" * 32, "mine")
 
 
 async def test_an_index_of_an_adaptation_finds_its_manifest_too(
