@@ -538,7 +538,7 @@ class Condition(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     LAST_TRANSITION_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """Progressing, Complete, Failed or Cancelled."""
+    """Progressing, Suspended (on a cluster), Complete, Failed or Cancelled."""
     status: _builtins.str
     """"True" or "False"."""
     reason: _builtins.str

@@ -42,6 +42,12 @@ State = adaptation_pb2.AdaptationState
 Site = tuple[MemoryApi, ArtifactStore]
 
 
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object goes within a moment, and a deletion sees it then."""
+    monkeypatch.setattr("controller_svc.k8s.deletions.LOOK_SECONDS", 0.02)
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return MemoryApi(), ArtifactStore(str(tmp_path))
