@@ -13,6 +13,7 @@ from controller_svc.k8s.connect import connect, own_namespace
 from controller_svc.k8s.controller import Controller
 from controller_svc.k8s.gauges import ObjectGauges
 from controller_svc.k8s.health import serve_health
+from controller_svc.k8s.leaders_api import LeadersApi
 from controller_svc.k8s.leading import WorkHangs, lead_again_and_again
 from controller_svc.k8s.lease import Leadership
 from controller_svc.k8s.options import ControllerOptions
@@ -61,7 +62,6 @@ class Process:
         """
         await asyncio.to_thread(self._store.check)
         async with await connect() as client, ServiceHealth(self._settings.services) as services:
-            api = KubernetesApi(client)
             leadership = Leadership(
                 KubernetesApi(client, timeout_seconds=LEASE_TIMEOUT_SECONDS),
                 namespace=self._options.lease_namespace or own_namespace() or self.namespaces[0],
@@ -71,6 +71,7 @@ class Process:
 
             async def turn(epoch: int) -> None:
                 gauges = ObjectGauges(metrics)
+                api = LeadersApi(KubernetesApi(client), lambda: leadership.epoch == epoch)
                 controller = Controller(
                     api=api,
                     store=self._store,

@@ -63,13 +63,16 @@ class Story(RuleBasedStateMachine):
         self.away = False
         self.made: dict[str, str] = {}
         """Which spec each object has, by uid."""
-        self.asleep: list[tuple[Sleeper, asyncio.Task[None]]] = []
+        self.asleep: list[tuple[Life, Sleeper, asyncio.Task[None]]] = []
+        self.clocks_fail = False
+        """One that wakes believes that it still leads."""
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(work)
 
-    @initialize(seed=st.integers(0, 2**32))
-    def begin(self, seed: int) -> None:
+    @initialize(seed=st.integers(0, 2**32), clocks_fail=st.booleans())
+    def begin(self, seed: int, clocks_fail: bool) -> None:
+        self.clocks_fail = clocks_fail
         self.site = Site(
             Path(self.directory.name), seed=seed, chances=STORM, work=SyntheticWork(self._fail)
         )
@@ -81,6 +84,7 @@ class Story(RuleBasedStateMachine):
         return Transient("away") if self.away and task.attempt == 1 else None
 
     def _elect(self) -> None:
+        self.leader.lose_the_watch()
         self.life = Life()
         self.leader = self.site.elect(self.life)
 
@@ -163,7 +167,7 @@ class Story(RuleBasedStateMachine):
         sleeping.cancel()
         if sleeper.asleep.is_set():
             self.site.rivals = True
-            self.asleep.append((sleeper, turning))
+            self.asleep.append((self.life, sleeper, turning))
         else:
             with suppress(Killed):
                 await turning
@@ -175,10 +179,21 @@ class Story(RuleBasedStateMachine):
         self._run(self._wake())
 
     async def _wake(self) -> None:
-        sleeper, turning = self.asleep.pop(0)
+        life, sleeper, turning = self.asleep.pop(0)
+        life.leads = self.clocks_fail
         sleeper.woken.set()
         with suppress(Killed):
             await turning
+
+    @rule()
+    def lose_the_watch(self) -> None:
+        """The leader hears nothing more, until its side gives the connection up."""
+        self.leader.lose_the_watch()
+
+    @rule()
+    def watch_again(self) -> None:
+        self.leader.lose_the_watch()
+        self.leader.listen()
 
     @rule(away=st.booleans())
     def services(self, away: bool) -> None:

@@ -26,6 +26,7 @@ from controller_svc.k8s.controller import Controller
 from controller_svc.k8s.controller import Key as ObjectKey
 from controller_svc.k8s.gauges import ObjectGauges
 from controller_svc.k8s.jobs import JobSettings, StoreAccess
+from controller_svc.k8s.leaders_api import LeadersApi
 from controller_svc.k8s.queue import WorkQueue
 from controller_svc.k8s.source import Seen
 from controller_svc.k8s.story import RECENT_SECONDS, Story
@@ -59,7 +60,7 @@ class Process:
         self._site = site
         self._queue: WorkQueue[ObjectKey] = WorkQueue()
         self._controller = controller_of(
-            MortalApi(site.api, life),
+            LeadersApi(MortalApi(site.api, life), lambda: life.leads),
             MortalStore.of(str(site.root), life),
             epoch=epoch,
             metrics=site.metrics,

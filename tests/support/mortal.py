@@ -35,7 +35,11 @@ class Life:
     fault: Fault = lambda number, effect: None
     seen: list[str] = field(default_factory=list)
     """Its moments, in order: `before create jobs`, `after create jobs`."""
+    done: list[str] = field(default_factory=list)
+    """Requests to the API server that were carried out, in order."""
     struck: int = 0
+    leads: bool = True
+    """By its own clock."""
     dead: bool = False
     pause: Callable[[str], Awaitable[None]] | None = None
     """Awaited before each request: another's may come between."""
@@ -58,11 +62,14 @@ class Sleeper:
 
     def __init__(self, number: int) -> None:
         self.number, self.asked = number, 0
+        self.request = ""
+        """Before which it sleeps."""
         self.asleep, self.woken = asyncio.Event(), asyncio.Event()
 
     async def __call__(self, request: str) -> None:
         self.asked += 1
         if self.asked == self.number:
+            self.request = request
             self.asleep.set()
             await self.woken.wait()
 
@@ -105,7 +112,9 @@ class MortalApi:
             asked.close()  # type: ignore[attr-defined]  # never sent
             raise
         try:
-            return await asked
+            reply = await asked
+            self._life.done.append(request)
+            return reply
         finally:
             self._life.at(f"after {request}")  # a refusal is a reply, too, that may be lost
 
