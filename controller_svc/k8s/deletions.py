@@ -136,16 +136,21 @@ class Deletions:
         log.info("adaptation deleted", run=tombstone.run, kept_adapters=len(tombstone.kept))
 
     async def _wait_until_gone(self, tombstone: Tombstone) -> None:
+        """Delete the object, unless somebody has, and look until it is no more."""
         namespace, name, uid = tombstone.namespace, tombstone.name, tombstone.uid
-        try:
-            await self._api.delete(ADAPTATIONS, namespace, name, uid=uid)
-            while True:
-                found = await self._api.get(ADAPTATIONS, namespace, name)
-                if metadata_of(found).uid != uid:
-                    return
-                await asyncio.sleep(LOOK_SECONDS)
-        except (NotFound, Conflict):
-            return  # it has gone, or the name is another's by now
+        while True:
+            try:
+                metadata = metadata_of(await self._api.get(ADAPTATIONS, namespace, name))
+                if metadata.uid != uid:
+                    return  # the name is another's by now
+                if metadata.deletion_timestamp is None:
+                    await self._api.delete(ADAPTATIONS, namespace, name, uid=uid)
+            except NotFound:
+                return
+            except Conflict as error:
+                # It may be another's, but only a look tells: what is there must not be erased
+                log.info("deletion refused", run=tombstone.run, cause=str(error))
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 def _grave(uid: str) -> str:

@@ -11,6 +11,8 @@ request brings nothing back.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import structlog
 
 from controller_svc.adaptations import FOLDER, Name, RequestKey, file_deleted, given_files
@@ -135,7 +137,8 @@ class Making:
         Another replica's was made and deleted between this one's look and its own.
         """
         if made is not None and made.uid != metadata.uid:
-            await self._api.delete(ADAPTATIONS, *metadata.key, uid=metadata.uid)
+            with suppress(NotFound):
+                await self._api.delete(ADAPTATIONS, *metadata.key, uid=metadata.uid)
             raise was_deleted(record.name)
 
     def _made(self, record: RequestRecord) -> MadeRecord | None:

@@ -1,16 +1,19 @@
-"""The front door of a cluster, killed at each side effect: one object for a request, and none left.
+"""The front door of a cluster, killed or failed: one object for a request, and nothing left of it.
 
-n = every moment, before and after, of every request to the API server, file made and file removed,
-of a submit and of a delete: 34, each with a replica that goes on.
+Killed: n = every moment, before and after, of every request to the API server, file made and file
+removed, of a submit and of a delete: 34, each with a replica that goes on. Failed: n = 5 requests
+in 16 ways, each three times: 80.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from api_faults import API_FAULTS, ApiFault
 from cluster_door import MODEL, NAMESPACES, collected, published, status_of, tell
 from eventually import until
 from memory_api import Killed, MemoryApi
@@ -22,7 +25,7 @@ from controller_svc.k8s.adaptations import ClusterAdaptations
 from controller_svc.k8s.api import ADAPTATIONS
 from controller_svc.k8s.informer import Informer
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict, NotFound
+from seal.errors import Conflict, NotFound, SealError
 from seal.records import AdapterReference
 
 TEXT = b"The tower of Veldra stands on a hill."
@@ -132,3 +135,64 @@ async def test_a_front_door_killed_at_any_side_effect_makes_one_object_and_leave
             }
             assert left == {"adaptations/requests", "adaptations/made"}, calm.seen[number]
     assert deleted == sorted(deleted) and 0 < sum(deleted) < len(deleted)
+
+
+REQUESTS = ("get", "create", "replace", "delete", "list")
+
+
+def failing(request: str, fault: ApiFault, times: int) -> Life:
+    """A server that fails the first of these requests."""
+    left = times
+
+    def strike(_: int, effect: str) -> SealError | None:
+        nonlocal left
+        if not left or effect != f"{fault.moment} {request} adaptations":
+            return None
+        left -= 1
+        return fault.error(effect)
+
+    return Life(fault=strike)
+
+
+async def insist(adaptations: ClusterAdaptations, api: MemoryApi, root: Path) -> None:
+    """A client that sends each call again until it is answered."""
+    while True:
+        with suppress(SealError):
+            view = await submit(adaptations, root)
+            break
+    while True:
+        with suppress(SealError):
+            await adaptations.cancel("default", "veldra")
+            break
+    publish(api, root)
+    while True:
+        try:
+            await adaptations.delete("default", "veldra", uid=view.uid, keep_adapters=False)
+            return
+        except NotFound:
+            return  # its answer was lost, or a sweep was faster
+        except SealError:
+            await adaptations.deletions.sweep()
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+async def test_every_request_of_the_front_door_may_fail_in_every_way(
+    request_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller_svc.k8s.deletions.LOOK_SECONDS", 0.005)
+    for fault in API_FAULTS:
+        root, api = tmp_path / fault.name, MemoryApi()
+        made: set[str] = set()
+        api.watches.append(lambda seen, made=made: made.add(str(seen.body["metadata"]["uid"])))  # type: ignore[misc,index]
+        life = failing(request_, fault, 3)
+        async with collected(api):
+            adaptations = replica(api, root, life)
+            await insist(adaptations, api, root)
+            store = ArtifactStore(str(root))
+            while store.list("adaptations/deleting"):
+                await adaptations.deletions.sweep()  # in the process once a minute
+                await asyncio.sleep(0.01)
+        assert life.struck >= 1 and len(made) == 1, fault.name
+        assert not api.objects, fault.name
+        left = {path.rpartition("/")[0] for path in store.list()}
+        assert left == {"adaptations/requests", "adaptations/made"}, fault.name
