@@ -18,6 +18,7 @@ from controller_svc.k8s.leading import WorkHangs, lead_again_and_again
 from controller_svc.k8s.lease import Leadership
 from controller_svc.k8s.options import ControllerOptions
 from controller_svc.k8s.services import ServiceHealth
+from controller_svc.k8s.shared_reads import SharedReads
 from controller_svc.k8s.source import watch
 from controller_svc.k8s.story import Story
 from controller_svc.k8s.turn import Turn
@@ -72,8 +73,9 @@ class Process:
             async def turn(epoch: int) -> None:
                 gauges = ObjectGauges(metrics)
                 api = LeadersApi(KubernetesApi(client), lambda: leadership.epoch == epoch)
+                reads = SharedReads(api)
                 controller = Controller(
-                    api=api,
+                    api=reads,
                     store=self._store,
                     settings=self._settings,
                     epoch=epoch,
@@ -86,6 +88,7 @@ class Process:
                     watch=partial(watch, client=client),
                     namespaces=self.namespaces,
                     workers=self._options.workers,
+                    reads=reads,
                 )
                 try:
                     await self._turn.run()

@@ -34,8 +34,15 @@ log = structlog.get_logger(__name__)
 EventKind = Literal["LISTED", "ADDED", "MODIFIED", "DELETED"]
 AGAIN = AttemptBudget(attempts=1, base_seconds=0.5, max_seconds=10.0)
 """Pauses between two tries of a stream that the server refuses; it never gives up."""
-_REFUSALS = (errors.APIError, watching.WatchingError, aiohttp.ClientError, OSError, ValueError)
-"""What a try of a stream may end with; TimeoutError is an OSError, and half a line a ValueError."""
+_REFUSALS = (
+    errors.APIError,
+    watching.WatchingError,
+    aiohttp.ClientError,
+    OSError,  # TimeoutError is one
+    ValueError,  # half a line of JSON
+    RuntimeError,  # aiohttp, of a connection that closes between two reads
+)
+"""What a try of a stream may end with."""
 _KEPT = ("name", "namespace", "uid", "labels", "ownerReferences")
 """What is remembered of an object, for the case that its end is not seen."""
 

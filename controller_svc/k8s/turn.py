@@ -16,6 +16,7 @@ import structlog
 from controller_svc.k8s.api import ADAPTATIONS, JOBS, RUNS
 from controller_svc.k8s.controller import Controller, Key
 from controller_svc.k8s.queue import Workers
+from controller_svc.k8s.shared_reads import SharedReads
 from controller_svc.k8s.source import Seen, Watched
 from controller_svc.k8s.wanted import kind_of
 from seal.errors import Retryable, SealError
@@ -52,9 +53,17 @@ class Turn:
     """One turn of a controller."""
 
     def __init__(
-        self, controller: Controller, *, watch: Watch, namespaces: Sequence[str], workers: int
+        self,
+        controller: Controller,
+        *,
+        watch: Watch,
+        namespaces: Sequence[str],
+        workers: int,
+        reads: SharedReads | None = None,
     ) -> None:
+        """`reads`: what the controller reads through, and is told what happens; None if nothing."""
         self._controller, self._watch, self._namespaces = controller, watch, namespaces
+        self._reads = reads
         self._workers: Workers[Key] = Workers(self._look, _on_failure, count=workers)
         self.ready = asyncio.Event()
         """All that there is has been seen."""
@@ -67,10 +76,14 @@ class Turn:
                     self._watch(WATCHED, self._namespaces, self._on_event, ready=self.ready)
                 )
             )
+            # Before all has been seen, a Job that is there could look as if it were not
+            await self.ready.wait()
             await self._workers.run()
         raise AssertionError("the workers have ended without an error")
 
     def _on_event(self, seen: Seen) -> None:
+        if self._reads is not None:
+            self._reads.see(seen)
         if (key := key_of(seen)) is not None:
             self._workers.add(key)
             metrics.controller_queue_length.set(len(self._workers))

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from cluster_objects import run
@@ -138,6 +139,23 @@ async def test_a_stream_that_breaks_or_errs_is_begun_again(broken: bytes) -> Non
     server = Server(([item("a")], [broken]), ([item("a"), item("b")], []))
     told = await told_until(server, lambda told: ("LISTED", "b") in told)
     assert told[0] == ("LISTED", "a") and ("DELETED", "a") not in told
+
+
+async def test_a_connection_that_closes_between_two_reads_ends_no_watch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read, closed = aiohttp.StreamReader.read, list[bool]()
+
+    async def close_once(reader: aiohttp.StreamReader, size: int = -1) -> bytes:
+        if size == 2**20 and not closed:  # kopf's, of a stream
+            closed.append(True)
+            raise RuntimeError("Connection closed.")
+        return await read(reader, size)
+
+    monkeypatch.setattr(aiohttp.StreamReader, "read", close_once)
+    server = Server(([item("a")], [line("ADDED", item("b"))]), ([item("a"), item("c")], []))
+    told = await told_until(server, lambda told: ("LISTED", "c") in told)
+    assert closed and told[0] == ("LISTED", "a")
 
 
 async def test_a_half_open_stream_is_given_up_and_goes_on_from_its_place() -> None:

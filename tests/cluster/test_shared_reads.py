@@ -1,0 +1,108 @@
+"""What all looks need is asked for once, and a view that is a moment old does no harm."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from controller_office import Office, small_adaptation, small_run
+from eventually import until
+from memory_api import MemoryApi
+
+from controller_svc.core import Phase
+from controller_svc.k8s.api import EVENTS, JOBS, PODS
+from controller_svc.k8s.shared_reads import FRESH_SECONDS, SharedReads
+from controller_svc.k8s.source import EventKind, Seen
+from controller_svc.k8s.turn import Turn
+
+
+def job(name: str, run: str, namespace: str = "team") -> Any:
+    metadata = {"name": name, "namespace": namespace, "labels": {"seal.dev/run": run}}
+    return {"metadata": metadata, "spec": {"completions": 3, "template": {"spec": {}}}}
+
+
+async def names(reads: SharedReads, run: str, namespace: str = "team") -> list[str]:
+    found: Any = await reads.list(JOBS, namespace, labels=f"seal.dev/run={run}")
+    return sorted(one["metadata"]["name"] for one in found)
+
+
+async def test_the_jobs_of_a_run_are_those_that_the_watch_tells_of() -> None:
+    api = MemoryApi()
+    reads = SharedReads(api)
+
+    def tell(kind: EventKind, body: Any) -> None:
+        reads.see(Seen(resource=JOBS, kind=kind, body=body))
+
+    for one in (job("a", "demo"), job("b", "demo"), job("c", "other"), job("d", "demo", "else")):
+        tell("LISTED", one)
+    assert await names(reads, "demo") == ["a", "b"]
+    tell("MODIFIED", job("a", "demo") | {"status": {"active": 1}})
+    found: Any = await reads.list(JOBS, "team", labels="seal.dev/run=demo")
+    assert found[0]["status"] == {"active": 1} and "template" not in found[0]["spec"]
+    for name in ("a", "b"):
+        tell("DELETED", job(name, "demo"))
+    assert await names(reads, "demo") == [] and await names(reads, "other") == ["c"]
+    assert api.requests == []
+
+
+async def test_refusals_are_asked_for_once_for_all_jobs_of_a_namespace() -> None:
+    api, now = MemoryApi(), 0.0
+    reads = SharedReads(api, clock=lambda: now)
+    for number in range(3):
+        event = {
+            "metadata": {"name": f"e{number}"}, "involvedObject": {"uid": f"u{number}"},
+            "reason": "FailedCreate" if number else "SuccessfulCreate",
+        }  # fmt: skip
+        api.put(EVENTS, event)
+
+    async def told(uid: str) -> int:
+        return len(await reads.list(EVENTS, "team", fields=f"involvedObject.uid={uid}"))
+
+    assert await asyncio.gather(*(told(f"u{number}") for number in range(3))) == [0, 1, 1]
+    assert api.requests == ["list events"]
+    now += FRESH_SECONDS
+    await told("u1")
+    assert api.requests == ["list events"] * 2
+
+
+async def test_all_else_is_asked_for_anew() -> None:
+    api = MemoryApi()
+    reads = SharedReads(api)
+    for kind, labels in ((PODS, "seal.dev/run=demo"), (JOBS, "other=x"), (EVENTS, "")):
+        await reads.list(kind, "team", labels=labels)
+    made = await reads.create(JOBS, "team", job("a", "demo"))
+    await reads.replace_status(JOBS, "team", made | {"status": {"active": 1}})
+    await reads.get(JOBS, "team", "a")
+    await reads.delete(JOBS, "team", "a", uid=made["metadata"]["uid"])  # type: ignore[index]
+    assert [request.split()[0] for request in api.requests] == [
+        *["list"] * 3, "create", "replace_status", "get", "delete",
+    ]  # fmt: skip
+
+
+async def test_a_whole_turn_comes_to_the_same_ends_without_a_list_of_jobs(tmp_path: Path) -> None:
+    office = Office(tmp_path / "store")
+    reads = SharedReads(office.api)
+    office.controller._api = reads
+    keys = [office.submit(small_run()), office.submit(small_adaptation())]
+    turn = Turn(
+        office.controller, watch=office.api.watch, namespaces=["team"], workers=4, reads=reads
+    )
+    task = asyncio.create_task(turn.run())
+
+    def settled() -> bool:
+        statuses = [job.get("status") or {} for job in office.api.jobs().values()]
+        ended = [office.body(key).get("status", {}).get("finishedSeconds") for key in keys]
+        return any(not status.get("conditions") for status in statuses) or all(ended)
+
+    for _ in range(12):
+        await until(settled)
+        await office.cluster.step()
+    await until(lambda: all(office.status(key).phase is Phase.COMPLETE for key in keys))
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert "list jobs" not in office.api.requests
+    made = [job["metadata"]["name"] for job in office.api.jobs().values()]
+    assert all(name.endswith("-a1") for name in made) and len(made) == 9
