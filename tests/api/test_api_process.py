@@ -101,7 +101,10 @@ async def watched(stub: adaptation_pb2_grpc.AdaptationServiceStub, name: str) ->
 
 async def results(stub: adaptation_pb2_grpc.AdaptationServiceStub) -> list[bytes]:
     """What all adaptations came to, without times."""
-    page = await stub.ListAdaptations(adaptation_pb2.ListAdaptationsRequest())
+    page = await stub.ListAdaptations(
+        adaptation_pb2.ListAdaptationsRequest(),
+        wait_for_ready=True,  # a channel that met no server tries again only after a pause
+    )
     return [
         b"".join(
             part.SerializeToString(deterministic=True)
