@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 from cluster_objects import CRDS
 from control_plane import ControlPlane, running_control_plane, running_controllers
+from fault_site import EVERYTHING
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +37,10 @@ def seal_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPl
             plane.kubectl("wait", "--for=condition=Established", f"crd/{name}.seal.dev")
         with running_controllers(plane):
             yield plane
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All cases take longer than a test may."""
+    for item in items:
+        if EVERYTHING and item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(3600))

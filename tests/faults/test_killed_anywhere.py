@@ -22,7 +22,7 @@ from seal.errors import InvalidInput, SealError, Transient
 from seal.records import Stage
 from seal.runs.task import ShardTask
 
-STRIDE = 1 if EVERYTHING else 4
+STRIDE = 1 if EVERYTHING else 7
 """Every which moment is tried; each request has two."""
 
 
@@ -59,7 +59,7 @@ class Story:
 
 STORIES = (
     Story("run", (small_run,)),
-    Story("warm start", (lambda: small_run(improve={"warmStart": "gold"}, rounds=2),)),
+    Story("warm start", (lambda: small_run(improve={"warmStart": "gold"}),)),
     Story("adaptation", (small_adaptation,)),
     Story("two at once", (small_run, small_adaptation)),
     Story("second attempt", (small_run,), fail=first_rollout_fails),
