@@ -65,7 +65,8 @@ def on_this_machine(tmp_path_factory: pytest.TempPathFactory) -> RunStatus:
 
 
 def test_every_pod_is_ready_and_none_was_started_twice(release: Release) -> None:
-    pods = release.get("pods", "-l", "app.kubernetes.io/instance=seal")["items"]
+    found = release.get("pods", "-l", "app.kubernetes.io/instance=seal")["items"]
+    pods = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
     components = {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in pods}
     assert components >= {*SERVICES, "controller", "api"}
     for pod in pods:
