@@ -94,9 +94,18 @@ def test_kubectl_shows_phase_round_reward_progress_and_age(ended: Ended, release
 
 def test_kubectl_describe_tells_the_story(ended: Ended, release: Release) -> None:
     events = release.get("events", "--field-selector", f"involvedObject.name={ended.name}")
-    reasons = [event["reason"] for event in events["items"]]
-    assert reasons, "no events"
-    assert len(reasons) == len(set(reasons)), "an event twice"
+    told = [(one["reason"], one["message"]) for one in in_order(events["items"])]
+    assert told[0][0] == "PrepareRunning"
+    assert told[-1][0] == "AllRoundsDone"
+    assert len(told) == len(set(told)), "an event twice"
+    assert in_order(events["items"]) == sorted(
+        events["items"], key=lambda one: one["metadata"]["creationTimestamp"]
+    )
+
+
+def in_order(events: list[Any]) -> list[Any]:
+    """Events as `kubectl describe` dates them."""
+    return sorted(events, key=lambda one: one["lastTimestamp"])
 
 
 def test_a_run_ends_with_the_digests_of_the_same_file_on_this_machine(
