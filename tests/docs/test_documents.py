@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
@@ -43,6 +45,14 @@ def settings_of(model: type[BaseModel], prefix: str = "") -> set[str]:
     return found
 
 
+def values_of(chart: Mapping[str, object], prefix: str = "") -> Iterator[str]:
+    """All values of a chart by dotted name, sections included."""
+    for name, value in chart.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from values_of(value, f"{prefix}{name}.")
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_file_that_a_document_names_is_there(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
@@ -53,8 +63,11 @@ def test_every_file_that_a_document_names_is_there(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_setting_that_a_document_names_is_one_of_the_manifest(document: Path) -> None:
-    known = settings_of(RestEMRun.model_fields["spec"].annotation)
+def test_every_setting_that_a_document_names_is_one_of_the_manifest_or_the_chart(
+    document: Path,
+) -> None:
+    chart = yaml.safe_load((ROOT / "charts/seal/values.yaml").read_text(encoding="utf-8"))
+    known = settings_of(RestEMRun.model_fields["spec"].annotation) | set(values_of(chart))
     named = SETTINGS.findall(document.read_text(encoding="utf-8"))
     assert [name for name in named if name not in known] == []
 
