@@ -96,7 +96,7 @@ async def _here(options: FrontDoorOptions, store: ArtifactStore, signals: Signal
 
 async def _on_a_cluster(options: FrontDoorOptions, store: ArtifactStore, signals: Signals) -> bool:
     """Serve the adaptations of a cluster; False if it was stopped at once."""
-    from controller_svc.k8s.front_door import (
+    from controller_svc.k8s.front.front_door import (
         cluster_front_door,
         read_cluster_settings,
         served_namespaces,

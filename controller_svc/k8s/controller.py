@@ -19,7 +19,7 @@ from controller_svc.k8s.ended import seconds_to_live, sweep
 from controller_svc.k8s.gauges import ObjectGauges
 from controller_svc.k8s.jobs import JobSettings, Owner
 from controller_svc.k8s.objects import to_object
-from controller_svc.k8s.publication import publish
+from controller_svc.k8s.publishing.publication import publish
 from controller_svc.k8s.refused import fail_refused, status_of_refused
 from controller_svc.k8s.services import Services
 from controller_svc.k8s.story import Story

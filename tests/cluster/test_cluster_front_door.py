@@ -27,8 +27,8 @@ from grpc.aio import EOF
 from memory_api import MemoryApi
 
 from controller_svc.k8s.api import ADAPTATIONS
-from controller_svc.k8s.documents import STALE_SECONDS
-from controller_svc.k8s.front_door import read_cluster_settings
+from controller_svc.k8s.front.documents import STALE_SECONDS
+from controller_svc.k8s.front.front_door import read_cluster_settings
 from controller_svc.k8s.hops import hop_of_object
 from seal.artifacts import ArtifactStore
 from seal.config import adaptation_of_object
@@ -45,7 +45,7 @@ Site = tuple[MemoryApi, ArtifactStore]
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An object goes within a moment, and a deletion sees it then."""
-    monkeypatch.setattr("controller_svc.k8s.deletions.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("controller_svc.k8s.front.deletions.LOOK_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -692,7 +692,7 @@ async def test_more_than_an_object_can_hold_is_refused_by_field(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api, store = site
-    monkeypatch.setattr("controller_svc.k8s.adaptation_objects.MAX_OBJECT_BYTES", 4000)
+    monkeypatch.setattr("controller_svc.k8s.front.adaptation_objects.MAX_OBJECT_BYTES", 4000)
     async with replica(api, store) as door:
         documents = [
             adaptation_pb2.Document(name=f"{number}.txt", content=TEXT.encode())

@@ -23,7 +23,7 @@ from publishing import RESOURCES, Publishing, adapter_of
 from sample_services import sample_services
 
 from controller_svc.k8s.api import KubernetesApi, Resource
-from controller_svc.k8s.serving import Service
+from controller_svc.k8s.publishing.serving import Service
 
 NAMESPACE = "default"
 KINDS = tuple(RESOURCES)
@@ -85,7 +85,7 @@ def built(service: Service) -> Any:
     """The service's object: by the SDK where it is there, else as the SDK makes it."""
     if not SDK:
         return plain_kserve.build(service)
-    from controller_svc.k8s.kserve import build
+    from controller_svc.k8s.publishing.kserve import build
 
     return build(service)
 

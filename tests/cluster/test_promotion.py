@@ -8,8 +8,8 @@ import plain_kserve
 import pytest
 from publishing import adapter_of, kserve_settings
 
-from controller_svc.k8s.overlay import changed
-from controller_svc.k8s.promotion import (
+from controller_svc.k8s.publishing.overlay import changed
+from controller_svc.k8s.publishing.promotion import (
     MAX_NAMES,
     Revision,
     check_revision,

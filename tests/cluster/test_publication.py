@@ -17,12 +17,16 @@ from memory_api import Killed
 from publishing import URL, Publishing, adapter_of, kserve_settings
 
 from controller_svc.core import Phase
-from controller_svc.k8s import service_look
 from controller_svc.k8s.api import ADAPTATIONS, API_SERVER, INFERENCE_SERVICES, RUNS
-from controller_svc.k8s.model_list import served_models
 from controller_svc.k8s.objects import ObjectStatus, of_object, to_object
-from controller_svc.k8s.publication import publish
-from controller_svc.k8s.service_look import LOOK_SECONDS, REFUSED_SECONDS, SETTLED_SECONDS
+from controller_svc.k8s.publishing import service_look
+from controller_svc.k8s.publishing.model_list import served_models
+from controller_svc.k8s.publishing.publication import publish
+from controller_svc.k8s.publishing.service_look import (
+    LOOK_SECONDS,
+    REFUSED_SECONDS,
+    SETTLED_SECONDS,
+)
 from controller_svc.k8s.wanted import Wanted
 from seal.config import adaptation_of_object, run_of_object
 from seal.errors import Conflict, Exhausted, InvalidInput, NotFound, PreconditionFailed, Transient
@@ -334,7 +338,7 @@ async def test_two_adaptations_that_publish_at_once_are_both_served(site: Publis
 async def test_without_the_sdk_it_says_which_extra_is_missing(
     site: Publishing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "controller_svc.k8s.kserve", None)
+    monkeypatch.setitem(__import__("sys").modules, "controller_svc.k8s.publishing.kserve", None)
     site.build = None
     seen = await site.ended("docs", "1").look()
     assert seen.shown.reason == "PreconditionFailed"

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller_svc.k8s.promotion import MAX_NAMES, SERVED_ANNOTATION
-from controller_svc.k8s.publication import WITHDRAW_ANNOTATION
-from controller_svc.k8s.service_look import PublicationReason
-from controller_svc.k8s.serving import DIGEST_CHARACTERS
+from controller_svc.k8s.publishing.promotion import MAX_NAMES, SERVED_ANNOTATION
+from controller_svc.k8s.publishing.publication import WITHDRAW_ANNOTATION
+from controller_svc.k8s.publishing.service_look import PublicationReason
+from controller_svc.k8s.publishing.serving import DIGEST_CHARACTERS
 from seal.config import adaptation_of_object
 from seal.settings.publish import KServeSettings
 

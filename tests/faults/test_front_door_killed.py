@@ -21,9 +21,9 @@ from mortal import Life, MortalApi, MortalStore, dies_at
 
 from controller_svc.adaptations import RequestKey, Submission, View
 from controller_svc.api.files import path_of
-from controller_svc.k8s.adaptations import ClusterAdaptations
 from controller_svc.k8s.api import ADAPTATIONS
-from controller_svc.k8s.informer import Informer
+from controller_svc.k8s.front.adaptations import ClusterAdaptations
+from controller_svc.k8s.front.informer import Informer
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, NotFound, SealError
 from seal.records import AdapterReference
@@ -102,7 +102,7 @@ async def go_on(adaptations: ClusterAdaptations, api: MemoryApi, root: Path) -> 
 async def test_a_front_door_killed_at_any_side_effect_makes_one_object_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("controller_svc.k8s.deletions.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("controller_svc.k8s.front.deletions.LOOK_SECONDS", 0.02)
     calm, api = Life(), MemoryApi()
     async with collected(api):
         await whole(replica(api, tmp_path / "calm", calm), api, tmp_path / "calm")
@@ -179,7 +179,7 @@ async def insist(adaptations: ClusterAdaptations, api: MemoryApi, root: Path) ->
 async def test_every_request_of_the_front_door_may_fail_in_every_way(
     request_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("controller_svc.k8s.deletions.LOOK_SECONDS", 0.005)
+    monkeypatch.setattr("controller_svc.k8s.front.deletions.LOOK_SECONDS", 0.005)
     for fault in API_FAULTS:
         root, api = tmp_path / fault.name, MemoryApi()
         made: set[str] = set()

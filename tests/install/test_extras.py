@@ -37,7 +37,7 @@ NEEDS = {
     "controller_svc": "controller",
     "controller_svc.api.serve": "local",
     "controller_svc.k8s": "k8s",
-    "controller_svc.k8s.kserve": "kserve",
+    "controller_svc.k8s.publishing.kserve": "kserve",
     "controller_svc.local": "local",
 }
 """Module -> the extra that it and all below it need; the longest name that fits counts."""

@@ -19,10 +19,10 @@ from memory_api import MemoryApi
 from controller_svc.api.service import register
 from controller_svc.core import Phase, RunStatus
 from controller_svc.core.state import FinishedStage
-from controller_svc.k8s.adaptation_objects import read_object, view_of
-from controller_svc.k8s.adaptations import NOTHING_BESIDE, ClusterAdaptations
 from controller_svc.k8s.api import ADAPTATIONS
-from controller_svc.k8s.informer import Informer
+from controller_svc.k8s.front.adaptation_objects import read_object, view_of
+from controller_svc.k8s.front.adaptations import NOTHING_BESIDE, ClusterAdaptations
+from controller_svc.k8s.front.informer import Informer
 from controller_svc.k8s.objects import ObjectProgress, to_object
 from controller_svc.k8s.source import Watched
 from seal.artifacts import ArtifactStore

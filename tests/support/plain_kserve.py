@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller_svc.k8s.serving import Service
+from controller_svc.k8s.publishing.serving import Service
 
 
 def build(service: Service) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from synthetic_adaptation import synthetic_result
 from controller_svc.core import Phase, RunStatus, new_status
 from controller_svc.k8s.api import ADAPTATIONS, INFERENCE_SERVICES, LLM_INFERENCE_SERVICES
 from controller_svc.k8s.objects import to_object
-from controller_svc.k8s.publication import Publication, publish
+from controller_svc.k8s.publishing.publication import Publication, publish
 from controller_svc.k8s.wanted import Wanted
 from seal.config import adaptation_of_object
 from seal.errors import Transient

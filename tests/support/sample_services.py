@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 
-from controller_svc.k8s.promotion import Revision, promoted, service_of, withdrawn
-from controller_svc.k8s.serving import Service
+from controller_svc.k8s.publishing.promotion import Revision, promoted, service_of, withdrawn
+from controller_svc.k8s.publishing.serving import Service
 from seal.records import AdapterReference
 from seal.settings.publish import KServeSettings
 
@@ -44,6 +44,6 @@ def _revision(settings: KServeSettings, digit: str) -> Revision:
 
 
 if __name__ == "__main__":
-    from controller_svc.k8s.kserve import build
+    from controller_svc.k8s.publishing.kserve import build
 
     print(json.dumps([build(service) for service in sample_services()]))

@@ -20,7 +20,7 @@ from typing import cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from controller_svc.k8s.serving import DIGEST_CHARACTERS, Adapter, Service
+from controller_svc.k8s.publishing.serving import DIGEST_CHARACTERS, Adapter, Service
 from seal.errors import Conflict, InvalidInput, PreconditionFailed
 from seal.records import AdapterReference
 from seal.settings import Settings

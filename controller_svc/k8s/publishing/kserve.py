@@ -20,7 +20,7 @@ from kserve.models import (
 from kubernetes.client import ApiClient, V1ObjectMeta, V1ResourceRequirements
 
 from controller_svc.k8s.api import INFERENCE_SERVICES, LLM_INFERENCE_SERVICES
-from controller_svc.k8s.serving import Service
+from controller_svc.k8s.publishing.serving import Service
 from seal.yaml_files import Tree
 
 MAIN_CONTAINER = "main"

@@ -20,8 +20,8 @@ from controller_svc.k8s.api import (
     ClusterApi,
     Resource,
 )
-from controller_svc.k8s.overlay import Path, changed
-from controller_svc.k8s.promotion import (
+from controller_svc.k8s.publishing.overlay import Path, changed
+from controller_svc.k8s.publishing.promotion import (
     Names,
     Revision,
     check_revision,
@@ -30,8 +30,8 @@ from controller_svc.k8s.promotion import (
     service_of,
     withdrawn,
 )
-from controller_svc.k8s.service_seen import ServiceSeen
-from controller_svc.k8s.serving import Service
+from controller_svc.k8s.publishing.service_seen import ServiceSeen
+from controller_svc.k8s.publishing.serving import Service
 from seal.errors import Conflict, NotFound, PreconditionFailed, Transient
 from seal.settings.publish import ServiceKind
 from seal.yaml_files import Tree
@@ -198,7 +198,7 @@ class Look:
 def _sdk() -> Build:
     """What makes objects with KServe's SDK, whose import takes seconds."""
     try:
-        from controller_svc.k8s.kserve import build
+        from controller_svc.k8s.publishing.kserve import build
     except ImportError as error:
         raise PreconditionFailed(
             f"KServe's SDK cannot be loaded: {error}", remedy="install the extra kserve"

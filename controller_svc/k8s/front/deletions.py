@@ -16,9 +16,9 @@ import structlog
 
 from controller_svc.adaptations import FILES, FOLDER, kept_adapters
 from controller_svc.erasing import erase_run
-from controller_svc.k8s.adaptation_objects import given_paths, metadata_of, read_view
 from controller_svc.k8s.api import ADAPTATIONS, ClusterApi
-from controller_svc.k8s.documents import Documents
+from controller_svc.k8s.front.adaptation_objects import given_paths, metadata_of, read_view
+from controller_svc.k8s.front.documents import Documents
 from controller_svc.k8s.wanted import owner_of, store_name
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, NotFound, SealError

@@ -16,9 +16,9 @@ from contextlib import suppress
 import structlog
 
 from controller_svc.adaptations import FOLDER, Name, RequestKey, file_deleted, given_files
-from controller_svc.k8s.adaptation_objects import Metadata, metadata_of, submitted_object
 from controller_svc.k8s.api import ADAPTATIONS, ClusterApi
-from controller_svc.k8s.documents import Documents
+from controller_svc.k8s.front.adaptation_objects import Metadata, metadata_of, submitted_object
+from controller_svc.k8s.front.documents import Documents
 from controller_svc.requests import (
     RequestRecord,
     check_same_body,

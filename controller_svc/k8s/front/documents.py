@@ -14,8 +14,8 @@ import secrets
 from collections.abc import Collection, Sequence
 
 from controller_svc.adaptations import FOLDER
-from controller_svc.k8s.adaptation_objects import given_paths
 from controller_svc.k8s.api import ADAPTATIONS, ClusterApi
+from controller_svc.k8s.front.adaptation_objects import given_paths
 from controller_svc.uploads import old_uploads
 from seal.artifacts import ArtifactStore
 from seal.errors import NotFound, Transient

@@ -12,10 +12,10 @@ from typing import NoReturn
 
 import structlog
 
-from controller_svc.k8s.adaptations import ClusterAdaptations
 from controller_svc.k8s.api import ADAPTATIONS, KubernetesApi
 from controller_svc.k8s.connect import connect, own_namespace
-from controller_svc.k8s.informer import Informer
+from controller_svc.k8s.front.adaptations import ClusterAdaptations
+from controller_svc.k8s.front.informer import Informer
 from controller_svc.k8s.source import Watched, watch
 from controller_svc.uploads import UNUSED_SECONDS, sweep_again_and_again
 from seal.artifacts import ArtifactStore

@@ -16,12 +16,12 @@ import structlog
 
 from controller_svc.adaptations import Name, Page, RequestKey, Submission, View, not_found
 from controller_svc.core import AdaptationState
-from controller_svc.k8s.adaptation_objects import metadata_of, read_object, view_of
 from controller_svc.k8s.api import ADAPTATIONS, ClusterApi
-from controller_svc.k8s.deletions import Deletions
-from controller_svc.k8s.documents import Documents
-from controller_svc.k8s.informer import Entry, Informer
-from controller_svc.k8s.making import MadeRecord, Making
+from controller_svc.k8s.front.adaptation_objects import metadata_of, read_object, view_of
+from controller_svc.k8s.front.deletions import Deletions
+from controller_svc.k8s.front.documents import Documents
+from controller_svc.k8s.front.informer import Entry, Informer
+from controller_svc.k8s.front.making import MadeRecord, Making
 from controller_svc.requests import was_deleted
 from seal.artifacts import ArtifactStore
 from seal.config import load_adaptation

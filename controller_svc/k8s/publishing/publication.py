@@ -16,10 +16,10 @@ from typing import cast
 from controller_svc.core import Phase, RunStatus
 from controller_svc.core.conditions import cut
 from controller_svc.k8s.api import ClusterApi, is_of_server
-from controller_svc.k8s.model_list import served_models
 from controller_svc.k8s.objects import MICROSECONDS, ObjectPublication, ObjectStatus
-from controller_svc.k8s.promotion import Revision
-from controller_svc.k8s.service_look import (
+from controller_svc.k8s.publishing.model_list import served_models
+from controller_svc.k8s.publishing.promotion import Revision
+from controller_svc.k8s.publishing.service_look import (
     REFUSED_SECONDS,
     Build,
     ListModels,

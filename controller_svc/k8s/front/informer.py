@@ -26,14 +26,14 @@ import structlog
 from controller_svc.adaptations import Name, View, not_found, stopping
 from controller_svc.broadcast import Broadcast
 from controller_svc.core import AdaptationState
-from controller_svc.k8s.adaptation_objects import (
+from controller_svc.k8s.api import ADAPTATIONS, ClusterApi
+from controller_svc.k8s.front.adaptation_objects import (
     Identity,
     Metadata,
     metadata_of,
     read_object,
     view_of,
 )
-from controller_svc.k8s.api import ADAPTATIONS, ClusterApi
 from controller_svc.k8s.source import Seen
 from seal.errors import PreconditionFailed, SealError
 from seal.settings import AdaptationSpec

@@ -1,0 +1,1 @@
+"""What becomes of an adapter that its gate let pass: a service of KServe that loads it."""
