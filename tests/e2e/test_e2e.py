@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,14 @@ class Ended:
     body: Any
 
 
+@dataclass(frozen=True)
+class Local:
+    """The same run on this machine, and where its files are."""
+
+    root: Path
+    status: RunStatus
+
+
 @pytest.fixture(scope="module")
 def ended(release: Release) -> Ended:
     """The run of the manifest, applied and waited for."""
@@ -50,7 +60,7 @@ def ended(release: Release) -> Ended:
 
 
 @pytest.fixture(scope="module")
-def on_this_machine(tmp_path_factory: pytest.TempPathFactory) -> RunStatus:
+def on_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Local:
     """The same manifest through `seal run`."""
     root = tmp_path_factory.mktemp("local")
     command = [sys.executable, "-c", "from controller_svc.cli import main; main()"]
@@ -61,7 +71,7 @@ def on_this_machine(tmp_path_factory: pytest.TempPathFactory) -> RunStatus:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (status,) = root.glob("*/status.json")
-    return RunStatus.model_validate_json(Path(status).read_bytes())
+    return Local(root, RunStatus.model_validate_json(status.read_bytes()))
 
 
 def test_every_pod_is_ready_and_none_was_started_twice(release: Release) -> None:
@@ -108,15 +118,36 @@ def in_order(events: list[Any]) -> list[Any]:
     return sorted(events, key=lambda one: one["lastTimestamp"])
 
 
-def test_a_run_ends_with_the_digests_of_the_same_file_on_this_machine(
-    ended: Ended, on_this_machine: RunStatus
+def test_a_run_ends_with_the_edits_and_the_weights_of_the_same_file_on_this_machine(
+    ended: Ended, on_this_machine: Local, release: Release
 ) -> None:
-    def digests(status: RunStatus) -> dict[int, tuple[str, str]]:
-        policies = {one.round: one.adapter.sha256 if one.adapter else "" for one in status.policies}
-        return {one.round: (one.selection_sha256, policies[one.round]) for one in status.rounds}
+    """Of an adapter the weights: its model card names the run, which the store calls otherwise."""
 
-    assert digests(ended.status) == digests(on_this_machine)
-    assert any(policy for _, policy in digests(ended.status).values()), "no policy was trained"
+    def selections(status: RunStatus) -> dict[int, str]:
+        return {one.round: one.selection_sha256 for one in status.rounds}
+
+    def policies(status: RunStatus, read: Callable[[str], str]) -> dict[int, str]:
+        manifests = {
+            one.round: json.loads(read(f"{one.adapter.path}/manifest.json"))
+            for one in status.policies
+            if one.adapter is not None
+        }
+        return {
+            round: manifest["files"]["adapter_model.safetensors"]["sha256"]
+            for round, manifest in manifests.items()
+        }
+
+    def there(path: str) -> str:
+        where = ("exec", "deployment/seal-api", "--", "cat")
+        return release.kubectl(*where, f"/artifacts/{path}")
+
+    def here(path: str) -> str:
+        return (on_this_machine.root / path).read_text(encoding="utf-8")
+
+    assert selections(ended.status) == selections(on_this_machine.status)
+    trained = policies(ended.status, there)
+    assert trained == policies(on_this_machine.status, here)
+    assert trained, "no policy was trained"
 
 
 def test_a_run_that_is_deleted_takes_its_jobs_with_it(ended: Ended, release: Release) -> None:
