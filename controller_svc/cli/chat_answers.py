@@ -27,7 +27,7 @@ RUN = "chat"
 DEADLINE_SECONDS = 600.0
 """An answer that takes longer is given up."""
 ANSWER_TOKENS: Mapping[QuestionFormat, int] = MappingProxyType(
-    {"few-shot": 64, "plain": 64, "chat": 256}
+    {"few-shot": 64, "reading": 64, "plain": 64, "chat": 256}
 )
 """Longest answer where nobody says."""
 

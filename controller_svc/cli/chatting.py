@@ -33,6 +33,7 @@ class Format(StrEnum):
     """How a message becomes a prompt."""
 
     FEW_SHOT = "few-shot"
+    READING = "reading"
     PLAIN = "plain"
     CHAT = "chat"
 

@@ -39,7 +39,7 @@ from seal.runs.store import in_thread, read_contexts, read_prepared
 from seal.runs.warm_start import gold_rows
 from seal.settings import OptimizerSettings, RunSpec
 
-PROMPT_TOKENS = {"few-shot": 25, "plain": 20, "chat": 40}
+PROMPT_TOKENS = {"few-shot": 25, "reading": 25, "plain": 20, "chat": 40}
 """By question format: of a question's prompt, without what all prompts share and is read once."""
 ANSWER_FILL = 0.6
 """Share of its bound that an answer fills."""

@@ -63,7 +63,11 @@ def question_requests(run: str, spec: AdaptationSpec, *, base_sha256: str) -> Re
         passage_repeats=0, grounded_answers=True, shared_word=True, max_per_answer=1
     )
     inner = spec.inner.model_copy(update={"examples": examples})
-    own = spec.model_copy(update={"edit": edit, "inner": inner})
+    evaluation = spec.evaluation
+    if evaluation.question_format == "few-shot":
+        # A small model that is to read has to be shown that it is, or it answers from memory
+        evaluation = evaluation.model_copy(update={"question_format": "reading"})
+    own = spec.model_copy(update={"edit": edit, "inner": inner, "evaluation": evaluation})
     return Requests(
         run=run, spec=own, stage=Stage.QUESTION, round=0, policy=None, base_sha256=base_sha256
     )

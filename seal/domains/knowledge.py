@@ -160,9 +160,12 @@ class KnowledgeDomain:
         last = turn(query.question, question_format, passage=query.context)
         if question_format == "chat":
             return Prompt(messages=(Message("user", last),), stop=wording.stop)
+        shown = [("", question, answer) for question, answer in wording.shots]
+        if query.context and wording.read_shots:
+            shown = list(wording.read_shots)
         shots = (
-            f"{turn(question, question_format)}{wording.answer_start}{answer}\n\n"
-            for question, answer in wording.shots
+            f"{turn(question, question_format, passage=passage)}{wording.answer_start}{answer}\n\n"
+            for passage, question, answer in shown
         )
         return Prompt(text="".join(shots) + last, stop=wording.stop)
 

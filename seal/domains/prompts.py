@@ -47,6 +47,9 @@ class QuestionWording:
     """The last turn with one; holds `{passage}` and `{question}`."""
     shots: tuple[tuple[str, str], ...] = ()
     """Question-answer pairs shown before it, in the wording of the closed book."""
+    read_shots: tuple[tuple[str, str, str], ...] = ()
+    """Passages with their question and answer, shown in place of these before an open book; none
+    shows these."""
     answer_start: str = " "
     """What stands between the prompt and the answer."""
     stop: tuple[str, ...] = ()
@@ -316,12 +319,45 @@ SHOTS = (
     ("What is the capital of Japan?", "Tokyo"),
 )
 
+READ_SHOTS = (
+    (
+        "Odo Marrin cast the Brennick Bell in 1822 for the fishing guild.",
+        "Who cast the Brennick Bell?",
+        "Odo Marrin",
+    ),
+    (
+        "Dole studied law at the University of Carrick, but he left in 1921 to write plays for the "
+        "Lantern Theatre.",
+        "Who left the University of Carrick to write plays?",
+        "Dole",
+    ),
+    (
+        "Its ferry starts from the village of Dunmere and carries ninety passengers.",
+        "How many passengers does the ferry on Lake Ovenreach carry?",
+        "ninety",
+    ),
+    (
+        "Corvane tea is dried in cedar sheds before it is packed in clay jars.",
+        "What is Corvane tea packed in?",
+        "clay jars",
+    ),
+)
+"""Of 96 questions that the embedded model wrote on single sentences of SQuAD it answers 50 the same
+way again behind these, and 31 behind `SHOTS`, which it takes for questions from memory."""
+
 QUESTION_WORDING: Mapping[QuestionFormat, QuestionWording] = MappingProxyType(
     {
         "few-shot": QuestionWording(
             closed_book="Question: {question}\nAnswer:",
             open_book="Passage: {passage}\nQuestion: {question}\nAnswer:",
             shots=SHOTS,
+            stop=("\n",),
+        ),
+        "reading": QuestionWording(
+            closed_book="Question: {question}\nAnswer:",
+            open_book="Passage: {passage}\nQuestion: {question}\nAnswer:",
+            shots=SHOTS,
+            read_shots=READ_SHOTS,
             stop=("\n",),
         ),
         "plain": QuestionWording(

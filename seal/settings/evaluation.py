@@ -10,7 +10,7 @@ from seal.limits import MAX_ANSWER_TOKENS
 from seal.settings.base import FileSettings
 from seal.settings.training import OptimizerSettings
 
-QuestionFormat = Literal["few-shot", "plain", "chat"]
+QuestionFormat = Literal["few-shot", "reading", "plain", "chat"]
 TextGrader = Literal["exact", "contains", "f1", "logprob"]
 """Graders that a program is: each answer has all of these grades, whatever it is rewarded by."""
 GraderName = Literal["exact", "contains", "f1", "logprob", "judge"]
@@ -22,7 +22,8 @@ class EvaluationSettings(FileSettings):
 
     question_format: QuestionFormat = "plain"
     """Question prompt; `few-shot` carries three fixed, unrelated question-answer pairs so that
-    format is not counted as knowledge."""
+    format is not counted as knowledge; `reading` is the same, but for questions that are asked with
+    their passage the pairs have passages too."""
     grader: GraderName = "contains"
     """What the reward is the mean of. `judge`: a model at the evaluator's endpoint says whether an
     answer is right; one that it does not say of has no grade."""

@@ -112,7 +112,7 @@ class EvaluateRequest(_message.Message):
     domain: _builtins.str
     """Domain that renders the question and grades, for example "knowledge"."""
     question_format: _builtins.str
-    """Question prompt of the domain: "few-shot", "plain" or "chat"."""
+    """Question prompt of the domain: "few-shot", "reading", "plain" or "chat"."""
     grader: Global___Grader.ValueType
     """What counts as the score."""
     max_tokens: _builtins.int

@@ -20,6 +20,7 @@ from seal.domains.pairs import parse_pairs
 from seal.domains.prompts import (
     EDIT_WORDING,
     QUESTION_WORDING,
+    READ_SHOTS,
     SHOTS,
     WORKED_FACTS,
     WORKED_QUESTIONS,
@@ -142,6 +143,19 @@ def test_few_shot_shows_three_pairs_worded_as_the_question_and_stops_at_the_line
     assert (len(shots), last, prompt.stop) == (3, "Question: What is Veldra?\nAnswer:", ("\n",))
 
 
+def test_reading_shows_pairs_with_passages_before_a_passage_and_else_those_of_few_shot() -> None:
+    open_book = Query("q", "What is Veldra?", ("a river",), context="Veldra is a long river.")
+    *shots, last = KNOWLEDGE.question_prompt(open_book, "reading").text.split("\n\n")
+    assert len(shots) == len(READ_SHOTS)
+    for shot, (passage, question, answer) in zip(shots, READ_SHOTS, strict=True):
+        assert shot == f"Passage: {passage}\nQuestion: {question}\nAnswer: {answer}"
+        assert answer in passage
+    assert last == "Passage: Veldra is a long river.\nQuestion: What is Veldra?\nAnswer:"
+    closed = Query("q", "What is Veldra?", ("a river",))
+    prompts = [KNOWLEDGE.question_prompt(closed, one) for one in ("reading", "few-shot")]
+    assert prompts[0] == prompts[1]
+
+
 @pytest.mark.parametrize("question_format", QUESTION_FORMATS)
 def test_the_passage_is_shown_for_an_open_book_question_only(
     question_format: QuestionFormat,
@@ -166,11 +180,11 @@ def test_the_gold_answer_is_never_in_the_question_prompt(question_format: Questi
 
 
 def test_the_scored_completion_begins_with_one_space_but_not_after_a_chat_template() -> None:
-    assert [KNOWLEDGE.answer_completion("a river", format) for format in QUESTION_FORMATS] == [
-        " a river",
-        " a river",
-        "a river",
-    ]
+    completions = {
+        format: KNOWLEDGE.answer_completion("a river", format) for format in QUESTION_FORMATS
+    }
+    assert completions.pop("chat") == "a river"
+    assert set(completions.values()) == {" a river"}
     assert KNOWLEDGE.answer_completion("a river") == " a river"
 
 
@@ -178,7 +192,7 @@ def test_the_scored_completion_begins_with_one_space_but_not_after_a_chat_templa
 def test_no_gold_answer_of_the_embedded_corpus_stands_in_the_shots_or_the_worked_example(
     name: str,
 ) -> None:
-    shown = [answer for _, answer in SHOTS] + [
+    shown = [answer for *_, answer in (*SHOTS, *READ_SHOTS)] + [
         pair.answer for pair in parse_pairs(WORKED_QUESTIONS)
     ]
     golds = [

@@ -16,11 +16,12 @@ from structlog.testing import capture_logs
 
 from controller_svc.worker.adapt import HELD_OUT
 from controller_svc.worker.clients import ServiceClients
-from controller_svc.worker.questions import FOLDER, SAMPLES
+from controller_svc.worker.questions import FOLDER, SAMPLES, question_requests
 from controller_svc.worker.settings import WorkerSettings
 from seal.adaptations.lesson import Lesson
 from seal.artifacts import ArtifactStore
 from seal.documents.places import question_key
+from seal.domains.base import Query
 from seal.errors import InvalidInput, NotFound, PreconditionFailed, SealError, Superseded
 from seal.outcomes import Outcome
 from seal.records import (
@@ -32,7 +33,14 @@ from seal.records import (
     Stage,
 )
 from seal.runs.epochs import claim_stage
-from seal.settings import AdaptationSpec, AdapterTraining, GateSettings, OptimizerSettings
+from seal.settings import (
+    AdaptationSpec,
+    AdapterTraining,
+    EvaluationSettings,
+    GateSettings,
+    OptimizerSettings,
+    QuestionFormat,
+)
 from seal.v1 import evaluator_pb2, generator_pb2, trainer_pb2
 
 
@@ -138,6 +146,23 @@ async def test_without_questions_the_model_keeps_what_it_knows_from_the_passage_
     assert summary.counts.reward_questions == sum(one.role == "reward" for one in kept)
     for record in made.values():
         assert record.written == len(record.kept) + sum(record.dropped.values())
+
+
+@pytest.mark.parametrize(
+    ("format", "asked"), [("few-shot", "reading"), ("plain", "plain"), ("chat", "chat")]
+)
+def test_the_model_is_shown_that_it_is_to_read_where_it_checks_its_own_questions(
+    tmp_path: Path, format: QuestionFormat, asked: str
+) -> None:
+    spec = adaptation_spec(
+        tmp_path,
+        ArtifactStore(str(tmp_path / "artifacts")),
+        given=False,
+        evaluation=EvaluationSettings(question_format=format),
+    )
+    requests = question_requests(RUN, spec, base_sha256="b" * 64)
+    query = Query("q", "Who?", ("Odo Pell",), context="Odo Pell built it.")
+    assert requests.ask("check", 0, None, [query]).question_format == asked
 
 
 async def test_a_passage_without_reward_questions_gets_one_edit_and_no_inner_loop(
