@@ -27,7 +27,6 @@ def adapter_card(adapter: Adapter, plan: TrainingPlan, *, steps: int) -> str:
         "learning rate": f"{optimizer.learning_rate:g}, {optimizer.schedule}",
         "LoRA": f"rank {plan.lora.rank}, alpha {plan.lora.alpha:g}, on "
         + ", ".join(plan.lora.target_modules),
-        "run": f"`{plan.run}`",
         "seeds": f"{plan.init_seed} (weights), {plan.order_seed} (order)",
     }
     table = "".join(f"| {name} | {value} |\n" for name, value in facts.items())

@@ -73,7 +73,6 @@ def test_the_card_says_what_it_was_trained_on_and_how_it_is_loaded() -> None:
         f"| sha256 of the base's weights | `{'a' * 64}` |",
         "| policy beneath | none: the base model alone |",
         "| optimiser steps | 12 (",
-        "| run | `run` |",
         "AutoPeftModelForCausalLM.from_pretrained",
         "vllm serve org/model --enable-lora --max-lora-rank 8 ",
     ):
