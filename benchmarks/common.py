@@ -251,7 +251,8 @@ def make_figure(
 ) -> Figure:
     """A figure of the table, held against its goal.
 
-    `value`: the samples' median unless given; `sizes`: names of those it depends on.
+    `value`: the samples' median unless given; `sizes`: names of those it depends on; `met`: what
+    counts where the value alone does not decide.
     """
     goal = GOALS[key].on(matrix_units=has_matrix_units())
     value = median(samples) if value is None else value
@@ -265,7 +266,7 @@ def make_figure(
         reading=reading,
         goal=goal.must_text,
         aim=goal.aim_text,
-        met=goal.met(value) if goal.relation else met,
+        met=goal.met(value) if met is None and goal.relation else met,
         sides=tuple(sides),
         details=dict(details or {}),
         sizes={name: getattr(setting.sizes, name) for name in sizes},

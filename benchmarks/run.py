@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks import (
     agreement,
+    controller,
     evaluation,
     exactness,
     front_door,
@@ -88,6 +89,7 @@ GROUPS = tuple(
         agreement,
         services,
         front_door,
+        controller,
         scaling,
         memory,
         step_profile,

@@ -78,6 +78,14 @@ class Sizes(Settings):
     """Clients of P10 that come together."""
     front_door_alone: Positive = 3
     """Adaptations of one sample of P10's other side, one after another."""
+    controller_samples: Positive = 1
+    """Rounds of the controller's figure, which are long."""
+    controller_runs: Positive = 1000
+    """RestEMRuns that are active together."""
+    controller_rounds: Positive = 4
+    """Rounds of each: with a warm start 15 Jobs."""
+    controller_shards: Positive = 1
+    """Pods of each rollout and validation."""
     scaling_slots: tuple[Positive, ...] = (1, 2, 4, 8, 16, 32, 64)
     """Slots of the first curve."""
     scaling_row_tokens: int = Field(default=48, ge=4)
@@ -124,6 +132,8 @@ QUICK: dict[str, object] = {
     "service_adapters": 4,
     "front_door_clients": 2,
     "front_door_alone": 1,
+    "controller_runs": 10,
+    "controller_rounds": 1,
     "scaling_slots": (1, 4),
     "scaling_steps": 1,
     "scaling_lengths": (16, 64),

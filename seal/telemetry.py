@@ -108,6 +108,12 @@ class Metrics:
             buckets=RECONCILE_BUCKETS_SECONDS,
             registry=registry,
         )
+        self.api_requests = Counter(
+            "seal_api_requests",
+            "Requests to the API server, by verb and resource.",
+            ("verb", "resource"),
+            registry=registry,
+        )
         self.controller_queue_length = Gauge(
             "seal_controller_queue_length",
             "Objects that the controller is to look at, now or later.",

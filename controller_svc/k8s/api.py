@@ -26,6 +26,7 @@ from seal.errors import (
     Transient,
 )
 from seal.resources import API_VERSION
+from seal.telemetry import metrics
 from seal.yaml_files import Tree
 
 TIMEOUT_SECONDS = 15.0
@@ -43,9 +44,13 @@ class Resource:
     plural: str
 
     def path(self, namespace: str, name: str = "", *, part: str = "") -> str:
-        """Path of an object, of its subresource `part`, or, without a name, of all of them."""
+        """Path of an object, of its subresource `part`, or, without a name, of all of them.
+
+        `namespace`: empty for a kind that no namespace has, as nodes.
+        """
         root = "apis" if "/" in self.api_version else "api"
-        path = f"/{root}/{self.api_version}/namespaces/{namespace}/{self.plural}"
+        where = f"/namespaces/{namespace}" if namespace else ""
+        path = f"/{root}/{self.api_version}{where}/{self.plural}"
         return path + (f"/{name}" if name else "") + (f"/{part}" if part else "")
 
 
@@ -102,12 +107,14 @@ class KubernetesApi:
 
     async def get(self, kind: Resource, namespace: str, name: str) -> Tree:
         """One object."""
+        _count("get", kind)
         return await self._ask("GET", kind.path(namespace, name))
 
     async def list(
         self, kind: Resource, namespace: str, *, labels: str = "", fields: str = ""
     ) -> list[Tree]:
         """Objects that both selectors choose."""
+        _count("list", kind)
         selectors = {"labelSelector": labels, "fieldSelector": fields}
         query = {name: value for name, value in selectors.items() if value}
         found = await self._ask("GET", kind.path(namespace), query)
@@ -115,19 +122,23 @@ class KubernetesApi:
 
     async def create(self, kind: Resource, namespace: str, body: Tree) -> Tree:
         """Make an object."""
+        _count("create", kind)
         return await self._ask("POST", kind.path(namespace), _STRICT, body)
 
     async def replace(self, kind: Resource, namespace: str, body: Tree) -> Tree:
         """Put an object in another's place."""
+        _count("replace", kind)
         return await self._ask("PUT", kind.path(namespace, name_of(body)), _STRICT, body)
 
     async def replace_status(self, kind: Resource, namespace: str, body: Tree) -> Tree:
         """Put a status in another's place."""
+        _count("replace_status", kind)
         path = kind.path(namespace, name_of(body), part="status")
         return await self._ask("PUT", path, _STRICT, body)
 
     async def delete(self, kind: Resource, namespace: str, name: str, *, uid: str) -> None:
         """Delete an object and, before it, what it owns."""
+        _count("delete", kind)
         options: Tree = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
         await self._ask("DELETE", kind.path(namespace, name), body=options)
 
@@ -167,6 +178,10 @@ def is_of_server(error: SealError) -> bool:
 
 def _away(message: str, retry_after_seconds: float | None = None) -> Transient:
     return Transient(message, retry_after_seconds=retry_after_seconds, away=API_SERVER)
+
+
+def _count(verb: str, kind: Resource) -> None:
+    metrics.api_requests.labels(verb=verb, resource=kind.plural).inc()
 
 
 _STRICT = {"fieldValidation": "Strict"}

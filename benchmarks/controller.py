@@ -1,0 +1,361 @@
+"""controller: the Jobs of many runs through the controller against a bare loop.
+
+`controller_runs` RestEMRuns with a warm start are submitted at once to a cluster whose nodes only
+pretend (KWOK): a pod ends well 1 to 4 seconds after it has begun. A run's stages follow each other,
+each a Job. *controller*: `python -m controller_svc.k8s` as a process of its own; it reads and
+writes objects, Jobs, Events and the artifact store as always, with the same number of workers.
+*bare loop*: this process creates the same Jobs, the next of a run once the one before has
+completed, and writes nothing else: the control plane's own ceiling. Jobs per second from the first
+that is created to the last that completes, as a watch sees them; the sides take turns, each sample
+in a namespace of its own. What pods would leave in the store is written by a stand-in of this
+benchmark, for both sides alike, two stages before a run comes to them. Control plane, stand-in and
+both sides share the machine's cores.
+
+How long looks take is the controller's own histogram (`seal_reconcile_seconds`), over the whole of
+a sample; requests are counted by its client (`seal_api_requests_total`), watch-streams apart.
+*Recovery*: two controllers, all runs active; the one that leads is killed (SIGKILL), and the time
+counts until the other has created a Job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+import yaml
+
+from benchmarks.common import Setting, make_figure
+from benchmarks.controller_process import Scraped, controllers, processor_seconds
+from benchmarks.figures import Figure, Figures, Side
+from benchmarks.job_watch import JobWatch, watching
+from benchmarks.mimicked import Summaries, job_settings, namespace, prepare, run_object, spec_of
+from controller_svc.core import StartStage, shards, stage_name, stages
+from controller_svc.k8s.api import JOBS, RUNS, KubernetesApi, name_of
+from controller_svc.k8s.connect import connect
+from controller_svc.k8s.jobs import Owner, stage_job
+from controller_svc.k8s.wanted import owner_of, store_name
+from seal.artifacts import ArtifactStore
+from seal.errors import Internal
+from seal.records import Stage
+from seal.resources import RUN_KIND
+from seal.settings.cluster import ClusterSettings
+from seal.yaml_files import Tree
+
+KEYS = ("controller",)
+BARE, CONTROLLER = "bare loop", "controller"
+WORKERS = 16
+"""Requests at once of the bare loop and of who submits: as many as the controller's workers."""
+END_SECONDS = 120.0
+"""At most from the last Job's end to the last run's."""
+ENOUGH_JOBS_PER_SECOND, SHARE_OF_BARE = 40.0, 0.8
+"""One of both is asked for."""
+
+
+def measure(setting: Setting, wanted: Collection[str]) -> Figures:
+    """Let both sides take turns, then kill a controller.
+
+    Raises:
+        PreconditionFailed: the cluster of $KUBECONFIG has no mimicked nodes.
+        SealError: a run did not come to its end.
+
+    """
+    return asyncio.run(_measure(setting))
+
+
+async def _measure(setting: Setting) -> Figures:
+    sizes = setting.sizes
+    bare: list[float] = []
+    through: list[Sample] = []
+    async with await connect() as client:
+        api = KubernetesApi(client)
+        await prepare(api)
+        for number in range(sizes.controller_samples):
+            for side in (BARE, CONTROLLER) if number % 2 == 0 else (CONTROLLER, BARE):
+                async with _place(setting, api) as place:
+                    if side == BARE:
+                        bare.append(await _bare(place))
+                    else:
+                        through.append(await _through(place))
+        async with _place(setting, api) as place:
+            recovered = await _recovery(place)
+    return {"controller": _figure(setting, bare, through, recovered)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What one sample of the controller's side came to."""
+
+    jobs_per_second: float
+    submissions_per_second: float
+    scraped: Scraped
+    peak_mib: float
+    status_bytes: int
+    """Of the largest status of any run at its end."""
+    jobs_again: int
+    """Jobs beside the one of each stage."""
+    requests_per_run: float
+    """To the API server, by the controller."""
+    processor_ms: dict[str, float]
+    """Per Job, by program."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where one sample is measured."""
+
+    setting: Setting
+    api: KubernetesApi
+    namespace: str
+    directory: Path
+    jobs: JobWatch
+    summaries: Summaries
+
+    def body(self, number: int) -> Tree:
+        """A run."""
+        sizes = self.setting.sizes
+        rounds, parts = sizes.controller_rounds, sizes.controller_shards
+        return run_object(f"run-{number:04d}", rounds=rounds, shards=parts)
+
+    @property
+    def jobs_per_run(self) -> int:
+        """Stages of a run."""
+        return len(stages(spec_of(self.body(0))))
+
+    @property
+    def all_jobs(self) -> int:
+        """Of all runs together."""
+        return self.jobs_per_run * self.setting.sizes.controller_runs
+
+    def report(self, side: str, completed: int) -> None:
+        """How many Jobs have completed."""
+        self.setting.report(f"controller: {side}", completed, self.all_jobs)
+
+
+@asynccontextmanager
+async def _place(setting: Setting, api: KubernetesApi) -> AsyncIterator[Place]:
+    name = f"seal-scale-{uuid.uuid4().hex[:6]}"
+    with tempfile.TemporaryDirectory(prefix="seal-") as root:
+        directory = Path(root)
+        settings = job_settings(name).model_dump(mode="json", by_alias=True)
+        (directory / "jobs.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+        summaries = Summaries(ArtifactStore(str(directory / "store")))
+        async with namespace(api, name), watching(name) as jobs:
+            yield Place(
+                setting=setting,
+                api=api,
+                namespace=name,
+                directory=directory,
+                jobs=jobs,
+                summaries=summaries,
+            )
+
+
+async def _bare(place: Place) -> float:
+    """Jobs per second of the bare loop."""
+    coming: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
+    runs = place.setting.sizes.controller_runs
+    spec = spec_of(place.body(0))
+    plan, where = stages(spec), dict[str, tuple[int, int]]()
+
+    def complete(name: str) -> None:
+        run, stage = where[name]
+        if stage + 1 < len(plan):
+            coming.put_nowait((run, stage + 1))
+
+    async def create() -> None:
+        while True:
+            run, number = await coming.get()
+            body = _job(place, run, *plan[number])
+            where[name_of(body)] = (run, number)
+            await place.summaries.ahead(f"run-{run:04d}", spec, number)
+            await place.api.create(JOBS, place.namespace, body)
+
+    place.jobs.on_complete = complete
+    for run in range(runs):
+        coming.put_nowait((run, 0))
+    async with _at_once(create):
+        await place.jobs.until(
+            lambda: len(place.jobs.completed) == place.all_jobs, partial(place.report, BARE)
+        )
+    return place.all_jobs / place.jobs.seconds
+
+
+def _job(place: Place, run: int, round: int, stage: Stage) -> Tree:
+    """The Job of a stage as the controller makes it, but for its owner, which is not there."""
+    body = place.body(run)
+    spec, name = spec_of(body), name_of(body)
+    action = StartStage(
+        name=stage_name(run=name, round=round, stage=stage, attempt=1),
+        run=name,
+        stage=stage,
+        round=round,
+        shards=shards(spec, stage),
+        attempt=1,
+        epoch=1,
+        policy=None,
+    )
+    made: Any = stage_job(
+        action,
+        spec=spec,
+        cluster=ClusterSettings.model_validate({"jobTemplate": body["spec"]["jobTemplate"]}),
+        owner=Owner(kind=RUN_KIND, name=name, namespace=place.namespace, uid="none"),
+        settings=job_settings(place.namespace),
+    )
+    del made["metadata"]["ownerReferences"]
+    return cast("Tree", made)
+
+
+async def _through(place: Place) -> Sample:
+    """The same through the controller."""
+    runs = place.setting.sizes.controller_runs
+    with controllers(place.directory, namespace=place.namespace) as start:
+        process = start()
+        await process.until_leading()
+        used = processor_seconds()
+        async with _submitted(place) as submissions_per_second:
+            await place.jobs.until(
+                lambda: len(place.jobs.completed) >= place.all_jobs,
+                partial(place.report, CONTROLLER),
+            )
+            bodies = await _complete(place)
+        used = processor_seconds() - used
+        scraped, peak_mib = await process.scrape(), process.peak_mib
+    return Sample(
+        jobs_per_second=place.all_jobs / place.jobs.seconds,
+        submissions_per_second=submissions_per_second,
+        scraped=scraped,
+        peak_mib=peak_mib,
+        status_bytes=max(len(json.dumps(body["status"]).encode()) for body in bodies),
+        jobs_again=len(place.jobs.created) - place.all_jobs,
+        requests_per_run=sum(scraped.requests.values()) / runs,
+        processor_ms={name: 1e3 * spent / place.all_jobs for name, spent in used.most_common()},
+    )
+
+
+@asynccontextmanager
+async def _submitted(place: Place) -> AsyncIterator[float]:
+    """All runs submitted, and within the block their pods' part played; submissions per second."""
+    spec, runs = spec_of(place.body(0)), place.setting.sizes.controller_runs
+    plan = stages(spec)
+    numbers, coming = asyncio.Queue[int](), asyncio.Queue[tuple[str, int]]()
+    where: dict[str, tuple[str, int]] = {}
+
+    async def submit() -> None:
+        while True:
+            body = await place.api.create(RUNS, place.namespace, place.body(await numbers.get()))
+            run = store_name(owner_of(RUNS, body))
+            await place.summaries.ahead(run, spec, 0)
+            for number, (round, stage) in enumerate(plan):
+                name = stage_name(run=run, round=round, stage=stage, attempt=1)
+                where[name] = (run, number)
+            numbers.task_done()
+
+    async def play() -> None:
+        while True:
+            run, number = await coming.get()
+            await place.summaries.ahead(run, spec, number)
+
+    place.jobs.on_create = lambda name: coming.put_nowait(where[name]) if name in where else None
+    for number in range(runs):
+        numbers.put_nowait(number)
+    async with _at_once(play):
+        started = time.monotonic()
+        async with _at_once(submit):
+            await numbers.join()
+        yield runs / (time.monotonic() - started)
+
+
+@asynccontextmanager
+async def _at_once(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """So many workers for as long as the block takes; the first that fails ends it."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work()) for _ in range(WORKERS)]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+async def _complete(place: Place) -> list[Any]:
+    """All runs, once they are complete.
+
+    Raises:
+        Internal: some are not, some time after their last Job's end.
+
+    """
+    bodies: list[Any] = []
+    for _ in range(int(END_SECONDS)):
+        bodies = await place.api.list(RUNS, place.namespace)
+        if all((body.get("status") or {}).get("phase") == "Complete" for body in bodies):
+            return bodies
+        await asyncio.sleep(1.0)
+    phases = Counter((body.get("status") or {}).get("phase", "none") for body in bodies)
+    raise Internal(f"the last Job has ended, and not all runs are complete: {dict(phases)}")
+
+
+async def _recovery(place: Place) -> float:
+    """Seconds from the death of the controller that leads to the first Job of the next."""
+    runs, jobs = place.setting.sizes.controller_runs, place.jobs
+    with controllers(place.directory, namespace=place.namespace) as start:
+        first = start()
+        await first.until_leading()
+        await start().until_answering()
+        async with _submitted(place):
+            await jobs.until(lambda: len(jobs.created) >= runs, partial(place.report, "recovery"))
+            epoch = max(jobs.epochs.values())
+            first.kill()
+            killed_at = time.monotonic()
+            await jobs.until(
+                lambda: max(jobs.epochs.values()) > epoch, partial(place.report, "recovery")
+            )
+    return min(at for name, at in jobs.created.items() if jobs.epochs[name] > epoch) - killed_at
+
+
+def _figure(
+    setting: Setting, bare: Sequence[float], through: Sequence[Sample], recovered: float
+) -> Figure:
+    """Both sides, and what was measured beside."""
+    newest = through[-1]
+    rates = [sample.jobs_per_second for sample in through]
+    share = [own / ceiling for own, ceiling in zip(rates, bare, strict=True)]
+    looks = newest.scraped
+    by_request = ", ".join(
+        f"{name} {count / setting.sizes.controller_runs:.1f}"
+        for name, count in looks.requests.most_common(8)
+    )
+    spent = ", ".join(f"{name} {ms:.1f}" for name, ms in newest.processor_ms.items())
+    enough = median(rates) >= ENOUGH_JOBS_PER_SECOND
+    return make_figure(
+        setting,
+        "controller",
+        share,
+        reading="median of the rounds' ratios, or that many Jobs per second",
+        met=enough or median(share) >= SHARE_OF_BARE,
+        sides=(
+            Side(name=CONTROLLER, unit="Jobs/s", samples=tuple(rates)),
+            Side(name=BARE, unit="Jobs/s", samples=tuple(bare)),
+        ),
+        details={
+            "submissions": f"{newest.submissions_per_second:.0f} runs/s",
+            "looks at runs": f"p50 {1e3 * looks.quantile(0.5):.0f} ms, p99 "
+            f"{1e3 * looks.quantile(0.99):.0f} ms (asked: <= 250 ms), "
+            f"{looks.looks / setting.sizes.controller_runs:.1f} per run",
+            "requests per run": f"{newest.requests_per_run:.1f}: {by_request}",
+            "controller's largest resident size": f"{newest.peak_mib:.0f} MiB (asked: <= 512 MiB)",
+            "largest status": f"{newest.status_bytes / 1024:.1f} KiB (asked: <= 64 KiB)",
+            "recovery after SIGKILL": f"{recovered:.1f} s (asked: <= 5 s)",
+            "Jobs made twice": str(newest.jobs_again),
+            "processor time per Job (ms)": spent,
+        },
+        sizes=("controller_samples", "controller_runs", "controller_rounds", "controller_shards"),
+    )
