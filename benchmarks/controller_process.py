@@ -30,8 +30,6 @@ _PROGRAMS = (
     "kube-controller-manager",
     "kube-scheduler",
     "kwok",
-    "controller_svc.k8s",
-    "benchmarks.run",
 )
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -134,6 +132,11 @@ class ControllerProcess:
         raise Transient(f"the controller did not start: {' '.join(last)}")
 
     @property
+    def processor_seconds(self) -> float:
+        """Processor time that it has used."""
+        return _processor_seconds(Path(f"/proc/{self._process.pid}"))
+
+    @property
     def peak_mib(self) -> float:
         """Its largest resident size so far."""
         status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8")
@@ -168,14 +171,19 @@ def processor_seconds() -> Counter[str]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             arguments = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            fields = (process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            seconds = _processor_seconds(process)
         except OSError:
             continue  # it has ended
         names = {Path(argument).name for argument in arguments[:3]}
         for program in _PROGRAMS:
             if program in names:
-                used[program] += (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+                used[program] += seconds
     return used
+
+
+def _processor_seconds(process: Path) -> float:
+    fields = (process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
 
 def _free_port() -> int:

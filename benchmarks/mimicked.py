@@ -14,6 +14,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
 from controller_svc.core import shards, stage_name, stages
 from controller_svc.k8s.api import RUNS, KubernetesApi, Resource
 from controller_svc.k8s.jobs import JobSettings, StoreAccess
@@ -63,12 +66,27 @@ def spec_of(body: Tree) -> RunSpec:
     return run_of_object(body)[0].spec
 
 
-def job_settings(namespace: str) -> JobSettings:
-    """What Jobs are made from: no node looks for the image, no pod for the services."""
+@asynccontextmanager
+async def healthy_services() -> AsyncIterator[str]:
+    """Address of services that say that they are ready, and do nothing."""
+    server, ready = grpc.aio.server(), health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(ready, server)  # type: ignore[no-untyped-call]
+    for name in ("Generator", "Trainer", "Evaluator"):
+        await ready.set(f"seal.v1.{name}Service", health_pb2.HealthCheckResponse.SERVING)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+def job_settings(namespace: str, services: str) -> JobSettings:
+    """What Jobs are made from: no node looks for the image. `services`: address of all three."""
     return JobSettings(
         worker_image="localhost/seal:none",
         trainer_image="localhost/seal:none",
-        services=ServiceAddresses(generator="g:1", trainer="t:1", evaluator="e:1"),
+        services=ServiceAddresses(generator=services, trainer=services, evaluator=services),
         store=StoreAccess(uri=f"file:///{namespace}"),
     )
 
@@ -92,8 +110,10 @@ async def prepare(api: KubernetesApi) -> None:
             await api.get(DEFINITIONS, "", name)
         except NotFound:
             await api.create(DEFINITIONS, "", definition)
-        while not _established(await api.get(DEFINITIONS, "", name)):
-            await asyncio.sleep(0.2)
+        for _ in range(int(WAIT_SECONDS)):
+            if _established(await api.get(DEFINITIONS, "", name)):
+                break
+            await asyncio.sleep(1.0)
 
 
 def _established(definition: Any) -> bool:
@@ -105,12 +125,14 @@ def _established(definition: Any) -> bool:
 async def namespace(api: KubernetesApi, name: str) -> AsyncIterator[str]:
     """One of its own, that goes with all that is in it before anything else is measured."""
     made = await api.create(NAMESPACES, "", {"metadata": {"name": name}})
+    uid = str(cast("Tree", made["metadata"])["uid"])
     try:
         yield name
-    finally:
-        uid = str(cast("Tree", made["metadata"])["uid"])
+    except BaseException:
         await api.delete(NAMESPACES, "", name, uid=uid)
-        await _until_gone(api, name)
+        raise
+    await api.delete(NAMESPACES, "", name, uid=uid)
+    await _until_gone(api, name)
 
 
 async def _until_gone(api: KubernetesApi, name: str) -> None:
