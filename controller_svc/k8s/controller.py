@@ -24,12 +24,12 @@ from controller_svc.k8s.refused import fail_refused, status_of_refused
 from controller_svc.k8s.services import Services
 from controller_svc.k8s.story import Story
 from controller_svc.k8s.wanted import (
+    ReadSpecs,
     Wanted,
     generation_of,
     is_deleted,
     kind_of,
     owner_of,
-    read_wanted,
 )
 from controller_svc.k8s.world import ClusterWorld
 from controller_svc.reconcile import reconcile
@@ -73,6 +73,7 @@ class Controller:
         self._api, self._store, self._settings, self._epoch = api, store, settings, epoch
         self._story, self._gauges, self._services = story, gauges, services
         self._clock = clock
+        self._specs = ReadSpecs()
 
     async def reconcile(self, key: Key) -> float | None:
         """Look at an object; after so many seconds it wants another look, None for none.
@@ -89,7 +90,7 @@ class Controller:
         if is_deleted(body):
             return None  # its Jobs go first, and then it: the garbage collector sees to it
         try:
-            wanted = read_wanted(key.resource, body)
+            wanted = self._specs.read(key.resource, body)
         except InvalidInput as error:
             await self._refuse(key.resource, body, error)
             return None

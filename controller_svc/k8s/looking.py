@@ -152,7 +152,7 @@ class JobSeen(_Seen):
         return self.end is None and (self.missing > 0 or self.status.ready < self.status.active)
 
     def age_seconds(self, now_seconds: float) -> float:
-        """Since it was created."""
+        """Since it was created; less than 0 if the server's clock is ahead."""
         return now_seconds - self.metadata.creation_timestamp.timestamp()
 
     def seconds(self, now_seconds: float) -> float:

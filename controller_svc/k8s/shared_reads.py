@@ -46,7 +46,7 @@ class SharedReads:
         place = (str(metadata["namespace"]), labels.get(RUN_LABEL, ""))
         name = str(metadata["name"])
         if seen.kind != "DELETED":
-            self._jobs[place][name] = _without_template(seen.body)
+            self._jobs[place][name] = _small(seen.body)
             return
         self._jobs[place].pop(name, None)
         if not self._jobs[place]:
@@ -93,10 +93,13 @@ class SharedReads:
         await self._api.delete(kind, namespace, name, uid=uid)
 
 
-def _without_template(job: Tree) -> Tree:
-    """A Job without what its pods are made from, which is most of it."""
-    spec = cast("Tree", job.get("spec") or {})
-    return job | {"spec": {name: value for name, value in spec.items() if name != "template"}}
+def _small(job: Tree) -> Tree:
+    """A Job without what most of it is: what its pods are made from, and who wrote which field."""
+    spec, metadata = (cast("Tree", job.get(part) or {}) for part in ("spec", "metadata"))
+    return job | {
+        "spec": {name: value for name, value in spec.items() if name != "template"},
+        "metadata": {name: value for name, value in metadata.items() if name != "managedFields"},
+    }
 
 
 def _involved(event: Tree) -> str:

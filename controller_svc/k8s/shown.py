@@ -25,13 +25,9 @@ class ShownStatus:
     def __init__(self, wanted: Wanted, *, api: ClusterApi) -> None:
         self._wanted, self._api, self._body = wanted, api, wanted.body
         self.newest = wanted.status
-        self.publication = self.written.publication if self.written is not None else None
-
-    @property
-    def written(self) -> ObjectStatus | None:
+        self.written = _shown(wanted.body)
         """What the object shows; None if nothing yet."""
-        values = self._body.get("status")
-        return ObjectStatus.model_validate(values) if values else None
+        self.publication = self.written.publication if self.written is not None else None
 
     def take(self, status: RunStatus) -> bool:
         """Note a newer status; whether it decides something, and is to be written at once."""
@@ -67,6 +63,7 @@ class ShownStatus:
         self._body = await self._api.replace_status(
             self._wanted.kind, self._wanted.owner.namespace, self._body | {"status": status}
         )
+        self.written = _shown(self._body)
 
     def _progress(self, stage: StageProgress, now_seconds: float) -> ObjectProgress:
         return progress_of(
@@ -85,6 +82,11 @@ class ShownStatus:
     def _age_seconds(self, now_seconds: float) -> float:
         last = self._before.last_update_time
         return now_seconds - last.timestamp() if last is not None else float("inf")
+
+
+def _shown(body: Tree) -> ObjectStatus | None:
+    values = body.get("status")
+    return ObjectStatus.model_validate(values) if values else None
 
 
 def _where(status: RunStatus) -> tuple[object, ...]:

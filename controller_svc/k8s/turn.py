@@ -15,6 +15,7 @@ import structlog
 
 from controller_svc.k8s.api import ADAPTATIONS, JOBS, RUNS
 from controller_svc.k8s.controller import Controller, Key
+from controller_svc.k8s.news import News
 from controller_svc.k8s.queue import Workers
 from controller_svc.k8s.shared_reads import SharedReads
 from controller_svc.k8s.source import Seen, Watched
@@ -63,7 +64,7 @@ class Turn:
     ) -> None:
         """`reads`: what the controller reads through, and is told what happens; None if nothing."""
         self._controller, self._watch, self._namespaces = controller, watch, namespaces
-        self._reads = reads
+        self._reads, self._news = reads, News()
         self._workers: Workers[Key] = Workers(self._look, _on_failure, count=workers)
         self.ready = asyncio.Event()
         """All that there is has been seen."""
@@ -84,8 +85,9 @@ class Turn:
     def _on_event(self, seen: Seen) -> None:
         if self._reads is not None:
             self._reads.see(seen)
-        if (key := key_of(seen)) is not None:
-            self._workers.add(key)
+        after_seconds = self._news.after_seconds(seen)
+        if after_seconds is not None and (key := key_of(seen)) is not None:
+            self._workers.add(key, after_seconds=after_seconds)
             metrics.controller_queue_length.set(len(self._workers))
 
     async def _look(self, key: Key) -> float | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import cast
 
 from controller_svc.core import RunStatus, new_status
@@ -17,6 +19,8 @@ from seal.settings.cluster import AdaptationClusterSettings, ClusterSettings
 from seal.yaml_files import Tree
 
 _HASH_CHARACTERS = 8
+MAX_READ_SPECS = 2048
+"""Specs that are kept read; the others are read again at each look."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +33,12 @@ class Wanted:
     manifest: RestEMRun | Adaptation
     cluster: ClusterSettings
 
-    @property
+    @cached_property
     def owner(self) -> Owner:
         """What its Jobs belong to."""
         return owner_of(self.kind, self.body)
 
-    @property
+    @cached_property
     def status(self) -> RunStatus:
         """Its status; that of what has not started if it has none yet."""
         return of_object(cast("Tree", self.body.get("status") or {})) or new_status(
@@ -59,6 +63,27 @@ def read_wanted(kind: Resource, body: Tree) -> Wanted:
     read = run_of_object if kind == RUNS else adaptation_of_object
     manifest, cluster = read(body)
     return Wanted(kind=kind, body=body, manifest=manifest, cluster=cluster)
+
+
+class ReadSpecs:
+    """Reads objects; those whose spec is the one that it was at the last time are read already.
+
+    A spec is laid over its profile and checked, which costs as much as all else of a look.
+    """
+
+    def __init__(self) -> None:
+        self._read: OrderedDict[str, Wanted] = OrderedDict()
+
+    def read(self, kind: Resource, body: Tree) -> Wanted:
+        """What an object asks for. Raises InvalidInput like `read_wanted`."""
+        uid = str(_metadata(body)["uid"])
+        known = self._read.pop(uid, None)
+        if known is None or known.body.get("spec") != body.get("spec"):
+            known = read_wanted(kind, body)
+        self._read[uid] = known
+        if len(self._read) > MAX_READ_SPECS:
+            self._read.popitem(last=False)
+        return replace(known, body=body)
 
 
 def owner_of(kind: Resource, body: Tree) -> Owner:

@@ -1,6 +1,6 @@
 """A cluster: the world of one run or adaptation, whose stages are Jobs.
 
-All that is remembered is the object's status; what is there is asked for at each look. A Job's name
+All that is remembered is the object's status; what is there is looked at each time. A Job's name
 says which attempt of which stage it is, so starting one twice finds the first, whoever made it: a
 Job of the same owner and spec is adopted. Before a Job is created its stage is claimed for this
 controller's epoch, and one whose epoch is older than the newest claim creates nothing: a leader
@@ -56,6 +56,9 @@ LOOK_SECONDS = 25.0
 STARTING_LOOK_SECONDS, STARTING_SECONDS = 5.0, 60.0
 """The same of one whose pods are not at work yet, and for how long: why they are not is told
 soon."""
+YOUNG_SECONDS = 3.0
+"""A Job's pods start meanwhile: why they do not is asked for later. Each such question walks over
+all pods of the namespace."""
 
 
 class ClusterWorld:
@@ -245,7 +248,7 @@ class ClusterWorld:
 
     async def _current(self, job: JobSeen, current: StageStatus) -> StageObserved:
         """The current attempt: why it waits or failed, or what it came to."""
-        seen = await self._children.look(job)
+        seen = observe_stage(job) if self._starts(job) else await self._children.look(job)
         if job.end is None and not seen.waits:
             return self._with_services(seen, current)
         if job.end is None or job.end.type != "Complete":
@@ -258,6 +261,11 @@ class ClusterWorld:
             why = FailedIndex(reason=error_class(error).reason, message=str(error), permanent=True)
             return replace(seen, failed={0: why})
         return replace(seen, sums=sums)
+
+    def _starts(self, job: JobSeen) -> bool:
+        """Whether its pods are to be expected on their way."""
+        young = 0 <= job.age_seconds(self._now()) < YOUNG_SECONDS
+        return young and job.end is None and not (job.spec.suspend or job.status.failed_indexes)
 
     def _with_services(self, seen: StageObserved, current: StageStatus) -> StageObserved:
         """An attempt at work, unless it waits for a service."""

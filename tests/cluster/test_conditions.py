@@ -14,7 +14,7 @@ from controller_svc.k8s.api import EVENTS, JOBS, PODS, WORKLOADS
 from controller_svc.k8s.children import CONTROLLER_UID_LABEL, WORKLOAD_JOB_LABEL
 from controller_svc.k8s.controller import Key
 from controller_svc.k8s.looking import WaitReason
-from controller_svc.k8s.world import STARTING_LOOK_SECONDS
+from controller_svc.k8s.world import STARTING_LOOK_SECONDS, YOUNG_SECONDS
 from seal.errors import Exhausted, InvalidInput, NotFound, Superseded, Transient
 from seal.records import Stage
 from seal.runs.task import ShardTask
@@ -95,6 +95,7 @@ async def started(office: Office, key: Key) -> tuple[str, str]:
     """(name, uid) of the Job of a run that has begun."""
     await office.look(key)
     ((name, job),) = office.api.jobs().items()
+    office.cluster.now += YOUNG_SECONDS
     return name, job["metadata"]["uid"]
 
 

@@ -18,7 +18,7 @@ from controller_svc.core import Phase, RunStatus, StartStage, StopStage
 from controller_svc.k8s.api import EVENTS, JOBS, RUNS, KubernetesApi
 from controller_svc.k8s.jobs import JobSettings, StoreAccess, stage_job
 from controller_svc.k8s.wanted import Wanted, store_name
-from controller_svc.k8s.world import ClusterWorld
+from controller_svc.k8s.world import YOUNG_SECONDS, ClusterWorld
 from controller_svc.reconcile import reconcile
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
@@ -346,6 +346,11 @@ async def test_why_a_stage_waits_is_read_from_its_jobs_events(site: Site) -> Non
         "lastTimestamp": "2026-01-01T00:00:30Z",
     }
     site.api.put(EVENTS, event)
+    asked = len(site.api.requests)
+    seen = await site.world().observe(site.wanted.status)
+    assert not seen.stages[name].waits, "its pods may be on their way"
+    assert site.api.requests[asked:] == ["list jobs"]
+    site.now += YOUNG_SECONDS
     seen = await site.world().observe(site.wanted.status)
     assert seen.stages[name].waits == "QuotaExceeded"
 
