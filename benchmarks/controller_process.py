@@ -19,7 +19,6 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from seal.errors import Transient
-from seal.telemetry import RECONCILE_BUCKETS_SECONDS
 
 START_SECONDS = 120.0
 SCRAPE_SECONDS = 10.0
@@ -49,9 +48,11 @@ class Scraped:
         """Seconds of a look that this share of all looks stayed below, within its bucket linear."""
         wanted, below, lower = share * self.looks, 0.0, 0.0
         for upper, count in sorted(self.buckets.items()):
-            if 0 < wanted <= count and upper != float("inf"):
+            if upper == float("inf"):
+                break  # longer than all that is told apart
+            if 0 < wanted <= count:
                 return lower + (wanted - below) / (count - below) * (upper - lower)
-            below, lower = count, min(upper, max(RECONCILE_BUCKETS_SECONDS))
+            below, lower = count, upper
         return lower
 
 

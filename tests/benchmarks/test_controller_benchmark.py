@@ -1,0 +1,60 @@
+"""What the controller's benchmark leaves for a controller to find, and how it reads its metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmarks.controller_process import Scraped
+from benchmarks.job_watch import JobWatch
+from benchmarks.mimicked import AHEAD, Summaries, run_object, spec_of
+from controller_svc.core import StageStatus, shards, stage_name, stages
+from controller_svc.k8s.api import JOBS
+from controller_svc.k8s.source import Seen
+from controller_svc.world import read_sums
+from seal.artifacts import ArtifactStore
+
+
+async def test_summaries_are_there_before_a_run_comes_to_their_stages(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    spec = spec_of(run_object("demo", rounds=4, shards=2))
+    plan, summaries = stages(spec), Summaries(store)
+    assert len(plan) == 15
+    for place, (round, stage) in enumerate(plan):
+        await summaries.ahead("demo-1", spec, max(0, place - AHEAD + 1))
+        current = StageStatus(
+            name=stage_name(run="demo-1", round=round, stage=stage, attempt=1),
+            stage=stage,
+            round=round,
+            shards=shards(spec, stage),
+        )
+        sums = await read_sums(store, "demo-1", current)
+        assert sums is not None and sums.shards == current.shards
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "seconds"),
+    [
+        ({0.1: 50.0, 0.25: 100.0, float("inf"): 100.0}, 0.5, 0.1),
+        ({0.1: 50.0, 0.25: 100.0, float("inf"): 100.0}, 0.99, 0.247),
+        ({0.1: 0.0, 0.25: 0.0, float("inf"): 4.0}, 0.5, 0.25),
+    ],
+)
+def test_a_quantile_lies_within_its_bucket(
+    counts: dict[float, float], share: float, seconds: float
+) -> None:
+    scraped = Scraped(leading=True, looks=counts[float("inf")], buckets=counts, requests=Counter())
+    assert scraped.quantile(share) == pytest.approx(seconds)
+
+
+def test_a_job_counts_from_when_it_is_seen_to_when_it_completes() -> None:
+    jobs, told = JobWatch(), list[str]()
+    jobs.on_create = jobs.on_complete = told.append
+    body = {"metadata": {"name": "a", "annotations": {"seal.dev/epoch": "7"}}, "status": {}}
+    jobs.on_event(Seen(resource=JOBS, kind="ADDED", body=body))
+    ended = body | {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+    for _ in range(2):
+        jobs.on_event(Seen(resource=JOBS, kind="MODIFIED", body=ended))
+    assert told == ["a", "a"] and jobs.epochs == {"a": 7} and jobs.seconds >= 0
