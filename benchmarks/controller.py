@@ -54,10 +54,10 @@ from controller_svc.k8s.connect import connect
 from controller_svc.k8s.jobs import JobSettings, Owner, stage_job
 from controller_svc.k8s.wanted import owner_of, store_name
 from seal.artifacts import ArtifactStore
+from seal.config import run_of_object
 from seal.errors import Internal
 from seal.records import Stage
 from seal.resources import RUN_KIND
-from seal.settings.cluster import ClusterSettings
 from seal.yaml_files import Tree
 
 KEYS = ("controller",)
@@ -220,7 +220,7 @@ def _job(place: Place, run: int, round: int, stage: Stage) -> Tree:
     made: Any = stage_job(
         action,
         spec=spec,
-        cluster=ClusterSettings.model_validate({"jobTemplate": body["spec"]["jobTemplate"]}),
+        cluster=run_of_object(body)[1],
         owner=Owner(kind=RUN_KIND, name=name, namespace=place.namespace, uid="none"),
         settings=place.settings,
     )
@@ -241,8 +241,8 @@ async def _through(place: Place) -> Sample:
                 partial(place.report, CONTROLLER),
             )
             bodies = await _complete(place)
-        used = processor_seconds() - used
-        used |= {CONTROLLER: process.processor_seconds}
+        spent = {name: end - used.get(name, 0.0) for name, end in processor_seconds().items()}
+        spent[CONTROLLER] = process.processor_seconds
         scraped, peak_mib = await process.scrape(), process.peak_mib
     return Sample(
         jobs_per_second=place.all_jobs / place.jobs.seconds,
@@ -252,7 +252,7 @@ async def _through(place: Place) -> Sample:
         status_bytes=max(len(json.dumps(body["status"]).encode()) for body in bodies),
         jobs_again=len(place.jobs.created) - place.all_jobs,
         requests_per_run=sum(scraped.requests.values()) / runs,
-        processor_ms={name: 1e3 * spent / place.all_jobs for name, spent in used.most_common()},
+        processor_ms={name: 1e3 * one / place.all_jobs for name, one in spent.items()},
     )
 
 
@@ -309,11 +309,15 @@ async def _complete(place: Place) -> list[Any]:
     bodies: list[Any] = []
     for _ in range(int(END_SECONDS)):
         bodies = await place.api.list(RUNS, place.namespace)
-        if all((body.get("status") or {}).get("phase") == "Complete" for body in bodies):
+        if all(_phase(body) == "Complete" for body in bodies):
             return bodies
         await asyncio.sleep(1.0)
-    phases = Counter((body.get("status") or {}).get("phase", "none") for body in bodies)
+    phases = Counter(map(_phase, bodies))
     raise Internal(f"the last Job has ended, and not all runs are complete: {dict(phases)}")
+
+
+def _phase(body: Any) -> str:
+    return str((body.get("status") or {}).get("phase", "none"))
 
 
 async def _recovery(place: Place) -> float:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,7 +97,7 @@ class ControllerProcess:
                 text = reply.read().decode()
         except OSError as error:
             raise Transient(f"the controller's metrics: {error}") from error
-        buckets: Counter[float] = Counter()
+        buckets: defaultdict[float, float] = defaultdict(float)
         requests: Counter[str] = Counter()
         leading = False
         for family in text_string_to_metric_families(text):
@@ -166,9 +166,9 @@ def controllers(directory: Path, *, namespace: str) -> Iterator[Callable[[], Con
             one.kill()
 
 
-def processor_seconds() -> Counter[str]:
+def processor_seconds() -> dict[str, float]:
     """Processor time by program of the control plane, where it runs on this machine."""
-    used: Counter[str] = Counter()
+    used: defaultdict[str, float] = defaultdict(float)
     for process in Path("/proc").glob("[0-9]*"):
         try:
             arguments = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")

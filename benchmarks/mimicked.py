@@ -70,7 +70,7 @@ def spec_of(body: Tree) -> RunSpec:
 async def healthy_services() -> AsyncIterator[str]:
     """Address of services that say that they are ready, and do nothing."""
     server, ready = grpc.aio.server(), health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(ready, server)  # type: ignore[no-untyped-call]
+    health_pb2_grpc.add_HealthServicer_to_server(ready, server)
     for name in ("Generator", "Trainer", "Evaluator"):
         await ready.set(f"seal.v1.{name}Service", health_pb2.HealthCheckResponse.SERVING)
     port = server.add_insecure_port("127.0.0.1:0")
