@@ -11,9 +11,11 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from types import FrameType
+from typing import NoReturn
 
 import typer
 
@@ -27,6 +29,8 @@ from controller_svc.cli.messages import (
 )
 from seal.errors import InvalidInput, SealError, error_class
 
+ENGINE_THREAD = "seal-engine"
+"""Name of an engine's thread (`seal.engine.engine`, which is too heavy to import here)."""
 UNFORESEEN = 1
 """Exit code of an error that is not a `SealError`: a defect."""
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -39,7 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for variable in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"):
         os.environ.setdefault(variable, "1")  # bars of libraries would run through ours
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(_exit_code(given))
+    _end(_exit_code(given))
+
+
+def _end(code: int) -> NoReturn:
+    """End the process with this exit code, also while a step of the engine hangs.
+
+    Python's own end would tear down torch's threads under it, and abort with another code.
+    """
+    if any(thread.name == ENGINE_THREAD for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _exit_code(given: list[str]) -> int:

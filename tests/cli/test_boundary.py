@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import io
 import json
 import logging
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,8 +22,10 @@ from fake_services import Fakes
 import controller_svc.cli.machine as machine
 from controller_svc import runs
 from controller_svc.cli.logs import LOG_FILE, LogFormat, configure, line_for_people, run_log
+from controller_svc.cli.main import ENGINE_THREAD
 from controller_svc.cli.messages import command, program, wants_json
 from seal.artifacts import ArtifactStore
+from seal.engine import Engine
 from seal.errors import Exhausted
 
 
@@ -216,3 +220,29 @@ def test_the_demo_says_nothing_of_missing_data_and_a_run_does(
     assert "no data is given" not in capsys.readouterr().err
     assert cli_on_fakes.PEAK_TERAFLOPS
     assert ArtifactStore(str(here / "seal-runs")).exists("demo-quick/run.json")
+
+
+HANGING = """
+import atexit, importlib, threading, time
+entry = importlib.import_module("controller_svc.cli.main")
+
+def work(given):
+    threading.Thread(target=time.sleep, args=(60,), name="seal-engine", daemon=True).start()
+    atexit.register(print, "torn down")
+    print("told")
+    return 43
+
+entry._exit_code = work
+entry.main([])
+"""
+
+
+def test_a_command_whose_engine_hangs_ends_with_its_code_and_tears_nothing_down() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout.split()) == (43, ["told"]), done.stderr
+
+
+def test_the_command_knows_the_engines_thread() -> None:
+    assert f'name="{ENGINE_THREAD}"' in inspect.getsource(Engine)
