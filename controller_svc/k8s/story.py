@@ -46,6 +46,8 @@ class Transition:
     """Whether somebody may have to do something."""
     stage: str = ""
     """Attempt of a stage at which it happened; empty for none."""
+    since_seconds: float = 0.0
+    """Unix time, of what may happen again at the same stage; else 0."""
 
 
 def transitions(before: RunStatus, after: RunStatus) -> Iterator[Transition]:
@@ -66,7 +68,13 @@ def transitions(before: RunStatus, after: RunStatus) -> Iterator[Transition]:
                 message=condition.message,
                 warning=_is_warning(condition),
                 stage=stage,
+                since_seconds=_since(condition),
             )
+
+
+def _since(condition: Condition) -> float:
+    """A run is suspended and taken up as often as its owner likes."""
+    return condition.last_transition_seconds if condition.type == "Suspended" else 0.0
 
 
 def _again(before: RunStatus, after: RunStatus) -> str | None:
@@ -162,7 +170,7 @@ class Story:
 
 def event_of(owner: Owner, one: Transition, *, identity: str, now_seconds: float) -> Tree:
     """The Event of a transition."""
-    told = f"{owner.uid}/{one.reason}/{one.stage or one.message}"
+    told = f"{owner.uid}/{one.reason}/{one.stage or one.message}/{one.since_seconds:.6f}"
     tail = hashlib.sha256(told.encode()).hexdigest()[:_HASH_CHARACTERS]
     moment = datetime.fromtimestamp(int(now_seconds), tz=UTC).isoformat()
     involved: Tree = {

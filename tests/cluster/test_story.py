@@ -115,6 +115,17 @@ async def test_a_suspension_and_its_end_are_told(office: Office) -> None:
     assert reasons(office, key)[:3] == ["Suspended", "PrepareRunning", "Resumed"]
 
 
+async def test_each_suspension_at_the_same_stage_is_told_for_itself(office: Office) -> None:
+    key = office.submit(small_run())
+    await office.look(key)
+    for _ in range(2):
+        for suspend in (True, False):
+            office.cluster.now += 1
+            office.change(key, suspend=suspend)
+            await office.look(key)
+    assert reasons(office, key) == ["PrepareRunning"] + 2 * ["Suspended", "Resumed"]
+
+
 async def test_the_metrics_count_objects_transitions_and_loops_and_forget_runs_at_their_end(
     office: Office,
 ) -> None:
