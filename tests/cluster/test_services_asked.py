@@ -70,7 +70,7 @@ async def test_one_that_is_away_is_named_and_asked_again_in_a_while() -> None:
         addresses = ServiceAddresses(generator=address, trainer=nobody, evaluator=address)
         async with ServiceHealth(addresses, clock=lambda: now) as asked:
             asked.why_not(Stage.PREPARE)
-            await until(lambda: asked._answers)
+            await until(lambda: asked._answers and not asked._asking)
             told = asked.why_not(Stage.PREPARE)
             assert told.startswith(f"the trainer at {nobody} does not answer: ")
             asked._channels[nobody] = asked._channels[address]
