@@ -39,8 +39,6 @@ from seal.manifest import (
     read_manifest,
 )
 
-ABSENT_AGAIN_SECONDS = 0.5
-"""Between the two looks for a manifest that is not there."""
 _CONFLICT_WAITS_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
 _MEMORY = threading.RLock()
 """fsspec's memory is shared by all threads and safe for none."""
@@ -117,17 +115,6 @@ class ObjectStorage:
         with self._errors(path):
             return bytes(self._fs.cat_file(self._key(path)))
 
-    def _read_published(self, path: str) -> bytes:
-        """What a reference names was there once: its absence is believed at the second look.
-
-        It ends a run for good, and versitygw was seen to answer 404 for an object while busy.
-        """
-        try:
-            return self.read(path)
-        except NotFound:
-            time.sleep(ABSENT_AGAIN_SECONDS)
-            return self.read(path)
-
     def write(self, path: str, content: bytes) -> None:
         """Put one object."""
         with self._errors(path):
@@ -197,9 +184,7 @@ class ObjectStorage:
     def fetch(self, path: str, sha256: str) -> Iterator[Path]:
         """Download into the cache unless an intact copy is there; hands out the copy."""
         manifest = read_manifest(
-            lambda: self._read_published(f"{path}/{MANIFEST_FILE}"),
-            uri=self.uri(path),
-            sha256=sha256,
+            lambda: self.read(f"{path}/{MANIFEST_FILE}"), uri=self.uri(path), sha256=sha256
         )
         with self._copies.held(
             manifest, lambda target: self._download(path, manifest, target), where=self.uri(path)

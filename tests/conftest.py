@@ -9,6 +9,10 @@ from __future__ import annotations
 import signal
 
 import pytest
+from s3_server import running_s3, s3_root
+
+# One server a process: a client of fsspec's lives as long, and knows the first that it was told of
+__all__ = ["running_s3", "s3_root"]
 
 # A shell has what it starts in the background ignore Ctrl-C, and so do the children of that
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -8,11 +8,8 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from s3_server import running_s3, s3_root
 
 from seal.artifacts import ArtifactStore
-
-__all__ = ["running_s3", "s3_root"]
 
 
 @pytest.fixture(params=["file", "memory", "s3"])

@@ -16,7 +16,7 @@ import pytest
 
 from seal.artifacts import ArtifactStore
 from seal.embedded import EMBEDDED_MODELS, ensure_embedded
-from seal.errors import Exhausted, NotFound, PreconditionFailed
+from seal.errors import Exhausted, PreconditionFailed
 from seal.files import cache_directory
 from seal.object_storage import ObjectStorage
 from seal.records import AdapterReference
@@ -74,28 +74,6 @@ def test_many_processes_at_the_capacity_of_the_cache_find_every_file(
     arguments = [(root_uri, tmp_path, digests, seed) for seed in range(3)]
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         assert sum(pool.starmap(read_many, arguments)) == 90
-
-
-@pytest.mark.parametrize("root_uri", ["memory"], indirect=True)
-def test_a_store_that_denies_a_published_directory_once_is_asked_again(
-    root_uri: str, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    storage, asked = small_cache(root_uri, tmp_path), 0
-    (digest,) = publish_some(storage, adapter, 1)
-    read = ObjectStorage.read
-
-    def denied_once(self: ObjectStorage, path: str) -> bytes:
-        nonlocal asked
-        asked += 1
-        if asked == 1:
-            raise NotFound(f"{path} does not exist")
-        return read(self, path)
-
-    monkeypatch.setattr(ObjectStorage, "read", denied_once)
-    with storage.fetch(f"a/{digest}", digest) as directory:
-        assert (directory / "adapter_config.json").read_text() == "0"
-    with pytest.raises(NotFound), storage.fetch("a/" + "0" * 64, "0" * 64):
-        pass
 
 
 @pytest.mark.parametrize("root_uri", ["memory"], indirect=True)

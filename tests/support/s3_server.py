@@ -1,6 +1,6 @@
 """A real S3 server for tests: versitygw on a free port of the loopback, its bucket a directory.
 
-A folder's conftest.py that imports `running_s3` and `s3_root` has them as fixtures.
+`running_s3` and `s3_root` are fixtures of all tests (tests/conftest.py).
 """
 
 from __future__ import annotations
