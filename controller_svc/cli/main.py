@@ -52,10 +52,9 @@ def _end(code: int) -> NoReturn:
     Python's own end would tear down torch's threads under it, and abort with another code.
     """
     if any(thread.name == ENGINE_THREAD for thread in threading.enumerate()):
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        from seal.serving import leave
+
+        leave(code)
     sys.exit(code)
 
 
