@@ -26,7 +26,7 @@ from controller_svc.core.observed import (
     StartStage,
     StopStage,
 )
-from controller_svc.core.plan import place_name, shards, spec_digest, stages
+from controller_svc.core.plan import STAGE_WEIGHTS, place_name, shards, spec_digest, stages
 from controller_svc.core.ranges import format_ranges, parse_ranges
 from controller_svc.core.reopen import reopen
 from controller_svc.core.rounds import round_name, sum_shards
@@ -47,6 +47,7 @@ from controller_svc.core.state import (
 
 __all__ = [
     "DEFAULT_BUDGET",
+    "STAGE_WEIGHTS",
     "Accepted",
     "Action",
     "AdaptationState",

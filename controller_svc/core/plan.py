@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from seal.records import Stage
 from seal.settings import AdaptationSpec, LearningSpec, RunSpec, Spec
 
 _OF_ONE_SHARD = (Stage.PREPARE, Stage.IMPROVE, Stage.ADAPT)
+STAGE_WEIGHTS: Mapping[Stage, float] = MappingProxyType(
+    {
+        Stage.PREPARE: 0.02,
+        Stage.QUESTION: 0.18,
+        Stage.ROLLOUT: 0.55,
+        Stage.IMPROVE: 0.2,
+        Stage.VALIDATE: 0.23,
+        Stage.ADAPT: 0.25,
+    }
+)
+"""Rough shares of the time, until a stage of the kind has been measured; nothing but what is shown
+depends on them."""
 
 
 def spec_digest(spec: LearningSpec) -> str:

@@ -7,12 +7,17 @@ before. Nothing that is decided depends on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import MappingProxyType
 
-from controller_svc.core import Phase, RunStatus, StageStatus, parse_ranges, stages
+from controller_svc.core import (
+    STAGE_WEIGHTS,
+    Phase,
+    RunStatus,
+    StageStatus,
+    parse_ranges,
+    stages,
+)
 from controller_svc.k8s.objects import ObjectColumns, ObjectProgress
 from seal.artifacts import ArtifactStore
 from seal.records import Stage
@@ -24,17 +29,6 @@ MAX_READ = 8
 """Shards at work whose own shares are read at one look: each is a request to the store."""
 MIN_SHARE_FOR_ETA = 0.05
 """Share of a stage from which on the time that it took says something about the rest."""
-_WEIGHTS: Mapping[Stage, float] = MappingProxyType(
-    {
-        Stage.PREPARE: 0.02,
-        Stage.QUESTION: 0.18,
-        Stage.ROLLOUT: 0.55,
-        Stage.IMPROVE: 0.2,
-        Stage.VALIDATE: 0.23,
-        Stage.ADAPT: 0.25,
-    }
-)
-"""Rough shares of the time, until a stage of the kind has been measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +96,9 @@ def _share(spec: Spec, status: RunStatus, share: float) -> float:
     if current is None:
         return 0.0
     place = plan.index((current.round, current.stage))
-    whole = sum(_WEIGHTS[stage] for _, stage in plan)
-    done = sum(_WEIGHTS[stage] for _, stage in plan[:place])
-    return min(0.99, (done + share * _WEIGHTS[current.stage]) / whole)
+    whole = sum(STAGE_WEIGHTS[stage] for _, stage in plan)
+    done = sum(STAGE_WEIGHTS[stage] for _, stage in plan[:place])
+    return min(0.99, (done + share * STAGE_WEIGHTS[current.stage]) / whole)
 
 
 def _eta_seconds(spec: Spec, status: RunStatus, stage: StageProgress) -> int | None:
@@ -117,18 +111,18 @@ def _eta_seconds(spec: Spec, status: RunStatus, stage: StageProgress) -> int | N
     if current is None or status.phase is not Phase.RUNNING:
         return None
     measured = _measured(spec, status)
-    weight = _WEIGHTS[current.stage]
+    weight = STAGE_WEIGHTS[current.stage]
     if stage.seconds and stage.share >= MIN_SHARE_FOR_ETA:
         own = stage.seconds / stage.share
         pace = own / weight
     elif measured:
-        pace = sum(measured.values()) / sum(_WEIGHTS[one] for one in measured)
+        pace = sum(measured.values()) / sum(STAGE_WEIGHTS[one] for one in measured)
         own = max(measured.get(current.stage, pace * weight), stage.seconds)
     else:
         return None
     plan = stages(spec)
     following = plan[plan.index((current.round, current.stage)) + 1 :]
-    later = sum(measured.get(one, pace * _WEIGHTS[one]) for _, one in following)
+    later = sum(measured.get(one, pace * STAGE_WEIGHTS[one]) for _, one in following)
     return round(own - stage.seconds + later)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from types import MappingProxyType
 
 from controller_svc.adaptations import Progress
-from controller_svc.core import Phase, RunStatus, stages
+from controller_svc.core import STAGE_WEIGHTS, Phase, RunStatus, stages
 from controller_svc.worker.progress import TaskProgress
 from seal.records import Stage
 from seal.settings import AdaptationSpec
@@ -16,10 +15,6 @@ INTERVAL_SECONDS = 1.0
 """Shortest time between two reports of the same stage: every watcher gets each of them."""
 MIN_PERCENT_FOR_ETA = 5.0
 """Work of this process from which on its time says something about the rest."""
-_STAGE_WEIGHTS = MappingProxyType(
-    {Stage.PREPARE: 0.02, Stage.QUESTION: 0.18, Stage.ROLLOUT: 0.55, Stage.ADAPT: 0.25}
-)
-"""Rough share of an adaptation's time by stage; nothing but what is shown depends on it."""
 
 
 class StageProgress:
@@ -80,10 +75,10 @@ class StageProgress:
         """Share of the whole that is done, in [0, 1]."""
         if self._stage is None:
             return 0.0
-        whole = sum(_STAGE_WEIGHTS[stage] for stage in self._plan)
+        whole = sum(STAGE_WEIGHTS[stage] for stage in self._plan)
         before = self._plan[: self._plan.index(self._stage)]
         here = sum(task.share for task in self._tasks.values()) / self._shards
-        done = sum(_STAGE_WEIGHTS[stage] for stage in before) + here * _STAGE_WEIGHTS[self._stage]
+        done = sum(STAGE_WEIGHTS[stage] for stage in before) + here * STAGE_WEIGHTS[self._stage]
         return min(1.0, done / whole)
 
     def _eta_seconds(self) -> float | None:

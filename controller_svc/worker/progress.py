@@ -8,7 +8,7 @@ the first snapshot on, but not for the estimate of the time that is left.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,7 +21,7 @@ MIN_FRACTION_FOR_ETA = 0.05
 MIN_INTERVAL_SECONDS = 0.1
 """Shortest time between two snapshots: dozens of streams report several times a second each."""
 _WEIGHTS = {"generate": 0.2, "train": 0.55, "evaluate": 0.25}
-"""Rough share of a task's time by kind of work; nothing but the estimate depends on it."""
+"""Rough share of a task's time by kind of work; nothing but what is shown depends on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +67,7 @@ class TaskProgress:
             "train": (self.training_fraction * self.trainings_total, self.trainings_total),
             "evaluate": (self.evaluated_queries, self.queries_total),
         }
-        planned = {kind: (done, total) for kind, (done, total) in work.items() if total}
-        whole = sum(_WEIGHTS[kind] for kind in planned)
-        parts = (_WEIGHTS[kind] * min(1.0, done / total) for kind, (done, total) in planned.items())
-        return sum(parts) / whole if whole else 0.0
+        return _done(work) or 0.0
 
 
 class Observer(Protocol):
@@ -227,16 +224,19 @@ class Meter:
             "train": (trainings, self._trainings_total - self._trainings_before - resumed),
             "evaluate": (queries, self._queries_total - self._queries_before),
         }
-        weight = sum(_WEIGHTS[kind] for kind, (_, total) in work.items() if total > 0)
-        done = sum(
-            _WEIGHTS[kind] * min(1.0, amount / total)
-            for kind, (amount, total) in work.items()
-            if total > 0
-        )
-        if weight == 0:
+        fraction = _done(work)
+        if fraction is None:
             return 0.0
-        fraction = done / weight
         return None if fraction < MIN_FRACTION_FOR_ETA else elapsed * (1 - fraction) / fraction
+
+
+def _done(work: Mapping[str, tuple[float, float]]) -> float | None:
+    """Share that is done of (done, planned) by kind, in [0, 1]; None while nothing is planned."""
+    planned = {kind: (done, total) for kind, (done, total) in work.items() if total > 0}
+    if not planned:
+        return None
+    parts = (_WEIGHTS[kind] * min(1.0, done / total) for kind, (done, total) in planned.items())
+    return sum(parts) / sum(_WEIGHTS[kind] for kind in planned)
 
 
 def _share(part: float, whole: float) -> float:
