@@ -25,7 +25,7 @@ from seal.rpc.not_ready import not_ready
 from seal.rpc.server import check_address
 from seal.rpc.settings import ServerSettings
 from seal.rpc.tracing import configure_tracing
-from seal.telemetry import configure_logging, start_metrics_server
+from seal.telemetry import configure_logging, serving_metrics
 from seal.termination import failure_of, write_termination
 
 if TYPE_CHECKING:
@@ -138,12 +138,7 @@ async def _serve_and_drain(
     signals: Signals,
 ) -> None:
     check_address(options.address)
-    metrics = (
-        start_metrics_server(options.metrics_port, host=options.metrics_host)
-        if options.metrics_port
-        else None
-    )
-    try:
+    with serving_metrics(options.metrics_port, host=options.metrics_host):
         async with _while_loading(options) as address:
             with wrong_input():
                 backend = await _unless_stopped(
@@ -152,9 +147,6 @@ async def _serve_and_drain(
         serving = make(options, backend)
         await _serve_backend(options, address, serving, backend.engine, signals)
         await asyncio.to_thread(backend.engine.close)
-    finally:
-        if metrics is not None:
-            metrics.stop()
 
 
 @asynccontextmanager

@@ -12,7 +12,8 @@ import asyncio
 import errno
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -294,3 +295,17 @@ def start_metrics_server(
         thread.join(timeout=5)
 
     return MetricsServer(port=server.server_port, _stop=stop)
+
+
+@contextmanager
+def serving_metrics(port: int, *, host: str) -> Iterator[None]:
+    """Serve the metrics over HTTP until the end of the block; port 0 serves none.
+
+    Raises InvalidInput like `start_metrics_server`.
+    """
+    server = start_metrics_server(port, host=host) if port else None
+    try:
+        yield
+    finally:
+        if server is not None:
+            server.stop()

@@ -18,7 +18,7 @@ from seal.rpc.lifecycle import Serving, Signals, serve_until_signal, stop_signal
 from seal.rpc.server import check_address
 from seal.rpc.settings import ServerSettings
 from seal.serving import STOPPED_AT_ONCE, leave, run_process
-from seal.telemetry import start_metrics_server
+from seal.telemetry import serving_metrics
 
 
 class FrontDoorOptions(ServerOptions):
@@ -63,19 +63,11 @@ async def _serve(options: FrontDoorOptions) -> None:
     check_address(options.address)
     store = ArtifactStore(options.artifacts)
     store.check()
-    metrics = (
-        start_metrics_server(options.metrics_port, host=options.metrics_host)
-        if options.metrics_port
-        else None
-    )
     serve = _on_a_cluster if options.world == "cluster" else _here
-    try:
+    with serving_metrics(options.metrics_port, host=options.metrics_host):
         async with stop_signals() as signals:
             if not await serve(options, store, signals):
                 leave(STOPPED_AT_ONCE)
-    finally:
-        if metrics is not None:
-            metrics.stop()
 
 
 async def _here(options: FrontDoorOptions, store: ArtifactStore, signals: Signals) -> bool:

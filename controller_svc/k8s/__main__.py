@@ -26,7 +26,7 @@ from seal.artifacts import ArtifactStore
 from seal.errors import InvalidInput, NotFound, error_class
 from seal.rpc.lifecycle import Signals, stop_signals
 from seal.serving import leave, run_process
-from seal.telemetry import metrics, start_metrics_server
+from seal.telemetry import metrics, serving_metrics
 
 log = structlog.get_logger(__name__)
 
@@ -121,19 +121,13 @@ async def serve(options: ControllerOptions) -> None:
     """The controller, from its start to its end."""
     process = Process(options)
     host = options.http_host
-    measuring = (
-        start_metrics_server(options.metrics_port, host=host) if options.metrics_port else None
-    )
-    try:
+    with serving_metrics(options.metrics_port, host=host):
         async with (
             stop_signals() as signals,
             serve_health(process.why_not_ready, port=options.health_port, host=host) as port,
         ):
             log.info("controller started", identity=process.name, health_port=port)
             await process.run(signals)
-    finally:
-        if measuring is not None:
-            measuring.stop()
 
 
 if __name__ == "__main__":
