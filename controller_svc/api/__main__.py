@@ -88,11 +88,8 @@ async def _here(options: FrontDoorOptions, store: ArtifactStore, signals: Signal
 
 async def _on_a_cluster(options: FrontDoorOptions, store: ArtifactStore, signals: Signals) -> bool:
     """Serve the adaptations of a cluster; False if it was stopped at once."""
-    from controller_svc.k8s.front.front_door import (
-        cluster_front_door,
-        read_cluster_settings,
-        served_namespaces,
-    )
+    from controller_svc.k8s.connect import served_namespaces
+    from controller_svc.k8s.front.front_door import cluster_front_door, read_cluster_settings
 
     namespaces = served_namespaces(options.namespaces)
     cluster = read_cluster_settings(options.adaptations_file)

@@ -9,7 +9,7 @@ from functools import partial
 import structlog
 
 from controller_svc.k8s.api import KubernetesApi
-from controller_svc.k8s.connect import connect, own_namespace
+from controller_svc.k8s.connect import connect, own_namespace, served_namespaces
 from controller_svc.k8s.controller import Controller
 from controller_svc.k8s.gauges import ObjectGauges
 from controller_svc.k8s.health import serve_health
@@ -40,7 +40,7 @@ class Process:
     def __init__(self, options: ControllerOptions) -> None:
         """Raises InvalidInput naming the option or the field of the settings file."""
         self._options, self.name = options, options.name
-        self.namespaces = options.all_namespaces()
+        self.namespaces = served_namespaces(options.namespaces)
         try:
             self._settings = options.jobs()
         except NotFound as error:

@@ -72,3 +72,22 @@ def own_namespace(file: Path = NAMESPACE_FILE) -> str:
         return file.read_text(encoding="utf-8").strip()
     except OSError:
         return ""
+
+
+def served_namespaces(given: str) -> tuple[str, ...]:
+    """The namespaces of a comma-separated list; that of this pod if it is empty.
+
+    Raises:
+        InvalidInput: it is empty, and this is no pod.
+
+    """
+    named = tuple(dict.fromkeys(one.strip() for one in given.split(",") if one.strip()))
+    if named:
+        return named
+    if own := own_namespace():
+        return (own,)
+    raise InvalidInput(
+        "no namespace is given, and this is no pod that has one",
+        field="namespaces",
+        remedy="name them by --namespaces or SEAL_NAMESPACES, with commas between",
+    )

@@ -9,9 +9,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from controller_svc.k8s.connect import own_namespace
 from controller_svc.k8s.jobs import JobSettings
-from seal.errors import InvalidInput
 from seal.layers import Layer, validated
 from seal.options import ALL_ADDRESSES, LOOPBACK, ProcessOptions, in_container
 from seal.yaml_files import parse_yaml, read_text
@@ -67,23 +65,6 @@ class ControllerOptions(ProcessOptions):
     def name(self) -> str:
         """Of this process, decided: another each time that it is asked for, unless it was given."""
         return self.identity or f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
-
-    def all_namespaces(self) -> tuple[str, ...]:
-        """Namespaces that are looked after, decided.
-
-        Raises:
-            InvalidInput: none is given, and this is no pod.
-
-        """
-        given = [one.strip() for one in self.namespaces.split(",") if one.strip()]
-        found = tuple(dict.fromkeys(given or [own_namespace()]))
-        if found == ("",):
-            raise InvalidInput(
-                "no namespace is given, and this is no pod that has one",
-                field="namespaces",
-                remedy="name those to look after by --namespaces",
-            )
-        return found
 
     def jobs(self) -> JobSettings:
         """What the settings file says.

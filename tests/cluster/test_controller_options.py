@@ -9,7 +9,8 @@ import yaml
 from chart import jobs_file, render
 from controller_office import SETTINGS
 
-from controller_svc.k8s import options as module
+from controller_svc.k8s import connect
+from controller_svc.k8s.connect import served_namespaces
 from controller_svc.k8s.options import ControllerOptions
 from seal.errors import InvalidInput, NotFound
 
@@ -52,15 +53,13 @@ def test_a_wrong_setting_is_refused_by_field_and_file(
         options(path.with_name("none.yaml")).jobs()
 
 
-def test_namespaces_are_those_given_or_the_pods_own(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert options(path, namespaces=" a, b,a,").all_namespaces() == ("a", "b")
-    monkeypatch.setattr(module, "own_namespace", lambda: "team")
-    assert options(path).all_namespaces() == ("team",)
-    monkeypatch.setattr(module, "own_namespace", lambda: "")
+def test_namespaces_are_those_given_or_the_pods_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert served_namespaces(" a, b,a,") == ("a", "b")
+    monkeypatch.setattr(connect, "own_namespace", lambda: "team")
+    assert served_namespaces("") == ("team",)
+    monkeypatch.setattr(connect, "own_namespace", lambda: "")
     with pytest.raises(InvalidInput, match="--namespaces"):
-        options(path).all_namespaces()
+        served_namespaces("")
 
 
 def test_no_two_processes_are_called_alike(path: Path) -> None:

@@ -13,13 +13,12 @@ from typing import NoReturn
 import structlog
 
 from controller_svc.k8s.api import ADAPTATIONS, KubernetesApi
-from controller_svc.k8s.connect import connect, own_namespace
+from controller_svc.k8s.connect import connect
 from controller_svc.k8s.front.adaptations import ClusterAdaptations
 from controller_svc.k8s.front.informer import Informer
 from controller_svc.k8s.source import Watched, watch
 from controller_svc.uploads import UNUSED_SECONDS, sweep_again_and_again
 from seal.artifacts import ArtifactStore
-from seal.errors import InvalidInput
 from seal.layers import Layer, validated
 from seal.settings.cluster import AdaptationClusterSettings
 from seal.yaml_files import parse_yaml, read_text
@@ -98,22 +97,3 @@ def read_cluster_settings(path: str) -> AdaptationClusterSettings:
     """
     values = parse_yaml(read_text(Path(path), path), where=path) if path else {}
     return validated(AdaptationClusterSettings, (Layer(path, values),))
-
-
-def served_namespaces(given: str) -> tuple[str, ...]:
-    """The namespaces of a comma-separated list; that of this pod if it is empty.
-
-    Raises:
-        InvalidInput: it is empty, and this is no pod.
-
-    """
-    named = tuple(dict.fromkeys(one.strip() for one in given.split(",") if one.strip()))
-    if named:
-        return named
-    if own := own_namespace():
-        return (own,)
-    raise InvalidInput(
-        "--namespaces: this is no pod, whose own namespace would be served",
-        field="namespaces",
-        remedy="name those to serve by --namespaces or SEAL_NAMESPACES, with commas between them",
-    )
