@@ -98,6 +98,44 @@ class ClusterApi(Protocol):
         """Delete the object of this uid; it stays until all that it owns has gone."""
 
 
+class ForwardingApi:
+    """Another `ClusterApi`, unchanged: for those who change a request or two of it."""
+
+    def __init__(self, api: ClusterApi) -> None:
+        self._given = api
+
+    @property
+    def _api(self) -> ClusterApi:
+        """Whom a request is sent to."""
+        return self._given
+
+    async def get(self, kind: Resource, namespace: str, name: str) -> Tree:
+        """One object."""
+        return await self._api.get(kind, namespace, name)
+
+    async def list(
+        self, kind: Resource, namespace: str, *, labels: str = "", fields: str = ""
+    ) -> list[Tree]:
+        """Objects that both selectors choose."""
+        return await self._api.list(kind, namespace, labels=labels, fields=fields)
+
+    async def create(self, kind: Resource, namespace: str, body: Tree) -> Tree:
+        """Make an object."""
+        return await self._api.create(kind, namespace, body)
+
+    async def replace(self, kind: Resource, namespace: str, body: Tree) -> Tree:
+        """Put an object in another's place."""
+        return await self._api.replace(kind, namespace, body)
+
+    async def replace_status(self, kind: Resource, namespace: str, body: Tree) -> Tree:
+        """Put a status in another's place."""
+        return await self._api.replace_status(kind, namespace, body)
+
+    async def delete(self, kind: Resource, namespace: str, name: str, *, uid: str) -> None:
+        """Delete an object and, before it, what it owns."""
+        await self._api.delete(kind, namespace, name, uid=uid)
+
+
 class KubernetesApi:
     """The API server behind a client of `kubernetes.aio`."""
 

@@ -9,45 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from controller_svc.k8s.api import ClusterApi, Resource
+from controller_svc.k8s.api import ClusterApi, ForwardingApi
 from seal.errors import Superseded
-from seal.yaml_files import Tree
 
 
-class LeadersApi:
+class LeadersApi(ForwardingApi):
     """A `ClusterApi` for as long as its user leads; then each request raises Superseded."""
 
     def __init__(self, api: ClusterApi, leads: Callable[[], bool]) -> None:
-        self._given, self._leads = api, leads
+        super().__init__(api)
+        self._leads = leads
 
     @property
     def _api(self) -> ClusterApi:
+        """Whom a request is sent to; asked anew for each."""
         if not self._leads():
             raise Superseded("another controller may lead", remedy="leave it to that one")
         return self._given
-
-    async def get(self, kind: Resource, namespace: str, name: str) -> Tree:
-        """One object."""
-        return await self._api.get(kind, namespace, name)
-
-    async def list(
-        self, kind: Resource, namespace: str, *, labels: str = "", fields: str = ""
-    ) -> list[Tree]:
-        """Objects that both selectors choose."""
-        return await self._api.list(kind, namespace, labels=labels, fields=fields)
-
-    async def create(self, kind: Resource, namespace: str, body: Tree) -> Tree:
-        """Make an object."""
-        return await self._api.create(kind, namespace, body)
-
-    async def replace(self, kind: Resource, namespace: str, body: Tree) -> Tree:
-        """Put an object in another's place."""
-        return await self._api.replace(kind, namespace, body)
-
-    async def replace_status(self, kind: Resource, namespace: str, body: Tree) -> Tree:
-        """Put a status in another's place."""
-        return await self._api.replace_status(kind, namespace, body)
-
-    async def delete(self, kind: Resource, namespace: str, name: str, *, uid: str) -> None:
-        """Delete an object and, before it, what it owns."""
-        await self._api.delete(kind, namespace, name, uid=uid)

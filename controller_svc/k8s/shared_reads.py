@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from controller_svc.k8s.api import EVENTS, JOBS, ClusterApi, Resource
+from controller_svc.k8s.api import EVENTS, JOBS, ClusterApi, ForwardingApi, Resource
 from controller_svc.k8s.jobs import RUN_LABEL
 from controller_svc.k8s.source import Seen
 from seal.yaml_files import Tree
@@ -28,11 +28,12 @@ REFUSALS = "reason=FailedCreate"
 _OF_RUN, _OF_UID = f"{RUN_LABEL}=", "involvedObject.uid="
 
 
-class SharedReads:
+class SharedReads(ForwardingApi):
     """A `ClusterApi` for the looks of one turn."""
 
     def __init__(self, api: ClusterApi, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._api, self._clock = api, clock
+        super().__init__(api)
+        self._clock = clock
         self._jobs: defaultdict[tuple[str, str], dict[str, Tree]] = defaultdict(dict)
         self._refusals: dict[str, tuple[float, Sequence[Tree]]] = {}
         self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -71,26 +72,6 @@ class SharedReads:
                 found = await self._api.list(EVENTS, namespace, fields=REFUSALS)
                 self._refusals[namespace] = (self._clock(), found)
         return found
-
-    async def get(self, kind: Resource, namespace: str, name: str) -> Tree:
-        """One object, as it is now."""
-        return await self._api.get(kind, namespace, name)
-
-    async def create(self, kind: Resource, namespace: str, body: Tree) -> Tree:
-        """Make an object."""
-        return await self._api.create(kind, namespace, body)
-
-    async def replace(self, kind: Resource, namespace: str, body: Tree) -> Tree:
-        """Put an object in another's place."""
-        return await self._api.replace(kind, namespace, body)
-
-    async def replace_status(self, kind: Resource, namespace: str, body: Tree) -> Tree:
-        """Put a status in another's place."""
-        return await self._api.replace_status(kind, namespace, body)
-
-    async def delete(self, kind: Resource, namespace: str, name: str, *, uid: str) -> None:
-        """Delete an object."""
-        await self._api.delete(kind, namespace, name, uid=uid)
 
 
 def _small(job: Tree) -> Tree:
