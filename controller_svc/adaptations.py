@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Protocol
 
 from controller_svc.core import AdaptationState, Event, RunStatus, adaptation_state, events
-from seal.errors import NotFound, Transient
+from seal.errors import Conflict, NotFound, Transient
 from seal.records import AdapterReference
 from seal.settings import AdaptationSpec, FileReference
 
@@ -126,6 +126,42 @@ class Page:
     """Name after which the next page begins; empty at the end."""
 
 
+class Listed(Protocol):
+    """What a page is chosen by."""
+
+    @property
+    def state(self) -> AdaptationState | None:
+        """Where an adaptation is; None of one that cannot be read, which no page has."""
+
+    @property
+    def leaving(self) -> bool:
+        """It is being deleted: nobody but the deletion sees it any more."""
+
+
+def page_of(
+    entries: Mapping[Name, Listed],
+    namespace: str,
+    *,
+    after: str,
+    limit: int,
+    states: Collection[AdaptationState],
+    name_prefix: str,
+) -> tuple[list[Name], str]:
+    """The first names that fit, in order, and where the next page begins; empty at the end."""
+    names = sorted(
+        name
+        for (where, name), entry in entries.items()
+        if where == namespace
+        and name > after
+        and name.startswith(name_prefix)
+        and entry.state is not None
+        and (not states or entry.state in states)
+        and not entry.leaving
+    )
+    page = [(namespace, name) for name in names[:limit]]
+    return page, page[-1][1] if len(names) > limit else ""
+
+
 class Adaptations(Protocol):
     """All adaptations of one installation."""
 
@@ -221,6 +257,15 @@ def not_found(name: Name) -> NotFound:
         f"there is no adaptation {name[1]!r} in namespace {name[0]!r}",
         field="name",
         remedy="ListAdaptations names those there are",
+    )
+
+
+def of_another_uid(name: str) -> Conflict:
+    """The error for a name that is another adaptation's than was meant; the caller raises it."""
+    return Conflict(
+        f"adaptation {name!r} is another one than that of this uid",
+        field="uid",
+        remedy="read it with GetAdaptation, and give its own uid if it is meant",
     )
 
 

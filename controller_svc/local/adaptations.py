@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from contextvars import Context
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
@@ -29,8 +29,11 @@ from controller_svc.adaptations import (
     given_files,
     kept_adapters,
     not_found,
+    of_another_uid,
+    page_of,
     stopping,
 )
+from controller_svc.changes import Changes
 from controller_svc.core import AdaptationState, Phase, RunStatus, adaptation_state
 from controller_svc.local.index import Index
 from controller_svc.local.live import Live
@@ -47,7 +50,7 @@ from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
 from seal.artifacts import ArtifactStore
 from seal.config import load_adaptation
-from seal.errors import Conflict, Exhausted, Internal, NotFound
+from seal.errors import Exhausted, Internal, NotFound
 from seal.resources import Adaptation
 from seal.rpc.hops import Hop, within
 from seal.runs.store import in_thread
@@ -55,8 +58,6 @@ from seal.settings import Settings
 from seal.telemetry import metrics
 
 log = structlog.get_logger(__name__)
-
-Result = TypeVar("Result")
 
 
 class AdaptationSettings(Settings):
@@ -125,7 +126,7 @@ class LocalAdaptations:
         self._live: dict[Name, Live] = {}
         self._waiting: deque[Name] = deque()
         self._drivers: dict[Name, asyncio.Task[None]] = {}
-        self._changes: set[asyncio.Task[Any]] = set()
+        self._changes = Changes()
         self._locks: WeakValueDictionary[Name, asyncio.Lock] = WeakValueDictionary()
         self._files = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
@@ -162,7 +163,7 @@ class LocalAdaptations:
         """Put aside what is at work, and wait until nothing runs any more."""
         self._closing = True
         self.suspend()
-        await asyncio.gather(*self._changes, return_exceptions=True)
+        await self._changes.ended()
         tasks = list(self._drivers.values())
         if self._sweeper is not None:
             tasks.append(self._sweeper)
@@ -186,7 +187,7 @@ class LocalAdaptations:
 
     async def submit(self, submission: Submission) -> tuple[View, bool]:
         """The adaptation of a request, made unless it is there; whether this call has made it."""
-        return await self._whole(self._submit(submission))
+        return await self._changes.make(self._submit(submission))
 
     async def _submit(self, submission: Submission) -> tuple[View, bool]:
         key = submission.key
@@ -231,8 +232,13 @@ class LocalAdaptations:
         name_prefix: str,
     ) -> Page:
         """A page, by name."""
-        names, following = self._index.page(
-            namespace, after=after, limit=limit, states=states, name_prefix=name_prefix
+        names, following = page_of(
+            self._index.entries,
+            namespace,
+            after=after,
+            limit=limit,
+            states=states,
+            name_prefix=name_prefix,
         )
         found = await asyncio.gather(*(self._view_if_there(name) for name in names))
         return Page(views=tuple(view for view in found if view is not None), following=following)
@@ -254,7 +260,7 @@ class LocalAdaptations:
 
     async def cancel(self, namespace: str, name: str) -> View:
         """Ask that an adaptation stops; one that has ended stays as it is."""
-        return await self._whole(self._cancel((namespace, name)))
+        return await self._changes.make(self._cancel((namespace, name)))
 
     async def _cancel(self, name: Name) -> View:
         async with self._lock(name):
@@ -274,18 +280,14 @@ class LocalAdaptations:
 
     async def delete(self, namespace: str, name: str, *, uid: str, keep_adapters: bool) -> None:
         """Remove an adaptation with its records and adapters; one at work is stopped first."""
-        await self._whole(self._delete((namespace, name), uid, keep_adapters=keep_adapters))
+        await self._changes.make(self._delete((namespace, name), uid, keep_adapters=keep_adapters))
 
     async def _delete(self, name: Name, uid: str, *, keep_adapters: bool) -> None:
         async with self._lock(name):
             # One whose deletion failed half-way is found again
             entry = self._index.find(name) or self._index.entry(name)
             if uid and uid != entry.uid:
-                raise Conflict(
-                    f"adaptation {name[1]!r} is another one than that of this uid",
-                    field="uid",
-                    remedy="read it with GetAdaptation, and give its own uid if it is meant",
-                )
+                raise of_another_uid(name[1])
             one = await in_thread(self._objects.read, name)
             status = await in_thread(self._objects.status, one)
             kept = kept_adapters(status) if keep_adapters else ()
@@ -408,13 +410,6 @@ class LocalAdaptations:
     def _lock(self, name: Name) -> asyncio.Lock:
         """One change of an adaptation at a time."""
         return self._locks.setdefault(name, asyncio.Lock())
-
-    async def _whole(self, change: Coroutine[Any, Any, Result]) -> Result:
-        """Make a change to its end, also if its caller has gone."""
-        task = asyncio.create_task(change)
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
-        return await asyncio.shield(task)
 
 
 async def _belonging(work: Coroutine[Any, Any, None], hop: Hop) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from controller_svc.adaptations import Name, not_found
@@ -53,6 +53,11 @@ class Index:
         """Forget an adaptation."""
         _gauge(self._entries.pop(name).state, -1)
 
+    @property
+    def entries(self) -> Mapping[Name, Entry]:
+        """All by name, also those that are being deleted."""
+        return self._entries
+
     def find(self, name: Name) -> Entry | None:
         """An adaptation, also one that is being deleted; None if there is none of this name."""
         return self._entries.get(name)
@@ -68,28 +73,6 @@ class Index:
         if entry is None or entry.leaving:
             raise not_found(name)
         return entry
-
-    def page(
-        self,
-        namespace: str,
-        *,
-        after: str,
-        limit: int,
-        states: Collection[AdaptationState],
-        name_prefix: str,
-    ) -> tuple[list[Name], str]:
-        """The first names that fit, in order, and where the next page begins; empty at the end."""
-        names = sorted(
-            name
-            for (where, name), entry in self._entries.items()
-            if where == namespace
-            and name > after
-            and name.startswith(name_prefix)
-            and (not states or entry.state in states)
-            and not entry.leaving
-        )
-        page = [(namespace, name) for name in names[:limit]]
-        return page, page[-1][1] if len(names) > limit else ""
 
     def files_of_others(self, uid: str) -> frozenset[str]:
         """Files that adaptations other than this one were given."""

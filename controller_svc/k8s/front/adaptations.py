@@ -8,13 +8,23 @@ artifact store (`making`, `deletions`). Who asks is answered from one watch (`in
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import cast
 
 import structlog
 
-from controller_svc.adaptations import Name, Page, RequestKey, Submission, View, not_found
+from controller_svc.adaptations import (
+    Name,
+    Page,
+    RequestKey,
+    Submission,
+    View,
+    not_found,
+    of_another_uid,
+    page_of,
+)
+from controller_svc.changes import Changes
 from controller_svc.core import AdaptationState
 from controller_svc.k8s.api import ADAPTATIONS, ClusterApi
 from controller_svc.k8s.front.adaptation_objects import metadata_of, read_object, view_of
@@ -43,8 +53,6 @@ PROFILE = "embedded"
 
 NOTHING_BESIDE = AdaptationClusterSettings()
 
-Result = TypeVar("Result")
-
 
 class ClusterAdaptations:
     """All adaptations of the served namespaces; belongs to one event loop."""
@@ -70,7 +78,7 @@ class ClusterAdaptations:
         self.deletions = Deletions(api, store, self.documents)
         """Deletions that have begun, on whichever replica."""
         self._making = Making(api, store, self.documents, cluster)
-        self._changes: set[asyncio.Task[Any]] = set()
+        self._changes = Changes()
 
     def suspend(self) -> None:
         """End all watches: this process is about to end, and other replicas go on."""
@@ -79,7 +87,7 @@ class ClusterAdaptations:
     async def close(self) -> None:
         """Wait for the submits under way; deletions are left to other replicas."""
         self.suspend()
-        await asyncio.gather(*self._changes, return_exceptions=True)
+        await self._changes.ended()
         await self.deletions.close()
 
     async def requested(self, key: RequestKey, body_sha256: str) -> View | None:
@@ -90,7 +98,7 @@ class ClusterAdaptations:
 
     async def submit(self, submission: Submission) -> tuple[View, bool]:
         """The adaptation of a request, made unless it is there; whether this call has made it."""
-        return await self._whole(self._submit(submission))
+        return await self._changes.make(self._submit(submission))
 
     async def _submit(self, submission: Submission) -> tuple[View, bool]:
         key = submission.key
@@ -119,9 +127,11 @@ class ClusterAdaptations:
     ) -> Page:
         """A page, by name."""
         self._check_served(namespace)
-        entries, following = self._informer.page(
-            namespace, after=after, limit=limit, states=states, name_prefix=name_prefix
+        known = self._informer.entries
+        names, following = page_of(
+            known, namespace, after=after, limit=limit, states=states, name_prefix=name_prefix
         )
+        entries = [known[name] for name in names]
         views: list[View] = []
         for start in range(0, len(entries), VIEWS_AT_ONCE):
             group = entries[start : start + VIEWS_AT_ONCE]
@@ -156,11 +166,7 @@ class ClusterAdaptations:
         body = await self._read((namespace, name))
         metadata = metadata_of(body)
         if uid and uid != metadata.uid:
-            raise Conflict(
-                f"adaptation {name!r} is another one than that of this uid",
-                field="uid",
-                remedy="read it with GetAdaptation, and give its own uid if it is meant",
-            )
+            raise of_another_uid(name)
         await self.deletions.delete(body, keep_adapters=keep_adapters)
         self._informer.remove(metadata)
 
@@ -239,13 +245,6 @@ class ClusterAdaptations:
                 field="namespace",
                 remedy="give one of: " + ", ".join(self._namespaces),
             )
-
-    async def _whole(self, change: Coroutine[Any, Any, Result]) -> Result:
-        """Make a change to its end, also if its caller has gone."""
-        task = asyncio.create_task(change)
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
-        return await asyncio.shield(task)
 
 
 def _is_meant(entry: Entry | None, uid: str) -> bool:

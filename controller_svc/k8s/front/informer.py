@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NoReturn, cast
@@ -143,6 +143,11 @@ class Informer:
         if entry.views is not None:
             entry.views.end(partial(not_found, metadata.key))
 
+    @property
+    def entries(self) -> Mapping[Name, Entry]:
+        """All by name, also those that are being deleted."""
+        return self._entries
+
     def find(self, name: Name) -> Entry | None:
         """An object of this name, also one that is being deleted."""
         return self._entries.get(name)
@@ -150,29 +155,6 @@ class Informer:
     def all(self) -> tuple[Metadata, ...]:
         """What there is."""
         return tuple(entry.metadata for entry in self._entries.values())
-
-    def page(
-        self,
-        namespace: str,
-        *,
-        after: str,
-        limit: int,
-        states: Collection[AdaptationState],
-        name_prefix: str,
-    ) -> tuple[list[Entry], str]:
-        """The first that fit, by name, and where the next page begins; empty at the end."""
-        names = sorted(
-            name
-            for (where, name), entry in self._entries.items()
-            if where == namespace
-            and name > after
-            and name.startswith(name_prefix)
-            and entry.state is not None
-            and (not states or entry.state in states)
-            and not entry.leaving
-        )
-        page = [self._entries[(namespace, name)] for name in names[:limit]]
-        return page, names[limit - 1] if len(names) > limit else ""
 
     def view(self, entry: Entry) -> View:
         """What callers see of it.
