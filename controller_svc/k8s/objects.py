@@ -143,6 +143,12 @@ def to_object(
     return shown.model_dump(mode="json", by_alias=True)
 
 
+def shown_of(body: Mapping[str, object]) -> ObjectStatus | None:
+    """What an object shows; None if it has no status yet."""
+    values = body.get("status")
+    return ObjectStatus.model_validate(values) if values else None
+
+
 def of_object(values: Mapping[str, object]) -> RunStatus | None:
     """The status that an object's status subresource holds; None if it has none yet."""
     if not values:

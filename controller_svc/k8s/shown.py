@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from controller_svc.core import Phase, RunStatus
 from controller_svc.k8s.api import ClusterApi
-from controller_svc.k8s.objects import ObjectProgress, ObjectStatus, to_object
+from controller_svc.k8s.objects import ObjectProgress, ObjectStatus, shown_of, to_object
 from controller_svc.k8s.progress import StageProgress, columns_of, progress_of
 from controller_svc.k8s.wanted import Wanted, generation_of
 from seal.yaml_files import Tree
@@ -25,7 +25,7 @@ class ShownStatus:
     def __init__(self, wanted: Wanted, *, api: ClusterApi) -> None:
         self._wanted, self._api, self._body = wanted, api, wanted.body
         self.newest = wanted.status
-        self.written = _shown(wanted.body)
+        self.written = wanted.shown
         """What the object shows; None if nothing yet."""
         self.publication = self.written.publication if self.written is not None else None
 
@@ -63,7 +63,7 @@ class ShownStatus:
         self._body = await self._api.replace_status(
             self._wanted.kind, self._wanted.owner.namespace, self._body | {"status": status}
         )
-        self.written = _shown(self._body)
+        self.written = shown_of(self._body)
 
     def _progress(self, stage: StageProgress, now_seconds: float) -> ObjectProgress:
         return progress_of(
@@ -82,11 +82,6 @@ class ShownStatus:
     def _age_seconds(self, now_seconds: float) -> float:
         last = self._before.last_update_time
         return now_seconds - last.timestamp() if last is not None else float("inf")
-
-
-def _shown(body: Tree) -> ObjectStatus | None:
-    values = body.get("status")
-    return ObjectStatus.model_validate(values) if values else None
 
 
 def _where(status: RunStatus) -> tuple[object, ...]:

@@ -12,7 +12,7 @@ from typing import cast
 from controller_svc.core import RunStatus, new_status
 from controller_svc.k8s.api import RUNS, Resource
 from controller_svc.k8s.jobs import Owner
-from controller_svc.k8s.objects import of_object
+from controller_svc.k8s.objects import ObjectStatus, of_object, shown_of
 from seal.config import adaptation_of_object, run_of_object
 from seal.resources import ADAPTATION_KIND, RUN_KIND, Adaptation, RestEMRun
 from seal.settings.cluster import AdaptationClusterSettings, ClusterSettings
@@ -46,6 +46,11 @@ class Wanted:
             run=store_name(self.owner),
             now_seconds=created_seconds(self.body),
         )
+
+    @cached_property
+    def shown(self) -> ObjectStatus | None:
+        """What it shows; None if it has no status yet."""
+        return shown_of(self.body)
 
     @property
     def cancelled(self) -> bool:

@@ -16,7 +16,7 @@ from typing import cast
 from controller_svc.core import Phase, RunStatus
 from controller_svc.core.conditions import cut
 from controller_svc.k8s.api import ClusterApi, is_of_server
-from controller_svc.k8s.objects import MICROSECONDS, ObjectPublication, ObjectStatus
+from controller_svc.k8s.objects import MICROSECONDS, ObjectPublication
 from controller_svc.k8s.publishing.model_list import served_models
 from controller_svc.k8s.publishing.promotion import Revision
 from controller_svc.k8s.publishing.service_look import (
@@ -126,8 +126,7 @@ def _is_withdrawn(wanted: Wanted) -> bool:
 
 
 def _before(wanted: Wanted) -> ObjectPublication | None:
-    values = wanted.body.get("status")
-    return ObjectStatus.model_validate(values).publication if values else None
+    return wanted.shown.publication if wanted.shown is not None else None
 
 
 def _was_served(wanted: Wanted, revision: Revision) -> bool:
