@@ -39,6 +39,12 @@ TRAINER = "seal.v1.TrainerService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
+@pytest.fixture(autouse=True)
+def a_free_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no test names one: any client of this machine may hold the port of the default."""
+    monkeypatch.setenv("SEAL_ADDRESS", "127.0.0.1:0")
+
+
 def _run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *arguments]
     environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
