@@ -64,7 +64,7 @@ learning: $(VENV)/.dev ## Measure what rounds and the reward add (hours; goes on
 
 test: $(VENV)/.dev lint ## Set up, lint, and run every test (25 min on 2 cores at most)
 	@echo "==> Every test, clean installations included"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.dev ## The tests that need no model, for the working day (under a minute)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q $(FAST:%=tests/%)

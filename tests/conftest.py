@@ -1,7 +1,8 @@
 """What all tests share.
 
-Ctrl-C does what it does in a terminal, wherever they are started. A test that tries many cases says
-how many (`record_property("n", ...)`) at the end.
+Ctrl-C does what it does in a terminal, wherever they are started. Installations, the longest, begin
+first, so that no worker is left alone with one. A test that tries many cases says how many
+(`record_property("n", ...)`) at the end.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ __all__ = ["running_s3", "s3_root"]
 # A shell has what it starts in the background ignore Ctrl-C, and so do the children of that
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("install") is None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -31,6 +31,8 @@ Registration = Callable[[grpc.aio.Server], str]
 """Adds one servicer and returns the full name of its service."""
 
 _MAX_UNIX_PATH_BYTES = 107
+_CANCELLED_SECONDS = 2.0
+"""How long the end of a server waits for calls that it has cancelled."""
 
 
 class RunningServer:
@@ -92,6 +94,8 @@ class RunningServer:
         await asyncio.wait({ending, idle}, return_when=asyncio.FIRST_COMPLETED)
         self._calls.end_watches()
         await ending
+        # A loop that closes over a call has grpc print a traceback of its own on stderr
+        await asyncio.wait({idle}, timeout=_CANCELLED_SECONDS)
         idle.cancel()
         log.info("server stopped", address=self.address)
 

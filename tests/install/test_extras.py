@@ -1,4 +1,4 @@
-"""Every extra resolves within a minute, and brings what the modules that it promises import."""
+"""All extras resolve within a minute, and each brings what the modules that it promises import."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from pathlib import Path
 
 import plain_kserve
 import pytest
-from clean_install import REPOSITORY, Installer, Resolved, clean_environment, clone, run
+from clean_install import (
+    REPOSITORY,
+    Installer,
+    Resolved,
+    Unpacked,
+    clean_environment,
+    clone,
+    run,
+    site_packages,
+)
 from sample_services import sample_services
 
 pytestmark = [pytest.mark.install, pytest.mark.timeout(600)]
@@ -49,7 +58,6 @@ BRINGS = {
 }
 """Extra -> libraries that are imported by name, by another library, or only if they are there."""
 RESOLVE_SECONDS = 60
-Resolve = Callable[[str], Resolved]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 DECLARED: dict[str, list[str]] = PROJECT["optional-dependencies"]
 OWN = f"{PROJECT['name']}["
@@ -83,12 +91,6 @@ def closure(extra: str) -> frozenset[str]:
                 found |= named
                 more += named
     return frozenset(found)
-
-
-def requirements(extra: str) -> frozenset[str]:
-    """What an extra asks of others."""
-    asked = {requirement for name in closure(extra) for requirement in DECLARED[name]}
-    return frozenset(one for one in asked if not one.startswith(OWN))
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -141,61 +143,63 @@ def installer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installer]:
 
 
 @pytest.fixture(scope="module")
-def bare(installer: Installer) -> Path:
-    """Python with pip alone."""
-    return installer.new_environment("bare")
+def python(installer: Installer) -> Path:
+    """Python with pip alone, at first."""
+    return installer.new_environment("all")
 
 
 @pytest.fixture(scope="module")
-def wheel(installer: Installer, bare: Path) -> Path:
-    return installer.build_wheel(bare)
+def wheel(installer: Installer, python: Path) -> Path:
+    return installer.build_wheel(python)
 
 
 @pytest.fixture(scope="module")
-def resolve(installer: Installer, bare: Path, wheel: Path) -> Resolve:
-    """Resolve an extra; extras that ask for the same are resolved once."""
-    known: dict[frozenset[str], Resolved] = {}
-
-    def resolve(extra: str) -> Resolved:
-        asked = requirements(extra)
-        if asked not in known:
-            known[asked] = installer.resolve(bare, f"{wheel}[{extra}]")
-        return known[asked]
-
-    return resolve
+def resolved(installer: Installer, python: Path, wheel: Path) -> Resolved:
+    """What all extras bring."""
+    return installer.resolve(python, f"{wheel}[{','.join(RESOLVED)}]")
 
 
 @pytest.fixture(scope="module")
-def environment(installer: Installer, wheel: Path, resolve: Resolve) -> Callable[[str], Path]:
-    """Python with the project and what an extra brings; extras that bring the same share it."""
-    known: dict[frozenset[str], Path] = {}
+def unpacked(installer: Installer, python: Path, wheel: Path, resolved: Resolved) -> Unpacked:
+    pins = sorted(one for one in resolved.distributions if not one.startswith(PROJECT["name"]))
+    installer.pip(python, "install", "--no-deps", "--no-compile", str(wheel), *pins)
+    return Unpacked.at(python)
+
+
+@pytest.fixture(scope="module")
+def environment(installer: Installer, unpacked: Unpacked) -> Callable[[str], Path]:
+    """Python with the project and what an extra brings, and nothing else."""
 
     def environment(extra: str) -> Path:
-        brought = resolve(extra).distributions
-        if brought not in known:
-            python = installer.new_environment(extra)
-            pins = sorted(one for one in brought if not one.startswith(PROJECT["name"]))
-            installer.pip(python, "install", "--no-deps", "--no-compile", str(wheel), *pins)
-            known[brought] = python
-        return known[brought]
+        python = installer.new_environment(extra, "--without-pip")
+        names = unpacked.closure(f"{PROJECT['name']}[{extra}]")
+        unpacked.link(names, site_packages(python))
+        return python
 
     return environment
 
 
-@pytest.mark.parametrize("extra", RESOLVED)
-def test_an_extra_resolves_with_the_constraints_within_a_minute(
-    extra: str, resolve: Resolve
-) -> None:
-    found = resolve(extra)
-    assert found.cpu_seconds < RESOLVE_SECONDS, "pip goes back and forth between versions"
+def test_all_extras_resolve_with_the_constraints_within_a_minute(resolved: Resolved) -> None:
+    """All at once, and each then too: pip has one version of each distribution to take."""
+    assert resolved.cpu_seconds < RESOLVE_SECONDS, "pip goes back and forth between versions"
     pinned = (REPOSITORY / "constraints.txt").read_text().lower().replace("_", "-").split()
     unpinned = {
         one
-        for one in found.distributions
+        for one in resolved.distributions
         if one.partition("+")[0].lower().replace("_", "-") not in pinned
         and not one.startswith(("seal-kubernetes", "setuptools"))
     }
     assert not unpinned, "run make constraints"
+
+
+def test_an_environment_has_what_its_extra_brings_and_nothing_else(
+    unpacked: Unpacked, environment: Callable[[str], Path]
+) -> None:
+    """What the tests below stand on."""
+    of_s3 = Unpacked.at(environment("s3")).known
+    assert {"seal-kubernetes", "s3fs", "aiobotocore", "grpcio"} <= of_s3.keys()
+    assert not {"torch", "kopf", "kserve", "pytest", "pip"} & of_s3.keys()
+    assert {"torch", "kopf", "kserve", "pytest", "pip"} <= unpacked.known.keys()
 
 
 @pytest.mark.parametrize("extra", IMPORTED)

@@ -8,9 +8,14 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NETWORK_VARIABLES = ("PIP_", "SSL_", "REQUESTS_CA", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -89,6 +94,64 @@ class Resolved:
 
 
 @dataclass(frozen=True)
+class Unpacked:
+    """Distributions that pip has installed once, of which other environments have a part."""
+
+    site: Path
+    """Their directory."""
+    known: dict[str, Distribution]
+    """By normalised name."""
+
+    @classmethod
+    def at(cls, python: Path) -> Unpacked:
+        """Those of a virtual environment."""
+        site = site_packages(python)
+        found = distributions(path=[str(site)])
+        return cls(site, {canonicalize_name(one.name): one for one in found})
+
+    def closure(self, requirement: str) -> frozenset[str]:
+        """Names of all that pip would install for a requirement. Raises KeyError for one that is
+        not here."""
+        asked, done = [Requirement(requirement)], set[tuple[str, str]]()
+        while asked:
+            wanted = asked.pop()
+            name = canonicalize_name(wanted.name)
+            for extra in {"", *wanted.extras} - {extra for one, extra in done if one == name}:
+                done.add((name, extra))
+                needs = map(Requirement, self.known[name].requires or ())
+                asked += [
+                    one for one in needs if not one.marker or one.marker.evaluate({"extra": extra})
+                ]
+        return frozenset(name for name, _ in done)
+
+    def link(self, names: frozenset[str], site: Path) -> None:
+        """Put these, and nothing else, into the directory of another environment.
+
+        What a distribution has for itself is linked whole, so that Python compiles it once; where
+        several share a directory (`google`, `opentelemetry`) each file is.
+        """
+        owners = Counter(top for one in self.known.values() for top in _tops(one))
+        for name in names:
+            for file in self.known[name].files or ():
+                top = file.parts[0]
+                path = Path(top) if owners[top] == 1 else Path(file)
+                if top == ".." or "__pycache__" in path.parts or (site / path).is_symlink():
+                    continue  # programs, and what Python makes by itself
+                (site / path).parent.mkdir(parents=True, exist_ok=True)
+                (site / path).symlink_to(self.site / path)
+
+
+def _tops(distribution: Distribution) -> set[str]:
+    return {file.parts[0] for file in distribution.files or ()}
+
+
+def site_packages(python: Path) -> Path:
+    """Where a virtual environment has its distributions."""
+    (found,) = python.parents[1].glob("lib/python*/site-packages")
+    return found
+
+
+@dataclass(frozen=True)
 class Installer:
     """Makes virtual environments from one wheel of the project."""
 
@@ -102,10 +165,11 @@ class Installer:
         command = [str(python), "-m", "pip", *arguments, "--quiet"]
         run(command, env=self.environment, cwd=self.directory)
 
-    def new_environment(self, name: str) -> Path:
+    def new_environment(self, name: str, *options: str) -> Path:
         """Python of a new, empty virtual environment."""
         made = self.directory / name
-        run([sys.executable, "-m", "venv", str(made)], env=self.environment, cwd=self.directory)
+        command = [sys.executable, "-m", "venv", *options, str(made)]
+        run(command, env=self.environment, cwd=self.directory)
         return made / "bin" / "python"
 
     def build_wheel(self, python: Path) -> Path:
