@@ -305,7 +305,7 @@ def test_when_the_workers_have_ended_everybody_hears_it_and_it_counts_as_broken(
 def test_a_silence_while_work_waits_counts_as_broken(make, decoder: FakeDecoder) -> None:
     backend = make(stall_seconds=0.2)
     ended(backend.generate(GENERATION))
-    assert backend.heartbeat_seconds == 0.0
+    until(lambda: backend.heartbeat_seconds == 0.0)
     decoder.gate.clear()
     task = backend.generate(GENERATION)
     assert isinstance(failed(task), Transient)
