@@ -75,6 +75,28 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Serving:
+    """The model server of a cluster that an adapter was handed on to, or why there is none."""
+
+    kind: str
+    """Kind of its object."""
+    service: str
+    """Name of its object, in the adaptation's namespace."""
+    adapter_name: str
+    """What its clients ask for as the model; empty if the adapter is not served."""
+    adapter_uri: str
+    """Where it finds the adapter."""
+    ready: bool | None
+    """Whether it lists the adapter; None while that is not known."""
+    reason: str
+    """CamelCase; API."""
+    message: str
+    """For people."""
+    last_transition_seconds: float
+    """Unix time at which `ready` last changed."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class View:
     """One adaptation as it is at a moment."""
 
@@ -91,6 +113,8 @@ class View:
     base_sha256: str = ""
     """Digest of the base model's weights that it is pinned to; empty before it is prepared."""
     progress: Progress = Progress()
+    serving: Serving | None = None
+    """None where nobody was asked to serve it, and before the end."""
 
     @cached_property
     def state(self) -> AdaptationState:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from controller_svc.adaptations import Progress, View
+from controller_svc.adaptations import Progress, Serving, View
 from controller_svc.core import AdaptationState, Condition, RunStatus
 from controller_svc.core.events import (
     Accepted,
@@ -72,6 +72,7 @@ def adaptation_message(view: View) -> adaptation_pb2.Adaptation:
         base=common_pb2.PolicyRef(base_model=view.spec.model, base_sha256=view.base_sha256),
         sequence=len(view.events),
         created=timestamp(view.created_seconds),
+        serving=_serving(view.serving),
         started=timestamp(status.started_seconds),
         finished=timestamp(status.finished_seconds),
         options=options_message(view.spec),
@@ -175,6 +176,21 @@ def _condition(condition: Condition) -> adaptation_pb2.Condition:
         reason=condition.reason,
         message=condition.message,
         last_transition=timestamp(condition.last_transition_seconds),
+    )
+
+
+def _serving(serving: Serving | None) -> adaptation_pb2.Serving | None:
+    if serving is None:
+        return None
+    return adaptation_pb2.Serving(
+        kind=serving.kind,
+        service=serving.service,
+        adapter_name=serving.adapter_name,
+        adapter_uri=serving.adapter_uri,
+        ready=serving.ready,
+        reason=serving.reason,
+        message=serving.message,
+        last_transition=timestamp(serving.last_transition_seconds),
     )
 
 

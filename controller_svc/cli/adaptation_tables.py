@@ -19,7 +19,7 @@ from rich.text import Text
 
 from controller_svc.cli.messages import program
 from controller_svc.cli.tables import number_table, two_lines, wide_console
-from seal.client import Adaptation, Counts, Evaluation, Interval, State
+from seal.client import Adaptation, Counts, Evaluation, Interval, Serving, State
 from seal.report.numbers.formats import (
     MEASURE_NAMES,
     MISSING,
@@ -225,9 +225,17 @@ def _facts(adaptation: Adaptation, reach: str) -> list[tuple[str, str]]:
         facts.append(("model", adaptation.base.name))
     if adaptation.adapter is not None:
         facts.append(("adapter", adaptation.adapter.path))
+    if (serving := adaptation.serving) is not None:
+        facts.append(("served", _served(serving)))
     if adaptation.finished_seconds is not None and adaptation.started_seconds is not None:
         facts.append(("took", duration(adaptation.finished_seconds - adaptation.started_seconds)))
     return [*facts, *(("next", step) for step in next_steps(adaptation, reach))]
+
+
+def _served(serving: Serving) -> str:
+    by = f"{serving.kind} {serving.service}"
+    where = f"as {serving.adapter_name} by {by}" if serving.adapter_name else f"not by {by}"
+    return f"{where} ({serving.reason}): {serving.message}"
 
 
 def next_steps(adaptation: Adaptation, reach: str) -> tuple[str, ...]:

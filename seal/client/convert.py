@@ -20,6 +20,7 @@ from seal.client.types import (
     Gate,
     Options,
     Progress,
+    Serving,
     StageCost,
     State,
     StoredFile,
@@ -65,6 +66,7 @@ def adaptation(message: adaptation_pb2.Adaptation) -> Adaptation:
         started_seconds=_seconds(message.started, message.HasField("started")),
         finished_seconds=_seconds(message.finished, message.HasField("finished")),
         options=_options(message.options),
+        serving=_serving(message.serving) if message.HasField("serving") else None,
     )
 
 
@@ -184,6 +186,19 @@ def _condition(message: adaptation_pb2.Condition) -> Condition:
     return Condition(
         type=message.type,
         status=message.status,
+        reason=message.reason,
+        message=message.message,
+        changed_seconds=_seconds(message.last_transition, message.HasField("last_transition")),
+    )
+
+
+def _serving(message: adaptation_pb2.Serving) -> Serving:
+    return Serving(
+        kind=message.kind,
+        service=message.service,
+        adapter_name=message.adapter_name,
+        adapter_uri=message.adapter_uri,
+        ready=_set(message.ready, message.HasField("ready")),
         reason=message.reason,
         message=message.message,
         changed_seconds=_seconds(message.last_transition, message.HasField("last_transition")),

@@ -201,6 +201,27 @@ class BaseModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Serving:
+    """The model server of a cluster that an adapter was handed on to, or why there is none."""
+
+    kind: str
+    """Kind of its object: InferenceService or LLMInferenceService."""
+    service: str
+    """Name of its object, in the adaptation's namespace."""
+    adapter_name: str
+    """What its clients ask for as the model; empty if the adapter is not served."""
+    adapter_uri: str
+    """Where it finds the adapter; it ends in the adapter's digest."""
+    ready: bool | None
+    """Whether it lists the adapter; None while that is not known."""
+    reason: str
+    """CamelCase; programs may rely on it."""
+    message: str
+    changed_seconds: float | None
+    """Unix time at which `ready` last changed."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Adaptation:
     """One adaptation as it was when it was asked for."""
 
@@ -227,6 +248,8 @@ class Adaptation:
     finished_seconds: float | None
     options: Options = field(default_factory=Options)
     """How it adapts, nothing left out."""
+    serving: Serving | None = None
+    """None where nobody was asked to serve the adapter, and before the end."""
 
     def condition(self, type: str) -> Condition | None:
         """The condition of a type; None if it is not there."""

@@ -434,6 +434,7 @@ class Adaptation(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     namespace: _builtins.str
@@ -496,6 +497,10 @@ class Adaptation(_message.Message):
     def options(self) -> Global___AdaptationOptions:
         """How it adapts, nothing left out."""
 
+    @_builtins.property
+    def serving(self) -> Global___Serving:
+        """Who serves the adapter, or why nobody does; absent where nobody was asked to, and before the end."""
+
     def __init__(
         self,
         *,
@@ -517,14 +522,69 @@ class Adaptation(_message.Message):
         started: _timestamp_pb2.Timestamp | None = ...,
         finished: _timestamp_pb2.Timestamp | None = ...,
         options: Global___AdaptationOptions | None = ...,
+        serving: Global___Serving | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base", b"base", "counts", b"counts", "created", b"created", "evaluation", b"evaluation", "finished", b"finished", "gate", b"gate", "options", b"options", "passages_adapter", b"passages_adapter", "progress", b"progress", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base", b"base", "counts", b"counts", "created", b"created", "evaluation", b"evaluation", "finished", b"finished", "gate", b"gate", "options", b"options", "passages_adapter", b"passages_adapter", "progress", b"progress", "serving", b"serving", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base", b"base", "conditions", b"conditions", "costs", b"costs", "counts", b"counts", "created", b"created", "evaluation", b"evaluation", "finished", b"finished", "gate", b"gate", "name", b"name", "namespace", b"namespace", "options", b"options", "passages_adapter", b"passages_adapter", "progress", b"progress", "sequence", b"sequence", "started", b"started", "state", b"state", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base", b"base", "conditions", b"conditions", "costs", b"costs", "counts", b"counts", "created", b"created", "evaluation", b"evaluation", "finished", b"finished", "gate", b"gate", "name", b"name", "namespace", b"namespace", "options", b"options", "passages_adapter", b"passages_adapter", "progress", b"progress", "sequence", b"sequence", "serving", b"serving", "started", b"started", "state", b"state", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Adaptation: _TypeAlias = Adaptation  # noqa: Y015
+
+@_typing.final
+class Serving(_message.Message):
+    """Serving is the model server of a cluster that an adapter was handed on to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    ADAPTER_NAME_FIELD_NUMBER: _builtins.int
+    ADAPTER_URI_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    LAST_TRANSITION_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """Kind of its object: InferenceService or LLMInferenceService."""
+    service: _builtins.str
+    """Name of its object, in the adaptation's namespace."""
+    adapter_name: _builtins.str
+    """What the server's clients ask for as the model; empty if the adapter is not served."""
+    adapter_uri: _builtins.str
+    """Where the server finds the adapter; it ends in the adapter's digest."""
+    ready: _builtins.bool
+    """Whether the server lists the adapter; absent while that is not known."""
+    reason: _builtins.str
+    """CamelCase; API: those of the condition Published in docs/serving.md."""
+    message: _builtins.str
+    """For people."""
+    @_builtins.property
+    def last_transition(self) -> _timestamp_pb2.Timestamp:
+        """When ready last changed."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        service: _builtins.str = ...,
+        adapter_name: _builtins.str = ...,
+        adapter_uri: _builtins.str = ...,
+        ready: _builtins.bool | None = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        last_transition: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ready", b"_ready", "last_transition", b"last_transition", "ready", b"ready"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ready", b"_ready", "adapter_name", b"adapter_name", "adapter_uri", b"adapter_uri", "kind", b"kind", "last_transition", b"last_transition", "message", b"message", "ready", b"ready", "reason", b"reason", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ready: _TypeAlias = _typing.Literal["ready"]  # noqa: Y015
+    _WhichOneofArgType__ready: _TypeAlias = _typing.Literal["_ready", b"_ready"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ready) -> _WhichOneofReturnType__ready | None: ...
+
+Global___Serving: _TypeAlias = Serving  # noqa: Y015
 
 @_typing.final
 class Condition(_message.Message):

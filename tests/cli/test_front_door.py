@@ -349,6 +349,34 @@ def test_an_adaptation_without_a_single_question_says_what_is_missing() -> None:
     assert shown == "veldra: refused. No held-out question (self-made) has a score"
 
 
+@pytest.mark.parametrize(
+    ("adapter_name", "words"),
+    [
+        ("veldra", "as veldra by InferenceService qwen (Served): it lists the adapter"),
+        ("", "not by InferenceService qwen (Served): it lists the adapter"),
+    ],
+)
+def test_who_serves_the_adapter_is_a_fact(
+    adapter_name: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = pb.Adaptation(
+        name="veldra",
+        state=pb.ADAPTATION_STATE_PUBLISHED,
+        serving=pb.Serving(
+            kind="InferenceService",
+            service="qwen",
+            adapter_name=adapter_name,
+            reason="Served",
+            message="it lists the adapter",
+        ),
+    )
+    print_adaptation(convert.adaptation(message), json_output=False, reach="")
+    assert f"served {words}" in one_line(capsys.readouterr().out)
+    print_adaptation(convert.adaptation(message), json_output=True, reach="")
+    shown = json.loads(capsys.readouterr().out)["serving"]
+    assert (shown["service"], shown["ready"]) == ("qwen", None)
+
+
 def test_no_number_of_a_table_is_cut_at_80_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,9 @@ from controller_svc.k8s.api import ADAPTATIONS
 from controller_svc.k8s.front.documents import STALE_SECONDS
 from controller_svc.k8s.front.front_door import read_cluster_settings
 from controller_svc.k8s.hops import hop_of_object
+from controller_svc.k8s.objects import ObjectPublication
 from seal.artifacts import ArtifactStore
+from seal.client import Serving, convert
 from seal.config import adaptation_of_object
 from seal.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, Transient
 from seal.rpc.client import rpc_errors
@@ -357,6 +361,52 @@ async def test_a_watch_tells_every_event_and_goes_on_from_any_of_them_on_another
         ended = await get(other, "veldra")
         assert ended.state == State.ADAPTATION_STATE_PUBLISHED
         assert (ended.progress.percent, ended.adapter.sha256 != "") == (100, True)
+
+
+@pytest.mark.parametrize("ready", [None, False, True])
+async def test_who_serves_an_adapter_is_told_once_the_controller_knows(
+    site: Site, ready: bool | None
+) -> None:
+    api, store = site
+    async with replica(api, store) as door:
+        await submit(door, name="veldra")
+        status = published(status_of(bodies(api)[0]), store)
+        tell(api, "veldra", status)
+        await _until_told(door, lambda seen: seen.adapter.sha256 != "")
+        assert not (await get(door, "veldra")).HasField("serving")
+        told = ObjectPublication(
+            kind="InferenceService",
+            name="qwen",
+            adapter_name="veldra",
+            adapter_uri="s3://artifacts/adapters/1",
+            ready=ready,
+            reason="RollingOut",
+            message="KServe is at it",
+            last_transition_time=datetime.fromtimestamp(1000.5, tz=UTC),
+        )
+        tell(api, "veldra", status, publication=told)
+        seen = await _until_told(door, lambda seen: seen.HasField("serving"))
+    assert seen.serving.HasField("ready") == (ready is not None)
+    assert convert.adaptation(seen).serving == Serving(
+        kind="InferenceService",
+        service="qwen",
+        adapter_name="veldra",
+        adapter_uri="s3://artifacts/adapters/1",
+        ready=ready,
+        reason="RollingOut",
+        message="KServe is at it",
+        changed_seconds=1000.5,
+    )
+
+
+async def _until_told(
+    door: Replica, true: Callable[[adaptation_pb2.Adaptation], bool]
+) -> adaptation_pb2.Adaptation:
+    deadline = time.monotonic() + 15
+    while not true(seen := await get(door, "veldra")):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    return seen
 
 
 async def test_two_thousand_watchers_cost_the_api_server_one_watch(site: Site) -> None:

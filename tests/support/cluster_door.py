@@ -23,7 +23,7 @@ from controller_svc.k8s.api import ADAPTATIONS
 from controller_svc.k8s.front.adaptation_objects import read_object, view_of
 from controller_svc.k8s.front.adaptations import NOTHING_BESIDE, ClusterAdaptations
 from controller_svc.k8s.front.informer import Informer
-from controller_svc.k8s.objects import ObjectProgress, to_object
+from controller_svc.k8s.objects import ObjectProgress, ObjectPublication, to_object
 from controller_svc.k8s.source import Watched
 from seal.artifacts import ArtifactStore
 from seal.outcomes import Outcome
@@ -157,10 +157,17 @@ def status_of(body: Any) -> RunStatus:
 
 
 def tell(
-    api: MemoryApi, name: str, status: RunStatus, *, namespace: str = "default", percent: int = 0
+    api: MemoryApi,
+    name: str,
+    status: RunStatus,
+    *,
+    namespace: str = "default",
+    percent: int = 0,
+    publication: ObjectPublication | None = None,
 ) -> None:
     """Write a status as the controller does."""
-    shown = to_object(status, generation=1, progress=ObjectProgress(percent=percent))
+    progress = ObjectProgress(percent=percent)
+    shown = to_object(status, generation=1, progress=progress, publication=publication)
     api.change(ADAPTATIONS, name, namespace, status=shown)
 
 

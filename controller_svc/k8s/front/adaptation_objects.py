@@ -15,11 +15,11 @@ from typing import cast
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from controller_svc.adaptations import Name, Progress, View
+from controller_svc.adaptations import Name, Progress, Serving, View
 from controller_svc.core import Phase, RunStatus, new_status
 from controller_svc.k8s.api import ADAPTATIONS
 from controller_svc.k8s.hops import hop_annotations
-from controller_svc.k8s.objects import ObjectProgress, of_object
+from controller_svc.k8s.objects import ObjectProgress, ObjectPublication, of_object
 from controller_svc.k8s.wanted import created_seconds, owner_of, read_wanted, store_name
 from controller_svc.requests import RequestRecord
 from seal.errors import InvalidInput, PreconditionFailed
@@ -164,6 +164,7 @@ def view_of(body: Tree, spec: AdaptationSpec) -> View:
     try:
         kept = of_object(shown)
         progress = ObjectProgress.model_validate(shown.get("progress") or {}, by_alias=True)
+        serving = _serving(shown.get("publication"))
     except ValidationError as error:
         raise PreconditionFailed(
             f"the status of adaptation {metadata.name!r} cannot be read:"
@@ -184,6 +185,23 @@ def view_of(body: Tree, spec: AdaptationSpec) -> View:
         spec=spec,
         status=status,
         progress=_progress(status, progress),
+        serving=serving,
+    )
+
+
+def _serving(publication: object) -> Serving | None:
+    if publication is None:
+        return None
+    shown = ObjectPublication.model_validate(publication, by_alias=True)
+    return Serving(
+        kind=shown.kind,
+        service=shown.name,
+        adapter_name=shown.adapter_name,
+        adapter_uri=shown.adapter_uri,
+        ready=shown.ready,
+        reason=shown.reason,
+        message=shown.message,
+        last_transition_seconds=shown.last_transition_time.timestamp(),
     )
 
 
