@@ -62,6 +62,7 @@ EXAMPLES = 10
 """Examples after which memory is looked at; the first is always of the simplest messages."""
 DOCUMENTED = {row.grpc_code for kind, row in ERROR_CLASSES.items() if kind is not Internal} | {"OK"}
 ROUNDS = max(1, MESSAGES // BATCH // EXAMPLES // len(METHODS))
+LIMIT_SECONDS = 240 + MESSAGES // 5
 MAX_GROWTH_BYTES = 64 * 1024 * 1024
 some_examples = settings(
     max_examples=EXAMPLES,
@@ -187,6 +188,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
+@pytest.mark.timeout(LIMIT_SECONDS)
 def test_any_message_gets_a_documented_answer_and_memory_stays_flat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop
 ) -> None:
