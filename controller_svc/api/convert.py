@@ -72,10 +72,10 @@ def adaptation_message(view: View) -> adaptation_pb2.Adaptation:
         base=common_pb2.PolicyRef(base_model=view.spec.model, base_sha256=view.base_sha256),
         sequence=len(view.events),
         created=timestamp(view.created_seconds),
-        serving=_serving(view.serving),
         started=timestamp(status.started_seconds),
         finished=timestamp(status.finished_seconds),
         options=options_message(view.spec),
+        serving=_serving(view.serving) if view.serving else None,
     )
 
 
@@ -179,9 +179,7 @@ def _condition(condition: Condition) -> adaptation_pb2.Condition:
     )
 
 
-def _serving(serving: Serving | None) -> adaptation_pb2.Serving | None:
-    if serving is None:
-        return None
+def _serving(serving: Serving) -> adaptation_pb2.Serving:
     return adaptation_pb2.Serving(
         kind=serving.kind,
         service=serving.service,

@@ -146,14 +146,20 @@ def to_object(
 def shown_of(body: Mapping[str, object]) -> ObjectStatus | None:
     """What an object shows; None if it has no status yet."""
     values = body.get("status")
-    return ObjectStatus.model_validate(values) if values else None
+    return _shown(values) if values else None
 
 
 def of_object(values: Mapping[str, object]) -> RunStatus | None:
     """The status that an object's status subresource holds; None if it has none yet."""
-    if not values:
-        return None
-    shown = ObjectStatus.model_validate(values, by_alias=True, by_name=False)
+    return of_shown(_shown(values)) if values else None
+
+
+def _shown(values: object) -> ObjectStatus:
+    return ObjectStatus.model_validate(values, by_alias=True, by_name=False)
+
+
+def of_shown(shown: ObjectStatus) -> RunStatus:
+    """The status beneath what an object shows."""
     fields = shown.model_dump(mode="json", by_alias=False, exclude=set(_OWN_FIELDS))
     fields["conditions"] = [
         _of_condition(condition)

@@ -12,7 +12,7 @@ from typing import cast
 from controller_svc.core import RunStatus, new_status
 from controller_svc.k8s.api import RUNS, Resource
 from controller_svc.k8s.jobs import Owner
-from controller_svc.k8s.objects import ObjectStatus, of_object, shown_of
+from controller_svc.k8s.objects import ObjectStatus, of_shown, shown_of
 from seal.config import adaptation_of_object, run_of_object
 from seal.resources import ADAPTATION_KIND, RUN_KIND, Adaptation, RestEMRun
 from seal.settings.cluster import AdaptationClusterSettings, ClusterSettings
@@ -41,7 +41,9 @@ class Wanted:
     @cached_property
     def status(self) -> RunStatus:
         """Its status; that of what has not started if it has none yet."""
-        return of_object(cast("Tree", self.body.get("status") or {})) or new_status(
+        if self.shown is not None:
+            return of_shown(self.shown)
+        return new_status(
             self.manifest.spec,
             run=store_name(self.owner),
             now_seconds=created_seconds(self.body),

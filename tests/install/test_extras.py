@@ -172,7 +172,7 @@ def environment(installer: Installer, unpacked: Unpacked) -> Callable[[str], Pat
 
     def environment(extra: str) -> Path:
         python = installer.new_environment(extra, "--without-pip")
-        names = unpacked.closure(f"{PROJECT['name']}[{extra}]")
+        names = unpacked.brought_by(f"{PROJECT['name']}[{extra}]")
         unpacked.link(names, site_packages(python))
         return python
 

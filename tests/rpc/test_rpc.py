@@ -573,6 +573,31 @@ async def test_a_stop_cancels_what_outlives_the_grace_and_may_be_called_twice() 
 
 
 @pytest.mark.asyncio
+async def test_a_stop_waits_for_the_handlers_that_it_has_cancelled() -> None:
+    """A loop that closes over one has grpc print a traceback of its own on stderr."""
+
+    class Slow(Trainer):
+        ended = False
+
+        async def GetTraining(self, request, context):  # type: ignore[no-untyped-def]
+            self.streaming.set()
+            try:
+                await asyncio.sleep(30)
+            finally:
+                await asyncio.sleep(0.3)
+                self.ended = True
+
+    trainer = Slow()
+    async with serving(trainer) as (server, channel):
+        running = asyncio.create_task(get(channel, timeout=20))
+        await trainer.streaming.wait()
+        await server.stop(0.0)
+        assert trainer.ended
+        with pytest.raises(Transient):
+            await running
+
+
+@pytest.mark.asyncio
 async def test_a_health_watch_sees_the_end_and_does_not_delay_it() -> None:
     async with serving(Trainer(), settings=ServerSettings(unready_seconds=0.1)) as (
         server,

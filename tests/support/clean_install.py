@@ -109,9 +109,8 @@ class Unpacked:
         found = distributions(path=[str(site)])
         return cls(site, {canonicalize_name(one.name): one for one in found})
 
-    def closure(self, requirement: str) -> frozenset[str]:
-        """Names of all that pip would install for a requirement. Raises KeyError for one that is
-        not here."""
+    def brought_by(self, requirement: str) -> frozenset[str]:
+        """Names of all that pip installs for a requirement; KeyError names one that is not here."""
         asked, done = [Requirement(requirement)], set[tuple[str, str]]()
         while asked:
             wanted = asked.pop()
@@ -180,7 +179,7 @@ class Installer:
 
     def resolve(self, python: Path, requirement: str) -> Resolved:
         """What a requirement brings under the constraints. Raises TimeoutExpired."""
-        report = self.directory / f"{len(list(self.directory.iterdir()))}.json"
+        report = self.directory / "resolved.json"
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.pip(
             python,

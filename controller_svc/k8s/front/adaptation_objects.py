@@ -19,7 +19,7 @@ from controller_svc.adaptations import Name, Progress, Serving, View
 from controller_svc.core import Phase, RunStatus, new_status
 from controller_svc.k8s.api import ADAPTATIONS
 from controller_svc.k8s.hops import hop_annotations
-from controller_svc.k8s.objects import ObjectProgress, ObjectPublication, of_object
+from controller_svc.k8s.objects import ObjectProgress, ObjectPublication, of_shown, shown_of
 from controller_svc.k8s.wanted import created_seconds, owner_of, read_wanted, store_name
 from controller_svc.requests import RequestRecord
 from seal.errors import InvalidInput, PreconditionFailed
@@ -160,11 +160,8 @@ def view_of(body: Tree, spec: AdaptationSpec) -> View:
     """
     metadata = metadata_of(body)
     accepted_seconds = created_seconds(body)
-    shown = cast("Tree", body.get("status") or {})
     try:
-        kept = of_object(shown)
-        progress = ObjectProgress.model_validate(shown.get("progress") or {}, by_alias=True)
-        serving = _serving(shown.get("publication"))
+        shown = shown_of(body)
     except ValidationError as error:
         raise PreconditionFailed(
             f"the status of adaptation {metadata.name!r} cannot be read:"
@@ -174,7 +171,8 @@ def view_of(body: Tree, spec: AdaptationSpec) -> View:
         ) from error
     run = store_name(owner_of(ADAPTATIONS, body))
     status = new_status(spec, run=run, now_seconds=accepted_seconds)
-    if kept is not None:
+    if shown is not None:
+        kept = of_shown(shown)
         # A controller that could not read the spec has written no more than why
         status = kept.model_copy(update={"adaptation": kept.adaptation or status.adaptation})
     return View(
@@ -184,15 +182,12 @@ def view_of(body: Tree, spec: AdaptationSpec) -> View:
         created_seconds=accepted_seconds,
         spec=spec,
         status=status,
-        progress=_progress(status, progress),
-        serving=serving,
+        progress=_progress(status, shown.progress if shown else ObjectProgress()),
+        serving=_serving(shown.publication) if shown and shown.publication else None,
     )
 
 
-def _serving(publication: object) -> Serving | None:
-    if publication is None:
-        return None
-    shown = ObjectPublication.model_validate(publication, by_alias=True)
+def _serving(shown: ObjectPublication) -> Serving:
     return Serving(
         kind=shown.kind,
         service=shown.name,
