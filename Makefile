@@ -47,7 +47,7 @@ demo-quick: $(VENV)/.demo ## The same in about a third of the time, with fewer p
 	@echo "==> The quick demo; its first start downloads a model (93 MB) and converts it (half a minute)"
 	$(BIN)/seal demo --quick --dir $(RUNS)
 
-smoke: $(VENV)/.demo ## Does this installation work? Every step of a run, in 1 or 2 minutes
+smoke: $(VENV)/.demo ## Does this installation work? Every step of a run, in a few minutes
 	@echo "==> The smallest run; its first start downloads a model (93 MB) and converts it"
 	rm -rf $(RUNS)/smoke
 	$(BIN)/seal run examples/smoke.yaml --root $(RUNS)

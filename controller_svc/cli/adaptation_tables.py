@@ -42,7 +42,7 @@ REFUSAL_REMEDIES: Mapping[str, str] = MappingProxyType(
     {
         "GainTooSmall": "more --candidates or a trained --policy write better edits",
         "GainUncertain": "more documents or questions make it more certain, more --candidates "
-        "may raise the gain",
+        "may raise the gain; --not-confident judges by the gain's mean alone",
         "Forgets": "--replay-rows help against forgetting",
         "NoScore": "give questions with --questions: without, the model kept none of its own",
     }
@@ -138,6 +138,12 @@ def _tables(adaptation: Adaptation) -> tuple[Table | None, ...]:
 
 def _scores(evaluation: Evaluation, measures: Sequence[str]) -> Table | None:
     passages = max((one.value.passages for one in evaluation.scores), default=0)
+    title = (
+        f"Held-out questions{label(evaluation.self_made)}: {evaluation.questions} on "
+        f"{plural(passages, 'passage')} [95 % interval]"
+        if _come_first(evaluation, measures)
+        else f"The same questions{label(evaluation.self_made)}"
+    )
     rows = [
         [
             MODEL_NAMES.get(model, model),
@@ -145,12 +151,7 @@ def _scores(evaluation: Evaluation, measures: Sequence[str]) -> Table | None:
         ]
         for model in dict.fromkeys(one.model for one in evaluation.scores)
     ]
-    return number_table(
-        f"Held-out questions{label(evaluation.self_made)}: {evaluation.questions} on "
-        f"{plural(passages, 'passage')} [95 % interval]",
-        ["model", *(_head(each) for each in measures)],
-        rows,
-    )
+    return number_table(title, ["model", *(_head(each) for each in measures)], rows)
 
 
 def _differences(evaluation: Evaluation, measures: Sequence[str]) -> Table | None:
@@ -165,8 +166,11 @@ def _differences(evaluation: Evaluation, measures: Sequence[str]) -> Table | Non
         ]
         for model, against in pairs
     ]
+    title = "The same gain"
+    if _come_first(evaluation, measures):
+        title = "Gain of the adapter, passage by passage"
     return number_table(
-        f"Gain of the adapter, passage by passage{label(evaluation.self_made)} [95 % interval]",
+        f"{title}{label(evaluation.self_made)} [95 % interval]",
         ["adapter", *(_head(each) for each in measures)],
         rows,
     )
@@ -298,6 +302,11 @@ def _groups(evaluation: Evaluation) -> list[list[str]]:
         measures[start : start + MEASURES_IN_A_TABLE]
         for start in range(0, len(measures), MEASURES_IN_A_TABLE)
     ]
+
+
+def _come_first(evaluation: Evaluation, measures: Sequence[str]) -> bool:
+    """Whether these measures are those of the first table of a kind."""
+    return not evaluation.scores or evaluation.scores[0].measure in measures
 
 
 def _head(measure: str) -> str:

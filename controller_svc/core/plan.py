@@ -18,7 +18,7 @@ STAGE_WEIGHTS: Mapping[Stage, float] = MappingProxyType(
         Stage.ROLLOUT: 0.55,
         Stage.IMPROVE: 0.2,
         Stage.VALIDATE: 0.23,
-        Stage.ADAPT: 0.25,
+        Stage.ADAPT: 0.6,
     }
 )
 """Rough shares of the time, until a stage of the kind has been measured; nothing but what is shown

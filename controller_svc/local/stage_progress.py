@@ -14,7 +14,7 @@ from seal.settings import AdaptationSpec
 INTERVAL_SECONDS = 1.0
 """Shortest time between two reports of the same stage: every watcher gets each of them."""
 MIN_PERCENT_FOR_ETA = 5.0
-"""Work of this process from which on its time says something about the rest."""
+"""Work of this process in a stage from which on its time says something about the rest."""
 
 
 class StageProgress:
@@ -26,6 +26,7 @@ class StageProgress:
         self._plan = [stage for _, stage in stages(spec)]
         self._clock = clock
         self._began: tuple[float, float] | None = None
+        self._seconds_per_percent: float | None = None
         self._told = float("-inf")
         self._stage: Stage | None = None
         self._shards = 1
@@ -35,7 +36,7 @@ class StageProgress:
     def enter(self, status: RunStatus) -> Progress:
         """The stage that the status is at, of which nothing is known yet."""
         if status.current is None or status.stage is not self._stage:
-            self._tasks = {}
+            self._tasks, self._began = {}, None
         self._stage = status.stage
         if status.current is not None:
             self._shards = status.current.shards
@@ -49,6 +50,10 @@ class StageProgress:
             return None
         self._tasks[task.shard] = task
         now = self._clock()
+        self._get_on()
+        if self._began is None:
+            # the first report holds what earlier processes had done
+            self._began = (now, self._percent)
         if now - self._told < INTERVAL_SECONDS:
             return None
         self._told = now
@@ -56,7 +61,7 @@ class StageProgress:
 
     def _progress(self) -> Progress:
         tasks = self._tasks.values()
-        self._percent = max(self._percent, self._share() * 100.0)
+        self._get_on()
         steps = sum(task.trained_steps + task.resumed_steps for task in tasks)
         fraction = sum(task.training_fraction for task in tasks) / self._shards
         return Progress(
@@ -71,6 +76,10 @@ class StageProgress:
             answers_total=sum(task.queries_total for task in tasks),
         )
 
+    def _get_on(self) -> None:
+        """The percentage follows the tasks; it never goes back."""
+        self._percent = max(self._percent, self._share() * 100.0)
+
     def _share(self) -> float:
         """Share of the whole that is done, in [0, 1]."""
         if self._stage is None:
@@ -82,11 +91,14 @@ class StageProgress:
         return min(1.0, done / whole)
 
     def _eta_seconds(self) -> float | None:
-        """Time left, if the rest goes as fast as what this process has done."""
-        now = self._clock()
-        if self._began is None:
-            self._began = (now, self._percent)
-        began, percent = self._began
-        if (gained := self._percent - percent) < MIN_PERCENT_FOR_ETA:
+        """Time left, if the rest goes as fast as what this process has done of this stage.
+
+        While that is little, as fast as the stage before; None if there was none.
+        """
+        if self._began is not None:
+            began, percent = self._began
+            if (gained := self._percent - percent) >= MIN_PERCENT_FOR_ETA:
+                self._seconds_per_percent = (self._clock() - began) / gained
+        if self._seconds_per_percent is None:
             return None
-        return (now - began) * (100.0 - self._percent) / gained
+        return self._seconds_per_percent * (100.0 - self._percent)

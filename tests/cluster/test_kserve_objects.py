@@ -8,8 +8,6 @@ The definitions are in the folder `$SEAL_TEST_CRDS`, as files or in an archive. 
 from __future__ import annotations
 
 import importlib.util
-import os
-import tarfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import plain_kserve
 import pytest
 from control_plane import ControlPlane, running_control_plane
+from kserve_definitions import find_definitions
 from kubernetes.aio import config
 from publishing import RESOURCES, Publishing, adapter_of
 from sample_services import sample_services
@@ -34,19 +33,11 @@ SDK = importlib.util.find_spec("kserve") is not None
 @pytest.fixture(scope="module")
 def definitions(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Files of the two kinds' definitions."""
-    folder = os.environ.get("SEAL_TEST_CRDS")
-    if not folder:
-        pytest.skip("no KServe definitions: SEAL_TEST_CRDS names no folder")
-    searched = [Path(folder)]
-    for archive in Path(folder).glob("*kserve*.tar.*"):
-        searched.append(tmp_path_factory.mktemp("definitions"))
-        with tarfile.open(archive) as packed:
-            packed.extractall(searched[-1], filter="data")
-    names = (f"serving.kserve.io_{resource.plural}.yaml" for resource in RESOURCES.values())
-    found = [next((path for root in searched for path in root.rglob(name)), None) for name in names]
-    if None in found:
-        pytest.skip(f"no KServe definitions in {folder}")
-    return [path for path in found if path is not None]
+    plurals = [resource.plural for resource in RESOURCES.values()]
+    try:
+        return find_definitions(plurals, tmp_path_factory.mktemp("definitions"))
+    except FileNotFoundError as absent:
+        pytest.skip(str(absent))
 
 
 @pytest.fixture(scope="module")

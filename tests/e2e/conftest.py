@@ -9,6 +9,9 @@
     E2E_RUN        default: examples/smoke.yaml; another manifest of a run
     E2E_NAMESPACE  default: seal-e2e
     E2E_KEEP       if set, the release stays installed for a look at it
+
+A cluster that knows KServe's InferenceService, or is told of it from the folder `SEAL_TEST_CRDS`,
+is installed with a service that every adaptation is handed on to.
 """
 
 from __future__ import annotations
@@ -19,7 +22,10 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from release import COMMAND_SECONDS, Release, call, told
+from kserve_definitions import find_definitions
+from release import COMMAND_SECONDS, Release, Run, call, forwarded, told
+
+from controller_svc.k8s.api import INFERENCE_SERVICES
 
 NAME = "seal"
 BUILD, LOAD = "docker build --target seal -t {image} .", "kind load docker-image {image}"
@@ -56,7 +62,23 @@ def image(cluster: None) -> str:
 
 
 @pytest.fixture(scope="session")
-def release(image: str) -> Iterator[Release]:
+def served_by(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Name of the InferenceService that adaptations are handed on to; empty without KServe."""
+    definition = f"{INFERENCE_SERVICES.plural}.{INFERENCE_SERVICES.api_version.partition('/')[0]}"
+    known = call(["kubectl", "get", "crd", definition, "--ignore-not-found", "-o", "name"])
+    if not known:
+        try:
+            unpacked = tmp_path_factory.mktemp("definitions")
+            (file,) = find_definitions([INFERENCE_SERVICES.plural], unpacked)
+        except FileNotFoundError:
+            return ""
+        call(["kubectl", "create", "-f", str(file)])
+        call(["kubectl", "wait", "--for=condition=Established", f"crd/{definition}"])
+    return "adapted"
+
+
+@pytest.fixture(scope="session")
+def release(image: str, served_by: str) -> Iterator[Release]:
     """The chart, installed into a namespace that admits only pods of the standard `restricted`.
 
     In float32, as digests are compared with those of a laptop.
@@ -71,6 +93,14 @@ def release(image: str) -> Iterator[Release]:
     install = ["helm", "upgrade", "--install", NAME, "charts/seal", "-n", release.namespace]
     install += ["-f", values, "--set", f"image.repository={repository},image.tag={tag}"]
     install += ["--set", "engine.dtype=float32", "--wait", f"--timeout={INSTALL_SECONDS}s"]
+    if served_by:
+        kserve = {
+            "name": served_by,
+            "modelUri": "pvc://models/smollm2-135m",
+            "storeUri": "pvc://seal-artifacts",
+        }
+        adaptations = json.dumps({"publish": {"kserve": kserve}})
+        install += ["--set", "rbac.kserve=true", "--set-json", f"api.adaptations={adaptations}"]
     try:
         call(install, seconds=INSTALL_SECONDS + COMMAND_SECONDS)
         yield release
@@ -78,3 +108,16 @@ def release(image: str) -> Iterator[Release]:
         if not os.environ.get("E2E_KEEP"):
             call(["helm", "uninstall", NAME, "-n", release.namespace, "--wait"], seconds=300)
             call(["kubectl", "delete", "namespace", release.namespace], seconds=300)
+
+
+@pytest.fixture(scope="session")
+def front_door(release: Release) -> Iterator[str]:
+    """Where this machine reaches the gRPC API."""
+    with forwarded(release, "service/seal-api", 50050) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def ended(release: Release) -> Run:
+    """The run of the manifest, which nobody disturbed, at its end."""
+    return release.wait_for(release.apply_run())

@@ -2,50 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import yaml
-from release import REPOSITORY, SERVICES, Release
+from release import MANIFEST, REPOSITORY, RUN_SECONDS, SERVICES, Release, Run, results_of
 
 from controller_svc.core import Phase, RunStatus
-from controller_svc.k8s.objects import of_object
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(7200)]
-
-RUN_SECONDS = 3600
-MANIFEST = REPOSITORY / os.environ.get("E2E_RUN", "examples/smoke.yaml")
-ENDED = {Phase.COMPLETE, Phase.FAILED}
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A run that has ended on the cluster."""
-
-    name: str
-    status: RunStatus
-    body: Any
-
-
-@pytest.fixture(scope="module")
-def ended(release: Release) -> Ended:
-    """The run of the manifest, applied and waited for."""
-    manifest = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
-    name = str(manifest["metadata"]["name"])
-    release.kubectl("apply", "-f", str(MANIFEST))
-    deadline = time.monotonic() + RUN_SECONDS
-    while True:
-        body = release.get("restemrun", name)
-        status = of_object(body.get("status") or {})
-        if status is not None and status.phase in ENDED:
-            return Ended(name, status, body)
-        assert time.monotonic() < deadline, release.kubectl("describe", "restemrun", name)
-        time.sleep(2)
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +39,19 @@ def test_every_pod_is_ready_and_none_was_started_twice(release: Release) -> None
         assert (container["ready"], container["restartCount"]) == (True, 0), pod["metadata"]["name"]
 
 
-def test_a_run_completes(ended: Ended, release: Release) -> None:
+def test_a_run_completes(ended: Run, release: Release) -> None:
     said = release.kubectl("describe", "restemrun", ended.name)
+    assert ended.status is not None
     assert ended.status.phase is Phase.COMPLETE, said
     conditions = {one["type"]: one["status"] for one in ended.body["status"]["conditions"]}
     assert conditions["Complete"] == "True"
 
 
-def test_kubectl_shows_phase_round_reward_progress_and_age(ended: Ended, release: Release) -> None:
+def test_kubectl_shows_phase_round_reward_progress_and_age(ended: Run, release: Release) -> None:
     header, row = release.kubectl("get", "restemruns", ended.name).splitlines()
     assert header.split() == ["NAME", "PHASE", "ROUND", "REWARD", "PROGRESS", "AGE"]
     shown = dict(zip(header.split(), row.split(), strict=True))
+    assert ended.status is not None
     rounds = ended.status.rounds[-1].round
     assert shown["PHASE"] == "Complete"
     assert shown["ROUND"] == f"{rounds}/{rounds}"
@@ -91,7 +59,7 @@ def test_kubectl_shows_phase_round_reward_progress_and_age(ended: Ended, release
     float(shown["REWARD"])
 
 
-def test_kubectl_describe_tells_the_story(ended: Ended, release: Release) -> None:
+def test_kubectl_describe_tells_the_story(ended: Run, release: Release) -> None:
     events = release.get("events", "--field-selector", f"involvedObject.name={ended.name}")
     told = [(one["reason"], one["message"]) for one in in_order(events["items"])]
     assert told[0][0] == "PrepareRunning"
@@ -108,21 +76,14 @@ def in_order(events: list[Any]) -> list[Any]:
 
 
 def test_a_run_ends_with_the_digests_of_the_same_file_on_this_machine(
-    ended: Ended, on_this_machine: RunStatus
+    ended: Run, on_this_machine: RunStatus
 ) -> None:
-    def selections(status: RunStatus) -> dict[int, str]:
-        return {one.round: one.selection_sha256 for one in status.rounds}
-
-    def policies(status: RunStatus) -> dict[int, str]:
-        return {one.round: one.adapter.sha256 for one in status.policies if one.adapter is not None}
-
-    assert selections(ended.status) == selections(on_this_machine)
-    trained = policies(ended.status)
-    assert trained == policies(on_this_machine)
+    kept, trained = results_of(on_this_machine)
+    assert ended.results == (kept, trained)
     assert trained, "no policy was trained"
 
 
-def test_a_run_that_is_deleted_takes_its_jobs_with_it(ended: Ended, release: Release) -> None:
+def test_a_run_that_is_deleted_takes_its_jobs_with_it(ended: Run, release: Release) -> None:
     jobs = ("jobs", "-l", f"seal.dev/run={ended.name}")
     assert release.get(*jobs)["items"]
     release.kubectl("delete", "restemrun", ended.name, "--timeout=60s")

@@ -6,14 +6,46 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from controller_svc.core import Phase, RunStatus
+from controller_svc.k8s.objects import of_object
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVICES = ("generator", "trainer", "evaluator")
 COMMAND_SECONDS = 120
+RUN_SECONDS = 3600
+"""The longest that a run may take."""
+MANIFEST = REPOSITORY / os.environ.get("E2E_RUN", "examples/smoke.yaml")
+ENDED = {Phase.COMPLETE, Phase.FAILED}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as the API server has it."""
+
+    name: str
+    status: RunStatus | None
+    """None before the controller has seen it."""
+    body: Any
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will change no more."""
+        return self.status is not None and self.status.phase in ENDED
+
+    @property
+    def results(self) -> tuple[dict[int, str], dict[int, str]]:
+        """Digests of what each round kept, and of the policy that it trained."""
+        assert self.status is not None
+        return results_of(self.status)
 
 
 @dataclass(frozen=True)
@@ -29,6 +61,54 @@ class Release:
     def get(self, *arguments: str) -> Any:
         """Objects as the API server has them."""
         return json.loads(self.kubectl("get", *arguments, "-o", "json"))
+
+    def apply_run(self, name: str = "", **spec: object) -> str:
+        """Apply the manifest of the tests, under another name and with other fields; the name."""
+        manifest = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
+        manifest["metadata"]["name"] = name or manifest["metadata"]["name"]
+        manifest["spec"] |= spec
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+        return str(manifest["metadata"]["name"])
+
+    def look(self, name: str) -> Run:
+        """A run as it is now."""
+        body = self.get("restemrun", name)
+        return Run(name, of_object(body.get("status") or {}), body)
+
+    def wait_for(self, name: str) -> Run:
+        """A run once it has ended."""
+        deadline = time.monotonic() + RUN_SECONDS
+        while not (run := self.look(name)).ended:
+            assert time.monotonic() < deadline, self.kubectl("describe", "restemrun", name)
+            time.sleep(2)
+        return run
+
+    def pods(self, component: str) -> list[str]:
+        """Names of the running pods of a Deployment."""
+        return self._running(
+            f"app.kubernetes.io/instance=seal,app.kubernetes.io/component={component}"
+        )
+
+    def workers(self, run: str, stage: str = "") -> list[str]:
+        """Names of the running pods of a run's Jobs, of one stage or any."""
+        return self._running(f"seal.dev/run={run}" + (f",seal.dev/stage={stage}" if stage else ""))
+
+    def _running(self, labels: str) -> list[str]:
+        """Those that nobody has asked to end."""
+        found = self.get("pods", "-l", labels, "--field-selector", "status.phase=Running")["items"]
+        return [
+            str(pod["metadata"]["name"])
+            for pod in found
+            if "deletionTimestamp" not in pod["metadata"]
+        ]
+
+
+def results_of(status: RunStatus) -> tuple[dict[int, str], dict[int, str]]:
+    """By round: the digest of what it kept, and of the policy that it trained."""
+    return (
+        {one.round: one.selection_sha256 for one in status.rounds},
+        {one.round: one.adapter.sha256 for one in status.policies if one.adapter is not None},
+    )
 
 
 def call(
@@ -51,3 +131,17 @@ def call(
 def told(variable: str, default: str, **values: str) -> list[str]:
     """The command that a variable names; empty for none."""
     return [part.format(**values) for part in shlex.split(os.environ.get(variable, default))]
+
+
+@contextmanager
+def forwarded(release: Release, target: str, port: int) -> Iterator[str]:
+    """Where this machine reaches a port of the cluster, as long as the block lasts."""
+    command = ["kubectl", "-n", release.namespace, "port-forward", target, f":{port}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forwarding:
+        assert forwarding.stdout is not None
+        try:
+            said = forwarding.stdout.readline()  # Forwarding from 127.0.0.1:40211 -> 50050
+            assert said, f"{shlex.join(command)} ended"
+            yield said.split()[2]
+        finally:
+            forwarding.terminate()

@@ -1,0 +1,157 @@
+"""A run that is disturbed in every way ends as the one that was not.
+
+The commands of a cluster whose machines are at hand may be given:
+
+    E2E_KILL     kills the controller in the pod {pod}; default: deletes the pod by force
+    E2E_FAULT    stops and starts a part of the control plane: `{command} stop etcd`, `start etcd`;
+                 default: those tests are skipped
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from release import RUN_SECONDS, SERVICES, Release, Run, call, told
+
+from controller_svc.core import Phase
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(7200)]
+
+KILLS = 30
+KILL = "kubectl -n {namespace} delete pod {pod} --force --grace-period=0"
+LONGEST_PAUSE_SECONDS = 8.0
+SEEN_WITHIN_SECONDS = 300.0
+MID_TRAINING_SECONDS = 20.0
+"""Until an M-step that has begun has loaded its model and is training."""
+
+
+def until(seen: Callable[[], bool], *, seconds: float = SEEN_WITHIN_SECONDS) -> None:
+    """Wait for what is to be seen."""
+    deadline = time.monotonic() + seconds
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def assert_same(run: Run, undisturbed: Run, release: Release) -> None:
+    """It ended as the other did: nothing lost, nothing counted twice, nothing left."""
+    said = release.kubectl("describe", "restemrun", run.name)
+    assert run.status is not None
+    assert undisturbed.status is not None
+    assert run.status.phase is Phase.COMPLETE, said
+    assert run.results == undisturbed.results
+    for one, other in zip(run.status.rounds, undisturbed.status.rounds, strict=True):
+        assert one.validation == other.validation
+    release.kubectl("delete", "restemrun", run.name, "--timeout=120s")
+    mine = ("-l", f"seal.dev/run={run.name}")
+    until(lambda: not release.get("jobs,pods", *mine)["items"])
+
+
+def test_a_controller_that_is_killed_again_and_again_changes_nothing(
+    ended: Run, release: Release
+) -> None:
+    name, chance, kills = release.apply_run("killed"), random.Random(0), 0
+    while not release.look(name).ended:
+        time.sleep(chance.uniform(0.0, LONGEST_PAUSE_SECONDS))
+        if kills < KILLS:
+            for pod in release.pods("controller"):
+                call(told("E2E_KILL", KILL, namespace=release.namespace, pod=pod))
+                kills += 1
+    assert kills >= KILLS, "the run was too short"
+    assert_same(release.look(name), ended, release)
+
+
+def test_every_pod_may_be_deleted_or_evicted_once(ended: Run, release: Release) -> None:
+    name = release.apply_run("disturbed")
+    until(lambda: bool(release.workers(name)))
+    evict(release.workers(name)[0], release)
+    for component in (*SERVICES, "controller", "api"):
+        for pod in release.pods(component):
+            release.kubectl("delete", "pod", pod, "--wait=false")
+        release.kubectl("rollout", "status", f"deployment/seal-{component}", "--timeout=300s")
+    until(lambda: bool(release.workers(name, "improve")), seconds=RUN_SECONDS)
+    (trainer,) = release.workers(name, "improve")
+    time.sleep(MID_TRAINING_SECONDS)
+    release.kubectl("delete", "pod", trainer, "--wait=false")
+    assert_same(release.wait_for(name), ended, release)
+
+
+def evict(pod: str, release: Release) -> None:
+    """As a node that is drained does it."""
+    metadata = {"name": pod, "namespace": release.namespace}
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
+    path = f"/api/v1/namespaces/{release.namespace}/pods/{pod}/eviction"
+    release.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
+
+
+def test_a_worker_without_enough_memory_is_named(release: Release) -> None:
+    small = {"resources": {"requests": {"memory": "16Mi"}, "limits": {"memory": "16Mi"}}}
+    name = release.apply_run("too-small", jobTemplate=small)
+    run = release.wait_for(name)
+    assert run.status is not None
+    failed = run.status.condition("Failed")
+    assert failed is not None
+    assert failed.reason == "AttemptsExhausted"
+    assert "memory" in failed.message.lower() or "OOM" in failed.message
+    release.kubectl("delete", "restemrun", name)
+
+
+def test_a_quota_keeps_a_run_waiting_and_says_so(release: Release) -> None:
+    count = str(len(release.get("pods")["items"]))
+    release.kubectl("create", "quota", "full", f"--hard=pods={count}")
+    try:
+        name = release.apply_run("refused")
+        waiting = (
+            "--for=jsonpath={.status.conditions[?(@.type=='Progressing')].reason}=QuotaExceeded",
+        )
+        release.kubectl("wait", "restemrun", name, *waiting, "--timeout=60s")
+    finally:
+        release.kubectl("delete", "quota", "full")
+    until(lambda: bool(release.workers(name)))
+    release.kubectl("delete", "restemrun", name)
+
+
+@contextmanager
+def broken(part: str, signal: str) -> Iterator[None]:
+    """A part of the control plane, stopped by a signal as long as the block lasts."""
+    if not os.environ.get("E2E_FAULT"):
+        pytest.skip("E2E_FAULT names no command that breaks this cluster")
+    call([*told("E2E_FAULT", ""), "stop", part, signal])
+    try:
+        yield
+    finally:
+        call(
+            [
+                *told("E2E_FAULT", ""),
+                *(("stop", part, "CONT") if signal == "STOP" else ("start", part)),
+            ]
+        )
+
+
+def test_a_control_plane_that_fails_changes_nothing(ended: Run, release: Release) -> None:
+    name = release.apply_run("uprooted")
+    for part, signal, seconds in (
+        ("kube-apiserver", "STOP", 30.0),
+        ("etcd", "KILL", 10.0),
+        ("kubelet", "KILL", 60.0),
+    ):
+        until(lambda: bool(release.workers(name)))
+        with broken(part, signal):
+            time.sleep(seconds)
+        until(lambda: answers(release))
+    assert_same(release.wait_for(name), ended, release)
+
+
+def answers(release: Release) -> bool:
+    """Whether the API server does."""
+    try:
+        release.kubectl("get", "restemruns")
+    except AssertionError:
+        return False
+    return True

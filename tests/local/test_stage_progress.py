@@ -1,0 +1,65 @@
+"""How long an adaptation is said to take still."""
+
+from __future__ import annotations
+
+import pytest
+from synthetic_adaptation import adaptation_spec
+
+from controller_svc.core import Phase, RunStatus, StageStatus
+from controller_svc.local.stage_progress import StageProgress
+from controller_svc.worker.progress import TaskProgress
+from seal.records import Stage
+
+
+class Followed:
+    """A progress with a clock that the test moves."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._stage = Stage.PREPARE
+        spec = adaptation_spec(self_made=False)
+        self.progress = StageProgress(spec, clock=lambda: self._seconds)
+
+    def enter(self, stage: Stage) -> float | None:
+        """A stage begins; the seconds left."""
+        self._stage = stage
+        current = StageStatus(name=stage, stage=stage, round=0, shards=1)
+        status = RunStatus(
+            run="demo", spec_sha256="d", phase=Phase.RUNNING, stage=stage, current=current
+        )
+        return self.progress.enter(status).eta_seconds
+
+    def reach(self, share: float, *, after_seconds: float) -> float | None:
+        """A share of the stage is done; the seconds left."""
+        self._seconds += after_seconds
+        task = TaskProgress(
+            name="t",
+            stage=self._stage,
+            round=0,
+            shard=0,
+            trainings_total=1,
+            training_fraction=share,
+        )
+        told = self.progress.update(task)
+        assert told is not None
+        return told.eta_seconds
+
+
+def test_a_slower_stage_is_waited_for_at_its_own_pace() -> None:
+    followed = Followed()
+    assert followed.enter(Stage.ROLLOUT) is None
+    followed.reach(0.0, after_seconds=1.0)
+    fast = followed.reach(1.0, after_seconds=55.0)  # 1 s for each of its 55 hundredths
+    assert fast == pytest.approx(60.0)
+    assert followed.enter(Stage.ADAPT) == pytest.approx(60.0), "as fast as the one before"
+    followed.reach(0.0, after_seconds=1.0)
+    assert followed.reach(0.5, after_seconds=600.0) == pytest.approx(600.0)
+    assert followed.reach(0.75, after_seconds=300.0) == pytest.approx(300.0)
+
+
+def test_what_an_earlier_process_did_says_nothing_of_the_pace() -> None:
+    followed = Followed()
+    followed.enter(Stage.ROLLOUT)
+    assert followed.reach(0.8, after_seconds=1.0) is None
+    left = followed.reach(0.95, after_seconds=15.0)
+    assert left == pytest.approx((2.75 + 60.0) * 15.0 / 8.25)
