@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 import pytest
 from kserve_definitions import find_definitions
-from release import COMMAND_SECONDS, Release, Run, call, forwarded, told
+from release import COMMAND_SECONDS, Release, Run, call, forwarded, told, until
 
 from controller_svc.k8s.api import INFERENCE_SERVICES
 
@@ -64,7 +64,8 @@ def image(cluster: None) -> str:
 @pytest.fixture(scope="session")
 def served_by(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Name of the InferenceService that adaptations are handed on to; empty without KServe."""
-    definition = f"{INFERENCE_SERVICES.plural}.{INFERENCE_SERVICES.api_version.partition('/')[0]}"
+    group, _, _ = INFERENCE_SERVICES.api_version.partition("/")
+    definition = f"{INFERENCE_SERVICES.plural}.{group}"
     known = call(["kubectl", "get", "crd", definition, "--ignore-not-found", "-o", "name"])
     if not known:
         try:
@@ -73,7 +74,7 @@ def served_by(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> str:
         except FileNotFoundError:
             return ""
         call(["kubectl", "create", "-f", str(file)])
-        call(["kubectl", "wait", "--for=condition=Established", f"crd/{definition}"])
+        until(lambda: bool(call(["kubectl", "api-resources", f"--api-group={group}", "-o=name"])))
     return "adapted"
 
 

@@ -13,30 +13,29 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from release import RUN_SECONDS, SERVICES, Release, Run, call, told
+from release import RUN_SECONDS, SERVICES, Release, Run, call, told, until
 
-from controller_svc.core import Phase
+from controller_svc.core import Phase, RoundStatus
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(7200)]
 
 KILLS = 30
 KILL = "kubectl -n {namespace} delete pod {pod} --force --grace-period=0"
-LONGEST_PAUSE_SECONDS = 8.0
-SEEN_WITHIN_SECONDS = 300.0
+LONGEST_PAUSE_SECONDS = 20.0
+"""Between kills. A controller leads after some seconds: some die before that, some after."""
+SCORE_TOLERANCE = 1e-3
+"""In log-probability: who was trained in one batch shows in the last bits of an adapter."""
 MID_TRAINING_SECONDS = 20.0
 """Until an M-step that has begun has loaded its model and is training."""
 
 
-def until(seen: Callable[[], bool], *, seconds: float = SEEN_WITHIN_SECONDS) -> None:
-    """Wait for what is to be seen."""
-    deadline = time.monotonic() + seconds
-    while not seen():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+def scores(entry: RoundStatus) -> dict[str, float | None]:
+    """Of a round's validation: the mean of each kind."""
+    return {kind: score.mean for kind, score in entry.validation.items()}
 
 
 def assert_same(run: Run, undisturbed: Run, release: Release) -> None:
@@ -47,7 +46,7 @@ def assert_same(run: Run, undisturbed: Run, release: Release) -> None:
     assert run.status.phase is Phase.COMPLETE, said
     assert run.results == undisturbed.results
     for one, other in zip(run.status.rounds, undisturbed.status.rounds, strict=True):
-        assert one.validation == other.validation
+        assert scores(one) == pytest.approx(scores(other), abs=SCORE_TOLERANCE)
     release.kubectl("delete", "restemrun", run.name, "--timeout=120s")
     mine = ("-l", f"seal.dev/run={run.name}")
     until(lambda: not release.get("jobs,pods", *mine)["items"])
@@ -103,18 +102,22 @@ def test_a_worker_without_enough_memory_is_named(release: Release) -> None:
 
 
 def test_a_quota_keeps_a_run_waiting_and_says_so(release: Release) -> None:
-    count = str(len(release.get("pods")["items"]))
-    release.kubectl("create", "quota", "full", f"--hard=pods={count}")
+    running = release.get("pods", "--field-selector", "status.phase=Running")["items"]
+    release.kubectl("create", "quota", "full", f"--hard=pods={len(running)}")
+    name = release.apply_run("refused")
     try:
-        name = release.apply_run("refused")
-        waiting = (
-            "--for=jsonpath={.status.conditions[?(@.type=='Progressing')].reason}=QuotaExceeded",
-        )
-        release.kubectl("wait", "restemrun", name, *waiting, "--timeout=60s")
+        until(lambda: progressing(name, release) == ("False", "QuotaExceeded"))
     finally:
         release.kubectl("delete", "quota", "full")
-    until(lambda: bool(release.workers(name)))
-    release.kubectl("delete", "restemrun", name)
+    until(lambda: progressing(name, release)[0] == "True")
+    release.kubectl("delete", "restemrun", name, "--timeout=120s")
+
+
+def progressing(name: str, release: Release) -> tuple[str, str]:
+    """Status and reason of the condition."""
+    conditions = release.look(name).body["status"]["conditions"]
+    (condition,) = (one for one in conditions if one["type"] == "Progressing")
+    return condition["status"], condition["reason"]
 
 
 @contextmanager
@@ -144,14 +147,5 @@ def test_a_control_plane_that_fails_changes_nothing(ended: Run, release: Release
         until(lambda: bool(release.workers(name)))
         with broken(part, signal):
             time.sleep(seconds)
-        until(lambda: answers(release))
+        until(lambda: bool(release.kubectl("get", "restemruns")))
     assert_same(release.wait_for(name), ended, release)
-
-
-def answers(release: Release) -> bool:
-    """Whether the API server does."""
-    try:
-        release.kubectl("get", "restemruns")
-    except AssertionError:
-        return False
-    return True

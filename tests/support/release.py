@@ -7,7 +7,7 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ SERVICES = ("generator", "trainer", "evaluator")
 COMMAND_SECONDS = 120
 RUN_SECONDS = 3600
 """The longest that a run may take."""
+SEEN_WITHIN_SECONDS = 300.0
+"""The longest that is waited for what takes a moment."""
 MANIFEST = REPOSITORY / os.environ.get("E2E_RUN", "examples/smoke.yaml")
 ENDED = {Phase.COMPLETE, Phase.FAILED}
 
@@ -126,6 +128,20 @@ def call(
     )
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
     return done.stdout
+
+
+def until(seen: Callable[[], bool], *, seconds: float = SEEN_WITHIN_SECONDS) -> None:
+    """Wait for what is to be seen; what fails meanwhile is not seen yet."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if seen():
+                return
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+        assert time.monotonic() < deadline, "not seen in time"
+        time.sleep(0.5)
 
 
 def told(variable: str, default: str, **values: str) -> list[str]:
