@@ -280,7 +280,7 @@ def not_found(name: Name) -> NotFound:
     return NotFound(
         f"there is no adaptation {name[1]!r} in namespace {name[0]!r}",
         field="name",
-        remedy="ListAdaptations names those there are",
+        remedy="ListAdaptations, or `seal list`, names those there are",
     )
 
 

@@ -1,9 +1,9 @@
 """Ask an exported adapter with transformers and PEFT alone, as `seal chat` asks it.
 
-    seal models pull smollm2-135m --to models        the base model, as a directory
+    seal models pull smollm2-135m --to models        the base model; prints its directory, BASE
     seal export handbook handbook-adapter            the adapter
     pip install peft
-    python examples/ask_with_peft.py models/smollm2-135m handbook-adapter "Who built it?"
+    python examples/ask_with_peft.py BASE handbook-adapter "Who built it?"
 
 The base model is a small one that has learnt no chat form: it goes on with a text. Three worked
 examples before the question show it the form of an answer, which ends with its line.

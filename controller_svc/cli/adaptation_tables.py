@@ -256,10 +256,13 @@ def next_steps(adaptation: Adaptation, reach: str) -> tuple[str, ...]:
 
 
 def _made_of(made: Counts) -> str:
+    documents = plural(made.documents, "document")
+    if not made.passages:
+        return documents  # not prepared yet
     questions = made.reward_questions + made.held_out_questions
     too_long = f", {made.passages_too_long} of them too long" if made.passages_too_long else ""
     parts = [
-        plural(made.documents, "document"),
+        documents,
         f"{plural(made.passages, 'passage')}{too_long}",
         f"{plural(questions, 'question')}{label(made.self_made)}, {made.held_out_questions} of "
         "them held out"
@@ -268,7 +271,8 @@ def _made_of(made: Counts) -> str:
     if made.edits:
         parts.append(f"edits: {counts(made.edits)}")
     if made.rows:
-        left_out = f", {made.examples_left_out} left out" if made.examples_left_out else ""
+        asked = made.examples_left_out
+        left_out = f", {asked} left out as the test asks the same" if asked else ""
         parts.append(f"rows learnt: {counts(made.rows)}{left_out}")
     return "; ".join(parts)
 

@@ -19,9 +19,11 @@ from rich.text import Text
 
 from controller_svc.cli.adapters import adapters_of, print_adapters
 from controller_svc.cli.logs import LOG_FILE, human_line
+from controller_svc.cli.messages import program
 from controller_svc.cli.reporting import shown
 from controller_svc.core import RunStatus, round_name
 from controller_svc.local.lock import LOCK_FILE, check_free, run_lock
+from controller_svc.local.objects import Objects
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, InvalidInput, NotFound
 from seal.files import file_errors
@@ -102,7 +104,9 @@ def require_run(store: ArtifactStore, run: str) -> None:
     raise NotFound(
         f"there is no run {run!r} in {shown(store.root_uri)}",
         field="metadata.name",
-        remedy=f"did you mean {' or '.join(near)}?"
+        remedy=f"it is an adaptation:  {program()} get {run}"
+        if run in {one.object.name for one in Objects(store).all()}
+        else f"did you mean {' or '.join(near)}?"
         if near
         else f"there are: {', '.join(names[:10])}"
         if names

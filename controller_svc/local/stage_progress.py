@@ -13,8 +13,8 @@ from seal.settings import AdaptationSpec
 
 INTERVAL_SECONDS = 1.0
 """Shortest time between two reports of the same stage: every watcher gets each of them."""
-MIN_PERCENT_FOR_ETA = 5.0
-"""Work of this process in a stage from which on its time says something about the rest."""
+MIN_PERCENT_FOR_PACE = 1.0
+"""What is left of a stage down to which its tasks' estimates say something about the others."""
 
 
 class StageProgress:
@@ -25,7 +25,6 @@ class StageProgress:
     ) -> None:
         self._plan = [stage for _, stage in stages(spec)]
         self._clock = clock
-        self._began: tuple[float, float] | None = None
         self._seconds_per_percent: float | None = None
         self._told = float("-inf")
         self._stage: Stage | None = None
@@ -36,7 +35,7 @@ class StageProgress:
     def enter(self, status: RunStatus) -> Progress:
         """The stage that the status is at, of which nothing is known yet."""
         if status.current is None or status.stage is not self._stage:
-            self._tasks, self._began = {}, None
+            self._tasks = {}
         self._stage = status.stage
         if status.current is not None:
             self._shards = status.current.shards
@@ -50,10 +49,6 @@ class StageProgress:
             return None
         self._tasks[task.shard] = task
         now = self._clock()
-        self._get_on()
-        if self._began is None:
-            # the first report holds what earlier processes had done
-            self._began = (now, self._percent)
         if now - self._told < INTERVAL_SECONDS:
             return None
         self._told = now
@@ -61,7 +56,7 @@ class StageProgress:
 
     def _progress(self) -> Progress:
         tasks = self._tasks.values()
-        self._get_on()
+        self._percent = max(self._percent, self._percent_before(self._here()))
         steps = sum(task.trained_steps + task.resumed_steps for task in tasks)
         fraction = sum(task.training_fraction for task in tasks) / self._shards
         return Progress(
@@ -76,29 +71,28 @@ class StageProgress:
             answers_total=sum(task.queries_total for task in tasks),
         )
 
-    def _get_on(self) -> None:
-        """The percentage follows the tasks; it never goes back."""
-        self._percent = max(self._percent, self._share() * 100.0)
+    def _here(self) -> float:
+        """Share of the stage that is done, in [0, 1]."""
+        return sum(task.share for task in self._tasks.values()) / self._shards
 
-    def _share(self) -> float:
-        """Share of the whole that is done, in [0, 1]."""
+    def _percent_before(self, share: float) -> float:
+        """What of the whole is done once this share of the stage is."""
         if self._stage is None:
             return 0.0
         whole = sum(STAGE_WEIGHTS[stage] for stage in self._plan)
         before = self._plan[: self._plan.index(self._stage)]
-        here = sum(task.share for task in self._tasks.values()) / self._shards
-        done = sum(STAGE_WEIGHTS[stage] for stage in before) + here * STAGE_WEIGHTS[self._stage]
-        return min(1.0, done / whole)
+        done = sum(STAGE_WEIGHTS[stage] for stage in before) + share * STAGE_WEIGHTS[self._stage]
+        return min(100.0, 100.0 * done / whole)
 
     def _eta_seconds(self) -> float | None:
-        """Time left, if the rest goes as fast as what this process has done of this stage.
+        """Time left, if all of the rest goes as fast as its tasks expect of this stage's.
 
-        While that is little, as fast as the stage before; None if there was none.
+        While they cannot say, as fast as they expected last; None if they never did.
         """
-        if self._began is not None:
-            began, percent = self._began
-            if (gained := self._percent - percent) >= MIN_PERCENT_FOR_ETA:
-                self._seconds_per_percent = (self._clock() - began) / gained
+        left_here = self._percent_before(1.0) - self._percent_before(self._here())
+        expected = [task.eta_seconds for task in self._tasks.values() if task.eta_seconds]
+        if expected and left_here >= MIN_PERCENT_FOR_PACE:
+            self._seconds_per_percent = max(expected) / left_here
         if self._seconds_per_percent is None:
             return None
         return self._seconds_per_percent * (100.0 - self._percent)

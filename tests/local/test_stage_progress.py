@@ -12,7 +12,7 @@ from seal.records import Stage
 
 
 class Followed:
-    """A progress with a clock that the test moves."""
+    """A progress whose tasks expect what the test says."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
@@ -29,9 +29,9 @@ class Followed:
         )
         return self.progress.enter(status).eta_seconds
 
-    def reach(self, share: float, *, after_seconds: float) -> float | None:
-        """A share of the stage is done; the seconds left."""
-        self._seconds += after_seconds
+    def reach(self, share: float, *, expected: float | None) -> float | None:
+        """A share of the stage is done, and its task expects so many seconds; those left in all."""
+        self._seconds += 60.0
         task = TaskProgress(
             name="t",
             stage=self._stage,
@@ -39,6 +39,7 @@ class Followed:
             shard=0,
             trainings_total=1,
             training_fraction=share,
+            eta_seconds=expected,
         )
         told = self.progress.update(task)
         assert told is not None
@@ -48,18 +49,17 @@ class Followed:
 def test_a_slower_stage_is_waited_for_at_its_own_pace() -> None:
     followed = Followed()
     assert followed.enter(Stage.ROLLOUT) is None
-    followed.reach(0.0, after_seconds=1.0)
-    fast = followed.reach(1.0, after_seconds=55.0)  # 1 s for each of its 55 hundredths
-    assert fast == pytest.approx(60.0)
+    assert followed.reach(0.0, expected=None) is None
+    # 0.55 of the whole, of which 0.6 follow: as much again and a little more
+    assert followed.reach(0.5, expected=27.5) == pytest.approx(27.5 + 60.0)
+    assert followed.reach(1.0, expected=0.0) == pytest.approx(60.0)
     assert followed.enter(Stage.ADAPT) == pytest.approx(60.0), "as fast as the one before"
-    followed.reach(0.0, after_seconds=1.0)
-    assert followed.reach(0.5, after_seconds=600.0) == pytest.approx(600.0)
-    assert followed.reach(0.75, after_seconds=300.0) == pytest.approx(300.0)
+    assert followed.reach(0.5, expected=600.0) == pytest.approx(600.0)
+    assert followed.reach(0.75, expected=300.0) == pytest.approx(300.0)
 
 
 def test_what_an_earlier_process_did_says_nothing_of_the_pace() -> None:
     followed = Followed()
     followed.enter(Stage.ROLLOUT)
-    assert followed.reach(0.8, after_seconds=1.0) is None
-    left = followed.reach(0.95, after_seconds=15.0)
-    assert left == pytest.approx((2.75 + 60.0) * 15.0 / 8.25)
+    assert followed.reach(0.8, expected=None) is None
+    assert followed.reach(0.9, expected=5.5) == pytest.approx(5.5 + 60.0)
