@@ -27,9 +27,13 @@ class Bench:
     settings: WorkerSettings
     places: asyncio.Semaphore = field(init=False)
     """One per piece of work that may be outstanding."""
+    writers: asyncio.Semaphore = field(init=False)
+    """One per call for edits that may be outstanding. They are apart: inner loops on the edits that
+    are there do not wait for all the others to be written."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "places", asyncio.Semaphore(self.settings.concurrency))
+        object.__setattr__(self, "writers", asyncio.Semaphore(self.settings.generate_concurrency))
 
     @property
     def domain(self) -> Domain:

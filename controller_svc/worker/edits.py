@@ -60,13 +60,14 @@ async def write_edits(
     """
     request = bench.requests.generate(contexts, k=k)
     try:
-        written = await bench.clients.generate(
-            request,
-            lambda edits, tokens: bench.meter.generating(
-                request.request_id, edits=edits, tokens=tokens
-            ),
-            by_endpoint=bench.requests.by_endpoint,
-        )
+        async with bench.writers:
+            written = await bench.clients.generate(
+                request,
+                lambda edits, tokens: bench.meter.generating(
+                    request.request_id, edits=edits, tokens=tokens
+                ),
+                by_endpoint=bench.requests.by_endpoint,
+            )
     except InvalidInput as error:
         if (outcome := fault_of_item(error, "contexts")) is None:
             raise

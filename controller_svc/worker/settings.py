@@ -39,6 +39,8 @@ class WorkerSettings(Settings):
 
     concurrency: int = Field(default=64, ge=1)
     """Inner loops and baselines outstanding at once."""
+    generate_concurrency: int = Field(default=16, ge=1)
+    """Calls for edits outstanding at once: others that ask the same generator get their turn."""
     contexts_per_request: int = Field(default=16, ge=1)
     """Contexts whose edits are asked for in one call."""
     queries_per_request: int = Field(default=64, ge=1)

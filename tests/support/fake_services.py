@@ -104,6 +104,9 @@ class Fakes:
     running: int = 0
     most_running: int = 0
     """Most calls of one kind at once, generation excluded."""
+    writing: int = 0
+    most_writing: int = 0
+    """Most calls for edits at once."""
 
     async def enter(
         self,
@@ -150,7 +153,12 @@ class FakeGenerator(generator_pb2_grpc.GeneratorServiceServicer):
         request: generator_pb2.GenerateEditsRequest,
         context: grpc.aio.ServicerContext[object, object],
     ) -> AsyncIterator[generator_pb2.GenerateEditsResponse]:
-        await self._fakes.enter("generate", request.request_id, request, context)
+        self._fakes.writing += 1
+        self._fakes.most_writing = max(self._fakes.most_writing, self._fakes.writing)
+        try:
+            await self._fakes.enter("generate", request.request_id, request, context)
+        finally:
+            self._fakes.writing -= 1
         total = sum(len(item.seeds) for item in request.contexts)
         progress = generator_pb2.GenerateProgress(
             edits_done=0, edits_total=total, state=common_pb2.TASK_STATE_RUNNING

@@ -388,6 +388,13 @@ async def test_no_more_inner_loops_are_outstanding_than_allowed(tmp_path: Path) 
         assert place.fakes.most_running == 3
 
 
+async def test_no_more_calls_for_edits_are_outstanding_than_allowed(tmp_path: Path) -> None:
+    settings = IMPATIENT.model_copy(update={"generate_concurrency": 2, "contexts_per_request": 1})
+    async with workplace(tmp_path, settings=settings, fakes=Fakes(delay_seconds=0.005)) as place:
+        await place.run(Stage.ROLLOUT, round=1)
+        assert place.fakes.most_writing == 2
+
+
 async def test_candidates_rounds_and_bounds_of_a_context_share_their_init_and_order_seeds(
     tmp_path: Path,
 ) -> None:
