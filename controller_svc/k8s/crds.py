@@ -71,7 +71,7 @@ KINDS = (
         spec=AdaptationSpec,
         cluster=AdaptationClusterSettings,
         columns=(
-            ("Stage", "string", ".status.stage"),
+            ("Stage", "string", ".status.columns.stage"),
             ("Gain", "string", ".status.columns.gain"),
         ),
     ),

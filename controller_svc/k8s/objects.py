@@ -60,12 +60,14 @@ class ObjectProgress(Status):
 
 
 class ObjectColumns(Status):
-    """What `kubectl get` shows; numbers are text there."""
+    """What `kubectl get` shows; numbers are text there, and none is null, which it would print."""
 
     round: str = ""
     """Round at work and rounds in all: `1/2`."""
     reward: str = ""
     """Of a run: mean reward of the newest validation; empty before."""
+    stage: str = ""
+    """Of an adaptation: the stage at work; empty before the first and after the last."""
     gain: str = ""
     """Of an adaptation: gain over the base model on the held-out questions; empty before."""
 

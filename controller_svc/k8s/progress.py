@@ -77,7 +77,9 @@ def columns_of(spec: Spec, status: RunStatus) -> ObjectColumns:
         return ObjectColumns(round=f"{status.round}/{spec.rounds}", reward=_reward(status))
     result = status.adaptation.result if status.adaptation is not None else None
     gain = result.evaluation.gain if result is not None else None
-    return ObjectColumns(gain="" if gain is None else f"{gain.mean:+.3f}")
+    return ObjectColumns(
+        stage=str(status.stage or ""), gain="" if gain is None else f"{gain.mean:+.3f}"
+    )
 
 
 def _reward(status: RunStatus) -> str:

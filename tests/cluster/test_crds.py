@@ -286,6 +286,23 @@ def test_kubectl_shows_where_a_run_is(seal_api: ControlPlane) -> None:
     assert "condition met" in waited
 
 
+def test_kubectl_shows_where_an_adaptation_is_and_no_stage_of_one_that_has_ended(
+    seal_api: ControlPlane,
+) -> None:
+    _, kept = create(seal_api, adaptation("ended"))
+    status = RunStatus(run="ended", spec_sha256="0")
+    for columns, expected in (
+        (ObjectColumns(stage="rollout"), ["rollout", "0"]),
+        (ObjectColumns(gain="+0.500"), ["+0.500", "0"]),
+    ):
+        kept["status"] = to_object(status, generation=1, columns=columns)
+        code, kept = replace(seal_api, kept, "/status")
+        assert code == 200
+        header, row = seal_api.kubectl("get", "adaptations", "ended").splitlines()
+        assert header.split() == ["NAME", "PHASE", "STAGE", "GAIN", "PROGRESS", "AGE"]
+        assert row.split()[2:4] == expected
+
+
 def test_runs_are_selected_by_what_they_do(seal_api: ControlPlane) -> None:
     create(seal_api, run("selected", queueName="only-this", suspend=True))
     create(seal_api, run("not-selected", queueName="another"))
