@@ -28,6 +28,7 @@ from prometheus_client import (
     ProcessCollector,
     start_http_server,
 )
+from structlog.typing import EventDict
 
 from seal.errors import InvalidInput
 
@@ -205,6 +206,21 @@ def _formatter(*render: Callable[..., Any]) -> logging.Formatter:
     )
 
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+_CONTROLS |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+
+
+def _on_one_line(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Escape control characters: what a caller sent begins no line and steers no terminal.
+
+    Tracebacks stay as they are. In JSON they are escaped anyway.
+    """
+    return {
+        key: value.translate(_CONTROLS) if isinstance(value, str) and key != "exception" else value
+        for key, value in event.items()
+    }
+
+
 def _is_no_cancelled_call(record: logging.LogRecord) -> bool:
     """False for what grpc tells, as an error, of calls that end because their server stops."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
@@ -236,7 +252,7 @@ def configure_logging(
         colors=target.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
     handler = logging.StreamHandler(target)
-    handler.setFormatter(json_formatter() if as_json else _formatter(own))
+    handler.setFormatter(json_formatter() if as_json else _formatter(_on_one_line, own))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

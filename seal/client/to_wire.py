@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import MappingProxyType
 
+from google.protobuf.message import Message
+
 from seal.client.types import Document, Options, Question, State
+from seal.errors import InvalidInput
 from seal.rpc.convert import adapter_message, lora_message, optimizer_message
 from seal.v1 import adaptation_pb2
 
@@ -48,10 +52,21 @@ def options_message(options: Options) -> adaptation_pb2.AdaptationOptions:
         lora=None if options.lora is None else lora_message(options.lora),
         optimizer=None if options.optimizer is None else optimizer_message(options.optimizer),
     )
-    for name in SCALAR_OPTIONS:
-        if (value := getattr(options, name)) is not None:
-            setattr(message, name, value)
-    for name in SCALAR_GATE:
-        if (value := getattr(options.gate, name)) is not None:
-            setattr(message.gate, name, value)
+    _set_scalars(message, options, SCALAR_OPTIONS, within="options")
+    _set_scalars(message.gate, options.gate, SCALAR_GATE, within="options.gate")
     return message
+
+
+def _set_scalars(message: Message, values: object, names: Sequence[str], *, within: str) -> None:
+    """What is set of some numbers. Raises InvalidInput for one that no message can hold."""
+    for name in names:
+        if (value := getattr(values, name)) is None:
+            continue
+        try:
+            setattr(message, name, value)
+        except (TypeError, ValueError):
+            raise InvalidInput(
+                f"{name} {value!r} is out of bounds",
+                field=f"{within}.{name}",
+                remedy="`seal config show` and docs/api.md have the bounds",
+            ) from None

@@ -21,6 +21,7 @@ from seal.client import (
     Question,
     State,
 )
+from seal.client.to_wire import options_message
 from seal.errors import Conflict, Exhausted, Internal, InvalidInput, NotFound, Transient
 from seal.records import AdapterReference
 from seal.rpc.client import ClientSettings
@@ -90,6 +91,23 @@ def test_options_that_are_not_set_are_left_to_the_server(
     assert [field.name for field, _ in sent.options.gate.ListFields()] == ["confident"]
     assert sent.questions[0].document == "note.md"
     assert client.get("veldra").options == options
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("options.candidates", Options(candidates=-1)),
+        ("options.candidates", Options(candidates=2**32)),
+        ("options.seed", Options(seed=2**64)),
+        ("options.replay_rows", Options(replay_rows=-1)),
+    ],
+)
+def test_a_number_that_no_message_can_hold_is_refused_by_its_field(
+    field: str, options: Options
+) -> None:
+    with pytest.raises(InvalidInput, match="out of bounds") as caught:
+        options_message(options)
+    assert caught.value.field == field
 
 
 def test_a_path_is_read_and_named_like_its_file(

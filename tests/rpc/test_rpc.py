@@ -464,6 +464,21 @@ async def test_a_message_over_the_limit_is_refused_and_the_server_lives() -> Non
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x01\xff"], ids=["noise", "no-utf-8"])
+@pytest.mark.parametrize("method", ["GetTraining", "TrainAdapter"])
+async def test_what_is_no_message_is_invalid_input(method: str, data: bytes) -> None:
+    trainer = Trainer()
+    async with serving(trainer) as (_, channel):
+        open_call = channel.unary_unary if method == "GetTraining" else channel.unary_stream
+        call = open_call(f"/{TRAINER}/{method}")(data)
+        with pytest.raises(InvalidInput, match="no message of this method") as caught, rpc_errors():
+            await (call if method == "GetTraining" else call.read())
+        assert caught.value.remedy
+        await get(channel)
+    assert trainer.calls == 1
+
+
+@pytest.mark.asyncio
 async def test_calls_over_the_limit_are_refused() -> None:
     async with serving(
         Trainer(delay_seconds=0.3), settings=ServerSettings(max_concurrent_calls=1)

@@ -91,6 +91,14 @@ def test_a_traceback_shows_no_local_variables(as_json: bool) -> None:
         assert [line["event"] for line in lines(stream)] == ["failed"]
 
 
+def test_what_a_caller_sent_begins_no_line_of_a_log_and_steers_no_terminal() -> None:
+    stream = io.StringIO()
+    configure_logging("info", json=False, stream=stream)
+    structlog.get_logger("test").warning("refused \n", name="x)\nerror: FORGED\x1b[2J\x00\x9b")
+    (line,) = stream.getvalue().removesuffix("\n").split("\n")
+    assert "FORGED" in line and line.isprintable()
+
+
 def test_lines_below_the_level_are_not_written_and_configuring_twice_does_not_double_them() -> None:
     stream = io.StringIO()
     for _ in range(2):
