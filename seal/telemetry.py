@@ -210,13 +210,18 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0
 _CONTROLS |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
 
 
+def escaped(text: str) -> str:
+    """Text with its control characters escaped."""
+    return text.translate(_CONTROLS)
+
+
 def _on_one_line(_logger: object, _method: str, event: EventDict) -> EventDict:
     """Escape control characters: what a caller sent begins no line and steers no terminal.
 
     Tracebacks stay as they are. In JSON they are escaped anyway.
     """
     return {
-        key: value.translate(_CONTROLS) if isinstance(value, str) and key != "exception" else value
+        key: escaped(value) if isinstance(value, str) and key != "exception" else value
         for key, value in event.items()
     }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from controller_svc.cli.stderr import LateStderr
-from seal.telemetry import configure_logging, json_formatter
+from seal.telemetry import configure_logging, escaped, json_formatter
 
 LOG_FILE = "controller.log"
 """Name of the log in a run's directory."""
@@ -113,7 +113,7 @@ def human_line(text: str) -> str:
     except ValueError:
         return text.rstrip("\n")
     when = str(event.get("timestamp", ""))[11:19]
-    return f"{when} {line_for_people(event)}"
+    return escaped(f"{when} {line_for_people(event)}")
 
 
 def line_for_people(event: Mapping[str, object]) -> str:

@@ -479,6 +479,15 @@ async def test_what_is_no_message_is_invalid_input(method: str, data: bytes) -> 
 
 
 @pytest.mark.asyncio
+async def test_what_is_no_message_ends_a_stream_of_requests_as_invalid_input() -> None:
+    async with serving(Trainer()) as (_, channel):
+        method = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+        reflect = channel.stream_stream(f"/{method}")
+        with pytest.raises(InvalidInput, match="no message of this method"), rpc_errors():
+            await reflect([b"\xff\xff\xff"], timeout=5).read()
+
+
+@pytest.mark.asyncio
 async def test_calls_over_the_limit_are_refused() -> None:
     async with serving(
         Trainer(delay_seconds=0.3), settings=ServerSettings(max_concurrent_calls=1)
