@@ -130,7 +130,7 @@ def unique(values: Iterable[str], *, field: str) -> None:
     for index, value in enumerate(values):
         if value in seen:
             raise refuse(
-                field.format(index=index), f"{_shown(value)} occurs twice", "give each its own id"
+                field.format(index=index), f"{_shown(value)} occurs twice", "let each differ"
             )
         seen.add(value)
 
@@ -139,7 +139,7 @@ def sha256(value: str, *, field: str) -> str:
     """A digest in lower-case hex."""
     if not _SHA256.fullmatch(value):
         raise refuse(
-            field, "is no sha256 in lower-case hex", "give the reference as the trainer returned it"
+            field, "is no sha256 in lower-case hex", "give the 64 digits that sha256sum tells of it"
         )
     return value
 
@@ -157,7 +157,8 @@ def settings(model: type[Model], *, field: str, **values: object) -> Model:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join([field, *(str(part) for part in first["loc"])])
-        raise refuse(where, str(first["msg"]), "see the field's bounds in seal.settings") from error
+        words = str(first["msg"]).removeprefix("Value error, ")  # pydantic's own prefix
+        raise refuse(where, words, "correct the value") from error
 
 
 def _shown(value: str) -> str:
