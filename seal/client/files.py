@@ -30,7 +30,7 @@ def read_documents(places: Iterable[str | Path]) -> tuple[Document, ...]:
     found: dict[Path, str] = {}
     for place in places:
         for path, name in _files_of(str(place)):
-            found.setdefault(path.resolve(), name)
+            found.setdefault(_resolved(path), name)
     if len(found) > MAX_DOCUMENTS:
         raise InvalidInput(
             f"{len(found)} files are found, the limit is {MAX_DOCUMENTS}",
@@ -43,7 +43,7 @@ def read_documents(places: Iterable[str | Path]) -> tuple[Document, ...]:
 
 def _files_of(place: str) -> Sequence[tuple[Path, str]]:
     """Files of one place, each with its name below it."""
-    path = Path(place).expanduser()
+    path = _expanded(place)
     with file_errors(path):
         if path.is_dir():
             return _below(path)
@@ -58,6 +58,34 @@ def _files_of(place: str) -> Sequence[tuple[Path, str]]:
     if not files:
         raise NotFound(f"{place} matches no file", field="documents", remedy="check the pattern")
     return files
+
+
+def _expanded(place: str) -> Path:
+    if not place:
+        raise InvalidInput(
+            "an empty path names no document",
+            field="documents",
+            remedy="is a variable of the shell not set? `.` is this directory",
+        )
+    try:
+        return Path(place).expanduser()
+    except RuntimeError as error:
+        raise NotFound(
+            f"{place} does not exist: there is no such user",
+            field="documents",
+            remedy="check the path",
+        ) from error
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"{path} is a link that leads back to itself",
+            field="documents",
+            remedy="give another path",
+        ) from error
 
 
 def _below(directory: Path) -> Sequence[tuple[Path, str]]:
@@ -94,6 +122,10 @@ def _fixed_part(pattern: Path) -> Path:
 def _check_names(found: dict[Path, str]) -> None:
     seen: dict[str, Path] = {}
     for path, name in found.items():
+        if not _is_utf8(name):
+            raise InvalidInput(
+                f"the name of {str(path)!a} is no UTF-8", field="documents", remedy="rename it"
+            )
         if name in seen:
             raise InvalidInput(
                 f"{seen[name]} and {path} would both be called {name}",
@@ -103,13 +135,29 @@ def _check_names(found: dict[Path, str]) -> None:
         seen[name] = path
 
 
+def _is_utf8(name: str) -> bool:
+    """Python stands surrogates for the bytes of a name that are none."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _read(path: Path, name: str) -> Document:
-    with file_errors(path):
-        size = path.stat().st_size
-        if size > MAX_DOCUMENT_BYTES:
-            raise InvalidInput(
-                f"{path} has {size} bytes, the limit is {MAX_DOCUMENT_BYTES}",
-                field="documents",
-                remedy="cut it into several",
-            )
-        return Document(name=name, content=path.read_bytes())
+    return Document(name=name, content=read_bounded(path, MAX_DOCUMENT_BYTES))
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a file, which may be a pipe or a device without an end of its own.
+
+    Raises NotFound, PreconditionFailed or InvalidInput naming the path.
+    """
+    with file_errors(path), path.open("rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise InvalidInput(
+            f"{path} has more than {max_bytes} bytes, which is the limit",
+            remedy="cut it into several",
+        )
+    return content

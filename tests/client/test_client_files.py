@@ -64,13 +64,20 @@ def test_a_file_with_wildcards_in_its_name_is_a_file(books: Path) -> None:
         ("nowhere.md", NotFound, "nowhere.md does not exist"),
         ("books/*.pdfx", NotFound, "matches no file"),
         ("empty", InvalidInput, "holds no document"),
-        ("large.txt", InvalidInput, "the limit is"),
+        ("large.txt", InvalidInput, "which is the limit"),
+        ("/dev/zero", InvalidInput, "which is the limit"),
+        ("", InvalidInput, "an empty path"),
+        ("loop.md", InvalidInput, "leads back to itself"),
+        ("~nosuchuser/a.md", NotFound, "no such user"),
+        ("no-\udcff.md", InvalidInput, "is no UTF-8"),
     ],
 )
 def test_what_is_not_there_or_too_large_is_refused(
     books: Path, place: str, kind: type[SealError], said: str
 ) -> None:
     (books.parent / "empty").mkdir()
+    (books.parent / "loop.md").symlink_to("loop.md")
+    (books.parent / "no-\udcff.md").write_text("x")
     with (books.parent / "large.txt").open("wb") as file:
         file.truncate(200 * 1024 * 1024)
     with pytest.raises(kind, match=said) as refused:
