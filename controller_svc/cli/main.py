@@ -7,13 +7,17 @@ json` an end without a result is a JSON object too.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -40,10 +44,40 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `seal` with these arguments (default: those of the process) and end the process."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _open_streams()
     for variable in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"):
         os.environ.setdefault(variable, "1")  # bars of libraries would run through ours
+    with _interrupted_quietly():
+        import_module("controller_svc.cli.app")
     signal.signal(signal.SIGTERM, _terminate)
     _end(_exit_code(given))
+
+
+def _open_streams() -> None:
+    """Output that was closed is no error, nor is one that lacks some characters."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _interrupted_quietly() -> Iterator[None]:
+    """Let a signal just end the process while modules are imported, which takes a second or two.
+
+    Nothing has begun then; KeyboardInterrupt would come out of any line of any library.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: os._exit(STOPPED))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end(code: int) -> NoReturn:

@@ -10,7 +10,13 @@ import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -60,7 +66,7 @@ class Serving(Record):
 
 
 class ServerGone(Exception):
-    """The other process that served the root has ended: the work can go on in this one."""
+    """Who serves the root has changed: look again, another process does or this one can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +141,8 @@ def working(
 ) -> Iterator[Client]:
     """A client of a server that works at adaptations: without a named one this process becomes it.
 
-    Raises ServerGone from any call, once another process that was found has ended.
+    Raises ServerGone if another process begins to serve meanwhile, and from any call, once one that
+    was found has ended: who looks again finds who serves now.
     """
     on_retry = saying_away(say)
     if target.server:
@@ -149,14 +156,19 @@ def working(
         with target.client(serving.address, _unless_gone(store, on_retry)) as client:
             yield client
         return
-    with serve_here(store, local, on_download=on_download) as server:
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(serve_here(store, local, on_download=on_download))
+        except Conflict as taken:
+            if serving_now(store) is None:
+                raise
+            raise ServerGone from taken  # another process was a moment faster: it is found now
 
         def unless_broken(error: Retryable) -> None:
             server.check()
             on_retry(error)
 
-        with target.client(server.address, unless_broken) as client:
-            yield client
+        yield stack.enter_context(target.client(server.address, unless_broken))
 
 
 def saying_away(

@@ -68,5 +68,5 @@ def _set_scalars(message: Message, values: object, names: Sequence[str], *, with
             raise InvalidInput(
                 f"{name} {value!r} is out of bounds",
                 field=f"{within}.{name}",
-                remedy="`seal config show` and docs/api.md have the bounds",
+                remedy="give a number within its bounds; `seal config show` lists them",
             ) from None
