@@ -37,10 +37,12 @@ def prompt_of(question: str) -> str:
 
 
 def ask(base: str, adapter: str, question: str) -> str:
-    """The answer of the adapted model, the likeliest token each time."""
+    """The answer of the adapted model, the likeliest token each time; of the base without one."""
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    model = PeftModel.from_pretrained(model, adapter).eval()
+    if adapter:
+        model = PeftModel.from_pretrained(model, adapter)
+    model.eval()
     inputs = tokenizer(prompt_of(question), return_tensors="pt")
     with torch.inference_mode():
         written = model.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)

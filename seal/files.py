@@ -111,6 +111,22 @@ def file_errors(path: Path | str, *, denied: str = ACCESS_REMEDY) -> Iterator[No
         raise
 
 
+def read_bounded(path: Path, max_bytes: int, *, field: str) -> bytes:
+    """The bytes of a file, which may be a pipe or a device without an end of its own.
+
+    Raises what `file_errors` does, and InvalidInput with the field if there are more bytes.
+    """
+    with file_errors(path), path.open("rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise InvalidInput(
+            f"{path} has too many bytes, the limit is {max_bytes}",
+            field=field,
+            remedy="cut it into several",
+        )
+    return content
+
+
 def temporary_sibling(path: Path) -> Path:
     """A fresh `.tmp-` name beside `path`."""
     return path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-{path.name[:64]}"

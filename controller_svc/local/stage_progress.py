@@ -56,7 +56,7 @@ class StageProgress:
 
     def _progress(self) -> Progress:
         tasks = self._tasks.values()
-        self._percent = max(self._percent, self._percent_before(self._here()))
+        self._percent = max(self._percent, self._percent_at(self._here()))
         steps = sum(task.trained_steps + task.resumed_steps for task in tasks)
         fraction = sum(task.training_fraction for task in tasks) / self._shards
         return Progress(
@@ -75,7 +75,7 @@ class StageProgress:
         """Share of the stage that is done, in [0, 1]."""
         return sum(task.share for task in self._tasks.values()) / self._shards
 
-    def _percent_before(self, share: float) -> float:
+    def _percent_at(self, share: float) -> float:
         """What of the whole is done once this share of the stage is."""
         if self._stage is None:
             return 0.0
@@ -89,7 +89,7 @@ class StageProgress:
 
         While they cannot say, as fast as they expected last; None if they never did.
         """
-        left_here = self._percent_before(1.0) - self._percent_before(self._here())
+        left_here = self._percent_at(1.0) - self._percent_at(self._here())
         expected = [task.eta_seconds for task in self._tasks.values() if task.eta_seconds]
         if expected and left_here >= MIN_PERCENT_FOR_PACE:
             self._seconds_per_percent = max(expected) / left_here

@@ -8,7 +8,7 @@ from pathlib import Path
 from seal.client.types import Document
 from seal.documents.read import SUFFIXES
 from seal.errors import InvalidInput, NotFound
-from seal.files import file_errors
+from seal.files import file_errors, read_bounded
 from seal.limits import MAX_DOCUMENT_BYTES, MAX_DOCUMENTS
 
 _WILDCARDS = "*?["
@@ -145,19 +145,4 @@ def _is_utf8(name: str) -> bool:
 
 
 def _read(path: Path, name: str) -> Document:
-    return Document(name=name, content=read_bounded(path, MAX_DOCUMENT_BYTES))
-
-
-def read_bounded(path: Path, max_bytes: int) -> bytes:
-    """The bytes of a file, which may be a pipe or a device without an end of its own.
-
-    Raises NotFound, PreconditionFailed or InvalidInput naming the path.
-    """
-    with file_errors(path), path.open("rb") as file:
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise InvalidInput(
-            f"{path} has more than {max_bytes} bytes, which is the limit",
-            remedy="cut it into several",
-        )
-    return content
+    return Document(name=name, content=read_bounded(path, MAX_DOCUMENT_BYTES, field="documents"))

@@ -376,10 +376,13 @@ HERE = ("--message", "Who?", "--output", "json", "--engine", "dtype=float32")
 ASK_WITH_PEFT = Path(__file__).parents[2] / "examples" / "ask_with_peft.py"
 
 
-def by_peft(directory: Path) -> str:
-    """What the example of a user of PEFT prints."""
-    base, adapter = (str(directory / name) for name in ("model", "adapter"))
-    return str(runpy.run_path(str(ASK_WITH_PEFT))["ask"](base, adapter, "Who?"))
+def by_peft(directory: Path) -> dict[str, str]:
+    """What transformers and PEFT answer, greedily, in the example of their user."""
+    ask = runpy.run_path(str(ASK_WITH_PEFT))["ask"]
+    adapters = {"base": "", "adapted": str(directory / "adapter")}
+    return {
+        who: ask(str(directory / "model"), adapter, "Who?") for who, adapter in adapters.items()
+    }
 
 
 def test_without_a_server_the_answers_are_those_of_transformers_and_peft(
@@ -387,7 +390,9 @@ def test_without_a_server_the_answers_are_those_of_transformers_and_peft(
 ) -> None:
     assert seal("chat", "--adapter", "adapter", *HERE) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["adapted"]["text"] == by_peft(tiny) != found["base"]["text"]
+    texts = {who: found[who]["text"] for who in ("base", "adapted")}
+    assert texts == by_peft(tiny)
+    assert texts["base"] != texts["adapted"]
 
 
 def test_an_adapter_of_the_store_answers_as_its_directory(
@@ -398,7 +403,7 @@ def test_an_adapter_of_the_store_answers_as_its_directory(
     ref = f"{stored.path}@{stored.sha256}"
     assert seal("chat", "--adapter", ref, "--model", "model", *HERE) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["adapted"]["text"] == by_peft(tiny)
+    assert found["adapted"]["text"] == by_peft(tiny)["adapted"]
     assert found["adapter"] == {"path": stored.path, "sha256": stored.sha256}
 
 
