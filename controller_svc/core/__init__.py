@@ -26,7 +26,14 @@ from controller_svc.core.observed import (
     StartStage,
     StopStage,
 )
-from controller_svc.core.plan import STAGE_WEIGHTS, place_name, shards, spec_digest, stages
+from controller_svc.core.plan import (
+    STAGE_WEIGHTS,
+    place_name,
+    shards,
+    share_done,
+    spec_digest,
+    stages,
+)
 from controller_svc.core.ranges import format_ranges, parse_ranges
 from controller_svc.core.reopen import reopen
 from controller_svc.core.rounds import round_name, sum_shards
@@ -89,6 +96,7 @@ __all__ = [
     "reopen",
     "round_name",
     "shards",
+    "share_done",
     "spec_digest",
     "stage_name",
     "stages",

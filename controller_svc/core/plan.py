@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from seal.records import Stage
@@ -30,6 +30,13 @@ def spec_digest(spec: LearningSpec) -> str:
     return hashlib.sha256(
         json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()
     ).hexdigest()
+
+
+def share_done(plan: Sequence[tuple[int, Stage]], at: tuple[int, Stage], share: float) -> float:
+    """Share of the whole in [0, 1] once this share of a stage of the plan is done."""
+    before = plan[: plan.index(at)]
+    done = sum(STAGE_WEIGHTS[stage] for _, stage in before) + share * STAGE_WEIGHTS[at[1]]
+    return done / sum(STAGE_WEIGHTS[stage] for _, stage in plan)
 
 
 def stages(spec: Spec) -> tuple[tuple[int, Stage], ...]:

@@ -16,6 +16,7 @@ from controller_svc.core import (
     RunStatus,
     StageStatus,
     parse_ranges,
+    share_done,
     stages,
 )
 from controller_svc.k8s.objects import ObjectColumns, ObjectProgress
@@ -93,14 +94,10 @@ def _share(spec: Spec, status: RunStatus, share: float) -> float:
     """Share of the whole; of one that ended early what it had come to."""
     if status.phase is Phase.COMPLETE:
         return 1.0
-    plan = stages(spec)
     current = status.current
     if current is None:
         return 0.0
-    place = plan.index((current.round, current.stage))
-    whole = sum(STAGE_WEIGHTS[stage] for _, stage in plan)
-    done = sum(STAGE_WEIGHTS[stage] for _, stage in plan[:place])
-    return min(0.99, (done + share * STAGE_WEIGHTS[current.stage]) / whole)
+    return min(0.99, share_done(stages(spec), (current.round, current.stage), share))
 
 
 def _eta_seconds(spec: Spec, status: RunStatus, stage: StageProgress) -> int | None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from controller_svc.adaptations import Progress
-from controller_svc.core import STAGE_WEIGHTS, Phase, RunStatus, stages
+from controller_svc.core import Phase, RunStatus, share_done, stages
 from controller_svc.worker.progress import TaskProgress
 from seal.records import Stage
 from seal.settings import AdaptationSpec
@@ -23,7 +23,7 @@ class StageProgress:
     def __init__(
         self, spec: AdaptationSpec, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._plan = [stage for _, stage in stages(spec)]
+        self._plan = stages(spec)
         self._clock = clock
         self._seconds_per_percent: float | None = None
         self._told = float("-inf")
@@ -79,10 +79,7 @@ class StageProgress:
         """What of the whole is done once this share of the stage is."""
         if self._stage is None:
             return 0.0
-        whole = sum(STAGE_WEIGHTS[stage] for stage in self._plan)
-        before = self._plan[: self._plan.index(self._stage)]
-        done = sum(STAGE_WEIGHTS[stage] for stage in before) + share * STAGE_WEIGHTS[self._stage]
-        return min(100.0, 100.0 * done / whole)
+        return min(100.0, 100.0 * share_done(self._plan, (0, self._stage), share))
 
     def _eta_seconds(self) -> float | None:
         """Time left, if all of the rest goes as fast as its tasks expect of this stage's.

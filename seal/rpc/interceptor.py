@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +19,12 @@ from typing import Any
 import grpc
 import grpc.aio
 import structlog
-from google.protobuf.message import DecodeError, Message
 from pydantic import ValidationError
 
-from seal.errors import Exhausted, Internal, InvalidInput, SealError, Transient, error_class
+from seal.errors import Exhausted, Internal, SealError, Transient, error_class
 from seal.rpc.errors import STATUS_KEY, from_validation_error, to_status
 from seal.rpc.hops import Span, hop_of, within
+from seal.rpc.parsing import never_failing, well_formed
 from seal.rpc.tracing import tracing
 from seal.telemetry import Metrics
 
@@ -117,7 +117,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(
             observed,
-            request_deserializer=_parser(handler.request_deserializer),
+            request_deserializer=never_failing(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -130,7 +130,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
                 async with (
                     self._call(method, request, context),
-                    aclosing(behavior(_well_formed(request), context)) as messages,
+                    aclosing(behavior(well_formed(request), context)) as messages,
                 ):
                     async for message in messages:
                         yield message
@@ -139,7 +139,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def single(request: Any, context: Any) -> Any:
             async with self._call(method, request, context):
-                return await behavior(_well_formed(request), context)
+                return await behavior(well_formed(request), context)
 
         return single
 
@@ -246,36 +246,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         getattr(log, level)("call ended", **facts)
         if span.end is not None:
             span.end(str(facts["code"]))
-
-
-def _parser(parse: Callable[[bytes], Message]) -> Callable[[bytes], Message | InvalidInput]:
-    """Parses requests; the error for what is none is raised by its call.
-
-    Raised here it would be gRPC's own: UNKNOWN, without a reason.
-    """
-
-    def parsed(data: bytes) -> Message | InvalidInput:
-        try:
-            return parse(data)
-        except DecodeError:
-            return InvalidInput(
-                "the request is no message of this method",
-                remedy="make it with stubs of the same version of proto/; strings are UTF-8",
-            )
-
-    return parsed
-
-
-def _well_formed(request: Any) -> Any:
-    """A parsed request, or the stream of them. Raises InvalidInput for what could not be parsed."""
-    if isinstance(request, InvalidInput):
-        raise request
-    return _well_formed_stream(request) if isinstance(request, AsyncIterable) else request
-
-
-async def _well_formed_stream(requests: AsyncIterable[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _well_formed(request)
 
 
 def _is_unserved(error: Exception, code: str) -> bool:
