@@ -134,7 +134,7 @@ def _f1(case: EditCase, result: EvaluationResult) -> float:
     domain = get_domain("knowledge")
     pairs = zip(result.answers, case.context.queries, strict=True)
     grades = [
-        domain.grade("f1", domain.clean_answer(answer), query.answers, None)
+        domain.grade("f1", domain.clean_answer(answer, "plain"), query.answers, None)
         for answer, query in pairs
     ]
     return mean(grade for grade in grades if grade is not None)

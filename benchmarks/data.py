@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seal.datasets import context_id, load_contexts
+from seal.datasets import load_contexts
 from seal.domains import get_domain
 from seal.domains.base import Context, Query
+from seal.domains.passages import context_id
 from seal.errors import Internal, InvalidInput, NotFound
 from seal.files import file_errors
 from seal.settings import ExampleSettings
@@ -141,6 +142,7 @@ def _cases(edits: Sequence[tuple[Context, int, str]], source: str) -> Cases:
             family="implications",
             settings=settings,
             question_format="plain",
+            seed=0,
         )
         if own:
             rows = (

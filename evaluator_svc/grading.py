@@ -94,7 +94,7 @@ def _grade(
     plan: EvaluationPlan, query: Query, text: str, logprob: float, verdict: float | None
 ) -> evaluator_pb2.GradedAnswer:
     domain = plan.domain
-    answer = domain.clean_answer(text)
+    answer = domain.clean_answer(text, plan.question_format)
     score = (
         verdict
         if plan.grader == "judge"

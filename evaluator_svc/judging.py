@@ -65,7 +65,7 @@ def to_judge(
         Asked(
             question=plan.queries[place].question,
             golds=plan.queries[place].answers,
-            answer=plan.domain.clean_answer(text),
+            answer=plan.domain.clean_answer(text, plan.question_format),
         )
         for place, text in zip(asked, evaluated.answers, strict=True)
     ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import cast
 
 from seal.bases import BaseReference
 from seal.domains import get_domain
@@ -79,8 +79,9 @@ def parse_evaluation(
             "is not set",
             "use GRADER_EXACT, GRADER_CONTAINS, GRADER_F1, GRADER_LOGPROB or GRADER_JUDGE",
         )
+    domain = get_domain(request.domain)
     question_format = validation.one_of(
-        request.question_format, get_args(QuestionFormat), field="question_format"
+        request.question_format, domain.options.question_formats, field="question_format"
     )
     return EvaluationPlan(
         run=validation.run_name(request.run),
@@ -91,7 +92,7 @@ def parse_evaluation(
         adapter=adapter_reference(request.adapter, field="adapter")
         if request.HasField("adapter")
         else None,
-        domain=get_domain(request.domain),
+        domain=domain,
         question_format=cast(QuestionFormat, question_format),
         queries=_queries(request, limits),
         grader=GRADERS[request.grader],

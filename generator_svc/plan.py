@@ -135,7 +135,7 @@ def _asked(request: generator_pb2.GenerateEditsRequest) -> _Asked:
     domain, prompt = get_domain(request.domain), request.prompt
     family = cast(
         PromptFamily,
-        validation.one_of(prompt.family, get_args(PromptFamily), field="prompt.family"),
+        validation.one_of(prompt.family, domain.options.families, field="prompt.family"),
     )
     if not domain.writes_edits(family):
         raise validation.refuse(

@@ -37,11 +37,11 @@ from seal.documents.questions import (
     read_questions,
 )
 from seal.domains.base import Context, Query
+from seal.domains.passages import passage_digest
 from seal.errors import InvalidInput, NotFound
 from seal.limits import MAX_ROWS
 from seal.manifest import MANIFEST_FILE
 from seal.records import AdaptationCounts, LongRow, PreparedRecord
-from seal.restem.leakage import passage_digest
 from seal.restem.seeds import derive_seed
 from seal.runs.store import in_thread, pin, read_prepared, write_contexts
 from seal.settings import AdaptationSpec, FileReference

@@ -134,6 +134,7 @@ def _edit_record(
         family=spec.edit.family,
         settings=spec.inner.examples,
         question_format=spec.evaluation.question_format,
+        seed=bench.requests.examples_seed(context.context_id),
     )
     examples = tuple(
         ExampleRecord(

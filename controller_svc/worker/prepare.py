@@ -48,11 +48,11 @@ def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
         NotFound: there is no such file.
 
     """
-    data = spec.data
+    data, domain = spec.data, get_domain(spec.domain)
     contexts = {
-        "train": load_contexts(data.train) if spec.learns else (),
-        "validation": load_contexts(data.validation, limit=data.validation_contexts),
-        "retained": load_contexts(data.retained) if data.retained else (),
+        "train": load_contexts(data.train, domain=domain) if spec.learns else (),
+        "validation": load_contexts(data.validation, domain=domain, limit=data.validation_contexts),
+        "retained": load_contexts(data.retained, domain=domain) if data.retained else (),
     }
     check_leakage(contexts["train"], contexts["validation"])
     check_ids(chain.from_iterable(contexts.values()), where="the data")

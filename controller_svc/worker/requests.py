@@ -120,6 +120,10 @@ class Requests:
             self.spec.seed, "sample", str(self.stage), self.round, context_id, candidate
         )
 
+    def examples_seed(self, context_id: str) -> int:
+        """Seed of what a context's edits draw to become examples; all rounds share it."""
+        return derive_seed(self.spec.seed, "examples", context_id)
+
     def generate(
         self, contexts: Sequence[Context], *, k: int
     ) -> generator_pb2.GenerateEditsRequest:

@@ -6,9 +6,10 @@ The shapes are those of `seal.dataset_rows`; rows may lack questions.
 from __future__ import annotations
 
 from seal.dataset_rows import Passage, Place
-from seal.datasets import read_groups
+from seal.datasets import read_values
 from seal.documents.model import Block, Document, GivenQuestion, Section, title_of_name
 from seal.documents.text import paragraphs
+from seal.domains.passages import read_groups
 
 
 def read_rows_document(name: str, text: str) -> Document:
@@ -18,7 +19,8 @@ def read_rows_document(name: str, text: str) -> Document:
         InvalidInput: a bad row, named by its number and field; no text of it is in the message.
 
     """
-    groups = read_groups(Place(name, tells_text=False), text, need_questions=False)
+    values = read_values(Place(name, tells_text=False), text)
+    groups = read_groups(values, source=name, need_questions=False)
     return Document(
         name,
         title="",

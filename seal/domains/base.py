@@ -6,12 +6,22 @@ renders its prompts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from seal.dataset_rows import Place
 from seal.prompts import Prompt
-from seal.settings import ExampleSettings, PromptFamily, PromptFormat, QuestionFormat, TextGrader
+from seal.settings import (
+    DomainName,
+    DomainOptions,
+    ExampleSettings,
+    OptimizerSettings,
+    PromptFamily,
+    PromptFormat,
+    QuestionFormat,
+    TextGrader,
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,8 @@ class Query:
     """Acceptable gold answers, at least one: the one that fits best counts. Trained on (upper
     bound) and scored by its log-probability is the first."""
     context: str = ""
-    """Passage shown with the question (open book); empty for the question without context."""
+    """What is shown with the question: the passage (open book), or the demonstrations of a task;
+    empty for the question without context."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,7 @@ class Context:
     title: str
     """May be empty."""
     text: str
+    """A passage; a task's demonstrations as JSON. An edit is written on it."""
     queries: tuple[Query, ...]
 
 
@@ -84,12 +96,94 @@ class PartExample:
     """Of a question-answer pair, in one line; empty for a statement."""
 
 
+@dataclass(frozen=True)
+class LoadedContexts:
+    """What a file holds, and what of it was not taken."""
+
+    contexts: tuple[Context, ...]
+    unanswerable: int = 0
+    """Questions left out: they have no answer."""
+    emptied: int = 0
+    """Contexts left out: none of their questions has an answer."""
+    joined: int = 0
+    """Rows or paragraphs whose questions joined those of the same context before."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What every answer is measured by, whatever it is rewarded by: a share, 0 to 1."""
+
+    name: str
+    """On the wire and in records; that of the grader of the same kind, if there is one."""
+    label: str
+    """Short, for what is shown side by side."""
+    accuracy: str
+    """What a mean of it is called where it is the only one, such as the reward."""
+    means: str
+    """What it says of an answer, to go on from "is"."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A query asked in another way: whoever can answer one can answer the other."""
+
+    query: Query
+    undo: Callable[[str], str]
+    """From a clean answer to this view to one to the query itself; empty where there is none."""
+
+
+@dataclass(frozen=True)
+class DomainWords:
+    """What a domain's contexts and results are called where people read of them."""
+
+    context: str
+    """One context; its plural has an s."""
+    shapes: str
+    """What its data files may hold, to end a sentence without its full stop."""
+    rows: Mapping[str, str]
+    """Names of the rows of the result table by their kind (`seal.records.InnerLoopKind`, and `base`
+    for the model before any training); in that of `edit` stands `{round}`."""
+    short_rows: Mapping[str, str]
+    """The same in a few words, where `edit` is `round N`."""
+    bounds: Mapping[str, str]
+    """What each kind that is measured beside the edits is, in a sentence without its end."""
+
+
 class Domain(Protocol):
     """Pure functions of one domain. `get_domain` gives it by name."""
 
     @property
-    def name(self) -> str:
+    def name(self) -> DomainName:
         """Name in `RunSpec.domain`."""
+
+    @property
+    def options(self) -> DomainOptions:
+        """Which families, question formats, graders and bounds belong to it."""
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What answers are measured by; the first decides where one has to."""
+
+    @property
+    def words(self) -> DomainWords:
+        """What its contexts and results are called."""
+
+    def answers_file(self, name: str) -> str | None:
+        """Name of the file with gold answers that may lie beside a data file; None for none."""
+
+    def read(
+        self,
+        values: Iterable[tuple[Place, object]],
+        *,
+        source: str,
+        answers: object = None,
+    ) -> LoadedContexts:
+        """The contexts in a data file's JSON values, each with its place.
+
+        `source` is the file's name for messages, `answers` the whole value of its `answers_file`,
+        if that lies there. Raises InvalidInput for the first thing amiss, and where there is no
+        context.
+        """
 
     def writes_edits(self, family: PromptFamily) -> bool:
         """False for a family without self-edits, which trains on the passage alone."""
@@ -117,11 +211,22 @@ class Domain(Protocol):
         family: PromptFamily,
         settings: ExampleSettings,
         question_format: QuestionFormat,
+        seed: int,
     ) -> tuple[PartExample, ...]:
         """An edit's training examples, without the passage; empty if the edit is invalid.
 
-        `texts[i]` is part i: its start and what the model wrote. Never raises, whatever the texts.
+        `texts[i]` is part i: its start and what the model wrote. `seed` is that of whatever is
+        drawn, and the same for all edits of a context. Never raises, whatever the texts.
         """
+
+    def optimizer(self, texts: Sequence[str], base: OptimizerSettings) -> OptimizerSettings:
+        """How an edit wants to be trained on: `base`, and what the edit says of it.
+
+        Only asked of an edit that `parse_parts` finds examples in.
+        """
+
+    def edit_schema(self, family: PromptFamily) -> str | None:
+        """JSON schema of an edit, for a decoder that can hold a model to it; None for free text."""
 
     def gold_parts(
         self, context: Context, family: PromptFamily, format: PromptFormat
@@ -154,8 +259,17 @@ class Domain(Protocol):
     def answer_completion(self, gold: str, question_format: QuestionFormat = "few-shot") -> str:
         """The string whose log-probability is scored after the question prompt."""
 
-    def clean_answer(self, text: str) -> str:
+    def single_tokens(self, question_format: QuestionFormat) -> tuple[str, ...]:
+        """Texts that have to be one token each, however often they are repeated; mostly none."""
+
+    def clean_answer(self, text: str, question_format: QuestionFormat) -> str:
         """The answer in what the model wrote, in one line."""
+
+    def views(self, query: Query, votes: int, *, seed: int) -> tuple[View, ...]:
+        """A query in `votes` ways or fewer, the query itself first."""
+
+    def vote(self, answers: Sequence[str]) -> str:
+        """What the clean answers to a query's views, undone, agree on; the first of equals."""
 
     def grade(
         self, grader: TextGrader, answer: str, golds: tuple[str, ...], logprob: float | None
@@ -164,3 +278,6 @@ class Domain(Protocol):
 
         `logprob`: mean log p of the first gold answer, nats per token.
         """
+
+    def measure(self, answer: str, golds: tuple[str, ...]) -> Mapping[str, float]:
+        """Every measure of a clean answer, by name; 0 where there is nothing to compare."""

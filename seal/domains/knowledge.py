@@ -10,32 +10,122 @@ one part.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
+from seal.dataset_rows import SHAPES, Place
 from seal.domains import affinity, by_sentence, graders
-from seal.domains.base import Context, Example, PartExample, PartPrompt, Query
+from seal.domains.base import (
+    Context,
+    DomainWords,
+    Example,
+    LoadedContexts,
+    Measure,
+    PartExample,
+    PartPrompt,
+    Query,
+    View,
+)
 from seal.domains.examples import document, documents, statements, title_line
 from seal.domains.filters import helpful_pairs, spread
 from seal.domains.pairs import Pair, parse_pairs
+from seal.domains.passages import contexts_of, read_groups
 from seal.domains.prompts import EDIT_WORDING, QUESTION_WORDING, EditWording
 from seal.errors import InvalidInput
 from seal.prompts import Message, Prompt
 from seal.settings import (
     BY_SENTENCE,
+    DOMAIN_OPTIONS,
+    DomainName,
+    DomainOptions,
     ExampleSettings,
+    OptimizerSettings,
     PromptFamily,
     PromptFormat,
     QuestionFormat,
     TextGrader,
 )
 
+MEASURES = (
+    Measure(
+        "f1",
+        "F1",
+        "token F1",
+        "the overlap of words with the gold answer that fits best (token F1)",
+    ),
+    Measure(
+        "exact",
+        "exact match",
+        "exact match",
+        "the answer is a gold answer, up to case, punctuation and articles (exact match)",
+    ),
+    Measure(
+        "contains",
+        "contains",
+        "accuracy (contains)",
+        "a gold answer occurs in the answer as whole words (contains)",
+    ),
+)
+"""A model that recites the passage holds many a gold answer (contains) and gives few (exact), so
+that none of the three is enough alone."""
+WORDS = DomainWords(
+    context="passage",
+    shapes=SHAPES,
+    rows=MappingProxyType(
+        {
+            "base": "base model",
+            "passage": "passage alone",
+            "passage-equal-steps": "passage alone, as many steps as the edits",
+            "edit": "self-edits, round {round}",
+            "gold": "gold questions (upper bound)",
+            "open-book": "open book: the passage before the question",
+        }
+    ),
+    short_rows=MappingProxyType(
+        {
+            "base": "base model",
+            "passage": "passage alone",
+            "passage-equal-steps": "passage, equal steps",
+            "gold": "gold questions",
+            "open-book": "open book",
+        }
+    ),
+    bounds=MappingProxyType(
+        {
+            "passage": "trained on the bare text, with its own rate and epochs if the run gives it "
+            "some",
+            "passage-equal-steps": "the same text as often as it takes to train as long as on the "
+            "edits",
+            "gold": "trained on the very questions and answers that are asked: no self-edit can "
+            "reach more",
+            "open-book": "nothing is trained; the base model reads the passage before it answers",
+        }
+    ),
+)
 _PLACEHOLDER = re.compile(r"\{(passage|title|text|question)\}")
 
 
 class KnowledgeDomain:
     """`seal.domains.base.Domain` for passages."""
 
-    name = "knowledge"
+    name: DomainName = "knowledge"
+    options: DomainOptions = DOMAIN_OPTIONS["knowledge"]
+    measures = MEASURES
+    words = WORDS
+
+    def answers_file(self, name: str) -> str | None:
+        """None: gold answers stand beside their questions."""
+        return None
+
+    def read(
+        self,
+        values: Iterable[tuple[Place, object]],
+        *,
+        source: str,
+        answers: object = None,
+    ) -> LoadedContexts:
+        """Passages in the shapes of `seal.dataset_rows`, each with all its questions."""
+        return contexts_of(read_groups(values, source=source))
 
     def writes_edits(self, family: PromptFamily) -> bool:
         """False for `none`: the passage alone is trained on."""
@@ -70,6 +160,7 @@ class KnowledgeDomain:
         family: PromptFamily,
         settings: ExampleSettings,
         question_format: QuestionFormat,
+        seed: int,
     ) -> tuple[PartExample, ...]:
         """An edit's examples, at most `max_examples`; empty if there are none.
 
@@ -113,6 +204,14 @@ class KnowledgeDomain:
             kept, title=context.title, settings=settings, question_format=question_format
         )
         return spread(examples, settings.max_examples, parts_per_text=parts_per_text)
+
+    def optimizer(self, texts: Sequence[str], base: OptimizerSettings) -> OptimizerSettings:
+        """`base`: a text does not say how it is learnt."""
+        return base
+
+    def edit_schema(self, family: PromptFamily) -> str | None:
+        """None: edits are free text."""
+        return None
 
     def gold_parts(
         self, context: Context, family: PromptFamily, format: PromptFormat
@@ -173,15 +272,35 @@ class KnowledgeDomain:
         """The gold answer as it follows the question prompt."""
         return QUESTION_WORDING[question_format].answer_start + gold
 
-    def clean_answer(self, text: str) -> str:
+    def single_tokens(self, question_format: QuestionFormat) -> tuple[str, ...]:
+        """None: text is tokenised as it comes."""
+        return ()
+
+    def clean_answer(self, text: str, question_format: QuestionFormat) -> str:
         """The answer in one line, without its label and without what follows it."""
         return graders.clean_answer(text)
+
+    def views(self, query: Query, votes: int, *, seed: int) -> tuple[View, ...]:
+        """The query alone: there is one way to ask it."""
+        return (View(query, str),)
+
+    def vote(self, answers: Sequence[str]) -> str:
+        """The answer to the one view."""
+        return answers[0]
 
     def grade(
         self, grader: TextGrader, answer: str, golds: tuple[str, ...], logprob: float | None
     ) -> float | None:
         """See `seal.domains.graders.grade`."""
         return graders.grade(grader, answer, golds, logprob)
+
+    def measure(self, answer: str, golds: tuple[str, ...]) -> Mapping[str, float]:
+        """Exact match, containment and word F1."""
+        return {
+            "exact": graders.grade("exact", answer, golds, None) or 0.0,
+            "contains": graders.grade("contains", answer, golds, None) or 0.0,
+            "f1": graders.grade("f1", answer, golds, None) or 0.0,
+        }
 
 
 def whole_prompt(title: str, text: str, wording: EditWording, format: PromptFormat) -> Prompt:

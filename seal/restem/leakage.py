@@ -5,43 +5,11 @@ The digest ignores case, spacing and punctuation.
 
 from __future__ import annotations
 
-import hashlib
-import re
-import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from itertools import takewhile
 
 from seal.domains.base import Context
-from seal.domains.words import split_spaceless
+from seal.domains.passages import passage_digest
 from seal.errors import InvalidInput
-
-_GAP = re.compile(r"[\W_]+")
-
-
-@lru_cache(maxsize=1024)  # rows of one passage follow one another
-def passage_digest(text: str) -> str:
-    """sha256 of a passage's letters and digits in lower case, word by word.
-
-    Character by character in scripts without spaces. It is that of the bare text if it has none.
-    """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    if folded.isascii():
-        words = _GAP.sub(" ", folded).split()
-    else:
-        spaced = _GAP.sub(_marks_or_space, folded).split()
-        words = [part for word in spaced for part in split_spaceless(word)]
-    return hashlib.sha256((" ".join(words) or folded).encode()).hexdigest()
-
-
-def _marks_or_space(gap: re.Match[str]) -> str:
-    """What stands between letters: marks of the letter before (many scripts' vowels), a space."""
-    marks = "".join(takewhile(_is_mark, gap[0])) if gap.start() else ""
-    return marks if len(marks) == len(gap[0]) else f"{marks} "
-
-
-def _is_mark(character: str) -> bool:
-    return unicodedata.category(character).startswith("M")
 
 
 def check_ids(contexts: Iterable[Context], *, where: str) -> None:

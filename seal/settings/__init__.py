@@ -20,6 +20,7 @@ from seal.settings.adaptation import (
 )
 from seal.settings.base import MAX_SEED, FileSettings, Settings
 from seal.settings.data import ArtifactSettings, DataSettings
+from seal.settings.domains import DOMAIN_OPTIONS, DomainName, DomainOptions
 from seal.settings.edits import (
     BY_SENTENCE,
     EditSettings,
@@ -52,6 +53,7 @@ __all__ = [
     "ALL_PROJECTIONS",
     "BY_SENTENCE",
     "DEFAULT_LIMITS",
+    "DOMAIN_OPTIONS",
     "MAX_EPOCHS",
     "MAX_SEED",
     "AdaptationData",
@@ -61,6 +63,8 @@ __all__ = [
     "ComputeType",
     "DataSettings",
     "DocumentReference",
+    "DomainName",
+    "DomainOptions",
     "EditGenerator",
     "EditSettings",
     "EndpointLimits",

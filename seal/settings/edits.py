@@ -19,6 +19,7 @@ PromptFamily = Literal[
     "self-qa-by-sentence",
     "none",
     "chain-of-thought",
+    "train-settings",
 ]
 BY_SENTENCE: PromptFamily = "self-qa-by-sentence"
 """The family whose edits have many parts."""

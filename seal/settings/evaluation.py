@@ -10,10 +10,10 @@ from seal.limits import MAX_ANSWER_TOKENS
 from seal.settings.base import FileSettings
 from seal.settings.training import OptimizerSettings
 
-QuestionFormat = Literal["few-shot", "reading", "plain", "chat"]
-TextGrader = Literal["exact", "contains", "f1", "logprob"]
+QuestionFormat = Literal["few-shot", "reading", "plain", "chat", "spaced", "digits"]
+TextGrader = Literal["exact", "contains", "f1", "grid", "logprob"]
 """Graders that a program is: each answer has all of these grades, whatever it is rewarded by."""
-GraderName = Literal["exact", "contains", "f1", "logprob", "judge"]
+GraderName = Literal["exact", "contains", "f1", "grid", "logprob", "judge"]
 """What a reward can be: one of these, or the verdict of a model."""
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from seal.errors import InvalidInput
 from seal.settings.base import MAX_SEED, FileSettings
 from seal.settings.data import ArtifactSettings
+from seal.settings.domains import DOMAIN_OPTIONS, DomainName, check_choice
 from seal.settings.edits import EditSettings
 from seal.settings.evaluation import EvaluationSettings
 from seal.settings.inner import InnerLoopSettings, check_survivors
@@ -23,8 +24,8 @@ class LearningSpec(FileSettings):
     """Every sample, shuffle and initial weight derives from it."""
     model: str = "smollm2-135m"
     """Base model: an embedded name, a path, `file://`, or `org/model[@revision]` of the hub."""
-    domain: Literal["knowledge"] = "knowledge"
-    """What is learnt."""
+    domain: DomainName = "knowledge"
+    """What is learnt: `knowledge` of passages, or few-shot puzzles (`arc`)."""
     shards: int = Field(default=1, ge=1, le=10_000)
     """Parts into which the contexts of a stage are cut; each is one task or Job index."""
     edit: EditSettings = EditSettings()
@@ -48,6 +49,22 @@ class LearningSpec(FileSettings):
     def cross_model(self) -> bool:
         """Whether one model writes the edits and another learns them."""
         return self.writer != self.model
+
+    @model_validator(mode="after")
+    def _domain_fits(self) -> Self:
+        """Every domain has families, question formats and graders of its own."""
+        options = DOMAIN_OPTIONS[self.domain]
+        check_choice(self.domain, self.edit.family, options.families, field="edit.family")
+        check_choice(
+            self.domain,
+            self.evaluation.question_format,
+            options.question_formats,
+            field="evaluation.questionFormat",
+        )
+        check_choice(
+            self.domain, self.evaluation.grader, options.graders, field="evaluation.grader"
+        )
+        return self
 
     @model_validator(mode="after")
     def _writer_fits(self) -> Self:

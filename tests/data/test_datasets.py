@@ -11,9 +11,10 @@ from service_harness import evaluation_request, generation_request
 
 from evaluator_svc.plan import EvaluationLimits, parse_evaluation
 from generator_svc.plan import GenerationLimits, parse_generation
-from seal.datasets import context_id, load_contexts, load_dataset
+from seal.datasets import load_contexts, load_dataset
+from seal.domains.passages import context_id, passage_digest
 from seal.errors import InvalidInput, NotFound, PreconditionFailed
-from seal.restem.leakage import check_leakage, passage_digest
+from seal.restem.leakage import check_leakage
 from seal.v1 import evaluator_pb2, generator_pb2
 
 ROW: dict[str, object] = {
@@ -547,6 +548,6 @@ def test_two_passages_whose_digests_begin_alike_have_two_ids(tmp_path: Path) -> 
 def test_two_passages_under_one_id_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seal.datasets._ID_DIGITS", 0)
+    monkeypatch.setattr("seal.domains.passages._ID_DIGITS", 0)
     error = refusal(write(tmp_path, [ROW, {**ROW, "context": "Veldra is cold."}]))
     assert "differ and have one id" in error.message

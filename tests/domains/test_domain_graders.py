@@ -273,7 +273,7 @@ def test_f1_is_symmetric(answer: str, gold: str) -> None:
 def test_a_clean_answer_is_one_line_without_label_and_without_the_next_question(
     text: str, expected: str
 ) -> None:
-    assert get_domain("knowledge").clean_answer(text) == expected
+    assert get_domain("knowledge").clean_answer(text, "plain") == expected
 
 
 @given(st.text(alphabet=st.sampled_from("answerANSWER: \n\tQquestio?x")))

@@ -31,11 +31,11 @@ from seal.settings import PromptFamily, PromptFormat, QuestionFormat
 
 KNOWLEDGE = get_domain("knowledge")
 FAMILIES: tuple[PromptFamily, ...] = tuple(
-    family for family in get_args(PromptFamily) if family not in ("none", "self-qa-by-sentence")
+    family for family in KNOWLEDGE.options.families if family not in ("none", "self-qa-by-sentence")
 )
 """Those of one part; edits in parts are in test_domain_by_sentence."""
 FORMATS: tuple[PromptFormat, ...] = get_args(PromptFormat)
-QUESTION_FORMATS: tuple[QuestionFormat, ...] = get_args(QuestionFormat)
+QUESTION_FORMATS: tuple[QuestionFormat, ...] = KNOWLEDGE.options.question_formats
 
 
 def edit_prompt(title: str, text: str, family: PromptFamily, format: PromptFormat) -> Prompt:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from seal.domains.base import Context
+from seal.domains.passages import passage_digest
 from seal.errors import InvalidInput
-from seal.restem.leakage import check_ids, check_leakage, passage_digest
+from seal.restem.leakage import check_ids, check_leakage
 
 
 def context(title: str, text: str) -> Context:

@@ -459,7 +459,7 @@ async def test_a_text_on_policy_and_adapter_is_the_answer_that_the_evaluation_ge
         )
         written = events[-1].result
         assert "".join(event.delta for event in events) == written.text
-        texts.append(domain.clean_answer(written.text))
+        texts.append(domain.clean_answer(written.text, "few-shot"))
     assert texts == answers
     assert len(set(texts)) == 4
 

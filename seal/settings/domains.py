@@ -1,0 +1,67 @@
+"""Which settings belong to which domain: what a domain cannot do is refused by its field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from seal.errors import InvalidInput
+from seal.settings.edits import PromptFamily
+from seal.settings.evaluation import GraderName, QuestionFormat
+
+DomainName = Literal["knowledge", "arc"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainOptions:
+    """The choices that a domain has. In each the first is the one to name in a remedy."""
+
+    families: tuple[PromptFamily, ...]
+    """Prompt families of its edits."""
+    question_formats: tuple[QuestionFormat, ...]
+    """Ways to ask its questions."""
+    graders: tuple[GraderName, ...]
+    """What its reward can be the mean of."""
+    learns_text: bool
+    """Whether a context is a text that can be trained on by itself: then its bounds are the passage
+    alone, the gold questions and the open book, and adaptations learn documents. Else what is to be
+    learnt stands with every question, and its bounds are edits that are given."""
+
+
+DOMAIN_OPTIONS: Mapping[DomainName, DomainOptions] = MappingProxyType(
+    {
+        "knowledge": DomainOptions(
+            families=(
+                "implications",
+                "implications-long",
+                "implications-very-long",
+                "rewrite",
+                "self-qa",
+                "self-qa-by-sentence",
+                "none",
+                "chain-of-thought",
+            ),
+            question_formats=("plain", "few-shot", "reading", "chat"),
+            graders=("contains", "exact", "f1", "logprob", "judge"),
+            learns_text=True,
+        ),
+        "arc": DomainOptions(
+            families=("train-settings",),
+            question_formats=("spaced", "digits"),
+            graders=("grid", "logprob"),
+            learns_text=False,
+        ),
+    }
+)
+
+
+def check_choice(domain: DomainName, value: str, choices: tuple[str, ...], *, field: str) -> None:
+    """Refuse a setting that is another domain's. Raises InvalidInput naming the field."""
+    if value not in choices:
+        raise InvalidInput(
+            f"{value!r} is of another domain than {domain!r}",
+            field=field,
+            remedy=f"use one of {', '.join(choices)}, or set domain to the one that has it",
+        )
