@@ -18,12 +18,13 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from controller_svc.core import StartStage, spec_digest
+from controller_svc.k8s.placement import Placement, placed
 from controller_svc.worker.settings import ServiceAddresses
 from seal.records import Stage
 from seal.resources import API_VERSION
 from seal.rpc.hops import TRACE_VARIABLES, Hop
 from seal.settings import FileSettings, Settings, Spec
-from seal.settings.cluster import ClusterSettings, JobTemplate
+from seal.settings.cluster import QUEUE_NAME, ClusterSettings, JobTemplate
 from seal.settings.resources import ResourceSettings
 from seal.yaml_files import Tree
 
@@ -89,6 +90,12 @@ class JobSettings(FileSettings):
         requests={"cpu": "1", "memory": "4Gi"}, limits={"cpu": "1", "memory": "4Gi"}
     )
     """Of the M-step, unless a run's `jobTemplate` has some."""
+    worker_placement: Placement = Placement()
+    """Where workers run."""
+    trainer_placement: Placement = Placement()
+    """Where the M-step runs."""
+    queue_name: str = Field(default="", max_length=63, pattern=QUEUE_NAME)
+    """Kueue's LocalQueue of Jobs whose object names none; empty for none."""
     service_account: str = "default"
     """Of the pods; they get no token of it."""
     image_pull_secrets: tuple[str, ...] = ()
@@ -136,7 +143,8 @@ def stage_job(
 ) -> Tree:
     """The Job of one attempt of a stage. `hop`: the trace that it belongs to."""
     labels = _labels(action, owner)
-    queue = {QUEUE_LABEL: cluster.queue_name} if cluster.queue_name else {}
+    queue_name = cluster.queue_name or settings.queue_name
+    queue = {QUEUE_LABEL: queue_name} if queue_name else {}
     metadata: Tree = {
         "name": action.name,
         "namespace": owner.namespace,
@@ -205,10 +213,9 @@ def _pod(
     hop: Hop | None,
 ) -> Tree:
     """A pod that Pod Security `restricted` admits."""
-    tolerations = [
-        one.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        for one in template.tolerations
-    ]
+    trains = action.stage is Stage.IMPROVE
+    placement = settings.trainer_placement if trains else settings.worker_placement
+    secrets: Tree = {"imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets]}
     pod: Tree = {
         "restartPolicy": "Never",
         "serviceAccountName": settings.service_account,
@@ -225,13 +232,7 @@ def _pod(
         "containers": [_container(action, spec, template, settings, hop)],
         "volumes": _volumes(action, settings),
     }
-    given: Tree = {
-        "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],
-        "nodeSelector": dict(template.node_selector),
-        "tolerations": tolerations,
-        "priorityClassName": template.priority_class_name,
-    }
-    return pod | {name: value for name, value in given.items() if value}
+    return pod | (secrets if settings.image_pull_secrets else {}) | placed(placement, template)
 
 
 def _container(

@@ -16,6 +16,8 @@ from seal.settings.resources import ResourceSettings
 
 Label = Annotated[str, Field(max_length=63)]
 """A label's value."""
+QUEUE_NAME = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"
+"""A LocalQueue's name, or none."""
 
 
 class Toleration(FileSettings):
@@ -55,9 +57,7 @@ class ClusterSettings(FileSettings):
     """Pods of the Jobs."""
     suspend: bool = False
     """Stop, with the results kept; false goes on."""
-    queue_name: str = Field(
-        default="", max_length=63, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"
-    )
+    queue_name: str = Field(default="", max_length=63, pattern=QUEUE_NAME)
     """Kueue's LocalQueue that admits the Jobs; empty for none."""
     ttl_seconds_after_finished: int | None = Field(default=None, ge=0, le=2**31 - 1)
     """Seconds after the end at which the object is deleted; null keeps it. Its results stay."""

@@ -14,6 +14,7 @@ from kubernetes import client
 from controller_svc.core import StartStage, spec_digest, stage_name
 from controller_svc.k8s.jobs import (
     PERMANENT_EXIT_CODES,
+    QUEUE_LABEL,
     RETRYABLE_EXIT_CODES,
     JobSettings,
     ModelVolume,
@@ -21,6 +22,7 @@ from controller_svc.k8s.jobs import (
     StoreAccess,
     stage_job,
 )
+from controller_svc.k8s.placement import Placement
 from controller_svc.worker.__main__ import WorkerOptions
 from controller_svc.worker.settings import ServiceAddresses
 from seal.errors import ERROR_CLASSES
@@ -125,6 +127,33 @@ def test_a_job_belongs_to_its_run_says_what_it_is_and_stands_in_its_queue() -> N
     assert not any("queue" in name for name in in_pod), "Kueue would admit the pods once more"
     assert metadata["annotations"]["seal.dev/spec-sha256"] == spec_digest(RunSpec())
     assert not any("queue" in name for name in job(cluster=ClusterSettings())["metadata"]["labels"])
+
+
+PLACED = {
+    "nodeSelector": {"pool": "any", "zone": "a"},
+    "tolerations": [
+        {"key": "spot", "operator": "Exists"},
+        {"key": "nvidia.com/gpu", "operator": "Exists"},
+    ],
+    "priorityClassName": "high",
+    "runtimeClassName": "nvidia",
+}
+
+
+def test_a_run_adds_to_the_place_that_the_controller_gives_the_m_step() -> None:
+    settings = SETTINGS.model_copy(
+        update={"trainer_placement": Placement.model_validate(PLACED), "queue_name": "shared"}
+    )
+    made = pod(job(Stage.IMPROVE, settings=settings))
+    assert made["nodeSelector"] == {"pool": "gpu", "zone": "a"}
+    assert made["tolerations"] == PLACED["tolerations"]
+    assert (made["priorityClassName"], made["runtimeClassName"]) == ("low", "nvidia")
+    assert job(Stage.IMPROVE, settings=settings)["metadata"]["labels"][QUEUE_LABEL] == "gpus"
+    plain = job(Stage.IMPROVE, settings=settings, cluster=ClusterSettings())
+    assert {name: pod(plain)[name] for name in PLACED} == PLACED
+    assert plain["metadata"]["labels"][QUEUE_LABEL] == "shared"
+    worker = pod(job(Stage.ROLLOUT, settings=settings, cluster=ClusterSettings()))
+    assert not worker.keys() & PLACED.keys()
 
 
 @pytest.mark.parametrize("stage", list(Stage))
