@@ -3,7 +3,7 @@
 `controller_runs` RestEMRuns with a warm start are submitted at once to a cluster whose nodes only
 pretend (KWOK): a pod ends well 1 to 4 seconds after it has begun. A run's stages follow each other,
 each a Job. *controller*: `python -m controller_svc.k8s` as a process of its own; it reads and
-writes objects, Jobs, Events and the artifact store as always, with the same number of workers.
+writes objects, Jobs, Events and the artifact store as always, with its default of workers.
 *bare loop*: this process creates the same Jobs, the next of a run once the one before has
 completed, and writes nothing else: the control plane's own ceiling. Jobs per second from the first
 that is created to the last that completes, as a watch sees them; the sides take turns, each sample
@@ -63,7 +63,8 @@ from seal.yaml_files import Tree
 KEYS = ("controller",)
 BARE, CONTROLLER = "bare loop", "controller"
 WORKERS = 16
-"""Requests at once of the bare loop and of who submits: as many as the controller's workers."""
+"""Requests at once of the bare loop, which is to be the control plane's ceiling, and of who
+submits."""
 END_SECONDS = 120.0
 """At most from the last Job's end to the last run's."""
 ENOUGH_JOBS_PER_SECOND, SHARE_OF_BARE = 40.0, 0.8

@@ -46,8 +46,9 @@ class ControllerOptions(ProcessOptions):
     identity: str = ""
     """What this process is called in the lease; no other may be called so. Empty is the host's name
     and a random number."""
-    workers: int = Field(default=16, ge=1)
-    """Objects that are looked after at once."""
+    workers: int = Field(default=4, ge=1)
+    """Objects that are looked after at once. A look is four or five requests, one after the other:
+    more of them at once help only where the API server has processors to spare for them."""
     metrics_port: int = Field(default=9100, ge=0, le=65535)
     """HTTP port of the metrics; 0 for none."""
     health_port: int = Field(default=8081, ge=0, le=65535)

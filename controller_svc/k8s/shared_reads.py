@@ -1,12 +1,15 @@
 """What all looks would ask the API server for themselves, asked for once.
 
-The Jobs of an object are taken from the watch that brings objects to the queue anyway: a list of
-them costs the server a walk over all Jobs of the namespace. Why pods were refused is asked for all
+Objects and their Jobs are taken from the watch that brings objects to the queue anyway: to get each
+object before each look is a third of all requests, and a list of its Jobs costs the server a walk
+over all Jobs of the namespace. What a look has written it need not be told: the reply is kept until
+the watch tells something newer. Why pods were refused is asked for all
 Jobs of a namespace together, as the server decodes every event of it for that. So a look at a
 thousandth run costs what one at the first does.
 
-A view that is a moment old does no harm: what is started has a name that finds what is there, what
-is stopped is stopped by its uid, and finished shards are never taken back.
+A view that is a moment old does no harm: a status is written over the one that was read or not at
+all, what is started has a name that finds what is there, what is stopped is stopped by its uid, and
+finished shards are never taken back.
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from controller_svc.k8s.api import EVENTS, JOBS, ClusterApi, ForwardingApi, Resource
+from controller_svc.k8s.api import EVENTS, JOBS, ClusterApi, ForwardingApi, Resource, name_of
 from controller_svc.k8s.jobs import RUN_LABEL
 from controller_svc.k8s.source import Seen
+from seal.errors import Conflict, NotFound
 from seal.yaml_files import Tree
 
 FRESH_SECONDS = 3.0
@@ -35,12 +39,14 @@ class SharedReads(ForwardingApi):
         super().__init__(api)
         self._clock = clock
         self._jobs: defaultdict[tuple[str, str], dict[str, Tree]] = defaultdict(dict)
+        self._objects: dict[tuple[Resource, str, str], Tree] = {}
         self._refusals: dict[str, tuple[float, Sequence[Tree]]] = {}
         self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def see(self, seen: Seen) -> None:
         """Something happened, as the watch tells it."""
         if seen.resource != JOBS:
+            self._see_object(seen)
             return
         metadata = cast("Tree", seen.body["metadata"])
         labels = cast("dict[str, str]", metadata.get("labels") or {})
@@ -52,6 +58,40 @@ class SharedReads(ForwardingApi):
         self._jobs[place].pop(name, None)
         if not self._jobs[place]:
             del self._jobs[place]
+
+    def _see_object(self, seen: Seen) -> None:
+        metadata = cast("Tree", seen.body["metadata"])
+        place = (seen.resource, str(metadata["namespace"]), name_of(seen.body))
+        if seen.kind in ("DELETED", "LISTED"):  # a list is the truth, whatever was known
+            self._objects.pop(place, None)
+        if seen.kind != "DELETED":
+            self._keep(place, seen.body)
+
+    def _keep(self, place: tuple[Resource, str, str], body: Tree) -> None:
+        """The watch tells of a status after the reply to it has come: older ones are passed over.
+
+        Versions are numbers that grow (Kubernetes 1.35 promises what always was so).
+        """
+        known = self._objects.get(place)
+        if known is None or _version(known) <= _version(body):
+            self._objects[place] = body
+
+    async def get(self, kind: Resource, namespace: str, name: str) -> Tree:
+        """A run or an adaptation as the watch told it, or as it was written; all else anew."""
+        known = self._objects.get((kind, namespace, name))
+        return known if known is not None else await self._api.get(kind, namespace, name)
+
+    async def replace_status(self, kind: Resource, namespace: str, body: Tree) -> Tree:
+        """Put a status in another's place; what was known is forgotten if it was out of date."""
+        place = (kind, namespace, name_of(body))
+        try:
+            written = await self._api.replace_status(kind, namespace, body)
+        except (Conflict, NotFound):
+            self._objects.pop(place, None)
+            raise
+        if place in self._objects:
+            self._keep(place, written)
+        return written
 
     async def list(
         self, kind: Resource, namespace: str, *, labels: str = "", fields: str = ""
@@ -81,6 +121,11 @@ def _small(job: Tree) -> Tree:
         "spec": {name: value for name, value in spec.items() if name != "template"},
         "metadata": {name: value for name, value in metadata.items() if name != "managedFields"},
     }
+
+
+def _version(body: Tree) -> int:
+    version = str(cast("Tree", body["metadata"]).get("resourceVersion", ""))
+    return int(version) if version.isdecimal() else 0
 
 
 def _involved(event: Tree) -> str:

@@ -7,15 +7,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from controller_office import Office, small_adaptation, small_run
 from eventually import until
 from memory_api import MemoryApi
 
 from controller_svc.core import Phase
-from controller_svc.k8s.api import EVENTS, JOBS, PODS
+from controller_svc.k8s.api import EVENTS, JOBS, PODS, RUNS
 from controller_svc.k8s.shared_reads import FRESH_SECONDS, SharedReads
 from controller_svc.k8s.source import EventKind, Seen
 from controller_svc.k8s.turn import Turn
+from seal.errors import Conflict
 
 
 def job(name: str, run: str, namespace: str = "team") -> Any:
@@ -65,6 +67,45 @@ async def test_refusals_are_asked_for_once_for_all_jobs_of_a_namespace() -> None
     now += FRESH_SECONDS
     await told("u1")
     assert api.requests == ["list events"] * 2
+
+
+def run_seen(kind: EventKind, version: int, phase: str = "") -> Seen:
+    metadata: Any = {"name": "demo", "namespace": "team", "resourceVersion": str(version)}
+    return Seen(resource=RUNS, kind=kind, body={"metadata": metadata, "status": {"phase": phase}})
+
+
+async def test_a_run_is_read_as_the_watch_told_it_or_as_it_was_written() -> None:
+    api = MemoryApi()
+    made: Any = api.put(RUNS, {"metadata": {"name": "demo"}})
+    version = int(made["metadata"]["resourceVersion"])
+    reads = SharedReads(api)
+    reads.see(Seen(resource=RUNS, kind="LISTED", body=made))
+    assert await reads.get(RUNS, "team", "demo") == made
+    written = await reads.replace_status(RUNS, "team", made | {"status": {"phase": "Running"}})
+    reads.see(run_seen("MODIFIED", version, "Pending"))
+    assert await reads.get(RUNS, "team", "demo") == written, "older news are passed over"
+    reads.see(run_seen("MODIFIED", version + 1000, "Complete"))
+    found: Any = await reads.get(RUNS, "team", "demo")
+    assert found["status"]["phase"] == "Complete"
+    reads.see(run_seen("LISTED", version, "Pending"))
+    found = await reads.get(RUNS, "team", "demo")
+    assert found["status"]["phase"] == "Pending", "a list is the truth"
+    assert [request.split()[0] for request in api.requests] == ["replace_status"]
+
+
+async def test_a_run_is_asked_for_once_it_has_gone_or_was_out_of_date() -> None:
+    api = MemoryApi()
+    made: Any = api.put(RUNS, {"metadata": {"name": "demo"}})
+    reads = SharedReads(api)
+    old = run_seen("LISTED", 0)
+    reads.see(old)
+    with pytest.raises(Conflict):
+        await reads.replace_status(RUNS, "team", old.body)
+    assert await reads.get(RUNS, "team", "demo") == made
+    reads.see(Seen(resource=RUNS, kind="MODIFIED", body=made))
+    reads.see(run_seen("DELETED", 0))
+    await reads.get(RUNS, "team", "demo")
+    assert [request.split()[0] for request in api.requests] == ["replace_status", "get", "get"]
 
 
 async def test_all_else_is_asked_for_anew() -> None:
