@@ -35,6 +35,7 @@ MAY_CHANGE = frozenset(
         "spec.maxUnscoredShare",
         "spec.artifacts.keepInnerAdapters",
         "spec.edit.generator.apiKeyFile",
+        *(f"spec.tracking.{name}" for name in ("to", "experiment", "adapter")),
     }
 )
 """Fields that decide no number of the run."""

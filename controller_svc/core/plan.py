@@ -26,10 +26,9 @@ depends on them."""
 
 
 def spec_digest(spec: LearningSpec) -> str:
-    """sha256 of a spec's canonical JSON."""
-    return hashlib.sha256(
-        json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()
-    ).hexdigest()
+    """sha256 of a spec's canonical JSON, but for where its numbers are tracked."""
+    decides = spec.model_dump(mode="json", exclude={"tracking"})
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 def share_done(plan: Sequence[tuple[int, Stage]], at: tuple[int, Stage], share: float) -> float:

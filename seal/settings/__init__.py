@@ -47,6 +47,7 @@ from seal.settings.improve import ImproveSettings
 from seal.settings.inner import InnerLoopSettings, PreselectBy, RacingScore, check_survivors
 from seal.settings.learning import LearningSpec
 from seal.settings.run import RunSpec
+from seal.settings.tracking import TrackingSettings
 from seal.settings.training import ALL_PROJECTIONS, MAX_EPOCHS, LoraSettings, OptimizerSettings
 
 __all__ = [
@@ -93,6 +94,7 @@ __all__ = [
     "Settings",
     "Spec",
     "TextGrader",
+    "TrackingSettings",
     "ValidationSettings",
     "check_survivors",
 ]

@@ -13,6 +13,7 @@ from seal.settings.edits import BY_SENTENCE
 from seal.settings.evaluation import ValidationSettings
 from seal.settings.improve import ImproveSettings
 from seal.settings.learning import LearningSpec
+from seal.settings.tracking import TrackingSettings
 
 
 class RunSpec(LearningSpec):
@@ -26,6 +27,8 @@ class RunSpec(LearningSpec):
     """M-step."""
     validation: ValidationSettings = ValidationSettings()
     """Validation."""
+    tracking: TrackingSettings = TrackingSettings()
+    """Experiment tracking. It may be changed by a resume."""
 
     @model_validator(mode="after")
     def _edits_are_there(self) -> Self:
