@@ -1,6 +1,6 @@
 """The command `seal`.
 
-main       the boundary: every error becomes a message, a remedy and an exit code
+boundary   where it ends: every error becomes a message, a remedy and an exit code
 app        the commands and their options; imports nothing heavy, so that `--help` is quick
 looking    the commands that look at runs, settings and models
 preflight  what is refused before anything costly
@@ -12,6 +12,26 @@ settings   all there is to set
 tables     the result in the terminal
 """
 
-from controller_svc.cli.main import main
+import os
+import signal
+from collections.abc import Sequence
+from importlib import import_module
 
-__all__ = ["main"]
+STOPPED = 130
+"""Exit code after Ctrl-C, SIGTERM or a question answered with no, as shells have it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `seal` with these arguments (default: those of the process) and end the process.
+
+    Until the command's own code is imported, which takes a second or two, a signal just ends the
+    process: nothing has begun, and KeyboardInterrupt would come out of any line of any library.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: os._exit(STOPPED))
+    boundary = import_module("controller_svc.cli.boundary")
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    boundary.run(arguments)

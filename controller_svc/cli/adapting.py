@@ -7,18 +7,17 @@ that it began, whatever ended it: a lost connection, Ctrl-C, a killed server.
 from __future__ import annotations
 
 import hashlib
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import typer
 
+from controller_svc.cli import STOPPED
 from controller_svc.cli.adaptation_progress import EventBars, EventLines, open_event_screen
 from controller_svc.cli.adaptation_tables import REFUSAL_REMEDIES, print_adaptation
 from controller_svc.cli.ended import ended_here
 from controller_svc.cli.messages import (
     INTERRUPTED,
-    STOPPED,
     Failure,
     command,
     complain,
@@ -26,7 +25,7 @@ from controller_svc.cli.messages import (
     program,
 )
 from controller_svc.cli.serving import LocalServer, ServerGone, View, look, saying_away, working
-from controller_svc.cli.stopping import say_stopping
+from controller_svc.cli.stopping import say_stopping, say_the_end
 from controller_svc.cli.target import Target
 from seal.client import Adaptation, Client, Document, Options, Question, State, Submission, to_wire
 from seal.errors import (
@@ -112,7 +111,7 @@ def adapt(
                 lambda: _adapt(work, target, local, screen, detach, found.append)
             )
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        say_the_end()
         raise typer.Exit(_tell_stop(found, target, showing)) from None
     print_adaptation(adaptation, json_output=showing.as_json, reach=target.reach)
     if not detach:
@@ -143,7 +142,7 @@ def watch(name: str, *, after: int, target: Target, showing: Showing) -> None:
 
             adaptation = look(target, follow, on_retry=saying_away(screen.say))
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        say_the_end()
         raise typer.Exit(_tell_stop(found, target, showing, goes_on=True)) from None
     print_adaptation(adaptation, json_output=showing.as_json, reach=target.reach)
     _end(adaptation, showing)

@@ -8,7 +8,6 @@ Ctrl-C at any point stops cleanly and says which command goes on with the run.
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -17,9 +16,10 @@ from pathlib import Path
 
 import typer
 
+from controller_svc.cli import STOPPED
 from controller_svc.cli import machine as this_machine
 from controller_svc.cli.logs import run_log
-from controller_svc.cli.messages import INTERRUPTED, STOPPED, Failure, complain, print_failure
+from controller_svc.cli.messages import INTERRUPTED, Failure, complain, print_failure
 from controller_svc.cli.preflight import (
     check_architecture,
     check_endpoints,
@@ -32,7 +32,7 @@ from controller_svc.cli.progress import Screen, open_screen
 from controller_svc.cli.reporting import print_report, write_report
 from controller_svc.cli.runs import local_directory, require_run
 from controller_svc.cli.stages import StageTracker
-from controller_svc.cli.stopping import say_stopping
+from controller_svc.cli.stopping import say_stopping, say_the_end
 from controller_svc.cli.workload import read_data, workload
 from controller_svc.core import Phase, Reason, RunStatus
 from controller_svc.local.lock import check_free
@@ -110,7 +110,7 @@ def execute(manifest: RestEMRun, *, engine: EngineSettings, options: Options) ->
             typer.echo(f"{run} is finished; this is its report. {next_steps}", err=True)
         print_report(write_report(store, run), as_json=options.as_json)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        say_the_end()
         raise typer.Exit(_tell_stop(store, run, options)) from None
     if status is not None and status.phase is Phase.FAILED:
         raise typer.Exit(_tell_failure(status, options.again))

@@ -13,8 +13,6 @@ from pathlib import Path
 
 INTERRUPTED = "Interrupted"
 """Reason of an end by Ctrl-C or SIGTERM."""
-STOPPED = 130
-"""Exit code after Ctrl-C, SIGTERM or a question answered with no, as shells have it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,8 @@ from fake_services import Fakes
 
 import controller_svc.cli.machine as machine
 from controller_svc import runs
+from controller_svc.cli.boundary import ENGINE_THREAD
 from controller_svc.cli.logs import LOG_FILE, LogFormat, configure, line_for_people, run_log
-from controller_svc.cli.main import ENGINE_THREAD
 from controller_svc.cli.messages import command, program, wants_json
 from seal.artifacts import ArtifactStore
 from seal.engine import Engine
@@ -224,7 +224,7 @@ def test_the_demo_says_nothing_of_missing_data_and_a_run_does(
 
 HANGING = """
 import atexit, importlib, threading, time
-entry = importlib.import_module("controller_svc.cli.main")
+entry = importlib.import_module("controller_svc.cli.boundary")
 
 def work(given):
     threading.Thread(target=time.sleep, args=(60,), name="seal-engine", daemon=True).start()
@@ -233,7 +233,7 @@ def work(given):
     return 43
 
 entry._exit_code = work
-entry.main([])
+entry.run([])
 """
 
 

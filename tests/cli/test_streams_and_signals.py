@@ -11,18 +11,31 @@ from pathlib import Path
 
 import pytest
 
-from controller_svc.cli.messages import STOPPED
+from controller_svc.cli import STOPPED
+from seal.errors import ERROR_CLASSES, Exhausted, NotFound
 
-SEAL = "from controller_svc.cli.main import main; main()"
-SLOW_IMPORT = f"""
+SEAL = "from controller_svc.cli import main; main()"
+SLOW_IMPORT = """
 import sys, time
 class Slow:
     def find_spec(self, name, path=None, target=None):
-        if name == "controller_svc.cli.app":
+        if name == {module!r}:
             print("importing", flush=True)
             time.sleep(30)
 sys.meta_path.insert(0, Slow())
-{SEAL}
+{seal}
+"""
+LATE_THREAD = """
+import importlib, threading, time
+entry = importlib.import_module("controller_svc.cli.boundary")
+
+def work(given):
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    print("told", flush=True)
+    return 43
+
+entry._exit_code = work
+entry.run([])
 """
 
 
@@ -42,24 +55,51 @@ def seal(
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_modules_are_imported_ends_the_command_quietly(
-    number: signal.Signals, tmp_path: Path
-) -> None:
+def interrupted(code: str, *, after: str, cwd: Path, number: signal.Signals) -> tuple[int, str]:
+    """Exit code and stderr of a process that gets a signal once it has printed a line."""
     with subprocess.Popen(
-        [sys.executable, "-c", SLOW_IMPORT],
-        cwd=tmp_path,
+        [sys.executable, "-c", code],
+        cwd=cwd,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdout is not None and process.stderr is not None
-        assert process.stdout.readline() == "importing\n"
+        assert process.stdout.readline() == f"{after}\n"
         time.sleep(0.1)
         process.send_signal(number)
-        assert process.wait(20) == STOPPED
-        assert process.stderr.read() == ""
+        return process.wait(20), process.stderr.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("module", ["typer", "controller_svc.cli.app"])
+def test_a_signal_while_modules_are_imported_ends_the_command_quietly(
+    module: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    code = SLOW_IMPORT.format(module=module, seal=SEAL)
+    ended = interrupted(code, after="importing", cwd=tmp_path, number=number)
+    assert ended == (STOPPED, "")
+
+
+def test_the_command_imports_next_to_nothing_before_signals_end_it_quietly() -> None:
+    found = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; before = set(sys.modules); import controller_svc.cli;"
+            "print(*sorted(set(sys.modules) - before))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not {"typer", "rich", "asyncio", "logging", "pathlib"} & set(found.stdout.split())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_the_end_only_hastens_it(number: signal.Signals, tmp_path: Path) -> None:
+    assert interrupted(LATE_THREAD, after="told", cwd=tmp_path, number=number) == (43, "")
 
 
 def test_output_that_cannot_hold_a_character_shows_what_it_stands_for(tmp_path: Path) -> None:
@@ -73,3 +113,27 @@ def test_a_closed_stream_is_no_error_of_its_own(closed: str, tmp_path: Path) -> 
     found = seal("get", "nothing", cwd=tmp_path, shell=closed)
     assert found.returncode == 2
     assert "Traceback" not in found.stderr and "defect" not in found.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("arguments", [["config", "show"], ["--version"], ["--help"]])
+def test_an_output_that_is_full_is_told_in_one_line_and_is_no_defect(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    found = seal(*arguments, cwd=tmp_path, shell=">/dev/full")
+    assert found.returncode == ERROR_CLASSES[Exhausted].exit_code
+    assert found.stderr.startswith("error: no space left to write the output")
+    assert "Traceback" not in found.stderr and "defect" not in found.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("full", [">/dev/full", "2>/dev/full", ">/dev/full 2>&1"])
+def test_a_full_output_changes_no_other_errors_code(full: str, tmp_path: Path) -> None:
+    found = seal("get", "nothing", "-o", "json", cwd=tmp_path, shell=full)
+    assert found.returncode == ERROR_CLASSES[NotFound].exit_code
+    assert "Traceback" not in found.stderr
+
+
+def test_a_reader_that_has_left_is_no_error_to_tell(tmp_path: Path) -> None:
+    found = seal("config", "show", cwd=tmp_path, shell="| true")
+    assert found.stderr == ""

@@ -1,4 +1,4 @@
-"""Entry point: runs the app and turns what escapes it into one message, a remedy and an exit code.
+"""The boundary: runs the app and turns what escapes it into one message, a remedy, an exit code.
 
 The exit code is that of the errors table: 0 ok, 2 what was given is wrong, 42 permanent, 43 try
 again later, 130 stopped by Ctrl-C or SIGTERM; 1 is an error that nobody foresaw. With `--output
@@ -7,6 +7,7 @@ json` an end without a result is a JSON object too.
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -15,40 +16,42 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib import import_module
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import typer
 
+from controller_svc.cli import STOPPED
+from controller_svc.cli.app import app
 from controller_svc.cli.messages import (
-    STOPPED,
     Failure,
     command,
     complain,
     print_failure,
     wants_json,
 )
+from controller_svc.cli.stopping import end_at_signals
 from seal.errors import InvalidInput, SealError, error_class
+from seal.files import file_errors
 
 ENGINE_THREAD = "seal-engine"
 """Name of an engine's thread (`seal.engine.engine`, which is too heavy to import here)."""
 UNFORESEEN = 1
 """Exit code of an error that is not a `SealError`: a defect."""
+READER_GONE = 1
+"""Exit code where nobody reads the output any more (`| head`), which typer's own code has too."""
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """What the parser of the command line raises; typer names only its subclass."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run `seal` with these arguments (default: those of the process) and end the process."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     _open_streams()
     for variable in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"):
         os.environ.setdefault(variable, "1")  # bars of libraries would run through ours
-    with _interrupted_quietly():
-        import_module("controller_svc.cli.app")
     signal.signal(signal.SIGTERM, _terminate)
     _end(_exit_code(given))
 
@@ -64,27 +67,36 @@ def _open_streams() -> None:
 
 
 @contextmanager
-def _interrupted_quietly() -> Iterator[None]:
-    """Let a signal just end the process while modules are imported, which takes a second or two.
-
-    Nothing has begun then; KeyboardInterrupt would come out of any line of any library.
-    """
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, lambda number, frame: os._exit(STOPPED))
+def _output_errors() -> Iterator[None]:
+    """An output that takes no more, because its disk is full, is no defect of the command."""
     try:
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        sys.stdout.flush()
+    except OSError as error:
+        _drop_output()
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        with file_errors("the output"):
+            raise
+
+
+def _drop_output() -> None:
+    """What standard output refuses goes nowhere: Python would try again at the end, and say so."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _end(code: int) -> NoReturn:
     """End the process with this exit code, also while a step of the engine hangs.
 
-    Python's own end would tear down torch's threads under it, and abort with another code.
+    Python's own end would tear down torch's threads under it, and abort with another code. There
+    is nothing left that a signal could stop: it only hastens the end.
     """
+    end_at_signals(code)
     if any(thread.name == ENGINE_THREAD for thread in threading.enumerate()):
         from seal.serving import leave
 
@@ -93,15 +105,16 @@ def _end(code: int) -> NoReturn:
 
 
 def _exit_code(given: list[str]) -> int:
-    from controller_svc.cli.app import app
-
     try:
-        return int(app(args=given, prog_name="seal", standalone_mode=False) or 0)
+        with _output_errors():
+            return int(app(args=given, prog_name="seal", standalone_mode=False) or 0)
     except UsageError as error:
         return _misused(error, as_json=wants_json(given))
     except typer.Abort:  # a question was answered with no
         complain("nothing was done", "", label="stopped")
         return STOPPED
+    except BrokenPipeError:
+        return READER_GONE
     except SealError as error:
         row = error_class(error)
         failure = Failure(
@@ -127,9 +140,11 @@ def _tell(failure: Failure, error: Exception, *, as_json: bool) -> int:
     """Message and remedy for people, an object for programs, the traceback for debugging."""
     if logging.getLogger().isEnabledFor(logging.DEBUG):
         sys.stderr.write("".join(traceback.format_exception(error)))
-    complain(failure.message, failure.remedy)
-    if as_json:
-        print_failure(failure)
+    with suppress(OSError):  # an output that is full or closed takes nothing away from the code
+        complain(failure.message, failure.remedy)
+        if as_json:
+            print_failure(failure)
+    _drop_output()
     return failure.exit_code
 
 
