@@ -35,6 +35,15 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 Values = Mapping[str, object]
 """A JSON object."""
+Members = dict[str, object]
+"""One as it is read."""
+KEYS = frozenset(
+    (
+        *("title", "context", "questions", "question", "answer", "answers", "text"),
+        *("data", "paragraphs", "qas", "document", "is_impossible"),
+    )
+)
+"""Names of the shapes, which tell nothing of a document's text."""
 
 
 @dataclass(frozen=True)

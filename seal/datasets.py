@@ -8,6 +8,7 @@ length. Fields that no shape names are ignored.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import resources
@@ -16,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import structlog
 
-from seal.dataset_rows import SHAPES, Place
+from seal.dataset_rows import KEYS, SHAPES, Members, Place
 from seal.domains import DOMAINS
 from seal.domains.base import Context, Domain, LoadedContexts
 from seal.errors import InvalidInput, NotFound
@@ -76,7 +77,7 @@ def _answers_beside(source: str, domain: Domain) -> object:
     if scheme != "file" or name is None or not Path(path).with_name(name).exists():
         return None
     beside = str(Path(path).with_name(name))
-    return _parse(beside, _read(beside), "", domain.words.shapes)
+    return _parse(Place(beside), _read(beside), "", domain.words.shapes)
 
 
 def _read(source: str) -> str:
@@ -123,14 +124,14 @@ def read_values(file: Place, text: str, *, shapes: str = SHAPES) -> Iterator[tup
     """Values with their places: of a JSON list, of one JSON object, or of JSON Lines.
 
     Blank lines do not count. `shapes`: what a file may hold, in words. Raises InvalidInput for what
-    is no JSON.
+    is no JSON, and for an object that has a key twice, of which a reader would see one value.
     """
     source = file.source
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise InvalidInput(f"{source} is empty", remedy=shapes, source=source)
     if len(lines) == 1 or not _is_json_object(lines[0][1]):
-        value = _parse(source, text, "", shapes)
+        value = _parse(file, text, "", shapes)
         if not isinstance(value, list):
             yield file if _is_whole_file(value) else _row(file, 0), value
             return
@@ -138,7 +139,8 @@ def read_values(file: Place, text: str, *, shapes: str = SHAPES) -> Iterator[tup
         return
     for index, (number, line) in enumerate(lines):
         where = f"row {index + 1} (line {number})"
-        yield _row(file, index), _parse(source, line, where, shapes)
+        row = _row(file, index)
+        yield row, _parse(row, line, where, shapes)
 
 
 def _row(file: Place, index: int) -> Place:
@@ -160,17 +162,55 @@ def _is_json_object(line: str) -> bool:
     return True
 
 
-def _parse(source: str, text: str, where: str, shapes: str) -> object:
-    """JSON. `where`: the row, empty for the whole file."""
+def _parse(place: Place, text: str, where: str, shapes: str) -> object:
+    """JSON. `where`: the row and its line, empty for the whole file."""
+    source = place.source
     at = f"{source}, {where}" if where else source
+    repeated: list[tuple[Members, str]] = []
+
+    def members(pairs: list[tuple[str, object]]) -> Members:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            repeated.append((made, Counter(name for name, _ in pairs).most_common(1)[0][0]))
+        return made
+
     try:
-        return json.loads(text)
+        value = json.loads(text, object_pairs_hook=members)
     except json.JSONDecodeError as error:
-        place = f"column {error.colno}" if where else f"line {error.lineno}, column {error.colno}"
+        column = f"column {error.colno}"
+        found = column if where else f"line {error.lineno}, {column}"
         raise InvalidInput(
-            f"{at}: not JSON at {place} ({error.msg})", remedy=shapes, source=source
+            f"{at}: not JSON at {found} ({error.msg})", remedy=shapes, source=source
         ) from error
     except (RecursionError, ValueError) as error:
         raise InvalidInput(
             f"{at}: nested too deeply, or a number too long", remedy=shapes, source=source
         ) from error
+    if repeated:
+        raise _repeated(place, value, *repeated[0])
+    return value
+
+
+def _repeated(place: Place, value: object, made: Members, name: str) -> InvalidInput:
+    """The error for an object that has a key twice."""
+    rows = value.get("data") if isinstance(value, dict) else value
+    if isinstance(rows, list):
+        place = next(
+            (_row(place, index) for index, row in enumerate(rows) if _holds(row, made)), place
+        )
+    elif not place.words and not _is_whole_file(value):
+        place = _row(place, 0)
+    told = f"the key {name!r}" if place.tells_text or name in KEYS else "a key"
+    return place.refuse("", f"{told} stands twice in one object", "keep one of the two")
+
+
+def _holds(value: object, made: Members) -> bool:
+    """Whether an object is a value or within it."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if one is made:
+            return True
+        if isinstance(one, dict | list):
+            left += one.values() if isinstance(one, dict) else one
+    return False

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from controller_svc.adaptations import DEFAULT_NAMESPACE
 from controller_svc.api.convert import STATE_FROM_WIRE
 from controller_svc.core import AdaptationState
+from seal.documents import check_name
 from seal.limits import (
     MAX_ANSWER_CHARACTERS,
     MAX_ANSWERS,
-    MAX_DOCUMENT_NAME_CHARACTERS,
     MAX_DOCUMENTS,
     MAX_GIVEN_QUESTIONS,
     MAX_QUESTION_CHARACTERS,
@@ -133,12 +133,7 @@ def check_documents(documents: Sequence[adaptation_pb2.Document]) -> None:
     validation.count(documents, field="documents", maximum=MAX_DOCUMENTS, what="document")
     for place, document in enumerate(documents):
         field = f"documents[{place}]"
-        remedy = "give the file's name, for example notes.md"
-        name = validation.identifier(document.name, field=f"{field}.name", remedy=remedy)
-        if len(name) > MAX_DOCUMENT_NAME_CHARACTERS:
-            raise validation.refuse(
-                f"{field}.name", f"has more than {MAX_DOCUMENT_NAME_CHARACTERS} characters", remedy
-            )
+        check_name(document.name, field=f"{field}.name")
         source = document.WhichOneof("source")
         if source is None:
             raise validation.refuse(

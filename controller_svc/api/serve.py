@@ -104,8 +104,14 @@ async def front_door(
     grace_seconds: float = GRACE_SECONDS,
 ) -> AsyncIterator[str]:
     """Serve all four services at an address until the end of the block."""
+    door = partial(
+        register,
+        adaptations=adaptations,
+        store=store,
+        max_positions=services.engine.limits.max_positions,
+    )
     running = await start_server(
-        [*services.registrations, partial(register, adaptations=adaptations, store=store)],
+        [*services.registrations, door],
         address=address,
         settings=server,
     )

@@ -30,9 +30,19 @@ CALLER_KEY = "x-seal-caller"
 """Metadata key by which a caller says who it is: request ids are its own."""
 
 
-def register(server: grpc.aio.Server, *, adaptations: Adaptations, store: ArtifactStore) -> str:
-    """Add the service to `server`; returns its full name for health checks."""
-    service = AdaptationService(adaptations, Files(store))
+def register(
+    server: grpc.aio.Server,
+    *,
+    adaptations: Adaptations,
+    store: ArtifactStore,
+    max_positions: int = 0,
+) -> str:
+    """Add the service to `server`; returns its full name for health checks.
+
+    `max_positions`: of the base model where it is known; 0 leaves its check to `prepare`.
+    """
+    files = Files(store)
+    service = AdaptationService(adaptations, Submissions(files, max_positions), files)
     adaptation_pb2_grpc.add_AdaptationServiceServicer_to_server(service, server)
     return adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"].full_name
 
@@ -40,9 +50,9 @@ def register(server: grpc.aio.Server, *, adaptations: Adaptations, store: Artifa
 class AdaptationService(adaptation_pb2_grpc.AdaptationServiceServicer):
     """Turns documents into adapters."""
 
-    def __init__(self, adaptations: Adaptations, files: Files) -> None:
+    def __init__(self, adaptations: Adaptations, submissions: Submissions, files: Files) -> None:
         self._adaptations, self._files = adaptations, files
-        self._submissions = Submissions(files)
+        self._submissions = submissions
 
     async def UploadDocument(
         self,

@@ -21,6 +21,7 @@ from controller_svc.api.requests import (
     parse_namespace,
     parse_options,
 )
+from controller_svc.worker.demands import check_passage_tokens
 from seal.documents import Document, GivenQuestion, check_together, read_document
 from seal.documents.questions import check_questions as check_given
 from seal.errors import InvalidInput, NotFound
@@ -53,8 +54,9 @@ _OPTION_OF = {
 class Submissions:
     """Reads what is submitted; belongs to one event loop."""
 
-    def __init__(self, files: Files) -> None:
-        self._files = files
+    def __init__(self, files: Files, max_positions: int = 0) -> None:
+        """`max_positions`: of the base model; 0 if they are not known here."""
+        self._files, self._max_positions = files, max_positions
         self._readers = asyncio.Semaphore(READERS)
 
     async def key_of(
@@ -72,6 +74,10 @@ class Submissions:
         check_documents(request.documents)
         check_questions(request.questions, documents=[one.name for one in request.documents])
         parse_options(request.options)
+        try:
+            check_passage_tokens(request.options.passage_tokens, self._max_positions)
+        except InvalidInput as error:
+            raise as_options(error) from None
         return key, await asyncio.to_thread(body_digest, request)
 
     async def read(
@@ -152,6 +158,7 @@ class Submissions:
     async def _check_policy(self, policy: AdapterReference) -> None:
         """Refuse a policy that is not there; whether it fits the model is seen with the model."""
         try:
+            self._files.store.uri(policy.path)  # refuses what is no path, as it was given
             content = await in_thread(
                 self._files.store.read_bytes, f"{policy.path}/{MANIFEST_FILE}"
             )

@@ -83,6 +83,8 @@ def check_settings(spec: Spec, model: ModelDescription) -> None:
     """
     check_adapters(spec, model)
     check_padding(_optimizers(spec), model)
+    if isinstance(spec, AdaptationSpec):
+        check_passage_tokens(spec.passages.max_tokens, model.max_positions)
     written = {"evaluation": spec.evaluation.max_tokens}
     if not spec.cross_model:
         written["edit"] = spec.edit.max_tokens
@@ -94,6 +96,21 @@ def check_settings(spec: Spec, model: ModelDescription) -> None:
                 field=f"spec.{field}.maxTokens",
                 remedy="give fewer",
             )
+
+
+def check_passage_tokens(tokens: int, max_positions: int) -> None:
+    """Refuse passages that are longer than the model; 0 positions are a model that does not say.
+
+    Raises:
+        InvalidInput: naming the field.
+
+    """
+    if 0 < max_positions < tokens:
+        raise InvalidInput(
+            f"passages of {tokens} tokens do not fit into the model's {max_positions} positions",
+            field="spec.passages.maxTokens",
+            remedy=f"give {max_positions} or less, so that there is room for what is asked of them",
+        )
 
 
 def check_padding(

@@ -68,14 +68,14 @@ async def prepare_adaptation(
     if (before := await read_prepared(store, run)) is not None:
         return before
     await in_thread(check_policy, spec, store)
+    model = await describe_model(spec, clients)
     documents, questions = await in_thread(read_documents, spec, store)
     passages = await cut_documents(spec, documents, clients)
     contexts, dropped = await in_thread(put_to_passages, spec, passages, questions)
     contexts[RETAINED] = await in_thread(load_retained, spec, contexts[TRAIN])
     check_adapter_sizes(spec, contexts)
     check_generator(spec, clients)
-    model, writer = await describe_model(spec, clients), await describe_writer(spec, clients)
-    judge = await describe_judge(spec, clients)
+    writer, judge = await describe_writer(spec, clients), await describe_judge(spec, clients)
     passages_of = {TRAIN: contexts[TRAIN]}
     too_long = await find_long_rows(spec, passages_of, model, clients, writer=writer)
     check_some_passage_fits(contexts[TRAIN], too_long)

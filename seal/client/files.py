@@ -9,7 +9,7 @@ from seal.client.types import Document
 from seal.documents.read import SUFFIXES
 from seal.errors import InvalidInput, NotFound
 from seal.files import file_errors, read_bounded
-from seal.limits import MAX_DOCUMENT_BYTES, MAX_DOCUMENTS
+from seal.limits import MAX_DOCUMENT_BYTES, MAX_DOCUMENT_NAME_CHARACTERS, MAX_DOCUMENTS
 
 _WILDCARDS = "*?["
 
@@ -125,6 +125,13 @@ def _check_names(found: dict[Path, str]) -> None:
         if not _is_utf8(name):
             raise InvalidInput(
                 f"the name of {str(path)!a} is no UTF-8", field="documents", remedy="rename it"
+            )
+        if len(name) > MAX_DOCUMENT_NAME_CHARACTERS:
+            raise InvalidInput(
+                f"the name of {path} would have {len(name)} characters, the limit is "
+                f"{MAX_DOCUMENT_NAME_CHARACTERS}",
+                field="documents",
+                remedy="give a directory further down: names are paths below what is given",
             )
         if name in seen:
             raise InvalidInput(

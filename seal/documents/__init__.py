@@ -8,6 +8,7 @@ No text of a document is ever in an error's message.
 from seal.documents.model import Block, Document, GivenQuestion, Section
 from seal.documents.passages import Passage, Piece, cut, pack, pieces
 from seal.documents.read import check_together, media_type_of, read_document
+from seal.documents.source import check_name
 
 __all__ = [
     "Block",
@@ -16,6 +17,7 @@ __all__ = [
     "Passage",
     "Piece",
     "Section",
+    "check_name",
     "check_together",
     "cut",
     "media_type_of",

@@ -69,8 +69,8 @@ def read_questions(
     text = decode(source)
     try:
         rows = list(read_values(file, text))
-    except InvalidInput as error:  # it knows the rows of datasets, and no field
-        raise source.refuse(f"cannot be read ({error.message})", _FILE_REMEDY, at="") from None
+    except InvalidInput as error:  # it knows the rows of datasets
+        raise InvalidInput(error.message, field=error.field or field, remedy=_FILE_REMEDY) from None
     if not rows:
         raise source.refuse("holds no question", _FILE_REMEDY, at="")
     found = tuple(_given(place, row) for place, row in rows)
@@ -157,7 +157,8 @@ def put_questions(
     for passage, number in Counter(one.passage for one in put).items():
         if number > MAX_QUESTIONS:
             raise InvalidInput(
-                f"{number} questions are about passage {passage + 1}, the limit is {MAX_QUESTIONS}",
+                f"{number} questions are about passage {passage + 1}, which is of the document "
+                f"{texts[passage].document!r}; the limit is {MAX_QUESTIONS}",
                 field="questions",
                 remedy="keep the best ones",
             )

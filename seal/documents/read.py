@@ -14,13 +14,12 @@ from seal.documents.markdown import read_markdown
 from seal.documents.model import Document
 from seal.documents.pdf import read_pdf
 from seal.documents.rows import read_rows_document
-from seal.documents.source import Source, check_size, decode
+from seal.documents.source import Source, check_name, check_size, decode
 from seal.documents.text import read_text
 from seal.domains.words import words
 from seal.errors import InvalidInput
 from seal.limits import (
     MAX_ALL_CHARACTERS,
-    MAX_DOCUMENT_NAME_CHARACTERS,
     MIN_DOCUMENT_WORDS,
 )
 
@@ -104,7 +103,7 @@ def read_document(name: str, media_type: str, content: bytes, *, field: str = ""
 
     """
     source = Source(name, content, field)
-    _check_name(source)
+    check_name(name, field=f"{field}.name" if field else "name")
     reader = _READERS[media_type_of(name, media_type, field=field)]
     if not content:
         raise source.refuse("is empty", "give its content, or leave it out")
@@ -112,16 +111,6 @@ def read_document(name: str, media_type: str, content: bytes, *, field: str = ""
     document = reader(source)
     _check_words(source, document)
     return document
-
-
-def _check_name(source: Source) -> None:
-    name = source.name
-    if not name.strip() or len(name) > MAX_DOCUMENT_NAME_CHARACTERS or not name.isprintable():
-        raise InvalidInput(
-            "a document's name is empty, too long or not printable",
-            field=f"{source.field}.name" if source.field else "name",
-            remedy=f"give 1 to {MAX_DOCUMENT_NAME_CHARACTERS} printable characters",
-        )
 
 
 def _check_words(source: Source, document: Document) -> None:
@@ -141,7 +130,8 @@ def _rows(source: Source) -> Document:
     try:
         return read_rows_document(source.name, text)
     except InvalidInput as error:
-        raise source.refuse(error.message, error.remedy) from None
+        field = source.refuse("", "").field  # the row is in the message, with the file
+        raise InvalidInput(error.message, field=field, remedy=error.remedy) from None
 
 
 _READERS: Mapping[str, Callable[[Source], Document]] = MappingProxyType(

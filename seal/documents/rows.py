@@ -9,18 +9,21 @@ from seal.dataset_rows import Passage, Place
 from seal.datasets import read_values
 from seal.documents.model import Block, Document, GivenQuestion, Section, title_of_name
 from seal.documents.text import paragraphs
-from seal.domains.passages import read_groups
+from seal.domains.passages import check_questions, read_groups
 
 
 def read_rows_document(name: str, text: str) -> Document:
     """A document with a section for each passage, under the passage's own title.
 
     Raises:
-        InvalidInput: a bad row, named by its number and field; no text of it is in the message.
+        InvalidInput: a bad row, named by its number and field, or a passage of too many questions;
+            no text of it is in the message.
 
     """
     values = read_values(Place(name, tells_text=False), text)
     groups = read_groups(values, source=name, need_questions=False)
+    for group in groups:
+        check_questions(group)
     return Document(
         name,
         title="",

@@ -7,7 +7,11 @@ import re
 from dataclasses import dataclass
 
 from seal.errors import InvalidInput
-from seal.limits import MAX_DOCUMENT_BYTES, MAX_DOCUMENT_CHARACTERS
+from seal.limits import (
+    MAX_DOCUMENT_BYTES,
+    MAX_DOCUMENT_CHARACTERS,
+    MAX_DOCUMENT_NAME_CHARACTERS,
+)
 
 _TEXT_REMEDY = "save it as text in UTF-8, or give another media type"
 _BOMS = (
@@ -23,6 +27,7 @@ EXTRA_REMEDY = (
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _MAX_CONTROL_SHARE = 0.01
 """More control characters are no text."""
+_MAX_SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,32 @@ class Source:
             field=".".join(filter(None, (self.field, at))),
             remedy=remedy,
         )
+
+
+def check_name(name: str, *, field: str) -> None:
+    """Refuse a document's name that is empty, too long or not printable.
+
+    `field`: where it stands in the request. Raises InvalidInput.
+    """
+    long = len(name) > _MAX_SHOWN_CHARACTERS
+    shown = repr(f"{name[:_MAX_SHOWN_CHARACTERS]}..." if long else name)
+    if not name.strip():
+        problem = "a document has an empty name"
+    elif not name.isprintable():
+        problem = f"the document's name {shown} holds what cannot be printed"
+    elif len(name) > MAX_DOCUMENT_NAME_CHARACTERS:
+        problem = (
+            f"the document's name {shown} has {len(name)} characters, the limit is "
+            f"{MAX_DOCUMENT_NAME_CHARACTERS}"
+        )
+    else:
+        return
+    raise InvalidInput(
+        problem,
+        field=field,
+        remedy=f"give 1 to {MAX_DOCUMENT_NAME_CHARACTERS} printable characters, for example the "
+        "file's name: notes.md",
+    )
 
 
 def check_size(source: Source) -> None:

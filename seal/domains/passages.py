@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import takewhile
 
@@ -54,6 +54,14 @@ def contexts_of(groups: list[list[Passage]]) -> LoadedContexts:
         emptied=len(groups) - len(contexts),
         joined=sum(map(len, groups)) - len(groups),
     )
+
+
+def check_questions(group: Sequence[Passage]) -> None:
+    """Refuse a passage, by its first row, whose rows hold too many questions together."""
+    number = sum(len(part.questions) for part in group)
+    if number > MAX_QUESTIONS:
+        problem = f"holds {number} questions, the limit is {MAX_QUESTIONS}"
+        raise group[0].place.refuse("", problem, "keep the best ones")
 
 
 def context_id(title: str, text: str) -> str:
@@ -107,14 +115,9 @@ def _grouped(passages: Iterable[Passage]) -> list[list[Passage]]:
 
 def _context(group: list[Passage]) -> Context:
     """One context of all that belongs to a passage."""
+    check_questions(group)
     first = group[0]
     questions: list[Question] = [question for part in group for question in part.questions]
-    if len(questions) > MAX_QUESTIONS:
-        raise first.place.refuse(
-            "",
-            f"holds {len(questions)} questions, the limit is {MAX_QUESTIONS}",
-            "keep the best ones",
-        )
     identifier = context_id(first.title, first.text)
     queries = tuple(
         Query(f"{identifier}/{index}", question.text, question.answers)

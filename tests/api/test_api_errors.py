@@ -109,6 +109,11 @@ REFUSED: list[tuple[str, type[SealError], dict[str, Any]]] = [
         InvalidInput,
         {"options": Options(policy=common_pb2.AdapterRef(path="../x", sha256="0" * 64))},
     ),
+    (
+        "options.policy.path",
+        InvalidInput,
+        {"options": Options(policy=common_pb2.AdapterRef(path="/etc", sha256="0" * 64))},
+    ),
     ("options.lora.rank", InvalidInput, {"options": lora(rank=0)}),
     ("options.lora.alpha", InvalidInput, {"options": lora(alpha=float("inf"))}),
     ("options.lora.target_modules", InvalidInput, {"options": lora(target_modules=[])}),
@@ -249,6 +254,27 @@ async def test_a_policy_of_the_store_is_taken_and_one_with_another_digest_is_not
         wrong = common_pb2.AdapterRef(path=policy.path, sha256="0" * 64)
         error = await refusal(door, request("two", options=Options(policy=wrong)))
         assert (type(error), error.field) == (InvalidInput, "options.policy.sha256")
+
+
+async def test_a_path_that_is_none_is_told_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        policy = common_pb2.AdapterRef(path="/etc", sha256="0" * 64)
+        error = await refusal(door, request(options=Options(policy=policy)))
+        assert error.message == "'/etc' is not relative"
+
+
+async def test_passages_longer_than_the_model_are_refused_where_its_positions_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = request(options=Options(passage_tokens=2049))
+    async with front_door(tmp_path, Work(), monkeypatch, max_positions=2048) as door:
+        error = await refusal(door, long)
+        assert (type(error), error.field) == (InvalidInput, "options.passage_tokens")
+        assert "2049 tokens do not fit into the model's 2048 positions" in error.message
+        assert not door.store.list("adaptations/objects")
+        await door.stub.SubmitAdaptation(request(options=Options(passage_tokens=2048)))
 
 
 async def test_conflicts_name_the_field_that_must_change(

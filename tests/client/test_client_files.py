@@ -70,6 +70,7 @@ def test_a_file_with_wildcards_in_its_name_is_a_file(books: Path) -> None:
         ("loop.md", InvalidInput, "leads back to itself"),
         ("~nosuchuser/a.md", NotFound, "no such user"),
         ("no-\udcff.md", InvalidInput, "is no UTF-8"),
+        ("deep", InvalidInput, r"deep.md would have 256 characters, the limit is 255"),
     ],
 )
 def test_what_is_not_there_or_too_large_is_refused(
@@ -78,6 +79,9 @@ def test_what_is_not_there_or_too_large_is_refused(
     (books.parent / "empty").mkdir()
     (books.parent / "loop.md").symlink_to("loop.md")
     (books.parent / "no-\udcff.md").write_text("x")
+    deep = books.parent / "deep" / ("a" * 248)
+    deep.mkdir(parents=True)
+    (deep / "deep.md").write_text("x")
     with (books.parent / "large.txt").open("wb") as file:
         file.truncate(200 * 1024 * 1024)
     with pytest.raises(kind, match=said) as refused:

@@ -134,6 +134,28 @@ def test_json_lines_name_row_and_line_of_what_is_not_json(tmp_path: Path) -> Non
     assert "row 2 (line 3): not JSON at column 2" in error.message
 
 
+TWICE = '{"title": "Veldra", "context": "It is long.", "title": "Oss", "questions": []}'
+NESTED = json.dumps(ROW).replace('"answer":', '"answer": "short", "answer":')
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "key"),
+    [
+        ("data.jsonl", f"{json.dumps(ROW)}\n{TWICE}\n", "title"),
+        ("data.json", f"[{json.dumps(OTHER)}, {TWICE}]", "title"),
+        ("data.json", f"[{json.dumps(OTHER)}, {NESTED}]", "answer"),
+        ("data.json", f'{{"data": [{json.dumps(OTHER)}, {NESTED}]}}', "answer"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_by_file_row_and_key(
+    tmp_path: Path, name: str, text: str, key: str
+) -> None:
+    source = write_text(tmp_path, text, name=name)
+    error = refusal(source)
+    assert error.message == f"{source}, row 2: the key {key!r} stands twice in one object"
+    assert error.field == "[1]"
+
+
 def test_a_broken_json_list_names_the_line(tmp_path: Path) -> None:
     assert (
         "not JSON at line 2, column 1"

@@ -99,6 +99,7 @@ def test_a_file_of_questions_that_is_none_is_refused(content: bytes) -> None:
     with pytest.raises(InvalidInput) as caught:
         read_questions("q.jsonl", content)
     assert caught.value.field.startswith("questions")
+    assert caught.value.message.count("q.jsonl") == 1
     assert '"question"' in caught.value.remedy or "UTF-8" in caught.value.remedy
     assert SECRET not in str(caught.value)
 

@@ -9,7 +9,12 @@ import pytest
 
 from seal.documents import media_type_of, read_document
 from seal.errors import InvalidInput
-from seal.limits import MAX_DOCUMENT_BYTES, MAX_DOCUMENT_CHARACTERS, MAX_HEADING_CHARACTERS
+from seal.limits import (
+    MAX_DOCUMENT_BYTES,
+    MAX_DOCUMENT_CHARACTERS,
+    MAX_HEADING_CHARACTERS,
+    MAX_QUESTIONS,
+)
 
 SECRET = "Zanzibar"
 
@@ -143,7 +148,22 @@ def test_a_squad_file_is_a_document_and_its_unanswerable_questions_are_counted()
 def test_a_bad_row_is_refused_by_its_number_without_its_text(row: object) -> None:
     error = refusal("a.jsonl", f'{{"title": "", "context": "x y"}}\n{json.dumps(row)}'.encode())
     assert error.field == "documents[3].content"
-    assert "row 2" in error.message
+    assert error.message.startswith("a.jsonl, row 2"), "the file is named once, with the row"
+    assert error.message.count("a.jsonl") == 1
+
+
+def test_a_key_that_stands_twice_is_told_where_it_says_nothing_of_the_text() -> None:
+    known = refusal("a.jsonl", b'{"title": "a", "title": "b", "context": "x y"}')
+    assert known.message == "a.jsonl, row 1: the key 'title' stands twice in one object"
+    own = refusal("a.jsonl", f'{{"{SECRET}": 1, "{SECRET}": 2, "context": "x y"}}'.encode())
+    assert own.message == "a.jsonl, row 1: a key stands twice in one object"
+
+
+def test_a_passage_with_too_many_questions_is_refused_when_it_is_read() -> None:
+    many = [{"question": f"{n}?", "answer": SECRET} for n in range(MAX_QUESTIONS + 1)]
+    row = {"title": "", "context": f"{SECRET} is long.", "questions": many}
+    error = refusal("a.jsonl", json.dumps(row).encode())
+    assert error.message == "a.jsonl, row 1: holds 4097 questions, the limit is 4096"
 
 
 @pytest.mark.parametrize(
@@ -174,6 +194,12 @@ def test_content_that_is_too_large_is_refused() -> None:
 @pytest.mark.parametrize("name", ["", " ", "a\nb.txt", "a" * 256])
 def test_a_name_that_nobody_could_read_is_refused(name: str) -> None:
     assert refusal(name, b"one two").field == "documents[3].name"
+
+
+def test_a_name_that_is_too_long_is_told_with_its_length_and_the_limit() -> None:
+    error = refusal("b" * 256, b"one two")
+    assert "'" + "b" * 60 + "...' has 256 characters, the limit is 255" in error.message
+    assert read_document("b" * 251 + ".txt", "", b"one two").name.startswith("bb")
 
 
 @pytest.mark.parametrize(("name", "library"), [("a.pdf", "pypdf"), ("a.html", "bs4")])

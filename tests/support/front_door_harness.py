@@ -196,6 +196,7 @@ async def front_door(
     *,
     model: str = MODEL,
     settings: AdaptationSettings = SETTINGS,
+    max_positions: int = 0,
 ) -> AsyncIterator[FrontDoor]:
     """Serve the adaptations of a store, as often as a test likes."""
     monkeypatch.setattr(world, "run_task", work.run_task)
@@ -203,7 +204,7 @@ async def front_door(
     async with (
         serve_fakes(Fakes()) as services,
         local_adaptations(store, model=model, services=services, settings=settings) as adaptations,
-        _served(adaptations, store) as address,
+        _served(adaptations, store, max_positions) as address,
         open_channel(address) as channel,
     ):
         stub = adaptation_pb2_grpc.AdaptationServiceStub(channel)
@@ -211,10 +212,12 @@ async def front_door(
 
 
 @asynccontextmanager
-async def _served(adaptations: LocalAdaptations, store: ArtifactStore) -> AsyncIterator[str]:
+async def _served(
+    adaptations: LocalAdaptations, store: ArtifactStore, max_positions: int
+) -> AsyncIterator[str]:
     with tempfile.TemporaryDirectory(prefix="seal-") as directory:
         running = await start_server(
-            [partial(register, adaptations=adaptations, store=store)],
+            [partial(register, adaptations=adaptations, store=store, max_positions=max_positions)],
             address=f"unix:{directory}/socket",
         )
         try:

@@ -347,6 +347,11 @@ def many_epochs(spec: AdaptationSpec) -> AdaptationSpec:
     return spec.model_copy(update={"adapter": adapter, "inner": inner})
 
 
+def long_passages(spec: AdaptationSpec) -> AdaptationSpec:
+    passages = spec.passages.model_copy(update={"max_tokens": MODEL.max_positions + 1})
+    return spec.model_copy(update={"passages": passages})
+
+
 @pytest.mark.parametrize(
     ("change", "error", "field"),
     [
@@ -355,6 +360,7 @@ def many_epochs(spec: AdaptationSpec) -> AdaptationSpec:
         (with_policy, NotFound, "spec.policy"),
         (replaying(1000), InvalidInput, "spec.adapter.replayRows"),
         (many_epochs, InvalidInput, "spec.adapter.optimizer.epochs"),
+        (long_passages, InvalidInput, "spec.passages.maxTokens"),
     ],
 )
 async def test_what_can_be_known_is_refused_before_anything_is_written(
