@@ -16,6 +16,7 @@ import sys
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 SHOTS = """\
 Question: Who wrote the play Hamlet?
@@ -38,6 +39,7 @@ def prompt_of(question: str) -> str:
 
 def ask(base: str, adapter: str, question: str) -> str:
     """The answer of the adapted model, the likeliest token each time; of the base without one."""
+    logging.disable_progress_bar()  # of the weights that are loaded
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     if adapter:

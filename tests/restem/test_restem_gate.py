@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from seal.records import GateReason, Interval
 from seal.restem.gate import judge
 from seal.settings import GateSettings
+from seal.signs import MINUS
 
 GATE = GateSettings(min_gain=0.1, confident=True, max_regression=0.05, retained_questions=8)
 GAIN = Interval(0.3, 0.2, 0.4, 12)
@@ -19,7 +20,7 @@ def test_a_gain_with_its_whole_interval_above_the_least_passes() -> None:
     verdict = judge(GATE, gain=GAIN, retained_change=KEPT)
     assert verdict.passed and verdict.reason is None
     assert "+30.0 points (+20.0 to +40.0, 12 passages)" in verdict.message
-    assert "-1.0 points (-3.0 to +1.0, 8 passages)" in verdict.message
+    assert f"{MINUS}1.0 points ({MINUS}3.0 to +1.0, 8 passages)" in verdict.message
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_a_gain_with_its_whole_interval_above_the_least_passes() -> None:
             GAIN,
             Interval(-0.2, -0.3, -0.1, 8),
             GateReason.FORGETS,
-            "maxRegression 0.05 allows (-5.0",
+            f"maxRegression 0.05 allows ({MINUS}5.0",
         ),
     ],
 )

@@ -99,6 +99,20 @@ def test_what_a_caller_sent_begins_no_line_of_a_log_and_steers_no_terminal() -> 
     assert "FORGED" in line and line.isprintable()
 
 
+STEERING = "one\u2028two\u2029three\x9b2J\x85\x7f Köln"
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_ends_a_line_or_steers_a_terminal_beyond_ascii_is_escaped_too(as_json: bool) -> None:
+    stream = io.StringIO()
+    configure_logging("info", json=as_json, stream=stream)
+    structlog.get_logger("test").warning("refused", name=STEERING)
+    line = stream.getvalue().removesuffix("\n")
+    assert line.isprintable() and "Köln" in line
+    if as_json:
+        assert json.loads(line)["name"] == STEERING
+
+
 def test_lines_below_the_level_are_not_written_and_configuring_twice_does_not_double_them() -> None:
     stream = io.StringIO()
     for _ in range(2):

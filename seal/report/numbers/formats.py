@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 from seal.report.numbers.model import Estimate, Metric, RolloutReport, StageReport
 from seal.report.numbers.words import name_of
+from seal.signs import MINUS
 
 MISSING = "–"
-MINUS = "−"
 NBSP = "\u00a0"
 """Keeps a number and its unit on one line."""
 
