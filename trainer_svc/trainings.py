@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from seal import telemetry
 from seal.engine import Adapter, Suspended, TrainingRequest, TrainingResult, save_adapter
 from seal.errors import NotFound, Transient, UnfitItem
+from seal.metrics import metrics
 from seal.outcomes import Outcome
 from seal.records import TrainingRecord
 from seal.rpc.engine_calls import engine_call, shows_life
@@ -192,7 +192,7 @@ class Trainings:
         plan = training.plan
         trained = self._results.unstored(plan) or await self._train_or_outcome(training)
         record = await asyncio.to_thread(self._results.keep, plan, trained)
-        telemetry.metrics.trainings.labels(outcome=record.outcome.value).inc()
+        metrics.trainings.labels(outcome=record.outcome.value).inc()
         log.info(
             "training ended",
             run=plan.run,
@@ -277,7 +277,7 @@ class Trainings:
         if isinstance(error, Suspended):
             log.info("training suspended", run=key[0], request_id=key[1], reason=str(error))
         else:
-            telemetry.metrics.trainings.labels(outcome="failed").inc()
+            metrics.trainings.labels(outcome="failed").inc()
             log.warning(
                 "training failed",
                 run=key[0],

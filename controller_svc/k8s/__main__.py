@@ -24,9 +24,10 @@ from controller_svc.k8s.story import Story
 from controller_svc.k8s.turn import Turn
 from seal.artifacts import ArtifactStore
 from seal.errors import InvalidInput, NotFound, error_class
+from seal.metrics import metrics
 from seal.rpc.lifecycle import Signals, stop_signals
 from seal.serving import leave, run_process
-from seal.telemetry import metrics, serving_metrics
+from seal.telemetry import serving_metrics
 
 log = structlog.get_logger(__name__)
 

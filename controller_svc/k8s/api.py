@@ -25,8 +25,8 @@ from seal.errors import (
     SealError,
     Transient,
 )
+from seal.metrics import metrics
 from seal.resources import API_VERSION
-from seal.telemetry import metrics
 from seal.yaml_files import Tree
 
 TIMEOUT_SECONDS = 15.0

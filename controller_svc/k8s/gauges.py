@@ -1,28 +1,22 @@
 """The controller's metrics of objects: how many are where, how far runs are, what loops came to.
 
 The pods of Jobs end before anybody scrapes them: what they counted travels in the objects' status,
-and is counted here when it is first seen there. What names a run is taken away at the run's end.
+and is counted here when it is first seen there. What names a run goes some time after the run's
+end.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 from controller_svc.core import Phase, RunStatus
 from controller_svc.k8s.jobs import Owner
+from controller_svc.run_values import run_values
+from seal.metrics import Metrics
 from seal.resources import RUN_KIND
-from seal.telemetry import Metrics
 
-
-@dataclass(frozen=True)
-class _Shown:
-    """What the metrics say of an object."""
-
-    phase: Phase
-    runs: bool
-    """Whether there are gauges of its own."""
-    rounds: tuple[str, ...]
+Key = tuple[str, str, str]
+"""Kind, namespace and name of an object."""
 
 
 class ObjectGauges:
@@ -30,48 +24,36 @@ class ObjectGauges:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._shown: dict[tuple[str, str, str], _Shown] = {}
+        self._phases: dict[Key, Phase] = {}
 
     def show(self, owner: Owner, status: RunStatus, *, percent: int) -> None:
-        """An object as it is now."""
+        """An object as it is now; a run that had ended before it was first seen has no gauges."""
         key = (owner.kind, owner.namespace, owner.name)
-        before = self._shown.get(key)
-        if before is not None and (before.phase != status.phase or status.phase.terminal):
-            self.forget(*key)
-            before = None
-        if before is None:
-            self._metrics.objects.labels(kind=owner.kind, phase=str(status.phase)).inc()
-        runs = owner.kind == RUN_KIND and not status.phase.terminal
-        rounds = self._show_run(owner, status, percent) if runs else ()
-        self._shown[key] = _Shown(phase=status.phase, runs=runs, rounds=rounds)
+        before = self._phases.get(key)
+        if before != status.phase:
+            self._count(key, -1)
+            self._phases[key] = status.phase
+            self._count(key, 1)
+        ended = status.phase.terminal
+        if owner.kind == RUN_KIND and (not ended or (before is not None and not before.terminal)):
+            values = run_values(status, share=percent / 100)
+            self._metrics.runs.show((owner.namespace, owner.name), values, ended=ended)
 
-    def _show_run(self, owner: Owner, status: RunStatus, percent: int) -> tuple[str, ...]:
-        names = (owner.namespace, owner.name)
-        self._metrics.run_progress.labels(*names).set(percent / 100)
-        means = {
-            str(entry.round): entry.validation["edit"].mean
-            for entry in status.rounds
-            if "edit" in entry.validation
-        }
-        known = {round: mean for round, mean in means.items() if mean is not None}
-        for round, mean in known.items():
-            self._metrics.run_reward.labels(*names, round).set(mean)
-        return tuple(known)
+    def _count(self, key: Key, change: int) -> None:
+        phase = self._phases.get(key)
+        if phase is not None:
+            self._metrics.objects.labels(kind=key[0], phase=str(phase)).inc(change)
 
     def forget(self, kind: str, namespace: str, name: str) -> None:
         """An object has gone."""
-        shown = self._shown.pop((kind, namespace, name), None)
-        if shown is None:
-            return
-        self._metrics.objects.labels(kind=kind, phase=str(shown.phase)).dec()
-        if shown.runs:
-            self._metrics.run_progress.remove(namespace, name)
-            for round in shown.rounds:
-                self._metrics.run_reward.remove(namespace, name, round)
+        key = (kind, namespace, name)
+        self._count(key, -1)
+        if self._phases.pop(key, None) is not None and kind == RUN_KIND:
+            self._metrics.runs.forget((namespace, name))
 
     def clear(self) -> None:
         """Show none any more: another controller leads."""
-        for key in list(self._shown):
+        for key in list(self._phases):
             self.forget(*key)
 
     def count(self, before: RunStatus, after: RunStatus) -> None:

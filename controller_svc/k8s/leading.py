@@ -10,7 +10,7 @@ import structlog
 
 from controller_svc.k8s.lease import Leadership
 from seal.errors import Superseded, Transient
-from seal.telemetry import metrics
+from seal.metrics import metrics
 
 log = structlog.get_logger(__name__)
 

@@ -19,8 +19,8 @@ from controller_svc.k8s.api import EVENTS, ClusterApi
 from controller_svc.k8s.jobs import Owner
 from controller_svc.k8s.objects import ObjectPublication
 from seal.errors import Conflict, SealError
+from seal.metrics import metrics
 from seal.resources import API_VERSION
-from seal.telemetry import metrics
 from seal.yaml_files import Tree
 
 log = structlog.get_logger(__name__)

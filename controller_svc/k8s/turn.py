@@ -21,8 +21,8 @@ from controller_svc.k8s.shared_reads import SharedReads
 from controller_svc.k8s.source import Seen, Watched
 from controller_svc.k8s.wanted import kind_of
 from seal.errors import Retryable, SealError
+from seal.metrics import metrics
 from seal.resources import API_VERSION
-from seal.telemetry import metrics
 from seal.yaml_files import Tree
 
 log = structlog.get_logger(__name__)

@@ -51,11 +51,11 @@ from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
 from seal.artifacts import ArtifactStore
 from seal.config import load_adaptation
 from seal.errors import Exhausted, Internal, NotFound
+from seal.metrics import metrics
 from seal.resources import Adaptation
 from seal.rpc.hops import Hop, within
 from seal.runs.store import in_thread
 from seal.settings import Settings
-from seal.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 

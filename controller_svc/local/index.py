@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from controller_svc.adaptations import Name, not_found
 from controller_svc.core import AdaptationState
 from controller_svc.local.objects import AdaptationObject
-from seal.telemetry import metrics
+from seal.metrics import metrics
 
 
 @dataclass

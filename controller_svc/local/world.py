@@ -40,6 +40,7 @@ from controller_svc.worker.task import run_task, shard_task
 from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, SealError
+from seal.metrics import metrics
 from seal.records import Stage
 from seal.resources import RestEMRun
 from seal.runs.cleanup import sweep_run
@@ -47,7 +48,6 @@ from seal.runs.epochs import claim_stage, newest_epoch, take_epoch
 from seal.runs.improve import check_row_tokens
 from seal.runs.store import in_thread, read_prepared
 from seal.settings import Spec
-from seal.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 

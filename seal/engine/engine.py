@@ -49,10 +49,10 @@ from seal.engine.requests import (
 from seal.engine.threads import compute_serially, compute_with
 from seal.engine.trainings import Trainings, TrainingTask, drop_unwanted_trainings
 from seal.errors import Exhausted, InvalidInput, Transient
+from seal.metrics import metrics
 from seal.prompts import Prompt
 from seal.remedies import engine_setting
 from seal.settings import EngineSettings, LoraSettings
-from seal.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
@@ -404,7 +404,7 @@ class Engine:
                 self._trainings.step(held_elsewhere_bytes=self._generations.held_bytes)
         seconds = time.monotonic() - started
         self._turn_seconds = self._turn_seconds + seconds if kind == "generate" else 0.0
-        metrics.engine_busy_seconds.labels(kind).inc(seconds)
+        metrics.engine_busy_seconds.labels(kind, self._model.device.type).inc(seconds)
 
     def _kind_in_turn(self, others: bool) -> Kind:
         """Generation if there is any and it has not had the thread for long; else the rest."""

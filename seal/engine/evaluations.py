@@ -13,8 +13,8 @@ from seal.engine.model import FrozenModel
 from seal.engine.queues import EngineTask, FairQueue
 from seal.engine.requests import EvaluationResult
 from seal.errors import Transient, UnfitItem
+from seal.metrics import metrics
 from seal.settings import EngineSettings
-from seal.telemetry import metrics
 
 MAX_EVALUATION_WAIT_SECONDS = 30.0
 """An evaluation that waited this long runs even if the batch is not full and trainings are

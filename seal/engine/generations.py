@@ -15,7 +15,7 @@ from seal.engine.model import FrozenModel
 from seal.engine.queues import EngineTask, FairQueue
 from seal.engine.requests import GenerationResult
 from seal.errors import Transient, UnfitItem
-from seal.telemetry import metrics
+from seal.metrics import metrics
 
 Task = EngineTask[GenerationResult]
 

@@ -22,9 +22,9 @@ from seal.engine.queues import EngineTask, FairQueue
 from seal.engine.requests import TrainingRequest, TrainingResult
 from seal.engine.training import TrainingBatch
 from seal.errors import SealError
+from seal.metrics import metrics
 from seal.outcomes import Outcome
 from seal.settings import EngineSettings
-from seal.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 

@@ -22,11 +22,11 @@ import structlog
 from pydantic import ValidationError
 
 from seal.errors import Exhausted, Internal, SealError, Transient, error_class
+from seal.metrics import Metrics
 from seal.rpc.errors import STATUS_KEY, from_validation_error, to_status
 from seal.rpc.hops import Span, hop_of, within
 from seal.rpc.parsing import never_failing, well_formed
 from seal.rpc.tracing import tracing
-from seal.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 

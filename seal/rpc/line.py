@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from seal.errors import Exhausted
-from seal.telemetry import Metrics, metrics
+from seal.metrics import Metrics, metrics
 
 Result = TypeVar("Result")
 Given = TypeVar("Given")

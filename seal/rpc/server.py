@@ -21,9 +21,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from seal.errors import InvalidInput
+from seal.metrics import Metrics, metrics
 from seal.rpc.interceptor import CallInterceptor
 from seal.rpc.settings import ServerSettings
-from seal.telemetry import Metrics, metrics
 
 log = structlog.get_logger(__name__)
 

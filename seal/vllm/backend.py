@@ -27,8 +27,8 @@ from seal.engine.health import Health
 from seal.engine.queues import EngineTask, FairQueue
 from seal.engine.streaming import TextStream
 from seal.errors import Exhausted, SealError, Transient, UnfitItem
+from seal.metrics import metrics
 from seal.outcomes import Outcome
-from seal.telemetry import metrics
 from seal.vllm.adapters import AdapterFiles, PlacedAdapter
 from seal.vllm.asks import Ask, Decoder, DecoderDeadError, Told
 from seal.vllm.model import VllmModel

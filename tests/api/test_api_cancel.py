@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 
 from controller_svc.local.objects import Objects
 from seal.errors import Conflict, Exhausted, NotFound, Transient
+from seal.metrics import metrics
 from seal.records import Stage
 from seal.rpc.client import rpc_errors
-from seal.telemetry import metrics
 from seal.v1 import adaptation_pb2
 
 CANCELLED = adaptation_pb2.ADAPTATION_STATE_CANCELLED

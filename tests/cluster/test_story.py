@@ -13,6 +13,7 @@ from controller_svc.core import Phase
 from controller_svc.k8s.api import EVENTS
 from controller_svc.k8s.story import RECENT_SECONDS
 from seal.errors import Transient
+from seal.run_metrics import SHOWN_AFTER_END_SECONDS
 
 WHOLE = [
     "PrepareRunning", "ValidateRunning", "RolloutRunning", "ImproveRunning", "ValidateRunning",
@@ -138,15 +139,18 @@ async def test_the_metrics_count_objects_transitions_and_loops_and_forget_runs_a
         await office.cluster.step()
         await office.look(run)
     names = {"namespace": "team", "run": "demo"}
-    assert value("seal_run_reward", names | {"round": "0"}) is not None
+    reward = names | {"round": "0", "stage": "validate", "kind": "edit"}
+    assert value("seal_run_reward", reward) is not None
     share = value("seal_run_progress_ratio", names)
     assert share is not None and 0 < share < 1
     await office.to_the_end(run, adapts)
     for kind in ("RestEMRun", "Adaptation"):
         assert value("seal_objects", {"kind": kind, "phase": "Complete"}) == 1
         assert value("seal_objects", {"kind": kind, "phase": "Running"}) == 0
+    assert value("seal_run_reward", reward | {"round": "1"}) is not None
+    office.cluster.now += SHOWN_AFTER_END_SECONDS + 1
     assert value("seal_run_progress_ratio", names) is None
-    assert value("seal_run_reward", names | {"round": "0"}) is None
+    assert value("seal_run_reward", reward) is None
     counted = sum(number for key in (run, adapts) for number in loops(office.status(key)).values())
     assert counted and value("seal_inner_loops_total", {"outcome": "ok"}) == counted
 

@@ -11,8 +11,8 @@ from controller_svc.core import Reason
 from controller_svc.k8s.crds import MUTABLE
 from controller_svc.k8s.looking import WaitReason
 from controller_svc.k8s.options import ControllerOptions
+from seal.metrics import metrics
 from seal.options import ProcessOptions
-from seal.telemetry import metrics
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/cluster.md").read_text()
 ELSEWHERE = {Reason.RUN_FAILED, Reason.SUPERSEDED, Reason.CANCELLED, Reason.RESUMED}

@@ -13,8 +13,8 @@ from tiny_model import tiny_model
 
 from seal.engine import Engine
 from seal.errors import Exhausted, Transient
+from seal.metrics import metrics
 from seal.settings import EngineSettings
-from seal.telemetry import metrics
 
 SETTINGS = EngineSettings(
     slots=1, dtype="float32", max_rank=8, max_row_tokens=256, max_queue=3, stall_seconds=0.4

@@ -40,9 +40,9 @@ from seal.engine.model import FrozenModel
 from seal.engine.sizes import size_of
 from seal.engine.training import TrainingBatch
 from seal.errors import InvalidInput
+from seal.metrics import metrics
 from seal.outcomes import Outcome
 from seal.settings import ALL_PROJECTIONS, EngineSettings, LoraSettings
-from seal.telemetry import metrics
 
 TWO = ("q_proj", "v_proj")
 ROWS = tuple(("", "x" * length) for length in (100, 90, 80, 120))

@@ -30,8 +30,8 @@ from controller_svc.k8s.controller import Key as ObjectKey
 from controller_svc.k8s.wanted import read_wanted
 from seal.artifacts import ArtifactStore
 from seal.errors import SealError
+from seal.metrics import Metrics
 from seal.runs.task import ShardTask
-from seal.telemetry import Metrics
 
 RUNS_AT_ONCE = 60 if EVERYTHING else 12
 END_SECONDS, LOOK_SECONDS, GONE_SECONDS = 150.0, 0.5, 60.0

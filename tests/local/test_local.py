@@ -23,11 +23,11 @@ from controller_svc.runs import check_run, open_run, read_manifest, read_status,
 from controller_svc.worker.progress import TaskProgress
 from seal.artifacts import ArtifactStore, Model
 from seal.errors import Conflict, InvalidInput, Transient
+from seal.metrics import metrics
 from seal.records import Stage
 from seal.resources import RestEMRun
 from seal.runs.store import status_path
 from seal.settings import ArtifactSettings, DataSettings, EditSettings, RunSpec
-from seal.telemetry import metrics
 
 QUICK = Budgets(
     shard=AttemptBudget(attempts=3, base_seconds=0.01, max_seconds=0.02),

@@ -33,12 +33,12 @@ from seal.errors import (
     Transient,
     UnfitItem,
 )
+from seal.metrics import Metrics
 from seal.outcomes import Outcome
 from seal.rpc.client import ClientSettings, open_channel, rpc_errors
 from seal.rpc.errors import from_rpc_error, from_status, to_status
 from seal.rpc.server import RunningServer, check_address, start_server
 from seal.rpc.settings import ServerSettings
-from seal.telemetry import Metrics
 from seal.v1 import trainer_pb2, trainer_pb2_grpc
 
 TRAINER = "seal.v1.TrainerService"

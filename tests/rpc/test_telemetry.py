@@ -14,9 +14,9 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from seal import telemetry
 from seal.errors import InvalidInput
-from seal.telemetry import Metrics, configure_logging, start_metrics_server
+from seal.metrics import Metrics, metrics
+from seal.telemetry import configure_logging, start_metrics_server
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +150,7 @@ def test_metric_names_keep_the_rules() -> None:
 def test_the_metrics_endpoint_serves_what_was_counted() -> None:
     mine = Metrics(CollectorRegistry())
     mine.trainings.labels(outcome="diverged").inc()
-    mine.engine_busy_seconds.labels(kind="train").inc(1.5)
+    mine.engine_busy_seconds.labels(kind="train", device="cpu").inc(1.5)
     server = start_metrics_server(0, host="127.0.0.1", registry=mine.registry)
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=5) as reply:
@@ -158,14 +158,14 @@ def test_the_metrics_endpoint_serves_what_was_counted() -> None:
     finally:
         server.stop()
     assert 'seal_trainings_total{outcome="diverged"} 1.0' in text
-    assert 'seal_engine_busy_seconds_total{kind="train"} 1.5' in text
+    assert 'seal_engine_busy_seconds_total{device="cpu",kind="train"} 1.5' in text
     assert "seal_training_steps_total 0.0" in text and "seal_generated_tokens_total 0.0" in text
     with pytest.raises(OSError):
         urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=1)
 
 
 def test_the_metrics_of_the_process_include_its_memory() -> None:
-    names = {family.name for family in telemetry.metrics.registry.collect()}
+    names = {family.name for family in metrics.registry.collect()}
     assert {"seal_inner_loops", "process_resident_memory_bytes", "python_info"} <= names
 
 

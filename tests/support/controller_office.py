@@ -25,7 +25,7 @@ from controller_svc.k8s.wanted import read_wanted
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.errors import SealError
-from seal.telemetry import Metrics
+from seal.metrics import Metrics
 
 NAMESPACE = "team"
 SETTINGS = JobSettings(
@@ -53,7 +53,7 @@ class Office:
     def restart(self) -> None:
         """Another controller takes its turn."""
         self.epoch += 1
-        self.metrics = Metrics(CollectorRegistry())
+        self.metrics = Metrics(CollectorRegistry(), clock=lambda: self.cluster.now)
         self.controller = Controller(
             api=self.api,
             store=self.store,

@@ -21,8 +21,8 @@ from prometheus_client import CollectorRegistry
 
 from seal.errors import Conflict, InvalidInput, NotFound, SealError, Transient
 from seal.manifest import FileEntry, Manifest
+from seal.metrics import Metrics
 from seal.rpc.server import start_server
-from seal.telemetry import Metrics
 from seal.v1 import adaptation_pb2 as pb
 from seal.v1 import adaptation_pb2_grpc, common_pb2
 

@@ -35,7 +35,7 @@ from controller_svc.k8s.wanted import Wanted, read_wanted
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.errors import SealError
-from seal.telemetry import Metrics
+from seal.metrics import Metrics
 
 EVERYTHING = bool(os.environ.get("SEAL_FAULTS"))
 """Every case there is, and not a sample: minutes."""

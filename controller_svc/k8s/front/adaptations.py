@@ -36,10 +36,10 @@ from controller_svc.requests import was_deleted
 from seal.artifacts import ArtifactStore
 from seal.config import load_adaptation
 from seal.errors import Conflict, NotFound, Transient
+from seal.metrics import metrics
 from seal.resources import Adaptation
 from seal.runs.store import read_prepared
 from seal.settings.cluster import AdaptationClusterSettings
-from seal.telemetry import metrics
 from seal.yaml_files import Tree
 
 log = structlog.get_logger(__name__)

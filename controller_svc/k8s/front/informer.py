@@ -36,8 +36,8 @@ from controller_svc.k8s.front.adaptation_objects import (
 )
 from controller_svc.k8s.source import Seen
 from seal.errors import PreconditionFailed, SealError
+from seal.metrics import metrics
 from seal.settings import AdaptationSpec
-from seal.telemetry import metrics
 from seal.yaml_files import Tree
 
 log = structlog.get_logger(__name__)
