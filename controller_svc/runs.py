@@ -139,7 +139,7 @@ async def write_status(store: ArtifactStore, status: RunStatus) -> None:
 def check_same_spec(saved: RestEMRun, given: RestEMRun) -> None:
     """Raises Conflict naming the first fields in which the specs differ, with both values."""
     before, now = (
-        _flat(manifest.spec.model_dump(mode="json", by_alias=True), "spec.")
+        flat_fields(manifest.spec.model_dump(mode="json", by_alias=True), "spec.")
         for manifest in (saved, given)
     )
     fields = [
@@ -165,12 +165,12 @@ def check_same_spec(saved: RestEMRun, given: RestEMRun) -> None:
     )
 
 
-def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+def flat_fields(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Leaves by dotted name."""
     leaves: dict[str, object] = {}
     for name, value in values.items():
         leaves |= (
-            _flat(value, f"{prefix}{name}.")
+            flat_fields(value, f"{prefix}{name}.")
             if isinstance(value, Mapping)
             else {f"{prefix}{name}": value}
         )

@@ -48,6 +48,8 @@ NEEDS = {
     "controller_svc.k8s": "k8s",
     "controller_svc.k8s.publishing.kserve": "kserve",
     "controller_svc.local": "local",
+    "controller_svc.tracking.mlflow": "mlflow",
+    "controller_svc.tracking.wandb": "wandb",
 }
 """Module -> the extra that it and all below it need; the longest name that fits counts."""
 BRINGS = {

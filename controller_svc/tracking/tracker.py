@@ -1,0 +1,174 @@
+"""Tells trackers what runs come to, in a thread of its own: never fails and never delays a run.
+
+A tracker that is away is warned of once. What it has missed it gets with the next stage of the run,
+or after some minutes; at the end it is said what is still missing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Literal
+
+import structlog
+
+from controller_svc.core import Phase
+from controller_svc.tracking.faults import cause_of
+from controller_svc.tracking.ledger import Ledger
+from controller_svc.tracking.model import Telling, TrackingSink
+from controller_svc.tracking.reading import untold
+from controller_svc.tracking.sinks import open_sink
+from seal.artifacts import ArtifactStore
+from seal.errors import SealError
+from seal.records import Stage
+
+log = structlog.get_logger(__name__)
+
+AGAIN_SECONDS = 300.0
+"""After a failure, if the run has not moved meanwhile."""
+NOT_TRIED = "it has not been told yet"
+Place = tuple[Phase, int, Stage | None, float | None]
+
+
+@dataclass
+class _Run:
+    """What is known of a run that is tracked."""
+
+    tracker: str
+    telling: Telling | None = None
+    """The newest that waits for its turn."""
+    place: Place | None = None
+    """Where the run was when it was told of last."""
+    cause: str = NOT_TRIED
+    """Why the tracker has not all of it; empty if it has."""
+    failed_seconds: float | None = None
+    """Time of the last failure, by the tracker's clock."""
+    warned: bool = False
+
+    def wants(self, telling: Telling, now_seconds: float) -> bool:
+        """Whether there may be news, or the last try is long ago."""
+        if _place(telling) != self.place:
+            return True
+        failed = self.failed_seconds
+        return failed is not None and now_seconds - failed >= AGAIN_SECONDS
+
+
+class Tracker:
+    """Tells of the runs of one store. Its methods return at once, but `close`."""
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        *,
+        open: Callable[[Literal["mlflow", "wandb"]], TrackingSink] = open_sink,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._open, self._clock = store, open, clock
+        self._sinks: dict[str, TrackingSink] = {}
+        self._runs: dict[str, _Run] = {}
+        self._lock = threading.Lock()
+        self._turns: SimpleQueue[str | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def tell(self, telling: Telling) -> None:
+        """Tell of a run, if it is to be tracked and there may be news."""
+        tracker = telling.spec.tracking.to
+        if tracker == "none":
+            return
+        with self._lock:
+            run = self._runs.setdefault(telling.run, _Run(tracker=tracker))
+            if not run.wants(telling, self._clock()):
+                return
+            waits = run.telling is not None
+            run.telling, run.place, run.failed_seconds = telling, _place(telling), None
+            if self._thread is None:
+                # A daemon: a tracker that does not answer keeps no process from its end
+                self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
+                self._thread.start()
+        if not waits:
+            self._turns.put(telling.run)
+
+    def missing(self, run: str) -> str:
+        """Why a tracker has not all that it was to be told of a run; empty if it has."""
+        with self._lock:
+            known = self._runs.get(run)
+            return known.cause if known is not None else ""
+
+    def close(self, *, within_seconds: float) -> None:
+        """Wait for what is still to be told, and say what could not be."""
+        if self._thread is not None:
+            self._turns.put(None)
+            self._thread.join(within_seconds)
+        with self._lock:
+            left = {name: run for name, run in self._runs.items() if run.cause}
+        for name, run in left.items():
+            log.warning(
+                "run not wholly tracked",
+                run=name,
+                tracker=run.tracker,
+                cause=run.cause,
+                remedy="all of it is told once the run is resumed",
+            )
+
+    def _work(self) -> None:
+        """Tell of one run after another."""
+        while (name := self._turns.get()) is not None:
+            with self._lock:
+                run = self._runs[name]
+                telling, run.telling = run.telling, None
+            if telling is not None:
+                self._ended(run, telling, self._tell(telling))
+
+    def _tell(self, telling: Telling) -> str:
+        """Why it could not be told; empty if it was."""
+        try:
+            self._write(telling)
+        except SealError as error:
+            return cause_of(error)
+        except Exception as error:
+            # The thread's boundary: no defect of a library ends the tracking of the other runs
+            log.debug("tracking crashed", run=telling.run, exc_info=error)
+            return f"{type(error).__name__}: {cause_of(error)}"
+        return ""
+
+    def _write(self, telling: Telling) -> None:
+        tracking = telling.spec.tracking
+        if tracking.to == "none":
+            return
+        sink = self._sinks.get(tracking.to) or self._open(tracking.to)
+        self._sinks[tracking.to] = sink
+        ledger = Ledger(
+            self._store,
+            telling.run,
+            sink=tracking.to,
+            address=sink.place,
+            experiment=tracking.experiment,
+        )
+        with untold(self._store, telling, ledger) as news:
+            if news is None:
+                return
+            sink.write(news)
+        for round in news.rounds:
+            ledger.add_round(round.round)
+        if news.end is not None:
+            ledger.add_end(news.end.time_seconds)
+        log.info("run tracked", run=telling.run, rounds=[one.round for one in news.rounds])
+
+    def _ended(self, run: _Run, telling: Telling, cause: str) -> None:
+        """Remember how it went, and say it once."""
+        with self._lock:
+            again, run.cause = run.warned, cause
+            run.failed_seconds = self._clock() if cause else None
+            run.warned = bool(cause)
+        if cause and not again:
+            log.warning("run not tracked", run=telling.run, tracker=run.tracker, cause=cause)
+        elif cause:
+            log.info("run still not tracked", run=telling.run, tracker=run.tracker, cause=cause)
+
+
+def _place(telling: Telling) -> Place:
+    status = telling.status
+    return status.phase, status.round, status.stage, status.finished_seconds
