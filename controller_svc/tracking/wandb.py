@@ -39,20 +39,19 @@ class WandbSink:
 
     def __init__(self) -> None:
         """Raises PreconditionFailed if it would have to ask for a key, as nobody could answer."""
-        url = os.environ.get(URL_VARIABLE, DEFAULT_URL)
-        offline = os.environ.get("WANDB_MODE", "") in OFFLINE
-        if not offline and not _has_credentials(url):
+        self._url = os.environ.get(URL_VARIABLE) or DEFAULT_URL
+        self._offline = os.environ.get("WANDB_MODE", "") in OFFLINE
+        self._directory = os.environ.get("WANDB_DIR") or "."
+        if not self._offline and not _has_credentials(self._url):
             raise PreconditionFailed(
                 "there is no key for W&B",
                 remedy="set WANDB_API_KEY, or WANDB_MODE=offline",
             )
-        directory = os.environ.get("WANDB_DIR", ".")
-        self._place = f"offline:{directory}" if offline else without_secrets(url)
 
     @property
     def place(self) -> str:
         """The server's address, or the directory."""
-        return self._place
+        return f"offline:{self._directory}" if self._offline else without_secrets(self._url)
 
     def write(self, run: TrackedRun) -> None:
         """One session."""
@@ -71,6 +70,8 @@ class WandbSink:
     def _begin(self, run: TrackedRun) -> Run:
         """Quietly: what is printed, and the machine's own numbers, are no part of the run."""
         settings: dict[str, Any] = {
+            "mode": "offline" if self._offline else "online",
+            "base_url": self._url,
             "silent": True,
             "console": "off",
             "disable_git": True,
@@ -90,6 +91,7 @@ class WandbSink:
             config={**run.parameters, **run.tags},
             tags=[tag[:MAX_TAG_CHARACTERS] for tag in ("seal", *tags) if tag],
             notes=run.end.summary if run.end is not None else None,
+            dir=self._directory,
             resume="allow",
             reinit="create_new",
             settings=wandb.Settings(**settings),
@@ -101,11 +103,11 @@ class WandbSink:
             yield
         except (AuthenticationError, UsageError) as error:
             raise InvalidInput(
-                f"W&B at {self._place} refuses it: {cause_of(error)}",
+                f"W&B at {self.place} refuses it: {cause_of(error)}",
                 remedy="check WANDB_API_KEY, WANDB_ENTITY and WANDB_BASE_URL",
             ) from error
         except (CommError, TimeoutError, OSError) as error:
-            raise Transient(f"W&B at {self._place} is away: {cause_of(error)}") from error
+            raise Transient(f"W&B at {self.place} is away: {cause_of(error)}") from error
 
 
 def _hand_over(session: Run, run: TrackedRun, end: TrackedEnd) -> None:
@@ -113,7 +115,8 @@ def _hand_over(session: Run, run: TrackedRun, end: TrackedEnd) -> None:
     session.summary["phase"] = str(end.phase)
     for name, directory in end.directories.items():
         artifact = wandb.Artifact(f"{run.name}-{name}", type=ARTIFACT_TYPES[name])
-        artifact.add_dir(str(directory))
+        for file in sorted(directory.iterdir()):
+            artifact.add_file(str(file), name=file.name)
         session.log_artifact(artifact)
 
 
