@@ -23,7 +23,7 @@ from seal.rpc.lifecycle import Serving, Signals, serve_until_signal, stop_signal
 from seal.rpc.not_ready import not_ready
 from seal.rpc.server import check_address
 from seal.rpc.settings import ServerSettings
-from seal.rpc.tracing import configure_tracing
+from seal.rpc.tracing import configure_tracing, tracing
 from seal.telemetry import configure_logging, json_line, serving_metrics
 from seal.termination import failure_of, write_termination
 
@@ -95,6 +95,7 @@ def run_job(
     except SealError as error:
         write_termination(failure_of(error))
         _say(error, as_json=as_json)
+        tracing().flush()
         leave(error_class(error).exit_code)
 
 

@@ -21,8 +21,9 @@ from seal.options import EngineOptions
 from seal.records import AdapterReference, ShardSummary, Stage, TrainingRecord
 from seal.resources import RestEMRun
 from seal.rpc.engine_calls import Pace, sample
-from seal.rpc.hops import hop_of_environment, within
+from seal.rpc.hops import hop_of_environment
 from seal.rpc.lifecycle import Signals
+from seal.rpc.tracing import working
 from seal.runs.improve import OnResumed, OnStep, check_row_tokens, improve
 from seal.runs.shards import ShardStore, finish_shard
 from seal.runs.shares import ShareTeller
@@ -130,7 +131,7 @@ async def run_improve(options: ImproveOptions, backend: Backend[Engine], signals
 
     watching = asyncio.create_task(suspend_on_signal())
     try:
-        with within(hop_of_environment()):
+        with working(f"{task.stage} shard", hop_of_environment(), run=task.run, round=task.round):
             async with teller.telling():
                 summary = await finish_shard(task, store, work)
             said = "policy trained" if summary.policy else "policy stays"

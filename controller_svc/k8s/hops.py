@@ -1,10 +1,12 @@
 """Which call asked for an object: annotations that its Jobs' pods are handed on.
 
-The front door writes them; whoever applies a manifest by hand may write them, too.
+The front door writes them; whoever applies a manifest by hand may write them, too. An object that
+says nothing has a trace of its own.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import cast
 
@@ -29,3 +31,9 @@ def hop_of_object(body: Mapping[str, object]) -> Hop | None:
     annotations = metadata.get("annotations") or {}
     sent = [(key, annotations[name]) for key, name in ANNOTATIONS.items() if name in annotations]
     return hop_of(sent) if sent else None
+
+
+def hop_of_owner(uid: str) -> Hop:
+    """That of an object which nobody called for: one trace, whoever goes on with it."""
+    digits = hashlib.sha256(uid.encode()).hexdigest()
+    return Hop(uid, f"00-{digits[:32]}-{digits[32:48]}-01")

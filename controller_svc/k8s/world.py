@@ -33,7 +33,7 @@ from controller_svc.core import (
 from controller_svc.core.conditions import set_condition
 from controller_svc.k8s.api import JOBS, ClusterApi
 from controller_svc.k8s.children import Children
-from controller_svc.k8s.hops import hop_of_object
+from controller_svc.k8s.hops import hop_of_object, hop_of_owner
 from controller_svc.k8s.jobs import SPEC_ANNOTATION, JobSettings, stage_job
 from controller_svc.k8s.looking import JobSeen, WaitReason, observe_stage
 from controller_svc.k8s.objects import MICROSECONDS, ObjectPublication
@@ -45,8 +45,11 @@ from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, NotFound, Retryable, SealError, Transient, error_class
 from seal.records import Stage
+from seal.rpc.hops import Hop
+from seal.rpc.tracing import working
 from seal.runs.epochs import check_epoch, claim_stage
 from seal.runs.store import in_thread, manifest_path
+from seal.settings import Spec
 
 log = structlog.get_logger(__name__)
 
@@ -191,13 +194,24 @@ class ClusterWorld:
             )
         await claim_stage(self._store, action.run, action.round, action.stage, action.epoch)
         await check_epoch(self._store, action.run, action.round, action.stage, action.epoch)
+        hop = hop_of_object(self._wanted.body) or hop_of_owner(self._owner.uid)
+        facts: dict[str, str | int] = {
+            "run": action.run,
+            "round": action.round,
+            "stage": str(action.stage),
+        }
+        with working(f"start {action.stage}", hop, **facts) as told:
+            await self._create(action, manifest.spec, told)
+
+    async def _create(self, action: StartStage, spec: Spec, hop: Hop) -> None:
+        """The Job of an attempt; one that is there is adopted."""
         job = stage_job(
             action,
-            spec=manifest.spec,
+            spec=spec,
             cluster=self._wanted.cluster,
             owner=self._owner,
             settings=self._settings,
-            hop=hop_of_object(self._wanted.body),
+            hop=hop,
         )
         try:
             await self._api.create(JOBS, self._owner.namespace, job)

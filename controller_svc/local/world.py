@@ -43,6 +43,8 @@ from seal.errors import Conflict, SealError
 from seal.metrics import metrics
 from seal.records import Stage
 from seal.resources import RestEMRun
+from seal.rpc.hops import current_hop
+from seal.rpc.tracing import working
 from seal.runs.cleanup import sweep_run
 from seal.runs.epochs import claim_stage, newest_epoch, take_epoch
 from seal.runs.improve import check_row_tokens
@@ -106,7 +108,8 @@ async def run_local(
                     observer=progress,
                     epoch=await take_epoch(store, run),
                 )
-                status = await to_the_end(manifest.spec, status, world, budgets.stage)
+                with working("run", current_hop(), run=run):
+                    status = await to_the_end(manifest.spec, status, world, budgets.stage)
         if status.phase is Phase.COMPLETE:
             await sweep_run(
                 store,

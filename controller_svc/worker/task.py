@@ -27,6 +27,8 @@ from seal.artifacts import ArtifactStore
 from seal.domains import get_domain
 from seal.records import ShardSummary, Stage
 from seal.restem.plan import plan_round
+from seal.rpc.hops import current_hop
+from seal.rpc.tracing import working
 from seal.runs.cleanup import inner_adapters, remove_adapters
 from seal.runs.clock import ShardClock
 from seal.runs.improve import improve
@@ -79,8 +81,15 @@ async def run_task(
             nothing committed is lost.
 
     """
-    with structlog.contextvars.bound_contextvars(
-        run=task.run, round=task.round, stage=str(task.stage), shard=task.shard
+    facts: dict[str, str | int] = {
+        "run": task.run,
+        "round": task.round,
+        "stage": str(task.stage),
+        "shard": task.shard,
+    }
+    with (
+        working(f"{task.stage} shard", current_hop(), **facts),
+        structlog.contextvars.bound_contextvars(**facts),
     ):
 
         async def work(files: ShardStore) -> ShardSummary:

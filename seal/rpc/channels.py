@@ -69,19 +69,23 @@ class _Carrier(
     grpc.StreamUnaryClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
-    """Puts the hop among the metadata of every call."""
+    """Puts the hop among the metadata of every call, and follows the call to its end."""
 
     def _carried(self, proceed: Callable[..., Any], details: Any, request: Any) -> Any:
+        span = tracing().span(details.method.removeprefix("/"), current_hop(), answers=False)
         own = ((key, value) for key, value in details.metadata or () if key not in KEYS)
         carried = _Details(
             details.method,
             details.timeout,
-            (*own, *current_hop().metadata),
+            (*own, *span.hop.metadata),
             details.credentials,
             details.wait_for_ready,
             details.compression,
         )
-        return proceed(carried, request)
+        call = proceed(carried, request)
+        if (end := span.end) is not None:
+            call.add_done_callback(lambda ended: end(ended.code().name))
+        return call
 
     intercept_unary_unary = _carried  # type: ignore[assignment]  # the four differ in types alone
     intercept_unary_stream = _carried  # type: ignore[assignment]

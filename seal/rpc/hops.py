@@ -30,6 +30,8 @@ TRACE_VARIABLES = {
 """Environment variables of a Job's pods that stand for the headers of a call."""
 
 Metadata = tuple[tuple[str, str], ...]
+Facts = Mapping[str, str | int]
+"""What a span says of its work, by name: `run`, `stage`, `round`, `shard`."""
 
 _MAX_CHARACTERS = 128
 _MAX_STATE_CHARACTERS = 512
@@ -71,7 +73,7 @@ class Hop:
 
 @dataclass(frozen=True)
 class Span:
-    """A call that is being made or answered."""
+    """A call that is being made or answered, or work that is being done."""
 
     hop: Hop
     """What those further on are told: this span is their parent."""

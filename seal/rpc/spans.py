@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from seal.rpc.hops import TRACEPARENT_KEY, TRACESTATE_KEY, Hop, Span
+from seal.rpc.hops import TRACEPARENT_KEY, TRACESTATE_KEY, Facts, Hop, Span
 
 _FINE = ("OK", "CANCELLED")
 """Codes of calls in which nothing went wrong: a client may leave."""
@@ -23,32 +23,44 @@ def exporting(service: str) -> OpenTelemetry:
 
 
 class OpenTelemetry:
-    """Spans by the semantic conventions of RPC."""
+    """Spans by the semantic conventions of RPC, and those of work between the calls."""
 
     def __init__(self, provider: TracerProvider) -> None:
         """`provider`: what exports them; it ends with the process."""
+        self._provider = provider
         self._tracer = provider.get_tracer("seal")
         self._propagator = TraceContextTextMapPropagator()
 
     def span(self, method: str, hop: Hop, *, answers: bool) -> Span:
         """A span whose parent is the hop's."""
         service, _, name = method.rpartition("/")
+        kind = SpanKind.SERVER if answers else SpanKind.CLIENT
+        facts = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+        return self._begin(method, hop, kind, facts, code_attribute="rpc.grpc.status")
+
+    def work(self, name: str, hop: Hop, facts: Facts) -> Span:
+        """A span whose parent is the hop's."""
+        own = {f"seal.{fact}": value for fact, value in facts.items()}
+        return self._begin(name, hop, SpanKind.INTERNAL, own, code_attribute="seal.code")
+
+    def flush(self) -> None:
+        """Send what is waiting; takes as long as the exporter's own bound."""
+        self._provider.force_flush()
+
+    def _begin(
+        self, name: str, hop: Hop, kind: SpanKind, facts: Facts, *, code_attribute: str
+    ) -> Span:
         span = self._tracer.start_span(
-            method,
+            name,
             context=self._propagator.extract(dict(hop.metadata)),
-            kind=SpanKind.SERVER if answers else SpanKind.CLIENT,
-            attributes={
-                "rpc.system": "grpc",
-                "rpc.service": service,
-                "rpc.method": name,
-                "seal.request_id": hop.request_id,
-            },
+            kind=kind,
+            attributes={**facts, "seal.request_id": hop.request_id},
         )
         told: dict[str, str] = {}
         self._propagator.inject(told, set_span_in_context(span))
 
         def end(code: str) -> None:
-            span.set_attribute("rpc.grpc.status", code)
+            span.set_attribute(code_attribute, code)
             if code not in _FINE:
                 span.set_status(StatusCode.ERROR, code)
             span.end()

@@ -1,4 +1,4 @@
-"""Spans of calls: none, unless OpenTelemetry is installed and told where to send them.
+"""Spans of calls and work: none, unless OpenTelemetry is installed and told where to send them.
 
 `OTEL_EXPORTER_OTLP_ENDPOINT` turns it on; all other `OTEL_*` variables mean what they mean to
 OpenTelemetry. Without it the trace of a caller is handed on as it came.
@@ -6,11 +6,14 @@ OpenTelemetry. Without it the trace of a caller is handed on as it came.
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
-from seal.errors import PreconditionFailed
-from seal.rpc.hops import Hop, Span
+from seal.errors import PreconditionFailed, SealError, error_class
+from seal.rpc.hops import Facts, Hop, Span, within
 
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 SERVICE_VARIABLE = "OTEL_SERVICE_NAME"
@@ -20,7 +23,16 @@ class Tracing(Protocol):
     """Whoever makes spans."""
 
     def span(self, method: str, hop: Hop, *, answers: bool) -> Span:
-        """Begin one. `method`: `package.Service/Method`; `answers`: on the server's side."""
+        """Begin that of a call.
+
+        `method`: `package.Service/Method`; `answers`: on the server's side.
+        """
+
+    def work(self, name: str, hop: Hop, facts: Facts) -> Span:
+        """Begin that of work within this process."""
+
+    def flush(self) -> None:
+        """Send what has not been sent: who ends without waiting for its threads loses the rest."""
 
 
 class Untraced:
@@ -29,6 +41,13 @@ class Untraced:
     def span(self, method: str, hop: Hop, *, answers: bool) -> Span:
         """One that nobody sees."""
         return Span(hop)
+
+    def work(self, name: str, hop: Hop, facts: Facts) -> Span:
+        """One that nobody sees."""
+        return Span(hop)
+
+    def flush(self) -> None:
+        """There is nothing to send."""
 
 
 _tracing: Tracing = Untraced()
@@ -43,6 +62,30 @@ def trace_with(chosen: Tracing) -> None:
     """Let this process's spans be made so from now on."""
     global _tracing
     _tracing = chosen
+
+
+@contextmanager
+def working(name: str, hop: Hop, **facts: str | int) -> Iterator[Hop]:
+    """Do work that belongs to a hop, as one span: the block's calls and log lines belong to it.
+
+    Gives the hop that those are told who do part of the work elsewhere.
+    """
+    span, code = tracing().work(name, hop, facts), "OK"
+    try:
+        with within(span.hop):
+            yield span.hop
+    except BaseException as error:  # it is only looked at
+        code = _code_of(error)
+        raise
+    finally:
+        if span.end is not None:
+            span.end(code)
+
+
+def _code_of(error: BaseException) -> str:
+    if isinstance(error, SealError):
+        return error_class(error).grpc_code
+    return "CANCELLED" if isinstance(error, asyncio.CancelledError) else "INTERNAL"
 
 
 def configure_tracing(service: str) -> None:

@@ -17,6 +17,7 @@ from adaptation_harness import RUN as ADAPTATION
 from adaptation_harness import adaptation_spec
 from controller_harness import POLICY, RUN, serve_all, small_spec, workplace
 from fake_services import Fakes, serve_fakes
+from spans import otlp_receiver
 
 from controller_svc.core import StartStage
 from controller_svc.worker.settings import ServiceAddresses
@@ -125,6 +126,30 @@ async def test_an_index_of_a_stage_leaves_the_summary_that_a_task_of_local_mode_
     assert "rollout of round 1, shard 2 of 2: 6 inner loops (" in str(last["said"])
     started = next(line for line in lines if line["event"] == "task started")
     assert (started["trace_id"], started["x_request_id"]) == ("a" * 32, "mine")
+
+
+async def test_the_spans_of_a_pod_and_its_calls_are_in_the_trace_that_its_job_was_told(
+    tmp_path: Path, fakes: Fakes
+) -> None:
+    spec = small_spec(tmp_path)
+    async with (
+        workplace(tmp_path, fakes=fakes, spec=spec),
+        serve_fakes(fakes) as at,
+        otlp_receiver() as receiver,
+    ):
+        pod = Pod(tmp_path, at, {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint})
+        code, _ = await pod.run(Stage.ROLLOUT, TRACEPARENT=TRACEPARENT, SEAL_REQUEST_ID="mine")
+    assert code == 0
+    (shard,) = (span for span in receiver.spans if span.kind == "INTERNAL")
+    assert (shard.name, shard.parent_id, shard.code) == ("rollout shard", "b" * 16, "OK")
+    calls = [span for span in receiver.spans if span.kind == "CLIENT"]
+    assert {span.name.rpartition("/")[2] for span in calls} >= {
+        "GenerateEdits",
+        "TrainAdapter",
+        "Evaluate",
+    }
+    assert {span.trace_id for span in receiver.spans} == {"a" * 32}
+    assert {span.request_id for span in receiver.spans} == {"mine"}
 
 
 async def test_an_index_of_an_adaptation_finds_its_manifest_too(
