@@ -1,0 +1,107 @@
+"""The edit of the few-shot domain: strict JSON, within its bounds or none."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seal.domains.arc.edits import edit_json_schema, parse_edit, written_edit
+from seal.domains.arc.prompts import WORKED, edit_prompt
+from seal.domains.arc.tasks import Pair
+
+GOOD = (
+    '{"data_generation": {"use_basic_augmentations": true, "use_size_augmentations": false, '
+    '"use_chain_augmentations": false, "use_repeat_augmentations": true}, "training": '
+    '{"strategy": "train_using_output_tokens", "learning_rate": 0.0001, "num_train_epochs": 2}}'
+)
+
+
+def test_an_edit_is_read_as_it_is_written() -> None:
+    edit = parse_edit(f" {GOOD}\n")
+    assert edit is not None
+    assert edit.data_generation.use_repeat_augmentations
+    assert not edit.data_generation.use_size_augmentations
+    assert edit.training.learning_rate == 0.0001
+    assert edit.training.num_train_epochs == 2
+    assert parse_edit(written_edit(edit)) == edit
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0.0001", "0"),
+        ("0.0001", "-0.0001"),
+        ("0.0001", "0.5"),
+        ("0.0001", "1e999"),
+        ("0.0001", "NaN"),
+        ("0.0001", "Infinity"),
+        ("0.0001", '"0.0001"'),
+        ("0.0001", "true"),
+        ('epochs": 2', 'epochs": 0'),
+        ('epochs": 2', 'epochs": 21'),
+        ('epochs": 2', 'epochs": 2.5'),
+        ('epochs": 2', 'epochs": 2.0'),
+        ('epochs": 2', 'epochs": true'),
+        ('epochs": 2', 'epochs": ' + "9" * 5000),
+        (": true", ": 1"),
+        (": true", ': "true"'),
+        (": true", ": True"),
+        ("output_tokens", "no_tokens"),
+        ('"training"', '"extra": 1, "training"'),
+        ('"strategy"', '"optimizer": "adam", "strategy"'),
+        ('"strategy"', '"learning_rate": 0.1, "strategy"'),
+        (', "num_train_epochs": 2', ""),
+        (
+            "{",
+            "[",
+        ),
+        (GOOD, ""),
+        (GOOD, "null"),
+        (GOOD, f"Here it is: {GOOD}"),
+        (GOOD, f"{GOOD} I hope it helps."),
+        (GOOD, f"```json\n{GOOD}\n```"),
+        (GOOD, f"{GOOD}{GOOD}"),
+        (GOOD, "[" * 100_000),
+    ],
+)
+def test_what_is_not_exactly_an_edit_is_none(old: str, new: str) -> None:
+    changed = GOOD.replace(old, new)
+    assert changed != GOOD
+    assert parse_edit(changed) is None
+
+
+@given(st.text())
+def test_whatever_the_policy_writes_parsing_never_raises(text: str) -> None:
+    assert parse_edit(text) is None
+
+
+def test_the_schema_holds_every_key_and_its_bounds() -> None:
+    schema = json.loads(edit_json_schema())
+    training = schema["$defs"]["Training"]
+    assert schema["required"] == ["data_generation", "training"]
+    assert schema["additionalProperties"] is False
+    rate = training["properties"]["learning_rate"]
+    assert (rate["minimum"], rate["maximum"]) == (1e-6, 0.02)
+    assert training["properties"]["num_train_epochs"]["maximum"] == 20
+    assert len(schema["$defs"]["DataGeneration"]["required"]) == 4
+
+
+def test_worked_examples_say_nothing_of_what_is_best() -> None:
+    switches = [settings.data_generation.model_dump() for _, settings in WORKED]
+    for name in switches[0]:
+        assert sum(switch[name] for switch in switches) * 2 == len(WORKED)
+    strategies = [settings.training.strategy for _, settings in WORKED]
+    assert strategies.count("train_using_all_tokens") * 2 == len(WORKED)
+
+
+def test_the_policy_sees_the_demonstrations_in_either_format() -> None:
+    pair = Pair(((1, 2),), ((3,), (4,)))
+    base = edit_prompt((pair,), "base")
+    assert base.text.endswith("Puzzle:\ninput 12\noutput\n3\n4\nSettings:")
+    assert base.stop == ("\n",)
+    chat = edit_prompt((pair,), "chat")
+    assert chat.messages[0].content.startswith("input 12\noutput\n3\n4\n")
+    assert not chat.text
