@@ -15,7 +15,7 @@ ENVTEST ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/seal/envtest
 FAST := core data docs domains report restem rpc store worker
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick smoke bench bench-cuda learning test test-fast test-vllm e2e envtest lint format proto api metrics schema constraints clean
+.PHONY: help demo demo-quick smoke bench bench-cuda learning test test-fast test-vllm e2e envtest lint format proto api metrics dashboards schema constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -110,6 +110,9 @@ api: $(VENV)/.dev ## Write docs/api.md from the comments in proto/
 
 metrics: $(VENV)/.dev ## Write docs/metrics.md from where metrics are registered
 	$(BIN)/python -m seal.metrics_docs > docs/metrics.md
+
+dashboards: $(VENV)/.dev ## Write the chart's Grafana dashboards
+	$(BIN)/python -m charts.dashboards charts/seal/files/dashboards
 
 schema: $(VENV)/.dev ## Write docs/*.schema.json, by which editors check manifests, and the chart's CRDs
 	$(BIN)/python -m seal.schema RestEMRun > docs/restemrun.schema.json

@@ -1,0 +1,115 @@
+"""Dashboards as Grafana's JSON, by its own library."""
+
+from __future__ import annotations
+
+import json
+
+from grafana_foundation_sdk.builders import (
+    common,
+    dashboard,
+    prometheus,
+    stat,
+    statushistory,
+    timeseries,
+)
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import common as common_model
+from grafana_foundation_sdk.models import dashboard as model
+
+from charts.dashboards.board import Board, Panel, Query, Variable
+
+PANEL_HEIGHT = 8
+"""Rows of Grafana's grid."""
+_SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
+_Picture = timeseries.Panel | stat.Panel | statushistory.Panel
+
+
+def to_json(board: Board) -> str:
+    """The dashboard as a file that Grafana takes."""
+    return json.dumps(_dashboard(board).build(), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
+
+
+def _dashboard(board: Board) -> dashboard.Dashboard:
+    made = (
+        dashboard.Dashboard(board.title)
+        .uid(board.uid)
+        .description(board.description)
+        .tags(["seal"])
+        .refresh("30s")
+        .time("now-3h", "now")
+        .timezone("browser")
+        .tooltip(model.DashboardCursorSync.CROSSHAIR)
+        .with_variable(
+            dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus")
+        )
+        .link(_siblings())
+    )
+    for variable in board.variables:
+        made = made.with_variable(_variable(variable))
+    for row in board.rows:
+        made = made.with_row(dashboard.Row(row.title))
+        for panel in row.panels:
+            made = made.with_panel(_panel(panel))
+    return made
+
+
+def _siblings() -> dashboard.DashboardLink:
+    return (
+        dashboard.DashboardLink("SEAL dashboards")
+        .type(model.DashboardLinkType.DASHBOARDS)
+        .tags(["seal"])
+        .as_dropdown(True)
+        .include_vars(True)
+        .keep_time(True)
+    )
+
+
+def _variable(variable: Variable) -> dashboard.QueryVariable:
+    return (
+        dashboard.QueryVariable(variable.name)
+        .label(variable.label)
+        .query(variable.query)
+        .datasource(_SOURCE)
+        .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(model.VariableSort.ALPHABETICAL_ASC)
+        .multi(True)
+        .include_all(True)
+        .all_value(".*")
+        .current(model.VariableOption(selected=True, text="All", value="$__all"))
+    )
+
+
+def _panel(panel: Panel) -> _Picture:
+    words = panel.description
+    if panel.runbook:
+        words += f" Runbook: docs/runbooks.md, {panel.runbook}."
+    made = _picture(panel).title(panel.title).description(words)
+    made = made.unit(panel.unit).datasource(_SOURCE).span(panel.columns).height(PANEL_HEIGHT)
+    for number, query in enumerate(panel.queries):
+        made = made.with_target(_target(panel, query, chr(ord("A") + number)))
+    if panel.highest is not None:
+        made = made.min(0).max(panel.highest)
+    return made
+
+
+def _picture(panel: Panel) -> _Picture:
+    if panel.kind == "number":
+        return stat.Panel().graph_mode(common_model.BigValueGraphMode.NONE)
+    if panel.kind == "map":
+        colours = dashboard.FieldColor().mode(model.FieldColorModeId.CONTINUOUS_RD_YL_GR)
+        return statushistory.Panel().color_scheme(colours)
+    lines = timeseries.Panel().line_width(1).show_points(common_model.VisibilityMode.AUTO)
+    legend = common.VizLegendOptions().display_mode(common_model.LegendDisplayMode.TABLE)
+    legend = legend.placement(common_model.LegendPlacement.BOTTOM).show_legend(True)
+    lines = lines.legend(legend.calcs(["lastNotNull"]))
+    if panel.kind == "stacked":
+        stacking = common.StackingConfig().mode(common_model.StackingMode.NORMAL)
+        lines = lines.fill_opacity(30).stacking(stacking)
+    return lines
+
+
+def _target(panel: Panel, query: Query, ref_id: str) -> prometheus.Dataquery:
+    target = prometheus.Dataquery().expr(query.expr).ref_id(ref_id).datasource(_SOURCE)
+    if query.legend:
+        target = target.legend_format(query.legend)
+    return target.instant() if panel.kind == "number" else target.range()

@@ -1,0 +1,153 @@
+"""Learning health: whether the policy learns, or collapses, forgets or hacks its reward."""
+
+from __future__ import annotations
+
+from charts.dashboards.board import NAMESPACE_OF_RUNS, OF_RUN, RUN, Board, Panel, Query, Row
+
+_REWARD = Row(
+    "Reward against held-out",
+    (
+        Panel(
+            title="Reward in training and held out",
+            description="Mean reward of edits on the contexts that the policy learns from and on "
+            "held-out ones. The first rising while the second falls is reward hacking.",
+            queries=(
+                Query(
+                    f'seal_run_reward{{{OF_RUN}, stage="rollout", kind="edit"}}',
+                    "{{run}} round {{round}} training",
+                ),
+                Query(
+                    f'seal_run_reward{{{OF_RUN}, stage="validate", kind="edit"}}',
+                    "{{run}} round {{round}} held out",
+                ),
+            ),
+            unit="percentunit",
+            columns=12,
+            runbook="SealHeldOutFallingWhileRewardRises",
+        ),
+        Panel(
+            title="Edits against the bounds",
+            description="Held-out reward by kind: the model alone, edits, the passage alone, gold "
+            "pairs. Edits that are not above the passage teach nothing that the passage does not.",
+            queries=(
+                Query(
+                    f'seal_run_reward{{{OF_RUN}, stage="validate"}}',
+                    "{{run}} round {{round}} {{kind}}",
+                ),
+            ),
+            unit="percentunit",
+            columns=12,
+            runbook="SealRewardFalling",
+        ),
+    ),
+)
+_FORGETTING = Row(
+    "Forgetting",
+    (
+        Panel(
+            title="Retained accuracy",
+            description="Accuracy on questions that no edit is about, before and after an edit is "
+            "learnt, by round: the darker, the more is forgotten.",
+            queries=(
+                Query(
+                    f"seal_run_retained_accuracy{{{OF_RUN}}}", "{{run}} round {{round}} {{model}}"
+                ),
+            ),
+            unit="percentunit",
+            kind="map",
+            columns=12,
+            runbook="SealForgettingBudget",
+            highest=1.0,
+        ),
+        Panel(
+            title="Accuracy that an edit costs",
+            description="Retained accuracy before an edit is learnt minus after it.",
+            queries=(
+                Query(
+                    f'seal_run_retained_accuracy{{{OF_RUN}, model="policy"}} - ignoring (model) '
+                    f'seal_run_retained_accuracy{{{OF_RUN}, model="edit"}}',
+                    "{{run}} round {{round}}",
+                ),
+            ),
+            unit="percentunit",
+            columns=12,
+            runbook="SealForgettingBudget",
+        ),
+    ),
+)
+_DIVERSITY = Row(
+    "Diversity and outcomes",
+    (
+        Panel(
+            title="Distinct n-grams",
+            description="Different n-grams of words among all in a context's edits. Falling round "
+            "by round is collapse: the policy repeats itself.",
+            queries=(
+                Query(
+                    f"seal_run_distinct_ratio{{{OF_RUN}}}",
+                    "{{run}} round {{round}} {{stage}} n={{n}}",
+                ),
+            ),
+            unit="percentunit",
+            highest=1.0,
+        ),
+        Panel(
+            title="Repeated edits",
+            description="Share of edits that repeat an earlier one of their context.",
+            queries=(
+                Query(
+                    f"seal_run_duplicate_edits_ratio{{{OF_RUN}}}",
+                    "{{run}} round {{round}} {{stage}}",
+                ),
+            ),
+            unit="percentunit",
+            highest=1.0,
+        ),
+        Panel(
+            title="Edit length",
+            description="Mean length of an edit. Growing without end, or shrinking to nothing, "
+            "goes before collapse.",
+            queries=(
+                Query(f"seal_run_edit_tokens{{{OF_RUN}}}", "{{run}} round {{round}} {{stage}}"),
+            ),
+            unit="short",
+        ),
+        Panel(
+            title="Edits kept and dropped",
+            description="Edits of a round that the M-step learns, and why the others are not.",
+            queries=(Query(f"seal_run_edits{{{OF_RUN}}}", "{{run}} round {{round}} {{fate}}"),),
+            kind="stacked",
+        ),
+        Panel(
+            title="Inner loops without a score",
+            description="By outcome. They are in no mean; above the run's maxUnscoredShare it "
+            "fails.",
+            queries=(
+                Query(
+                    f'seal_run_inner_loops{{{OF_RUN}, outcome!="ok"}}',
+                    "{{run}} round {{round}} {{stage}} {{outcome}}",
+                ),
+            ),
+            kind="stacked",
+        ),
+        Panel(
+            title="Answers without a grade",
+            description="Share of answers that could not be graded: a judge that is away or out "
+            "of budget.",
+            queries=(
+                Query(f"seal_run_ungraded_ratio{{{OF_RUN}}}", "{{run}} round {{round}} {{stage}}"),
+            ),
+            unit="percentunit",
+            runbook="SealAnswersUngraded",
+            highest=1.0,
+        ),
+    ),
+)
+
+LEARNING = Board(
+    uid="seal-learning",
+    title="SEAL learning health",
+    description="Reward against held-out, forgetting, diversity: collapse and reward hacking.",
+    variables=(NAMESPACE_OF_RUNS, RUN),
+    rows=(_REWARD, _FORGETTING, _DIVERSITY),
+)

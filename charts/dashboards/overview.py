@@ -1,0 +1,120 @@
+"""SEAL overview: what runs there are, how far they got, what they gained and what they cost."""
+
+from __future__ import annotations
+
+from charts.dashboards.board import NAMESPACE_OF_RUNS, OF_RUN, RUN, Board, Panel, Query, Row
+
+_NOW = Row(
+    "Now",
+    (
+        Panel(
+            title="Controller leads",
+            description="1 while a controller leads; 0 or nothing means that no run gets on.",
+            queries=(Query("sum(seal_controller_leading)"),),
+            kind="number",
+            columns=4,
+            runbook="SealControllerDown",
+        ),
+        Panel(
+            title="Objects by phase",
+            description="Runs and adaptations of the cluster. Failed ones say why in a condition.",
+            queries=(
+                Query("sum by (kind, phase) (seal_objects) > 0", "{{kind}} {{phase}}"),
+                Query("sum by (state) (seal_adaptations) > 0", "adaptations {{state}}"),
+            ),
+            kind="number",
+            columns=10,
+        ),
+        Panel(
+            title="Progress",
+            description="Share of each run that is done. A flat line is a run that waits: see its "
+            "condition Progressing.",
+            queries=(Query(f"seal_run_progress_ratio{{{OF_RUN}}}", "{{run}}"),),
+            unit="percentunit",
+            columns=10,
+            runbook="SealRunStalled",
+            highest=1.0,
+        ),
+    ),
+)
+_HELD_OUT = f'{OF_RUN}, stage="validate", kind="edit"'
+_LEARNING = Row(
+    "What is gained",
+    (
+        Panel(
+            title="Held-out reward by round",
+            description="Mean reward of validation contexts with the edits of each round, and its "
+            "95 % interval. A round has gained something if its interval lies above another's.",
+            queries=(
+                Query(f"seal_run_reward{{{_HELD_OUT}}}", "{{run}} round {{round}}"),
+                Query(f"seal_run_reward_low{{{_HELD_OUT}}}", "{{run}} round {{round}} low"),
+                Query(f"seal_run_reward_high{{{_HELD_OUT}}}", "{{run}} round {{round}} high"),
+            ),
+            unit="percentunit",
+            columns=12,
+            runbook="SealRewardFalling",
+        ),
+        Panel(
+            title="Gain over the model alone",
+            description="Mean over contexts of reward minus baseline, and its 95 % interval, of "
+            "held-out contexts. An interval that holds 0 has shown nothing.",
+            queries=(
+                Query(f'seal_run_gain{{{OF_RUN}, stage="validate"}}', "{{run}} round {{round}}"),
+                Query(
+                    f'seal_run_gain_low{{{OF_RUN}, stage="validate"}}',
+                    "{{run}} round {{round}} low",
+                ),
+                Query(
+                    f'seal_run_gain_high{{{OF_RUN}, stage="validate"}}',
+                    "{{run}} round {{round}} high",
+                ),
+            ),
+            unit="percentunit",
+            columns=12,
+        ),
+    ),
+)
+_COST = Row(
+    "What it costs",
+    (
+        Panel(
+            title="Engine seconds by stage",
+            description="Seconds of engines that each run has taken so far.",
+            queries=(
+                Query(
+                    f"sum by (run, stage) (seal_run_engine_seconds{{{OF_RUN}}})",
+                    "{{run}} {{stage}}",
+                ),
+            ),
+            unit="s",
+            kind="stacked",
+        ),
+        Panel(
+            title="GPU seconds by stage",
+            description="Those of them on engines whose device is a GPU. 0 on CPUs.",
+            queries=(
+                Query(
+                    f"sum by (run, stage) (seal_run_gpu_seconds{{{OF_RUN}}})", "{{run}} {{stage}}"
+                ),
+            ),
+            unit="s",
+            kind="stacked",
+        ),
+        Panel(
+            title="Tokens by kind",
+            description="Tokens generated, trained on and evaluated so far.",
+            queries=(
+                Query(f"sum by (run, kind) (seal_run_tokens{{{OF_RUN}}})", "{{run}} {{kind}}"),
+            ),
+            kind="stacked",
+        ),
+    ),
+)
+
+OVERVIEW = Board(
+    uid="seal-overview",
+    title="SEAL overview",
+    description="Runs and adaptations: how far, what they gained, what they cost.",
+    variables=(NAMESPACE_OF_RUNS, RUN),
+    rows=(_NOW, _LEARNING, _COST),
+)

@@ -1,0 +1,75 @@
+"""Each alert fires where it should and only there, and somebody who is paged knows what to do."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from charts.dashboards.boards import BOARDS
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "charts/seal/files/rules/seal.yaml"
+CASES = Path(__file__).parent / "rules_test.yaml"
+ALERTS: list[Any] = [
+    rule for group in yaml.safe_load(RULES.read_text("utf-8"))["groups"] for rule in group["rules"]
+]
+NAMES = [alert["alert"] for alert in ALERTS]
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None,
+    reason="promtool is not on the PATH (Debian: apt-get install prometheus)",
+)
+
+
+def promtool(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["promtool", *map(str, words)], capture_output=True, text=True, check=False
+    )
+
+
+@needs_promtool
+def test_prometheus_takes_the_rules() -> None:
+    done = promtool("check", "rules", RULES)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_every_alert_fires_where_it_should_and_only_there() -> None:
+    done = promtool("test", "rules", CASES)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_alert_has_a_case_in_which_it_fires(name: str) -> None:
+    cases: Any = yaml.safe_load(CASES.read_text("utf-8"))
+    tests = [
+        one
+        for case in cases["tests"]
+        for one in case["alert_rule_test"]
+        if one["alertname"] == name
+    ]
+    assert any(one["exp_alerts"] for one in tests)
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=NAMES)
+def test_every_alert_says_how_bad_it_is_and_leads_to_a_runbook(alert: Any) -> None:
+    assert alert["labels"]["severity"] in ("warning", "critical")
+    notes = alert["annotations"]
+    assert notes["summary"] and notes["description"]
+    assert notes["runbook_url"] == f"docs/runbooks.md#{alert['alert'].lower()}"
+    page = (ROOT / "docs/runbooks.md").read_text("utf-8")
+    section = page.partition(f"\n## {alert['alert']}\n")[2].partition("\n## ")[0]
+    for word in ("**It means**", "**Look at**", "**Do**"):
+        assert word in section
+
+
+def test_runbooks_and_panels_name_alerts_that_exist() -> None:
+    page = (ROOT / "docs/runbooks.md").read_text("utf-8")
+    assert re.findall(r"^## (\w+)$", page, re.MULTILINE) == NAMES
+    panels = {panel.runbook for board in BOARDS for panel in board.panels if panel.runbook}
+    assert panels <= set(NAMES)

@@ -1,0 +1,108 @@
+"""The committed dashboards are what their script makes, and ask for metrics that exist."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from charts.dashboards.board import Board, Panel
+from charts.dashboards.boards import BOARDS
+
+ROOT = Path(__file__).parents[2]
+FILES = ROOT / "charts/seal/files"
+PANELS = [(board, panel) for board in BOARDS for panel in board.panels]
+_METRIC = re.compile(r"\b(?:seal|grpc_server)_[a-z0-9_]+\b")
+_TARGET_LABELS = {"instance", "namespace", "job", "pod"}
+"""What a scrape adds to every series."""
+
+
+def labels_of_metrics() -> dict[str, set[str]]:
+    """Labels of each series, as docs/metrics.md lists them; a test keeps that page current."""
+    row = re.compile(r"\| `(\w+)` \| (\w+) \| ([\w, ]*) \|")
+    found: dict[str, set[str]] = {}
+    for name, type, labels in row.findall((ROOT / "docs/metrics.md").read_text("utf-8")):
+        own = {one.strip() for one in labels.split(",") if one.strip()} | _TARGET_LABELS
+        if type == "histogram":
+            found |= {f"{name}_bucket": own | {"le"}, f"{name}_sum": own, f"{name}_count": own}
+        else:
+            found[name] = own
+    return found
+
+
+METRICS = labels_of_metrics()
+
+
+def exprs() -> list[str]:
+    """Every question to Prometheus: of panels, of variables, of alerts."""
+    rules = yaml.safe_load((FILES / "rules/seal.yaml").read_text("utf-8"))
+    return [
+        *(query.expr for _, panel in PANELS for query in panel.queries),
+        *(variable.query for board in BOARDS for variable in board.variables),
+        *(rule["expr"] for group in rules["groups"] for rule in group["rules"]),
+    ]
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+def test_the_committed_dashboard_is_what_the_script_makes(board: Board) -> None:
+    pytest.importorskip("grafana_foundation_sdk", reason="needs grafana-foundation-sdk")
+    from charts.dashboards.grafana import to_json
+
+    committed = (FILES / f"dashboards/{board.uid}.json").read_text("utf-8")
+    assert committed == to_json(board), "run `make dashboards` and commit what it changes"
+
+
+def test_no_other_dashboard_is_committed() -> None:
+    names = {path.stem for path in (FILES / "dashboards").iterdir()}
+    assert names == {board.uid for board in BOARDS}
+
+
+@pytest.mark.parametrize("expr", exprs())
+def test_every_metric_and_label_that_is_asked_for_exists(expr: str) -> None:
+    names = set(_METRIC.findall(expr))
+    assert names and names <= METRICS.keys()
+    known = set().union(*(METRICS[name] for name in names))
+    for name, matchers in re.findall(r"(\w+)\{([^}]*)\}", expr):
+        assert set(re.findall(r"(\w+)\s*[=!]", matchers)) <= METRICS[name]
+    for grouped in re.findall(r"\b(?:by|on|ignoring)\s*\(([^)]*)\)", expr):
+        assert {one.strip() for one in grouped.split(",")} <= known
+
+
+@pytest.mark.parametrize(("board", "panel"), PANELS, ids=lambda one: one.title)
+def test_a_legend_names_labels_that_its_series_have(board: Board, panel: Panel) -> None:
+    for query in panel.queries:
+        grouped = re.search(r"by \(([^)]*)\)", query.expr)
+        has = (
+            {one.strip() for one in grouped[1].split(",")} - {"le"}
+            if grouped
+            else set().union(*(METRICS[name] for name in _METRIC.findall(query.expr)))
+        )
+        assert set(re.findall(r"\{\{(\w+)\}\}", query.legend)) <= has
+        assert query.legend or len(panel.queries) == 1, "which of them is it?"
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+def test_rows_are_full_and_all_panels_say_what_to_see(board: Board) -> None:
+    for row in board.rows:
+        columns = [panel.columns for panel in row.panels]
+        assert sum(columns) % 24 == 0
+    titles = [panel.title for panel in board.panels]
+    assert len(titles) == len(set(titles)) and all(panel.description for panel in board.panels)
+
+
+def test_prometheus_understands_every_expr(tmp_path: Path) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not on the PATH (Debian: apt-get install prometheus)")
+    asked = [query.expr for _, panel in PANELS for query in panel.queries]
+    asked = [expr.replace("$__rate_interval", "1m") for expr in asked]
+    rules = [{"record": f"panel:{number}", "expr": expr} for number, expr in enumerate(asked)]
+    file = tmp_path / "rules.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    done = subprocess.run(
+        ["promtool", "check", "rules", file], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
