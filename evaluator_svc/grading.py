@@ -105,8 +105,6 @@ def _grade(
         answer=answer,
         outcome=OUTCOME_TO_WIRE[Outcome.UNGRADED if score is None else Outcome.OK],
         score=score or 0.0,
-        exact=domain.grade("exact", answer, query.answers, logprob) or 0.0,
-        contains=domain.grade("contains", answer, query.answers, logprob) or 0.0,
-        f1=domain.grade("f1", answer, query.answers, logprob) or 0.0,
+        measures=domain.measure(answer, query.answers),
         logprob=logprob,
     )

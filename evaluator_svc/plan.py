@@ -19,6 +19,7 @@ from seal.limits import (
     MAX_PASSAGE_CHARACTERS,
     MAX_QUESTION_CHARACTERS,
     MAX_QUESTIONS,
+    MAX_VOTES,
 )
 from seal.records import AdapterReference
 from seal.rpc import validation
@@ -32,6 +33,7 @@ GRADERS: dict[int, GraderName] = {
     evaluator_pb2.GRADER_F1: "f1",
     evaluator_pb2.GRADER_LOGPROB: "logprob",
     evaluator_pb2.GRADER_JUDGE: "judge",
+    evaluator_pb2.GRADER_GRID: "grid",
 }
 
 
@@ -51,6 +53,8 @@ class EvaluationLimits:
     """The passage of one open-book question."""
     max_tokens: int = MAX_ANSWER_TOKENS
     """New tokens per answer."""
+    max_votes: int = MAX_VOTES
+    """Ways to ask each question."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,9 @@ class EvaluationPlan:
     queries: tuple[Query, ...]
     grader: GraderName
     max_tokens: int
+    votes: int
+    """Ways in which each query is asked; 0 and 1 ask once."""
+    view_seed: int
 
 
 def parse_evaluation(
@@ -80,6 +87,8 @@ def parse_evaluation(
             "use GRADER_EXACT, GRADER_CONTAINS, GRADER_F1, GRADER_LOGPROB or GRADER_JUDGE",
         )
     domain = get_domain(request.domain)
+    grader = GRADERS[request.grader]
+    validation.one_of(grader, domain.options.graders, field="grader")
     question_format = validation.one_of(
         request.question_format, domain.options.question_formats, field="question_format"
     )
@@ -95,10 +104,14 @@ def parse_evaluation(
         domain=domain,
         question_format=cast(QuestionFormat, question_format),
         queries=_queries(request, limits),
-        grader=GRADERS[request.grader],
+        grader=grader,
         max_tokens=validation.whole_number(
             request.max_tokens, field="max_tokens", minimum=1, maximum=limits.max_tokens
         ),
+        votes=validation.whole_number(
+            request.votes, field="votes", minimum=0, maximum=limits.max_votes
+        ),
+        view_seed=validation.seed(request.view_seed, field="view_seed"),
     )
 
 

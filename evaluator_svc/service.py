@@ -16,6 +16,7 @@ import structlog
 from evaluator_svc.grading import adapter_outcome, grade_all, without_grades
 from evaluator_svc.judging import no_judge, parse_rating, rating_result, to_judge
 from evaluator_svc.plan import EvaluationLimits, EvaluationPlan, parse_evaluation
+from evaluator_svc.views import asks_of, joined
 from seal.engine import EvaluationRequest, EvaluationResult
 from seal.errors import UnfitItem
 from seal.outcomes import Outcome
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from evaluator_svc.judge import Asked, Judge
     from seal.adapters import AdapterCache
     from seal.backends import Answerer
+    from seal.domains.base import Query
     from seal.engine import Adapter
 
 log = structlog.get_logger(__name__)
@@ -75,16 +77,20 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         self._adapters.check_base(plan.base)
         adapters = await self._fetch(plan)
         progress = Newest(_progress(common_pb2.TASK_STATE_QUEUED, 0, plan))
+        asks = asks_of(plan)
 
         def on_progress(done: int) -> None:
-            progress.set(_progress(common_pb2.TASK_STATE_RUNNING, done, plan))
+            queries = done * len(plan.queries) // len(asks)
+            progress.set(_progress(common_pb2.TASK_STATE_RUNNING, queries, plan))
 
-        asked, unfit = list(range(len(plan.queries))), dict[int, Outcome]()
+        asked, unfit = list(range(len(asks))), dict[int, Outcome]()
         evaluated: EvaluationResult | None = None
         while evaluated is None and asked:
             try:
                 async with engine_call(
-                    self._start(plan, adapters, asked, on_progress),
+                    self._start(
+                        plan, adapters, [asks[ask].view.query for ask in asked], on_progress
+                    ),
                     line=self._line,
                     time_left=context.time_remaining,
                 ) as finished:
@@ -96,16 +102,20 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
             except UnfitItem as error:
                 _leave_out(error, asked, unfit)
         outcome = _outcome(plan, evaluated, unfit)
+        places: Sequence[int] = ()
+        if evaluated is not None:
+            answered = joined(plan, asks, asked, evaluated, unfit)
+            places, evaluated, unfit = answered.places, answered.evaluated, dict(answered.unfit)
         verdicts: Sequence[float | None] = ()
         if plan.grader == "judge" and evaluated is not None and outcome is Outcome.OK:
-            async with self._judging(to_judge(plan, asked, evaluated)) as judged:
+            async with self._judging(to_judge(plan, places, evaluated)) as judged:
                 async for news in sample(progress, judged, pace=self._pace):
                     yield evaluator_pb2.EvaluateResponse(progress=news)
                 verdicts = judged.result()
         result = (
             without_grades(plan, outcome, evaluated)
             if evaluated is None or outcome is not Outcome.OK
-            else grade_all(plan, asked, evaluated, unfit, verdicts)
+            else grade_all(plan, places, evaluated, unfit, verdicts)
         )
         log.info(
             "evaluation ended",
@@ -180,11 +190,10 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         self,
         plan: EvaluationPlan,
         adapters: tuple[Adapter | None, Adapter | None],
-        asked: Sequence[int],
+        queries: Sequence[Query],
         on_progress: Callable[[int], None],
     ) -> Callable[[], EngineTask[EvaluationResult]]:
-        """Hands the queries at these places to the engine."""
-        queries = [plan.queries[place] for place in asked]
+        """Hands queries to the engine."""
         prompts = [plan.domain.question_prompt(query, plan.question_format) for query in queries]
         request = EvaluationRequest(
             run=plan.run,

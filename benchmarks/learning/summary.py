@@ -21,7 +21,7 @@ from seal.domains.graders import grade
 from seal.errors import InvalidInput
 from seal.files import file_errors, write_atomically
 from seal.records import ContextRecord, EditRecord, PreparedRecord, Record
-from seal.report.numbers.model import Machine, Metric
+from seal.report.numbers.model import Machine, Metric, metrics_of
 from seal.report.numbers.scores import adapted_scores, baseline_scores
 from seal.report.numbers.source import RunFiles, Stage, read_run
 from seal.resources import RestEMRun
@@ -161,16 +161,16 @@ def summarise(store: ArtifactStore, run: PlannedRun, manifest: RestEMRun, data: 
 
 def _rows(files: RunFiles) -> Iterator[tuple[str, Mapping[Metric, Mapping[str, float]]]]:
     """Every kind of model that was asked, in the order in which it was measured."""
-    found = set()
+    found, metrics = set(), metrics_of(files.spec)
     for stage in files.named("validate"):
         if stage.round == 0 and files.spec.improve.warm_start == "none":
-            yield BASE, baseline_scores(stage.records)
+            yield BASE, baseline_scores(stage.records, metrics)
         kinds = {loop.kind: None for record in stage.records for loop in record.inner_loops}
         for kind in kinds:
             row = f"{EDIT}-{stage.round}" if kind == EDIT else kind
             if row not in found:  # a bound of a later round is that of another policy
                 found.add(row)
-                yield row, adapted_scores(stage.records, kind)
+                yield row, adapted_scores(stage.records, kind, metrics)
 
 
 def _column(scores: Mapping[str, float], contexts: Sequence[str]) -> tuple[float | None, ...]:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from types import MappingProxyType
-from typing import cast
 
 import typer
 from rich.console import Console
@@ -30,7 +29,7 @@ from seal.report.numbers.formats import (
     plural,
     score,
 )
-from seal.report.numbers.model import Estimate, Metric
+from seal.report.numbers.model import Estimate
 
 SELF_MADE = "self-made"
 """Stands beside every number that rests on questions which the model itself wrote."""
@@ -314,20 +313,19 @@ def _come_first(evaluation: Evaluation, measures: Sequence[str]) -> bool:
 
 
 def _head(measure: str) -> str:
-    return MEASURE_NAMES.get(cast(Metric, measure), measure)
+    return MEASURE_NAMES.get(measure, measure)
 
 
 def _mean(value: Interval | None, measure: str) -> str:
-    return MISSING if value is None else score(value.mean, cast(Metric, measure), "")
+    return MISSING if value is None else score(value.mean, measure, "")
 
 
 def _two_lines(value: Interval | None, measure: str, *, signed: bool = False) -> str:
     if value is None:
         return MISSING
-    metric = cast(Metric, measure)
     return two_lines(
-        score(value.mean, metric, "", signed=signed),
-        interval(_estimate(value), metric, "", signed=signed),
+        score(value.mean, measure, "", signed=signed),
+        interval(_estimate(value), measure, "", signed=signed),
     )
 
 

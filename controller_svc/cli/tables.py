@@ -33,7 +33,6 @@ from seal.report.numbers.formats import (
     with_interval,
 )
 from seal.report.numbers.model import (
-    MEASURES,
     Difference,
     Metric,
     Report,
@@ -123,11 +122,11 @@ def number_table(
 
 
 def _results(report: Report, measures: Sequence[Metric]) -> Table | None:
-    """Base, passage alone, self-edits by round, gold, open book."""
-    passages = plural(report.validation_passages, "passage")
+    """The model before, bounds, self-edits by round."""
+    passages = plural(report.validation_passages, report.words.context)
     questions = plural(report.validation_questions, "question")
     return number_table(
-        f"Validation, {passages}, {questions}{_by(measures)} [95 % interval]",
+        f"Validation, {passages}, {questions}{_by(report, measures)} [95 % interval]",
         ["trained on", *_heads(measures)],
         [
             [
@@ -147,8 +146,9 @@ def _results(report: Report, measures: Sequence[Metric]) -> Table | None:
 
 def _differences(report: Report, measures: Sequence[Metric]) -> Table | None:
     """Each comparison with its verdict by every measure."""
+    one = report.words.context
     return number_table(
-        f"Differences, passage by passage{_by(measures)} [95 % interval]",
+        f"Differences, {one} by {one}{_by(report, measures)} [95 % interval]",
         ["first minus second", *_heads(measures)],
         [
             [_name(each.name), *(_difference(each.over[one], one) for one in measures)]
@@ -160,13 +160,13 @@ def _differences(report: Report, measures: Sequence[Metric]) -> Table | None:
 def _groups(report: Report) -> list[tuple[Metric, ...]]:
     """The measures that share a table: a fourth one would not fit."""
     further = tuple(
-        measure for measure in measures_of(report.spec.evaluation.grader) if measure not in MEASURES
+        measure for measure in measures_of(report.spec) if measure not in report.measures
     )
-    return [MEASURES, further] if further else [MEASURES]
+    return [report.measures, further] if further else [report.measures]
 
 
-def _by(measures: Sequence[Metric]) -> str:
-    return "" if measures == MEASURES else f", by {', '.join(_heads(measures))}"
+def _by(report: Report, measures: Sequence[Metric]) -> str:
+    return "" if measures == report.measures else f", by {', '.join(_heads(measures))}"
 
 
 def _heads(measures: Sequence[Metric]) -> list[str]:

@@ -35,6 +35,7 @@ GRADERS = MappingProxyType(
         "f1": evaluator_pb2.GRADER_F1,
         "logprob": evaluator_pb2.GRADER_LOGPROB,
         "judge": evaluator_pb2.GRADER_JUDGE,
+        "grid": evaluator_pb2.GRADER_GRID,
     }
 )
 
@@ -267,6 +268,8 @@ class Requests:
             ],
             grader=GRADERS[settings.grader],
             max_tokens=settings.max_tokens,
+            votes=settings.votes,
+            view_seed=derive_seed(self.spec.seed, "views") if settings.votes > 1 else 0,
         )
 
     def _policy(self, adapter: AdapterReference | None) -> common_pb2.PolicyRef:

@@ -111,10 +111,4 @@ def by_passage(record: EvaluationRecord, measure: Measure) -> dict[str, float | 
 def _grade(answer: AnswerRecord, measure: Measure) -> float | None:
     if answer.outcome is not Outcome.OK:
         return None
-    values: Mapping[Measure, float] = {
-        "f1": answer.f1,
-        "exact": answer.exact,
-        "contains": answer.contains,
-        "logprob": answer.logprob,
-    }
-    return values[measure]
+    return answer.logprob if measure == "logprob" else answer.measures[measure]

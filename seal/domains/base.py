@@ -121,6 +121,8 @@ class Measure:
     """What a mean of it is called where it is the only one, such as the reward."""
     means: str
     """What it says of an answer, to go on from "is"."""
+    gloss: str
+    """What a mean of it is, as an entry of a glossary."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,14 @@ class DomainWords:
 
     context: str
     """One context; its plural has an s."""
+    right: str
+    """The measure by which an answer is marked right or wrong."""
     shapes: str
     """What its data files may hold, to end a sentence without its full stop."""
+    measured: str
+    """What the measures of the result picture say, in sentences."""
+    read_together: str
+    """How they are read beside one another, in sentences."""
     rows: Mapping[str, str]
     """Names of the rows of the result table by their kind (`seal.records.InnerLoopKind`, and `base`
     for the model before any training); in that of `edit` stands `{round}`."""
@@ -263,7 +271,7 @@ class Domain(Protocol):
         """Texts that have to be one token each, however often they are repeated; mostly none."""
 
     def clean_answer(self, text: str, question_format: QuestionFormat) -> str:
-        """The answer in what the model wrote, in one line."""
+        """The answer in what the model wrote, in one line; cleaned again it stays the same."""
 
     def views(self, query: Query, votes: int, *, seed: int) -> tuple[View, ...]:
         """A query in `votes` ways or fewer, the query itself first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from seal.outcomes import Outcome
@@ -19,9 +20,8 @@ class AnswerRecord(Record):
     outcome: Outcome
     score: float | None
     """Score by the run's grader; None unless the outcome is ok."""
-    exact: float
-    contains: float
-    f1: float
+    measures: Mapping[str, float]
+    """What the domain measures every answer by, by name, 0 to 1."""
     logprob: float
     """Mean log p of the first gold answer, nats per token."""
 
@@ -52,10 +52,19 @@ class TrainingRecord(Record):
     engine_seconds: float
 
 
-InnerLoopKind = Literal["edit", "passage", "passage-equal-steps", "gold", "open-book"]
+InnerLoopKind = Literal[
+    "edit",
+    "passage",
+    "passage-equal-steps",
+    "gold",
+    "open-book",
+    "fixed-edit",
+    "oracle-edit",
+]
 """What the adapter was trained on: a self-edit (with the passage), the passage alone, the passage
-with as many optimiser steps as the context's first edit has, or the gold question-answer pairs. For
-`open-book` nothing is trained: the passage stands before the questions."""
+with as many optimiser steps as the context's first edit has, the gold question-answer pairs, or an
+edit that the settings give. For `open-book` nothing is trained: the passage stands before the
+questions."""
 
 
 class InnerLoopRecord(Record):

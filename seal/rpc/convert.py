@@ -257,9 +257,7 @@ def _answer_record(query: evaluator_pb2.Query, answer: evaluator_pb2.GradedAnswe
         answer=answer.answer,
         outcome=outcome,
         score=answer.score if outcome is Outcome.OK else None,
-        exact=answer.exact,
-        contains=answer.contains,
-        f1=answer.f1,
+        measures={name: answer.measures[name] for name in sorted(answer.measures)},
         logprob=answer.logprob,
     )
 

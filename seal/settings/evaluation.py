@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from seal.limits import MAX_ANSWER_TOKENS
+from seal.limits import MAX_ANSWER_TOKENS, MAX_EDIT_CHARACTERS, MAX_VOTES
 from seal.settings.base import FileSettings
 from seal.settings.training import OptimizerSettings
 
@@ -29,6 +29,9 @@ class EvaluationSettings(FileSettings):
     answer is right; one that it does not say of has no grade."""
     max_tokens: int = Field(default=64, ge=1, le=MAX_ANSWER_TOKENS)
     """Upper bound of new tokens per answer."""
+    votes: int = Field(default=1, ge=1, le=MAX_VOTES)
+    """Ways in which each question is asked, where the domain has several: the answer that most of
+    them agree on is graded. Each costs as much as a question of its own."""
 
 
 class ValidationSettings(FileSettings):
@@ -36,9 +39,10 @@ class ValidationSettings(FileSettings):
 
     edits_per_context: int = Field(default=1, ge=1, le=1024)
     """Edits sampled per validation context; the context's score is their mean."""
-    empty_edit: Literal["invalid", "passage"] = "invalid"
-    """An edit without training examples: `invalid` has no score; `passage` trains on the passage
-    alone, which is what it comes to for one who adapts with the policy. No effect on rollouts."""
+    empty_edit: Literal["invalid", "passage", "baseline"] = "invalid"
+    """An edit without training examples: `invalid` has no score. What it comes to for one who
+    adapts with the policy is another thing: `passage` trains on the passage alone, `baseline`
+    (`arc`) trains nothing and takes the baseline's answers. No effect on rollouts."""
     passage: OptimizerSettings | None = None
     """How the bound of the passage alone is trained, where it has a best rate and best epochs of
     its own; none trains it as the edits, with `inner.optimizer`."""
@@ -51,6 +55,12 @@ class ValidationSettings(FileSettings):
     gold_bound: bool = False
     """Also train on the gold question-answer pairs, once: the upper bound. Never shown to the
     policy."""
+    fixed_edit: str = Field(default="", max_length=MAX_EDIT_CHARACTERS)
+    """Also train on this edit, the same for every context: what settings made by hand come to
+    (`arc`). Empty: not measured."""
+    oracle_edit: str = Field(default="", max_length=MAX_EDIT_CHARACTERS)
+    """Also train on this edit: the best that a search over the training contexts has found (`arc`).
+    Empty: not measured."""
     retained_queries: int = Field(default=4, ge=0, le=1000)
     """Open-book questions of the retained set asked of every adapted model, to measure
     forgetting."""

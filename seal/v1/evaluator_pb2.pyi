@@ -37,6 +37,8 @@ class _GraderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Grader.ValueTy
     """Mean log p of the first gold answer's tokens, teacher-forced; in nats, at most 0."""
     GRADER_JUDGE: _Grader.ValueType  # 5
     """A model at the evaluator's endpoint says whether the answer is right, 0 or 1. An answer of which it says nothing readable is UNGRADED."""
+    GRADER_GRID: _Grader.ValueType  # 6
+    """The answer is the gold grid, cell by cell, 0 or 1 (domain "arc")."""
 
 class Grader(_Grader, metaclass=_GraderEnumTypeWrapper):
     """Grader says what a correct answer is."""
@@ -52,6 +54,8 @@ GRADER_LOGPROB: Grader.ValueType  # 4
 """Mean log p of the first gold answer's tokens, teacher-forced; in nats, at most 0."""
 GRADER_JUDGE: Grader.ValueType  # 5
 """A model at the evaluator's endpoint says whether the answer is right, 0 or 1. An answer of which it says nothing readable is UNGRADED."""
+GRADER_GRID: Grader.ValueType  # 6
+"""The answer is the gold grid, cell by cell, 0 or 1 (domain "arc")."""
 Global___Grader: _TypeAlias = Grader  # noqa: Y015
 
 @_typing.final
@@ -69,7 +73,7 @@ class Query(_message.Message):
     question: _builtins.str
     """The question."""
     context: _builtins.str
-    """Passage shown with the question (open book); empty for the no-context question of the inner loop."""
+    """What is shown with the question: the passage (open book), or a task's demonstrations; empty for a question without context."""
     @_builtins.property
     def answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Acceptable gold answers, at least one: the one that fits best counts. The log p is that of the first."""
@@ -105,6 +109,8 @@ class EvaluateRequest(_message.Message):
     QUERIES_FIELD_NUMBER: _builtins.int
     GRADER_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
+    VIEW_SEED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key."""
     run: _builtins.str
@@ -112,11 +118,15 @@ class EvaluateRequest(_message.Message):
     domain: _builtins.str
     """Domain that renders the question and grades, for example "knowledge"."""
     question_format: _builtins.str
-    """Question prompt of the domain: "few-shot", "reading", "plain" or "chat"."""
+    """Question prompt of the domain, for example "few-shot", "reading", "plain" or "chat" of knowledge."""
     grader: Global___Grader.ValueType
     """What counts as the score."""
     max_tokens: _builtins.int
     """Upper bound of new tokens per answer."""
+    votes: _builtins.int
+    """Ways in which each query is asked, where the domain has several: what the answers to them agree on is graded. 0 and 1 ask once."""
+    view_seed: _builtins.int
+    """Seed of what the ways draw at random."""
     @_builtins.property
     def policy(self) -> _common_pb2.PolicyRef:
         """Model beneath the adapter."""
@@ -141,10 +151,12 @@ class EvaluateRequest(_message.Message):
         queries: _abc.Iterable[Global___Query] | None = ...,
         grader: Global___Grader.ValueType = ...,
         max_tokens: _builtins.int = ...,
+        votes: _builtins.int = ...,
+        view_seed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "domain", b"domain", "grader", b"grader", "max_tokens", b"max_tokens", "policy", b"policy", "queries", b"queries", "question_format", b"question_format", "request_id", b"request_id", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "domain", b"domain", "grader", b"grader", "max_tokens", b"max_tokens", "policy", b"policy", "queries", b"queries", "question_format", b"question_format", "request_id", b"request_id", "run", b"run", "view_seed", b"view_seed", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -156,13 +168,31 @@ class GradedAnswer(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MeasuresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     QUERY_ID_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
-    EXACT_FIELD_NUMBER: _builtins.int
-    CONTAINS_FIELD_NUMBER: _builtins.int
-    F1_FIELD_NUMBER: _builtins.int
+    MEASURES_FIELD_NUMBER: _builtins.int
     LOGPROB_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """Id from the request."""
@@ -172,14 +202,12 @@ class GradedAnswer(_message.Message):
     """OK, UNGRADED, or the outcome of the whole evaluation."""
     score: _builtins.float
     """Score by the chosen grader; valid only if outcome is OK."""
-    exact: _builtins.float
-    """Exact match, 0 or 1."""
-    contains: _builtins.float
-    """A gold answer contained, 0 or 1."""
-    f1: _builtins.float
-    """Token F1, 0 to 1."""
     logprob: _builtins.float
     """Mean log p of the first gold answer, nats per token."""
+    @_builtins.property
+    def measures(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What the domain measures every answer by, by name, 0 to 1: "exact", "contains" and "f1" of knowledge."""
+
     def __init__(
         self,
         *,
@@ -187,14 +215,12 @@ class GradedAnswer(_message.Message):
         answer: _builtins.str = ...,
         outcome: _common_pb2.Outcome.ValueType = ...,
         score: _builtins.float = ...,
-        exact: _builtins.float = ...,
-        contains: _builtins.float = ...,
-        f1: _builtins.float = ...,
+        measures: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         logprob: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "contains", b"contains", "exact", b"exact", "f1", b"f1", "logprob", b"logprob", "outcome", b"outcome", "query_id", b"query_id", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "logprob", b"logprob", "measures", b"measures", "outcome", b"outcome", "query_id", b"query_id", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -254,7 +280,7 @@ class EvaluationResult(_message.Message):
     max_logit_difference: _builtins.float
     """Proof that the adapter was applied: largest absolute logit difference to the policy alone on the first query's prompt; 0 without an adapter."""
     tokens: _builtins.int
-    """Tokens generated."""
+    """Tokens generated, for all ways of asking."""
     engine_seconds: _builtins.float
     """This evaluation's share of the engine's time, seconds."""
     @_builtins.property

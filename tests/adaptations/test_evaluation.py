@@ -21,9 +21,7 @@ def answers(scores: Mapping[str, Sequence[float | None]]) -> EvaluationRecord:
             answer="x",
             outcome=Outcome.UNGRADED if score is None else Outcome.OK,
             score=score,
-            exact=0.0,
-            contains=0.0,
-            f1=score or 0.0,
+            measures={"exact": 0.0, "contains": 0.0, "f1": score or 0.0},
             logprob=-2.0,
         )
         for passage, own in scores.items()

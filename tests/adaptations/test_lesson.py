@@ -37,9 +37,7 @@ def evaluation(score: float | None) -> EvaluationRecord:
         answer="x",
         outcome=outcome,
         score=score,
-        exact=value,
-        contains=value,
-        f1=value,
+        measures=dict.fromkeys(("contains", "exact", "f1"), value),
         logprob=-1.0,
     )
     return EvaluationRecord(

@@ -14,6 +14,7 @@ import pytest
 from synthetic_run import MACHINE, Maker, Recipe, make_run
 
 from seal.artifacts import ArtifactStore
+from seal.domains import get_domain
 from seal.errors import Internal, NotFound
 from seal.outcomes import Outcome
 from seal.records import ContextRecord, SelectionRecord, ShardSummary
@@ -23,11 +24,13 @@ from seal.report.numbers.entries import Decision
 from seal.report.numbers.estimates import Estimator
 from seal.report.numbers.findings import headline
 from seal.report.numbers.formats import stage_name
-from seal.report.numbers.model import MEASURES, Difference, Verdict
+from seal.report.numbers.model import Difference, Verdict
 from seal.report.numbers.parts import asked_on, part_groups
 from seal.report.numbers.shapes import distinct_pairs_share, histogram, spread
 from seal.report.numbers.words import DECISION_WORDS, OUTCOME_WORDS, PART_WORDS
 from seal.restem.select import DropReason, PartDropReason
+
+MEASURES = tuple(measure.name for measure in get_domain("knowledge").measures)
 
 
 @pytest.fixture
@@ -152,7 +155,7 @@ def test_a_score_is_the_mean_over_passages_of_the_mean_over_candidates_of_the_me
                 if (loop.kind, loop.candidate) == ("edit", candidate) and loop.evaluation
             ]
             graded = [
-                [a.contains for a in loop.evaluation.answers if a.outcome is Outcome.OK]
+                [a.measures["contains"] for a in loop.evaluation.answers if a.outcome is Outcome.OK]
                 for loop in loops
                 if loop.evaluation
             ]
@@ -440,7 +443,7 @@ def told_by(full: Report, **verdicts: Verdict) -> str:
         row.model_copy(update={"over_first": over, "over_passage": over}) if row is last else row
         for row in full.rows
     ]
-    return headline(rows, full.rollouts, "logprob" if "logprob" in verdicts else "f1")
+    return headline(rows, full.rollouts, tuple(verdicts))
 
 
 def test_the_headline_tells_by_which_measures_two_differ_and_by_which_they_do_not(
@@ -574,7 +577,7 @@ def test_forgetting_is_measured_against_the_same_policy_on_the_same_questions(
     from seal.records import EvaluationRecord
 
     alone = store.read_json(f"{run}/stages/r0-validate/shard-0000/retained.json", EvaluationRecord)
-    policy = {answer.query_id: answer.contains for answer in alone.answers}
+    policy = {answer.query_id: answer.measures["contains"] for answer in alone.answers}
     changes = []
     for record in records_of(store, "r0-validate"):
         asked = [
@@ -583,7 +586,9 @@ def test_forgetting_is_measured_against_the_same_policy_on_the_same_questions(
             if loop.kind == "passage" and loop.retained
             for answer in loop.retained.answers
         ]
-        changes.append(mean([answer.contains - policy[answer.query_id] for answer in asked]))
+        changes.append(
+            mean([answer.measures["contains"] - policy[answer.query_id] for answer in asked])
+        )
     row = next(row for row in report.retained if row.key == "passage-0")
     assert row.accuracy_change is not None
     assert row.accuracy_change.mean == pytest.approx(mean(changes))

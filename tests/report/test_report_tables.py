@@ -10,11 +10,13 @@ from synthetic_run import make_run
 
 from controller_svc.cli.tables import NAME_COLUMNS, VERDICT_WORDS, print_tables
 from seal.artifacts import ArtifactStore
+from seal.domains import get_domain
 from seal.outcomes import Outcome
 from seal.report import Report, build_report
 from seal.report.numbers.comparisons import comparisons
 from seal.report.numbers.formats import NBSP, duration, interval, percent, score
-from seal.report.numbers.model import MEASURES
+
+MEASURES = tuple(measure.name for measure in get_domain("knowledge").measures)
 
 
 def printed(

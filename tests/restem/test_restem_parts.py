@@ -57,9 +57,7 @@ def evaluation(*answers: str | None) -> EvaluationRecord:
             answer=answer or "",
             outcome=Outcome.UNGRADED if answer is None else Outcome.OK,
             score=None if answer is None else float(answer == GOLDS[number]),
-            exact=0,
-            contains=0,
-            f1=0,
+            measures={},
             logprob=-1,
         )
         for number, answer in enumerate(answers)

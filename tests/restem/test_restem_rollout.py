@@ -31,9 +31,7 @@ def evaluation(reward: float | None, *, logprob: float = -1.0) -> EvaluationReco
         answer="a",
         outcome=outcome,
         score=reward,
-        exact=0,
-        contains=0,
-        f1=0,
+        measures={},
         logprob=logprob,
     )
     return EvaluationRecord(

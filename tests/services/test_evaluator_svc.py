@@ -318,15 +318,23 @@ async def test_every_grade_is_filled_and_the_score_is_the_chosen_one(start: Star
         }
     for result in results.values():
         right, wrong = result.answers
-        assert (right.exact, right.contains, right.logprob) == (0.0, 1.0, -0.5)
-        assert 0.0 < right.f1 < 1.0
-        assert (wrong.exact, wrong.contains, wrong.f1) == (0.0, 0.0, 0.0)
+        assert (right.measures["exact"], right.measures["contains"], right.logprob) == (
+            0.0,
+            1.0,
+            -0.5,
+        )
+        assert 0.0 < right.measures["f1"] < 1.0
+        assert (wrong.measures["exact"], wrong.measures["contains"], wrong.measures["f1"]) == (
+            0.0,
+            0.0,
+            0.0,
+        )
         assert result.reward == pytest.approx(sum(answer.score for answer in result.answers) / 2)
     firsts = [result.answers[0] for result in results.values()]
     assert [answer.score for answer in firsts] == [
-        firsts[0].exact,
-        firsts[0].contains,
-        firsts[0].f1,
+        firsts[0].measures["exact"],
+        firsts[0].measures["contains"],
+        firsts[0].measures["f1"],
         firsts[0].logprob,
     ]
 
@@ -342,7 +350,12 @@ async def test_of_several_gold_answers_the_best_counts_and_the_first_is_scored_b
         evaluator.engine.answer = lambda request, index: "Veldra."
         result = await evaluator.result(request)
     (answer,) = result.answers
-    assert (answer.exact, answer.contains, answer.f1, result.reward) == (1.0, 1.0, 1.0, 1.0)
+    assert (
+        answer.measures["exact"],
+        answer.measures["contains"],
+        answer.measures["f1"],
+        result.reward,
+    ) == (1.0, 1.0, 1.0, 1.0)
     assert evaluator.engine.evaluated[0].golds == (" the river Veldra",)
     (record,) = evaluation_record(request, result).answers
     assert record.golds == ("the river Veldra", "Veldra")

@@ -131,7 +131,7 @@ async def test_the_reward_is_the_share_that_the_judge_finds_right_beside_every_c
     record = evaluation_record(judged(["Who?", "Whose?", "When?"]), result)
     assert [answer.score for answer in record.answers] == [1.0, 0.0, 0.0]
     assert record.reward == pytest.approx(1 / 3) and record.ungraded == 0
-    assert [answer.contains for answer in record.answers] == [0.0, 0.0, 0.0]
+    assert [answer.measures["contains"] for answer in record.answers] == [0.0, 0.0, 0.0]
     assert {one["question"] for one in asked} == {"Who?", "Whose?"}  # no words are wrong unasked
     assert all(one["right answers"] == ["Ada"] for one in asked)
 
@@ -187,7 +187,7 @@ async def test_without_a_readable_verdict_an_answer_is_ungraded_and_neither_wron
     assert (record.outcome, record.reward, record.ungraded) == (Outcome.UNGRADED, None, 2)
     assert [graded.score for graded in record.answers] == [None, None]
     assert [graded.answer for graded in record.answers] == ["Ada", "Bert"]
-    assert record.answers[0].exact == 1.0
+    assert record.answers[0].measures["exact"] == 1.0
 
 
 async def test_a_missing_verdict_is_in_no_mean(tmp_path: Path, engine: FakeEngine) -> None:

@@ -458,9 +458,7 @@ def _answer(
         answer=query.answers[0] if right else "no idea",
         outcome=common_pb2.OUTCOME_UNGRADED if ungraded else common_pb2.OUTCOME_OK,
         score=0.0 if ungraded else right,
-        exact=right,
-        contains=right,
-        f1=right,
+        measures=dict.fromkeys(("contains", "exact", "f1"), right),
         logprob=-1.0 - chance("logprob", *seen),
     )
 

@@ -569,9 +569,7 @@ class Maker:
             answer=said,
             outcome=Outcome.UNGRADED if ungraded else Outcome.OK,
             score=None if ungraded else grades[self.recipe.grader],
-            exact=grades["exact"],
-            contains=grades["contains"],
-            f1=grades["f1"],
+            measures={name: grades[name] for name in ("contains", "exact", "f1")},
             logprob=grades["logprob"],
         )
 

@@ -12,7 +12,13 @@ from seal.report.numbers.details import rollout_details, validation_details
 from seal.report.numbers.estimates import Estimator
 from seal.report.numbers.findings import findings, headline
 from seal.report.numbers.formats import counts, plural
-from seal.report.numbers.model import Report, RolloutReport, ScoreRow
+from seal.report.numbers.model import (
+    Report,
+    RolloutReport,
+    ScoreRow,
+    measure_names,
+    measures_of,
+)
 from seal.report.numbers.rounds import rollout_report, stage_report
 from seal.report.numbers.rows import retained_rows, score_rows
 from seal.report.numbers.shapes import edit_shape
@@ -55,8 +61,8 @@ def report_of(files: RunFiles, *, max_passages: int = MAX_PASSAGES_IN_DETAIL) ->
         spec=files.spec,
         machine=files.machine,
         interval=estimator.words,
-        headline=headline(rows, rollouts, files.spec.evaluation.grader),
-        findings=findings(rows, files.spec.evaluation.grader),
+        headline=headline(rows, rollouts, measures_of(files.spec)),
+        findings=findings(rows, measures_of(files.spec)),
         validation_passages=len(first.records) if first else 0,
         validation_questions=sum(len(record.baseline.answers) for record in first.records)
         if first
@@ -97,8 +103,9 @@ def _notes(
         for stage in files.stages
         if not stage.complete
     ]
+    first = measure_names(files.spec)[0]
     fewest = min(
-        (row.metrics["contains"].n for row in rows if row.metrics["contains"].n),
+        (row.metrics[first].n for row in rows if row.metrics[first].n),
         default=FEW_PASSAGES,
     )
     if fewest < FEW_PASSAGES:

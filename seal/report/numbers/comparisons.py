@@ -13,14 +13,6 @@ from seal.report.numbers.model import (
     ScoreRow,
 )
 
-_NAMES: Mapping[RowKind, str] = {
-    "base": "base model",
-    "passage": "passage alone",
-    "passage-equal-steps": "passage, equal steps",
-    "gold": "gold questions",
-    "open-book": "open book",
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -55,11 +47,15 @@ def compared_passage(rows: Sequence[ScoreRow]) -> ScoreRow | None:
 def _wanted(rows: Sequence[ScoreRow]) -> Iterator[Comparison]:
     edits = [row for row in rows if row.kind == "edit"]
     passage = compared_passage(rows)
-    names = {row.round: short_name(row) for row in edits}
+    base = next((row.short for row in rows if row.kind == "base"), "")
+    names = {row.round: row.short for row in edits}
     if passage is not None:
-        yield _comparison(passage, _NAMES["base"], passage.over_base)
+        yield _comparison(passage, base, passage.over_base)
         for row in edits:
-            yield _comparison(row, short_name(passage), row.over_passage)
+            yield _comparison(row, passage.short, row.over_passage)
+    if passage is None or passage.kind == "fixed-edit":  # a passage alone stands between the two
+        for row in edits:
+            yield _comparison(row, base, row.over_base)
     for row in edits:
         yield _comparison(row, names.get(0, ""), row.over_first)
     for row in edits:
@@ -67,13 +63,8 @@ def _wanted(rows: Sequence[ScoreRow]) -> Iterator[Comparison]:
             yield _comparison(row, names.get(row.round - 1, ""), row.over_previous)
     for row in rows:
         if passage is not None and row.kind == "gold":
-            yield _comparison(row, short_name(passage), row.over_passage)
+            yield _comparison(row, passage.short, row.over_passage)
 
 
 def _comparison(row: ScoreRow, right: str, over: Mapping[Metric, Difference]) -> Comparison:
-    return Comparison(left=short_name(row), right=right, kind=row.kind, over=over)
-
-
-def short_name(row: ScoreRow) -> str:
-    """A row in few words: `passage alone`, `round 2`."""
-    return f"round {row.round}" if row.kind == "edit" else _NAMES[row.kind]
+    return Comparison(left=row.short, right=right, kind=row.kind, over=over)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from seal.domains.base import Context
 from seal.records import (
     AnswerRecord,
     ContextRecord,
@@ -25,7 +24,7 @@ from seal.report.numbers.entries import (
     PassageGroup,
     QuestionEntry,
 )
-from seal.report.numbers.model import PASSAGE_KINDS
+from seal.report.numbers.model import CEILING_KINDS, PASSAGE_KINDS, Metric, right_of
 from seal.report.numbers.parts import part_groups
 from seal.report.numbers.scores import answer_score, candidate_scores, loops_of
 from seal.report.numbers.source import RunFiles, Stage
@@ -144,7 +143,7 @@ def _rollout_passage(
         )
         for edit in record.edits
     ]
-    return _passage(files.contexts, record, answered, edits)
+    return _passage(files, record, answered, edits)
 
 
 def _edit(
@@ -187,12 +186,10 @@ def validation_details(files: RunFiles, *, limit: int) -> PassageGroup | None:
         for stage in stages:
             if again := later.get((stage.round, record.context_id)):
                 answered[f"edit-{stage.round}"] = _first_evaluation(again, "edit", None)
-        answered["gold"] = _first_evaluation(record, "gold", None)
-        answered["open-book"] = _first_evaluation(record, "open-book", None)
+        for ceiling in CEILING_KINDS:
+            answered[ceiling] = _first_evaluation(record, ceiling, None)
         passages.append(
-            _passage(
-                files.contexts, record, {key: value for key, value in answered.items() if value}, ()
-            )
+            _passage(files, record, {key: value for key, value in answered.items() if value}, ())
         )
     return PassageGroup(round=0, passages=tuple(passages), passages_total=len(first.records))
 
@@ -207,12 +204,12 @@ def _first_evaluation(
 
 
 def _passage(
-    contexts: Mapping[str, Context],
+    files: RunFiles,
     record: ContextRecord,
     answered: Mapping[str, EvaluationRecord],
     edits: Sequence[EditEntry],
 ) -> PassageEntry:
-    context = contexts.get(record.context_id)
+    context, right = files.contexts.get(record.context_id), right_of(files.spec)
     by_query = {
         key: {answer.query_id: answer for answer in evaluation.answers}
         for key, evaluation in answered.items()
@@ -222,7 +219,7 @@ def _passage(
             question=asked.question,
             golds=asked.golds,
             answers={
-                key: _answer(answers[asked.query_id])
+                key: _answer(answers[asked.query_id], right)
                 for key, answers in by_query.items()
                 if asked.query_id in answers
             },
@@ -239,10 +236,9 @@ def _passage(
     )
 
 
-def _answer(answer: AnswerRecord) -> AnswerEntry:
+def _answer(answer: AnswerRecord, right: Metric) -> AnswerEntry:
     return AnswerEntry(
         answer=answer.answer,
-        contains=answer_score(answer, "contains"),
-        f1=answer_score(answer, "f1"),
+        right=answer_score(answer, right),
         score=answer_score(answer, "score"),
     )

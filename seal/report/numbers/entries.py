@@ -30,9 +30,8 @@ class AnswerEntry(Record):
     """An answer of one model to one question."""
 
     answer: str
-    contains: float | None
-    """None if it was not graded."""
-    f1: float | None
+    right: float | None
+    """By the measure that the domain marks answers by; None if it was not graded."""
     score: float | None
 
 

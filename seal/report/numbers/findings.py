@@ -1,7 +1,7 @@
 """What came out, in whole sentences: the same in report.json, on the page and in the terminal.
 
-Every comparison is told by F1, exact match and contains together, and by the run's reward where it
-is none of these: which of them tell the two apart, and which do not.
+Every comparison is told by the domain's measures together, and by the run's reward where it is
+none of these: which of them tell the two apart, and which do not.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ from seal.report.numbers.model import (
     ScoreRow,
     Verdict,
     last_edits,
-    measures_of,
 )
-from seal.settings import GraderName
 
 _ORDER = (Verdict.BETTER, Verdict.WORSE, Verdict.UNCLEAR, Verdict.UNKNOWN)
 _Sentences = Mapping[Verdict, str]
@@ -53,14 +51,14 @@ _FURTHER: _Sentences = {
 
 
 def headline(
-    rows: Sequence[ScoreRow], rollouts: Sequence[RolloutReport], grader: GraderName
+    rows: Sequence[ScoreRow], rollouts: Sequence[RolloutReport], measures: Sequence[Metric]
 ) -> str:
     """The result in a few sentences, what is told apart and what is not, or why there is none."""
     if all(row.key != "base" for row in rows):
         return "No validation is finished yet, so there is no result to tell."
-    if all(row.metrics["contains"].mean is None for row in rows):
+    if all(row.metrics[measures[0]].mean is None for row in rows):
         return "No answer was graded, so there is no result to tell."
-    sentences = list(_verdicts(rows, rollouts, measures_of(grader)))
+    sentences = list(_verdicts(rows, rollouts, measures))
     if sentences and any(row.remark == WARM_START for row in rows):
         sentences.append("Round 0 is a warm start, supervised: it has learnt gold questions.")
     return " ".join(sentences) or "There is nothing to compare the base model with."
@@ -77,20 +75,21 @@ def _verdicts(
         return
     if last.over_first:
         yield _rounds_sentence(last, rollouts, measures)
-    if passage is None:
-        return
+    base = next((row for row in rows if row.key == "base"), None)
     first = next((row for row in rows if row.key == "edit-0"), last)
     for row in (last,) if first is last else (last, first):
-        if row.over_passage:
-            left = f"self-edits of round {row.round}" if row.remark else _edits(row)
+        left = f"self-edits of round {row.round}" if row.remark else _edits(row)
+        if base is not None and passage is None and row.over_base:
+            yield _against(left, base.short, row.over_base, measures)
+        if passage is not None and row.over_passage:
             yield _against(left, _plain(passage), row.over_passage, measures)
 
 
-def findings(rows: Sequence[ScoreRow], grader: GraderName) -> tuple[str, ...]:
+def findings(rows: Sequence[ScoreRow], measures: Sequence[Metric]) -> tuple[str, ...]:
     """Each comparison that the run is about with its intervals and verdicts."""
-    if all(row.metrics["contains"].mean is None for row in rows):
+    if all(row.metrics[measures[0]].mean is None for row in rows):
         return ()
-    return tuple(_comparisons(rows, measures_of(grader)))
+    return tuple(_comparisons(rows, measures))
 
 
 def _comparisons(rows: Sequence[ScoreRow], measures: Sequence[Metric]) -> Iterator[str]:
@@ -100,8 +99,12 @@ def _comparisons(rows: Sequence[ScoreRow], measures: Sequence[Metric]) -> Iterat
     if last is None:
         return
     for row in rows:
-        if passage and row.over_passage and (row is last or row.key == "edit-0"):
+        if row is not last and row.key != "edit-0":
+            continue
+        if passage and row.over_passage:
             yield _sentence(_edits(row), _plain(passage), row.over_passage, measures)
+        elif not passage and row.over_base:
+            yield _sentence(_edits(row), rows[0].short, row.over_base, measures)
     if last.over_first:
         first = next((row for row in rows if row.key == "edit-0"), last)
         yield _sentence(_edits(last), f"those {_writer(first)}", last.over_first, measures)
@@ -139,6 +142,8 @@ def _writer(row: ScoreRow) -> str:
 
 def _plain(passage: ScoreRow) -> str:
     """The passage row that all are compared with."""
+    if passage.kind == "fixed-edit":
+        return passage.short
     steps = " with as many steps as the edits" if passage.kind == "passage-equal-steps" else ""
     return f"the passage alone{steps}"
 

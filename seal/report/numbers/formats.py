@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from seal.domains import DOMAINS
 from seal.report.numbers.model import Estimate, Metric, RolloutReport, StageReport
 from seal.report.numbers.words import name_of
 from seal.signs import MINUS
@@ -15,26 +16,23 @@ MISSING = "–"
 NBSP = "\u00a0"
 """Keeps a number and its unit on one line."""
 
+_MEASURES = tuple(measure for domain in DOMAINS.values() for measure in domain.measures)
 MEASURE_NAMES: Mapping[Metric, str] = {
-    "f1": "F1",
-    "exact": "exact match",
-    "contains": "contains",
+    **{measure.name: measure.label for measure in _MEASURES},
     "logprob": "log p",
     "score": "reward",
 }
 """Short ones, for what is shown side by side."""
+MEASURE_GLOSSES: Mapping[Metric, str] = {measure.name: measure.gloss for measure in _MEASURES}
+"""What they are, in a few words more."""
 GRADER_NAMES: Mapping[str, str] = {
-    "contains": "accuracy (contains)",
-    "exact": "exact match",
-    "f1": "token F1",
+    **{measure.name: measure.accuracy for measure in _MEASURES},
     "logprob": "log p",
     "judge": "judged right",
 }
 """What a run's reward is called."""
 GRADER_WORDS: Mapping[str, str] = {
-    "exact": "the answer is a gold answer, up to case, punctuation and articles (exact match)",
-    "contains": "a gold answer occurs in the answer as whole words (contains)",
-    "f1": "the overlap of words with the gold answer that fits best (token F1)",
+    **{measure.name: measure.means for measure in _MEASURES},
     "logprob": "the log-probability of the first gold answer in nats per token (log p)",
     "judge": "the share of answers that the judge's model finds right (judged right)",
 }

@@ -11,29 +11,43 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal
 
+from seal.domains import get_domain
+from seal.domains.base import DomainWords
 from seal.records import CONTROL_WITHOUT_REWARD, Record
 from seal.report.numbers.entries import Decision, PassageGroup
-from seal.settings import GraderName, RunSpec
+from seal.settings import LearningSpec, RunSpec
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
-Metric = Literal["contains", "exact", "f1", "logprob", "score"]
-"""A grade of an answer; `score` is the one that the run takes as reward."""
-METRICS: tuple[Metric, ...] = ("contains", "exact", "f1", "logprob", "score")
-
-MEASURES: tuple[Metric, ...] = ("f1", "exact", "contains")
-"""What is always shown side by side: a model that recites the passage holds many a gold answer
-(contains) and gives few (exact), so that none of the three is enough alone."""
-
-RowKind = Literal["base", "passage", "passage-equal-steps", "edit", "gold", "open-book"]
-"""What the evaluated model had learnt: nothing, the passage alone, the passage alone with as many
-optimiser steps as the edits, a self-edit and the passage, the gold question-answer pairs; or
-nothing, but with the passage before the question."""
-PASSAGE_KINDS: tuple[Literal["passage", "passage-equal-steps"], ...] = (
+Metric = str
+"""A grade of an answer: a measure of the domain, `logprob`, or `score`, the one that the run takes
+as reward."""
+RowKind = Literal[
+    "base",
     "passage",
     "passage-equal-steps",
+    "edit",
+    "gold",
+    "open-book",
+    "fixed-edit",
+    "oracle-edit",
+]
+"""What the evaluated model had learnt: nothing, the passage alone, the passage alone with as many
+optimiser steps as the edits, a self-edit and the passage, the gold question-answer pairs; nothing,
+but with the passage before the question; or an edit that the settings give."""
+PASSAGE_KINDS: tuple[Literal["passage", "passage-equal-steps", "fixed-edit"], ...] = (
+    "passage",
+    "passage-equal-steps",
+    "fixed-edit",
 )
-"""The passage alone: self-edits have to beat the better of them."""
+"""What is learnt without the policy, the passage alone or a fixed edit: self-edits have to beat the
+better of them."""
+CEILING_KINDS: tuple[Literal["gold", "open-book", "oracle-edit"], ...] = (
+    "gold",
+    "open-book",
+    "oracle-edit",
+)
+"""What self-edits are not expected to reach."""
 
 
 class Estimate(Record):
@@ -75,6 +89,8 @@ class ScoreRow(Record):
     """`base`, `passage`, `passage-equal-steps`, `edit-0`, `edit-1`, ..., `gold`, `open-book`."""
     label: str
     """With its remark."""
+    short: str
+    """In few words: `passage alone`, `round 2`."""
     kind: RowKind
     remark: str
     """What must be said of it wherever it is shown, such as "control without reward"; or empty."""
@@ -334,6 +350,16 @@ class Report(Record):
     rollout_details: tuple[PassageGroup, ...]
     """Training passages with their edits, per round."""
 
+    @property
+    def measures(self) -> tuple[Metric, ...]:
+        """What is always shown side by side."""
+        return measure_names(self.spec)
+
+    @property
+    def words(self) -> DomainWords:
+        """What the domain calls its contexts and results."""
+        return get_domain(self.spec.domain).words
+
     def writer(self, policy_round: int) -> str:
         """Who wrote edits, with what must be said of it: `policy of round 1`."""
         row = self.row(f"edit-{policy_round}")
@@ -372,10 +398,26 @@ class Report(Record):
         return sum(stage.seconds for stage in self.stages)
 
 
-def measures_of(grader: GraderName) -> tuple[Metric, ...]:
-    """The measures of a run: the three and, if it is another, its reward."""
+def measure_names(spec: LearningSpec) -> tuple[Metric, ...]:
+    """What a domain measures every answer by."""
+    return tuple(measure.name for measure in get_domain(spec.domain).measures)
+
+
+def right_of(spec: LearningSpec) -> Metric:
+    """The measure by which an answer is marked right."""
+    return get_domain(spec.domain).words.right
+
+
+def metrics_of(spec: LearningSpec) -> tuple[Metric, ...]:
+    """Every grade that an answer has."""
+    return (*measure_names(spec), "logprob", "score")
+
+
+def measures_of(spec: LearningSpec) -> tuple[Metric, ...]:
+    """The measures of a run: those of its domain and, if it is another, its reward."""
+    grader, measures = spec.evaluation.grader, measure_names(spec)
     reward: Metric = "score" if grader == "judge" else grader
-    return (*MEASURES, *(() if reward in MEASURES else (reward,)))
+    return (*measures, *(() if reward in measures else (reward,)))
 
 
 def last_edits(rows: Sequence[ScoreRow]) -> ScoreRow | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from seal.domains import get_domain
 from seal.records import (
     AnswerRecord,
     ContextRecord,
@@ -18,13 +19,14 @@ from seal.records import (
 )
 from seal.report.numbers.estimates import Estimator
 from seal.report.numbers.model import (
-    METRICS,
+    CEILING_KINDS,
     PASSAGE_KINDS,
     Difference,
     Metric,
     RetainedRow,
     RowKind,
     ScoreRow,
+    metrics_of,
 )
 from seal.report.numbers.scores import (
     ByPassage,
@@ -38,21 +40,16 @@ from seal.report.numbers.source import RunFiles, Stage
 from seal.restem.reward import mean
 from seal.restem.statistics import paired_differences
 
-ROW_LABELS: Mapping[RowKind, str] = {
-    "base": "base model",
-    "passage": "passage alone",
-    "passage-equal-steps": "passage alone, as many steps as the edits",
-    "edit": "self-edits, round {round}",
-    "gold": "gold questions (upper bound)",
-    "open-book": "open book: the passage before the question",
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Measured:
     """One row before its statistics."""
 
     kind: RowKind
+    name: str
+    """What the domain calls it."""
+    short: str
+    """The same in few words."""
     remark: str = ""
     round: int
     scores: dict[Metric, ByPassage]
@@ -66,7 +63,7 @@ class _Measured:
 
     @property
     def label(self) -> str:
-        label = ROW_LABELS[self.kind].format(round=self.round)
+        label = self.name.format(round=self.round)
         return f"{label} ({self.remark})" if self.remark else label
 
 
@@ -91,9 +88,13 @@ def score_rows(files: RunFiles, estimator: Estimator) -> tuple[ScoreRow, ...]:
 
 
 def _best_passage(measured: Iterable[_Measured]) -> _Measured | None:
-    """Of the ways to train on the passage alone that of the highest F1, the plain one if equal."""
+    """What is learnt without the policy, of the highest first measure; the plain one if equal."""
     passages = [entry for entry in measured if entry.kind in PASSAGE_KINDS]
-    return max(passages, key=lambda entry: mean(entry.scores["f1"].values()) or 0.0, default=None)
+    return max(
+        passages,
+        key=lambda entry: mean(next(iter(entry.scores.values())).values()) or 0.0,
+        default=None,
+    )
 
 
 def _score_row(
@@ -111,16 +112,17 @@ def _score_row(
             return {}
         return {
             metric: estimator.difference(entry.scores[metric], reference.scores[metric])
-            for metric in METRICS
+            for metric in entry.scores
         }
 
     return ScoreRow(
         key=entry.key,
         label=entry.label,
+        short=entry.short,
         kind=entry.kind,
         remark=entry.remark,
         round=entry.round,
-        metrics={metric: estimator.mean(entry.scores[metric]) for metric in METRICS},
+        metrics={metric: estimator.mean(scores) for metric, scores in entry.scores.items()},
         over_passage=over(passage),
         over_base=over(base),
         over_first=over(first),
@@ -137,24 +139,28 @@ def _measured(files: RunFiles) -> list[_Measured]:
     first = next((stage for stage in stages if stage.round == 0), None)
     if first is None:
         return []
+    words, metrics = get_domain(files.spec.domain).words, metrics_of(files.spec)
     base = _Measured(
         kind="base",
+        name=words.rows["base"],
+        short=words.short_rows["base"],
         round=0,
-        scores=baseline_scores(first.records),
+        scores=baseline_scores(first.records, metrics),
         passages=len(first.records),
         evaluations=tuple(record.baseline for record in first.records),
         outcomes={},
     )
     adapted = [
-        *(_adapted(first, kind) for kind in PASSAGE_KINDS),
-        *(_adapted(stage, "edit", files.label(stage.round)) for stage in stages),
-        _adapted(first, "gold"),
-        _adapted(first, "open-book"),
+        *(_adapted(files, first, kind) for kind in PASSAGE_KINDS),
+        *(_adapted(files, stage, "edit", files.label(stage.round)) for stage in stages),
+        *(_adapted(files, first, kind) for kind in CEILING_KINDS),
     ]
     return [base, *(entry for entry in adapted if entry)]
 
 
-def _adapted(stage: Stage, kind: InnerLoopKind, remark: str = "") -> _Measured | None:
+def _adapted(
+    files: RunFiles, stage: Stage, kind: InnerLoopKind, remark: str = ""
+) -> _Measured | None:
     """The models that one kind of inner loop made; None if the stage ran none.
 
     Open-book answers have no inner loop and so no outcomes.
@@ -162,11 +168,14 @@ def _adapted(stage: Stage, kind: InnerLoopKind, remark: str = "") -> _Measured |
     loops = [loop for record in stage.records for loop in loops_of(record, kind)]
     if not loops:
         return None
+    words = get_domain(files.spec.domain).words
     return _Measured(
         kind=kind,
+        name=words.rows[kind],
+        short=f"round {stage.round}" if kind == "edit" else words.short_rows[kind],
         remark=remark,
         round=stage.round,
-        scores=adapted_scores(stage.records, kind),
+        scores=adapted_scores(stage.records, kind, metrics_of(files.spec)),
         passages=len(stage.records),
         evaluations=tuple(loop.evaluation for loop in loops if loop.evaluation),
         outcomes={}
@@ -246,7 +255,8 @@ def _adapted_retained(
     if not asked:
         return None
     round = stage.round
-    label = "gold questions" if kind == "gold" else ROW_LABELS[kind].format(round=round)
+    rows = get_domain("knowledge").words.rows
+    label = "gold questions" if kind == "gold" else rows[kind].format(round=round)
     remarked = f" ({remark})" if remark and kind == "edit" else ""
     alone = {answer.query_id: answer_score(answer, "contains") for answer in _answers(before)}
     change = by_passage(stage.records, lambda record: mean(_changes(record, kind, alone)))

@@ -16,7 +16,7 @@ from seal.records import (
     InnerLoopKind,
     InnerLoopRecord,
 )
-from seal.report.numbers.model import METRICS, Metric
+from seal.report.numbers.model import Metric
 from seal.restem.reward import mean
 
 ByPassage = dict[str, float]
@@ -27,7 +27,13 @@ def answer_score(answer: AnswerRecord, metric: Metric) -> float | None:
     """One grade of an answer; None if the answer was not graded or the grade is no number."""
     if answer.outcome is not Outcome.OK:
         return None
-    value: float | None = getattr(answer, metric)
+    value = (
+        answer.score
+        if metric == "score"
+        else answer.logprob
+        if metric == "logprob"
+        else answer.measures.get(metric)
+    )
     return value if value is not None and math.isfinite(value) else None
 
 
@@ -70,17 +76,19 @@ def by_passage(
     return {context_id: value for context_id, value in scores.items() if value is not None}
 
 
-def baseline_scores(records: Sequence[ContextRecord]) -> dict[Metric, ByPassage]:
+def baseline_scores(
+    records: Sequence[ContextRecord], metrics: Sequence[Metric]
+) -> dict[Metric, ByPassage]:
     """The student alone, by metric and passage."""
 
     def scores(metric: Metric) -> ByPassage:
         return by_passage(records, lambda record: evaluation_score(record.baseline, metric))
 
-    return {metric: scores(metric) for metric in METRICS}
+    return {metric: scores(metric) for metric in metrics}
 
 
 def adapted_scores(
-    records: Sequence[ContextRecord], kind: InnerLoopKind
+    records: Sequence[ContextRecord], kind: InnerLoopKind, metrics: Sequence[Metric]
 ) -> dict[Metric, ByPassage]:
     """Models adapted by one kind of inner loop, by metric and passage."""
 
@@ -89,4 +97,4 @@ def adapted_scores(
             records, lambda record: mean(candidate_scores(record, kind, metric).values())
         )
 
-    return {metric: scores(metric) for metric in METRICS}
+    return {metric: scores(metric) for metric in metrics}

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from seal.outcomes import Outcome
 from seal.report.numbers.entries import Decision
-from seal.report.numbers.model import RowKind
 from seal.restem.select import PartDropReason
 
 OUTCOME_WORDS: Mapping[Outcome, str] = {
@@ -52,15 +51,6 @@ PART_WORDS: Mapping[PartDropReason, str] = {
     PartDropReason.NOT_CHOSEN: "others of its passage helped more or, in a control, were drawn",
 }
 """Why a part is not learnt, where parts are chosen."""
-
-
-BOUND_WORDS: Mapping[RowKind, str] = {
-    "passage": "trained on the bare text, with its own rate and epochs if the run gives it some",
-    "passage-equal-steps": "the same text as often as it takes to train as long as on the edits",
-    "gold": "trained on the very questions and answers that are asked: no self-edit can reach more",
-    "open-book": "nothing is trained; the base model reads the passage before it answers",
-}
-"""What is measured beside the self-edits, to compare them with."""
 
 
 def name_of(code: str) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from seal.outcomes import Outcome
-from seal.report.numbers.formats import percent, plural, points
-from seal.report.numbers.model import MEASURES, Difference, Report, Verdict
+from seal.report.numbers.formats import MEASURE_NAMES, percent, plural, points
+from seal.report.numbers.model import Difference, Report, Verdict
 from seal.report.page.markup import Html, join, tag
 
 LOW_GOLD = 0.6
@@ -57,7 +57,7 @@ def _rounds(report: Report) -> _Steps:
     last = report.last_edit_row
     if last is None or not last.over_first:
         return
-    verdicts = {last.over_first[measure].verdict for measure in MEASURES}
+    verdicts = {last.over_first[measure].verdict for measure in report.measures}
     if Verdict.WORSE in verdicts and Verdict.BETTER not in verdicts:
         yield (
             f"Do not use the policy of round {last.round}.",
@@ -83,21 +83,24 @@ def _passages(report: Report) -> _Steps:
     last = report.last_edit_row
     if last is None:
         return
+    first = report.measures[0]
     open_ones = [
-        over["f1"]
+        over[first]
         for over in (last.over_first, last.over_passage)
-        if over and over["f1"].verdict in (Verdict.UNCLEAR, Verdict.UNKNOWN)
+        if over and over[first].verdict in (Verdict.UNCLEAR, Verdict.UNKNOWN)
     ]
     if open_ones:
-        yield "Measure on more passages.", _how_many(open_ones[0])
+        yield f"Measure on more {report.words.context}s.", _how_many(open_ones[0], report)
 
 
-def _how_many(difference: Difference) -> str:
+def _how_many(difference: Difference, report: Report) -> str:
+    one = report.words.context
     if difference.low is None or difference.high is None:
-        return "One passage tells nothing about others; give 60 or more in data.validation."
+        return f"One {one} tells nothing about others; give 60 or more in data.validation."
     half = (difference.high - difference.low) / 2
+    name = MEASURE_NAMES[report.measures[0]]
     return (
-        f"With {plural(difference.n, 'passage')} a difference in F1 of less than about "
+        f"With {plural(difference.n, one)} a difference in {name} of less than about "
         f"{points(half).removeprefix('+')} points cannot be seen. Four times as many in "
         "data.validation halve that."
     )

@@ -1,6 +1,6 @@
-"""The picture that the page opens with: three bars for every kind of training, with intervals.
+"""The picture that the page opens with: a bar a measure for every kind of training, with intervals.
 
-F1, exact match and contains stand side by side, each in a panel of its own on the same scale, so
+The domain's measures stand side by side, each in a panel of its own on the same scale, so
 that the eye runs down a measure and across a training. Places along the axis are per cent of the
 width, so that letters, lines and hatches keep their size on a telephone and on paper. Kinds differ
 by fill: empty, pale, full, dotted, hatched; every line of bars has its name above it, every bar its
@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from seal.report.numbers.comparisons import compared_passage
 from seal.report.numbers.formats import MEASURE_NAMES, interval, percent
-from seal.report.numbers.model import MEASURES, Estimate, Metric, RowKind, ScoreRow
+from seal.report.numbers.model import Estimate, Metric, Report, RowKind, ScoreRow
 from seal.report.page.markup import Html, figure, join, tag
 
 HEAD_PIXELS = 26
@@ -33,46 +34,58 @@ _FILLS: Mapping[RowKind, str] = {
     "edit": "full",
     "gold": "hatched",
     "open-book": "hatched",
+    "fixed-edit": "pale",
+    "oracle-edit": "hatched",
 }
 _PATTERNS: Mapping[str, str] = {"hatched": "bars-hatch", "dotted": "bars-dots"}
 _CAPTION = (
-    "How well questions are answered, from memory, after each kind of training on passages that "
-    "the writing of self-edits was never trained on. F1: how far the words of the answer are those "
-    "of the gold answer. Exact match: it is the gold answer. Contains: the gold answer stands in "
-    "it, which a model reaches that recites the passage and answers nothing. The thin line on a "
-    "bar, and the numbers in brackets, are its 95 % interval: how far the mean may be off because "
-    "these are only some of all such passages."
+    "{asked} The thin line on a bar, and the numbers in brackets, are its 95 % interval: how far "
+    "the mean may be off because these are only some of all such {context}s."
 )
 
 
-def opening_figure(rows: Sequence[ScoreRow]) -> Html | None:
-    """Every row as a line of three horizontal bars; None while nothing is measured."""
-    if all(row.metrics[measure].mean is None for row in rows for measure in MEASURES):
+def opening_figure(report: Report) -> Html | None:
+    """Every row as a line of horizontal bars, one a measure; None while nothing is measured."""
+    rows, measures = report.rows, report.measures
+    if all(row.metrics[measure].mean is None for row in rows for measure in measures):
         return None
-    end = _axis_end(rows)
+    scale = _Scale(measures, _axis_end(rows, measures))
+    caption = _CAPTION.format(asked=report.words.measured, context=report.words.context)
     bottom = HEAD_PIXELS + ROW_PIXELS * len(rows)
     placed = [(row, HEAD_PIXELS + ROW_PIXELS * place) for place, row in enumerate(rows)]
     svg = tag(  # later parts are drawn over earlier ones
         "svg",
         tag("defs", _hatch(), _dots()),
-        *(_axis(panel, end, bottom) for panel in _PANELS),
-        *(_bars(row, top, end) for row, top in placed),
-        _reference(rows, placed, end),
-        *(_whiskers(row, top, end) for row, top in placed),
-        *(_words(row, top) for row, top in placed),
+        *(_axis(panel, scale, bottom) for panel in measures),
+        *(_bars(row, top, scale) for row, top in placed),
+        _reference(rows, placed, scale),
+        *(_whiskers(row, top, scale) for row, top in placed),
+        *(_words(row, top, scale) for row, top in placed),
         class_="bars",
         role="img",
         width="100%",
         height=str(bottom + AXIS_PIXELS),
-        aria_label=_description(rows),
+        aria_label=_description(rows, measures),
     )
-    return figure(svg, " ".join((_CAPTION, *_further_words(rows))))
+    return figure(svg, " ".join((caption, *_further_words(rows))))
 
 
-_PANELS: Mapping[Metric, float] = {
-    measure: place * (PANEL_PER_CENT + GAP_PER_CENT) for place, measure in enumerate(MEASURES)
-}
-"""Left ends, in per cent of the width."""
+@dataclass(frozen=True)
+class _Scale:
+    """Where shares lie in the panels."""
+
+    measures: tuple[Metric, ...]
+    """One panel each, from the left."""
+    end: float
+    """Share at the right end of each panel."""
+
+    def left(self, measure: Metric) -> float:
+        """Left end of a panel, in per cent of the width."""
+        return self.measures.index(measure) * (PANEL_PER_CENT + GAP_PER_CENT)
+
+    def place(self, measure: Metric, share: float) -> str:
+        """Where a share lies."""
+        return f"{self.left(measure) + PANEL_PER_CENT * share / self.end:.2f}%"
 
 
 def _further_words(rows: Sequence[ScoreRow]) -> Iterator[str]:
@@ -85,35 +98,37 @@ def _further_words(rows: Sequence[ScoreRow]) -> Iterator[str]:
         yield "Hatched: ceilings, measured without self-edits."
 
 
-def _description(rows: Sequence[ScoreRow]) -> str:
+def _description(rows: Sequence[ScoreRow], measures: Sequence[Metric]) -> str:
     """The picture for those who do not see it."""
     values = (
         f"{row.label} "
         + ", ".join(
-            f"{MEASURE_NAMES[measure]} {percent(row.metrics[measure].mean)}" for measure in MEASURES
+            f"{MEASURE_NAMES[measure]} {percent(row.metrics[measure].mean)}" for measure in measures
         )
         for row in rows
     )
     return f"answers: {'; '.join(values)}"
 
 
-def _axis_end(rows: Sequence[ScoreRow]) -> float:
+def _axis_end(rows: Sequence[ScoreRow], measures: Sequence[Metric]) -> float:
     """The next even tenth above everything that is drawn, as a share."""
     ends = [
         end
         for row in rows
-        for measure in MEASURES
+        for measure in measures
         for end in (row.metrics[measure].mean, row.metrics[measure].high)
         if end is not None
     ]
     return 2 * max(1, math.ceil(round(5 * max(ends), 6))) / 10
 
 
-def _axis(measure: Metric, end: float, bottom: int) -> Html:
+def _axis(measure: Metric, scale: _Scale, bottom: int) -> Html:
     """The title of a panel, and upright lines at its ends and middle with percentages below."""
-    parts = [tag("text", MEASURE_NAMES[measure], class_="title", x=_place(measure, 0, end), y="16")]
+    end = scale.end
+    title = MEASURE_NAMES[measure]
+    parts = [tag("text", title, class_="title", x=scale.place(measure, 0), y="16")]
     for share, anchor in ((0.0, "start"), (end / 2, "middle"), (end, "end")):
-        place = _place(measure, share, end)
+        place = scale.place(measure, share)
         parts.append(
             tag("line", class_="grid", x1=place, x2=place, y1=str(HEAD_PIXELS), y2=str(bottom))
         )
@@ -124,20 +139,21 @@ def _axis(measure: Metric, end: float, bottom: int) -> Html:
     return join(*parts)
 
 
-def _words(row: ScoreRow, top: int) -> Html:
+def _words(row: ScoreRow, top: int, scale: _Scale) -> Html:
     """Name and numbers."""
     name = tag("text", row.label, class_="name", x="0", y=str(top + _NAME))
-    return join(name, *(_number(row.metrics[measure], measure, top) for measure in MEASURES))
+    numbers = (_number(row.metrics[one], one, top, scale) for one in scale.measures)
+    return join(name, *numbers)
 
 
-def _number(estimate: Estimate, measure: Metric, top: int) -> Html:
+def _number(estimate: Estimate, measure: Metric, top: int, scale: _Scale) -> Html:
     span = interval(estimate, measure, "")
     number = "no score" if estimate.mean is None else percent(estimate.mean)
     return tag(
         "text",
         tag("tspan", number, class_="number"),
         tag("tspan", f" {span}", class_="span") if span else None,
-        x=f"{_PANELS[measure]:.2f}%",
+        x=f"{scale.left(measure):.2f}%",
         y=str(top + _NUMBER),
     )
 
@@ -146,27 +162,27 @@ def _fill(row: ScoreRow) -> str:
     return "dotted" if row.kind == "edit" and row.without_reward else _FILLS[row.kind]
 
 
-def _bars(row: ScoreRow, top: int, end: float) -> Html:
+def _bars(row: ScoreRow, top: int, scale: _Scale) -> Html:
     fill = _fill(row)
     return join(
         *(
             tag(
                 "rect",
                 class_=f"bar {fill}",
-                x=f"{_PANELS[measure]:.2f}%",
+                x=f"{scale.left(measure):.2f}%",
                 y=str(top + _BAR_TOP),
-                width=f"{PANEL_PER_CENT * mean / end:.2f}%",
+                width=f"{PANEL_PER_CENT * mean / scale.end:.2f}%",
                 height=str(_BAR_PIXELS),
                 fill=f"url(#{_PATTERNS[fill]})" if fill in _PATTERNS else None,
             )
-            for measure in MEASURES
+            for measure in scale.measures
             if (mean := row.metrics[measure].mean) is not None
         )
     )
 
 
 def _reference(
-    rows: Sequence[ScoreRow], placed: Sequence[tuple[ScoreRow, int]], end: float
+    rows: Sequence[ScoreRow], placed: Sequence[tuple[ScoreRow, int]], scale: _Scale
 ) -> Html | None:
     """The means of the passage alone, across every bar of their panel but no words."""
     passage = compared_passage(rows)
@@ -175,25 +191,25 @@ def _reference(
     bars = [top + _BAR_TOP for _, top in placed]
     halves = [
         _drawn(place, place, bar - _OVER_PIXELS, bar + _BAR_PIXELS + _OVER_PIXELS, "reference")
-        for measure in MEASURES
+        for measure in scale.measures
         if (mean := passage.metrics[measure].mean) is not None
-        for place in (_place(measure, mean, end),)
+        for place in (scale.place(measure, mean),)
         for bar in bars
     ]
     return join(*(half for pair in halves for half in pair))
 
 
-def _whiskers(row: ScoreRow, top: int, end: float) -> Html:
+def _whiskers(row: ScoreRow, top: int, scale: _Scale) -> Html:
     return join(
-        *(_whisker(row.metrics[measure], measure, top, end) for measure in MEASURES),
+        *(_whisker(row.metrics[one], one, top, scale) for one in scale.measures),
     )
 
 
-def _whisker(estimate: Estimate, measure: Metric, top: int, end: float) -> Html | None:
+def _whisker(estimate: Estimate, measure: Metric, top: int, scale: _Scale) -> Html | None:
     """The interval as a line with caps, over a wider one in the colour of the paper."""
     if estimate.low is None or estimate.high is None:
         return None
-    low, high = _place(measure, estimate.low, end), _place(measure, estimate.high, end)
+    low, high = scale.place(measure, estimate.low), scale.place(measure, estimate.high)
     middle = top + _BAR_TOP + _BAR_PIXELS // 2
     lines = (
         (low, high, middle, middle),
@@ -211,10 +227,6 @@ def _drawn(x1: str, x2: str, y1: int, y2: int, kind: str) -> tuple[Html, Html]:
         for class_ in (f"{kind} halo", kind)
     )
     return halo, ink
-
-
-def _place(measure: Metric, share: float, end: float) -> str:
-    return f"{_PANELS[measure] + PANEL_PER_CENT * share / end:.2f}%"
 
 
 def _hatch() -> Html:

@@ -20,10 +20,10 @@ from matplotlib.ticker import MaxNLocator
 from seal.report.numbers.comparisons import Comparison
 from seal.report.numbers.formats import MEASURE_NAMES
 from seal.report.numbers.model import (
-    MEASURES,
     Bin,
     EditShape,
     Estimate,
+    Metric,
     RetainedRow,
     RolloutReport,
     RowKind,
@@ -48,6 +48,8 @@ _MARKERS: dict[RowKind, tuple[str, str]] = {
     "edit": ("D", ACCENT),
     "gold": ("^", PAPER),
     "open-book": ("v", PAPER),
+    "fixed-edit": ("s", PALE),
+    "oracle-edit": ("^", PAPER),
 }
 """Marker and fill by kind of row."""
 _STYLE: Any = {  # matplotlib's own type for it is a literal of all its settings
@@ -73,12 +75,12 @@ _STYLE: Any = {  # matplotlib's own type for it is a literal of all its settings
 }
 
 
-def differences_figure(compared: Sequence[Comparison]) -> Html:
+def differences_figure(compared: Sequence[Comparison], measures: Sequence[Metric]) -> Html:
     """Paired differences with their intervals, in percentage points, a panel for each measure."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 0.36 * len(compared) + 0.9), layout="constrained")
-        panels = figure.subplots(1, len(MEASURES), sharex=True, sharey=True)
-        for axes, measure in zip(panels, MEASURES, strict=True):
+        panels = figure.subplots(1, len(measures), sharex=True, sharey=True)
+        for axes, measure in zip(panels, measures, strict=True):
             _whiskers(axes, [(each.name, each.over[measure], each.kind) for each in compared])
             axes.axvline(0, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
             axes.set_title(f"{MEASURE_NAMES[measure]}, points")

@@ -250,9 +250,9 @@ def _answers_summary(passage: PassageEntry, heads: Mapping[str, str]) -> Html:
     right = []
     for key, label in heads.items():
         graded = [
-            answer.contains
+            answer.right
             for question in passage.questions
-            if (answer := question.answers.get(key)) and answer.contains is not None
+            if (answer := question.answers.get(key)) and answer.right is not None
         ]
         if graded:
             right.append(f"{label} {sum(graded):.0f}/{len(graded)}")
@@ -295,7 +295,7 @@ def _answer_cell(answer: AnswerEntry | None) -> Html:
         return join(MISSING)
     mark = (
         "ungraded"
-        if answer.contains is None
-        else MARKS.get(answer.contains, plain(answer.contains, digits=2))
+        if answer.right is None
+        else MARKS.get(answer.right, plain(answer.right, digits=2))
     )
     return join(tag("span", mark, class_="mark"), " ", tag("bdi", answer.answer or "(empty)"))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from seal.report.numbers.formats import GRADER_WORDS, duration, plural
+from seal.report.numbers.formats import (
+    GRADER_WORDS,
+    MEASURE_GLOSSES,
+    MEASURE_NAMES,
+    duration,
+    plural,
+)
 from seal.report.numbers.model import Machine, Report
 from seal.report.page.advice import advice
 from seal.report.page.bars import opening_figure
 from seal.report.page.markup import Child, Html, bullets, details, facts, join, paragraph, tag
-
-_CONTAINS = GRADER_WORDS["contains"]
 
 
 def opening(report: Report) -> Html:
@@ -19,7 +23,7 @@ def opening(report: Report) -> Html:
         tag("h1", f"SEAL run {report.run}: {_model(report)} teaches itself"),
         tag("p", _state(report), class_="soft"),
         tag("p", report.headline, class_="headline"),
-        opening_figure(report.rows),
+        opening_figure(report),
         paragraph(_what(report)) if report.rows else None,
         paragraph(_learning(report)) if report.rounds_done else None,
         _glossary(report),
@@ -117,9 +121,7 @@ def _glossary(report: Report) -> Html:
             "warm start on gold questions has made of it",
         ),
         ("round", "edits are written, tried and chosen, and the policy learns the chosen ones"),
-        ("F1", GRADER_WORDS["f1"] + ", in percent"),
-        ("exact match", f"share of answers for which {GRADER_WORDS['exact']}"),
-        ("contains", f"share of answers in which {_CONTAINS}; on other passages: accuracy"),
+        *((MEASURE_NAMES[each], MEASURE_GLOSSES[each]) for each in report.measures),
         ("log p", GRADER_WORDS["logprob"] + "; 0 is certainty"),
         ("reward", f"what the run rewards its edits by; here {GRADER_WORDS[grader]}"),
         (

@@ -8,7 +8,6 @@ from seal.outcomes import Outcome
 from seal.report.numbers.comparisons import Comparison, comparisons
 from seal.report.numbers.formats import MEASURE_NAMES, MISSING, count, plural
 from seal.report.numbers.model import (
-    MEASURES,
     PASSAGE_KINDS,
     Metric,
     Report,
@@ -16,7 +15,7 @@ from seal.report.numbers.model import (
     Verdict,
     measures_of,
 )
-from seal.report.numbers.words import BOUND_WORDS, OUTCOME_WORDS, name_of
+from seal.report.numbers.words import OUTCOME_WORDS, name_of
 from seal.report.page import figures
 from seal.report.page.cells import valued
 from seal.report.page.markup import Child, Html, facts, figure, join, paragraph, table, tag
@@ -26,27 +25,25 @@ def results(report: Report) -> Html | None:
     """The numbers of every row, their paired differences, and what has no score."""
     if not report.rows:
         return None
-    grader = report.spec.evaluation.grader
-    passages = plural(report.validation_passages, "passage")
+    passages = plural(report.validation_passages, report.words.context)
     measured = f"{passages}, {plural(report.validation_questions, 'question')}"
     return join(
         paragraph(
-            "Each line is the same model after another training. F1, exact match and contains "
-            "grade the answers, and are read together: who recites the passage has many answers "
-            "that contain the right one and few that are it. Log p is how likely the model finds "
-            "the gold answer, whatever it says, and moves before the answers do. Each passage "
-            "counts once: the scores of its answers are averaged first. Passages without any score "
-            "are not counted."
+            "Each line is the same model after another training. "
+            f"{report.words.read_together} Log p is how likely the model finds the gold answer, "
+            f"whatever it says, and moves before the answers do. Each {report.words.context} "
+            "counts once: the scores of its answers are averaged first. "
+            f"{report.words.context.capitalize()}s without any score are not counted."
         ),
         table(
             f"Validation: {measured}; means with 95 % intervals",
             [
                 "trained on",
-                "passages",
-                *(MEASURE_NAMES[measure] for measure in MEASURES),
+                f"{report.words.context}s",
+                *(MEASURE_NAMES[measure] for measure in report.measures),
                 "log p, nats per token",
             ],
-            [_result_cells(row, grader) for row in report.rows],
+            [_result_cells(row, report) for row in report.rows],
             class_="stacked",
         ),
         _bounds(report),
@@ -55,19 +52,21 @@ def results(report: Report) -> Html | None:
     )
 
 
-def _result_cells(row: ScoreRow, grader: str) -> list[Child]:
+def _result_cells(row: ScoreRow, report: Report) -> list[Child]:
+    grader, measures = report.spec.evaluation.grader, report.measures
     return [
         row.label,
-        str(row.metrics["contains"].n),
-        *(valued(row.metrics[each], each, grader) for each in (*MEASURES, "logprob")),
+        str(row.metrics[measures[0]].n),
+        *(valued(row.metrics[each], each, grader) for each in (*measures, "logprob")),
     ]
 
 
 def _bounds(report: Report) -> Html | None:
     """What the rows are that were measured only to compare with."""
     there = {row.kind for row in report.rows}
-    words = [(row.label, BOUND_WORDS[row.kind]) for row in report.rows if row.kind in BOUND_WORDS]
-    return facts(words) if there & BOUND_WORDS.keys() else None
+    bounds = report.words.bounds
+    words = [(row.label, bounds[row.kind]) for row in report.rows if row.kind in bounds]
+    return facts(words) if there & bounds.keys() else None
 
 
 def _differences(report: Report) -> Html | None:
@@ -75,9 +74,8 @@ def _differences(report: Report) -> Html | None:
     compared = comparisons(report.rows)
     if not compared:
         return None
-    grader = report.spec.evaluation.grader
-    measures = measures_of(grader)
-    head: list[Child] = ["trained on", "against", "passages"]
+    measures = measures_of(report.spec)
+    head: list[Child] = ["trained on", "against", f"{report.words.context}s"]
     head += [MEASURE_NAMES[measure] for measure in measures]
     rows = [_difference_cells(each, measures) for each in compared]
     return join(
@@ -91,7 +89,7 @@ def _differences(report: Report) -> Html | None:
             _which_passage(report),
         ),
         figure(
-            figures.differences_figure(compared),
+            figures.differences_figure(compared, report.measures),
             "Right of the dashed line the first of the two is better, left of it worse. Square: "
             "passage alone; diamond: self-edits of a round; triangle: gold questions.",
         ),
@@ -115,7 +113,7 @@ def _which_passage(report: Report) -> str | None:
 
 
 def _difference_cells(compared: Comparison, measures: Sequence[Metric]) -> list[Child]:
-    cells: list[Child] = [compared.left, compared.right, str(compared.over["f1"].n)]
+    cells: list[Child] = [compared.left, compared.right, str(compared.over[measures[0]].n)]
     for measure in measures:
         over = compared.over[measure]
         clear = over.verdict in (Verdict.BETTER, Verdict.WORSE)
