@@ -28,6 +28,7 @@ from seal.restem.racing import advance, rung_sizes
 from seal.restem.rollout import runner_of
 from seal.runs.shards import Alone
 from seal.runs.store import key_of
+from seal.settings import OptimizerSettings
 
 UNASKED = EvaluationRecord(
     outcome=Outcome.UNGRADED,
@@ -141,6 +142,21 @@ class Committed:
         passage = self.bench.domain.passage_examples(context.title, context.text, settings)
         alone = self.plan.passage_if_empty and written.outcome is Outcome.OK
         return (*own, *passage) if own or alone else ()
+
+    def edit_optimizer(self, context: Context, candidate: int) -> OptimizerSettings | None:
+        """How an edit wants to be trained on; None for as the run's inner loops are."""
+        choice = self.edits[key_of(context.context_id)].edits[candidate].optimizer
+        if choice is None:
+            return None
+        return self.bench.requests.spec.inner.optimizer.model_copy(
+            update={"learning_rate": choice.learning_rate, "epochs": choice.epochs}
+        )
+
+    def takes_baseline(self, context: Context, candidate: int) -> bool:
+        """Whether an edit is measured as what the student answers without any training."""
+        written = self.edits[key_of(context.context_id)]
+        own = written.edits[candidate].examples
+        return self.plan.baseline_if_empty and not own and written.outcome is Outcome.OK
 
     def loop_keys(self, context: Context) -> Iterator[LoopKey]:
         """All inner loops of a finished context, in the order of its record."""

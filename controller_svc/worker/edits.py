@@ -20,6 +20,7 @@ from seal.records import (
     ContextEditsRecord,
     EditRecord,
     ExampleRecord,
+    OptimizerChoice,
     part_texts,
 )
 from seal.rpc.convert import OUTCOME_FROM_WIRE, OUTCOME_TO_WIRE, part_prompt_record, part_record
@@ -127,9 +128,9 @@ def _edit_record(
     )
     if not edit.parts:
         return edit
-    spec = bench.requests.spec
+    spec, texts = bench.requests.spec, part_texts(prompts, edit)
     parsed = bench.domain.parse_parts(
-        part_texts(prompts, edit),
+        texts,
         context=context,
         family=spec.edit.family,
         settings=spec.inner.examples,
@@ -146,7 +147,14 @@ def _edit_record(
         )
         for found in parsed
     )
-    return edit.model_copy(update={"examples": examples})
+    base = spec.inner.optimizer
+    wanted = bench.domain.optimizer(texts, base) if parsed else base
+    choice = (
+        None
+        if wanted == base
+        else OptimizerChoice(learning_rate=wanted.learning_rate, epochs=wanted.epochs)
+    )
+    return edit.model_copy(update={"examples": examples, "optimizer": choice})
 
 
 def _no_edits(context: Context, outcome: Outcome) -> generator_pb2.ContextEdits:

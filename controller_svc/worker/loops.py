@@ -100,6 +100,29 @@ async def run_inner_loop(
     return record
 
 
+async def take_baseline(
+    bench: Bench, key: LoopKey, baseline: EvaluationRecord, *, unasked: int
+) -> InnerLoopRecord:
+    """An edit that comes to no training has the answers of the student alone; commit.
+
+    `unasked`: questions that are not asked for it.
+    """
+    record = InnerLoopRecord(
+        kind=key.kind,
+        context_id=key.context_id,
+        candidate=key.candidate,
+        repeat=key.repeat,
+        outcome=baseline.outcome,
+        training=None,
+        evaluation=baseline.model_copy(update={"tokens": 0, "engine_seconds": 0.0}),
+        retained=None,
+    )
+    record = await bench.files.commit("inner", key.file, record)
+    await bench.clock.tick()
+    bench.meter.inner_loop_done(trainings_skipped=1, queries_skipped=unasked)
+    return record
+
+
 async def run_open_book(bench: Bench, key: LoopKey, context: Context) -> InnerLoopRecord:
     """Ask the base model with the passage in view; commit. Nothing is trained."""
     async with bench.places:

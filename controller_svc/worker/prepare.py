@@ -15,6 +15,7 @@ import structlog
 
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.demands import describe_model
+from controller_svc.worker.domain_checks import check_given_edits, check_single_tokens
 from controller_svc.worker.others import check_generator, describe_judge, describe_writer
 from seal.artifacts import ArtifactStore
 from seal.datasets import load_contexts
@@ -29,14 +30,14 @@ from seal.rpc.convert import chat_message_list
 from seal.runs.rows import row_characters
 from seal.runs.store import contexts_path, in_thread, pin, read_prepared, write_contexts
 from seal.runs.warm_start import check_fits, check_warm_start
-from seal.settings import BY_SENTENCE, LearningSpec, OptimizerSettings, RunSpec
+from seal.settings import BY_SENTENCE, DOMAIN_OPTIONS, LearningSpec, OptimizerSettings, RunSpec
 from seal.v1 import trainer_pb2
 
 log = structlog.get_logger(__name__)
 
 Contexts = Mapping[str, tuple[Context, ...]]
-PASSAGE = "passage"
-"""What a row of a passage is called."""
+PASSAGE, QUESTION, EDIT_PROMPT = "passage", "question", "edit prompt"
+"""What rows of a context are called."""
 
 
 def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
@@ -58,6 +59,7 @@ def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
     check_ids(chain.from_iterable(contexts.values()), where="the data")
     check_sizes(spec, train_contexts=len(contexts["train"]))
     check_parts(spec, contexts)
+    check_given_edits(spec, contexts["validation"])
     if spec.improve.warm_start == "gold":
         rows = check_warm_start(spec, contexts["train"])
         check_rows(spec, rows, what="the warm start", or_else="set improve.warmStart to none")
@@ -162,6 +164,7 @@ async def prepare(
     check_generator(spec, clients)
     model, writer = await describe_model(spec, clients), await describe_writer(spec, clients)
     judge = await describe_judge(spec, clients)
+    await check_single_tokens(spec, clients)
     if spec.improve.warm_start == "gold":
         limit = (writer or model).max_row_tokens
         trainer = clients.writer or clients
@@ -212,7 +215,7 @@ async def find_long_rows(
         for number, context in enumerate(contexts[name], start=1)
         for what, row, limit in rows(context)
     ]
-    read = [row for *_, what, row, _ in asked if what == PASSAGE]
+    read = [row for *_, what, row, _ in asked if what != EDIT_PROMPT]
     tokens = await clients.count_tokens(read)
     tokens += await (clients.writer or clients).count_tokens(
         [row for *_, row, _ in asked[len(read) :]]
@@ -237,7 +240,7 @@ _RowsOf = Callable[[Context], Iterator[tuple[str, trainer_pb2.TrainingExample, i
 
 
 def _passage_rows(spec: LearningSpec, model: ModelDescription) -> _RowsOf:
-    """What is learnt of a context."""
+    """What is learnt of a context: its passage or, without one, rows as long as its questions."""
     domain = get_domain(spec.domain)
 
     def rows(context: Context) -> Iterator[tuple[str, trainer_pb2.TrainingExample, int]]:
@@ -245,6 +248,12 @@ def _passage_rows(spec: LearningSpec, model: ModelDescription) -> _RowsOf:
         for example in passage[:1]:
             row = trainer_pb2.TrainingExample(prompt=example.prompt, completion=example.completion)
             yield PASSAGE, row, model.max_row_tokens
+        if DOMAIN_OPTIONS[spec.domain].learns_text or not model.max_positions:
+            return
+        for query in context.queries[:1]:
+            asked = domain.question_prompt(query, spec.evaluation.question_format)
+            row = trainer_pb2.TrainingExample(prompt=asked.text, completion=query.answers[0])
+            yield QUESTION, row, min(model.max_row_tokens, model.max_positions)
 
     return rows
 
@@ -259,7 +268,7 @@ def _edit_rows(spec: LearningSpec, writer: ModelDescription) -> _RowsOf:
         if not writer.max_positions or unknown or not domain.writes_edits(spec.edit.family):
             return
         longest = max((_prompt_row(part) for part in _parts(spec, context)), key=row_characters)
-        yield "edit prompt", longest, writer.max_positions - spec.edit.max_tokens
+        yield EDIT_PROMPT, longest, writer.max_positions - spec.edit.max_tokens
 
     return rows
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controller_svc.worker.bench import Bench
 from controller_svc.worker.bounds import (
@@ -28,13 +28,20 @@ from controller_svc.worker.loops import (
     run_inner_loop,
     run_open_book,
     run_retained,
+    take_baseline,
 )
 from controller_svc.worker.rating import FOLDER, rate_edits
 from controller_svc.worker.requests import LoopKey
 from controller_svc.worker.shard_plan import ShardPlan
 from seal.domains.base import Context, Example, Query
 from seal.outcomes import Outcome
-from seal.records import ContextRecord, EvaluationRecord, InnerLoopKind, RatingsRecord
+from seal.records import (
+    ContextRecord,
+    EvaluationRecord,
+    InnerLoopKind,
+    InnerLoopRecord,
+    RatingsRecord,
+)
 from seal.runs.shards import Alone
 from seal.runs.store import key_of
 from seal.settings import OptimizerSettings
@@ -103,6 +110,8 @@ class _Shard:
     bench: Bench
     plan: ShardPlan
     done: Committed
+    baselines: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    """Baselines that are being measured, by context."""
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Start all that is missing and does not wait for edits."""
@@ -113,7 +122,8 @@ class _Shard:
             if not context.queries:
                 continue
             if key_of(context.context_id) not in self.done.baselines:
-                group.create_task(self._baseline(context))
+                task = group.create_task(self._baseline(context))
+                self.baselines[key_of(context.context_id)] = task
             for bound in self.plan.bounds:
                 if bound != EQUAL_STEPS:  # that one waits for the edits
                     self._start_bound(group, index, context, bound)
@@ -152,6 +162,7 @@ class _Shard:
                     "edit",
                     candidate,
                     self.done.edit_examples(context, candidate),
+                    self.done.edit_optimizer(context, candidate),
                 )
 
     async def _rate(self, contexts: Sequence[Context]) -> None:
@@ -181,6 +192,7 @@ class _Shard:
                         context,
                         self.done.key(context, "edit", candidate, repeat),
                         examples,
+                        self.done.edit_optimizer(context, candidate),
                     )
 
     def _start_loops(
@@ -215,6 +227,7 @@ class _Shard:
             self.bench.requests.spec,
             context,
             bound,
+            seed=self.bench.requests.examples_seed(context.context_id),
             passage_optimizer=self.plan.passage_optimizer,
             edit_rows=len(self.done.edit_examples(context, 0)) if steps_of_edit else 0,
         )
@@ -256,6 +269,9 @@ class _Shard:
         retained: tuple[Query, ...],
         optimizer: OptimizerSettings | None,
     ) -> None:
+        if key.kind == "edit" and self.done.takes_baseline(context, key.candidate):
+            self.done.loops[key.file] = await self._untrained(key, context)
+            return
         edits = self.done.edits.get(key_of(context.context_id)) if key.kind == "edit" else None
         fault = edits is not None and edits.outcome is not Outcome.OK
         self.done.loops[key.file] = await run_inner_loop(
@@ -267,3 +283,11 @@ class _Shard:
             optimizer=optimizer,
             without_examples=edits.outcome if edits and fault else Outcome.INVALID,
         )
+
+    async def _untrained(self, key: LoopKey, context: Context) -> InnerLoopRecord:
+        """The inner loop of an edit that comes to no training: the answers of the baseline."""
+        name = key_of(context.context_id)
+        if name in self.baselines:
+            await self.baselines[name]
+        queries = len(context.queries) + self.done.window_size
+        return await take_baseline(self.bench, key, self.done.baselines[name], unasked=queries)

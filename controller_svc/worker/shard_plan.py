@@ -34,6 +34,8 @@ class ShardPlan:
     """How the bound of the passage alone is trained; none trains it as the edits."""
     passage_if_empty: bool = False
     """An edit without examples is measured as the passage alone; else it is invalid."""
+    baseline_if_empty: bool = False
+    """An edit without examples is measured as its context's baseline; else it is invalid."""
     retained: RetainedSet = NOTHING_RETAINED
     """Questions on other passages; empty for none."""
     retained_per_model: int = 0

@@ -241,6 +241,7 @@ async def validate_plan(task: ShardTask, spec: RunSpec, store: ArtifactStore) ->
         bounds=bounds_of(spec) if task.round == 0 else (),
         passage_optimizer=spec.validation.passage,
         passage_if_empty=spec.validation.empty_edit == "passage",
+        baseline_if_empty=spec.validation.empty_edit == "baseline",
         retained=retained,
         retained_per_model=spec.validation.retained_queries,
         retained_alone=alone if task.shard == 0 and retained.queries else (),

@@ -228,7 +228,7 @@ class Domain(Protocol):
         """
 
     def optimizer(self, texts: Sequence[str], base: OptimizerSettings) -> OptimizerSettings:
-        """How an edit wants to be trained on: `base`, and what the edit says of it.
+        """How an edit wants to be trained on: `base`, or with the rate and epochs of the edit.
 
         Only asked of an edit that `parse_parts` finds examples in.
         """

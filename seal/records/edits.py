@@ -35,6 +35,15 @@ class PartRecord(Record):
     """Mean log p of the sampled tokens at temperature 1, nats; None without one."""
 
 
+class OptimizerChoice(Record):
+    """How an edit wants to be trained on, in place of what the run's inner loops have."""
+
+    learning_rate: float
+    """Peak learning rate."""
+    epochs: int
+    """Passes over its examples."""
+
+
 class EditRecord(Record):
     """One self-edit as the policy wrote it and as the domain parsed it."""
 
@@ -45,6 +54,8 @@ class EditRecord(Record):
     """One per part prompt of its context; empty if the context has no edits."""
     examples: tuple[ExampleRecord, ...]
     """Parsed from the edit, without the passage; empty means outcome `invalid`."""
+    optimizer: OptimizerChoice | None = None
+    """None where the edit says nothing of it."""
 
     @property
     def tokens(self) -> int:

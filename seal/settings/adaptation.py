@@ -12,6 +12,7 @@ from seal.errors import InvalidInput
 from seal.limits import MAX_DOCUMENTS, MAX_ROWS, MAX_TITLE_CHARACTERS
 from seal.records import AdapterReference
 from seal.settings.base import FileSettings
+from seal.settings.domains import DOMAIN_OPTIONS
 from seal.settings.inner import InnerLoopSettings
 from seal.settings.learning import LearningSpec
 from seal.settings.run import RunSpec
@@ -171,6 +172,12 @@ class AdaptationSpec(LearningSpec):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         """What one setting asks for another gives."""
+        if not DOMAIN_OPTIONS[self.domain].learns_text:
+            raise InvalidInput(
+                f"documents are no contexts of domain {self.domain!r}",
+                field="domain",
+                remedy="set it to knowledge; a run (RestEMRun) learns from the tasks of the other",
+            )
         if self.inner.student != "base":
             raise InvalidInput(
                 "an adaptation's adapter sits on the base model",

@@ -65,3 +65,24 @@ def check_choice(domain: DomainName, value: str, choices: tuple[str, ...], *, fi
             field=field,
             remedy=f"use one of {', '.join(choices)}, or set domain to the one that has it",
         )
+
+
+def check_bounds(
+    domain: DomainName, *, of_text: Mapping[str, bool], of_given_edits: Mapping[str, bool]
+) -> None:
+    """Refuse what a domain cannot measure beside its edits, by its field: which of them are set.
+
+    Raises:
+        InvalidInput: naming the first field.
+    """
+    learns_text = DOMAIN_OPTIONS[domain].learns_text
+    for field, is_set in (of_given_edits if learns_text else of_text).items():
+        if is_set:
+            raise InvalidInput(
+                f"domain {domain!r} has {'texts to learn' if learns_text else 'no text to learn'}, "
+                f"and this is for one that has {'none' if learns_text else 'some'}",
+                field=field,
+                remedy="leave it out, or empty"
+                if field.startswith("data.")
+                else "leave it out, or set domain to another one",
+            )

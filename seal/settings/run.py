@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from seal.errors import InvalidInput
 from seal.limits import MAX_EDITS
 from seal.settings.data import DataSettings
+from seal.settings.domains import DOMAIN_OPTIONS, check_bounds
 from seal.settings.edits import BY_SENTENCE
 from seal.settings.evaluation import ValidationSettings
 from seal.settings.improve import ImproveSettings
@@ -29,6 +30,33 @@ class RunSpec(LearningSpec):
     """Validation."""
     tracking: TrackingSettings = TrackingSettings()
     """Experiment tracking. It may be changed by a resume."""
+
+    @model_validator(mode="after")
+    def _bounds_fit(self) -> Self:
+        """What is measured beside the edits is there in the domain."""
+        check_bounds(
+            self.domain,
+            of_text={
+                "validation.passage": self.validation.passage is not None,
+                "validation.equalSteps": self.validation.equal_steps,
+                "validation.openBook": self.validation.open_book,
+                "validation.goldBound": self.validation.gold_bound,
+                "validation.emptyEdit": self.validation.empty_edit == "passage",
+                "data.retained": bool(self.data.retained),
+            },
+            of_given_edits={
+                "validation.fixedEdit": bool(self.validation.fixed_edit),
+                "validation.oracleEdit": bool(self.validation.oracle_edit),
+            },
+        )
+        if self.inner.preselect and not DOMAIN_OPTIONS[self.domain].learns_text:
+            raise InvalidInput(
+                f"edits of domain {self.domain!r} hold no question-answer pairs to compare, and no "
+                "text to rate",
+                field="inner.preselect",
+                remedy="leave it out, or race with inner.racing",
+            )
+        return self
 
     @model_validator(mode="after")
     def _edits_are_there(self) -> Self:
