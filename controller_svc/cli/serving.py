@@ -24,7 +24,7 @@ from typing import TypeVar
 from controller_svc.adaptations import FOLDER
 from controller_svc.cli.server_thread import ServerThread
 from controller_svc.cli.target import Target
-from controller_svc.local.lock import check_free
+from controller_svc.local.lock import Locked, check_free
 from seal.artifacts import ArtifactStore
 from seal.client import Client
 from seal.client.calls import OnRetry
@@ -159,10 +159,10 @@ def working(
     with ExitStack() as stack:
         try:
             server = stack.enter_context(serve_here(store, local, on_download=on_download))
-        except Conflict as taken:
-            if serving_now(store) is None:
-                raise
-            raise ServerGone from taken  # another process was a moment faster: it is found now
+        except Locked as taken:
+            # Another process was a moment faster. It is found now, or has ended meanwhile
+            serving_now(store)
+            raise ServerGone from taken
 
         def unless_broken(error: Retryable) -> None:
             server.check()

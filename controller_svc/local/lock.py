@@ -24,6 +24,10 @@ LONGEST_WAIT_SECONDS = 1.0
 _PAUSE_SECONDS = 0.05
 
 
+class Locked(Conflict):
+    """Another process of this machine has the run, or had it a moment ago."""
+
+
 @contextmanager
 def run_lock(store: ArtifactStore, run: str) -> Iterator[None]:
     """Keep other processes of this machine from the same run.
@@ -32,7 +36,7 @@ def run_lock(store: ArtifactStore, run: str) -> Iterator[None]:
     Object stores have no locks: there the caller sees to it.
 
     Raises:
-        Conflict: another process holds it, or has deleted the run just now.
+        Locked: another process holds it, or has deleted the run just now.
 
     """
     lock_file = _lock_file(store, run)
@@ -45,7 +49,7 @@ def run_lock(store: ArtifactStore, run: str) -> Iterator[None]:
     with handle:
         _take(handle, fcntl.LOCK_EX, run, longest_wait_seconds=LONGEST_WAIT_SECONDS)
         if not _is_there(lock_file, handle.fileno()):
-            raise Conflict(f"run {run!r} has just been deleted", remedy="try again")
+            raise Locked(f"run {run!r} has just been deleted", remedy="try again")
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
@@ -53,7 +57,7 @@ def run_lock(store: ArtifactStore, run: str) -> Iterator[None]:
 
 
 def check_free(store: ArtifactStore, run: str) -> None:
-    """Raise Conflict if another process of this machine holds a run's lock; writes nothing."""
+    """Raise Locked if another process of this machine holds a run's lock; writes nothing."""
     lock_file = _lock_file(store, run)
     if lock_file is None:
         return
@@ -85,9 +89,7 @@ def _take(handle: TextIO, how: int, run: str, *, longest_wait_seconds: float) ->
             return
     handle.seek(0)
     holder = handle.read().strip() or "unknown"
-    raise Conflict(
-        f"run {run!r} is being run by process {holder}", remedy="wait for it, or stop it"
-    )
+    raise Locked(f"run {run!r} is being run by process {holder}", remedy="wait for it, or stop it")
 
 
 def _is_there(path: Path, descriptor: int) -> bool:

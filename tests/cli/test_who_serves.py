@@ -6,12 +6,16 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from command import seal
+from fake_adaptations import FakeAdaptations
+from front_door_on_fakes import install
 
 from controller_svc.cli import serving
 from controller_svc.cli.target import Target
-from controller_svc.local.lock import run_lock
+from controller_svc.local.lock import Locked, run_lock
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict
 from seal.settings import EngineSettings
@@ -39,9 +43,46 @@ def test_who_is_a_moment_too_late_to_serve_looks_who_was_faster(
                 faster.enter_context(run_lock(store, serving.FOLDER))
                 here = serving.Serving(address="unix:faster.sock", model="tiny", pid=os.getpid())
                 store.write_json(serving.SERVING_FILE, here)
-            raise Conflict("run 'adaptations' is being run by process 1")
+            raise Locked("run 'adaptations' is being run by process 1")
             yield
 
         monkeypatch.setattr(serving, "serve_here", too_late)
-        with pytest.raises(serving.ServerGone if announced else Conflict):
+        with pytest.raises(serving.ServerGone):
             work(tmp_path)
+
+
+def test_who_is_too_late_and_finds_nobody_any_more_serves_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, tries = FakeAdaptations(), []
+    undo = install(fake)
+    serve_here = serving.serve_here
+
+    @contextmanager
+    def late_once(*given: Any, **options: Any) -> Iterator[object]:
+        tries.append(given)
+        if len(tries) == 1:
+            raise Locked("run 'adaptations' is being run by process 1")
+        with serve_here(*given, **options) as server:
+            yield server
+
+    monkeypatch.setattr(serving, "serve_here", late_once)
+    (tmp_path / "a.md").write_text("# A\n\nIt was built by Ann.\n")
+    try:
+        assert seal("adapt", str(tmp_path / "a.md"), "--root", str(tmp_path / "root")) == 0
+    finally:
+        undo()
+    assert len(tries) == 2
+
+
+def test_another_conflict_is_the_commands_own_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def refusing(*_: object, **__: object) -> Iterator[None]:
+        raise Conflict("something else")
+        yield
+
+    monkeypatch.setattr(serving, "serve_here", refusing)
+    with pytest.raises(Conflict, match="something else"):
+        work(tmp_path)
