@@ -38,6 +38,7 @@ from trainer_svc.claims import Claim, Claims
 from trainer_svc.plan import TrainingPlan
 from trainer_svc.results import Results, StoredTraining
 from trainer_svc.training import Training, check_same_body, progress_message
+from trainer_svc.unwanted import LOOK_SECONDS, Unwanted
 
 if TYPE_CHECKING:
     from seal.adapters import AdapterCache
@@ -69,12 +70,17 @@ class Trainings:
         adapters: AdapterCache,
         save_adapter: Callable[[Adapter, Path], None] = save_adapter,
         claims: Claims | None = None,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
-        """`claims`: where several trainers work on one store; None for one that is alone there."""
+        """`claims`: where several trainers work on one store; None for one that is alone there.
+
+        `look_seconds`: between two looks for runs that were cancelled.
+        """
         self.engine = engine
         self.store, self._adapters = store, adapters
         self._results, self._claims = Results(store, save_adapter), claims
         self._live: dict[Key, Training] = {}
+        self._unwanted = Unwanted(store, self._live, look_seconds=look_seconds)
         self._line = Line("train")
         self._closing = self._suspending = False
 
@@ -95,6 +101,7 @@ class Trainings:
         training.wait_until(time_left)
         training.task = asyncio.create_task(self._run(training), name=f"training {plan.request_id}")
         training.task.add_done_callback(lambda task: self._ended(key, task))
+        self._unwanted.look()
         return training
 
     async def find(self, *, run: str, request_id: str) -> Training | StoredTraining | Claim:
@@ -159,6 +166,7 @@ class Trainings:
         retry goes on from the checkpoints and trains the others again.
         """
         self._closing = True
+        self._unwanted.close()
         self.suspend()
         suspended = {
             training.task

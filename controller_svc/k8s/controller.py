@@ -15,7 +15,7 @@ import structlog
 
 from controller_svc.core import RunStatus
 from controller_svc.k8s.api import ClusterApi, Resource, is_of_server
-from controller_svc.k8s.ended import seconds_to_live, sweep
+from controller_svc.k8s.ended import disown, seconds_to_live, sweep
 from controller_svc.k8s.gauges import ObjectGauges
 from controller_svc.k8s.jobs import JobSettings, Owner
 from controller_svc.k8s.objects import to_object
@@ -143,6 +143,7 @@ class Controller:
         self, wanted: Wanted, status: RunStatus, world: ClusterWorld
     ) -> float | None:
         """What is left to do once nothing of it is at work: tidy up, serve it, delete it."""
+        await disown(self._store, status)
         if world.at_work:
             return STOPPING_LOOK_SECONDS
         await sweep(self._store, wanted, status)

@@ -7,6 +7,7 @@ from controller_svc.core import Phase, RunStatus
 from controller_svc.k8s.wanted import Wanted
 from seal.artifacts import ArtifactStore
 from seal.records import AdapterReference, Stage
+from seal.runs.cancelled import mark_cancelled
 from seal.runs.cleanup import sweep_run
 from seal.runs.shards import ShardStore
 from seal.runs.store import in_thread
@@ -40,6 +41,19 @@ async def sweep(store: ArtifactStore, wanted: Wanted, status: RunStatus) -> None
     )
     if swept:
         await in_thread(store.create_bytes, marker, b"")
+
+
+async def disown(store: ArtifactStore, status: RunStatus) -> None:
+    """Let the trainers stop what was asked for an object that was cancelled.
+
+    Its workers cannot: they do not know why they are stopped.
+
+    Raises:
+        SealError: the store is away.
+
+    """
+    if status.phase is Phase.CANCELLED and status.started_seconds is not None:
+        await mark_cancelled(store, status.run)
 
 
 async def _policies(store: ArtifactStore, run: str, spec: RunSpec) -> list[AdapterReference]:

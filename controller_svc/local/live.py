@@ -9,7 +9,13 @@ import structlog
 
 from controller_svc.adaptations import Progress, View, kept_adapters
 from controller_svc.broadcast import Broadcast
-from controller_svc.core import AdaptationState, AttemptBudget, RunStatus, adaptation_state
+from controller_svc.core import (
+    AdaptationState,
+    AttemptBudget,
+    Phase,
+    RunStatus,
+    adaptation_state,
+)
 from controller_svc.local.objects import AdaptationObject, Objects
 from controller_svc.local.stage_progress import StageProgress
 from controller_svc.local.world import DEFAULT_BUDGETS, Budgets, LocalWorld, to_the_end
@@ -18,6 +24,7 @@ from controller_svc.worker.progress import TaskProgress
 from controller_svc.worker.settings import WorkerSettings
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, SealError, error_class
+from seal.runs.cancelled import mark_cancelled
 from seal.runs.cleanup import sweep_run
 from seal.runs.epochs import take_epoch
 from seal.runs.store import in_thread
@@ -146,6 +153,9 @@ class Live:
 
     async def _sweep(self, store: ArtifactStore, clients: ServiceClients) -> None:
         """Remove what only the way there needed."""
+        if self.status.phase is Phase.CANCELLED:
+            # A process before this one may have asked for trainings that this one does not know
+            await mark_cancelled(store, self.one.run)
         await clients.cancel_trainings(self.one.run)
         await sweep_run(
             store,

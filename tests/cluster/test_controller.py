@@ -12,6 +12,7 @@ from controller_svc.k8s.api import JOBS
 from controller_svc.k8s.source import Seen
 from controller_svc.k8s.turn import key_of
 from seal.errors import Conflict, NotFound
+from seal.runs.cancelled import is_cancelled
 
 
 @pytest.fixture
@@ -104,6 +105,7 @@ async def test_a_cancelled_adaptation_ends_and_its_jobs_go(office: Office) -> No
     office.change(key, cancelled=True)
     await office.to_the_end(key)
     assert office.shown(key).phase is Phase.CANCELLED
+    assert await is_cancelled(office.store, office.status(key).run), "the trainers are told"
     await office.cluster.step()
     assert await office.look(key) is None and not office.api.jobs()
 
@@ -143,6 +145,7 @@ async def test_what_only_the_way_needed_is_removed_once_from_the_store(office: O
     await office.to_the_end(key)
     await office.look(key)
     assert not office.store.exists(f"{run}/trainings/t1.json")
+    assert not await is_cancelled(office.store, run)
     office.store.write_bytes(f"{run}/trainings/late.json", b"{}")
     await office.look(key)
     assert office.store.exists(f"{run}/trainings/late.json"), "it is swept once"

@@ -41,6 +41,7 @@ from seal.outcomes import Outcome
 from seal.records import AdapterReference
 from seal.rpc.convert import OUTCOME_TO_WIRE
 from seal.rpc.errors import from_rpc_error
+from seal.runs.cancelled import mark_cancelled
 from seal.v1 import common_pb2, trainer_pb2, trainer_pb2_grpc
 from trainer_svc.plan import TrainingPlan, parse_training
 from trainer_svc.service import register
@@ -85,7 +86,13 @@ def start(tmp_path: Path, engine: FakeEngine) -> Start:
     ) -> AsyncIterator[Trainer]:
         store = store or ArtifactStore(f"file://{tmp_path}/artifacts")
         cache = fake_cache(store, engine)
-        trainings = Trainings(engine=engine, store=store, adapters=cache, save_adapter=save)  # type: ignore[arg-type]
+        trainings = Trainings(
+            engine=engine,  # type: ignore[arg-type]
+            store=store,
+            adapters=cache,
+            save_adapter=save,  # type: ignore[arg-type]
+            look_seconds=0.02,
+        )
         registration = functools.partial(register, trainings=trainings, adapters=cache, pace=FAST)
         async with serving(registration) as channel:
             yield Trainer(trainer_pb2_grpc.TrainerServiceStub(channel), engine, store, trainings)
@@ -528,6 +535,27 @@ async def test_cancel_stops_one_training_for_good_and_leaves_the_others(start: S
     assert ended.outcome == again.outcome == common_pb2.OUTCOME_CANCELLED
     assert finished.outcome == common_pb2.OUTCOME_OK
     assert [request.run for request in trainer.engine.trained] == ["run"]
+
+
+async def test_what_nobody_waits_for_goes_on_until_its_run_is_cancelled(start: Start) -> None:
+    async with start() as trainer:
+        trainer.engine.gate.clear()
+        calls = [trainer.train(training_request(run=run)) for run in ("run", "another")]
+        await until(lambda: trainer.engine.waiting == 2)
+        for call in calls:
+            call.cancel()  # the workers have gone
+        await asyncio.sleep(0.1)
+        assert trainer.engine.waiting == 2
+        await mark_cancelled(trainer.store, "run")
+        await until(lambda: trainer.store.list("run/trainings") != ())
+        assert (await trainer.get()).result.outcome == common_pb2.OUTCOME_CANCELLED
+        trainer.engine.gate.set()
+        other = await trainer.result(training_request(run="another"))
+        assert other.outcome == common_pb2.OUTCOME_OK
+        trainer.engine.gate.clear()
+        late = await trainer.result(training_request(request_id="late"))
+    assert late.outcome == common_pb2.OUTCOME_CANCELLED, "a worker may still be on its way"
+    assert [request.run for request in trainer.engine.trained] == ["another"]
 
 
 async def test_a_training_cut_by_shutdown_is_retryable_and_nothing_is_stored_for_it(
