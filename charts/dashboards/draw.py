@@ -1,0 +1,192 @@
+"""A dashboard as a picture: each panel's questions put to a Prometheus, and drawn.
+
+For the README and for whoever has a Prometheus and no Grafana. What Prometheus does not know is
+said, and never drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from charts.dashboards.board import Board, Panel, Unit
+
+COLUMNS = 24
+POINTS = 240
+"""Of a line, at most."""
+LEGEND_LINES = 6
+"""More series than these are counted, not named."""
+TIMEOUT_SECONDS = 30.0
+_SCALES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+@dataclass(frozen=True)
+class Series:
+    """One answer of Prometheus."""
+
+    legend: str
+    times_T: np.ndarray
+    """Minutes from the beginning."""
+    values_T: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prometheus:
+    """A Prometheus, and the time that is of interest."""
+
+    address: str
+    """`http://host:port`."""
+    start_seconds: float
+    end_seconds: float
+    """Unix times."""
+
+    def ask(self, panel: Panel) -> list[Series]:
+        """All that a panel shows, in its order. Raises OSError if Prometheus is away."""
+        return [
+            series
+            for query in panel.queries
+            for series in self._range(query.expr, query.legend or panel.title)
+        ]
+
+    def _range(self, expr: str, legend: str) -> Iterator[Series]:
+        step = max(1, round((self.end_seconds - self.start_seconds) / POINTS))
+        question = {
+            "query": plain(expr),
+            "start": f"{self.start_seconds:.3f}",
+            "end": f"{self.end_seconds:.3f}",
+            "step": f"{step}s",
+        }
+        address = f"{self.address}/api/v1/query_range?{urllib.parse.urlencode(question)}"
+        with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as reply:
+            found = json.load(reply)["data"]["result"]
+        for one in sorted(found, key=lambda one: sorted(one["metric"].items())):
+            points = np.array([(float(time), float(value)) for time, value in one["values"]])
+            yield Series(
+                _named(legend, one["metric"]),
+                (points[:, 0] - self.start_seconds) / 60,
+                points[:, 1],
+            )
+
+
+def plain(expr: str) -> str:
+    """The question with all of each variable chosen, and a window of some scrapes."""
+    return re.sub(r"\$(?!__)\w+", ".*", expr.replace("$__rate_interval", "1m"))
+
+
+def _named(legend: str, labels: dict[str, str]) -> str:
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: labels.get(match[1], ""), legend).strip()
+
+
+def draw(board: Board, prometheus: Prometheus, path: Path) -> int:
+    """Draw a dashboard into a file; the number of panels without data."""
+    matplotlib.rcParams.update({"font.size": 8, "svg.hashsalt": board.uid})
+    lines = list(_lines(board))
+    figure = Figure(figsize=(15, 0.6 + 2.7 * len(lines)), layout="constrained")
+    grid = figure.add_gridspec(len(lines), 1)
+    empty = 0
+    for number, panels in enumerate(lines):
+        widths = [panel.columns for panel in panels]
+        cells = grid[number].subgridspec(1, len(panels), width_ratios=widths)
+        for place, panel in enumerate(panels):
+            axes = figure.add_subplot(cells[place])
+            empty += not _draw_panel(axes, panel, prometheus.ask(panel))
+    figure.suptitle(f"{board.title}: {board.description}", fontsize=11)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return empty
+
+
+def _lines(board: Board) -> Iterator[list[Panel]]:
+    """Panels that stand beside each other."""
+    line: list[Panel] = []
+    for panel in board.panels:
+        line.append(panel)
+        if sum(one.columns for one in line) == COLUMNS:
+            yield line
+            line = []
+
+
+def _draw_panel(axes: Axes, panel: Panel, found: Sequence[Series]) -> bool:
+    """Whether there was anything to draw."""
+    axes.set_title(panel.title, fontsize=9, loc="left")
+    if not found:
+        _say(axes, "no data")
+        return False
+    if panel.kind == "number":
+        newest = [(one.legend, worded(float(one.values_T[-1]), panel.unit)) for one in found]
+        several = len(newest) > 1
+        words = "\n".join(f"{name}: {value}" if several else value for name, value in newest)
+        _say(axes, words, size=11 if several else 24)
+    elif panel.kind == "map":
+        _draw_map(axes, panel, found)
+    else:
+        _draw_lines(axes, panel, found)
+    return True
+
+
+def _say(axes: Axes, words: str, *, size: float = 9) -> None:
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, words, ha="center", va="center", fontsize=size, transform=axes.transAxes)
+
+
+def _draw_lines(axes: Axes, panel: Panel, found: Sequence[Series]) -> None:
+    many = len(found) > LEGEND_LINES
+    beneath: dict[float, float] = {}
+    for number, one in enumerate(found):
+        values_T = one.values_T
+        if panel.kind == "stacked":
+            below_T = np.array([beneath.get(time, 0.0) for time in one.times_T])
+            values_T = below_T + values_T
+            beneath |= dict(zip(one.times_T.tolist(), values_T.tolist(), strict=True))
+            axes.fill_between(one.times_T, below_T, values_T, alpha=0.35, color=f"C{number % 10}")
+        single = "o" if len(values_T) == 1 else None
+        name = one.legend if number < LEGEND_LINES else None
+        axes.plot(one.times_T, values_T, marker=single, lw=1.2, label=name, color=f"C{number % 10}")
+    if many:
+        axes.plot([], [], " ", label=f"and {len(found) - LEGEND_LINES} more")
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]), top=panel.highest and panel.highest * 1.02)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: worded(value, panel.unit)))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel("minutes", fontsize=7)
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend(fontsize=6, loc="best", framealpha=0.6)
+
+
+def _draw_map(axes: Axes, panel: Panel, found: Sequence[Series]) -> None:
+    times_T = np.unique(np.concatenate([one.times_T for one in found]))
+    cells = np.full((len(found), len(times_T)), np.nan)
+    for row, one in enumerate(found):
+        cells[row, np.searchsorted(times_T, one.times_T)] = one.values_T
+    width = times_T[-1] - times_T[0] or 1.0
+    extent = (times_T[0], times_T[0] + width, len(found) - 0.5, -0.5)
+    shown = axes.imshow(
+        cells, aspect="auto", extent=extent, cmap="RdYlGn", vmin=0, vmax=panel.highest
+    )
+    axes.set_yticks(range(len(found)), [one.legend for one in found], fontsize=6)
+    axes.set_xlabel("minutes", fontsize=7)
+    axes.figure.colorbar(
+        shown, ax=axes, format=FuncFormatter(lambda value, _: worded(value, panel.unit))
+    )
+
+
+def worded(value: float, unit: Unit) -> str:
+    """A value as an axis has it."""
+    if unit == "percentunit":
+        return f"{100 * value:.3g} %"
+    if unit == "s" and 0 < abs(value) < 1:
+        return f"{1000 * value:.3g} ms"
+    ending = {"s": " s", "bytes": "B", "ops": "/s", "suffix: tok/s": " tok/s"}.get(unit, "")
+    for scale, letter in _SCALES if unit != "s" else ():
+        if abs(value) >= scale:
+            return f"{value / scale:.3g} {letter}{ending.strip()}"
+    return f"{value:.3g}{ending}"

@@ -1,0 +1,87 @@
+"""A real Prometheus scrapes what a process serves, and the dashboards are drawn from it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, start_http_server
+
+from charts.dashboards import monitor
+from charts.dashboards.boards import LEARNING, OVERVIEW
+from charts.dashboards.draw import Prometheus, Series, draw, plain, worded
+from seal.metrics import Metrics
+
+needs_prometheus = pytest.mark.skipif(
+    shutil.which("prometheus") is None,
+    reason="prometheus is not on the PATH (Debian: apt-get install prometheus)",
+)
+
+
+@needs_prometheus
+def test_what_a_process_serves_is_scraped_and_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "SCRAPE_SECONDS", 1)
+    metrics = Metrics(CollectorRegistry())
+    metrics.controller_leading.set(1)
+    values = {
+        "seal_run_progress_ratio": {(): 0.25},
+        "seal_run_retained_accuracy": {("1", "policy"): 0.5, ("1", "edit"): 0.45},
+    }
+    metrics.runs.show(("team", "demo"), values, ended=False)
+    server, thread = start_http_server(0, addr="127.0.0.1", registry=metrics.registry)
+    started = time.time()
+    try:
+        with monitor.prometheus([f"127.0.0.1:{server.server_port}"]) as address:
+            source = Prometheus(address=address, start_seconds=started, end_seconds=started)
+            progress = next(one for one in OVERVIEW.panels if one.title == "Progress")
+            found: list[Series] = []
+            while not found and time.time() < started + 30:
+                time.sleep(0.5)
+                source = Prometheus(address=address, start_seconds=started, end_seconds=time.time())
+                found = source.ask(progress)
+            assert [(one.legend, one.values_T[-1]) for one in found] == [("demo", 0.25)]
+            cost = next(
+                one for one in LEARNING.panels if one.title == "Accuracy that an edit costs"
+            )
+            (series,) = source.ask(cost)
+            assert series.legend == "demo round 1" and series.values_T[-1] == pytest.approx(0.05)
+            panels = list(LEARNING.panels)
+            assert draw(LEARNING, source, tmp_path / "learning.png") == len(panels) - 2
+    finally:
+        server.shutdown()
+        thread.join()
+    assert (tmp_path / "learning.png").stat().st_size > 10_000
+
+
+def test_without_prometheus_it_says_where_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["monitor", "--out", str(tmp_path)])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert monitor.main() == 2
+    assert "apt-get install prometheus" in capsys.readouterr().err
+
+
+def test_a_variable_stands_for_all_of_its_values() -> None:
+    assert plain('a{run=~"$run"}[$__rate_interval]') == 'a{run=~".*"}[1m]'
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "words"),
+    [
+        (0.125, "percentunit", "12.5 %"),
+        (0.02, "s", "20 ms"),
+        (90.0, "s", "90 s"),
+        (2.5e9, "bytes", "2.5 GB"),
+        (1500.0, "suffix: tok/s", "1.5 ktok/s"),
+        (0.5, "ops", "0.5/s"),
+        (12_000.0, "short", "12 k"),
+    ],
+)
+def test_an_axis_is_worded_in_its_unit(value: float, unit: str, words: str) -> None:
+    assert worded(value, unit) == words  # type: ignore[arg-type]
