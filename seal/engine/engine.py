@@ -34,6 +34,7 @@ from seal.engine.health import Health
 from seal.engine.job import make_job
 from seal.engine.limits import ModelLimits, limits_of
 from seal.engine.memory import MemoryEstimate
+from seal.engine.meters import follow, resident_bytes
 from seal.engine.model import FrozenModel
 from seal.engine.precision import compute_dtype, dtype_name, multiplies_bfloat16
 from seal.engine.queues import KINDS, EngineTask, FairQueue, Kind
@@ -97,7 +98,7 @@ class Engine:
         """How long the generation has had the thread."""
         self._wake = threading.Condition()
         self._closing = False
-        metrics.engine_slots.set(self._budget.slots)
+        self._describe(memory_bytes)
         self._thread = threading.Thread(target=self._run, name="seal-engine", daemon=True)
         self._thread.start()
         log.info(
@@ -114,6 +115,14 @@ class Engine:
                 wanted=settings.slots,
                 remedy=REMEDY_MEMORY,
             )
+
+    def _describe(self, memory_bytes: int) -> None:
+        """What the metrics say of it from now on; who scrapes them asks for the memory in use."""
+        metrics.engine_slots.set(self._budget.slots)
+        metrics.engine_memory_estimate_bytes.set(self.memory.total)
+        metrics.engine_memory_limit_bytes.set(memory_bytes)
+        device = self._model.device
+        metrics.engine_memory_bytes.set_function(lambda: _held_bytes(device))
 
     @property
     def broken(self) -> str | None:
@@ -322,6 +331,7 @@ class Engine:
             self._check_open(kind)
             self._unfinished.add(task)
             task.future.add_done_callback(lambda _: self._unfinished.discard(task))
+            follow(kind, task)
             self._queues[kind].put(task)
             self._wake.notify()
         return task
@@ -405,12 +415,20 @@ class Engine:
         seconds = time.monotonic() - started
         self._turn_seconds = self._turn_seconds + seconds if kind == "generate" else 0.0
         metrics.engine_busy_seconds.labels(kind, self._model.device.type).inc(seconds)
+        metrics.engine_step_seconds.labels(kind).observe(seconds)
 
     def _kind_in_turn(self, others: bool) -> Kind:
         """Generation if there is any and it has not had the thread for long; else the rest."""
         waits = bool(self._generations.tasks or len(self._queues["generate"]))
         in_turn = self._turn_seconds < GENERATION_TURN_SECONDS or not others
         return "generate" if waits and in_turn else "train"
+
+
+def _held_bytes(device: torch.device) -> float:
+    """Memory that is in use: allocated on a GPU, else what the process holds of the machine's."""
+    if device.type == "cuda":
+        return float(torch.cuda.memory_allocated(device))
+    return resident_bytes()
 
 
 def _broken(reason: str) -> Transient:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from seal.engine.budget import MemoryBudget
 from seal.engine.evaluation import evaluate
 from seal.engine.faults import attempt, blame
+from seal.engine.meters import begun
 from seal.engine.model import FrozenModel
 from seal.engine.queues import EngineTask, FairQueue
 from seal.engine.requests import EvaluationResult
@@ -64,6 +65,7 @@ class Evaluations:
                 break
             if (task := queue.take(fits)) is None:
                 break
+            begun("evaluate", task)
             batch.append(task)
             used += len(task.request.prompts)
         return batch

@@ -11,6 +11,7 @@ from typing import Any
 from seal.engine.budget import MemoryBudget
 from seal.engine.faults import attempt, blame
 from seal.engine.generation import Generation, GenerationBatch
+from seal.engine.meters import begun
 from seal.engine.model import FrozenModel
 from seal.engine.queues import EngineTask, FairQueue
 from seal.engine.requests import GenerationResult
@@ -67,6 +68,7 @@ class Generations:
             running = next(iter(self._written), first)
             if first.request.policy is not running.request.policy or (task := queue.take()) is None:
                 break
+            begun("generate", task)
             self._join(task)
             rows += len(task.job.all_rows)
 

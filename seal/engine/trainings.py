@@ -17,6 +17,7 @@ import structlog
 from seal.engine.budget import MemoryBudget
 from seal.engine.checkpointing import JobCheckpoints, Suspended
 from seal.engine.faults import attempt, blame
+from seal.engine.meters import begun
 from seal.engine.model import FrozenModel
 from seal.engine.queues import EngineTask, FairQueue
 from seal.engine.requests import TrainingRequest, TrainingResult
@@ -100,10 +101,13 @@ class Trainings:
         batch.activation_bytes = self._budget.activation_bytes(
             self.held_bytes + held_elsewhere_bytes
         )
+        jobs = list(batch.jobs.values())
         before = {slot: job.step for slot, job in batch.jobs.items()}
+        tokens = sum(job.tokens for job in jobs)
         metrics.training_steps.inc(len(before))
         if attempt(batch.advance, self._model.device) is not None:
             self._advance_apart(batch, before)
+        metrics.trained_tokens.inc(sum(job.tokens for job in jobs) - tokens)
         for job in list(batch.jobs.values()):  # in the order in which they joined
             if job.outcome is not Outcome.DIVERGED:
                 self._tasks[id(job)].tell(job.progress())
@@ -202,6 +206,7 @@ class Trainings:
             if attempt(lambda: batch.grow(wanted), self._model.device) is not None:
                 self._batches[batch] = batch.slots
         while batch.free_slots and (task := queue.take(fits)) is not None:
+            begun("train", task)
             self._admit(batch, task)
 
     def _admit(self, batch: TrainingBatch, task: TrainingTask) -> None:

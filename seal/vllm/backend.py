@@ -24,6 +24,7 @@ import structlog
 
 from seal.engine.faults import blame
 from seal.engine.health import Health
+from seal.engine.meters import begun, follow
 from seal.engine.queues import EngineTask, FairQueue
 from seal.engine.streaming import TextStream
 from seal.errors import Exhausted, SealError, Transient, UnfitItem
@@ -170,6 +171,7 @@ class VllmBackend:
             self._check_open(kind)
             self._unfinished.add(task)
             task.future.add_done_callback(lambda _: self._unfinished.discard(task))
+            follow(kind, task)
             self._queues[kind].put(task)
         self._wake()
         return task
@@ -240,12 +242,14 @@ class VllmBackend:
         """Let requests in, in turns of their kinds, until one does not fit."""
         empty = 0
         while self._rows < self._max_rows and empty < len(self._queues):
-            queue = self._queues[next(self._turns)]
+            kind = next(self._turns)
+            queue = self._queues[kind]
             task = next(iter(queue), None)
             if task is None or not self._fits(task):
                 empty += 1
                 continue
             if (taken := queue.take()) is not None and not taken.unwanted:
+                begun(kind, taken)
                 self._enter(taken)
             elif taken is not None:
                 taken.fail(_cancelled())
@@ -327,6 +331,9 @@ class VllmBackend:
             progress = Progress(task, rows=len(work.prompts), counts_tokens=False)
             told, seconds = await self._tell(work.asks(policy, adapted, text), progress)
             result = work.result(told, seconds, text, dtype=self._model.dtype)
+        kind: Kind = "generate" if isinstance(work, GenerationWork) else "evaluate"
+        device = self.settings.device.partition(":")[0]
+        metrics.engine_busy_seconds.labels(kind, device).inc(sum(seconds))
         metrics.generated_tokens.inc(progress.tokens)
         return result
 

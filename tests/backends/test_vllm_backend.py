@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from fake_vllm import FakeDecoder, byte_tokens, fake_backend, random_adapter, tiny_outline
+from metric_growth import Growth
 
 from seal.engine import EvaluationRequest, GenerationRequest, ModelOutline
 from seal.errors import Exhausted, InvalidInput, SealError, Transient, UnfitItem
@@ -84,6 +85,17 @@ def test_samples_come_in_the_order_of_prompts_and_seeds(make, decoder: FakeDecod
     asked = decoder.asked[-1]
     assert (asked.temperature, asked.top_p, asked.seed) == (0.7, 0.9, 7)
     assert 2 in asked.stop_tokens and asked.adapter is None
+
+
+def test_requests_tokens_seconds_and_waits_are_counted(make) -> None:
+    grown, backend = Growth(), make(device="cpu")
+    written, answered = ended(backend.generate(GENERATION)), ended(backend.evaluate(EVALUATION))
+    tokens = sum(sample.tokens for sample in written.samples[0]) + answered.tokens
+    assert grown("seal_generated_tokens_total") >= tokens > 0
+    for kind in ("generate", "evaluate"):
+        until(lambda: grown("seal_engine_requests_total", kind=kind, outcome="ok") == 1)  # noqa: B023 - called at once
+        assert grown("seal_engine_queue_wait_seconds_count", kind=kind) == 1
+        assert grown("seal_engine_busy_seconds_total", kind=kind, device="cpu") > 0
 
 
 def test_a_sample_that_max_tokens_cuts_off_says_so(make) -> None:
