@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from chart import SERVICES, Object, container, environment, jobs_file, of_kind, pods, render
-from test_chart import S3_URI, VALUES
+from test_chart import VALUES
 
 from controller_svc.api.__main__ import FrontDoorOptions
 from controller_svc.k8s.jobs import JobSettings
@@ -15,6 +15,7 @@ from controller_svc.k8s.options import ControllerOptions
 from evaluator_svc.__main__ import EvaluatorOptions
 from generator_svc.options import GeneratorOptions
 from seal.options import ProcessOptions, ServerOptions
+from seal.rpc.tracing import ENDPOINT_VARIABLES
 from trainer_svc.__main__ import TrainerOptions
 from trainer_svc.improve import ImproveOptions
 
@@ -39,7 +40,7 @@ def test_every_variable_of_a_process_is_one_of_its_options(
 ) -> None:
     given = environment(pods(objects)[f"seal-{component}"])
     options = {f"SEAL_{name.upper()}" for name in OPTIONS[component].model_fields}
-    assert given.keys() <= options
+    assert given.keys() <= options | set(ENDPOINT_VARIABLES)
 
 
 @pytest.mark.parametrize("component", OPTIONS)
@@ -70,7 +71,8 @@ def test_the_controller_reads_the_file_that_the_chart_writes(
     file = tmp_path / "jobs.yaml"
     file.write_text(yaml.safe_dump(jobs_file(objects)))
     command = ["--jobs-file", str(file), "--artifacts", str(tmp_path)]
-    assert ControllerOptions.parse(command).jobs().store.uri in ("file:///artifacts", S3_URI)
+    told = environment(pods(objects)["seal-controller"])["SEAL_ARTIFACTS"]
+    assert ControllerOptions.parse(command).jobs().store.uri == told
 
 
 def test_the_controllers_settings_are_those_that_it_reads(objects: list[Object]) -> None:
@@ -82,6 +84,7 @@ def test_the_controllers_settings_are_those_that_it_reads(objects: list[Object])
         assert host == f"seal-{component}.team.svc"
         assert int(port) == services[f"seal-{component}"]["spec"]["ports"][0]["port"]
     options = {f"SEAL_{name.upper()}" for name in ImproveOptions.model_fields}
-    assert settings.trainer_environment.keys() <= options
+    assert settings.trainer_environment.keys() <= options | set(ENDPOINT_VARIABLES)
+    assert settings.worker_environment.keys() <= set(ENDPOINT_VARIABLES)
     accounts = [one for one in objects if one["kind"] == "ServiceAccount"]
     assert settings.service_account in {one["metadata"]["name"] for one in accounts}

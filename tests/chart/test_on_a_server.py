@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import yaml
@@ -68,8 +70,28 @@ def test_the_api_server_takes_every_object(
     values: tuple[str, ...], restricted: ControlPlane
 ) -> None:
     made = render(*values, "--set=crds.enabled=false", "--set=controller.namespaces={team}")
+    made = [one for one in made if not one["apiVersion"].startswith("monitoring.coreos.com/")]
+    accepts(restricted, made)
+
+
+def test_prometheus_operators_kinds_are_taken_too(restricted: ControlPlane) -> None:
+    folder = os.environ.get("SEAL_TEST_CRDS")
+    definitions = sorted(Path(folder).glob("monitoring.coreos.com_*.yaml")) if folder else []
+    if not definitions:
+        pytest.skip("SEAL_TEST_CRDS names no folder with the operator's definitions")
+    for path in definitions:
+        restricted.kubectl("create", "-f", str(path))
+        restricted.kubectl("wait", "--for=condition=Established", "-f", str(path))
+    made = render(*VALUES["options"])
+    asked = [one for one in made if one["apiVersion"].startswith("monitoring.coreos.com/")]
+    assert {one["kind"] for one in asked} >= {"PodMonitor"}
+    accepts(restricted, asked)
+
+
+def accepts(plane: ControlPlane, made: list[Object]) -> None:
+    """It takes all of them, and knows every field."""
     listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": made})
-    said = restricted.kubectl(
+    said = plane.kubectl(
         *("-n", "team", "apply", "--server-side", "--dry-run=server", "--validate=strict"),
         *("-o", "name", "-f", "-"),
         stdin=listed,

@@ -35,12 +35,13 @@ def render(*arguments: str, namespace: str = "team", program: str = "helm") -> l
 
 
 def template(
-    *arguments: str, namespace: str = "team", program: str = "helm"
+    *arguments: str, namespace: str = "team", program: str = "helm", stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """What `helm template` says."""
     command = [str(helm(program)), "template", RELEASE, str(CHART), "-n", namespace]
     return subprocess.run(
         [*command, "--kube-version", KUBE_VERSION, *arguments],
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=60,

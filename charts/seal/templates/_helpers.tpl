@@ -51,6 +51,15 @@ dns:///{{ include "seal.fullname" .root }}-{{ .component }}.{{ .root.Release.Nam
 {"generator": 50051, "trainer": 50052, "evaluator": 50053}
 {{- end }}
 
+{{- define "seal.metricsPorts" -}}
+{"generator": 9101, "trainer": 9102, "evaluator": 9103, "controller": 9100, "api": 9100}
+{{- end }}
+
+{{/* Names of the gRPC services, without their package. */}}
+{{- define "seal.health" -}}
+{"generator": "GeneratorService", "trainer": "TrainerService", "evaluator": "EvaluatorService"}
+{{- end }}
+
 {{/* Security that the standard `restricted` asks for: of a pod, and of a container. */}}
 {{- define "seal.podSecurity" -}}
 runAsNonRoot: true
@@ -111,12 +120,41 @@ numbers are floats to templates, and a large one would be written as a power of 
 - {name: SEAL_ARTIFACTS, value: {{ include "seal.artifacts.uri" . | quote }}}
 - {name: SEAL_LOG_FORMAT, value: json}
 - {name: SEAL_LOG_LEVEL, value: {{ .Values.logLevel | quote }}}
+{{- range $variable, $value := include "seal.tracing" . | fromJson }}
+- {name: {{ $variable }}, value: {{ $value | quote }}}
+{{- end }}
+{{- end }}
+
+{{/* Where spans go, as OpenTelemetry reads it: a JSON object of text; empty for nowhere. */}}
+{{- define "seal.tracing" -}}
+{{- $variables := dict }}
+{{- with .Values.tracing.endpoint }}
+{{- $_ := set $variables "OTEL_EXPORTER_OTLP_ENDPOINT" . }}
+{{- end }}
+{{- toJson $variables }}
 {{- end }}
 
 {{- define "seal.environmentFrom" -}}
 {{- with .Values.artifacts.existingSecret }}
 envFrom:
   - secretRef: {name: {{ . | quote }}}
+{{- end }}
+{{- end }}
+
+{{/*
+How a Deployment replaces its pods, as JSON, of a component's values. All of it is said: what the API
+server fills in belongs to nobody, stays, and is refused beside `Recreate`.
+*/}}
+{{- define "seal.strategy" -}}
+{{- $strategy := .strategy | default dict }}
+{{- if eq ($strategy.type | default "RollingUpdate") "Recreate" }}
+{{- dict "type" "Recreate" | toJson }}
+{{- else }}
+{{- $shares := dict "maxSurge" "25%" "maxUnavailable" "25%" }}
+{{- range $field, $amount := $strategy.rollingUpdate }}
+{{- $_ := set $shares $field $amount }}
+{{- end }}
+{{- dict "type" "RollingUpdate" "rollingUpdate" $shares | toJson }}
 {{- end }}
 {{- end }}
 

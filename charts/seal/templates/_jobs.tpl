@@ -23,13 +23,22 @@ models:
   claimName: {{ . | quote }}
   mountPath: {{ $.Values.models.volume.mountPath | quote }}
 {{- end }}
-trainerEnvironment: {{ toJson $trainer }}
+workerEnvironment: {{ include "seal.tracing" . }}
+trainerEnvironment: {{ merge $trainer (include "seal.tracing" . | fromJson) | toJson }}
 workerResources: {{ toJson .Values.jobs.worker.resources }}
 trainerResources: {{ toJson .Values.jobs.trainer.resources }}
+workerPlacement: {{ include "seal.jobs.placement" .Values.jobs.worker }}
+trainerPlacement: {{ include "seal.jobs.placement" .Values.jobs.trainer }}
+queueName: {{ .Values.jobs.queueName | quote }}
 serviceAccount: {{ .Values.serviceAccount.jobsName | quote }}
 imagePullSecrets: {{ toJson .Values.image.pullSecrets }}
 parallelism: {{ int64 .Values.jobs.parallelism }}
 deadlineSeconds: {{ int64 .Values.jobs.deadlineSeconds }}
 ttlSeconds: {{ int64 .Values.jobs.ttlSeconds }}
 graceSeconds: {{ int64 .Values.jobs.graceSeconds }}
+{{- end }}
+
+{{/* Where pods of Jobs run, by the values of their kind: a JSON object. */}}
+{{- define "seal.jobs.placement" -}}
+{{- pick . "nodeSelector" "tolerations" "priorityClassName" "runtimeClassName" | toJson }}
 {{- end }}
