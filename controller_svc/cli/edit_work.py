@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from seal.domains import get_domain
 from seal.domains.base import Context, PartPrompt
-from seal.settings import BY_SENTENCE, RunSpec
+from seal.settings import BY_SENTENCE, DOMAIN_OPTIONS, RunSpec
 
 CHARACTERS_PER_TOKEN = 4.0
 EDIT_FILL = 0.8
@@ -29,6 +29,12 @@ TOKENS_PER_EXAMPLE = 32
 """Of an edit's text: a line, or a question with its answer."""
 EDIT_PROMPT_TOKENS = 600
 """Of a prompt for edits in one part, without the passage."""
+SETTINGS_TOKENS = 100
+"""Of an edit that is no text to learn but says how to train."""
+PROMPT_TOKENS = {"few-shot": 25, "reading": 25, "plain": 20, "chat": 40}
+"""By question format: of a question's prompt, without what all prompts share and is read once."""
+ANSWER_FILL = 0.6
+"""Share of its bound that an answer fills."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +63,15 @@ def edit_work(
     """Edits of these passages; `trained` by a policy that was trained in the run."""
     passage = passage_tokens(contexts)
     most = spec.inner.examples.max_examples
+    if not learns_text(spec):
+        shown = question_tokens(spec, contexts)
+        return EditWork(
+            parts=1.0,
+            tokens=min(SETTINGS_TOKENS, spec.edit.max_tokens),
+            examples=most,
+            row_tokens=EDIT_PROMPT_TOKENS + shown + SETTINGS_TOKENS,
+            read_tokens=k * (EDIT_PROMPT_TOKENS + shown),
+        )
     if spec.edit.family != BY_SENTENCE or not contexts:
         tokens = math.ceil(min(EDIT_FILL * spec.edit.max_tokens, TYPICAL_EDIT_TOKENS))
         return EditWork(
@@ -86,6 +101,44 @@ def passage_tokens(contexts: Sequence[Context]) -> int:
         return 0
     characters = sum(len(context.text) for context in contexts)
     return math.ceil(characters / len(contexts) / CHARACTERS_PER_TOKEN)
+
+
+def learns_text(spec: RunSpec) -> bool:
+    """Whether contexts are texts; else what is learnt stands with every question."""
+    return DOMAIN_OPTIONS[spec.domain].learns_text
+
+
+def question_tokens(spec: RunSpec, contexts: Sequence[Context]) -> int:
+    """Tokens of a question's prompt, on average: all of it where what is learnt stands in it."""
+    format = spec.evaluation.question_format
+    if learns_text(spec):
+        return PROMPT_TOKENS[format]
+    asked = [
+        get_domain(spec.domain).question_prompt(query, format)
+        for context in contexts
+        for query in context.queries
+    ]
+    return _tokens_in(spec, [prompt.text for prompt in asked])
+
+
+def answer_tokens(spec: RunSpec, contexts: Sequence[Context]) -> int:
+    """Tokens of an answer, on average: a share of the bound, or as long as the gold answer."""
+    if learns_text(spec):
+        return math.ceil(ANSWER_FILL * spec.evaluation.max_tokens)
+    domain, format = get_domain(spec.domain), spec.evaluation.question_format
+    golds = [
+        domain.answer_completion(query.answers[0], format)
+        for context in contexts
+        for query in context.queries
+    ]
+    return _tokens_in(spec, golds)
+
+
+def _tokens_in(spec: RunSpec, texts: Sequence[str]) -> int:
+    """Tokens of a text on average, most of them those that the domain has checked to be single."""
+    singles = get_domain(spec.domain).single_tokens(spec.evaluation.question_format)
+    per_token = sum(map(len, singles)) / len(singles) if singles else CHARACTERS_PER_TOKEN
+    return math.ceil(sum(map(len, texts)) / max(1, len(texts)) / per_token)
 
 
 def _prompts(spec: RunSpec, context: Context, *, trained: bool) -> tuple[PartPrompt, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from controller_svc.runs import find_status
 from controller_svc.worker.prepare import load_data
 from seal.artifacts import ArtifactStore
 from seal.datasets import load_dataset
+from seal.domains import get_domain
 from seal.domains.base import Context
 from seal.errors import InvalidInput, NotFound
 from seal.models import is_downloadable, resolve_model
@@ -99,6 +101,8 @@ def show_plan(
         typer.echo("\nThe warm start is supervised: it learns gold questions of training passages.")
     typer.echo("\nSteps, tokens and time are estimates: the edits are not written yet.")
     typer.echo("\n".join(_machine_lines(manifest, engine, machine)))
+    if line := _accelerator_line(spec, machine, works):
+        typer.echo(line)
 
 
 def _saved_status(
@@ -171,17 +175,23 @@ def _machine(manifest: RestEMRun, engine: EngineSettings) -> Machine | None:
 
 
 def _data_line(spec: RunSpec, data: Mapping[str, Sequence[Context]]) -> str:
+    one = get_domain(spec.domain).words.context
     given, validation = len(data["train"]), len(data["validation"])
     train = len(round_contexts(spec, data["train"]))
     of = f" of {given}" if train < given else ""
-    learn = f"{train}{of} {'passage' if given == 1 else 'passages'} to learn from, "
-    return f"{learn if train else ''}{plural(validation, 'passage')} to measure on"
+    learn = f"{train}{of} {one if given == 1 else f'{one}s'} to learn from, "
+    return f"{learn if train else ''}{plural(validation, one)} to measure on"
 
 
 def _unanswerable(spec: RunSpec) -> int:
     """Questions of the run's own files that are left out, as they have no answer."""
     sources = (spec.data.train if spec.learns else "", spec.data.validation, spec.data.retained)
-    return sum(load_dataset(source).unanswerable for source in dict.fromkeys(sources) if source)
+    domain = get_domain(spec.domain)
+    return sum(
+        load_dataset(source, domain=domain).unanswerable
+        for source in dict.fromkeys(sources)
+        if source
+    )
 
 
 def _print_table(
@@ -232,6 +242,26 @@ def _count(number: int) -> str:
     if number < 1_000_000:
         return f"{number / 1e3:.0f}k"
     return f"{number / 1e6:.1f}M" if number < 10**9 else f"{number / 1e9:.1f}G"
+
+
+H100_TFLOPS = 400.0
+"""What the engine's matrix products reach on one H100 in bf16, of 989 dense on paper: an
+assumption, not a measurement of this machine."""
+_SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)[Bb](?![A-Za-z0-9])")
+
+
+def _accelerator_line(spec: RunSpec, machine: Machine | None, works: Sequence[StageWork]) -> str:
+    """What the whole would take on one H100; empty where nobody knows how large the model is."""
+    named = _SIZE_IN_NAME.search(spec.model)
+    weights = machine.weights if machine else round(float(named[1]) * 1e9) if named else 0
+    if not weights:
+        return ""
+    seconds = sum(work.seconds(weights=weights, teraflops=H100_TFLOPS) for work in works)
+    size = "" if machine else f" with {weights / 1e9:g} billion weights, as its name says,"
+    return (
+        f"On one H100{size} about {seconds / 3600:.1f} hours, at {H100_TFLOPS:.0f} TFLOP/s and "
+        "full batches."
+    )
 
 
 def _machine_lines(

@@ -15,13 +15,18 @@ from dataclasses import dataclass, replace
 from controller_svc.cli.edit_work import (
     CHARACTERS_PER_TOKEN,
     CREDITED_SHARE,
+    PROMPT_TOKENS,
     TOKENS_PER_EXAMPLE,
+    answer_tokens,
     edit_work,
+    learns_text,
     passage_tokens,
+    question_tokens,
 )
 from controller_svc.core import stages
 from controller_svc.worker.bounds import (
     EQUAL_STEPS,
+    GIVEN_EDITS,
     OPEN_BOOK,
     Bound,
     bounds_of,
@@ -39,10 +44,6 @@ from seal.runs.store import in_thread, read_contexts, read_prepared
 from seal.runs.warm_start import gold_rows
 from seal.settings import OptimizerSettings, RunSpec
 
-PROMPT_TOKENS = {"few-shot": 25, "reading": 25, "plain": 20, "chat": 40}
-"""By question format: of a question's prompt, without what all prompts share and is read once."""
-ANSWER_FILL = 0.6
-"""Share of its bound that an answer fills."""
 TRAIN_FLOP_PER_WEIGHT, READ_FLOP_PER_WEIGHT = 4.0, 2.0
 """Per token: forward and backward to the activations, as the base is frozen; and forward alone."""
 TRAIN_SHARE_OF_PEAK, READ_SHARE_OF_PEAK, WRITE_SHARE_OF_PEAK = 0.6, 0.6, 0.2
@@ -183,9 +184,9 @@ def _loops_work(
         len(contexts),
         edit_work(spec, contexts, k=k, trained=_trained(spec, round, stage)),
     )
-    row_tokens = TOKENS_PER_EXAMPLE + _prompted_tokens(spec)
+    row_tokens = _example_tokens(spec, contexts)
     passage = passage_tokens(contexts)
-    repeats = spec.inner.examples.passage_repeats
+    repeats = spec.inner.examples.passage_repeats if learns_text(spec) else 0
     steps, tokens = _training(
         spec.inner.optimizer,
         rows=edit.examples + repeats,
@@ -204,8 +205,8 @@ def _loops_work(
         train_tokens=number * loops * tokens,
         edit_tokens=number * k * edit.tokens,
         edit_prompt_tokens=number * edit.read_tokens if k else 0,
-        answer_tokens=math.ceil(answers * ANSWER_FILL * spec.evaluation.max_tokens),
-        question_tokens=answers * PROMPT_TOKENS[spec.evaluation.question_format],
+        answer_tokens=answers * spec.evaluation.votes * answer_tokens(spec, contexts),
+        question_tokens=answers * spec.evaluation.votes * question_tokens(spec, contexts),
     )
 
 
@@ -218,7 +219,7 @@ def _with_bounds(spec: RunSpec, contexts: Sequence[Context], work: StageWork) ->
         loops = repeats_of(spec, bound)
         steps, tokens = _bound_training(spec, contexts, bound)
         answers = queries * loops
-        question = PROMPT_TOKENS[spec.evaluation.question_format]
+        question = spec.evaluation.votes * question_tokens(spec, contexts)
         question += passage_tokens(contexts) if bound == OPEN_BOOK else 0
         work = _plus(
             work,
@@ -226,7 +227,7 @@ def _with_bounds(spec: RunSpec, contexts: Sequence[Context], work: StageWork) ->
             steps=len(contexts) * loops * steps,
             answers=answers,
             train_tokens=len(contexts) * loops * tokens,
-            answer_tokens=math.ceil(answers * ANSWER_FILL * spec.evaluation.max_tokens),
+            answer_tokens=answers * spec.evaluation.votes * answer_tokens(spec, contexts),
             question_tokens=answers * question,
         )
     return work
@@ -237,6 +238,9 @@ def _bound_training(spec: RunSpec, contexts: Sequence[Context], bound: Bound) ->
     optimizer, examples = spec.inner.optimizer, spec.inner.examples
     if bound == OPEN_BOOK:
         return 0, 0
+    if bound in GIVEN_EDITS:
+        rows = edit_work(spec, contexts, k=1).examples
+        return _training(optimizer, rows=rows, tokens=rows * _example_tokens(spec, contexts))
     if bound == "gold":
         gold = math.ceil(sum(len(context.queries) for context in contexts) / len(contexts))
         row_tokens = TOKENS_PER_EXAMPLE + _prompted_tokens(spec)
@@ -257,6 +261,8 @@ def _with_retained(spec: RunSpec, retained: Sequence[Context], work: StageWork) 
 
     After a warm start also of the base model, which is not the policy of round 0 then.
     """
+    if not retained:
+        return work
     available = sum(len(context.queries) for context in retained)
     window = min(spec.validation.retained_queries, available)
     alone = 2 if work.round == 0 and spec.improve.warm_start == "gold" else 1
@@ -264,7 +270,7 @@ def _with_retained(spec: RunSpec, retained: Sequence[Context], work: StageWork) 
     return _plus(
         work,
         answers=answers,
-        answer_tokens=math.ceil(answers * ANSWER_FILL * spec.evaluation.max_tokens),
+        answer_tokens=answers * answer_tokens(spec, retained),
         question_tokens=answers
         * (PROMPT_TOKENS[spec.evaluation.question_format] + passage_tokens(retained)),
     )
@@ -320,6 +326,13 @@ def _training(optimizer: OptimizerSettings, *, rows: int, tokens: int) -> tuple[
     """Steps and tokens of a training on so many rows, all epochs together."""
     padded = max(tokens, rows * optimizer.pad_to_tokens)
     return optimizer.epochs * math.ceil(rows / optimizer.batch_size), optimizer.epochs * padded
+
+
+def _example_tokens(spec: RunSpec, contexts: Sequence[Context]) -> int:
+    """Tokens of a row of an edit, on average: as long as a question with its answer, or a line."""
+    if not learns_text(spec):
+        return question_tokens(spec, contexts) + answer_tokens(spec, contexts)
+    return TOKENS_PER_EXAMPLE + _prompted_tokens(spec)
 
 
 def _prompted_tokens(spec: RunSpec) -> int:
