@@ -62,6 +62,8 @@ class OpenAIWriter:
         self.base = BaseReference(generator.model)
         """Its model, by the name that it has at the endpoint; of its weights nothing is known."""
         self._api = generator.api
+        self.holds_to_schema = generator.api == "chat"
+        """Where texts are continued, endpoints have no such option in common."""
         self._endpoint = Endpoint(generator, key=key, limits=limits)
         self._texts: Shared[_Key, Completion] = Shared(capacity=KEPT_TEXTS)
         self._loop = asyncio.new_event_loop()
@@ -174,6 +176,7 @@ class OpenAIWriter:
             max_tokens=request.max_tokens,
             seed=seed,
             stop=request.stop,
+            json_schema=request.json_schema,
         )
         completion = await self._texts.get(
             _Key(prompt, sampling), lambda: self._ask(prompt, sampling)

@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 
 
 def engine_request(
-    plan: GenerationPlan, policy: Adapter | None, contexts: Sequence[PlannedContext]
+    plan: GenerationPlan,
+    policy: Adapter | None,
+    contexts: Sequence[PlannedContext],
+    *,
+    by_schema: bool,
 ) -> GenerationRequest:
-    """All parts of all candidates of some contexts."""
+    """All parts of all candidates of some contexts, held to the domain's schema if it can be."""
     prompts = [(context, number) for context in contexts for number in range(len(context.parts))]
     parts = [context.parts[number] for context, number in prompts]
     return GenerationRequest(
@@ -42,6 +46,7 @@ def engine_request(
         top_p=plan.sampled_as.top_p,
         max_tokens=plan.sampled_as.max_tokens,
         stop=tuple(dict.fromkeys(stop for part in parts for stop in part.prompt.stop)),
+        json_schema=plan.edit_schema if by_schema else "",
     )
 
 

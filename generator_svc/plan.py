@@ -76,6 +76,8 @@ class GenerationPlan:
     policy: AdapterReference | None
     sampled_as: SampledAs
     contexts: tuple[PlannedContext, ...]
+    edit_schema: str = ""
+    """JSON schema of an edit, for engines that can hold a model to it; empty for free text."""
 
     @property
     def edits(self) -> int:
@@ -97,6 +99,7 @@ def parse_generation(
         else None,
         sampled_as=parse_sampling(request.sampling, max_tokens=limits.max_tokens),
         contexts=_contexts(request.contexts, asked, limits),
+        edit_schema=asked.domain.edit_schema(asked.family) or "",
     )
 
 

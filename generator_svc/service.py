@@ -95,6 +95,8 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
             if plan.policy is None
             else await self._adapters.get(plan.policy, field="policy.adapter")
         )
+        if plan.edit_schema and not self._engine.holds_to_schema:
+            log.info("edits are not held to their schema: no structured decoding", run=plan.run)
         counted = _Counted(plan.edits)
         batches = cut_into_batches(plan.contexts, max_edits=self._engine.settings.generation_rows)
         for batch in batches:
@@ -160,7 +162,8 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
         time_left: TimeLeft,
     ) -> AsyncGenerator[generator_pb2.GenerateProgress | GenerationResult, None]:
         """Progress of one request to the engine, then its result, which is counted."""
-        request = engine_request(plan, policy, contexts)
+        schema = self._engine.holds_to_schema
+        request = engine_request(plan, policy, contexts, by_schema=schema)
         state = common_pb2.TASK_STATE_RUNNING if counted.edits else common_pb2.TASK_STATE_QUEUED
         progress = Newest(counted.progress(state, 0, 0))
         edits, rows = _edits(contexts), sum(context.rows for context in contexts)

@@ -30,6 +30,9 @@ class Writer(LivingEngine, Protocol):
     `stall_seconds`.
     """
 
+    holds_to_schema: bool
+    """Whether it takes a JSON schema that every sample then conforms to."""
+
     def generate(
         self,
         request: GenerationRequest,

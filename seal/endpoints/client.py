@@ -9,6 +9,7 @@ fail at once for a while: an outage costs one patience, not one for each of ten 
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -53,6 +54,8 @@ class Sampling:
     """As far as the endpoint keeps it."""
     stop: tuple[str, ...] = ()
     """Texts at which it ends."""
+    json_schema: str = ""
+    """JSON schema that it conforms to, in a chat; empty for none."""
 
 
 class Endpoint:
@@ -215,4 +218,9 @@ def _parameters(sampling: Sampling) -> dict[str, Any]:
         parameters["seed"] = sampling.seed % 2**31  # more than some endpoints, or JSON, can hold
     if sampling.stop:
         parameters["stop"] = list(sampling.stop[:MAX_STOPS])
+    if sampling.json_schema:
+        parameters["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": json.loads(sampling.json_schema)},
+        }
     return parameters

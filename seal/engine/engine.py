@@ -66,6 +66,9 @@ GENERATION_TURN_SECONDS = 5.0
 class Engine:
     """Trains, generates and evaluates on one base model. Safe to call from any thread."""
 
+    holds_to_schema = False
+    """It has no structured decoding: edits that have a schema are written freely, and parsed."""
+
     def __init__(
         self, model: FrozenModel, settings: EngineSettings, *, memory_bytes: int | None = None
     ) -> None:

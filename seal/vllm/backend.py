@@ -61,6 +61,8 @@ CLOSE_SECONDS = 30.0
 class VllmBackend:
     """Writes and evaluates through vLLM. Safe to call from any thread."""
 
+    holds_to_schema = True
+
     def __init__(
         self,
         start: Callable[[], Awaitable[Decoder]],

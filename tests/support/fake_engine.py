@@ -86,6 +86,8 @@ class FakeTask:
 class FakeEngine:
     """Interface of `seal.engine.Engine`."""
 
+    holds_to_schema = False
+
     def __init__(
         self, *, name: str = MODEL, settings: EngineSettings | None = None, base_sha256: str = ""
     ) -> None:
