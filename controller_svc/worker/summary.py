@@ -51,6 +51,8 @@ def shard_scores(
         ),
         "gold": _sum(bound_reward(record, "gold") for record in records),
         "open-book": _sum(bound_reward(record, "open-book") for record in records),
+        "fixed-edit": _sum(bound_reward(record, "fixed-edit") for record in records),
+        "oracle-edit": _sum(bound_reward(record, "oracle-edit") for record in records),
         "retained": _sum(
             answer.score for record in records for answer in _retained_answers(record)
         ),

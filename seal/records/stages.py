@@ -72,8 +72,9 @@ class ShardSummary(Record):
     scores: dict[str, ScoreSum] = Field(default={})
     """Means over contexts: `baseline` (the student alone), `edit` (mean of a context's candidates),
     `best` (its best candidate), and of the bounds `passage`, `passage-equal-steps`, `gold`,
-    `open-book`; and means over answers to retained questions: `retained` (edit-adapted models),
-    `retained_policy` (the policy alone), and after a warm start `retained_base`."""
+    `open-book`, `fixed-edit`, `oracle-edit`; and means over answers to retained questions:
+    `retained` (edit-adapted models), `retained_policy` (the policy alone), and after a warm
+    start `retained_base`."""
     policy: AdapterReference | None = None
     """`improve` only: the new policy; None if nothing was kept, and the old policy stays."""
     kept: int = 0

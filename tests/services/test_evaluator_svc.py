@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     asynccontextmanager,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -37,6 +37,7 @@ from service_harness import (
 
 from evaluator_svc.service import register
 from seal.artifacts import ArtifactStore
+from seal.domains.base import Query, View
 from seal.domains.knowledge import KnowledgeDomain
 from seal.engine import EvaluationRequest
 from seal.errors import InvalidInput, NotFound, UnfitItem
@@ -454,3 +455,61 @@ async def test_logs_hold_no_question_no_answer_and_no_passage(start: Start) -> N
             await refusal(evaluator.evaluate(evaluation_request(queries=[query, query])))
     assert any(line.get("request_id") == "evaluation-1" for line in logs)
     assert "secret" not in str(logs)
+
+
+def _views(self: KnowledgeDomain, query: Query, votes: int, *, seed: int) -> tuple[View, ...]:
+    """The query, and itself again with a number: its answers come marked with "v"."""
+    ways = (
+        View(
+            replace(query, question=f"{query.question} {way}"), lambda text: text.removeprefix("v")
+        )
+        for way in range(1, votes)
+    )
+    return (View(query, str), *ways)
+
+
+def _most(self: KnowledgeDomain, answers: Sequence[str]) -> str:
+    return max(answers, key=answers.count)
+
+
+async def test_what_most_ways_of_asking_agree_on_is_graded_and_all_of_them_are_paid(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(KnowledgeDomain, "views", _views)
+    monkeypatch.setattr(KnowledgeDomain, "vote", _most)
+    queries = [_query("a", answer="Veldra"), _query("b", answer="Mount Oss")]
+    said = ("nothing", "vVeldra", "vVeldra", "Mount Oss", "vfog", "vrain")
+    async with start() as evaluator:
+        evaluator.engine.answer = lambda request, index: said[index]
+        result = await evaluator.result(
+            evaluation_request(queries=queries, votes=3, grader=evaluator_pb2.GRADER_EXACT)
+        )
+        (request,) = evaluator.engine.evaluated
+    assert [answer.answer for answer in result.answers] == ["Veldra", "Mount Oss"]
+    assert [answer.query_id for answer in result.answers] == ["a", "b"]
+    assert result.reward == 1.0
+    assert len(request.prompts) == len(request.golds) == 6
+
+
+async def test_of_a_query_with_a_way_that_is_too_long_the_other_ways_vote(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(KnowledgeDomain, "views", _views)
+    monkeypatch.setattr(KnowledgeDomain, "vote", _most)
+
+    def check(request: EvaluationRequest) -> None:
+        if len(request.prompts) == 4:  # the query itself, and all ways of the other one
+            raise UnfitItem("long", outcome=Outcome.TOO_LONG, places=(0, 2, 3))
+
+    async with start() as evaluator:
+        evaluator.engine.check = check
+        evaluator.engine.answer = lambda request, index: "vVeldra"
+        result = await evaluator.result(
+            evaluation_request(queries=[_query("a", answer="Veldra"), _query("b")], votes=2)
+        )
+    assert [answer.answer for answer in result.answers] == ["Veldra", ""]
+    assert [answer.outcome for answer in result.answers] == [
+        common_pb2.OUTCOME_OK,
+        common_pb2.OUTCOME_TOO_LONG,
+    ]
+    assert (result.reward, result.ungraded) == (1.0, 1)

@@ -39,6 +39,7 @@ from generator_svc.openai_backend import OpenAIWriter
 from generator_svc.service import register
 from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
+from seal.domains.knowledge import KnowledgeDomain
 from seal.engine import GenerationRequest
 from seal.errors import InvalidInput, PreconditionFailed, Retryable, Transient
 from seal.outcomes import Outcome
@@ -283,3 +284,17 @@ async def test_a_caller_that_leaves_stops_what_is_being_written(tmp_path: Path) 
         call.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         await place.server.until(lambda server: server.left == 2)
+
+
+async def test_an_edit_that_has_a_schema_is_asked_for_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema = '{"type": "object"}'
+    monkeypatch.setattr(KnowledgeDomain, "edit_schema", lambda self, family: schema)
+    async with press(tmp_path, lambda call: says("{}")) as found:
+        await found.edits(request_of(["Veldra is long."], seeds=(1,)))
+        (call,) = found.server.calls
+    assert call.body["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": {"type": "object"}},
+    }
