@@ -26,7 +26,7 @@ from seal.restem.leakage import check_ids
 
 log = structlog.get_logger(__name__)
 
-CORPORA = ("train", "validation", "retained")
+CORPORA = ("train", "validation", "retained", "arc-train", "arc-validation")
 
 
 def load_contexts(

@@ -46,8 +46,9 @@ def task(rule: Rule) -> dict[str, object]:
 
 
 def lines(rules: Sequence[Rule]) -> str:
-    """The tasks of some rules, one a line."""
-    return "".join(json.dumps(task(rule), separators=(",", ":")) + "\n" for rule in rules)
+    """The tasks of some rules, one a line, in an order of chance: any first few are a mixture."""
+    mixed = sorted(rules, key=lambda rule: derive_seed("few-shot corpus", "order", rule.name))
+    return "".join(json.dumps(task(rule), separators=(",", ":")) + "\n" for rule in mixed)
 
 
 def main() -> None:

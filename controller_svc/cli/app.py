@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +25,21 @@ from controller_svc.cli.options import (
     changes,
 )
 
-DEMO_NAMES = {False: "demo", True: "demo-quick"}
-"""By --quick: names of the demo's runs, and of their manifests among the profiles."""
+
+class DemoDomain(StrEnum):
+    """What a demo learns, as a command line offers it."""
+
+    KNOWLEDGE = "knowledge"
+    ARC = "arc"
+
+
+DEMO_NAMES = {
+    (DemoDomain.KNOWLEDGE, False): "demo",
+    (DemoDomain.KNOWLEDGE, True): "demo-quick",
+    (DemoDomain.ARC, False): "demo-arc",
+    (DemoDomain.ARC, True): "demo-arc-quick",
+}
+"""By domain and --quick: names of the demo's runs, and of their manifests among the profiles."""
 DEMO_LIMITS_MINUTES = {False: (15, 25), True: (4, 6)}
 """By --quick: minutes within which the demo is to end on 2 cores that are fast, and on slow
 ones."""
@@ -108,6 +122,14 @@ def configure(
 @app.command(help=DEMO_HELP)
 def demo(
     context: typer.Context,
+    domain: Annotated[
+        DemoDomain,
+        typer.Option(
+            "--domain",
+            help="What is learnt: passages, or few-shot puzzles by a model that chooses how it is "
+            "trained on each.",
+        ),
+    ] = DemoDomain.KNOWLEDGE,
     quick: Annotated[
         bool,
         typer.Option(
@@ -130,7 +152,7 @@ def demo(
     from seal.config import load_engine, load_run
     from seal.runs.store import manifest_path
 
-    with demo_manifest(DEMO_NAMES[quick]) as path:
+    with demo_manifest(DEMO_NAMES[domain, quick]) as path:
         manifest = load_run(path)
     store = ArtifactStore(root)
     store.check_place()

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from seal.domains.arc.domain import ArcDomain
 from seal.domains.base import Domain
 from seal.domains.knowledge import KnowledgeDomain
 from seal.errors import InvalidInput
 
 __all__ = ["DOMAINS", "get_domain"]
 
-DOMAINS: Mapping[str, Domain] = MappingProxyType({"knowledge": KnowledgeDomain()})
+DOMAINS: Mapping[str, Domain] = MappingProxyType(
+    {"knowledge": KnowledgeDomain(), "arc": ArcDomain()}
+)
 """Every domain by name."""
 
 

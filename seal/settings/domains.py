@@ -49,7 +49,7 @@ DOMAIN_OPTIONS: Mapping[DomainName, DomainOptions] = MappingProxyType(
         ),
         "arc": DomainOptions(
             families=("train-settings",),
-            question_formats=("spaced", "digits"),
+            question_formats=("digits", "letters", "spaced"),
             graders=("grid", "logprob"),
             learns_text=False,
         ),

@@ -10,7 +10,7 @@ from seal.limits import MAX_ANSWER_TOKENS, MAX_EDIT_CHARACTERS, MAX_VOTES
 from seal.settings.base import FileSettings
 from seal.settings.training import OptimizerSettings
 
-QuestionFormat = Literal["few-shot", "reading", "plain", "chat", "spaced", "digits"]
+QuestionFormat = Literal["few-shot", "reading", "plain", "chat", "digits", "letters", "spaced"]
 TextGrader = Literal["exact", "contains", "f1", "grid", "logprob"]
 """Graders that a program is: each answer has all of these grades, whatever it is rewarded by."""
 GraderName = Literal["exact", "contains", "f1", "grid", "logprob", "judge"]

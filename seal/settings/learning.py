@@ -18,7 +18,7 @@ from seal.settings.inner import InnerLoopSettings, check_survivors
 class LearningSpec(FileSettings):
     """How one learns from self-edits; where and how it is computed is no part of it."""
 
-    profile: Literal["embedded", "published"] = "embedded"
+    profile: Literal["embedded", "published", "arc", "published-arc"] = "embedded"
     """Where the fields that the manifest leaves out come from."""
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Every sample, shuffle and initial weight derives from it."""

@@ -26,7 +26,7 @@ from fake_services import Fakes
 from synthetic_run import make_run
 
 import controller_svc.cli.execute as execute
-from controller_svc.cli.app import app, demo_manifest
+from controller_svc.cli.app import DEMO_NAMES, DemoDomain, app, demo_manifest
 from controller_svc.cli.execute import TimeLimit
 from controller_svc.cli.options import changes
 from seal.artifacts import ArtifactStore
@@ -493,13 +493,15 @@ def test_the_demo_prints_the_measured_peak_and_the_limit_that_follows(
     assert (here / "here" / name / "report.html").exists()
 
 
-def test_quick_is_less_of_the_same() -> None:
+@pytest.mark.parametrize("domain", DemoDomain)
+def test_quick_is_less_of_the_same(domain: DemoDomain) -> None:
     from seal.config import load_run
 
-    with demo_manifest("demo") as path:
+    with demo_manifest(DEMO_NAMES[domain, False]) as path:
         full = load_run(path).spec
-    with demo_manifest("demo-quick") as path:
+    with demo_manifest(DEMO_NAMES[domain, True]) as path:
         quick = load_run(path).spec
+    assert quick.domain == full.domain == domain
     assert quick.rounds < full.rounds
     assert quick.data.train_contexts > 0
     assert quick.data.validation_contexts > 0
