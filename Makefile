@@ -15,7 +15,7 @@ ENVTEST ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/seal/envtest
 FAST := core data docs domains report restem rpc store worker
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick smoke bench bench-cuda learning test test-fast test-vllm e2e envtest lint format proto api metrics dashboards schema constraints clean
+.PHONY: help demo demo-quick smoke bench bench-cuda learning test test-fast test-vllm e2e envtest lint format proto api metrics dashboards schema chart-docs constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -118,6 +118,9 @@ schema: $(VENV)/.dev ## Write docs/*.schema.json, by which editors check manifes
 	$(BIN)/python -m seal.schema RestEMRun > docs/restemrun.schema.json
 	$(BIN)/python -m seal.schema Adaptation > docs/adaptation.schema.json
 	$(BIN)/python -m controller_svc.k8s.crds charts/seal/files/crds
+
+chart-docs: $(VENV)/.dev ## Write charts/seal/README.md from the comments in values.yaml
+	$(BIN)/python charts/values_page.py > charts/seal/README.md
 
 constraints: $(VENV)/.dev ## Pin the newest versions that every extra but vllm accepts
 	$(BIN)/pip install --quiet --dry-run --ignore-installed --report build-report.json '.[dev,gcs,kserve]'
