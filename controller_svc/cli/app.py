@@ -16,8 +16,10 @@ from controller_svc.cli.logs import LogFormat
 from controller_svc.cli.messages import command
 from controller_svc.cli.options import (
     DEFAULT_ROOT,
+    METRICS_HOST,
     EngineOption,
     LogLevel,
+    MetricsPortOption,
     OfflineOption,
     Output,
     OutputOption,
@@ -244,10 +246,12 @@ def run(
     output: OutputOption = Output.TABLE,
     offline: OfflineOption = False,
     engine: EngineOption = None,
+    metrics_port: MetricsPortOption = 0,
 ) -> None:
     """Run ReST^EM on your own passages and questions."""
     from controller_svc.cli.execute import Options, execute
     from seal.config import load_engine, load_run
+    from seal.telemetry import serving_metrics
 
     named = {
         "--dataset": ("spec.data.train", dataset),
@@ -264,20 +268,18 @@ def run(
             manifest, engine=settings, root=root, resume=resume, as_json=output is Output.JSON
         )
         return
-    execute(
-        manifest,
-        engine=settings,
-        options=Options(
-            root=root,
-            resume=resume,
-            offline=offline,
-            as_json=output is Output.JSON,
-            json_lines=context.obj is LogFormat.JSON,
-            again=command(add=["--resume"]),
-            anew="begin another one with --name or --root",
-            may_grow=True,
-        ),
+    options = Options(
+        root=root,
+        resume=resume,
+        offline=offline,
+        as_json=output is Output.JSON,
+        json_lines=context.obj is LogFormat.JSON,
+        again=command(add=["--resume"]),
+        anew="begin another one with --name or --root",
+        may_grow=True,
     )
+    with serving_metrics(metrics_port, host=METRICS_HOST):
+        execute(manifest, engine=settings, options=options)
 
 
 @contextmanager

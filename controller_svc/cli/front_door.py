@@ -10,7 +10,9 @@ import typer
 from controller_svc.cli.logs import LogFormat
 from controller_svc.cli.options import (
     DEFAULT_ROOT,
+    METRICS_HOST,
     EngineOption,
+    MetricsPortOption,
     NamespaceOption,
     OfflineOption,
     Output,
@@ -169,17 +171,17 @@ def serve(
     model: ModelOption = DEFAULT_MODEL,
     offline: OfflineOption = False,
     engine: EngineOption = None,
+    metrics_port: MetricsPortOption = 0,
 ) -> None:
     """Serve everything on this machine."""
     from dataclasses import replace
 
     from controller_svc.cli.serve import serve_until_stopped
+    from seal.telemetry import serving_metrics
 
-    serve_until_stopped(
-        root,
-        replace(_local(model, engine, offline=offline), address=address),
-        showing=showing_of(context, Output.TABLE),
-    )
+    local = replace(_local(model, engine, offline=offline), address=address)
+    with serving_metrics(metrics_port, host=METRICS_HOST):
+        serve_until_stopped(root, local, showing=showing_of(context, Output.TABLE))
 
 
 def _policy(reference: str) -> AdapterReference | None:

@@ -22,7 +22,7 @@ LOG_FILE = "controller.log"
 """Name of the log in a run's directory."""
 _NOT_FOR_PEOPLE = {
     "event", "level", "logger", "timestamp", "message", "reason", "exception", "exc_info",
-    "run", "round", "stage", "shard", "_record", "_from_structlog",
+    "run", "round", "stage", "shard", "x_request_id", "trace_id", "_record", "_from_structlog",
 }  # fmt: skip
 _RETRY = "stamina.retry_scheduled"
 

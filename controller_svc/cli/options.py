@@ -10,6 +10,8 @@ import typer
 from seal.errors import InvalidInput
 
 DEFAULT_ROOT = "seal-runs"
+METRICS_HOST = "127.0.0.1"
+"""A command's metrics are for this machine: they name runs, and ask nobody who they are."""
 _EXAMPLES = {"--set": "--set inner.repeats=3", "--engine": "--engine slots=8"}
 
 
@@ -56,6 +58,18 @@ EngineOption = Annotated[
         metavar="FIELD=VALUE",
         help="Set a field of this machine's engine, for example --engine slots=8. Repeatable; "
         "it wins over variables (SEAL_SLOTS), and `seal config show` lists the fields.",
+    ),
+]
+MetricsPortOption = Annotated[
+    int,
+    typer.Option(
+        "--metrics-port",
+        metavar="PORT",
+        envvar="SEAL_METRICS_PORT",
+        min=0,
+        max=65535,
+        help="Serve /metrics for Prometheus on this port of this machine (127.0.0.1), for as long "
+        "as the command lasts; 0 serves none.",
     ),
 ]
 ServerOption = Annotated[

@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -597,7 +599,11 @@ def test_ctrl_c_leaves_the_adaptation_of_a_server_alone_and_says_how_to_come_bac
 
 
 def test_serve_serves_until_it_is_stopped_and_is_found_by_its_root(place: Path) -> None:
-    process = command_on_fakes(place, 0.05, "serve", "--address", "localhost:0")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    serving = ["serve", "--address", "localhost:0", "--metrics-port", port]
+    process = command_on_fakes(place, 0.05, *serving)
     line = until(process, "serving smollm2-135m on localhost:")
     address = line.split(" on ")[1].split(";")[0]
     found = command_on_fakes(place, 0.0, "adapt", "note.md", "--name", "veldra")
@@ -605,6 +611,8 @@ def test_serve_serves_until_it_is_stopped_and_is_found_by_its_root(place: Path) 
     assert found.returncode == 0 and "veldra: published" in out
     with Client(address) as client:
         assert [one.name for one in client.list()] == ["veldra"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
+        assert b"seal_adaptations" in reply.read()
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=200) == 0
     assert not (place / "seal-runs" / FOLDER / "serving.json").exists()
