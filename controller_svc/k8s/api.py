@@ -209,6 +209,31 @@ class KubernetesApi:
         return reply
 
 
+class StatusRefused(PreconditionFailed):
+    """The API server does not take a status: its definitions of the kinds are of another version.
+
+    No condition can say so, as that would be a status, too.
+    """
+
+
+async def write_status(api: ClusterApi, kind: Resource, namespace: str, body: Tree) -> Tree:
+    """Replace an object's status; as the server keeps it.
+
+    Raises:
+        StatusRefused: the server does not know what a status of this version holds.
+        SealError: as all requests.
+
+    """
+    try:
+        return await api.replace_status(kind, namespace, body)
+    except InvalidInput as error:
+        raise StatusRefused(
+            f"the API server refuses the status, so that nothing can go on: {error.message}",
+            remedy="`helm upgrade` brings the definitions (CRDs) of this version, with "
+            "crds.enabled; where they are installed apart, apply those of the chart",
+        ) from error
+
+
 def is_of_server(error: SealError) -> bool:
     """Whether it is the API server that is away or full: no object can be told so."""
     return error.details.get("away") == API_SERVER

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 import structlog
 
 from controller_svc.core import RunStatus
-from controller_svc.k8s.api import ClusterApi, Resource, is_of_server
+from controller_svc.k8s.api import (
+    ClusterApi,
+    Resource,
+    StatusRefused,
+    is_of_server,
+    write_status,
+)
 from controller_svc.k8s.ended import disown, seconds_to_live, sweep
 from controller_svc.k8s.gauges import ObjectGauges
 from controller_svc.k8s.jobs import JobSettings, Owner
@@ -90,6 +96,15 @@ class Controller:
         if is_deleted(body):
             return None  # its Jobs go first, and then it: the garbage collector sees to it
         try:
+            return await self._look_at(key, body)
+        except StatusRefused as error:
+            owner = owner_of(key.resource, body)
+            await self._story.tell_refused(owner, error, now_seconds=self._clock())
+            raise
+
+    async def _look_at(self, key: Key, body: Tree) -> float | None:
+        """An object that is there."""
+        try:
             wanted = self._specs.read(key.resource, body)
         except InvalidInput as error:
             await self._refuse(key.resource, body, error)
@@ -129,9 +144,9 @@ class Controller:
         """Let the object say what keeps it; the status that is saved now.
 
         While the API server itself is away nothing can be written, and once another controller
-        leads it is no longer ours to say.
+        leads it is no longer ours to say. A status that is refused is told by an Event.
         """
-        if is_of_server(error) or isinstance(error, Superseded):
+        if is_of_server(error) or isinstance(error, Superseded | StatusRefused):
             return saved
         try:
             return await world.say(error)
@@ -171,7 +186,7 @@ class Controller:
             return
         after = fail_refused(before, error, self._clock())
         status = to_object(after, generation=generation_of(body))
-        await self._api.replace_status(kind, owner.namespace, body | {"status": status})
+        await write_status(self._api, kind, owner.namespace, body | {"status": status})
         await self._tell(owner, before, after, percent=0)
 
     async def _tell(

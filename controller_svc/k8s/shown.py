@@ -7,7 +7,7 @@ the share that is done, the time left) is for people, and written seldom.
 from __future__ import annotations
 
 from controller_svc.core import Phase, RunStatus
-from controller_svc.k8s.api import ClusterApi
+from controller_svc.k8s.api import ClusterApi, write_status
 from controller_svc.k8s.objects import ObjectProgress, ObjectStatus, shown_of, to_object
 from controller_svc.k8s.progress import StageProgress, columns_of, progress_of
 from controller_svc.k8s.wanted import Wanted, generation_of
@@ -60,8 +60,11 @@ class ShownStatus:
         )
         if self.written == ObjectStatus.model_validate(status):
             return
-        self._body = await self._api.replace_status(
-            self._wanted.kind, self._wanted.owner.namespace, self._body | {"status": status}
+        self._body = await write_status(
+            self._api,
+            self._wanted.kind,
+            self._wanted.owner.namespace,
+            self._body | {"status": status},
         )
         self.written = shown_of(self._body)
 

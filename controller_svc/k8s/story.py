@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import structlog
 
 from controller_svc.core import Condition, Reason, RunStatus
-from controller_svc.k8s.api import EVENTS, ClusterApi
+from controller_svc.k8s.api import EVENTS, ClusterApi, StatusRefused
 from controller_svc.k8s.jobs import Owner
 from controller_svc.k8s.objects import ObjectPublication
 from seal.errors import Conflict, SealError
@@ -31,6 +31,8 @@ RECENT_SECONDS = 120.0
 died over it. Where something that has not ended is now is always told again."""
 STAGE_AGAIN = "StageAgain"
 """Reason of the Event of another attempt of a stage."""
+STATUS_REFUSED = "StatusRefused"
+"""Reason of the Event of an object whose status the API server does not take."""
 _HASH_CHARACTERS = 16
 
 
@@ -113,6 +115,7 @@ class Story:
     def __init__(self, api: ClusterApi, *, identity: str) -> None:
         self._api, self._identity = api, identity
         self._known: dict[tuple[str, str, str], str] = {}
+        self._refused: set[str] = set()
 
     async def tell(
         self, owner: Owner, before: RunStatus, after: RunStatus, *, now_seconds: float
@@ -130,7 +133,8 @@ class Story:
 
     def forget(self, kind: str, namespace: str, name: str) -> None:
         """An object has gone."""
-        self._known.pop((kind, namespace, name), None)
+        uid = self._known.pop((kind, namespace, name), "")
+        self._refused.discard(uid)
 
     async def tell_published(
         self, owner: Owner, shown: ObjectPublication, *, now_seconds: float
@@ -142,6 +146,13 @@ class Story:
             warning=shown.ready is False,
         )
         await self._transition(owner, one, now_seconds)
+
+    async def tell_refused(self, owner: Owner, error: StatusRefused, *, now_seconds: float) -> None:
+        """Tell, once for an object and a controller, that its status cannot be written."""
+        if owner.uid not in self._refused:
+            self._refused.add(owner.uid)
+            one = Transition(reason=STATUS_REFUSED, message=str(error), warning=True)
+            await self._transition(owner, one, now_seconds)
 
     async def _transition(self, owner: Owner, one: Transition, now_seconds: float) -> None:
         """The one place where something that became of an object is written down."""

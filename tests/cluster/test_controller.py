@@ -8,10 +8,10 @@ import pytest
 from controller_office import Office, small_adaptation, small_run
 
 from controller_svc.core import Phase
-from controller_svc.k8s.api import JOBS
+from controller_svc.k8s.api import EVENTS, JOBS, StatusRefused
 from controller_svc.k8s.source import Seen
 from controller_svc.k8s.turn import key_of
-from seal.errors import Conflict, NotFound
+from seal.errors import Conflict, InvalidInput, NotFound
 from seal.runs.cancelled import is_cancelled
 
 
@@ -149,6 +149,29 @@ async def test_what_only_the_way_needed_is_removed_once_from_the_store(office: O
     office.store.write_bytes(f"{run}/trainings/late.json", b"{}")
     await office.look(key)
     assert office.store.exists(f"{run}/trainings/late.json"), "it is swept once"
+
+
+async def test_a_status_that_the_server_refuses_is_told_once_by_an_event(office: Office) -> None:
+    key = office.submit(small_run())
+
+    def refuse(request: str, done: bool) -> None:
+        if request == "replace_status restemruns" and not done:
+            raise InvalidInput('strict decoding error: unknown field "status.progress"')
+
+    office.api.fault = refuse
+    for _ in range(2):
+        with pytest.raises(StatusRefused):
+            await office.look(key)
+    office.restart()
+    with pytest.raises(StatusRefused):
+        await office.look(key)
+    assert office.told(key) == [("Warning", "StatusRefused")]
+    (event,) = (one for (kind, _, _), one in office.api.objects.items() if kind == EVENTS)
+    assert "status.progress" in event["message"] and "helm upgrade" in event["message"]
+    assert not office.api.jobs()
+    office.api.fault = lambda request, done: None
+    await office.to_the_end(key)
+    assert office.shown(key).phase is Phase.COMPLETE
 
 
 async def test_of_a_status_that_somebody_else_wrote_first_nothing_is_lost(office: Office) -> None:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from cluster_objects import CRDS
 from cluster_objects import run as run_object
 from control_plane import ControlPlane
+from eventually import until
 from kubernetes.aio import config
 from memory_api import Killed, MemoryApi
+from prometheus_client import CollectorRegistry
 
 from controller_svc.core import Phase, RunStatus, StartStage, StopStage
-from controller_svc.k8s.api import EVENTS, JOBS, RUNS, KubernetesApi
+from controller_svc.k8s.api import EVENTS, JOBS, RUNS, KubernetesApi, StatusRefused
+from controller_svc.k8s.controller import Controller, Key
+from controller_svc.k8s.gauges import ObjectGauges
 from controller_svc.k8s.jobs import JobSettings, StoreAccess, stage_job
+from controller_svc.k8s.story import Story
 from controller_svc.k8s.wanted import Wanted, store_name
 from controller_svc.k8s.world import YOUNG_SECONDS, ClusterWorld
 from controller_svc.reconcile import reconcile
@@ -24,6 +31,7 @@ from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.config import run_of_object
 from seal.errors import Conflict, NotFound, SealError, Superseded, Transient
+from seal.metrics import Metrics
 from seal.records import AdapterReference, ShardSummary, Stage
 from seal.runs.epochs import claim_stage
 from seal.runs.manifest import read_spec
@@ -381,6 +389,64 @@ async def test_a_job_that_a_rival_creates_at_the_same_moment_is_adopted(site: Si
     site.api.fault = rival
     await site.world().act(start)
     assert raced and list(site.api.jobs()) == [start.name]
+
+
+async def test_a_status_that_older_definitions_refuse_is_told_and_goes_on_with_newer_ones(
+    seal_api: ControlPlane, tmp_path: Path
+) -> None:
+    current = json.loads((CRDS / "restemruns.seal.dev.json").read_text())
+    older = copy.deepcopy(current)
+    (version,) = older["spec"]["versions"]
+    del version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]["progress"]
+    version["additionalPrinterColumns"] = [
+        one for one in version["additionalPrinterColumns"] if "progress" not in one["jsonPath"]
+    ]
+    seal_api.kubectl("create", "namespace", "older")
+    made = run_object("older-1", rounds=1)
+    made["metadata"]["namespace"] = "older"
+    key = Key(resource=RUNS, namespace="older", name="older-1")
+
+    def define(definition: Any) -> None:
+        apply = ("apply", "--server-side", "--force-conflicts", "-f", "-")
+        seal_api.kubectl(*apply, stdin=json.dumps(definition))
+
+    def knows_progress() -> bool:
+        path = RUNS.path("older", "older-1")
+        _, body = seal_api.request("GET", path)
+        body["status"] = {"run": "r", "specSha256": "ab" * 32, "phase": "Pending", "progress": {}}
+        path += "/status?fieldValidation=Strict&dryRun=All"
+        return seal_api.request("PUT", path, body)[0] == 200
+
+    client = await config.new_client_from_config(str(seal_api.kubeconfig))
+    async with client:
+        api = KubernetesApi(client)
+        controller = Controller(
+            api=api,
+            store=ArtifactStore(str(tmp_path)),
+            settings=SETTINGS,
+            epoch=1,
+            story=Story(api, identity="one"),
+            gauges=ObjectGauges(Metrics(CollectorRegistry())),
+        )
+        await api.create(RUNS, "older", made)
+        assert knows_progress()
+        define(older)
+        try:
+            await until(lambda: not knows_progress())  # the server takes a moment
+            for _ in range(2):
+                with pytest.raises(StatusRefused):
+                    await controller.reconcile(key)
+            (event,) = cast("list[Any]", await api.list(EVENTS, "older"))
+            assert (event["type"], event["reason"]) == ("Warning", "StatusRefused")
+            assert "progress" in event["message"] and "helm upgrade" in event["message"]
+            assert not await api.list(JOBS, "older")
+        finally:
+            define(current)
+        await until(knows_progress)
+        await controller.reconcile(key)
+        body: Any = await api.get(RUNS, "older", "older-1")
+        assert body["status"]["phase"] == "Running" and "progress" in body["status"]
+        assert len(await api.list(JOBS, "older")) == 1
 
 
 async def test_a_real_server_takes_the_jobs_and_gives_back_the_status_that_it_was_given(
