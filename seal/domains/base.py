@@ -123,6 +123,9 @@ class Measure:
     """What it says of an answer, to go on from "is"."""
     gloss: str
     """What a mean of it is, as an entry of a glossary."""
+    is_success: bool = False
+    """An answer is right or wrong by it, and how many are is what is reported: its intervals are
+    those of a share."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +235,9 @@ class Domain(Protocol):
 
         Only asked of an edit that `parse_parts` finds examples in.
         """
+
+    def choices(self, texts: Sequence[str]) -> Mapping[str, str]:
+        """What an edit chose among few possibilities, by name; empty for free text, or for none."""
 
     def edit_schema(self, family: PromptFamily) -> str | None:
         """JSON schema of an edit, for a decoder that can hold a model to it; None for free text."""

@@ -221,6 +221,10 @@ class KnowledgeDomain:
         """`base`: a text does not say how it is learnt."""
         return base
 
+    def choices(self, texts: Sequence[str]) -> Mapping[str, str]:
+        """None: a text chooses nothing."""
+        return {}
+
     def edit_schema(self, family: PromptFamily) -> str | None:
         """None: edits are free text."""
         return None

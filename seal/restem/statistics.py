@@ -7,9 +7,11 @@ differences. Missing scores drop out (in pairs, both sides); nothing is filled i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +72,23 @@ def mean_interval(
     )
     low, high = np.quantile(means_R, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(centre, min(float(low), centre), max(float(high), centre), len(there))
+
+
+def success_interval(values: Iterable[float | None]) -> Interval | None:
+    """Share of successes over contexts with its Wilson interval; None if there is no value.
+
+    Unlike resampling it is honest where all succeed or none does. A context with several questions
+    counts once, by the share of them that succeed.
+    """
+    there = present(values)
+    share = mean(there)
+    if share is None:
+        return None
+    n, z = len(there), NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return Interval(share, min(low, share), max(high, share), n)
 
 
 def _resampled_means(

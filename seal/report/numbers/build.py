@@ -6,6 +6,7 @@ Pure but for the reading: the same files give the same report.
 from __future__ import annotations
 
 from seal.artifacts import ArtifactStore
+from seal.domains import get_domain
 from seal.records import CONTROL_WITHOUT_REWARD
 from seal.report.numbers.comparisons import compared_passage
 from seal.report.numbers.details import rollout_details, validation_details
@@ -45,7 +46,12 @@ def build_report(
 
 def report_of(files: RunFiles, *, max_passages: int = MAX_PASSAGES_IN_DETAIL) -> Report:
     """The report of a run that was read."""
-    estimator = Estimator(seed=files.spec.seed)
+    domain = get_domain(files.spec.domain)
+    estimator = Estimator(
+        seed=files.spec.seed,
+        context=domain.words.context,
+        success=next((one.label for one in domain.measures if one.is_success), ""),
+    )
     rows = score_rows(files, estimator)
     rollouts = tuple(rollout_report(files, stage, estimator) for stage in files.named("rollout"))
     first = files.stage("validate", 0)
@@ -72,7 +78,7 @@ def report_of(files: RunFiles, *, max_passages: int = MAX_PASSAGES_IN_DETAIL) ->
         retained=retained_rows(files, estimator),
         rollouts=rollouts,
         gold_rows=files.gold_rows,
-        shapes=tuple(shape for stage in files.stages if (shape := edit_shape(stage))),
+        shapes=tuple(shape for stage in files.stages if (shape := edit_shape(stage, domain))),
         stages=tuple(
             stage_report(stage, keeps_inner_adapters=files.spec.artifacts.keep_inner_adapters)
             for stage in files.stages

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 from seal.records import Interval
 from seal.report.numbers.model import Difference, Estimate, Verdict
-from seal.restem.statistics import RESAMPLES, mean_interval, paired_interval
+from seal.restem.statistics import (
+    RESAMPLES,
+    mean_interval,
+    paired_interval,
+    success_interval,
+)
 
 LEAST_PASSAGES_FOR_A_VERDICT = 6
 """All of five differences have the same sign by chance once in 16 times, of six once in 32: below
@@ -19,14 +24,24 @@ class Estimator:
     """Makes estimates from scores by passage; the same seed and scores give the same interval."""
 
     seed: int
+    context: str = "passage"
+    """What the domain calls a context."""
+    success: str = ""
+    """Label of the measure that says whether an answer is right or wrong, if there is one."""
 
     @property
     def words(self) -> str:
         """How the intervals are made."""
         method = (
-            f"95 % percentile bootstrap over passages ({RESAMPLES:,} resamples, seed {self.seed})"
+            f"95 % percentile bootstrap over {self.context}s ({RESAMPLES:,} resamples, seed "
+            f"{self.seed})"
         )
-        return f"{method}; differences are paired, passage by passage"
+        of_success = f", of {self.success} Wilson's;" if self.success else ";"
+        return f"{method}{of_success} differences are paired, {self.context} by {self.context}"
+
+    def share(self, scores: Mapping[str, float]) -> Estimate:
+        """Share of successes over contexts."""
+        return _estimate(success_interval(scores.values()))
 
     def mean(self, scores: Mapping[str, float]) -> Estimate:
         """Mean over passages."""

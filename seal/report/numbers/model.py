@@ -180,6 +180,9 @@ class EditShape(Record):
     """Different texts among the edits."""
     distinct_pairs_share: float | None
     """Different pairs of neighbouring words among all pairs (distinct-2)."""
+    choices: dict[str, dict[str, int]]
+    """Where edits choose among few possibilities: how many chose which, by name and value. Edits
+    that hold nothing are left out."""
     diversity: float | None
     """Mean distance of two edits of one passage: 1 - shared words / all words. None with one edit
     per passage."""
@@ -406,6 +409,12 @@ def measure_names(spec: LearningSpec) -> tuple[Metric, ...]:
 def right_of(spec: LearningSpec) -> Metric:
     """The measure by which an answer is marked right."""
     return get_domain(spec.domain).words.right
+
+
+def shares_of(spec: LearningSpec) -> frozenset[Metric]:
+    """The metrics of which a mean is a share of successes."""
+    shares = {one.name for one in get_domain(spec.domain).measures if one.is_success}
+    return frozenset(shares | ({"score"} if spec.evaluation.grader in shares else set()))
 
 
 def metrics_of(spec: LearningSpec) -> tuple[Metric, ...]:

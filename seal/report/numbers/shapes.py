@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from seal.domains.base import Domain
 from seal.domains.graders import grade
 from seal.domains.words import words
-from seal.records import ContextRecord, EditRecord, edit_text
+from seal.records import ContextRecord, EditRecord, edit_text, part_texts
 from seal.report.numbers.model import Bin, EditShape, Spread
 from seal.report.numbers.source import Stage
 from seal.restem.reward import mean
@@ -49,7 +51,7 @@ def distinct_pairs_share(texts: Iterable[str]) -> float | None:
     return len(set(pairs)) / len(pairs) if pairs else None
 
 
-def edit_shape(stage: Stage) -> EditShape | None:
+def edit_shape(stage: Stage, domain: Domain) -> EditShape | None:
     """How the edits of a rollout or validation look; None if it has none."""
     edits = [edit for record in stage.records for edit in record.edits]
     if not edits or stage.name == "improve":
@@ -73,8 +75,20 @@ def edit_shape(stage: Stage) -> EditShape | None:
         else None,
         unique_share=len(set(texts)) / len(texts),
         distinct_pairs_share=distinct_pairs_share(texts),
+        choices=_choices(stage, domain),
         diversity=mean(diversity(texts) for texts in texts_by_context),
     )
+
+
+def _choices(stage: Stage, domain: Domain) -> dict[str, dict[str, int]]:
+    """How many edits chose which possibility, by name; values in the order of their text."""
+    found: dict[str, Counter[str]] = {}
+    for record in stage.records:
+        for edit in record.edits:
+            chosen = domain.choices(part_texts(record.parts, edit)) if edit.examples else {}
+            for name, value in chosen.items():
+                found.setdefault(name, Counter())[value] += 1
+    return {name: dict(sorted(counted.items())) for name, counted in found.items()}
 
 
 def _pairs(edits: Sequence[EditRecord]) -> float | None:

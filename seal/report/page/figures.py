@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -38,6 +38,7 @@ GRID = "#c9c9c9"
 _THEME = {INK: "ink", ACCENT: "accent", PALE: "fill", PAPER: "paper", GRID: "grid"}
 """Colours that the style sheet names, by what matplotlib writes."""
 WIDTH_INCHES = 8.6
+CHOICES_IN_A_ROW = 3
 LEAST_EXTENT = 10.0
 """Percentage points that an axis shows at least: a difference of nothing is not blown up."""
 
@@ -245,6 +246,47 @@ def shapes_figure(shapes: Sequence[EditShape]) -> Html:
             "edits",
             "length and diversity of the edits by stage; the table below has the numbers",
         )
+
+
+def choices_figure(before: EditShape, after: EditShape) -> Html:
+    """What edits chose before the rounds and after them, a panel for each choice."""
+    names = list(dict.fromkeys([*before.choices, *after.choices]))
+    rows = -(-len(names) // CHOICES_IN_A_ROW)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES, 1.9 * rows + 0.4), layout="constrained")
+        panels = figure.subplots(rows, CHOICES_IN_A_ROW, squeeze=False).flat
+        for axes, name in zip(panels, names, strict=False):
+            _choice(axes, name, before.choices.get(name, {}), after.choices.get(name, {}))
+        for axes in list(figure.axes)[len(names) :]:
+            axes.set_axis_off()
+        figure.axes[0].legend(loc="lower right", fontsize=8)
+        return _svg(
+            figure,
+            "choices",
+            f"what edits chose before and after the rounds, {len(names)} choices; the table below "
+            "has the numbers",
+        )
+
+
+def _choice(axes: Axes, name: str, before: Mapping[str, int], after: Mapping[str, int]) -> None:
+    """Bars of the share of edits that chose each value, before the rounds above after them."""
+    values = sorted({*before, *after})
+    looks = ((before, 0.2, PALE, "before"), (after, -0.2, ACCENT, "after"))
+    for counted, offset, colour, label in looks:
+        total = max(1, sum(counted.values()))
+        axes.barh(
+            [place + offset for place in range(len(values))],
+            [100 * counted.get(value, 0) / total for value in values],
+            height=0.36,
+            color=colour,
+            edgecolor=INK,
+            linewidth=0.8,
+            hatch="" if label == "after" else "///",
+            label=label,
+        )
+    axes.set_yticks(range(len(values)), values)
+    axes.set_xlim(0, 100)
+    axes.set_title(f"{name}, %")
 
 
 def _diversity(axes: Axes, shapes: Sequence[EditShape]) -> None:

@@ -226,6 +226,34 @@ def edits(report: Report) -> Html | None:
             [_shape_cells(report, shape) for shape in report.shapes],
             words={0: "", 1: "short"},
         ),
+        _choices(report),
+    )
+
+
+def _choices(report: Report) -> Html | None:
+    """What edits chose among few possibilities, before the rounds and after them."""
+    measured = [shape for shape in report.shapes if shape.stage == "validate" and shape.choices]
+    if not measured:
+        return None
+    before, after = measured[0], measured[-1]
+    rows: list[list[Child]] = [
+        [name, value, *(str(shape.choices.get(name, {}).get(value, 0)) for shape in measured)]
+        for name in dict.fromkeys(name for shape in measured for name in shape.choices)
+        for value in sorted({value for shape in measured for value in shape.choices.get(name, {})})
+    ]
+    return join(
+        tag("h3", "What the policy chose"),
+        figure(
+            figures.choices_figure(before, after),
+            f"Share of the edits of a validation that chose each value: round {before.round} "
+            f"(hatched, above) and round {after.round}. Edits that hold nothing are not counted.",
+        ),
+        table(
+            "Edits by what they chose",
+            ["choice", "value", *(f"round {shape.round}" for shape in measured)],
+            rows,
+            words={0: "", 1: ""},
+        ),
     )
 
 
