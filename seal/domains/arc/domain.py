@@ -51,6 +51,7 @@ MEASURES = (
         "success",
         "the answer is the gold grid, every cell of it (solved)",
         "share of test inputs whose answer is the gold grid, every cell of it (success)",
+        is_success=True,
     ),
     Measure(
         "shape",
@@ -176,6 +177,22 @@ class ArcDomain:
             "epochs": edit.training.num_train_epochs,
         }
         return base.model_copy(update=chosen)
+
+    def choices(self, texts: Sequence[str]) -> Mapping[str, str]:
+        """The tools, the strategy, the epochs, and the rate to one digit."""
+        edit = parse_edit(texts[0]) if texts else None
+        if edit is None:
+            return {}
+        tools = edit.data_generation.model_dump()
+        return {
+            **{
+                name.removeprefix("use_").replace("_", " "): "used" if used else "not used"
+                for name, used in tools.items()
+            },
+            "loss on": edit.training.strategy.removeprefix("train_using_").replace("_", " "),
+            "learning rate": f"{edit.training.learning_rate:.0e}",
+            "epochs": str(edit.training.num_train_epochs),
+        }
 
     def edit_schema(self, family: PromptFamily) -> str | None:
         """See `seal.domains.arc.edits.TrainSettings`."""

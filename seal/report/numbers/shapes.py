@@ -88,7 +88,18 @@ def _choices(stage: Stage, domain: Domain) -> dict[str, dict[str, int]]:
             chosen = domain.choices(part_texts(record.parts, edit)) if edit.examples else {}
             for name, value in chosen.items():
                 found.setdefault(name, Counter())[value] += 1
-    return {name: dict(sorted(counted.items())) for name, counted in found.items()}
+    return {
+        name: dict(sorted(counted.items(), key=lambda item: in_order(item[0])))
+        for name, counted in found.items()
+    }
+
+
+def in_order(value: str) -> tuple[float, str]:
+    """Sorts numbers by size, before words by their letters."""
+    try:
+        return float(value), ""
+    except ValueError:
+        return math.inf, value
 
 
 def _pairs(edits: Sequence[EditRecord]) -> float | None:

@@ -28,6 +28,7 @@ from seal.report.numbers.model import (
     RolloutReport,
     RowKind,
 )
+from seal.report.numbers.shapes import in_order
 from seal.report.page.markup import Html, text
 
 INK = "#1b1b1b"
@@ -270,7 +271,7 @@ def choices_figure(before: EditShape, after: EditShape) -> Html:
 
 def _choice(axes: Axes, name: str, before: Mapping[str, int], after: Mapping[str, int]) -> None:
     """Bars of the share of edits that chose each value, before the rounds above after them."""
-    values = sorted({*before, *after})
+    values = sorted({*before, *after}, key=in_order)
     looks = ((before, 0.2, PALE, "before"), (after, -0.2, ACCENT, "after"))
     for counted, offset, colour, label in looks:
         total = max(1, sum(counted.values()))

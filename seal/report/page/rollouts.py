@@ -13,6 +13,7 @@ from seal.report.numbers.formats import (
     score,
 )
 from seal.report.numbers.model import EditShape, Report, Spread
+from seal.report.numbers.shapes import in_order
 from seal.report.numbers.words import PART_WORDS, name_of
 from seal.report.page import figures
 from seal.report.page.cells import valued
@@ -239,7 +240,9 @@ def _choices(report: Report) -> Html | None:
     rows: list[list[Child]] = [
         [name, value, *(str(shape.choices.get(name, {}).get(value, 0)) for shape in measured)]
         for name in dict.fromkeys(name for shape in measured for name in shape.choices)
-        for value in sorted({value for shape in measured for value in shape.choices.get(name, {})})
+        for value in sorted(
+            {value for shape in measured for value in shape.choices.get(name, {})}, key=in_order
+        )
     ]
     return join(
         tag("h3", "What the policy chose"),
