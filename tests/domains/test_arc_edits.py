@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seal.domains.arc.edits import edit_json_schema, parse_edit, written_edit
+from seal.domains.arc.edits import edit_json_schema, parse_edit, short_edit, written_edit
 from seal.domains.arc.prompts import WORKED, edit_prompt
 from seal.domains.arc.tasks import Pair
 
@@ -27,6 +27,31 @@ def test_an_edit_is_read_as_it_is_written() -> None:
     assert edit.training.learning_rate == 0.0001
     assert edit.training.num_train_epochs == 2
     assert parse_edit(written_edit(edit)) == edit
+
+
+def test_the_values_in_order_are_the_same_edit() -> None:
+    edit = parse_edit(GOOD)
+    assert edit is not None
+    short = '[true, false, false, true, "train_using_output_tokens", 0.0001, 2]'
+    assert short_edit(edit) == short
+    assert parse_edit(f" {short} ") == edit
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        '[true, false, false, true, "train_using_output_tokens", 0.0001]',
+        '[true, false, false, true, "train_using_output_tokens", 0.0001, 2, 2]',
+        '[true, false, false, true, "train_using_output_tokens", 2, 0.0001]',
+        '[true, false, false, 1, "train_using_output_tokens", 0.0001, 2]',
+        '[true, false, false, true, "output", 0.0001, 2]',
+        '[true, false, false, true, "train_using_output_tokens", 0.07, 2]',
+        '[true, false, false, true, "train_using_output_tokens", 0.0001, 2] and so on',
+    ],
+)
+def test_a_list_that_is_not_exactly_an_edit_is_none(text: str) -> None:
+    assert parse_edit(text) is None
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""The edit: one JSON object that says how a training set is made and how it is trained on.
+"""The edit: JSON that says how a training set is made and how it is trained on.
 
-Parsing is strict, because what is guessed at is not learnt: the text is the object and nothing but
-white space around it, with exactly these keys, each once, and every value within its bounds. All
-else makes no edit. No value is ever moved into its bounds.
+Either one object, or its seven values in order as one list: a small model slips in long keys.
+Parsing is strict, because what is guessed at is not learnt: the text is the JSON and nothing but
+white space around it, with exactly these keys, each once, or as many values, and every value within
+its bounds. All else makes no edit. No value is ever moved into its bounds.
 """
 
 from __future__ import annotations
@@ -57,14 +58,31 @@ def parse_edit(text: str) -> TrainSettings | None:
     """The edit that a text is, None if it is none. Never raises, whatever the text."""
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
-        return TrainSettings.model_validate(value)
+        return TrainSettings.model_validate(_named(value) if isinstance(value, list) else value)
     except (ValueError, RecursionError, ValidationError):
         return None
 
 
 def written_edit(edit: TrainSettings) -> str:
-    """An edit on one line, as the policy is shown it."""
+    """An edit as one object on one line."""
     return json.dumps(edit.model_dump())
+
+
+def short_edit(edit: TrainSettings) -> str:
+    """An edit as the list of its values."""
+    switches, training = edit.data_generation.model_dump(), edit.training.model_dump()
+    return json.dumps([*switches.values(), *training.values()])
+
+
+def _named(values: list[object]) -> dict[str, object]:
+    """The object of a list of values; one too many or too few fits no key."""
+    switches, training = list(DataGeneration.model_fields), list(Training.model_fields)
+    if len(values) != len(switches) + len(training):
+        raise ValueError("a value is missing, or there is one too many")
+    return {
+        "data_generation": dict(zip(switches, values[: len(switches)], strict=True)),
+        "training": dict(zip(training, values[len(switches) :], strict=True)),
+    }
 
 
 def edit_json_schema() -> str:

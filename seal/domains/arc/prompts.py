@@ -1,7 +1,8 @@
 """What the two models are asked: the policy for settings, the adapted model for a grid.
 
-The policy sees the demonstrations and never the test. In the base format it gets worked examples,
-whose settings differ in everything, so that the form is learnt from them and no choice is.
+The policy sees the demonstrations and never the test. In the base format it writes a list of values
+and gets worked examples, whose settings differ in everything, so that the form is learnt from them
+and no choice is. In the chat format it writes the object, as published.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from seal.domains.arc.edits import (
     DataGeneration,
     Training,
     TrainSettings,
-    written_edit,
+    short_edit,
 )
 from seal.domains.arc.grids import Grid
 from seal.domains.arc.layouts import LAYOUTS, Layout, written
@@ -59,18 +60,19 @@ WORKED = (
     ),
     (
         ("input 108\noutput 118\ninput 302\noutput 332"),
-        _settings((False, False, True, True), all_tokens=True, rate=0.0005, epochs=2),
+        _settings((False, False, True, True), all_tokens=True, rate=0.001, epochs=2),
     ),
     (
         ("input 620\noutput 062\ninput 90\noutput 09"),
-        _settings((True, True, True, False), all_tokens=False, rate=0.005, epochs=4),
+        _settings((True, True, True, False), all_tokens=False, rate=0.008, epochs=4),
     ),
 )
 """Puzzles of no data set, and settings that say nothing of what is best: every switch is on in two
 of the four, as is each strategy."""
 _BASE_OPENING = (
-    "A small model is trained on each puzzle before it solves it. The settings of its training "
-    "are one line of JSON."
+    "A small model is trained on each puzzle before it solves it. The settings of its training are "
+    "a list: use_basic_augmentations, use_size_augmentations, use_chain_augmentations, "
+    "use_repeat_augmentations, strategy, learning_rate, num_train_epochs."
 )
 _CHAT_WORDING = f"""\
 Above are the demonstrations of a puzzle: an unknown rule makes each output of its input. A small \
@@ -103,7 +105,7 @@ def edit_prompt(pairs: Sequence[Pair], format: PromptFormat) -> Prompt:
     if format == "chat":
         return Prompt(messages=(Message("user", f"{shown}\n\n{_CHAT_WORDING}"),))
     worked = "".join(
-        f"Puzzle:\n{puzzle}\nSettings: {written_edit(settings)}\n\n" for puzzle, settings in WORKED
+        f"Puzzle:\n{puzzle}\nSettings: {short_edit(settings)}\n\n" for puzzle, settings in WORKED
     )
     return Prompt(
         text=f"{_BASE_OPENING}\n\n{worked}Puzzle:\n{shown}\nSettings:",
