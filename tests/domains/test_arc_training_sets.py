@@ -119,9 +119,11 @@ def test_another_seed_draws_other_rows() -> None:
     assert rows_of(FOUR, edit("basic"), seed=1) != rows_of(FOUR, edit("basic"), seed=2)
 
 
-def test_the_rows_of_the_task_itself_come_first_whatever_else_is_chosen() -> None:
-    own = rows_of(FOUR, edit())[: len(left_out(FOUR))]
-    assert rows_of(FOUR, edit("basic", "size", "chain", "repeat"))[: len(own)] == own
+def test_the_task_as_it_is_comes_first_and_the_rest_has_its_share() -> None:
+    own = rows_of(FOUR, edit())[: len(FOUR)]
+    changed = rows_of(FOUR, edit("basic"), max_rows=16)
+    assert changed[: len(own)] == own
+    assert set(changed) - set(rows_of(FOUR, edit()))
 
 
 @pytest.mark.parametrize("switch", ["basic", "size", "chain", "repeat"])

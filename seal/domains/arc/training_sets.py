@@ -28,7 +28,7 @@ from seal.domains.arc.tasks import Pair
 from seal.domains.base import Example
 
 MAX_ROWS = 250
-"""Rows of one training set, as published; those of the task as it is come first."""
+"""Rows of one training set, as published."""
 MAX_ROW_VISITS = 750
 """Rows times epochs of one edit, as published: 375 steps of two rows. Beyond it an edit is invalid:
 adapting has to stay cheap, or reward would only ever ask for more epochs."""
@@ -55,14 +55,17 @@ def training_rows(
 ) -> tuple[Example, ...]:
     """The training set of an edit, each row once; empty beyond the budget of `MAX_ROW_VISITS`.
 
-    The rows of the task as it is come first, then the augmented ones in an order of chance. A row
-    that is longer than `max_characters` is left out: it would lose its answer.
+    The task as it is comes first, each demonstration asked for with all others shown; then all the
+    rest in an order of chance, so that what the edit chose has its share of a small set. A row that
+    is longer than `max_characters` is left out: it would lose its answer.
     """
     random = Random(seed)  # noqa: S311
     plain = left_out(pairs)
-    changed = list(augmented(plain, edit.data_generation, random))
-    random.shuffle(changed)
-    tasks = [*plain, *(reordered(task, random) for task in [*plain, *changed])]
+    first, others = plain[: len(pairs)], plain[len(pairs) :]
+    changed = augmented(plain, edit.data_generation, random)
+    rest = [*others, *(reordered(task, random) for task in [*plain, *changed])]
+    random.shuffle(rest)
+    tasks = [*first, *rest]
     rows = dict.fromkeys(row_of(task, layout, edit.training.strategy) for task in tasks)
     short = [row for row in rows if len(row.prompt) + len(row.completion) <= max_characters]
     kept = tuple(short[: min(max_rows, MAX_ROWS)])
