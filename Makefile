@@ -15,7 +15,7 @@ ENVTEST ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/seal/envtest
 FAST := core data docs domains report restem rpc store worker
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick smoke bench bench-cuda learning test test-fast test-vllm e2e envtest lint format proto api metrics dashboards schema chart-docs constraints clean
+.PHONY: help demo demo-quick smoke bench bench-cuda learning test test-fast test-vllm e2e envtest lint format proto api metrics dashboards monitor schema chart-docs constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -113,6 +113,11 @@ metrics: $(VENV)/.dev ## Write docs/metrics.md from where metrics are registered
 
 dashboards: $(VENV)/.dev ## Write the chart's Grafana dashboards
 	$(BIN)/python -m charts.dashboards charts/seal/files/dashboards
+
+monitor: $(VENV)/.dev ## A real Prometheus beside a small run, or TARGET=host:port; draws the dashboards into docs/img
+	$(if $(TARGET),,rm -rf $(RUNS)/monitored)
+	$(BIN)/python -m charts.dashboards.monitor $(if $(TARGET),--target $(TARGET),-- \
+	  run charts/dashboards/run.yaml --root $(RUNS))
 
 schema: $(VENV)/.dev ## Write docs/*.schema.json, by which editors check manifests, and the chart's CRDs
 	$(BIN)/python -m seal.schema RestEMRun > docs/restemrun.schema.json

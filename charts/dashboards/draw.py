@@ -88,19 +88,20 @@ def _named(legend: str, labels: dict[str, str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda match: labels.get(match[1], ""), legend).strip()
 
 
-def draw(board: Board, prometheus: Prometheus, path: Path) -> int:
-    """Draw a dashboard into a file; the number of panels without data."""
+def draw(board: Board, prometheus: Prometheus, path: Path) -> list[str]:
+    """Draw a dashboard into a file; the titles of its panels without data."""
     matplotlib.rcParams.update({"font.size": 8, "svg.hashsalt": board.uid})
     lines = list(_lines(board))
     figure = Figure(figsize=(15, 0.6 + 2.7 * len(lines)), layout="constrained")
     grid = figure.add_gridspec(len(lines), 1)
-    empty = 0
+    empty = []
     for number, panels in enumerate(lines):
         widths = [panel.columns for panel in panels]
         cells = grid[number].subgridspec(1, len(panels), width_ratios=widths)
         for place, panel in enumerate(panels):
             axes = figure.add_subplot(cells[place])
-            empty += not _draw_panel(axes, panel, prometheus.ask(panel))
+            if not _draw_panel(axes, panel, prometheus.ask(panel)):
+                empty.append(panel.title)
     figure.suptitle(f"{board.title}: {board.description}", fontsize=11)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     return empty

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,10 +14,11 @@ import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 
 from charts.dashboards import monitor
-from charts.dashboards.boards import LEARNING, OVERVIEW
+from charts.dashboards.boards import BOARDS, LEARNING, OVERVIEW
 from charts.dashboards.draw import Prometheus, Series, draw, plain, worded
 from seal.metrics import Metrics
 
+ROOT = Path(__file__).parents[2]
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None,
     reason="prometheus is not on the PATH (Debian: apt-get install prometheus)",
@@ -51,17 +55,60 @@ def test_what_a_process_serves_is_scraped_and_drawn(
             (series,) = source.ask(cost)
             assert series.legend == "demo round 1" and series.values_T[-1] == pytest.approx(0.05)
             panels = list(LEARNING.panels)
-            assert draw(LEARNING, source, tmp_path / "learning.png") == len(panels) - 2
+            empty = draw(LEARNING, source, tmp_path / "learning.png")
+            assert len(empty) == len(panels) - 2 and cost.title not in empty
     finally:
         server.shutdown()
         thread.join()
     assert (tmp_path / "learning.png").stat().st_size > 10_000
 
 
+@needs_prometheus
+def test_ctrl_c_ends_the_watching_and_draws_what_was_seen(tmp_path: Path) -> None:
+    metrics = Metrics(CollectorRegistry())
+    server, thread = start_http_server(0, addr="127.0.0.1", registry=metrics.registry)
+    words = ["--target", f"127.0.0.1:{server.server_port}", "--out", str(tmp_path / "img")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "charts.dashboards.monitor", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert "Ctrl-C ends it" in process.stdout.readline()
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of its children
+            said = process.stdout.read()
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+            server.shutdown()
+            thread.join()
+    for board in BOARDS:
+        assert f"{board.title}: {tmp_path / 'img' / board.uid}.png; no data:" in said
+        assert (tmp_path / "img" / f"{board.uid}.png").stat().st_size > 10_000
+
+
+@needs_prometheus
+def test_a_command_is_watched_to_its_end_and_its_exit_code_is_the_answer(tmp_path: Path) -> None:
+    words = ["--out", str(tmp_path), "--", "run", str(tmp_path / "absent.yaml")]
+    done = subprocess.run(
+        [sys.executable, "-m", "charts.dashboards.monitor", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and "absent.yaml" in done.stderr
+    assert (tmp_path / "seal-overview.png").exists()
+    assert "Step time" in done.stdout, "nothing was done: the panel has no data, and it is said"
+
+
 def test_without_prometheus_it_says_where_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["monitor", "--out", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["monitor", "--out", str(tmp_path), "--target", "a:1"])
     monkeypatch.setenv("PATH", str(tmp_path))
     assert monitor.main() == 2
     assert "apt-get install prometheus" in capsys.readouterr().err
