@@ -16,6 +16,7 @@ import pytest
 from controller_harness import RUN, small_spec
 from direct_clients import MOMENTS, Bureau, DirectClients, NumberedStore
 from fake_cluster import CONTROLLER_ERRORS, FakeCluster
+from few_shot import few_shot_spec
 from parts_by_chance import parts_spec, use_chance_affinity
 from resume_harness import Crash, Effects, KillPoint, crash, kill_points
 
@@ -137,6 +138,21 @@ async def test_a_laptop_killed_at_any_side_effect_ends_as_if_nothing_had_happene
     kinds = {effect for effect, _ in calm.seen}
     assert kinds == {"write", "create", "remove", "generate", "train", "evaluate"}
     deaths, every = 0, list(kill_points(calm))
+    for number, point in enumerate(every):
+        root = str(tmp_path / str(number))
+        status, bureau, died = await killed_and_resumed(spec, root, point)
+        deaths += died
+        assert outcome(status, root) == undisturbed, point
+        assert set(bureau.trained.values()) == {1}, point
+    assert deaths > 0.95 * len(every)
+
+
+async def test_a_few_shot_run_too(tmp_path: Path) -> None:
+    spec, calm = few_shot_spec(tmp_path), Effects()
+    done = await on_a_laptop(spec, str(tmp_path / "calm"), Bureau(), resume=False, effects=calm)
+    undisturbed = outcome(done, str(tmp_path / "calm"))
+    assert done.phase is Phase.COMPLETE
+    deaths, every = 0, list(kill_points(calm))[::7]
     for number, point in enumerate(every):
         root = str(tmp_path / str(number))
         status, bureau, died = await killed_and_resumed(spec, root, point)

@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import grpc.aio
+from few_shot_edits import settings_edit
 from google.protobuf.message import Message
 
 from controller_svc.worker.settings import ServiceAddresses
@@ -265,6 +266,11 @@ def _edit(
     seen = (request.policy.adapter.sha256, item.context_id, seed)
     if chance("invalid", *seen) < SHARE_INVALID:
         return generator_pb2.Edit(seed=seed, parts=[generator_pb2.EditPart()])
+    if request.prompt.family == "train-settings":
+        text = settings_edit(derive_seed(seed, *seen))
+        return generator_pb2.Edit(
+            seed=seed, parts=[generator_pb2.EditPart(text=text, tokens=95, logprob=-0.5)]
+        )
     facts = [digest(line, *seen)[:10] for line in range(1 + int(3 * chance("lines", *seen)))]
     if request.prompt.family == "self-qa":
         answer = item.text.split()[-1]
@@ -458,7 +464,7 @@ def _answer(
         answer=query.answers[0] if right else "no idea",
         outcome=common_pb2.OUTCOME_UNGRADED if ungraded else common_pb2.OUTCOME_OK,
         score=0.0 if ungraded else right,
-        measures=dict.fromkeys(("contains", "exact", "f1"), right),
+        measures={one.name: right for one in get_domain(request.domain).measures},
         logprob=-1.0 - chance("logprob", *seen),
     )
 
