@@ -135,9 +135,9 @@ def answer_tokens(spec: RunSpec, contexts: Sequence[Context]) -> int:
 
 
 def _tokens_in(spec: RunSpec, texts: Sequence[str]) -> int:
-    """Tokens of a text on average, most of them those that the domain has checked to be single."""
+    """Tokens of a text, on average: by what the domain checks to be single, else a character."""
     singles = get_domain(spec.domain).single_tokens(spec.evaluation.question_format)
-    per_token = sum(map(len, singles)) / len(singles) if singles else CHARACTERS_PER_TOKEN
+    per_token = sum(map(len, singles)) / len(singles) if singles else 1.0
     return math.ceil(sum(map(len, texts)) / max(1, len(texts)) / per_token)
 
 

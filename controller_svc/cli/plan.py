@@ -257,11 +257,10 @@ def _accelerator_line(spec: RunSpec, machine: Machine | None, works: Sequence[St
     if not weights:
         return ""
     seconds = sum(work.seconds(weights=weights, teraflops=H100_TFLOPS) for work in works)
+    hours = seconds / 3600
+    shown = f"{hours:.1f}" if hours >= 1 else f"{hours:.2g}"
     size = "" if machine else f" with {weights / 1e9:g} billion weights, as its name says,"
-    return (
-        f"On one H100{size} about {seconds / 3600:.1f} hours, at {H100_TFLOPS:.0f} TFLOP/s and "
-        "full batches."
-    )
+    return f"On one H100{size} about {shown} hours, at {H100_TFLOPS:.0f} TFLOP/s and full batches."
 
 
 def _machine_lines(

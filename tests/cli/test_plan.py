@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from command import RUN, seal
 from fake_services import Fakes
+from few_shot import write_tasks
 from tiny_model import save_tiny_model
 
 import controller_svc.cli.machine as machine
@@ -17,6 +19,7 @@ from seal.config import load_run
 from seal.domains import get_domain
 from seal.records import Stage
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SMOLLM2_WEIGHTS = 134_515_008
 MEASURED_TERAFLOPS = 0.41
 MEASURED_SECONDS = {
@@ -174,3 +177,23 @@ def test_a_plan_counts_the_questions_that_are_left_out(
         file.write(json.dumps(row) + "\n")
     assert seal(*RUN, "--plan") == 0
     assert "Left out: 1 question without an answer." in capsys.readouterr().out
+
+
+def test_the_published_few_shot_experiment_is_planned_with_its_hours_on_one_gpu(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = write_tasks(here / "training.json", range(2, 5))
+    validation = write_tasks(here / "evaluation.json", range(5, 7))
+    example = str(EXAMPLES / "published-arc.yaml")
+    asked = ("run", example, "--plan", "--dataset", train, "--validation", validation)
+    assert seal(*asked) == 0
+    out = capsys.readouterr().out
+    assert "3 tasks to learn from, 2 tasks to measure on" in out
+    assert "Llama-3.2-1B-Instruct is not on this machine" in out
+    hours = re.search(r"On one H100 with 1 billion weights, .* about ([\d.]+) hours", out)
+    assert hours is not None and 0 < float(hours[1]) < 10
+    assert seal(*asked, "-o", "json") == 0
+    stages = json.loads(capsys.readouterr().out)["stages"]
+    rollout = next(stage for stage in stages if stage["stage"] == "rollout")
+    assert (rollout["contexts"], rollout["edits"], rollout["trainings"]) == (3, 45, 45)
+    assert rollout["steps"] == 45 * 2 * 125, "250 rows in batches of two, twice"
