@@ -47,7 +47,7 @@ _FORGETTING = Row(
         Panel(
             title="Retained accuracy",
             description="Accuracy on questions that no edit is about, before and after an edit is "
-            "learnt, by round: the darker, the more is forgotten.",
+            "learnt, by round. From green to red it is forgotten.",
             queries=(
                 Query(
                     f"seal_run_retained_accuracy{{{OF_RUN}}}", "{{run}} round {{round}} {{model}}"

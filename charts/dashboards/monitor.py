@@ -110,8 +110,8 @@ def _watch(command: Sequence[str], port: int) -> int:
 
 
 def _wait_for_ctrl_c(address: str) -> None:
-    print(f"Prometheus at {address}; Ctrl-C ends it and draws the dashboards.", flush=True)
     with suppress(KeyboardInterrupt):
+        print(f"Prometheus at {address}; Ctrl-C ends it and draws the dashboards.", flush=True)
         while True:
             time.sleep(3600)
 

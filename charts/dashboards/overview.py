@@ -9,7 +9,8 @@ _NOW = Row(
     (
         Panel(
             title="Controller leads",
-            description="1 while a controller leads; 0 or nothing means that no run gets on.",
+            description="1 while a controller leads; 0 or nothing means that no run gets on. On a "
+            "laptop there is none.",
             queries=(Query("sum(seal_controller_leading)"),),
             kind="number",
             columns=4,

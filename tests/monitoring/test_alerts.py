@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[2]
 RULES = ROOT / "charts/seal/files/rules/seal.yaml"
 CASES = Path(__file__).parent / "rules_test.yaml"
 ALERTS: list[Any] = [
-    rule for group in yaml.safe_load(RULES.read_text("utf-8"))["groups"] for rule in group["rules"]
+    rule
+    for group in yaml.safe_load(RULES.read_text("utf-8"))["groups"]
+    for rule in group["rules"]
+    if "alert" in rule
 ]
 NAMES = [alert["alert"] for alert in ALERTS]
 needs_promtool = pytest.mark.skipif(
@@ -66,6 +69,12 @@ def test_every_alert_says_how_bad_it_is_and_leads_to_a_runbook(alert: Any) -> No
     section = page.partition(f"\n## {alert['alert']}\n")[2].partition("\n## ")[0]
     for word in ("**It means**", "**Look at**", "**Do**"):
         assert word in section
+
+
+def test_what_alerts_take_from_recording_rules_is_recorded() -> None:
+    rules = RULES.read_text("utf-8")
+    recorded = set(re.findall(r"- record: (\S+)", rules))
+    assert set(re.findall(r"\brun:\w+:\w+", rules)) == recorded != set()
 
 
 def test_runbooks_and_panels_name_alerts_that_exist() -> None:

@@ -16,7 +16,8 @@ from charts.dashboards.boards import BOARDS
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "charts/seal/files"
 PANELS = [(board, panel) for board in BOARDS for panel in board.panels]
-_METRIC = re.compile(r"\b(?:seal|grpc_server)_[a-z0-9_]+\b")
+_METRIC = re.compile(r"(?<!:)\b(?:seal|grpc_server)_[a-z0-9_]+\b(?!:)")
+"""Names with colons are those of recording rules."""
 _TARGET_LABELS = {"instance", "namespace", "job", "pod"}
 """What a scrape adds to every series."""
 

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from charts.dashboards import monitor
 from charts.dashboards.boards import BOARDS, LEARNING, OVERVIEW
 from charts.dashboards.draw import Prometheus, Series, draw, plain, worded
+from seal.config import load_run
 from seal.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +113,11 @@ def test_without_prometheus_it_says_where_to_get_it(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert monitor.main() == 2
     assert "apt-get install prometheus" in capsys.readouterr().err
+
+
+def test_the_run_that_is_watched_is_one_that_can_be_run() -> None:
+    manifest = load_run(Path(monitor.__file__).parent / "run.yaml")
+    assert manifest.name == "monitored" and manifest.spec.rounds == 2
 
 
 def test_a_variable_stands_for_all_of_its_values() -> None:
