@@ -15,7 +15,7 @@ ENVTEST ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/seal/envtest
 FAST := core data docs domains report restem rpc store worker
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-quick smoke bench bench-cuda learning test test-fast test-vllm e2e envtest lint format proto api metrics dashboards monitor schema chart-docs constraints clean
+.PHONY: help demo demo-quick smoke bench bench-cuda learning test test-fast test-vllm e2e envtest lint format proto api metrics dashboards monitor schema chart-docs sbom constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -126,6 +126,9 @@ schema: $(VENV)/.dev ## Write docs/*.schema.json, by which editors check manifes
 
 chart-docs: $(VENV)/.dev ## Write charts/seal/README.md from the comments in values.yaml
 	$(BIN)/python charts/values_page.py > charts/seal/README.md
+
+sbom: $(VENV)/.demo ## Write what this installation contains, and its licences, into sbom/
+	$(BIN)/python -m seal.sbom --to sbom
 
 constraints: $(VENV)/.dev ## Pin the newest versions that every extra but vllm accepts
 	$(BIN)/pip install --quiet --dry-run --ignore-installed --report build-report.json '.[dev,gcs,kserve]'
