@@ -12,6 +12,9 @@ each series, coloured by its value over time."""
 Unit = Literal["short", "percentunit", "s", "ops", "bytes", "suffix: tok/s", "none"]
 """Grafana's names; a `percentunit` is a share from 0 to 1, `ops` are operations a second."""
 
+BOUNDS = (" low", " high")
+"""How legends of an interval's ends end: after that of its middle. They are drawn dashed."""
+
 
 @dataclass(frozen=True)
 class Query:

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from charts.dashboards.board import Board, Panel, Unit
+from charts.dashboards.board import BOUNDS, Board, Panel, Unit
 
 COLUMNS = 24
 POINTS = 240
@@ -141,26 +141,34 @@ def _say(axes: Axes, words: str, *, size: float = 9) -> None:
 
 
 def _draw_lines(axes: Axes, panel: Panel, found: Sequence[Series]) -> None:
-    many = len(found) > LEGEND_LINES
+    names = list(dict.fromkeys(_middle(one.legend) for one in found))
     beneath: dict[float, float] = {}
-    for number, one in enumerate(found):
-        values_T = one.values_T
+    for one in found:
+        values_T, number = one.values_T, names.index(_middle(one.legend))
+        colour = f"C{number % 10}"
         if panel.kind == "stacked":
             below_T = np.array([beneath.get(time, 0.0) for time in one.times_T])
             values_T = below_T + values_T
             beneath |= dict(zip(one.times_T.tolist(), values_T.tolist(), strict=True))
-            axes.fill_between(one.times_T, below_T, values_T, alpha=0.35, color=f"C{number % 10}")
+            axes.fill_between(one.times_T, below_T, values_T, alpha=0.35, color=colour)
         single = "o" if len(values_T) == 1 else None
-        name = one.legend if number < LEGEND_LINES else None
-        axes.plot(one.times_T, values_T, marker=single, lw=1.2, label=name, color=f"C{number % 10}")
-    if many:
-        axes.plot([], [], " ", label=f"and {len(found) - LEGEND_LINES} more")
+        bound = one.legend.endswith(BOUNDS)
+        name = one.legend if number < LEGEND_LINES and not bound else None
+        style = "--" if bound else "-"
+        axes.plot(one.times_T, values_T, style, marker=single, lw=1.2, label=name, color=colour)
+    if len(names) > LEGEND_LINES:
+        axes.plot([], [], " ", label=f"and {len(names) - LEGEND_LINES} more")
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]), top=panel.highest and panel.highest * 1.02)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: worded(value, panel.unit)))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("minutes", fontsize=7)
     axes.grid(visible=True, alpha=0.3)
     axes.legend(fontsize=6, loc="best", framealpha=0.6)
+
+
+def _middle(legend: str) -> str:
+    """The legend of what a series is an end of the interval of."""
+    return re.sub(f"({'|'.join(BOUNDS)})$", "", legend)
 
 
 def _draw_map(axes: Axes, panel: Panel, found: Sequence[Series]) -> None:

@@ -16,10 +16,18 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common as common_model
 from grafana_foundation_sdk.models import dashboard as model
 
-from charts.dashboards.board import Board, Panel, Query, Variable
+from charts.dashboards.board import BOUNDS, Board, Panel, Query, Variable
 
 PANEL_HEIGHT = 8
 """Rows of Grafana's grid."""
+RUNBOOKS = "docs/runbooks.md"
+"""The chart puts a URL in its place (`monitoring.runbooks`)."""
+_DASHED = [
+    model.DynamicConfigValue(id_val="custom.lineStyle", value={"fill": "dash", "dash": [4, 6]}),
+    model.DynamicConfigValue(
+        id_val="custom.hideFrom", value={"legend": True, "tooltip": False, "viz": False}
+    ),
+]
 _SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 _Picture = timeseries.Panel | stat.Panel | statushistory.Panel
 
@@ -80,16 +88,20 @@ def _variable(variable: Variable) -> dashboard.QueryVariable:
 
 
 def _panel(panel: Panel) -> _Picture:
-    words = panel.description
+    made = _picture(panel).title(panel.title).description(panel.description)
     if panel.runbook:
-        words += f" Runbook: docs/runbooks.md, {panel.runbook}."
-    made = _picture(panel).title(panel.title).description(words)
+        made = made.links([_runbook(panel.runbook)])
     made = made.unit(panel.unit).datasource(_SOURCE).span(panel.columns).height(PANEL_HEIGHT)
     for number, query in enumerate(panel.queries):
         made = made.with_target(_target(panel, query, chr(ord("A") + number)))
     if panel.highest is not None:
         made = made.min(0).max(panel.highest)
     return made
+
+
+def _runbook(alert: str) -> dashboard.DashboardLink:
+    link = dashboard.DashboardLink(f"Runbook: {alert}").type(model.DashboardLinkType.LINK)
+    return link.url(f"{RUNBOOKS}#{alert.lower()}").target_blank(True)
 
 
 def _picture(panel: Panel) -> _Picture:
@@ -102,6 +114,7 @@ def _picture(panel: Panel) -> _Picture:
     legend = common.VizLegendOptions().display_mode(common_model.LegendDisplayMode.TABLE)
     legend = legend.placement(common_model.LegendPlacement.BOTTOM).show_legend(True)
     lines = lines.legend(legend.calcs(["lastNotNull"]))
+    lines = lines.override_by_regexp(f"/({'|'.join(BOUNDS)})$/", _DASHED)
     if panel.kind == "stacked":
         stacking = common.StackingConfig().mode(common_model.StackingMode.NORMAL)
         lines = lines.fill_opacity(30).stacking(stacking)

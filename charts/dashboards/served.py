@@ -16,6 +16,7 @@ from seal.telemetry import serving_metrics
 
 if __name__ == "__main__":
     port, *command = sys.argv[1:]
+    sys.argv = ["seal", *command]  # for what it says of itself
     with serving_metrics(int(port), host="127.0.0.1"):
         try:
             main(command)

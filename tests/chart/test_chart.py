@@ -176,6 +176,22 @@ def test_rules_and_dashboards_are_the_files_word_by_word() -> None:
         assert labelled[f"seal-dashboard-{name}"]["data"] == {path.name: path.read_text()}
 
 
+def test_runbooks_are_linked_where_they_are_read() -> None:
+    url = "https://wiki.example/seal"
+    switches = "monitoring.rules.enabled=true,monitoring.dashboards.enabled=true"
+    made = render(f"--set={switches},monitoring.runbooks={url}")
+    rules = [
+        group["rules"] for group in of_kind(made, "PrometheusRule")["seal-seal"]["spec"]["groups"]
+    ]
+    links = [
+        one["annotations"]["runbook_url"] for group in rules for one in group if "alert" in one
+    ]
+    assert f"{url}#sealrunstalled" in links
+    panels = of_kind(made, "ConfigMap")["seal-dashboard-seal-overview"]["data"]
+    assert f"{url}#sealrunstalled" in panels["seal-overview.json"]
+    assert "docs/runbooks.md" not in json.dumps(made)
+
+
 def test_what_helm_test_asks_is_every_service_as_its_callers_reach_it() -> None:
     made = render()
     ((_, pod),) = of_kind(made, "Pod").items()

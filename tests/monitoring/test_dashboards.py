@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -84,6 +85,22 @@ def test_a_legend_names_labels_that_its_series_have(board: Board, panel: Panel) 
         )
         assert set(re.findall(r"\{\{(\w+)\}\}", query.legend)) <= has
         assert query.legend or len(panel.queries) == 1, "which of them is it?"
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+def test_panels_of_an_alert_link_to_its_runbook(board: Board) -> None:
+    made = json.loads((FILES / f"dashboards/{board.uid}.json").read_text("utf-8"))
+    links = {
+        panel["title"]: [link["url"] for link in panel["links"]]
+        for panel in made["panels"]
+        if panel.get("links")
+    }
+    wanted = {
+        panel.title: [f"docs/runbooks.md#{panel.runbook.lower()}"]
+        for panel in board.panels
+        if panel.runbook
+    }
+    assert links == wanted != {}
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
