@@ -33,6 +33,7 @@ from controller_svc.cli.reporting import print_report, write_report
 from controller_svc.cli.runs import local_directory, require_run
 from controller_svc.cli.stages import StageTracker
 from controller_svc.cli.stopping import say_stopping, say_the_end
+from controller_svc.cli.tracking import check_tracker, tracked
 from controller_svc.cli.workload import read_data, workload
 from controller_svc.core import Phase, Reason, RunStatus
 from controller_svc.local.lock import check_free
@@ -104,6 +105,9 @@ def execute(manifest: RestEMRun, *, engine: EngineSettings, options: Options) ->
             status = _refuse(manifest, engine, store, options)
             if worked := status is None or status.phase is not Phase.COMPLETE:
                 status = _work(manifest, engine, store, options)
+            elif status is not None:
+                with tracked(store, manifest) as tell:  # one that was away has a part of it
+                    tell(status)
         if not worked and not options.as_json:
             growth = _growth(manifest, options)
             next_steps = _sentence(f"{growth}, or {options.anew}" if growth else options.anew)
@@ -140,6 +144,7 @@ def _refuse(
     check_free(store, run)
     check_settings(manifest.spec, engine)
     check_endpoints(manifest.spec)
+    check_tracker(manifest.spec)
     try:
         return asyncio.run(check_run(store, manifest, resume=options.resume))
     except Conflict as error:
@@ -180,6 +185,7 @@ def _work(
     with (
         open_screen(tracker, bars=not options.as_json, json_lines=options.json_lines) as screen,
         run_log(root / manifest.name if root else None) as begin_log,
+        tracked(store, manifest) as tell,
     ):
         if options.resume:
             screen.say(f"{manifest.name}: going on where it stopped. {_sentence(options.anew)}")
@@ -203,7 +209,7 @@ def _work(
                 engine=engine,
                 options=options,
                 screen=screen,
-                observer=_AtStart(screen, then=begin),
+                observer=_AtStart(screen, then=begin, tell=tell),
             )
         )
         if minutes and status.phase is Phase.COMPLETE:
@@ -213,13 +219,19 @@ def _work(
 
 
 class _AtStart:
-    """Passes on what a run tells, and does one thing once the run is ours.
+    """Passes on what a run tells, to its tracker too, and does one thing once the run is ours.
 
     Only who holds the run's lock may write into its directory.
     """
 
-    def __init__(self, observer: Observer, *, then: Callable[[], None]) -> None:
-        self._observer, self._then = observer, then
+    def __init__(
+        self,
+        observer: Observer,
+        *,
+        then: Callable[[], None],
+        tell: Callable[[RunStatus], None],
+    ) -> None:
+        self._observer, self._then, self._tell = observer, then, tell
         self._done = False
 
     def on_status(self, status: RunStatus) -> None:
@@ -227,6 +239,7 @@ class _AtStart:
         if not self._done:
             self._done = True
             self._then()
+        self._tell(status)
         self._observer.on_status(status)
 
     def on_progress(self, progress: TaskProgress) -> None:

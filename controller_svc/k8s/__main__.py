@@ -22,6 +22,7 @@ from controller_svc.k8s.shared_reads import SharedReads
 from controller_svc.k8s.source import watch
 from controller_svc.k8s.story import Story
 from controller_svc.k8s.turn import Turn
+from controller_svc.tracking import Tracker
 from seal.artifacts import ArtifactStore
 from seal.errors import InvalidInput, NotFound, error_class
 from seal.metrics import metrics
@@ -74,7 +75,7 @@ class Process:
             async def turn(epoch: int) -> None:
                 gauges = ObjectGauges(metrics)
                 api = LeadersApi(KubernetesApi(client), lambda: leadership.epoch == epoch)
-                reads = SharedReads(api)
+                reads, tracker = SharedReads(api), Tracker(self._store)
                 controller = Controller(
                     api=reads,
                     store=self._store,
@@ -83,6 +84,7 @@ class Process:
                     story=Story(api, identity=self.name),
                     gauges=gauges,
                     services=services,
+                    tracker=tracker,
                 )
                 self._turn = Turn(
                     controller,
@@ -95,6 +97,7 @@ class Process:
                     await self._turn.run()
                 finally:
                     self._turn = None
+                    tracker.stop()
                     gauges.clear()
 
             try:

@@ -39,8 +39,10 @@ from controller_svc.k8s.wanted import (
 )
 from controller_svc.k8s.world import ClusterWorld
 from controller_svc.reconcile import reconcile
+from controller_svc.tracking import AGAIN_SECONDS, Telling, Tracker
 from seal.artifacts import ArtifactStore
 from seal.errors import InvalidInput, NotFound, SealError, Superseded
+from seal.settings import RunSpec
 from seal.yaml_files import Tree
 
 log = structlog.get_logger(__name__)
@@ -73,12 +75,13 @@ class Controller:
         story: Story,
         gauges: ObjectGauges,
         services: Services | None = None,
+        tracker: Tracker | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`services`: as a `ClusterWorld` takes it."""
+        """`services`: as a `ClusterWorld` takes it. `tracker` is told of runs; None: nobody is."""
         self._api, self._store, self._settings, self._epoch = api, store, settings, epoch
         self._story, self._gauges, self._services = story, gauges, services
-        self._clock = clock
+        self._tracker, self._clock = tracker, clock
         self._specs = ReadSpecs()
 
     async def reconcile(self, key: Key) -> float | None:
@@ -136,6 +139,7 @@ class Controller:
             raise
         finally:
             await self._tell(wanted.owner, before, saved, percent=world.percent)
+            self._track(wanted, saved)
         if status.phase.terminal:
             return await self._after_its_end(wanted, status, world)
         return SUSPENDED_LOOK_SECONDS if wanted.cluster.suspend else world.due_seconds
@@ -171,7 +175,11 @@ class Controller:
             await world.publish(publication.shown)
         left_seconds = seconds_to_live(wanted, status, self._clock())
         if left_seconds is None or left_seconds > 0:
-            looks = (left_seconds, publication.due_seconds if publication is not None else None)
+            looks = (
+                left_seconds,
+                publication.due_seconds if publication is not None else None,
+                self._tracker_due_seconds(status),
+            )
             return min((look for look in looks if look is not None), default=None)
         owner = wanted.owner
         await self._api.delete(wanted.kind, owner.namespace, owner.name, uid=owner.uid)
@@ -196,6 +204,17 @@ class Controller:
         self._gauges.show(owner, after, percent=percent)
         self._gauges.count(before, after)
         await self._story.tell(owner, before, after, now_seconds=self._clock())
+
+    def _track(self, wanted: Wanted, status: RunStatus) -> None:
+        """Tell the tracker of a run, if it has one; who does not get on is told once it does."""
+        spec = wanted.manifest.spec
+        if self._tracker is not None and isinstance(spec, RunSpec):
+            self._tracker.tell(Telling(name=wanted.owner.name, spec=spec, status=status))
+
+    def _tracker_due_seconds(self, status: RunStatus) -> float | None:
+        """Until a run that has ended is told of again; None if its tracker has all of it."""
+        missing = self._tracker is not None and self._tracker.missing(status.run)
+        return AGAIN_SECONDS if missing else None
 
     def _forget(self, key: Key) -> None:
         """An object has gone."""

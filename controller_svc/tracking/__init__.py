@@ -15,6 +15,6 @@ from __future__ import annotations
 
 from controller_svc.tracking.model import Telling
 from controller_svc.tracking.sinks import open_sink
-from controller_svc.tracking.tracker import Tracker
+from controller_svc.tracking.tracker import AGAIN_SECONDS, Tracker
 
-__all__ = ["Telling", "Tracker", "open_sink"]
+__all__ = ["AGAIN_SECONDS", "Telling", "Tracker", "open_sink"]

@@ -72,6 +72,7 @@ class Tracker:
         self._lock = threading.Lock()
         self._turns: SimpleQueue[str | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._stopped = False
 
     def tell(self, telling: Telling) -> None:
         """Tell of a run, if it is to be tracked and there may be news."""
@@ -110,12 +111,17 @@ class Tracker:
                 run=name,
                 tracker=run.tracker,
                 cause=run.cause,
-                remedy="all of it is told once the run is resumed",
+                remedy="what is missing is told when the run is resumed",
             )
+
+    def stop(self) -> None:
+        """Tell nothing more, and wait for nobody: another process goes on."""
+        self._stopped = True
+        self._turns.put(None)
 
     def _work(self) -> None:
         """Tell of one run after another."""
-        while (name := self._turns.get()) is not None:
+        while (name := self._turns.get()) is not None and not self._stopped:
             with self._lock:
                 run = self._runs[name]
                 telling, run.telling = run.telling, None

@@ -22,6 +22,7 @@ from controller_svc.k8s.objects import ObjectStatus
 from controller_svc.k8s.services import Services
 from controller_svc.k8s.story import Story
 from controller_svc.k8s.wanted import read_wanted
+from controller_svc.tracking import Tracker
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.errors import SealError
@@ -47,6 +48,7 @@ class Office:
         self.work = SyntheticWork()
         self.cluster = MemoryCluster(self.api, self.store, self.work)
         self.services: Services | None = None
+        self.tracker: Tracker | None = None
         self.epoch = 0
         self.restart()
 
@@ -62,6 +64,7 @@ class Office:
             story=Story(self.api, identity=f"c{self.epoch}"),
             gauges=ObjectGauges(self.metrics),
             services=self.services,
+            tracker=self.tracker,
             clock=lambda: self.cluster.now,
         )
 

@@ -1,0 +1,67 @@
+"""`seal run` tells the run's tracker, waits for it at the end, and says what it has missed."""
+
+from __future__ import annotations
+
+import pytest
+from command import RUN, seal
+
+from controller_svc.tracking import Tracker
+from controller_svc.tracking.model import TrackedRun
+from seal.artifacts import ArtifactStore
+from seal.errors import Transient
+
+pytestmark = pytest.mark.usefixtures("here", "fakes")
+TRACKED = (*RUN, "--set", "tracking.to=mlflow")
+
+
+class Notebook:
+    place = "notebook"
+
+    def __init__(self) -> None:
+        self.rounds: list[int] = []
+        self.ends = 0
+        self.away = False
+
+    def write(self, run: TrackedRun) -> None:
+        if self.away:
+            raise Transient("the notebook is away")
+        self.rounds += [one.round for one in run.rounds]
+        self.ends += run.end is not None
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
+    made = Notebook()
+
+    def tracker(store: ArtifactStore) -> Tracker:
+        return Tracker(store, open=lambda _: made)
+
+    monkeypatch.setattr("controller_svc.cli.tracking.Tracker", tracker)
+    monkeypatch.setattr("controller_svc.cli.tracking.open_sink", lambda _: made)
+    return made
+
+
+def test_a_run_is_told_and_one_whose_tracker_was_away_is_told_by_its_resume(
+    notebook: Notebook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notebook.away = True
+    assert seal(*TRACKED) == 0
+    said = capsys.readouterr().err
+    assert said.count("run not tracked") == 1 and said.count("run not wholly tracked") == 1
+    assert "the notebook is away" in said
+    notebook.away = False
+    assert seal(*TRACKED, "--resume") == 0
+    assert notebook.rounds == [0, 1] and notebook.ends == 1
+    assert "run not tracked" not in capsys.readouterr().err
+    assert seal(*TRACKED, "--resume") == 0
+    assert notebook.rounds == [0, 1] and notebook.ends == 1
+
+
+def test_a_tracker_that_nobody_says_the_place_of_is_refused_before_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert seal(*TRACKED) != 0
+    said = capsys.readouterr().err
+    assert "MLFLOW_TRACKING_URI" in said or "seal-kubernetes[mlflow]" in said
+    assert seal("list") == 0 and "tiny" not in capsys.readouterr().out
