@@ -2,7 +2,8 @@
 
 The manifest of a directory is put last, and readers ask for it first. The drivers are fsspec's, and
 they read what other programs of their kind read: for S3 the variables AWS_ENDPOINT_URL,
-AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_PROFILE, or the machine's role.
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_SHARED_CREDENTIALS_FILE and AWS_PROFILE,
+or the machine's role.
 """
 
 from __future__ import annotations

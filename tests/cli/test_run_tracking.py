@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import pytest
 from command import RUN, seal
+from tracked_run import Notebook
 
+from controller_svc.core import Phase
 from controller_svc.tracking import Tracker
-from controller_svc.tracking.model import TrackedRun
 from seal.artifacts import ArtifactStore
-from seal.errors import Transient
 
 pytestmark = pytest.mark.usefixtures("here", "fakes")
 TRACKED = (*RUN, "--set", "tracking.to=mlflow")
-
-
-class Notebook:
-    place = "notebook"
-
-    def __init__(self) -> None:
-        self.rounds: list[int] = []
-        self.ends = 0
-        self.away = False
-
-    def write(self, run: TrackedRun) -> None:
-        if self.away:
-            raise Transient("the notebook is away")
-        self.rounds += [one.round for one in run.rounds]
-        self.ends += run.end is not None
 
 
 @pytest.fixture
@@ -51,10 +36,10 @@ def test_a_run_is_told_and_one_whose_tracker_was_away_is_told_by_its_resume(
     assert "the notebook is away" in said
     notebook.away = False
     assert seal(*TRACKED, "--resume") == 0
-    assert notebook.rounds == [0, 1] and notebook.ends == 1
+    assert notebook.rounds == [0, 1] and notebook.ends == [Phase.COMPLETE]
     assert "run not tracked" not in capsys.readouterr().err
     assert seal(*TRACKED, "--resume") == 0
-    assert notebook.rounds == [0, 1] and notebook.ends == 1
+    assert notebook.rounds == [0, 1] and notebook.ends == [Phase.COMPLETE]
 
 
 def test_a_tracker_that_nobody_says_the_place_of_is_refused_before_the_run(

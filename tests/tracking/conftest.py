@@ -4,32 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from controller_harness import RUN
-from tracked_run import run_tracked, tracked_spec
+from tracked_run import FinishedRun, run_tracked, tracked_spec
 
 from controller_svc.tracking import Telling, Tracker
 from seal.artifacts import ArtifactStore
-from seal.settings import TrackingSettings
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """A copy of the run, for one test."""
-
-    store: ArtifactStore
-    tellings: tuple[Telling, ...]
-
-    def told(self, place: int = -1, **tracking: object) -> Telling:
-        """One of its tellings, with another tracker."""
-        telling = self.tellings[place]
-        chosen = TrackingSettings.model_validate(
-            {"to": "mlflow", "experiment": "towers"} | tracking
-        )
-        return replace(telling, spec=telling.spec.model_copy(update={"tracking": chosen}))
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FinishedRun
 from mlflow_server import MlflowServer, mlflow_server
 from structlog.testing import capture_logs
-from tracked_run import run_tracked, tracked_spec
+from tracked_run import SOON_SECONDS, FinishedRun, run_tracked, tracked_spec
 
 from controller_svc.core import Phase
 from controller_svc.tracking import Telling, Tracker
@@ -21,7 +20,6 @@ from seal.report import build_report
 
 __all__ = ["mlflow_server"]
 pytest.importorskip("mlflow", reason="mlflow is not installed (extra mlflow)")
-SOON_SECONDS = 120.0
 
 
 @pytest.fixture

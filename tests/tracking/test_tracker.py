@@ -4,65 +4,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import FinishedRun
 from structlog.testing import capture_logs
-from tracked_run import run_tracked, tracked_spec
+from tracked_run import (
+    SOON_SECONDS,
+    FinishedRun,
+    Notebook,
+    run_tracked,
+    tracked_spec,
+    tracker_to,
+    wait_for,
+)
 
 from controller_svc.core import Phase
 from controller_svc.tracking import Tracker
 from controller_svc.tracking.model import TrackedRun
 from controller_svc.tracking.tracker import AGAIN_SECONDS
 from seal.artifacts import ArtifactStore
-from seal.errors import PreconditionFailed, Transient
+from seal.errors import PreconditionFailed
 from seal.report import build_report
-
-SOON_SECONDS = 60.0
-
-
-class Notebook:
-    """A sink that remembers; while it is away it takes nothing."""
-
-    place = "notebook"
-
-    def __init__(self) -> None:
-        self.written: list[TrackedRun] = []
-        self.files: set[str] = set()
-        self.away = False
-        self.tries = 0
-
-    def write(self, run: TrackedRun) -> None:
-        self.tries += 1
-        if self.away:
-            raise Transient("the notebook is away")
-        self.written.append(run)
-        for name, directory in run.end.directories.items() if run.end else ():
-            self.files |= {f"{name}/{file.name}" for file in directory.iterdir()}
-
-    @property
-    def rounds(self) -> list[int]:
-        return [one.round for run in self.written for one in run.rounds]
-
-    @property
-    def ends(self) -> list[Phase]:
-        return [run.end.phase for run in self.written if run.end is not None]
-
-
-def tracker_to(
-    sink: Notebook, store: ArtifactStore, clock: Callable[[], float] = time.monotonic
-) -> Tracker:
-    return Tracker(store, open=lambda _: sink, clock=clock)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SOON_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def warnings(logs: list[dict[str, object]]) -> list[object]:

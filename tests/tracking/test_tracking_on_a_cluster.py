@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import FinishedRun
 from controller_office import Office, small_adaptation, small_run
-from test_tracker import SOON_SECONDS, Notebook, tracker_to, wait_for
+from tracked_run import SOON_SECONDS, FinishedRun, Notebook, tracker_to, wait_for
 
 from controller_svc.core import Phase
 from controller_svc.tracking import AGAIN_SECONDS

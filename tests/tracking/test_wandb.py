@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FinishedRun
 from structlog.testing import capture_logs
-from tracked_run import run_tracked, tracked_spec
+from tracked_run import SOON_SECONDS, FinishedRun, run_tracked, tracked_spec
 
 from controller_svc.core import Phase
 from controller_svc.tracking import Telling, Tracker, open_sink
@@ -21,7 +20,6 @@ from seal.errors import PreconditionFailed
 from seal.report import build_report
 
 pytest.importorskip("wandb", reason="wandb is not installed (extra wandb)")
-SOON_SECONDS = 120.0
 READ = "from wandb.cli.cli import cli; cli(['leet', 'inspect', '--json', '{file}'])"
 
 
