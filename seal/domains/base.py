@@ -147,6 +147,13 @@ class DomainWords:
     """The measure by which an answer is marked right or wrong."""
     shapes: str
     """What its data files may hold, to end a sentence without its full stop."""
+    story: str
+    """What a run does with `{contexts}`, of which it asks `{questions}`, for somebody who has not
+    read the paper."""
+    story_without_edits: str
+    """The same of a run that measures no edits."""
+    glossary: tuple[tuple[str, str], ...]
+    """Words of its own with what they mean."""
     measured: str
     """What the measures of the result picture say, in sentences."""
     read_together: str
@@ -156,6 +163,8 @@ class DomainWords:
     for the model before any training); in that of `edit` stands `{round}`."""
     short_rows: Mapping[str, str]
     """The same in a few words, where `edit` is `round N`."""
+    reference: str
+    """What the edits are compared with, in a few words."""
     bounds: Mapping[str, str]
     """What each kind that is measured beside the edits is, in a sentence without its end."""
 

@@ -77,6 +77,29 @@ WORDS = DomainWords(
     context="passage",
     right="contains",
     shapes=SHAPES,
+    story="The model was given {contexts} that it had not been trained on (a passage is a short "
+    "text on one subject) and wrote its own study notes on each: such notes are a self-edit. A "
+    "small adapter (a set of extra weights) was trained on the notes together with the passage, "
+    "and the adapted model then answered questions on the passage from memory, without seeing it: "
+    "{questions} in all. The baseline is the base model, which answers the same questions without "
+    "having learnt anything.",
+    story_without_edits="The model was given {contexts} that it had not been trained on (a passage "
+    "is a short text on one subject) and had a small adapter (a set of extra weights) trained on "
+    "each; the adapted model then answered questions on the passage from memory, without seeing "
+    "it: {questions} in all. The baseline is the base model, which answers the same questions "
+    "without having learnt anything.",
+    glossary=(
+        ("passage", "a text with a title, of which the model is to know the content by heart"),
+        ("question", "asked on a passage; its gold answers are known, and any of them counts"),
+        ("self-edit", "what the model writes on a passage in order to be trained on it"),
+        ("base model", "the model as it was before: the baseline of all that follows"),
+        ("passage alone", "the model trained on the bare text: what self-edits have to beat"),
+        (
+            "gold questions",
+            "the model trained on the very questions and answers it is then asked: more than "
+            "that no self-edit can reach",
+        ),
+    ),
     measured="How well questions are answered, from memory, after each kind of training on "
     "passages that the writing of self-edits was never trained on. F1: how far the words of the "
     "answer are those of the gold answer. Exact match: it is the gold answer. Contains: the gold "
@@ -102,6 +125,7 @@ WORDS = DomainWords(
             "open-book": "open book",
         }
     ),
+    reference="passage alone",
     bounds=MappingProxyType(
         {
             "passage": "trained on the bare text, with its own rate and epochs if the run gives it "

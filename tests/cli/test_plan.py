@@ -184,7 +184,7 @@ def test_the_published_few_shot_experiment_is_planned_with_its_hours_on_one_gpu(
 ) -> None:
     train = write_tasks(here / "training.json", range(2, 5))
     validation = write_tasks(here / "evaluation.json", range(5, 7))
-    example = str(EXAMPLES / "published-arc.yaml")
+    example = str(EXAMPLES / "arc.yaml")
     asked = ("run", example, "--plan", "--dataset", train, "--validation", validation)
     assert seal(*asked) == 0
     out = capsys.readouterr().out

@@ -72,6 +72,25 @@ WORDS = DomainWords(
     context="task",
     right="grid",
     shapes=SHAPES,
+    story="The model was given {contexts} that it had not been trained on (a task shows an unknown "
+    "rule on a few grids) and chose for each how it is trained on it: such a choice is a "
+    "self-edit. A small adapter (a set of extra weights) was trained on a training set made of the "
+    "demonstrations, and the adapted model then applied the rule to other inputs, with the "
+    "demonstrations still before it: {questions} in all. The baseline is in-context learning: the "
+    "base model with the same demonstrations before it, and no training.",
+    story_without_edits="The model was given {contexts} that it had not been trained on (a task "
+    "shows an unknown rule on a few grids), and applied each rule to other inputs, with the "
+    "demonstrations before it: {questions} in all.",
+    glossary=(
+        ("task", "demonstrations of an unknown rule, and tests to which it has to be applied"),
+        ("question", "an input of a task whose output, its gold answer, is asked for"),
+        ("self-edit", "how the model chooses to be trained on a task: augmentations, loss, rate"),
+        ("in-context learning", "the model without training: what any training has to beat"),
+        (
+            "test-time training",
+            "a training on the demonstrations of the task that is then asked about",
+        ),
+    ),
     measured="How well tests are solved after each kind of training on tasks that the choosing of "
     "settings was never trained on. Solved: the answer is the gold grid. Shape: it has the gold "
     "grid's rows and columns. Cells: the share of its cells that are right.",
@@ -92,6 +111,7 @@ WORDS = DomainWords(
             "oracle-edit": "oracle's settings",
         }
     ),
+    reference="fixed settings",
     bounds=MappingProxyType(
         {
             "fixed-edit": "trained on each task with the same settings, made by hand",

@@ -24,6 +24,7 @@ from seal.report.numbers.rounds import rollout_report, stage_report
 from seal.report.numbers.rows import retained_rows, score_rows
 from seal.report.numbers.shapes import edit_shape
 from seal.report.numbers.source import RunFiles, read_run
+from seal.report.numbers.words import worded
 
 FEW_PASSAGES = 8
 """Below so many passages, resampling them says too little about others."""
@@ -67,8 +68,10 @@ def report_of(files: RunFiles, *, max_passages: int = MAX_PASSAGES_IN_DETAIL) ->
         spec=files.spec,
         machine=files.machine,
         interval=estimator.words,
-        headline=headline(rows, rollouts, measures_of(files.spec)),
-        findings=findings(rows, measures_of(files.spec)),
+        headline=worded(headline(rows, rollouts, measures_of(files.spec)), domain.words),
+        findings=tuple(
+            worded(each, domain.words) for each in findings(rows, measures_of(files.spec))
+        ),
         validation_passages=len(first.records) if first else 0,
         validation_questions=sum(len(record.baseline.answers) for record in first.records)
         if first
@@ -83,7 +86,7 @@ def report_of(files: RunFiles, *, max_passages: int = MAX_PASSAGES_IN_DETAIL) ->
             stage_report(stage, keeps_inner_adapters=files.spec.artifacts.keep_inner_adapters)
             for stage in files.stages
         ),
-        notes=_notes(files, rows, rollouts),
+        notes=tuple(worded(each, domain.words) for each in _notes(files, rows, rollouts)),
         validation_details=validation_details(files, limit=max_passages),
         rollout_details=tuple(
             rollout_details(files, stage, limit=max_passages) for stage in files.named("rollout")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
+from seal.domains.base import DomainWords
 from seal.outcomes import Outcome
 from seal.report.numbers.entries import Decision
 from seal.restem.select import PartDropReason
@@ -56,3 +58,13 @@ PART_WORDS: Mapping[PartDropReason, str] = {
 def name_of(code: str) -> str:
     """An outcome or a decision as a word: too_long -> too long."""
     return code.replace("_", " ")
+
+
+_CONTEXT = re.compile(r"\b([Pp])assage(?=s?\b)")
+
+
+def worded(text: str, words: DomainWords) -> str:
+    """Prose that is written of passages, with the word that the domain has for a context."""
+    return _CONTEXT.sub(
+        lambda found: words.context if found[1] == "p" else words.context.capitalize(), text
+    )

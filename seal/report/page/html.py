@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from seal.domains.base import DomainWords
 from seal.report.numbers.entries import (
     AnswerEntry,
     Decision,
@@ -17,7 +18,7 @@ from seal.report.numbers.entries import (
 )
 from seal.report.numbers.formats import MISSING, plain, plural, score
 from seal.report.numbers.model import Report
-from seal.report.numbers.words import DECISION_WORDS, name_of
+from seal.report.numbers.words import DECISION_WORDS, name_of, worded
 from seal.report.page import appendix
 from seal.report.page.markup import Child, Html, details, facts, join, paragraph, table, tag
 from seal.report.page.opening import opening
@@ -83,13 +84,16 @@ def kept_and_dropped(report: Report) -> Html | None:
     grader = report.spec.evaluation.grader
     return join(
         paragraph(
-            "For every training passage: left the self-edits that the next policy learnt, right "
-            "the others with the reason, and below them what the model answered before, and after "
-            "training on each edit. ✓ the answer holds a gold answer, ✗ it does not. Edits have "
-            "the numbers that seal status --adapters gives them."
+            f"For every training {report.words.context}: left the self-edits that the next policy "
+            "learnt, right the others with the reason, and below them what the model answered "
+            "before, and after training on each edit. ✓ the answer holds a gold answer, ✗ it does "
+            "not. Edits have the numbers that seal status --adapters gives them."
         ),
-        facts((name_of(decision), DECISION_WORDS[decision]) for decision in _decisions(report)),
-        *(_round(group, grader) for group in report.rollout_details),
+        facts(
+            (name_of(decision), worded(DECISION_WORDS[decision], report.words))
+            for decision in _decisions(report)
+        ),
+        *(_round(group, grader, report.words) for group in report.rollout_details),
     )
 
 
@@ -104,7 +108,7 @@ def _decisions(report: Report) -> list[Decision]:
     return [decision for decision in DECISION_WORDS if decision in there]
 
 
-def _round(group: PassageGroup, grader: str) -> Html:
+def _round(group: PassageGroup, grader: str, words: DomainWords) -> Html:
     passages = (
         details(
             _edits_summary(passage, grader),
@@ -115,16 +119,16 @@ def _round(group: PassageGroup, grader: str) -> Html:
         )
         for place, passage in enumerate(group.passages)
     )
-    return join(tag("h3", f"Round {group.round}"), _shown(group), *passages)
+    return join(tag("h3", f"Round {group.round}"), _shown(group, words), *passages)
 
 
-def _shown(group: PassageGroup) -> Html | None:
+def _shown(group: PassageGroup, words: DomainWords) -> Html | None:
     if len(group.passages) == group.passages_total:
         return None
     return tag(
         "p",
-        f"The first {len(group.passages)} of {plural(group.passages_total, 'passage')}; all are "
-        "in records.jsonl of the stage.",
+        f"The first {len(group.passages)} of {plural(group.passages_total, words.context)}; all "
+        "are in records.jsonl of the stage.",
         class_="soft",
     )
 
@@ -228,11 +232,11 @@ def answers(report: Report) -> Html | None:
     heads = {row.key: row.label for row in report.rows}
     return join(
         paragraph(
-            "What each trained model answered to the questions on the validation passages. ✓ the "
-            "answer holds a gold answer, ✗ it does not. With several edits or repeats the first "
-            "one is shown."
+            "What each trained model answered to the questions on the validation "
+            f"{report.words.context}s. ✓ the answer holds a gold answer, ✗ it does not. With "
+            "several edits or repeats the first one is shown."
         ),
-        _shown(group),
+        _shown(group, report.words),
         *(
             details(
                 _answers_summary(passage, heads),

@@ -12,6 +12,7 @@ from seal.report.numbers.formats import (
     plural,
 )
 from seal.report.numbers.model import Machine, Report
+from seal.report.numbers.words import worded
 from seal.report.page.advice import advice
 from seal.report.page.bars import opening_figure
 from seal.report.page.markup import Child, Html, bullets, details, facts, join, paragraph, tag
@@ -56,20 +57,10 @@ def _date(seconds: float) -> str:
 
 def _what(report: Report) -> str:
     """What was done, for somebody who has not read the paper."""
-    passages = plural(report.validation_passages, "passage")
-    questions = plural(report.validation_questions, "question")
-    notes = (
-        "wrote its own study notes on each: such notes are a self-edit. A small adapter (a set of "
-        "extra weights) was trained on the notes together with the passage, and the adapted model "
-        "then "
-        if report.last_edit_row
-        else "had a small adapter (a set of extra weights) trained on each; the adapted model then "
-    )
-    return (
-        f"The model was given {passages} that it had not been trained on (a passage is a short "
-        f"text on one subject) and {notes}answered questions on the passage from memory, without "
-        f"seeing it: {questions} in all. The baseline is the base model, which answers the same "
-        "questions without having learnt anything."
+    words = report.words
+    return (words.story if report.last_edit_row else words.story_without_edits).format(
+        contexts=plural(report.validation_passages, words.context),
+        questions=plural(report.validation_questions, "question"),
     )
 
 
@@ -93,28 +84,20 @@ def _learning(report: Report) -> str:
         if report.gold_rows
         else ""
     )
-    return (
+    said = (
         f"{warm}Then came {plural(report.rounds_done, 'round')}. In each the model wrote "
         f"self-edits on other passages, {kept}, and the model was finetuned on them to write more "
         "of their kind. The model that writes is the policy; the model that learns and answers "
         f"{learner}."
     )
+    return worded(said, report.words)
 
 
 def _glossary(report: Report) -> Html:
     """The words of this page, folded."""
     grader = report.spec.evaluation.grader
     words: tuple[tuple[str, str], ...] = (
-        ("passage", "a text with a title, of which the model is to know the content by heart"),
-        ("question", "asked on a passage; its gold answers are known, and any of them counts"),
-        ("self-edit", "what the model writes on a passage in order to be trained on it"),
-        ("base model", "the model as it was before: the baseline of all that follows"),
-        ("passage alone", "the model trained on the bare text: what self-edits have to beat"),
-        (
-            "gold questions",
-            "the model trained on the very questions and answers it is then asked: more than "
-            "that no self-edit can reach",
-        ),
+        *report.words.glossary,
         (
             "policy",
             "the model that writes the self-edits; in round 0 it is the base model, or what a "
@@ -130,7 +113,7 @@ def _glossary(report: Report) -> Html:
             "made like this about 95 hold the mean over all such passages",
         ),
     )
-    meanings = facts((name, meaning) for name, meaning in words)
+    meanings = facts((name, worded(meaning, report.words)) for name, meaning in words)
     return details("What the words mean", meanings, class_="words")
 
 
@@ -138,7 +121,7 @@ def _facts(report: Report) -> list[tuple[str, Child]]:
     spec = report.spec
     return [
         (
-            "passages and questions",
+            worded("passages and questions", report.words),
             f"{report.validation_passages} and {report.validation_questions}, held out",
         ),
         ("model", spec.model),
@@ -151,7 +134,7 @@ def _facts(report: Report) -> list[tuple[str, Child]]:
         ),
         (
             "self-edits",
-            f"{spec.edit.family}, {spec.edit.k} a passage in a rollout, temperature "
+            f"{spec.edit.family}, {spec.edit.k} a {report.words.context} in a rollout, temperature "
             f"{spec.edit.temperature:g}",
         ),
         ("intervals", report.interval),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from seal.domains.base import DomainWords
 from seal.outcomes import Outcome
 from seal.report.numbers.comparisons import Comparison, comparisons
 from seal.report.numbers.formats import MEASURE_NAMES, MISSING, count, plural
@@ -15,10 +16,18 @@ from seal.report.numbers.model import (
     Verdict,
     measures_of,
 )
-from seal.report.numbers.words import OUTCOME_WORDS, name_of
+from seal.report.numbers.words import OUTCOME_WORDS, name_of, worded
 from seal.report.page import figures
 from seal.report.page.cells import valued
 from seal.report.page.markup import Child, Html, facts, figure, join, paragraph, table, tag
+
+_PAIRED = (
+    "Passages differ far more than ways of training do, so the difference is taken on "
+    "each passage and then averaged over those that have both scores. Where the whole "
+    "interval lies on one side of zero, this run can tell the two apart; where it holds "
+    "zero, they may be equal, and the run is too small to say. With many comparisons one "
+    "in twenty comes out by luck."
+)
 
 
 def results(report: Report) -> Html | None:
@@ -77,21 +86,17 @@ def _differences(report: Report) -> Html | None:
     measures = measures_of(report.spec)
     head: list[Child] = ["trained on", "against", f"{report.words.context}s"]
     head += [MEASURE_NAMES[measure] for measure in measures]
-    rows = [_difference_cells(each, measures) for each in compared]
+    rows = [_difference_cells(each, measures, report.words) for each in compared]
     return join(
-        tag("h3", "Did it help? Differences, passage by passage"),
+        tag("h3", worded("Did it help? Differences, passage by passage", report.words)),
         paragraph(
-            "Passages differ far more than ways of training do, so the difference is taken on "
-            "each passage and then averaged over those that have both scores. Where the whole "
-            "interval lies on one side of zero, this run can tell the two apart; where it holds "
-            "zero, they may be equal, and the run is too small to say. With many comparisons one "
-            "in twenty comes out by luck.",
+            worded(_PAIRED, report.words),
             _which_passage(report),
         ),
         figure(
             figures.differences_figure(compared, report.measures),
             "Right of the dashed line the first of the two is better, left of it worse. Square: "
-            "passage alone; diamond: self-edits of a round; triangle: gold questions.",
+            f"{report.words.reference}; diamond: self-edits of a round; triangle: ceilings.",
         ),
         table(
             "Paired differences with 95 % intervals and verdicts, in percentage points"
@@ -112,12 +117,15 @@ def _which_passage(report: Report) -> str | None:
     return f" The passage alone is here “{best.label}”, which has the higher F1 of the two."
 
 
-def _difference_cells(compared: Comparison, measures: Sequence[Metric]) -> list[Child]:
+def _difference_cells(
+    compared: Comparison, measures: Sequence[Metric], words: DomainWords
+) -> list[Child]:
     cells: list[Child] = [compared.left, compared.right, str(compared.over[measures[0]].n)]
     for measure in measures:
         over = compared.over[measure]
         clear = over.verdict in (Verdict.BETTER, Verdict.WORSE)
-        verdict = tag("b", over.verdict) if clear else over.verdict.value
+        said = worded(over.verdict.value, words)
+        verdict = tag("b", said) if clear else said
         cells.append(join(valued(over, measure, "", signed=True), tag("span", verdict)))
     return cells
 

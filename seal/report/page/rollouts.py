@@ -14,7 +14,7 @@ from seal.report.numbers.formats import (
 )
 from seal.report.numbers.model import EditShape, Report, Spread
 from seal.report.numbers.shapes import in_order
-from seal.report.numbers.words import PART_WORDS, name_of
+from seal.report.numbers.words import PART_WORDS, name_of, worded
 from seal.report.page import figures
 from seal.report.page.cells import valued
 from seal.report.page.markup import Child, Html, facts, figure, join, paragraph, table, tag
@@ -50,14 +50,13 @@ def rewards(report: Report) -> Html | None:
         ]
         for rollout in report.rollouts
     ]
+    how = _BY_PART if report.spec.improve.credit == "part" else _BY_EDIT
     return join(
         paragraph(
-            "In a rollout the policy writes several edits (candidates) for each training passage; "
-            "the reward of a candidate is what the model scores after training on it, the gain is "
-            "the reward minus what the model scored before. "
-            + (_BY_PART if report.spec.improve.credit == "part" else _BY_EDIT)
-            + " Rewards of kept edits are the luckiest of several: what a policy is worth, only "
-            "the validation says."
+            worded(
+                f"{_CANDIDATES} {how} {_LUCKIEST}",
+                report.words,
+            )
         ),
         figure(
             figures.rewards_figure(report.rollouts, grader=GRADER_NAMES[grader]),
@@ -76,6 +75,15 @@ def rewards(report: Report) -> Html | None:
     )
 
 
+_CANDIDATES = (
+    "In a rollout the policy writes several edits (candidates) for each training passage; the "
+    "reward of a candidate is what the model scores after training on it, the gain is the reward "
+    "minus what the model scored before."
+)
+_LUCKIEST = (
+    "Rewards of kept edits are the luckiest of several: what a policy is worth, only the "
+    "validation says."
+)
 _BY_EDIT = (
     "The next policy learns the best candidate of a passage, if it gains and if the candidates of "
     "the passage differ at all."
@@ -189,6 +197,15 @@ def _reliability(report: Report) -> Html | None:
     )
 
 
+_COLLAPSE = (
+    "A policy that collapses writes ever more of the same: fewer different texts and word "
+    "pairs, a smaller distance between the "
+    "edits of one passage. Validation stages write on the same passages every round and "
+    "so compare best. Covered are the gold answers that the answer of some pair of an edit "
+    "holds: a diagnostic, which no edit is chosen by."
+)
+
+
 def edits(report: Report) -> Html | None:
     """Length and diversity."""
     if not report.shapes:
@@ -205,16 +222,10 @@ def edits(report: Report) -> Html | None:
         "cut off",
         "different texts",
         "different word pairs",
-        "distance within a passage",
+        worded("distance within a passage", report.words),
     ]
     return join(
-        paragraph(
-            "A policy that collapses writes ever more of the same: fewer different texts and word "
-            "pairs, a smaller distance between the "
-            "edits of one passage. Validation stages write on the same passages every round and "
-            "so compare best. Covered are the gold answers that the answer of some pair of an edit "
-            "holds: a diagnostic, which no edit is chosen by."
-        ),
+        paragraph(worded(_COLLAPSE, report.words)),
         figure(
             figures.shapes_figure(report.shapes),
             "Left: box from quartile to quartile, line at the median, whiskers to the extremes, "
@@ -249,7 +260,8 @@ def _choices(report: Report) -> Html | None:
         figure(
             figures.choices_figure(before, after),
             f"Share of the edits of a validation that chose each value: round {before.round} "
-            f"(hatched, above) and round {after.round}. Edits that hold nothing are not counted.",
+            f"(hatched, above) and round {after.round} (below). Edits that hold nothing are not "
+            "counted.",
         ),
         table(
             "Edits by what they chose",
