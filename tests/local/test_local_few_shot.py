@@ -111,3 +111,6 @@ async def test_a_few_shot_run_goes_from_files_of_tasks_to_a_report(tmp_path: Pat
     assert "learning rate" in chosen
     page = render_html(report)
     assert "What the policy chose" in page
+    assert "a task shows an unknown rule on a few grids" in page
+    said = " ".join((report.headline, *report.findings, *report.notes, report.interval))
+    assert "passage" not in said.lower()
