@@ -12,37 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import structlog
-
 from controller_svc.core import DEFAULT_BUDGET, AttemptBudget, RunStatus, decide
 from controller_svc.world import World
 from seal.settings import Spec
-
-log = structlog.get_logger(__name__)
-
-
-def log_transition(before: RunStatus, after: RunStatus) -> None:
-    """One line per change of phase or stage, and one per new attempt."""
-    if (before.phase, before.round, before.stage) != (after.phase, after.round, after.stage):
-        reasons = [condition.reason for condition in after.conditions if condition.status == "True"]
-        log.info(
-            "run moved",
-            run=after.run,
-            phase=str(after.phase),
-            round=after.round,
-            stage=after.stage,
-            reasons=reasons,
-            supervised=any(policy.supervised for policy in after.policies),
-        )
-    current, old = after.current, before.current
-    if current is not None and current.attempt > 1 and (old is None or old.name != current.name):
-        log.warning(
-            "stage again",
-            run=after.run,
-            stage=current.name,
-            delay_seconds=current.delay_seconds,
-            cause=current.message,
-        )
 
 
 async def reconcile(
@@ -50,8 +22,8 @@ async def reconcile(
     status: RunStatus,
     world: World,
     *,
+    told: Callable[[RunStatus, RunStatus], None],
     budget: AttemptBudget = DEFAULT_BUDGET,
-    told: Callable[[RunStatus, RunStatus], None] = log_transition,
 ) -> RunStatus:
     """Bring the world one step nearer to what the run wants; the status that is saved now.
 

@@ -34,9 +34,8 @@ TITLES = (
 )
 RUNS = f"""## Runs
 
-By whoever leads a run: the controller on a cluster, the command on a laptop (where the namespace
-is empty). A run that has ended is shown for another {SHOWN_AFTER_END_SECONDS:.0f} s, then its
-series go.
+By whoever leads a run: the controller on a cluster, the command on a laptop. A run that has ended
+is shown for another {SHOWN_AFTER_END_SECONDS:.0f} s, then its series go.
 """
 
 

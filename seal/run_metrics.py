@@ -18,7 +18,7 @@ SHOWN_AFTER_END_SECONDS = 300.0
 """A few scrapes, as they come once a minute at most."""
 
 Place = tuple[str, str]
-"""Namespace and name of a run; the namespace is empty where there is none."""
+"""Namespace and name of a run."""
 PLACE_LABELS = ("namespace", "run")
 
 

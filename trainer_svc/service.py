@@ -145,6 +145,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
                 max_rank=limits.max_rank,
                 target_modules=limits.target_modules,
                 dtype=limits.dtype,
+                device=limits.device,
                 max_message_bytes=self._max_message_bytes,
                 lora_refusals=tuple(map(engine.shape_refusal, loras)),
             )

@@ -31,12 +31,13 @@ from controller_svc.core.plan import (
     place_name,
     shards,
     share_done,
+    share_of,
     spec_digest,
     stages,
 )
 from controller_svc.core.ranges import format_ranges, parse_ranges
 from controller_svc.core.reopen import reopen
-from controller_svc.core.rounds import round_name, sum_shards
+from controller_svc.core.rounds import add, add_floats, round_name, sum_shards
 from controller_svc.core.state import (
     AdaptationStatus,
     Condition,
@@ -51,6 +52,7 @@ from controller_svc.core.state import (
     StageState,
     StageStatus,
 )
+from controller_svc.core.transitions import Transition, transitions
 
 __all__ = [
     "DEFAULT_BUDGET",
@@ -85,7 +87,10 @@ __all__ = [
     "StartStage",
     "StopStage",
     "Trained",
+    "Transition",
     "adaptation_state",
+    "add",
+    "add_floats",
     "decide",
     "events",
     "format_ranges",
@@ -97,8 +102,10 @@ __all__ = [
     "round_name",
     "shards",
     "share_done",
+    "share_of",
     "spec_digest",
     "stage_name",
     "stages",
     "sum_shards",
+    "transitions",
 ]

@@ -38,6 +38,9 @@ class StageSums:
     inner_loops_run: int = 0
     inner_loops_resumed: int = 0
     scores: Mapping[str, ScoreSum] = field(default_factory=dict)
+    measures: Mapping[str, ScoreSum] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    device: str = ""
     policy: AdapterReference | None = None
     """`improve` only: the new policy; None if there is none."""
     kept: int = 0

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from controller_svc.core.state import Phase, RunStatus
 from seal.records import Stage
 from seal.settings import AdaptationSpec, LearningSpec, RunSpec, Spec
 
@@ -36,6 +37,16 @@ def share_done(plan: Sequence[tuple[int, Stage]], at: tuple[int, Stage], share: 
     before = plan[: plan.index(at)]
     done = sum(STAGE_WEIGHTS[stage] for _, stage in before) + share * STAGE_WEIGHTS[at[1]]
     return done / sum(STAGE_WEIGHTS[stage] for _, stage in plan)
+
+
+def share_of(spec: Spec, status: RunStatus, share: float) -> float:
+    """Share of the whole, with `share` of its stage done; of one that ended early what it was."""
+    if status.phase is Phase.COMPLETE:
+        return 1.0
+    current = status.current
+    if current is None:
+        return 0.0
+    return min(0.99, share_done(stages(spec), (current.round, current.stage), share))
 
 
 def stages(spec: Spec) -> tuple[tuple[int, Stage], ...]:

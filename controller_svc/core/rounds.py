@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from controller_svc.core.observed import StageSums
 from controller_svc.core.state import (
@@ -16,6 +17,9 @@ from controller_svc.core.state import (
 from seal.errors import Internal
 from seal.outcomes import Outcome
 from seal.records import AdaptationCounts, ScoreSum, ShardSummary, Stage
+from seal.restem.reward import present
+
+Value = TypeVar("Value")
 
 
 def sum_shards(summaries: Sequence[ShardSummary], *, stage: Stage, round: int) -> StageSums:
@@ -49,6 +53,9 @@ def sum_shards(summaries: Sequence[ShardSummary], *, stage: Stage, round: int) -
         inner_loops_run=sum(summary.inner_loops_run for summary in summaries),
         inner_loops_resumed=sum(summary.inner_loops_resumed for summary in summaries),
         scores=add_scores(summary.scores for summary in summaries),
+        measures=add_scores(summary.measures for summary in summaries),
+        dropped=add(*(summary.dropped for summary in summaries)),
+        device=summaries[0].device,
         policy=summaries[0].policy,
         counts=_add_counts(summary.counts for summary in summaries),
         result=summaries[0].result,
@@ -61,6 +68,8 @@ def sum_shards(summaries: Sequence[ShardSummary], *, stage: Stage, round: int) -
 
 def fold_stage(status: RunStatus, sums: StageSums, now_seconds: float) -> RunStatus:
     """The status with a finished stage in `rounds` and `policies`, or in `adaptation`."""
+    if sums.stage is Stage.PREPARE:
+        status = status.model_copy(update={"device": sums.device})
     if status.adaptation is not None:
         folded = _fold_adaptation(status.adaptation, sums, now_seconds)
         return status.model_copy(update={"adaptation": folded})
@@ -107,11 +116,11 @@ def _new_policy(status: RunStatus, sums: StageSums) -> PolicyStatus:
 
 def _fold_round(old: RoundStatus, sums: StageSums) -> RoundStatus:
     """One stage's sums added to a round."""
-    outcomes = {f"{sums.stage}/{name}": number for name, number in sums.outcomes.items()}
     update: dict[str, object] = {
-        "outcomes": add(outcomes, old.outcomes),
-        "tokens": add(old.tokens, sums.tokens),
-        "engine_seconds": add_floats(old.engine_seconds, sums.engine_seconds),
+        "outcomes": add(_placed(sums.stage, sums.outcomes), old.outcomes),
+        "tokens": add(_placed(sums.stage, sums.tokens), old.tokens),
+        "engine_seconds": add_floats(_placed(sums.stage, sums.engine_seconds), old.engine_seconds),
+        "measures": {**old.measures, **_placed(sums.stage, sums.measures)},
         "seconds": {**old.seconds, str(sums.stage): sums.seconds},
         "stored_bytes": add(old.stored_bytes, sums.stored_bytes),
         "inner_loops_run": old.inner_loops_run + sums.inner_loops_run,
@@ -125,10 +134,16 @@ def _fold_round(old: RoundStatus, sums: StageSums) -> RoundStatus:
         update |= {
             "kept": sums.kept,
             "kept_parts": sums.kept_parts,
+            "dropped": dict(sums.dropped),
             "label": sums.label,
             "selection_sha256": sums.result_sha256,
         }
     return old.model_copy(update=update)
+
+
+def _placed(stage: Stage, values: Mapping[str, Value]) -> dict[str, Value]:
+    """Values by `stage/name`."""
+    return {f"{stage}/{name}": value for name, value in values.items()}
 
 
 def _fold_adaptation(
@@ -148,7 +163,11 @@ def _fold_adaptation(
     elif sums.stage is Stage.QUESTION:
         update["questioned"] = sums.counts or AdaptationCounts()
     elif sums.stage is Stage.ROLLOUT:
-        update |= {"edits": dict(sums.outcomes), "scores": dict(sums.scores)}
+        update |= {
+            "edits": dict(sums.outcomes),
+            "scores": dict(sums.scores),
+            "measures": dict(sums.measures),
+        }
     else:
         update["result"] = sums.result
     return old.model_copy(update=update)
@@ -181,6 +200,11 @@ def add_scores(parts: Iterable[Mapping[str, ScoreSum]]) -> dict[str, ScoreSum]:
     sums: dict[str, ScoreSum] = {}
     for part in parts:
         for name, score in sorted(part.items()):
-            before = sums.get(name, ScoreSum(n=0, total=0.0))
-            sums[name] = ScoreSum(n=before.n + score.n, total=before.total + score.total)
+            before = sums.get(name, ScoreSum(n=0, total=0.0, squares=0.0))
+            squares = (before.squares, score.squares)
+            sums[name] = ScoreSum(
+                n=before.n + score.n,
+                total=before.total + score.total,
+                squares=None if None in squares else sum(present(squares)),
+            )
     return sums

@@ -169,12 +169,16 @@ class RoundStatus(Status):
     """Scores over the training contexts by name (see `ShardSummary.scores`)."""
     validation: dict[str, ScoreSum] = Field(default={})
     """Scores over the held-out contexts by name."""
+    measures: dict[str, ScoreSum] = Field(default={})
+    """What is watched of edits and answers, by `stage/name` (see `ShardSummary.measures`)."""
+    dropped: dict[str, int] = Field(default={})
+    """Edits that the M-step did not learn, by reason."""
     outcomes: dict[str, int] = Field(default={})
     """Inner loops by `stage/outcome`."""
     tokens: dict[str, int] = Field(default={})
-    """Tokens by kind."""
+    """Tokens by `stage/kind`."""
     engine_seconds: dict[str, float] = Field(default={})
-    """Engine seconds by kind."""
+    """Engine seconds by `stage/kind`."""
     seconds: dict[str, float] = Field(default={})
     """Longest wall time of a shard, by stage."""
     stored_bytes: dict[str, int] = Field(default={})
@@ -216,6 +220,8 @@ class AdaptationStatus(Status):
     """Edits that were tried, by outcome."""
     scores: dict[str, ScoreSum] = Field(default={})
     """Scores of the rollout by name (see `ShardSummary.scores`)."""
+    measures: dict[str, ScoreSum] = Field(default={})
+    """What is watched of its edits and answers (see `ShardSummary.measures`)."""
     result: AdaptationResult | None = None
     """The adapter, its evaluation and the verdict; None until then."""
     stages: tuple[FinishedStage, ...] = ()
@@ -262,6 +268,9 @@ class RunStatus(Status):
     """One per round that finished a stage."""
     adaptation: AdaptationStatus | None = None
     """What an adaptation came to so far; None of a run, which has `policies` and `rounds`."""
+    device: str = ""
+    """Type of the device that the trainer's engine computed on when the data were prepared; empty
+    while nobody has said."""
     conditions: tuple[Condition, ...] = ()
     """One per type."""
     counters: Counters = Counters()

@@ -138,7 +138,9 @@ class Controller:
             saved = await self._say(world, saved, error)
             raise
         finally:
-            await self._tell(wanted.owner, before, saved, percent=world.percent)
+            await self._tell(
+                wanted.owner, before, saved, percent=world.percent, stage_share=world.stage_share
+            )
             self._track(wanted, saved)
         if status.phase.terminal:
             return await self._after_its_end(wanted, status, world)
@@ -190,7 +192,7 @@ class Controller:
         """Let an object fail whose spec is none: it cannot be mended, as a spec is not changed."""
         owner, before = owner_of(kind, body), status_of_refused(kind, body)
         if before.phase.terminal:
-            self._gauges.show(owner, before, percent=0)
+            self._gauges.show(owner, before, percent=0, now_seconds=self._clock())
             return
         after = fail_refused(before, error, self._clock())
         status = to_object(after, generation=generation_of(body))
@@ -198,10 +200,18 @@ class Controller:
         await self._tell(owner, before, after, percent=0)
 
     async def _tell(
-        self, owner: Owner, before: RunStatus, after: RunStatus, *, percent: int
+        self,
+        owner: Owner,
+        before: RunStatus,
+        after: RunStatus,
+        *,
+        percent: int,
+        stage_share: float | None = None,
     ) -> None:
         """Tell what became of it at this look, to all who listen."""
-        self._gauges.show(owner, after, percent=percent)
+        self._gauges.show(
+            owner, after, percent=percent, now_seconds=self._clock(), stage_share=stage_share
+        )
         self._gauges.count(before, after)
         await self._story.tell(owner, before, after, now_seconds=self._clock())
 

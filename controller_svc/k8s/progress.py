@@ -16,7 +16,7 @@ from controller_svc.core import (
     RunStatus,
     StageStatus,
     parse_ranges,
-    share_done,
+    share_of,
     stages,
 )
 from controller_svc.k8s.objects import ObjectColumns, ObjectProgress
@@ -64,7 +64,7 @@ def progress_of(
     now_seconds: float,
 ) -> ObjectProgress:
     """How far the whole is; it never goes back."""
-    percent = int(100 * _share(spec, status, stage.share))
+    percent = int(100 * share_of(spec, status, stage.share))
     return ObjectProgress(
         percent=max(percent, before.percent),
         eta_seconds=_eta_seconds(spec, status, stage),
@@ -88,16 +88,6 @@ def _reward(status: RunStatus) -> str:
     scores = (entry.validation.get("edit") for entry in reversed(status.rounds))
     means = (score.mean for score in scores if score is not None)
     return next((f"{mean:.3f}" for mean in means if mean is not None), "")
-
-
-def _share(spec: Spec, status: RunStatus, share: float) -> float:
-    """Share of the whole; of one that ended early what it had come to."""
-    if status.phase is Phase.COMPLETE:
-        return 1.0
-    current = status.current
-    if current is None:
-        return 0.0
-    return min(0.99, share_done(stages(spec), (current.round, current.stage), share))
 
 
 def _eta_seconds(spec: Spec, status: RunStatus, stage: StageProgress) -> int | None:

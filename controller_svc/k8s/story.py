@@ -1,6 +1,7 @@
-"""What becomes of an object, told once to all who listen: log, events, metrics.
+"""What becomes of an object, told once to all who listen: log, metrics, Events.
 
-Each change of a condition is one line of the log, one Event for `kubectl describe`, and one count.
+Each change of a condition is one line of the log and one count (`controller_svc.transition`), and
+one Event for `kubectl describe`.
 An Event's name is made from what it tells, so that a controller that starts anew, and tells again
 what the one before may not have got to, repeats nothing.
 """
@@ -8,16 +9,15 @@ what the one before may not have got to, repeats nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
 
-from controller_svc.core import Condition, Reason, RunStatus
+from controller_svc.core import RunStatus, Transition, transitions
 from controller_svc.k8s.api import EVENTS, ClusterApi, StatusRefused
 from controller_svc.k8s.jobs import Owner
 from controller_svc.k8s.objects import ObjectPublication
+from controller_svc.transition import transition
 from seal.errors import Conflict, SealError
 from seal.metrics import metrics
 from seal.resources import API_VERSION
@@ -29,84 +29,9 @@ COMPONENT = "seal-controller"
 RECENT_SECONDS = 120.0
 """An end so long before the first look at an object is told again: the controller before may have
 died over it. Where something that has not ended is now is always told again."""
-STAGE_AGAIN = "StageAgain"
-"""Reason of the Event of another attempt of a stage."""
 STATUS_REFUSED = "StatusRefused"
 """Reason of the Event of an object whose status the API server does not take."""
 _HASH_CHARACTERS = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transition:
-    """One thing that became of an object."""
-
-    reason: str
-    """CamelCase; API."""
-    message: str
-    """For people."""
-    warning: bool
-    """Whether somebody may have to do something."""
-    stage: str = ""
-    """Attempt of a stage at which it happened; empty for none."""
-    since_seconds: float = 0.0
-    """Unix time, of what may happen again at the same stage; else 0."""
-
-
-def transitions(before: RunStatus, after: RunStatus) -> Iterator[Transition]:
-    """What became of an object between two statuses, in order."""
-    stage = after.current.name if after.current is not None else ""
-    if (attempt := _again(before, after)) is not None:
-        yield Transition(reason=STAGE_AGAIN, message=attempt, warning=True, stage=stage)
-    for condition in after.conditions:
-        old = before.condition(condition.type)
-        moved = old is None or (old.status, old.reason) != (condition.status, condition.reason)
-        # A stage of the next round is another one under the same reason
-        entered = condition.type == "Progressing" and _entered(before, after)
-        # It was told of the first attempt; only who starts anew does not know that
-        known = attempt is not None and old is None and _runs(condition)
-        if (moved or entered) and not known and _is_told(condition, after):
-            yield Transition(
-                reason=condition.reason,
-                message=condition.message,
-                warning=_is_warning(condition),
-                stage=stage,
-                since_seconds=_since(condition),
-            )
-
-
-def _since(condition: Condition) -> float:
-    """A run is suspended and taken up as often as its owner likes."""
-    return condition.last_transition_seconds if condition.type == "Suspended" else 0.0
-
-
-def _again(before: RunStatus, after: RunStatus) -> str | None:
-    """Why a stage is tried again; None if it is not."""
-    old, new = before.current, after.current
-    same = old is not None and new is not None and old.name == new.name
-    if new is None or new.attempt == 1 or same or after.phase.terminal:
-        return None
-    return f"attempt {new.attempt} of {new.stage}: {new.message}"
-
-
-def _runs(condition: Condition) -> bool:
-    return (condition.type, condition.status) == ("Progressing", "True")
-
-
-def _entered(before: RunStatus, after: RunStatus) -> bool:
-    return (before.round, before.stage) != (after.round, after.stage)
-
-
-def _is_told(condition: Condition, after: RunStatus) -> bool:
-    """Whether it says something that no other condition says better."""
-    if condition.type != "Progressing":
-        return condition.status == "True" or condition.reason == Reason.RESUMED
-    return not after.phase.terminal and condition.reason != Reason.SUSPENDED
-
-
-def _is_warning(condition: Condition) -> bool:
-    return condition.type == "Failed" or (
-        condition.type == "Progressing" and condition.status == "False"
-    )
 
 
 class Story:
@@ -155,17 +80,7 @@ class Story:
             await self._transition(owner, one, now_seconds)
 
     async def _transition(self, owner: Owner, one: Transition, now_seconds: float) -> None:
-        """The one place where something that became of an object is written down."""
-        write = log.warning if one.warning else log.info
-        write(
-            one.reason,
-            kind=owner.kind,
-            namespace=owner.namespace,
-            name=owner.name,
-            stage=one.stage,
-            message=one.message,
-        )
-        metrics.transitions.labels(kind=owner.kind, reason=one.reason).inc()
+        transition(metrics, one, kind=owner.kind, name=owner.name, namespace=owner.namespace)
         await self._post(owner, one, now_seconds)
 
     async def _post(self, owner: Owner, one: Transition, now_seconds: float) -> None:

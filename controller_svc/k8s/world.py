@@ -89,6 +89,8 @@ class ClusterWorld:
         self._shown = ShownStatus(wanted, api=api)
         self._jobs: dict[str, JobSeen] = {}
         self._pause_ends_in: float | None = None
+        self.stage_share: float | None = None
+        """Share of the current stage that is done; None if this look has not counted it."""
 
     @property
     def at_work(self) -> bool:
@@ -147,7 +149,9 @@ class ClusterWorld:
             return
         if job.end is not None or not self._shown.may_count(now):
             return
-        share = await stage_share(self._store, status.run, status.current, job.status.active)
+        self.stage_share = share = await stage_share(
+            self._store, status.run, status.current, job.status.active
+        )
         await self._shown.write_count(StageProgress(share=share, seconds=job.seconds(now)), now)
 
     async def say(self, error: SealError) -> RunStatus:

@@ -18,6 +18,7 @@ from controller_svc.core import (
 )
 from controller_svc.local.objects import AdaptationObject, Objects
 from controller_svc.local.stage_progress import StageProgress
+from controller_svc.local.story import LocalStory
 from controller_svc.local.world import DEFAULT_BUDGETS, Budgets, LocalWorld, to_the_end
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.progress import TaskProgress
@@ -136,6 +137,7 @@ class Live:
             settings=settings,
             budget=budgets.shard,
             observer=self,
+            story=LocalStory(spec, namespace=self.one.namespace, name=self.one.name),
             epoch=await take_epoch(store, self.one.run),
             cancelled=lambda: self.cancelled,
         )

@@ -29,19 +29,18 @@ from controller_svc.core import (
 )
 from controller_svc.local.indexed import SHARD_BUDGET, IndexedStage, failure
 from controller_svc.local.lock import run_lock
+from controller_svc.local.story import LocalStory
 from controller_svc.reconcile import reconcile
 from controller_svc.runs import open_run, write_status
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.demands import describe_model
 from controller_svc.worker.others import check_others
-from controller_svc.worker.progress import SILENT, Observer
+from controller_svc.worker.progress import SILENT, Observer, TaskProgress
 from controller_svc.worker.settings import DEFAULT_SETTINGS, ServiceAddresses, WorkerSettings
 from controller_svc.worker.task import run_task, shard_task
 from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, SealError
-from seal.metrics import metrics
-from seal.records import Stage
 from seal.resources import RestEMRun
 from seal.rpc.hops import current_hop
 from seal.rpc.tracing import working
@@ -106,6 +105,9 @@ async def run_local(
                     settings=settings,
                     budget=budgets.shard,
                     observer=progress,
+                    story=LocalStory(
+                        manifest.spec, namespace=manifest.metadata.namespace, name=run
+                    ),
                     epoch=await take_epoch(store, run),
                 )
                 with working("run", current_hop(), run=run):
@@ -149,9 +151,10 @@ async def to_the_end(
     spec: Spec, status: RunStatus, world: LocalWorld, budget: AttemptBudget
 ) -> RunStatus:
     """Reconcile until the status is terminal and nothing is left at work."""
+    world.story.show(status)
     try:
         while True:
-            status = await reconcile(spec, status, world, budget=budget)
+            status = await reconcile(spec, status, world, told=world.story.tell, budget=budget)
             if status.phase.terminal and not world.at_work:
                 return status
             await world.changed()
@@ -177,13 +180,17 @@ class LocalWorld:
         settings: WorkerSettings,
         budget: AttemptBudget,
         observer: Observer,
+        story: LocalStory,
         epoch: int,
         cancelled: Callable[[], bool] = _never,
     ) -> None:
-        """`cancelled`: whether the owner wishes it to stop; `wake` says that this has changed."""
+        """`cancelled`: whether the owner wishes it to stop; `wake` says that this has changed.
+
+        `story`: to whom it is told what becomes of it.
+        """
         self._run, self._spec, self._store, self._clients = run, spec, store, clients
         self._settings, self._budget, self._observer = settings, budget, observer
-        self._epoch, self._cancelled = epoch, cancelled
+        self._epoch, self._cancelled, self.story = epoch, cancelled, story
         self._stages: dict[str, IndexedStage] = {}
         self._changed = asyncio.Event()
 
@@ -250,17 +257,18 @@ class LocalWorld:
             )
 
     async def _work(self, action: StartStage, shard: int) -> None:
-        summary = await run_task(
+        await run_task(
             shard_task(action, shard),
             spec=self._spec,
             store=self._store,
             clients=self._clients,
             settings=self._settings,
-            tell=self._observer.on_progress,
+            tell=self._on_progress,
         )
-        if action.stage in (Stage.ROLLOUT, Stage.VALIDATE):
-            for outcome, number in summary.outcomes.items():
-                metrics.inner_loops.labels(outcome=outcome).inc(number)
+
+    def _on_progress(self, progress: TaskProgress) -> None:
+        self.story.on_progress(progress)
+        self._observer.on_progress(progress)
 
     async def stop_all(self) -> None:
         """Stop what runs and wait until it has gone."""

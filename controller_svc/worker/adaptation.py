@@ -64,7 +64,10 @@ class AdaptationTask:
             self.task.run, spec=self.spec, store=self.store, clients=self.clients
         )
         return self.task.summary(
-            seconds=self.clock.seconds, result_sha256=prepared.sha256, counts=prepared.counts
+            seconds=self.clock.seconds,
+            result_sha256=prepared.sha256,
+            counts=prepared.counts,
+            device=prepared.model.device,
         )
 
     async def _question(self, prepared: PreparedRecord) -> ShardSummary:

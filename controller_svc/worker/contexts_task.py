@@ -9,6 +9,7 @@ from controller_svc.worker.shard import run_shard
 from controller_svc.worker.shard_plan import ShardPlan
 from controller_svc.worker.summary import (
     shard_engine_seconds,
+    shard_measures,
     shard_outcomes,
     shard_scores,
     shard_tokens,
@@ -38,6 +39,7 @@ async def run_contexts(
             store, records_path=bench.files.path, adapters=inner_adapters(records)
         ),
         scores=shard_scores(records, result.retained),
+        measures=shard_measures(records),
     )
 
 

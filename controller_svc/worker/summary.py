@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from seal.domains.words import distinct_share
+from seal.outcomes import Outcome
 from seal.records import (
     AnswerRecord,
     ContextRecord,
     EvaluationRecord,
     InnerLoopKind,
     ScoreSum,
+    edit_text,
 )
-from seal.restem.reward import mean, present
+from seal.restem.reward import gain, mean, present
 from seal.restem.rollout import candidates_of, shared_repeats
 from seal.runs.shards import Alone
 
@@ -76,7 +79,46 @@ def _retained_answers(record: ContextRecord) -> Iterable[AnswerRecord]:
 
 def _sum(values: Iterable[float | None]) -> ScoreSum:
     there = present(values)
-    return ScoreSum(n=len(there), total=sum(there))
+    return ScoreSum(n=len(there), total=sum(there), squares=sum(value * value for value in there))
+
+
+def shard_measures(records: Sequence[ContextRecord]) -> dict[str, ScoreSum]:
+    """`ShardSummary.measures` of a rollout or validation."""
+    texts_by_context = [
+        [edit_text(record.parts, edit) for edit in record.edits if edit.parts] for record in records
+    ]
+    answers = [answer for record in records for answer in _graded_answers(record)]
+    measures = {
+        "gain": _sum(
+            gain(
+                mean(candidate.reward for candidate in candidates_of(shared_repeats(record))),
+                record.baseline.reward,
+            )
+            for record in records
+        ),
+        "edit_tokens": _sum(
+            float(edit.tokens) for record in records for edit in record.edits if edit.parts
+        ),
+        "distinct_1": _sum(distinct_share(texts, 1) for texts in texts_by_context),
+        "distinct_2": _sum(distinct_share(texts, 2) for texts in texts_by_context),
+        "duplicate": _sum(
+            float(text in texts[:place])
+            for texts in texts_by_context
+            for place, text in enumerate(texts)
+        ),
+        "ungraded": _sum(float(answer.outcome is Outcome.UNGRADED) for answer in answers),
+    }
+    return {name: measure for name, measure in measures.items() if measure.n}
+
+
+def _graded_answers(record: ContextRecord) -> list[AnswerRecord]:
+    """Answers of all adapted models to the context's own questions, graded or to be graded."""
+    return [
+        answer
+        for loop in record.inner_loops
+        if loop.evaluation is not None
+        for answer in loop.evaluation.answers
+    ]
 
 
 def shard_outcomes(records: Sequence[ContextRecord]) -> dict[str, int]:

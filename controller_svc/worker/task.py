@@ -206,7 +206,9 @@ async def _prepare(
     clock: ShardClock,
 ) -> ShardSummary:
     prepared = await prepare(task.run, spec=spec, store=store, clients=clients)
-    return task.summary(seconds=clock.seconds, result_sha256=prepared.sha256)
+    return task.summary(
+        seconds=clock.seconds, result_sha256=prepared.sha256, device=prepared.model.device
+    )
 
 
 async def rollout_plan(task: ShardTask, spec: RunSpec, store: ArtifactStore) -> ShardPlan:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 ARTICLES = frozenset({"a", "an", "the"})
@@ -68,6 +68,16 @@ def words(text: str, *, english: bool | None = None) -> tuple[str, ...]:
     `english`: None asks the text itself; two texts that are compared have to get the same.
     """
     return _words(text, is_english(text) if english is None else english)
+
+
+def distinct_share(texts: Iterable[str], n: int) -> float | None:
+    """Different n-grams of words among all of the texts (distinct-n), None if there is none."""
+    grams = [
+        tuple(found[place : place + n])
+        for found in map(words, texts)
+        for place in range(len(found) - n + 1)
+    ]
+    return len(set(grams)) / len(grams) if grams else None
 
 
 @lru_cache(maxsize=256)  # four graders and many gold answers look at the same answer

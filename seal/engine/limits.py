@@ -26,6 +26,8 @@ class ModelLimits:
     """Names of the layers that can have an adapter, sorted."""
     dtype: str
     """Compute type."""
+    device: str
+    """Type of the device: cpu, cuda."""
 
 
 def limits_of(model: FrozenModel, settings: EngineSettings) -> ModelLimits:
@@ -36,4 +38,5 @@ def limits_of(model: FrozenModel, settings: EngineSettings) -> ModelLimits:
         max_rank=settings.max_rank,
         target_modules=tuple(sorted({name.rsplit(".", 1)[-1] for name in model.layers})),
         dtype=dtype_name(model.dtype),
+        device=model.device.type,
     )

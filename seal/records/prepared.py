@@ -27,6 +27,8 @@ class ModelDescription(Record):
     """Compute type."""
     max_message_bytes: int = 0
     """Largest request that it takes, bytes; 0 if it does not say."""
+    device: str = ""
+    """Type of the device that it computes on: cpu, cuda; empty if it does not say."""
     lora_refusals: tuple[str, ...] = ()
     """For each shape that was asked about, why memory has no room for it; empty if it has."""
 

@@ -35,6 +35,8 @@ class ScoreSum(Record):
     """Scores in the sum."""
     total: float
     """Their sum."""
+    squares: float | None = None
+    """Sum of their squares; None if nobody has added them up."""
 
     @property
     def mean(self) -> float | None:
@@ -75,6 +77,16 @@ class ShardSummary(Record):
     `open-book`, `fixed-edit`, `oracle-edit`; and means over answers to retained questions:
     `retained` (edit-adapted models), `retained_policy` (the policy alone), and after a warm
     start `retained_base`."""
+    measures: dict[str, ScoreSum] = Field(default={})
+    """What is watched of edits and answers: `gain` (mean of a context's candidates over its
+    baseline), `edit_tokens`, `distinct_1` and `distinct_2` (different words, and pairs of
+    neighbouring words, among all in a context's edits), `duplicate` (edits that repeat an earlier
+    one of their context), `ungraded` (answers without a grade)."""
+    dropped: dict[str, int] = Field(default={})
+    """`improve` only: edits of which nothing is learnt, by reason."""
+    device: str = ""
+    """`prepare` only: type of the device that the trainer's engine computes on; empty if it does
+    not say."""
     policy: AdapterReference | None = None
     """`improve` only: the new policy; None if nothing was kept, and the old policy stays."""
     kept: int = 0

@@ -224,6 +224,7 @@ def description_record(message: trainer_pb2.DescribeModelResponse) -> ModelDescr
         max_rank=message.max_rank,
         target_modules=tuple(message.target_modules),
         dtype=message.dtype,
+        device=message.device,
         max_message_bytes=message.max_message_bytes,
         lora_refusals=tuple(message.lora_refusals),
     )

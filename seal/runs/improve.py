@@ -10,8 +10,8 @@ process (`python -m trainer_svc.improve`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -81,6 +81,8 @@ class _Lesson:
     kept_parts: int = 0
     """Parts of these, or gold rows."""
     label: str = ""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Edits of which nothing is learnt, by reason."""
 
 
 async def improve(
@@ -135,6 +137,7 @@ async def improve(
         policy=policy,
         kept=lesson.kept,
         kept_parts=lesson.kept_parts,
+        dropped=lesson.dropped,
         # A warm start that made no policy leaves a round 0 that has learnt nothing
         label=lesson.label if policy or task.round else "",
     )
@@ -169,6 +172,7 @@ async def _selection(
         kept=len(selection.kept),
         kept_parts=sum(len(edit.rows) for edit in selection.kept),
         label=selection.label,
+        dropped=dict(selection.dropped),
     )
 
 

@@ -529,6 +529,7 @@ class DescribeModelResponse(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
     LORA_REFUSALS_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
     base_model: _builtins.str
     """Name that the service knows the base model by."""
     base_sha256: _builtins.str
@@ -543,6 +544,8 @@ class DescribeModelResponse(_message.Message):
     """Compute type of the engine, "bfloat16" or "float32"."""
     max_message_bytes: _builtins.int
     """Largest request that the service takes, bytes; 0 if it does not say."""
+    device: _builtins.str
+    """Type of the device that the engine computes on: "cpu" or "cuda"."""
     @_builtins.property
     def target_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the layers that can have an adapter."""
@@ -563,10 +566,11 @@ class DescribeModelResponse(_message.Message):
         dtype: _builtins.str = ...,
         max_message_bytes: _builtins.int = ...,
         lora_refusals: _abc.Iterable[_builtins.str] | None = ...,
+        device: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "base_sha256", b"base_sha256", "dtype", b"dtype", "lora_refusals", b"lora_refusals", "max_message_bytes", b"max_message_bytes", "max_positions", b"max_positions", "max_rank", b"max_rank", "max_row_tokens", b"max_row_tokens", "target_modules", b"target_modules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "base_sha256", b"base_sha256", "device", b"device", "dtype", b"dtype", "lora_refusals", b"lora_refusals", "max_message_bytes", b"max_message_bytes", "max_positions", b"max_positions", "max_rank", b"max_rank", "max_row_tokens", b"max_row_tokens", "target_modules", b"target_modules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -85,6 +85,7 @@ class Engine(FakeEngine):
         max_rank=128,
         target_modules=ALL_PROJECTIONS,
         dtype="float32",
+        device="cpu",
     )
 
     def row_tokens(self, rows: Sequence[tuple[str | Prompt, str]]) -> list[int]:

@@ -159,5 +159,9 @@ def loops(status: Any) -> dict[str, int]:
     """I12: what the object says."""
     counts = dict(status.adaptation.edits) if status.adaptation else {}
     for entry in status.rounds:
-        counts |= {f"{entry.round}/{name}": number for name, number in entry.outcomes.items()}
+        counts |= {
+            f"{entry.round}/{name}": number
+            for name, number in entry.outcomes.items()
+            if not name.startswith("improve/")
+        }
     return counts

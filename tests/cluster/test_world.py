@@ -86,7 +86,9 @@ class Site:
     async def turn(self) -> RunStatus:
         """A controller reads the object and goes one step."""
         wanted = self.wanted
-        return await reconcile(wanted.manifest.spec, wanted.status, self.world())
+        return await reconcile(
+            wanted.manifest.spec, wanted.status, self.world(), told=lambda *_: None
+        )
 
     async def pods(self) -> None:
         """All pods do their work, and what was deleted goes."""
@@ -163,7 +165,7 @@ async def first_start(site: Site) -> StartStage:
         started.append(action)
 
     world.act = note  # type: ignore[method-assign]
-    await reconcile(wanted.manifest.spec, wanted.status, world)
+    await reconcile(wanted.manifest.spec, wanted.status, world, told=lambda *_: None)
     return started[0]
 
 
@@ -313,7 +315,7 @@ async def test_a_pause_counts_from_the_end_of_the_attempt_before(site: Site) -> 
     delay = status.current.delay_seconds
     world = site.world()
     site.now += delay - 1
-    await reconcile(site.wanted.manifest.spec, site.wanted.status, world)
+    await reconcile(site.wanted.manifest.spec, site.wanted.status, world, told=lambda *_: None)
     assert world.due_seconds == pytest.approx(1) and list(site.api.jobs()) == [first]
     site.now += 1
     await site.turn()
@@ -466,7 +468,7 @@ async def test_a_real_server_takes_the_jobs_and_gives_back_the_status_that_it_wa
             manifest, cluster = run_of_object(body)
             wanted = Wanted(kind=RUNS, body=body, manifest=manifest, cluster=cluster)
             world = ClusterWorld(wanted, api=api, store=store, settings=SETTINGS, epoch=1)
-            status = await reconcile(manifest.spec, wanted.status, world)
+            status = await reconcile(manifest.spec, wanted.status, world, told=lambda *_: None)
             return world, status, body["metadata"]["resourceVersion"]
 
         _, first, _ = await turn()

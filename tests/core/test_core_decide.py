@@ -320,7 +320,9 @@ def test_a_round_sums_its_stages_and_keeps_them_apart() -> None:
     assert (zero.round, one.round) == (0, 1)
     assert one.validation == {"baseline": ScoreSum(n=2, total=0.5)} == one.rollout
     assert one.outcomes == {"rollout/ok": 4, "improve/ok": 4, "validate/ok": 4}
-    assert one.tokens == {"train": 30} and one.engine_seconds == {"train": 1.5}
+    spent = [f"{stage}/train" for stage in ("improve", "rollout", "validate")]
+    assert one.tokens == dict.fromkeys(spent, 10)
+    assert one.engine_seconds == dict.fromkeys(spent, 0.5)
     assert one.stored_bytes == {"records": 300}
     assert one.seconds == {"rollout": 1.0, "improve": 1.0, "validate": 1.0}
     assert (one.inner_loops_run, one.inner_loops_resumed) == (9, 3)

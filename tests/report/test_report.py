@@ -15,6 +15,7 @@ from synthetic_run import MACHINE, Maker, Recipe, make_run
 
 from seal.artifacts import ArtifactStore
 from seal.domains import get_domain
+from seal.domains.words import distinct_share
 from seal.errors import Internal, NotFound
 from seal.outcomes import Outcome
 from seal.records import ContextRecord, SelectionRecord, ShardSummary
@@ -26,7 +27,7 @@ from seal.report.numbers.findings import headline
 from seal.report.numbers.formats import stage_name
 from seal.report.numbers.model import Difference, Verdict
 from seal.report.numbers.parts import asked_on, part_groups
-from seal.report.numbers.shapes import distinct_pairs_share, histogram, spread
+from seal.report.numbers.shapes import histogram, spread
 from seal.report.numbers.words import DECISION_WORDS, OUTCOME_WORDS, PART_WORDS
 from seal.restem.select import DropReason, PartDropReason
 
@@ -696,13 +697,13 @@ def test_the_same_run_gives_the_same_report(full: Report, full_store: ArtifactSt
 
 
 def test_diversity_falls_when_edits_repeat_themselves() -> None:
-    assert distinct_pairs_share(["a b c", "d e f"]) == 1.0
-    assert distinct_pairs_share(["a b c", "a b c"]) == 0.5
-    assert distinct_pairs_share(["a", ""]) is None
+    assert distinct_share(["a b c", "d e f"], 2) == 1.0
+    assert distinct_share(["a b c", "a b c"], 2) == 0.5
+    assert distinct_share(["a", ""], 2) is None
 
 
 def test_repeated_text_shows_in_scripts_without_spaces() -> None:
-    assert distinct_pairs_share(["灯塔守卫者", "灯塔守卫者"]) == 0.5
+    assert distinct_share(["灯塔守卫者", "灯塔守卫者"], 2) == 0.5
 
 
 def test_a_spread_of_one_value_is_that_value_and_of_none_is_missing() -> None:

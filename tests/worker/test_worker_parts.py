@@ -313,8 +313,8 @@ def test_scores_are_means_of_contexts_and_leave_out_what_is_missing() -> None:
         context({0: [None, None]}, baseline=None),
     ]
     assert shard_scores(records, {}) == {
-        "baseline": ScoreSum(n=1, total=0.25),
-        "edit": ScoreSum(n=1, total=(1.0 + 0.25) / 2),
-        "best": ScoreSum(n=1, total=1.0),
+        "baseline": ScoreSum(n=1, total=0.25, squares=0.0625),
+        "edit": ScoreSum(n=1, total=(1.0 + 0.25) / 2, squares=0.625**2),
+        "best": ScoreSum(n=1, total=1.0, squares=1.0),
     }
     assert ScoreSum(n=0, total=0.0).mean is None

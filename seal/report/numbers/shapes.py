@@ -9,11 +9,10 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 
 from seal.domains.base import Domain
 from seal.domains.graders import grade
-from seal.domains.words import words
+from seal.domains.words import distinct_share
 from seal.records import ContextRecord, EditRecord, edit_text, part_texts
 from seal.report.numbers.model import Bin, EditShape, Spread
 from seal.report.numbers.source import Stage
@@ -45,12 +44,6 @@ def spread(values: Iterable[float]) -> Spread | None:
     )
 
 
-def distinct_pairs_share(texts: Iterable[str]) -> float | None:
-    """Different pairs of neighbouring words among all (distinct-2), None if there is none."""
-    pairs = [pair for text in texts for pair in pairwise(words(text))]
-    return len(set(pairs)) / len(pairs) if pairs else None
-
-
 def edit_shape(stage: Stage, domain: Domain) -> EditShape | None:
     """How the edits of a rollout or validation look; None if it has none."""
     edits = [edit for record in stage.records for edit in record.edits]
@@ -74,7 +67,7 @@ def edit_shape(stage: Stage, domain: Domain) -> EditShape | None:
         if _pairs(edits) is not None
         else None,
         unique_share=len(set(texts)) / len(texts),
-        distinct_pairs_share=distinct_pairs_share(texts),
+        distinct_pairs_share=distinct_share(texts, 2),
         choices=_choices(stage, domain),
         diversity=mean(diversity(texts) for texts in texts_by_context),
     )

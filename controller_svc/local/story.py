@@ -1,0 +1,79 @@
+"""What becomes of a run or an adaptation of this process, told to the log and the metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from controller_svc.core import RunStatus, parse_ranges, share_of, transitions
+from controller_svc.counted import count_news
+from controller_svc.shown_runs import ShownRuns
+from controller_svc.transition import transition
+from controller_svc.worker.progress import TaskProgress
+from seal.metrics import Metrics, metrics
+from seal.resources import ADAPTATION_KIND, RUN_KIND
+from seal.settings import RunSpec, Spec
+
+
+class LocalStory:
+    """Tells it of one run or adaptation, as the controller of a cluster does of its objects."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        namespace: str,
+        name: str,
+        metrics: Metrics = metrics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`namespace`, `name`: what its manifest calls it; `clock` gives Unix time."""
+        self._spec, self._place = spec, (namespace, name)
+        self._kind = RUN_KIND if isinstance(spec, RunSpec) else ADAPTATION_KIND
+        self._metrics, self._clock = metrics, clock
+        self._runs = ShownRuns(metrics.runs)
+        self._status: RunStatus | None = None
+        self._tasks: dict[int, TaskProgress] = {}
+
+    def tell(self, before: RunStatus, after: RunStatus) -> None:
+        """What became of it: the second status has just been saved over the first."""
+        namespace, name = self._place
+        for one in transitions(before, after):
+            transition(self._metrics, one, kind=self._kind, namespace=namespace, name=name)
+        count_news(self._metrics, before, after)
+        self.show(after)
+
+    def show(self, status: RunStatus) -> None:
+        """How it is now."""
+        if (status.round, status.stage) != (
+            self._status and (self._status.round, self._status.stage)
+        ):
+            self._tasks = {}
+        self._status = status
+        self._show()
+
+    def on_progress(self, progress: TaskProgress) -> None:
+        """A task of its stage got on."""
+        self._tasks[progress.shard] = progress
+        self._show()
+
+    def _show(self) -> None:
+        status = self._status
+        if status is None or self._kind != RUN_KIND:
+            return
+        share = self._stage_share(status)
+        self._runs.show(
+            self._place,
+            status,
+            share=share_of(self._spec, status, share),
+            stage_share=share,
+            now_seconds=self._clock(),
+        )
+
+    def _stage_share(self, status: RunStatus) -> float:
+        current = status.current
+        if current is None:
+            return 0.0
+        finished = parse_ranges(current.completed)
+        at_work = (one.share for shard, one in self._tasks.items() if shard not in finished)
+        return min(1.0, (len(finished) + sum(at_work)) / current.shards)

@@ -1,0 +1,94 @@
+"""What the metrics say of a run is what its status says; a missing score is missing."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from controller_svc.core import RoundStatus, RunStatus
+from controller_svc.counted import count_news
+from controller_svc.run_values import half_width, run_values, student_quantile
+from seal.metrics import Metrics
+from seal.records import ScoreSum, Stage
+from seal.run_metrics import RUN_GAUGES
+
+BEFORE = RunStatus(run="demo", spec_sha256="0" * 64, device="cuda")
+ROUND = RoundStatus(
+    round=1,
+    kept=3,
+    dropped={"no_gain": 2},
+    rollout={"edit": ScoreSum(n=4, total=2.0, squares=1.5)},
+    validation={
+        "edit": ScoreSum(n=1, total=0.25, squares=0.0625),
+        "passage": ScoreSum(n=0, total=0.0, squares=0.0),
+        "retained_policy": ScoreSum(n=10, total=9.0),
+        "retained": ScoreSum(n=10, total=7.0),
+    },
+    measures={
+        "rollout/gain": ScoreSum(n=4, total=0.4, squares=0.1),
+        "rollout/distinct_2": ScoreSum(n=2, total=1.5),
+        "rollout/ungraded": ScoreSum(n=20, total=5.0),
+    },
+    outcomes={"rollout/ok": 7, "rollout/diverged": 1, "improve/ok": 1},
+    tokens={"rollout/train": 100, "improve/improve": 50},
+    engine_seconds={"rollout/train": 2.5},
+    seconds={"rollout": 3.0, "improve": 1.0},
+)
+AFTER = BEFORE.model_copy(update={"rounds": (ROUND,), "round": 1, "stage": Stage.VALIDATE})
+
+
+def test_every_value_belongs_to_a_gauge_and_has_its_labels() -> None:
+    gauges = {gauge.name: gauge for gauge in RUN_GAUGES}
+    values = run_values(AFTER, share=0.5, got_on_at=7.0)
+    for name, found in values.items():
+        assert all(len(labels) == len(gauges[name].labels) for labels in found), name
+
+
+def test_rewards_forgetting_fates_and_costs_are_those_of_the_status() -> None:
+    values = run_values(AFTER, share=0.5, got_on_at=7.0)
+    assert values["seal_run_reward"]["1", "rollout", "edit"] == 0.5
+    assert values["seal_run_reward"]["1", "validate", "edit"] == 0.25
+    assert values["seal_run_retained_accuracy"] == {("1", "policy"): 0.9, ("1", "edit"): 0.7}
+    assert values["seal_run_gain"]["1", "rollout"] == pytest.approx(0.1)
+    assert values["seal_run_edits"] == {("1", "kept"): 3, ("1", "no_gain"): 2}
+    assert values["seal_run_inner_loops"] == {
+        ("1", "rollout", "ok"): 7,
+        ("1", "rollout", "diverged"): 1,
+    }
+    assert values["seal_run_distinct_ratio"] == {("1", "rollout", "2"): 0.75}
+    assert values["seal_run_ungraded_ratio"] == {("1", "rollout"): 0.25}
+    assert values["seal_run_tokens"]["rollout", "train"] == 100
+    assert values["seal_run_gpu_seconds"] == {("rollout", "train"): 2.5}
+    assert values["seal_run_last_progress_timestamp_seconds"] == {(): 7.0}
+
+
+def test_what_has_no_score_has_no_value_and_one_score_has_no_interval() -> None:
+    values = run_values(AFTER, share=0.5, got_on_at=7.0)
+    assert ("1", "validate", "passage") not in values["seal_run_reward"]
+    assert set(values["seal_run_reward_low"]) == {("1", "rollout", "edit")}
+
+
+def test_the_interval_is_students() -> None:
+    scores = [0.2, 0.4, 0.9, 0.5]
+    told = ScoreSum(n=4, total=sum(scores), squares=sum(score**2 for score in scores))
+    assert half_width(told) == pytest.approx(3.182 * 0.294392 / 2, rel=0.01)
+    for freedom, quantile in ((2, 4.303), (5, 2.571), (30, 2.042)):
+        assert student_quantile(freedom) == pytest.approx(quantile, rel=0.01)
+    assert half_width(ScoreSum(n=4, total=2.0)) is None
+
+
+def test_what_stages_came_to_is_counted_once() -> None:
+    metrics = Metrics(CollectorRegistry())
+    for before, after in ((BEFORE, AFTER), (AFTER, AFTER)):
+        count_news(metrics, before, after)
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(f"{name}_total", labels)
+
+    assert value("seal_inner_loops", outcome="ok") == 7
+    assert value("seal_edits_kept") == 3 and value("seal_edits_dropped", reason="no_gain") == 2
+    assert value("seal_answers", grade="ungraded") == 5
+    assert value("seal_answers", grade="graded") == 15
+    assert value("seal_stage_tokens", stage="rollout", kind="train") == 100
+    assert value("seal_stage_engine_seconds", stage="rollout", kind="train") == 2.5
+    assert value("seal_stage_gpu_seconds", stage="rollout", kind="train") == 2.5
