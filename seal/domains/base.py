@@ -160,7 +160,8 @@ class DomainWords:
     """How they are read beside one another, in sentences."""
     rows: Mapping[str, str]
     """Names of the rows of the result table by their kind (`seal.records.InnerLoopKind`, and `base`
-    for the model before any training); in that of `edit` stands `{round}`."""
+    for the model before any training); in that of `edit` stands `{round}`, and `edit-0` may have a
+    name of its own."""
     short_rows: Mapping[str, str]
     """The same in a few words, where `edit` is `round N`."""
     reference: str

@@ -99,6 +99,7 @@ WORDS = DomainWords(
     rows=MappingProxyType(
         {
             "base": "in-context learning",
+            "edit-0": "untrained edits, round 0",
             "edit": "chosen settings, round {round}",
             "fixed-edit": "test-time training, fixed settings",
             "oracle-edit": "test-time training, an oracle's settings",

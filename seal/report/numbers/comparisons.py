@@ -53,7 +53,7 @@ def _wanted(rows: Sequence[ScoreRow]) -> Iterator[Comparison]:
         yield _comparison(passage, base, passage.over_base)
         for row in edits:
             yield _comparison(row, passage.short, row.over_passage)
-    if passage is None or passage.kind == "fixed-edit":  # a passage alone stands between the two
+    if passage is None or passage.kind == "fixed-edit":  # a passage alone lies between the two
         for row in edits:
             yield _comparison(row, base, row.over_base)
     for row in edits:

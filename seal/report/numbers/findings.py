@@ -79,8 +79,8 @@ def _verdicts(
     first = next((row for row in rows if row.key == "edit-0"), last)
     for row in (last,) if first is last else (last, first):
         left = f"self-edits of round {row.round}" if row.remark else _edits(row)
-        if base is not None and passage is None and row.over_base:
-            yield _against(left, base.short, row.over_base, measures)
+        if base is not None and row.over_base and _stands_apart(passage):
+            yield _against(left, base.label, row.over_base, measures)
         if passage is not None and row.over_passage:
             yield _against(left, _plain(passage), row.over_passage, measures)
 
@@ -103,8 +103,8 @@ def _comparisons(rows: Sequence[ScoreRow], measures: Sequence[Metric]) -> Iterat
             continue
         if passage and row.over_passage:
             yield _sentence(_edits(row), _plain(passage), row.over_passage, measures)
-        elif not passage and row.over_base:
-            yield _sentence(_edits(row), rows[0].short, row.over_base, measures)
+        if _stands_apart(passage) and row.over_base:
+            yield _sentence(_edits(row), rows[0].label, row.over_base, measures)
     if last.over_first:
         first = next((row for row in rows if row.key == "edit-0"), last)
         yield _sentence(_edits(last), f"those {_writer(first)}", last.over_first, measures)
@@ -114,6 +114,11 @@ def _comparisons(rows: Sequence[ScoreRow], measures: Sequence[Metric]) -> Iterat
         if row is last or worse:
             left = _edits(row)
             yield _sentence(left, "those of the round before", row.over_previous, measures)
+
+
+def _stands_apart(reference: ScoreRow | None) -> bool:
+    """Whether a reference does not lie between the edits and the model before any training."""
+    return reference is None or reference.kind == "fixed-edit"
 
 
 def _rounds_sentence(

@@ -177,7 +177,7 @@ def _adapted(
     words = get_domain(files.spec.domain).words
     return _Measured(
         kind=kind,
-        name=words.rows[kind],
+        name=words.rows.get(f"{kind}-{stage.round}", words.rows[kind]),
         short=f"round {stage.round}" if kind == "edit" else words.short_rows[kind],
         remark=remark,
         round=stage.round,
