@@ -784,3 +784,22 @@ def test_a_part_is_shown_with_the_sentence_that_it_was_asked_on(store: ArtifactS
     sentences = {group.asked_on for group in part_groups(record, record.edits[0], ())}
     assert len(sentences) > 1
     assert {asked_on(record.parts, part) for part in range(len(record.parts))} == sentences
+
+
+def test_of_an_edit_with_very_many_examples_the_first_ones_are_shown_and_all_are_counted(
+    full_store: ArtifactStore, full: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edits = [edit for group in full.rollout_details for one in group.passages for edit in one.edits]
+    longest = max(edits, key=lambda edit: len(edit.examples))
+    first = longest.examples[0]
+    room = len(first.prompt) + len(first.completion)
+    monkeypatch.setattr("seal.report.numbers.details.MAX_EXAMPLE_CHARACTERS", room)
+    again = [
+        edit
+        for group in build_report(full_store, "demo").rollout_details
+        for one in group.passages
+        for edit in one.edits
+    ]
+    shown = again[edits.index(longest)]
+    assert (shown.examples, shown.examples_total) == ((first,), len(longest.examples))
+    assert shown.examples_total > 1

@@ -5,13 +5,14 @@ The edits with their fate and training examples, and the answers before and afte
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from seal.records import (
     AnswerRecord,
     ContextRecord,
     EditRecord,
     EvaluationRecord,
+    ExampleRecord,
     InnerLoopKind,
     LearntRow,
     edit_text,
@@ -33,6 +34,8 @@ from seal.restem.reward import gain
 from seal.restem.rollout import candidates_of
 from seal.restem.select import DropReason, select
 
+MAX_EXAMPLE_CHARACTERS = 40_000
+"""Of one edit's examples in the report: a training set of puzzles has a hundred times as many."""
 BEFORE = "before"
 """Key of the answers of the student without an inner adapter."""
 
@@ -159,7 +162,8 @@ def _edit(
         key=candidate_key(edit.candidate),
         text=edit_text(record.parts, edit),
         groups=part_groups(record, edit, learnt),
-        examples=edit.examples,
+        examples=tuple(_shown(edit.examples)),
+        examples_total=len(edit.examples),
         tokens=edit.tokens,
         truncated=edit.truncated,
         outcome=outcome,
@@ -167,6 +171,16 @@ def _edit(
         gain=gain(reward, record.baseline.reward),
         decision=decision,
     )
+
+
+def _shown(examples: Sequence[ExampleRecord]) -> Iterator[ExampleRecord]:
+    """Examples, in order, until they are more than anybody reads."""
+    room = MAX_EXAMPLE_CHARACTERS
+    for example in examples:
+        room -= len(example.prompt) + len(example.completion)
+        if room < 0:
+            return
+        yield example
 
 
 def validation_details(files: RunFiles, *, limit: int) -> PassageGroup | None:

@@ -80,6 +80,8 @@ class EditEntry(Record):
     groups: tuple[PartGroup, ...]
     """Its parts by what they were asked on; empty for an edit of one part."""
     examples: tuple[ExampleRecord, ...]
+    """The first ones, where there are many; all are in `records.jsonl`."""
+    examples_total: int
     tokens: int
     truncated: bool
     outcome: str

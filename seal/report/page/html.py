@@ -200,8 +200,14 @@ def _whole_text(edit: EditEntry) -> Html:
     return tag("pre", edit.text, dir="auto")
 
 
+def _count_of_examples(edit: EditEntry) -> str:
+    shown, total = len(edit.examples), edit.examples_total
+    counted = plural(total, "training example")
+    return counted if shown == total else f"the first {shown} of {counted}"
+
+
 def _examples(edit: EditEntry) -> Html:
-    if not edit.examples:
+    if not edit.examples_total:
         return tag("p", "No training example could be parsed from it.", class_="soft")
     items = (
         tag(
@@ -213,9 +219,7 @@ def _examples(edit: EditEntry) -> Html:
         )
         for example in edit.examples
     )
-    return details(
-        plural(len(edit.examples), "training example"), tag("ol", *items, class_="examples")
-    )
+    return details(_count_of_examples(edit), tag("ol", *items, class_="examples"))
 
 
 def _candidate_heads(passage: PassageEntry) -> dict[str, str]:
