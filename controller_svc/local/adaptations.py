@@ -37,7 +37,7 @@ from controller_svc.changes import Changes
 from controller_svc.core import AdaptationState, Phase, RunStatus, adaptation_state
 from controller_svc.local.index import Index
 from controller_svc.local.live import Live
-from controller_svc.local.lock import run_lock
+from controller_svc.local.lock import run_lock, while_held
 from controller_svc.local.objects import AdaptationObject, Objects, Saved
 from controller_svc.requests import check_same_body, name_taken, was_deleted
 from controller_svc.uploads import (
@@ -97,11 +97,12 @@ async def local_adaptations(
 
     Raises:
         Conflict: another process of this machine keeps them.
+        Transient: the store's directory was deleted, or its volume taken away, within the block.
         SealError: the store is away.
 
     """
-    with run_lock(store, FOLDER):
-        async with ServiceClients(services, settings.worker) as clients:
+    with run_lock(store, FOLDER) as lock:
+        async with while_held(lock), ServiceClients(services, settings.worker) as clients:
             adaptations = LocalAdaptations(store, model=model, clients=clients, settings=settings)
             try:
                 await adaptations.start()

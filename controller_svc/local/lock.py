@@ -5,14 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 from urllib.parse import unquote, urlsplit
 
+from controller_svc.local.ending import ends_when
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict
+from seal.errors import Conflict, SealError, Transient
 from seal.files import file_errors
 
 LOCK_FILE = ".lock"
@@ -28,12 +30,53 @@ class Locked(Conflict):
     """Another process of this machine has the run, or had it a moment ago."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lock:
+    """A lock that is held."""
+
+    root_uri: str
+    path: Path
+    descriptor: int
+
+    def loss(self) -> Transient | None:
+        """The error if its file is not there any more: what lay beside it is not, either."""
+        if _is_there(self.path, self.descriptor):
+            return None
+        return Transient(
+            f"{self.path.parent} was deleted, or its volume taken away, while it was in use",
+            remedy=f"bring back {self.root_uri} with what was in it, then the same command goes "
+            "on; without it, it begins anew",
+        )
+
+
+@asynccontextmanager
+async def while_held(lock: Lock | None) -> AsyncIterator[None]:
+    """End the block when the lock is lost, whatever else goes wrong without its files.
+
+    Raises:
+        Transient: it was lost.
+
+    """
+    if lock is None:
+        yield
+        return
+    try:
+        async with ends_when(lock.loss):
+            yield
+    except SealError as error:
+        if (loss := lock.loss()) is not None:
+            raise loss from error
+        raise
+    if (loss := lock.loss()) is not None:
+        raise loss
+
+
 @contextmanager
-def run_lock(store: ArtifactStore, run: str) -> Iterator[None]:
+def run_lock(store: ArtifactStore, run: str) -> Iterator[Lock | None]:
     """Keep other processes of this machine from the same run.
 
     The lock ends with the process, however it dies.
-    Object stores have no locks: there the caller sees to it.
+    Object stores have no locks: there it is None, and the caller sees to it.
 
     Raises:
         Locked: another process holds it, or has deleted the run just now.
@@ -41,7 +84,7 @@ def run_lock(store: ArtifactStore, run: str) -> Iterator[None]:
     """
     lock_file = _lock_file(store, run)
     if lock_file is None:
-        yield
+        yield None
         return
     with file_errors(lock_file):
         lock_file.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +96,7 @@ def run_lock(store: ArtifactStore, run: str) -> Iterator[None]:
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
-        yield
+        yield Lock(root_uri=store.root_uri, path=lock_file, descriptor=handle.fileno())
 
 
 def check_free(store: ArtifactStore, run: str) -> None:
@@ -100,5 +143,5 @@ def _is_there(path: Path, descriptor: int) -> bool:
     """
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False

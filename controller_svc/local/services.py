@@ -20,6 +20,7 @@ import structlog
 import evaluator_svc.service
 import generator_svc.service
 import trainer_svc.service
+from controller_svc.local.ending import ends_when
 from controller_svc.worker.settings import ServiceAddresses
 from evaluator_svc.judging import open_judge
 from generator_svc.by_endpoint import open_writer
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-WATCH_SECONDS = 1.0
-"""Time between two looks at the engine's health."""
 STOP_GRACE_SECONDS = 2.0
 """How long running calls may go on when local mode ends; whatever they leave undone is done by the
 resume. A training that keeps checkpoints ends with one, however long its step takes."""
@@ -187,25 +186,17 @@ async def ends_with(engine: Engine) -> AsyncIterator[None]:
         Transient: it broke. What is finished is kept, another process goes on.
 
     """
-    block = asyncio.current_task()
 
-    async def watch() -> None:
-        while engine.broken is None:  # noqa: ASYNC110 - it may break in any thread
-            await asyncio.sleep(WATCH_SECONDS)
-        if block is not None:
-            block.cancel()
+    def broken() -> Transient | None:
+        if engine.broken is None:
+            return None
+        return Transient(
+            f"the engine is broken: {engine.broken}",
+            remedy="resume the run: what is finished is kept",
+        )
 
-    watching = asyncio.create_task(watch())
-    try:
+    async with ends_when(broken):
         yield
-    except asyncio.CancelledError:
-        if (reason := engine.broken) is None or block is None or block.uncancel() > 0:
-            raise  # somebody else wants the end
-        raise Transient(
-            f"the engine is broken: {reason}", remedy="resume the run: what is finished is kept"
-        ) from None
-    finally:
-        watching.cancel()
 
 
 @asynccontextmanager

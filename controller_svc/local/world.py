@@ -28,7 +28,7 @@ from controller_svc.core import (
     StopStage,
 )
 from controller_svc.local.indexed import SHARD_BUDGET, IndexedStage, failure
-from controller_svc.local.lock import run_lock
+from controller_svc.local.lock import run_lock, while_held
 from controller_svc.local.story import LocalStory
 from controller_svc.reconcile import reconcile
 from controller_svc.runs import open_run, write_status
@@ -87,40 +87,63 @@ async def run_local(
             another base model, the trainer takes shorter rows than then, or another process runs
             it.
         InvalidInput: a data file is refused, or the trainer cannot take the run's settings now.
+        Transient: the run's directory was deleted, or its volume taken away.
         SealError: the status cannot be saved.
 
     """
-    store, run = ArtifactStore(str(root)), manifest.name
-    with run_lock(store, run):
-        status = await open_run(store, manifest, resume=resume)
-        progress.on_status(status)
-        if not status.phase.terminal:
-            async with ServiceClients(services, settings) as clients:
-                await check_model(store, manifest, clients)
-                world = LocalWorld(
-                    run,
-                    manifest.spec,
-                    store=store,
-                    clients=clients,
-                    settings=settings,
-                    budget=budgets.shard,
-                    observer=progress,
-                    story=LocalStory(
-                        manifest.spec, namespace=manifest.metadata.namespace, name=run
-                    ),
-                    epoch=await take_epoch(store, run),
-                )
-                with working("run", current_hop(), run=run):
-                    status = await to_the_end(manifest.spec, status, world, budgets.stage)
-        if status.phase is Phase.COMPLETE:
-            await sweep_run(
+    store = ArtifactStore(str(root))
+    with run_lock(store, manifest.name) as lock:
+        async with while_held(lock):
+            return await _run_alone(
                 store,
-                run,
-                policies=[policy.adapter for policy in status.policies if policy.adapter],
-                keep_inner_adapters=manifest.spec.artifacts.keep_inner_adapters,
+                manifest,
+                services=services,
+                resume=resume,
+                progress=progress,
+                settings=settings,
+                budgets=budgets,
             )
-        await in_thread(store.remove_leftovers, run, older_than_seconds=0.0)
-        return status
+
+
+async def _run_alone(
+    store: ArtifactStore,
+    manifest: RestEMRun,
+    *,
+    services: ServiceAddresses,
+    resume: bool,
+    progress: Observer,
+    settings: WorkerSettings,
+    budgets: Budgets,
+) -> RunStatus:
+    """The run, with nobody else on this machine at it."""
+    run = manifest.name
+    status = await open_run(store, manifest, resume=resume)
+    progress.on_status(status)
+    if not status.phase.terminal:
+        async with ServiceClients(services, settings) as clients:
+            await check_model(store, manifest, clients)
+            world = LocalWorld(
+                run,
+                manifest.spec,
+                store=store,
+                clients=clients,
+                settings=settings,
+                budget=budgets.shard,
+                observer=progress,
+                story=LocalStory(manifest.spec, namespace=manifest.metadata.namespace, name=run),
+                epoch=await take_epoch(store, run),
+            )
+            with working("run", current_hop(), run=run):
+                status = await to_the_end(manifest.spec, status, world, budgets.stage)
+    if status.phase is Phase.COMPLETE:
+        await sweep_run(
+            store,
+            run,
+            policies=[policy.adapter for policy in status.policies if policy.adapter],
+            keep_inner_adapters=manifest.spec.artifacts.keep_inner_adapters,
+        )
+    await in_thread(store.remove_leftovers, run, older_than_seconds=0.0)
+    return status
 
 
 async def check_model(store: ArtifactStore, manifest: RestEMRun, clients: ServiceClients) -> None:

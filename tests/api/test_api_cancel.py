@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from pathlib import Path
 
@@ -78,6 +79,21 @@ async def test_one_that_ends_while_its_cancel_is_noted_stays_as_it_ended(
         assert (await cancelling).state == adaptation_pb2.ADAPTATION_STATE_PUBLISHED
         again = await cancel(door, "veldra")
         assert again.state == adaptation_pb2.ADAPTATION_STATE_PUBLISHED
+
+
+async def test_who_serves_ends_when_the_root_is_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+
+    async def work() -> None:
+        async with front_door(root, Work(hold=lambda task: True), monkeypatch) as door:
+            await begun(door, Stage.PREPARE)
+            shutil.rmtree(root)
+            await asyncio.Event().wait()
+
+    with pytest.raises(Transient, match="was deleted, or its volume taken away"):
+        await asyncio.wait_for(work(), 30)
 
 
 async def test_one_that_waits_for_its_turn_is_cancelled_without_a_place(

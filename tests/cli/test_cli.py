@@ -30,7 +30,7 @@ from controller_svc.cli.app import DEMO_NAMES, DemoDomain, app, demo_manifest
 from controller_svc.cli.execute import TimeLimit
 from controller_svc.cli.options import changes
 from seal.artifacts import ArtifactStore
-from seal.errors import InvalidInput
+from seal.errors import ERROR_CLASSES, InvalidInput, Transient
 from seal.report import Report
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -395,6 +395,16 @@ def test_stopped_in_a_rollout_it_says_how_to_go_on_and_nothing_is_done_twice(
         if " train " in line
     ]
     assert len(trainings) == len(set(trainings)), "no finished training ran twice"
+
+
+def test_a_root_that_is_deleted_in_a_rollout_ends_the_command_with_the_reason(here: Path) -> None:
+    process = start(here, *RUN, delay=0.3)
+    wait_for(here / "seal-runs/tiny/stages/r1-rollout/shard-0000/edits")
+    (here / "seal-runs").rename(here / "elsewhere")
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == ERROR_CLASSES[Transient].exit_code, error
+    assert "seal-runs/tiny was deleted, or its volume taken away" in one_line(error)
+    assert "Traceback" not in error and "stopping" not in error
 
 
 def test_on_a_terminal_there_are_bars_for_generation_training_and_evaluation(here: Path) -> None:

@@ -168,6 +168,21 @@ async def test_two_processes_do_not_run_the_same_run(tmp_path: Path) -> None:
         pass
 
 
+async def test_a_run_whose_directory_is_taken_away_ends_and_says_what_happened(
+    tmp_path: Path,
+) -> None:
+    watcher, root = Watcher(), tmp_path / "artifacts"
+
+    def take_away(progress: TaskProgress) -> None:
+        if progress.stage is Stage.ROLLOUT and root.exists():
+            root.rename(tmp_path / "elsewhere")
+
+    watcher.then = take_away
+    with pytest.raises(Transient, match="was deleted, or its volume taken away") as caught:
+        await run(small_spec(tmp_path), tmp_path, fakes=Fakes(delay_seconds=0.02), watcher=watcher)
+    assert str(root) in caught.value.remedy
+
+
 async def test_refused_data_leave_no_run_behind(tmp_path: Path) -> None:
     spec = small_spec(tmp_path)
     leaking = spec.model_copy(
