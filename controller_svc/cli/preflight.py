@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from controller_svc.cli.machine import engine_missing
 from controller_svc.worker.demands import check_adapters
 from controller_svc.worker.demands import check_settings as check_against_model
+from seal.domains import get_domain
 from seal.embedded import EMBEDDED_MODELS
 from seal.endpoint_keys import read_key
 from seal.errors import InvalidInput
@@ -99,8 +100,9 @@ def data_note(spec: RunSpec) -> str:
     """What a run without data of its own takes; empty if it has some."""
     if not spec.data.validation.startswith(CORPUS):
         return ""
+    one = get_domain(spec.domain).words.context
     return (
-        "no data is given: it takes the embedded corpus of fictional passages "
+        f"no data is given: it takes the embedded corpus of fictional {one}s "
         f"({spec.data.train} to learn from, {spec.data.validation} to measure on)"
     )
 

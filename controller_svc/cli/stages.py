@@ -13,6 +13,7 @@ from controller_svc.cli.estimate import Place, RunEstimate
 from controller_svc.cli.workload import StageWork
 from controller_svc.core import Phase, RunStatus, stages
 from controller_svc.worker.progress import TaskProgress
+from seal.domains import get_domain
 from seal.records import WARM_START, ScoreSum, Stage
 from seal.report.numbers.formats import GRADER_NAMES, duration, plural, score
 from seal.settings import RunSpec
@@ -222,14 +223,16 @@ class StageTracker:
     def _reward(self, scores: Mapping[str, ScoreSum]) -> str:
         """Mean reward of the self-edits and before."""
         grader = self._spec.evaluation.grader
-        means = {
-            name: scores[name].mean for name in ("baseline", "passage", "edit") if name in scores
+        bounds = get_domain(self._spec.domain).words.short_rows
+        names = {
+            "baseline": "before",
+            **{kind: name for kind, name in bounds.items() if kind in ("passage", "fixed-edit")},
+            "edit": "self-edits",
         }
-        names = {"baseline": "before", "passage": "passage alone", "edit": "self-edits"}
         shown = ", ".join(
-            f"{names[name]} {score(mean, 'score', grader)}"
-            for name, mean in means.items()
-            if mean is not None
+            f"{name} {score(scores[kind].mean, 'score', grader)}"
+            for kind, name in names.items()
+            if kind in scores and scores[kind].mean is not None
         )
         return f"; {GRADER_NAMES[grader]}: {shown}" if shown else ""
 
