@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import seal.files
 from controller_svc.worker.progress import Meter, TaskProgress
 from controller_svc.worker.requests import RetainedSet
-from controller_svc.worker.summary import shard_scores
+from controller_svc.worker.summary import shard_measures, shard_scores
 from seal.artifacts import ArtifactStore
 from seal.domains.base import Query
 from seal.errors import Internal
@@ -318,3 +318,16 @@ def test_scores_are_means_of_contexts_and_leave_out_what_is_missing() -> None:
         "best": ScoreSum(n=1, total=1.0, squares=1.0),
     }
     assert ScoreSum(n=0, total=0.0).mean is None
+
+
+def test_measures_of_edits_are_sums_and_leave_out_what_is_missing() -> None:
+    measures = shard_measures(
+        [
+            context({0: [1.0, None], 1: [0.0, 0.5]}, baseline=0.25),
+            context({0: [None, None]}, baseline=None),
+        ]
+    )
+    assert measures["gain"] == ScoreSum(n=1, total=0.375, squares=0.375**2)
+    assert measures["duplicate"].n == measures["edit_tokens"].n == 3
+    assert measures["duplicate"].total == 1.0, "the second edit of a context repeats the first"
+    assert shard_measures([]) == {}
