@@ -20,7 +20,7 @@ def count_news(metrics: Metrics, before: RunStatus, after: RunStatus) -> None:
     """Count what is in a status and was not in the one before."""
     _count(metrics.inner_loops, _outcomes(before), _outcomes(after))
     _count(metrics.edits_dropped, _dropped(before), _dropped(after))
-    _count(metrics.answers, _answers(before), _answers(after))
+    _count(metrics.answers, {}, _answers(before, after))
     _count(metrics.stage_tokens, stage_tokens(before), stage_tokens(after))
     seconds = stage_engine_seconds(before), stage_engine_seconds(after)
     _count(metrics.stage_engine_seconds, *seconds)
@@ -52,14 +52,22 @@ def _dropped(status: RunStatus) -> dict[str, int]:
     return add(*(entry.dropped for entry in status.rounds))
 
 
-def _answers(status: RunStatus) -> dict[str, float]:
-    measures: list[ScoreSum] = [
-        measure
+def _answers(before: RunStatus, after: RunStatus) -> dict[str, float]:
+    """Answers by grade of the stages that have ended in between; those of old rounds are gone."""
+    known = _ungraded(before)
+    news = [measure for place, measure in _ungraded(after).items() if place not in known]
+    ungraded = sum(measure.total for measure in news)
+    return {"graded": sum(measure.n for measure in news) - ungraded, "ungraded": ungraded}
+
+
+def _ungraded(status: RunStatus) -> dict[tuple[int, str], ScoreSum]:
+    """Answers without a grade by the round and the stage that has asked."""
+    found = {
+        (entry.round, name): measure
         for entry in status.rounds
         for name, measure in entry.measures.items()
         if name.endswith("/ungraded")
-    ]
+    }
     if status.adaptation is not None and "ungraded" in status.adaptation.measures:
-        measures.append(status.adaptation.measures["ungraded"])
-    ungraded = sum(measure.total for measure in measures)
-    return {"graded": sum(measure.n for measure in measures) - ungraded, "ungraded": ungraded}
+        found[0, "ungraded"] = status.adaptation.measures["ungraded"]
+    return found

@@ -19,6 +19,8 @@ from seal.outcomes import Outcome
 from seal.records import AdaptationCounts, ScoreSum, ShardSummary, Stage
 from seal.restem.reward import present
 
+MEASURED_ROUNDS = 4
+"""Newest rounds whose measures a status holds; the summaries have all."""
 Value = TypeVar("Value")
 
 
@@ -80,7 +82,7 @@ def fold_stage(status: RunStatus, sums: StageSums, now_seconds: float) -> RunSta
         RoundStatus(round=sums.round),
     )
     rounds = (
-        *(entry for entry in status.rounds if entry.round != sums.round),
+        *(_aged(entry, sums.round) for entry in status.rounds if entry.round != sums.round),
         _fold_round(old, sums),
     )
     status = status.model_copy(
@@ -139,6 +141,12 @@ def _fold_round(old: RoundStatus, sums: StageSums) -> RoundStatus:
             "selection_sha256": sums.result_sha256,
         }
     return old.model_copy(update=update)
+
+
+def _aged(entry: RoundStatus, newest: int) -> RoundStatus:
+    """A round without its measures, once it is old: a status stays small."""
+    old = entry.measures and entry.round <= newest - MEASURED_ROUNDS
+    return entry.model_copy(update={"measures": {}}) if old else entry
 
 
 def _placed(stage: Stage, values: Mapping[str, Value]) -> dict[str, Value]:

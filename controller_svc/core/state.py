@@ -170,7 +170,8 @@ class RoundStatus(Status):
     validation: dict[str, ScoreSum] = Field(default={})
     """Scores over the held-out contexts by name."""
     measures: dict[str, ScoreSum] = Field(default={})
-    """What is watched of edits and answers, by `stage/name` (see `ShardSummary.measures`)."""
+    """What is watched of edits and answers, by `stage/name` (see `ShardSummary.measures`); of the
+    newest rounds alone."""
     dropped: dict[str, int] = Field(default={})
     """Edits that the M-step did not learn, by reason."""
     outcomes: dict[str, int] = Field(default={})

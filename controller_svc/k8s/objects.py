@@ -21,7 +21,7 @@ from pydantic import AwareDatetime, ConfigDict, Field
 from controller_svc.core.state import Condition, PolicyStatus, RoundStatus, RunStatus, Status
 from seal.yaml_files import Tree
 
-MAX_ROUNDS = 12
+MAX_ROUNDS = 9
 """Newest rounds that an object shows, beside round 0; the store has all."""
 MICROSECONDS = 6
 """Decimals of a time that an object keeps."""

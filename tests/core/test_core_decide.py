@@ -381,7 +381,9 @@ def test_the_policy_of_a_round_to_come_is_a_lookup_error() -> None:
 def test_the_status_of_a_thousand_shards_and_twenty_rounds_stays_below_64_kib() -> None:
     spec = RunSpec(rounds=20, shards=1000)
     names = ("baseline", "edit", "best", "passage", "gold", "retained", "retained_policy")
-    scores = {name: ScoreSum(n=1234, total=617.3333333333334) for name in names}
+    watched = ("gain", "edit_tokens", "distinct_1", "distinct_2", "duplicate", "ungraded")
+    score = ScoreSum(n=1234, total=617.3333333333334, squares=308.6666666666667)
+    scores = dict.fromkeys(names, score)
     kinds = ("ok", "invalid", "too_long", "inert", "diverged", "refused", "ungraded", "cancelled")
     outcomes = {kind: 1000 if kind == "ok" else 99 for kind in kinds}
     amounts = {"generate": 123456.7890123, "train": 123456.7890123, "evaluate": 123456.7890123}
@@ -391,6 +393,7 @@ def test_the_status_of_a_thousand_shards_and_twenty_rounds_stays_below_64_kib() 
             status,
             spec=spec,
             scores=scores,
+            measures={} if status.stage is Stage.IMPROVE else dict.fromkeys(watched, score),
             outcomes=outcomes,
             engine_seconds=amounts,
             tokens=dict.fromkeys(amounts, 10**9),
@@ -405,4 +408,5 @@ def test_the_status_of_a_thousand_shards_and_twenty_rounds_stays_below_64_kib() 
     )
     status = decide(spec, status, Observed(stages={start.name: seen})).status
     assert status.current is not None and status.current.failed_shards == 500
+    assert [bool(entry.measures) for entry in status.rounds] == 17 * [False] + 4 * [True]
     assert len(status.model_dump_json().encode()) < 64 * 1024

@@ -14,9 +14,11 @@ from controller_svc.core import (
     RunStatus,
     StageStatus,
 )
+from controller_svc.core.rounds import MEASURED_ROUNDS
 from controller_svc.core.state import FailedShard, FinishedStage
 from seal.outcomes import Outcome
 from seal.records import AdaptationCounts, AdapterReference, ScoreSum, Stage
+from seal.restem.select import DropReason
 
 CRDS = Path(__file__).resolve().parents[2] / "charts/seal/files/crds"
 GROUP_PATH = "/apis/seal.dev/v1alpha1/namespaces/default"
@@ -73,7 +75,11 @@ def full_status(rounds: int, *, adaptation: bool = False) -> RunStatus:
             message="w" * 1024,
         ),
         policies=() if adaptation else tuple(_policy(round) for round in range(rounds + 1)),
-        rounds=() if adaptation else tuple(_round(round) for round in range(rounds + 1)),
+        rounds=()
+        if adaptation
+        else tuple(
+            _round(round, measured=round > rounds - MEASURED_ROUNDS) for round in range(rounds + 1)
+        ),
         adaptation=_adaptation() if adaptation else None,
         conditions=(
             Condition(
@@ -93,10 +99,12 @@ def _policy(round: int) -> PolicyStatus:
     return PolicyStatus(round=round, adapter=adapter, trained=round > 0)
 
 
-def _round(round: int) -> RoundStatus:
+def _round(round: int, *, measured: bool) -> RoundStatus:
     names = ("base", "passage", "reward", "gain", "best", "retained", "gold", "policy")
-    scores = {name: ScoreSum(n=1000, total=1 / 3 + round) for name in names}
-    kinds = ("generate", "train", "evaluate")
+    scores = {name: ScoreSum(n=1000, total=1 / 3 + round, squares=1 / 7 + round) for name in names}
+    watched = ("gain", "edit_tokens", "distinct_1", "distinct_2", "duplicate", "ungraded")
+    stages = ("rollout", "validate")
+    kinds = [f"{stage}/{kind}" for stage in stages for kind in ("generate", "train", "evaluate")]
     return RoundStatus(
         round=round,
         label="control without reward",
@@ -105,9 +113,11 @@ def _round(round: int) -> RoundStatus:
         selection_sha256=SHA256,
         rollout=scores,
         validation=scores,
-        outcomes={
-            f"{stage}/{outcome}": 7 for stage in ("rollout", "validate") for outcome in Outcome
-        },
+        measures={f"{stage}/{name}": scores["gain"] for stage in stages for name in watched}
+        if measured
+        else {},
+        dropped={str(reason): 1000 for reason in DropReason},
+        outcomes={f"{stage}/{outcome}": 7 for stage in stages for outcome in Outcome},
         tokens=dict.fromkeys(kinds, 10**9),
         engine_seconds=dict.fromkeys(kinds, 12345.678901234),
         seconds=dict.fromkeys(("rollout", "improve", "validate"), 12345.678901234),

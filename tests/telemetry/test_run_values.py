@@ -85,10 +85,13 @@ def test_what_stages_came_to_is_counted_once() -> None:
     def value(name: str, **labels: str) -> float | None:
         return metrics.registry.get_sample_value(f"{name}_total", labels)
 
+    aged = ROUND.model_copy(update={"measures": {}})
+    later = RoundStatus(round=5, measures={"rollout/ungraded": ScoreSum(n=4, total=1.0)})
+    count_news(metrics, AFTER, AFTER.model_copy(update={"rounds": (aged, later)}))
     assert value("seal_inner_loops", outcome="ok") == 7
     assert value("seal_edits_kept") == 3 and value("seal_edits_dropped", reason="no_gain") == 2
-    assert value("seal_answers", grade="ungraded") == 5
-    assert value("seal_answers", grade="graded") == 15
+    assert value("seal_answers", grade="ungraded") == 6
+    assert value("seal_answers", grade="graded") == 18
     assert value("seal_stage_tokens", stage="rollout", kind="train") == 100
     assert value("seal_stage_engine_seconds", stage="rollout", kind="train") == 2.5
     assert value("seal_stage_gpu_seconds", stage="rollout", kind="train") == 2.5
