@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from release import MANIFEST, REPOSITORY, RUN_SECONDS, SERVICES, Release, Run, results_of
+from release import MANIFEST, REPOSITORY, RUN_SECONDS, SERVICES, Release, Run, call, results_of
 
 from controller_svc.core import Phase, RunStatus
 
@@ -37,6 +37,19 @@ def test_every_pod_is_ready_and_none_was_started_twice(release: Release) -> None
     for pod in pods:
         (container,) = pod["status"]["containerStatuses"]
         assert (container["ready"], container["restartCount"]) == (True, 0), pod["metadata"]["name"]
+
+
+def test_helm_test_finds_every_service_and_leaves_no_pod(release: Release) -> None:
+    said = call(["helm", "test", "seal", "-n", release.namespace], seconds=300)
+    assert "Succeeded" in said
+    assert "seal-test" not in release.kubectl("get", "pods", "-o", "name")
+
+
+def test_the_image_tells_what_it_contains_and_installs_nothing(release: Release) -> None:
+    inside = ("exec", "deployment/seal-api", "--")
+    assert "torch" in release.kubectl(*inside, "cat", "/usr/share/doc/seal/licenses.txt")
+    look = "from importlib.util import find_spec; print(find_spec('pip'))"
+    assert release.kubectl(*inside, "python", "-c", look).strip() == "None"
 
 
 def test_a_run_completes(ended: Run, release: Release) -> None:
