@@ -77,6 +77,12 @@ def test_what_alerts_take_from_recording_rules_is_recorded() -> None:
     assert set(re.findall(r"\brun:\w+:\w+", rules)) == recorded != set()
 
 
+def test_the_page_of_alerts_lists_all_of_them_as_severe_as_they_are() -> None:
+    page = (ROOT / "docs/monitoring.md").read_text("utf-8")
+    listed = re.findall(r"^\| (Seal\w+) \| (\w+) \|", page, re.MULTILINE)
+    assert listed == [(alert["alert"], alert["labels"]["severity"]) for alert in ALERTS]
+
+
 def test_runbooks_and_panels_name_alerts_that_exist() -> None:
     page = (ROOT / "docs/runbooks.md").read_text("utf-8")
     assert re.findall(r"^## (\w+)$", page, re.MULTILINE) == NAMES
