@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["lines", "stacked", "number", "map"]
-"""`lines` over time, `stacked` ones, the newest value as a `number`, or a heat `map`: a row for
-each series, coloured by its value over time."""
+Kind = Literal["lines", "stacked", "number", "map", "rounds", "stacked rounds"]
+"""`lines` over time, `stacked` ones, the newest value as a `number`, a heat `map`: a row for each
+series, coloured by its value over time; or what there is now by `rounds` (see `by_round`)."""
 Unit = Literal["short", "percentunit", "s", "ops", "bytes", "suffix: tok/s", "none"]
 """Grafana's names; a `percentunit` is a share from 0 to 1, `ops` are operations a second."""
-
-BOUNDS = (" low", " high")
-"""How legends of an interval's ends end: after that of its middle. They are drawn dashed."""
 
 
 @dataclass(frozen=True)
@@ -90,3 +87,20 @@ RUN = Variable(
 )
 OF_RUN = 'namespace=~"$namespace", run=~"$run"'
 """Label matchers of the chosen runs."""
+
+
+def by_round(expr: str, *columns: str) -> str:
+    """A question for a panel of rounds: each run's round is a `row`, the labels make a `column`."""
+    names = ", ".join(f'"{one}"' for one in columns)
+    column = f'label_join({expr}, "column", " ", {names})'
+    return f'label_join({column}, "row", " ", "run", "round")'
+
+
+def intervals(metric: str, matchers: str) -> str:
+    """By round: a mean, and the ends of its interval, of metrics that end so."""
+    ends = (("low", "_low"), ("mean", ""), ("high", "_high"))
+    found = " or ".join(
+        f'label_replace({metric}{ending}{{{matchers}}}, "end", "{name}", "", "")'
+        for name, ending in ends
+    )
+    return by_round(f"({found})", "end")

@@ -10,7 +10,7 @@ import json
 import re
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from charts.dashboards.board import BOUNDS, Board, Panel, Unit
+from charts.dashboards.board import Board, Panel, Unit
 
 COLUMNS = 24
 POINTS = 240
@@ -36,6 +36,7 @@ class Series:
     """One answer of Prometheus."""
 
     legend: str
+    labels: Mapping[str, str]
     times_T: np.ndarray
     """Minutes from the beginning."""
     values_T: np.ndarray
@@ -74,6 +75,7 @@ class Prometheus:
             points = np.array([(float(time), float(value)) for time, value in one["values"]])
             yield Series(
                 _named(legend, one["metric"]),
+                one["metric"],
                 (points[:, 0] - self.start_seconds) / 60,
                 points[:, 1],
             )
@@ -130,6 +132,8 @@ def _draw_panel(axes: Axes, panel: Panel, found: Sequence[Series]) -> bool:
         _say(axes, words, size=11 if several else 24)
     elif panel.kind == "map":
         _draw_map(axes, panel, found)
+    elif "rounds" in panel.kind:
+        _draw_rounds(axes, panel, found)
     else:
         _draw_lines(axes, panel, found)
     return True
@@ -141,34 +145,64 @@ def _say(axes: Axes, words: str, *, size: float = 9) -> None:
 
 
 def _draw_lines(axes: Axes, panel: Panel, found: Sequence[Series]) -> None:
-    names = list(dict.fromkeys(_middle(one.legend) for one in found))
     beneath: dict[float, float] = {}
-    for one in found:
-        values_T, number = one.values_T, names.index(_middle(one.legend))
-        colour = f"C{number % 10}"
+    for number, one in enumerate(found):
+        values_T, colour = one.values_T, f"C{number % 10}"
         if panel.kind == "stacked":
             below_T = np.array([beneath.get(time, 0.0) for time in one.times_T])
             values_T = below_T + values_T
             beneath |= dict(zip(one.times_T.tolist(), values_T.tolist(), strict=True))
             axes.fill_between(one.times_T, below_T, values_T, alpha=0.35, color=colour)
         single = "o" if len(values_T) == 1 else None
-        bound = one.legend.endswith(BOUNDS)
-        name = one.legend if number < LEGEND_LINES and not bound else None
-        style = "--" if bound else "-"
-        axes.plot(one.times_T, values_T, style, marker=single, lw=1.2, label=name, color=colour)
-    if len(names) > LEGEND_LINES:
-        axes.plot([], [], " ", label=f"and {len(names) - LEGEND_LINES} more")
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]), top=panel.highest and panel.highest * 1.02)
+        name = one.legend if number < LEGEND_LINES else None
+        axes.plot(one.times_T, values_T, marker=single, lw=1.2, label=name, color=colour)
+    if len(found) > LEGEND_LINES:
+        axes.plot([], [], " ", label=f"and {len(found) - LEGEND_LINES} more")
+    axes.set_xlabel("minutes", fontsize=7)
+    _finish(axes, panel)
+
+
+def _draw_rounds(axes: Axes, panel: Panel, found: Sequence[Series]) -> None:
+    rows = sorted({one.labels["row"] for one in found}, key=_row_order)
+    columns = sorted({one.labels["column"] for one in found})
+    cells = np.full((len(columns), len(rows)), np.nan)
+    for one in found:
+        place = columns.index(one.labels["column"]), rows.index(one.labels["row"])
+        cells[place] = one.values_T[-1]
+    places = np.arange(len(rows))
+    if "mean" in columns:
+        means = cells[columns.index("mean")]
+        ends = [cells[columns.index(one)] if one in columns else means for one in ("low", "high")]
+        errors = np.abs(np.nan_to_num(np.array(ends) - means))
+        axes.errorbar(places, means, yerr=errors, fmt="o-", capsize=4, label="mean, 95 % interval")
+    elif panel.kind == "stacked rounds":
+        tops = np.zeros(len(rows))
+        for column, values in zip(columns, np.nan_to_num(cells), strict=True):
+            axes.bar(places, values, bottom=tops, width=0.6, label=column)
+            tops = tops + values
+    else:
+        for column, values in zip(columns, cells, strict=True):
+            axes.plot(places, values, "o-", lw=1.2, ms=4, label=column)
+    axes.set_xticks(places, rows, fontsize=7)
+    axes.set_xlim(-0.5, len(rows) - 0.5)
+    axes.set_xlabel("run and round", fontsize=7)
+    _finish(axes, panel)
+
+
+def _row_order(row: str) -> tuple[str, int]:
+    run, _, round = row.rpartition(" ")
+    return run, int(round)
+
+
+def _finish(axes: Axes, panel: Panel) -> None:
+    """An axis that holds 0, in its unit, and the legend."""
+    lowest, highest = axes.get_ylim()
+    highest = panel.highest or max(0.0, highest)
+    axes.set_ylim(min(0.0, lowest), highest + 0.03 * (highest - min(0.0, lowest)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: worded(value, panel.unit)))
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.set_xlabel("minutes", fontsize=7)
     axes.grid(visible=True, alpha=0.3)
     axes.legend(fontsize=6, loc="best", framealpha=0.6)
-
-
-def _middle(legend: str) -> str:
-    """The legend of what a series is an end of the interval of."""
-    return re.sub(f"({'|'.join(BOUNDS)})$", "", legend)
 
 
 def _draw_map(axes: Axes, panel: Panel, found: Sequence[Series]) -> None:
@@ -179,7 +213,13 @@ def _draw_map(axes: Axes, panel: Panel, found: Sequence[Series]) -> None:
     width = times_T[-1] - times_T[0] or 1.0
     extent = (times_T[0], times_T[0] + width, len(found) - 0.5, -0.5)
     shown = axes.imshow(
-        cells, aspect="auto", extent=extent, cmap="RdYlGn", vmin=0, vmax=panel.highest
+        cells,
+        aspect="auto",
+        extent=extent,
+        interpolation="nearest",
+        cmap="RdYlGn",
+        vmin=0,
+        vmax=panel.highest,
     )
     axes.set_yticks(range(len(found)), [one.legend for one in found], fontsize=6)
     axes.set_xlabel("minutes", fontsize=7)

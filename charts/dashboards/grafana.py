@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from grafana_foundation_sdk.builders import (
+    barchart,
     common,
     dashboard,
     prometheus,
@@ -15,21 +16,21 @@ from grafana_foundation_sdk.builders import (
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common as common_model
 from grafana_foundation_sdk.models import dashboard as model
+from grafana_foundation_sdk.models import prometheus as prometheus_model
 
-from charts.dashboards.board import BOUNDS, Board, Panel, Query, Variable
+from charts.dashboards.board import Board, Panel, Query, Variable
 
 PANEL_HEIGHT = 8
 """Rows of Grafana's grid."""
 RUNBOOKS = "docs/runbooks.md"
 """The chart puts a URL in its place (`monitoring.runbooks`)."""
-_DASHED = [
-    model.DynamicConfigValue(id_val="custom.lineStyle", value={"fill": "dash", "dash": [4, 6]}),
-    model.DynamicConfigValue(
-        id_val="custom.hideFrom", value={"legend": True, "tooltip": False, "viz": False}
-    ),
-]
+ROUNDS = ("rounds", "stacked rounds")
+_ROWS_AND_COLUMNS = model.DataTransformerConfig(
+    id_val="groupingToMatrix",
+    options={"rowField": "row", "columnField": "column", "valueField": "Value"},
+)
 _SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
-_Picture = timeseries.Panel | stat.Panel | statushistory.Panel
+_Picture = barchart.Panel | timeseries.Panel | stat.Panel | statushistory.Panel
 
 
 def to_json(board: Board) -> str:
@@ -110,11 +111,15 @@ def _picture(panel: Panel) -> _Picture:
     if panel.kind == "map":
         colours = dashboard.FieldColor().mode(model.FieldColorModeId.CONTINUOUS_RD_YL_GR)
         return statushistory.Panel().color_scheme(colours)
+    if panel.kind in ROUNDS:
+        stacked = panel.kind == "stacked rounds"
+        bars = barchart.Panel().with_transformation(_ROWS_AND_COLUMNS)
+        modes = common_model.StackingMode
+        return bars.stacking(modes.NORMAL if stacked else modes.NONE)
     lines = timeseries.Panel().line_width(1).show_points(common_model.VisibilityMode.AUTO)
     legend = common.VizLegendOptions().display_mode(common_model.LegendDisplayMode.TABLE)
     legend = legend.placement(common_model.LegendPlacement.BOTTOM).show_legend(True)
     lines = lines.legend(legend.calcs(["lastNotNull"]))
-    lines = lines.override_by_regexp(f"/({'|'.join(BOUNDS)})$/", _DASHED)
     if panel.kind == "stacked":
         stacking = common.StackingConfig().mode(common_model.StackingMode.NORMAL)
         lines = lines.fill_opacity(30).stacking(stacking)
@@ -125,4 +130,6 @@ def _target(panel: Panel, query: Query, ref_id: str) -> prometheus.Dataquery:
     target = prometheus.Dataquery().expr(query.expr).ref_id(ref_id).datasource(_SOURCE)
     if query.legend:
         target = target.legend_format(query.legend)
-    return target.instant() if panel.kind == "number" else target.range()
+    if panel.kind in ROUNDS:
+        target = target.format(prometheus_model.PromQueryFormat.TABLE)
+    return target.instant() if panel.kind in ("number", *ROUNDS) else target.range()

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from charts.dashboards.board import NAMESPACE_OF_RUNS, OF_RUN, RUN, Board, Panel, Query, Row
+from charts.dashboards.board import (
+    NAMESPACE_OF_RUNS,
+    OF_RUN,
+    RUN,
+    Board,
+    Panel,
+    Query,
+    Row,
+    by_round,
+)
 
 _REWARD = Row(
     "Reward against held-out",
     (
         Panel(
             title="Reward in training and held out",
-            description="Mean reward of edits on the contexts that the policy learns from and on "
-            "held-out ones. The first rising while the second falls is reward hacking.",
-            queries=(
-                Query(
-                    f'seal_run_reward{{{OF_RUN}, stage="rollout", kind="edit"}}',
-                    "{{run}} round {{round}} training",
-                ),
-                Query(
-                    f'seal_run_reward{{{OF_RUN}, stage="validate", kind="edit"}}',
-                    "{{run}} round {{round}} held out",
-                ),
-            ),
+            description="Mean reward of edits on the contexts that the policy learns from "
+            "(rollout), and on held-out ones (validate). The first rising while the second falls "
+            "is reward hacking.",
+            queries=(Query(by_round(f'seal_run_reward{{{OF_RUN}, kind="edit"}}', "stage")),),
+            kind="rounds",
             unit="percentunit",
             columns=12,
             runbook="SealHeldOutFallingWhileRewardRises",
@@ -29,17 +31,16 @@ _REWARD = Row(
             title="Edits against the bounds",
             description="Held-out reward by kind: the model alone, edits, the passage alone, gold "
             "pairs. Edits that are not above the passage teach nothing that the passage does not.",
-            queries=(
-                Query(
-                    f'seal_run_reward{{{OF_RUN}, stage="validate"}}',
-                    "{{run}} round {{round}} {{kind}}",
-                ),
-            ),
+            queries=(Query(by_round(f'seal_run_reward{{{OF_RUN}, stage="validate"}}', "kind")),),
+            kind="rounds",
             unit="percentunit",
             columns=12,
             runbook="SealRewardFalling",
         ),
     ),
+)
+_BEFORE, _AFTER = (
+    f'seal_run_retained_accuracy{{{OF_RUN}, model="{model}"}}' for model in ("policy", "edit")
 )
 _FORGETTING = Row(
     "Forgetting",
@@ -62,13 +63,8 @@ _FORGETTING = Row(
         Panel(
             title="Accuracy that an edit costs",
             description="Retained accuracy before an edit is learnt minus after it.",
-            queries=(
-                Query(
-                    f'seal_run_retained_accuracy{{{OF_RUN}, model="policy"}} - ignoring (model) '
-                    f'seal_run_retained_accuracy{{{OF_RUN}, model="edit"}}',
-                    "{{run}} round {{round}}",
-                ),
-            ),
+            queries=(Query(by_round(f"({_BEFORE} - ignoring (model) {_AFTER})", "namespace")),),
+            kind="rounds",
             unit="percentunit",
             columns=12,
             runbook="SealForgettingBudget",
@@ -82,24 +78,16 @@ _DIVERSITY = Row(
             title="Distinct n-grams",
             description="Different n-grams of words among all in a context's edits. Falling round "
             "by round is collapse: the policy repeats itself.",
-            queries=(
-                Query(
-                    f"seal_run_distinct_ratio{{{OF_RUN}}}",
-                    "{{run}} round {{round}} {{stage}} n={{n}}",
-                ),
-            ),
+            queries=(Query(by_round(f"seal_run_distinct_ratio{{{OF_RUN}}}", "stage", "n")),),
+            kind="rounds",
             unit="percentunit",
             highest=1.0,
         ),
         Panel(
             title="Repeated edits",
             description="Share of edits that repeat an earlier one of their context.",
-            queries=(
-                Query(
-                    f"seal_run_duplicate_edits_ratio{{{OF_RUN}}}",
-                    "{{run}} round {{round}} {{stage}}",
-                ),
-            ),
+            queries=(Query(by_round(f"seal_run_duplicate_edits_ratio{{{OF_RUN}}}", "stage")),),
+            kind="rounds",
             unit="percentunit",
             highest=1.0,
         ),
@@ -107,16 +95,15 @@ _DIVERSITY = Row(
             title="Edit length",
             description="Mean length of an edit. Growing without end, or shrinking to nothing, "
             "goes before collapse.",
-            queries=(
-                Query(f"seal_run_edit_tokens{{{OF_RUN}}}", "{{run}} round {{round}} {{stage}}"),
-            ),
+            queries=(Query(by_round(f"seal_run_edit_tokens{{{OF_RUN}}}", "stage")),),
+            kind="rounds",
             unit="short",
         ),
         Panel(
             title="Edits kept and dropped",
             description="Edits of a round that the M-step learns, and why the others are not.",
-            queries=(Query(f"seal_run_edits{{{OF_RUN}}}", "{{run}} round {{round}} {{fate}}"),),
-            kind="stacked",
+            queries=(Query(by_round(f"seal_run_edits{{{OF_RUN}}}", "fate")),),
+            kind="stacked rounds",
         ),
         Panel(
             title="Inner loops without a score",
@@ -124,19 +111,17 @@ _DIVERSITY = Row(
             "fails.",
             queries=(
                 Query(
-                    f'seal_run_inner_loops{{{OF_RUN}, outcome!="ok"}}',
-                    "{{run}} round {{round}} {{stage}} {{outcome}}",
+                    by_round(f'seal_run_inner_loops{{{OF_RUN}, outcome!="ok"}}', "stage", "outcome")
                 ),
             ),
-            kind="stacked",
+            kind="stacked rounds",
         ),
         Panel(
             title="Answers without a grade",
             description="Share of answers that could not be graded: a judge that is away or out "
             "of budget.",
-            queries=(
-                Query(f"seal_run_ungraded_ratio{{{OF_RUN}}}", "{{run}} round {{round}} {{stage}}"),
-            ),
+            queries=(Query(by_round(f"seal_run_ungraded_ratio{{{OF_RUN}}}", "stage")),),
+            kind="rounds",
             unit="percentunit",
             runbook="SealAnswersUngraded",
             highest=1.0,

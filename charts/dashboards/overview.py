@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from charts.dashboards.board import NAMESPACE_OF_RUNS, OF_RUN, RUN, Board, Panel, Query, Row
+from charts.dashboards.board import (
+    NAMESPACE_OF_RUNS,
+    OF_RUN,
+    RUN,
+    Board,
+    Panel,
+    Query,
+    Row,
+    intervals,
+)
 
 _NOW = Row(
     "Now",
@@ -46,11 +55,8 @@ _LEARNING = Row(
             title="Held-out reward by round",
             description="Mean reward of validation contexts with the edits of each round, and its "
             "95 % interval. A round has gained something if its interval lies above another's.",
-            queries=(
-                Query(f"seal_run_reward{{{_HELD_OUT}}}", "{{run}} round {{round}}"),
-                Query(f"seal_run_reward_low{{{_HELD_OUT}}}", "{{run}} round {{round}} low"),
-                Query(f"seal_run_reward_high{{{_HELD_OUT}}}", "{{run}} round {{round}} high"),
-            ),
+            queries=(Query(intervals("seal_run_reward", _HELD_OUT)),),
+            kind="rounds",
             unit="percentunit",
             columns=12,
             runbook="SealRewardFalling",
@@ -59,17 +65,8 @@ _LEARNING = Row(
             title="Gain over the model alone",
             description="Mean over contexts of reward minus baseline, and its 95 % interval, of "
             "held-out contexts. An interval that holds 0 has shown nothing.",
-            queries=(
-                Query(f'seal_run_gain{{{OF_RUN}, stage="validate"}}', "{{run}} round {{round}}"),
-                Query(
-                    f'seal_run_gain_low{{{OF_RUN}, stage="validate"}}',
-                    "{{run}} round {{round}} low",
-                ),
-                Query(
-                    f'seal_run_gain_high{{{OF_RUN}, stage="validate"}}',
-                    "{{run}} round {{round}} high",
-                ),
-            ),
+            queries=(Query(intervals("seal_run_gain", f'{OF_RUN}, stage="validate"')),),
+            kind="rounds",
             unit="percentunit",
             columns=12,
         ),
@@ -92,7 +89,7 @@ _COST = Row(
         ),
         Panel(
             title="GPU seconds by stage",
-            description="Those of them on engines whose device is a GPU. 0 on CPUs.",
+            description="Those of them on engines whose device is a GPU. None on CPUs.",
             queries=(
                 Query(
                     f"sum by (run, stage) (seal_run_gpu_seconds{{{OF_RUN}}})", "{{run}} {{stage}}"

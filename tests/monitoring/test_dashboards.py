@@ -72,6 +72,8 @@ def test_every_metric_and_label_that_is_asked_for_exists(expr: str) -> None:
         assert set(re.findall(r"(\w+)\s*[=!]", matchers)) <= METRICS[name]
     for grouped in re.findall(r"\b(?:by|on|ignoring)\s*\(([^)]*)\)", expr):
         assert {one.strip() for one in grouped.split(",")} <= known
+    for sources in re.findall(r'"(?:column|row)", " ", ([^)]*)\)', expr):
+        assert {one.strip(' "') for one in sources.split(",")} <= known | {"end"}
 
 
 @pytest.mark.parametrize(("board", "panel"), PANELS, ids=lambda one: one.title)

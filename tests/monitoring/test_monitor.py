@@ -36,6 +36,9 @@ def test_what_a_process_serves_is_scraped_and_drawn(
     values = {
         "seal_run_progress_ratio": {(): 0.25},
         "seal_run_retained_accuracy": {("1", "policy"): 0.5, ("1", "edit"): 0.45},
+        "seal_run_reward": {("0", "validate", "edit"): 0.4, ("10", "validate", "edit"): 0.6},
+        "seal_run_reward_low": {("10", "validate", "edit"): 0.5},
+        "seal_run_reward_high": {("10", "validate", "edit"): 0.8},
     }
     metrics.runs.show(("team", "demo"), values, ended=False)
     server, thread = start_http_server(0, addr="127.0.0.1", registry=metrics.registry)
@@ -54,10 +57,23 @@ def test_what_a_process_serves_is_scraped_and_drawn(
                 one for one in LEARNING.panels if one.title == "Accuracy that an edit costs"
             )
             (series,) = source.ask(cost)
-            assert series.legend == "demo round 1" and series.values_T[-1] == pytest.approx(0.05)
+            assert series.labels["row"] == "demo 1"
+            assert series.values_T[-1] == pytest.approx(0.05)
+            reward = next(one for one in OVERVIEW.panels if one.title == "Held-out reward by round")
+            seen = {
+                (one.labels["row"], one.labels["column"]): float(one.values_T[-1])
+                for one in source.ask(reward)
+            }
+            assert seen == {
+                ("demo 0", "mean"): 0.4,
+                ("demo 10", "low"): 0.5,
+                ("demo 10", "mean"): 0.6,
+                ("demo 10", "high"): 0.8,
+            }
+            assert reward.title not in draw(OVERVIEW, source, tmp_path / "overview.png")
             panels = list(LEARNING.panels)
             empty = draw(LEARNING, source, tmp_path / "learning.png")
-            assert len(empty) == len(panels) - 2 and cost.title not in empty
+            assert len(empty) == len(panels) - 4 and cost.title not in empty
     finally:
         server.shutdown()
         thread.join()
