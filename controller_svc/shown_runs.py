@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from controller_svc.core import RunStatus
+from controller_svc.core.suspension import is_suspended
 from controller_svc.run_values import run_values
 from seal.records import Stage
 from seal.run_metrics import Place, RunMetrics
@@ -17,15 +18,14 @@ class _Reached:
     round: int
     stage: Stage | None
     completed: str
+    suspended: bool
+    """Stopping and going on count too: whoever goes on is given time before it is late."""
     stage_share: float
     at_seconds: float
 
     def is_where(self, other: _Reached) -> bool:
-        return (self.round, self.stage, self.completed) == (
-            other.round,
-            other.stage,
-            other.completed,
-        )
+        mine, its = ((one.round, one.stage, one.completed, one.suspended) for one in (self, other))
+        return mine == its
 
 
 class ShownRuns:
@@ -57,6 +57,7 @@ class ShownRuns:
             round=status.round,
             stage=status.stage,
             completed=current.completed if current is not None else "",
+            suspended=is_suspended(status),
             stage_share=stage_share if stage_share is not None else 0.0,
             at_seconds=now_seconds,
         )

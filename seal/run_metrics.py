@@ -46,7 +46,7 @@ RUN_GAUGES = (
         "Unix time at which a run last got on: a shard or a stage ended, or its share grew.",
     ),
     RunGauge("seal_run_round", (), "Round at work."),
-    RunGauge("seal_run_stage", ("stage",), "1 for the stage at work."),
+    RunGauge("seal_run_stage", ("stage",), "1 for the stage at work; none while it is suspended."),
     RunGauge(
         "seal_run_reward",
         (*_BY_STAGE, "kind"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry
 
-from controller_svc.core import RoundStatus, RunStatus
+from controller_svc.core import Condition, RoundStatus, RunStatus
 from controller_svc.counted import count_news
 from controller_svc.run_values import half_width, run_values, student_quantile
+from controller_svc.shown_runs import ShownRuns
 from seal.metrics import Metrics
 from seal.records import ScoreSum, Stage
 from seal.run_metrics import RUN_GAUGES
@@ -60,6 +61,23 @@ def test_rewards_forgetting_fates_and_costs_are_those_of_the_status() -> None:
     assert values["seal_run_tokens"]["rollout", "train"] == 100
     assert values["seal_run_gpu_seconds"] == {("rollout", "train"): 2.5}
     assert values["seal_run_last_progress_timestamp_seconds"] == {(): 7.0}
+
+
+def test_a_run_that_is_suspended_has_no_stage_at_work_and_is_not_late_when_it_goes_on() -> None:
+    stopped = AFTER.model_copy(
+        update={"conditions": (Condition(type="Suspended", status="True", reason="Suspended"),)}
+    )
+    shown = Metrics(CollectorRegistry()).runs
+    runs, at = ShownRuns(shown), "seal_run_last_progress_timestamp_seconds"
+
+    def told(status: RunStatus, now_seconds: float) -> dict[str, list[float]]:
+        runs.show(("team", "demo"), status, share=0.5, now_seconds=now_seconds)
+        found = {family.name: family for family in shown.collect()}
+        return {name: [one.value for one in found[name].samples] for name in ("seal_run_stage", at)}
+
+    assert told(AFTER, 1.0) == told(AFTER, 2.0) == {"seal_run_stage": [1.0], at: [1.0]}
+    assert told(stopped, 3.0) == told(stopped, 4.0) == {"seal_run_stage": [], at: [3.0]}
+    assert told(AFTER, 9000.0) == {"seal_run_stage": [1.0], at: [9000.0]}
 
 
 def test_what_has_no_score_has_no_value_and_one_score_has_no_interval() -> None:
