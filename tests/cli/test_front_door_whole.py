@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from s3_server import S3Server
 from safetensors.numpy import load_file
 from tiny_model import save_tiny_model
 
@@ -131,3 +133,20 @@ def test_killed_midway_command_and_server_come_back_to_the_same_adapter(place: P
                 next_server.send_signal(signal.SIGTERM)
                 next_server.communicate(timeout=200)
                 assert next_server.returncode == 0
+
+
+def test_an_adaptation_on_s3_outlives_its_server_and_comes_to_what_it_does_on_a_disk(
+    place: Path, running_s3: S3Server, s3_root: str
+) -> None:
+    arguments = [*ADAPT, "--candidates", "1", *HERE, "--output", "json", "--root"]
+    with started(place, *arguments, "alone") as process:
+        alone, weights = result(process, place / "alone")
+    with started(place, *arguments, s3_root) as process:
+        until(process, "in 2 passages")
+        running_s3.kill()
+        time.sleep(1)
+        running_s3.start()
+        bucket = running_s3.bucket_directory / s3_root.rpartition("/")[2]
+        told, others = result(process, bucket)
+    assert told == alone
+    check_same_weights(others, weights)
