@@ -18,7 +18,7 @@ class Query:
     """What Prometheus is asked."""
 
     expr: str
-    """PromQL; `$__rate_interval` and the dashboard's variables stand in it."""
+    """PromQL; `$__rate_interval`, `$__range` and the dashboard's variables stand in it."""
     legend: str = ""
     """Labels in double braces; empty for a single series."""
 
@@ -89,6 +89,11 @@ OF_RUN = 'namespace=~"$namespace", run=~"$run"'
 """Label matchers of the chosen runs."""
 
 
+def latest(metric: str, matchers: str) -> str:
+    """The newest values in the time that the dashboard shows, also of a run that has ended."""
+    return f"last_over_time({metric}{{{matchers}}}[$__range])"
+
+
 def by_round(expr: str, *columns: str) -> str:
     """A question for a panel of rounds: each run's round is a `row`, the labels make a `column`."""
     names = ", ".join(f'"{one}"' for one in columns)
@@ -100,7 +105,7 @@ def intervals(metric: str, matchers: str) -> str:
     """By round: a mean, and the ends of its interval, of metrics that end so."""
     ends = (("low", "_low"), ("mean", ""), ("high", "_high"))
     found = " or ".join(
-        f'label_replace({metric}{ending}{{{matchers}}}, "end", "{name}", "", "")'
+        f'label_replace({latest(metric + ending, matchers)}, "end", "{name}", "", "")'
         for name, ending in ends
     )
     return by_round(f"({found})", "end")

@@ -57,14 +57,16 @@ class Prometheus:
         return [
             series
             for query in panel.queries
-            for series in self._range(query.expr, query.legend or panel.title)
+            for series in self._range(
+                query.expr, query.legend or panel.title, only_end="rounds" in panel.kind
+            )
         ]
 
-    def _range(self, expr: str, legend: str) -> Iterator[Series]:
+    def _range(self, expr: str, legend: str, *, only_end: bool) -> Iterator[Series]:
         step = max(1, round((self.end_seconds - self.start_seconds) / POINTS))
         question = {
-            "query": plain(expr),
-            "start": f"{self.start_seconds:.3f}",
+            "query": plain(expr, self.end_seconds - self.start_seconds),
+            "start": f"{self.end_seconds if only_end else self.start_seconds:.3f}",
             "end": f"{self.end_seconds:.3f}",
             "step": f"{step}s",
         }
@@ -81,9 +83,12 @@ class Prometheus:
             )
 
 
-def plain(expr: str) -> str:
+def plain(expr: str, range_seconds: float) -> str:
     """The question with all of each variable chosen, and a window of some scrapes."""
-    return re.sub(r"\$(?!__)\w+", ".*", expr.replace("$__rate_interval", "1m"))
+    expr = expr.replace("$__rate_interval", "1m").replace(
+        "$__range", f"{max(1.0, range_seconds):.0f}s"
+    )
+    return re.sub(r"\$\w+", ".*", expr)
 
 
 def _named(legend: str, labels: dict[str, str]) -> str:

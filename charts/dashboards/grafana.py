@@ -115,6 +115,8 @@ def _picture(panel: Panel) -> _Picture:
         stacked = panel.kind == "stacked rounds"
         bars = barchart.Panel().with_transformation(_ROWS_AND_COLUMNS)
         modes = common_model.StackingMode
+        legend = common.VizLegendOptions().placement(common_model.LegendPlacement.BOTTOM)
+        bars = bars.legend(legend.show_legend(True))
         return bars.stacking(modes.NORMAL if stacked else modes.NONE)
     lines = timeseries.Panel().line_width(1).show_points(common_model.VisibilityMode.AUTO)
     legend = common.VizLegendOptions().display_mode(common_model.LegendDisplayMode.TABLE)

@@ -11,6 +11,7 @@ from charts.dashboards.board import (
     Query,
     Row,
     by_round,
+    latest,
 )
 
 _REWARD = Row(
@@ -21,7 +22,9 @@ _REWARD = Row(
             description="Mean reward of edits on the contexts that the policy learns from "
             "(rollout), and on held-out ones (validate). The first rising while the second falls "
             "is reward hacking.",
-            queries=(Query(by_round(f'seal_run_reward{{{OF_RUN}, kind="edit"}}', "stage")),),
+            queries=(
+                Query(by_round(latest("seal_run_reward", f'{OF_RUN}, kind="edit"'), "stage")),
+            ),
             kind="rounds",
             unit="percentunit",
             columns=12,
@@ -31,7 +34,9 @@ _REWARD = Row(
             title="Edits against the bounds",
             description="Held-out reward by kind: the model alone, edits, the passage alone, gold "
             "pairs. Edits that are not above the passage teach nothing that the passage does not.",
-            queries=(Query(by_round(f'seal_run_reward{{{OF_RUN}, stage="validate"}}', "kind")),),
+            queries=(
+                Query(by_round(latest("seal_run_reward", f'{OF_RUN}, stage="validate"'), "kind")),
+            ),
             kind="rounds",
             unit="percentunit",
             columns=12,
@@ -40,7 +45,8 @@ _REWARD = Row(
     ),
 )
 _BEFORE, _AFTER = (
-    f'seal_run_retained_accuracy{{{OF_RUN}, model="{model}"}}' for model in ("policy", "edit")
+    latest("seal_run_retained_accuracy", f'{OF_RUN}, model="{model}"')
+    for model in ("policy", "edit")
 )
 _FORGETTING = Row(
     "Forgetting",
@@ -78,7 +84,7 @@ _DIVERSITY = Row(
             title="Distinct n-grams",
             description="Different n-grams of words among all in a context's edits. Falling round "
             "by round is collapse: the policy repeats itself.",
-            queries=(Query(by_round(f"seal_run_distinct_ratio{{{OF_RUN}}}", "stage", "n")),),
+            queries=(Query(by_round(latest("seal_run_distinct_ratio", OF_RUN), "stage", "n")),),
             kind="rounds",
             unit="percentunit",
             highest=1.0,
@@ -86,7 +92,7 @@ _DIVERSITY = Row(
         Panel(
             title="Repeated edits",
             description="Share of edits that repeat an earlier one of their context.",
-            queries=(Query(by_round(f"seal_run_duplicate_edits_ratio{{{OF_RUN}}}", "stage")),),
+            queries=(Query(by_round(latest("seal_run_duplicate_edits_ratio", OF_RUN), "stage")),),
             kind="rounds",
             unit="percentunit",
             highest=1.0,
@@ -95,14 +101,14 @@ _DIVERSITY = Row(
             title="Edit length",
             description="Mean length of an edit. Growing without end, or shrinking to nothing, "
             "goes before collapse.",
-            queries=(Query(by_round(f"seal_run_edit_tokens{{{OF_RUN}}}", "stage")),),
+            queries=(Query(by_round(latest("seal_run_edit_tokens", OF_RUN), "stage")),),
             kind="rounds",
             unit="short",
         ),
         Panel(
             title="Edits kept and dropped",
             description="Edits of a round that the M-step learns, and why the others are not.",
-            queries=(Query(by_round(f"seal_run_edits{{{OF_RUN}}}", "fate")),),
+            queries=(Query(by_round(latest("seal_run_edits", OF_RUN), "fate")),),
             kind="stacked rounds",
         ),
         Panel(
@@ -111,7 +117,11 @@ _DIVERSITY = Row(
             "fails.",
             queries=(
                 Query(
-                    by_round(f'seal_run_inner_loops{{{OF_RUN}, outcome!="ok"}}', "stage", "outcome")
+                    by_round(
+                        latest("seal_run_inner_loops", f'{OF_RUN}, outcome!="ok"'),
+                        "stage",
+                        "outcome",
+                    )
                 ),
             ),
             kind="stacked rounds",
@@ -120,7 +130,7 @@ _DIVERSITY = Row(
             title="Answers without a grade",
             description="Share of answers that could not be graded: a judge that is away or out "
             "of budget.",
-            queries=(Query(by_round(f"seal_run_ungraded_ratio{{{OF_RUN}}}", "stage")),),
+            queries=(Query(by_round(latest("seal_run_ungraded_ratio", OF_RUN), "stage")),),
             kind="rounds",
             unit="percentunit",
             runbook="SealAnswersUngraded",

@@ -45,12 +45,14 @@ def test_what_a_process_serves_is_scraped_and_drawn(
     started = time.time()
     try:
         with monitor.prometheus([f"127.0.0.1:{server.server_port}"]) as address:
-            source = Prometheus(address=address, start_seconds=started, end_seconds=started)
+            source = Prometheus(address=address, start_seconds=started - 60, end_seconds=started)
             progress = next(one for one in OVERVIEW.panels if one.title == "Progress")
             found: list[Series] = []
             while not found and time.time() < started + 30:
                 time.sleep(0.5)
-                source = Prometheus(address=address, start_seconds=started, end_seconds=time.time())
+                source = Prometheus(
+                    address=address, start_seconds=started - 60, end_seconds=time.time()
+                )
                 found = source.ask(progress)
             assert [(one.legend, one.values_T[-1]) for one in found] == [("demo", 0.25)]
             cost = next(
@@ -137,7 +139,8 @@ def test_the_run_that_is_watched_is_one_that_can_be_run() -> None:
 
 
 def test_a_variable_stands_for_all_of_its_values() -> None:
-    assert plain('a{run=~"$run"}[$__rate_interval]') == 'a{run=~".*"}[1m]'
+    assert plain('a{run=~"$run"}[$__rate_interval]', 60.0) == 'a{run=~".*"}[1m]'
+    assert plain("a[$__range]", 90.4) == "a[90s]"
 
 
 @pytest.mark.parametrize(
