@@ -38,8 +38,8 @@ def remove(path: Path) -> None:
     """Whatever it is, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    elif path.exists() or path.is_symlink():  # a volume that is read-only refuses what is not there
+        path.unlink()
 
 
 if __name__ == "__main__":

@@ -81,6 +81,19 @@ def test_every_pod_may_be_deleted_or_evicted_once(ended: Run, release: Release) 
     assert_same(release.wait_for(name), ended, release)
 
 
+def test_an_upgrade_and_a_rollback_in_the_middle_of_a_run_change_nothing(
+    ended: Run, release: Release
+) -> None:
+    name = release.apply_run("upgraded")
+    until(lambda: bool(release.workers(name, "rollout")), seconds=RUN_SECONDS)
+    before = {component: release.pods(component) for component in (*SERVICES, "controller", "api")}
+    release.helm("upgrade", "seal", "charts/seal", "--reuse-values", "--set", "logLevel=debug")
+    for component, pods in before.items():
+        assert not set(pods) & set(release.pods(component)), "it was not rolled"
+    release.helm("rollback", "seal")
+    assert_same(release.wait_for(name), ended, release)
+
+
 def evict(pod: str, release: Release) -> None:
     """As a node that is drained does it."""
     metadata = {"name": pod, "namespace": release.namespace}

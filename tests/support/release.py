@@ -21,6 +21,8 @@ from controller_svc.k8s.objects import of_object
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVICES = ("generator", "trainer", "evaluator")
 COMMAND_SECONDS = 120
+ROLL_SECONDS = 900
+"""The longest that it may take until all pods are new."""
 RUN_SECONDS = 3600
 """The longest that a run may take."""
 SEEN_WITHIN_SECONDS = 300.0
@@ -59,6 +61,12 @@ class Release:
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """What kubectl prints about the release's namespace."""
         return call(["kubectl", "-n", self.namespace, *arguments], stdin=stdin)
+
+    def helm(self, verb: str, *arguments: str) -> str:
+        """What helm prints about the release; it waits until all pods are ready."""
+        wait = ("--wait", f"--timeout={ROLL_SECONDS}s")
+        command = ["helm", verb, *arguments, "-n", self.namespace, *wait]
+        return call(command, seconds=ROLL_SECONDS + COMMAND_SECONDS)
 
     def get(self, *arguments: str) -> Any:
         """Objects as the API server has them."""
@@ -150,8 +158,8 @@ def told(variable: str, default: str, **values: str) -> list[str]:
 
 
 @contextmanager
-def forwarded(release: Release, target: str, port: int) -> Iterator[str]:
-    """Where this machine reaches a port of the cluster, as long as the block lasts."""
+def forwarded(release: Release, target: str, port: int | str) -> Iterator[str]:
+    """Where this machine reaches a port, by number or name, as long as the block lasts."""
     command = ["kubectl", "-n", release.namespace, "port-forward", target, f":{port}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forwarding:
         assert forwarding.stdout is not None
