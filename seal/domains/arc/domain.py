@@ -116,8 +116,8 @@ WORDS = DomainWords(
     bounds=MappingProxyType(
         {
             "fixed-edit": "trained on each task with the same settings, made by hand",
-            "oracle-edit": "trained on each task with the settings that were best in a search over "
-            "the training tasks",
+            "oracle-edit": "trained on each task with the best of the settings that were tried on "
+            "training tasks",
         }
     ),
 )
