@@ -24,6 +24,8 @@ _MEANS = {
 """Measures of which the mean is shown: the gauge, and labels after round and stage."""
 _NORMAL_QUANTILE = 1.959964
 """97.5 % of a normal distribution, for intervals of 95 %."""
+_QUANTILE_OF_ONE = 12.7062
+"""97.5 % of Student's t with one degree of freedom, where its expansion is 11 % too small."""
 
 Value = tuple[str, tuple[str, ...], float]
 """Gauge, values of its own labels, value."""
@@ -77,7 +79,7 @@ def _scores(round: str, stage: str, scores: Mapping[str, ScoreSum]) -> Iterator[
         if name not in _RETAINED:
             yield from _with_interval("seal_run_reward", (round, stage, name), score)
         elif score.mean is not None:
-            yield "seal_run_retained_accuracy", (round, _RETAINED[name]), score.mean
+            yield "seal_run_retained_score", (round, _RETAINED[name]), score.mean
 
 
 def _with_interval(gauge: str, labels: tuple[str, ...], score: ScoreSum) -> Iterator[Value]:
@@ -100,8 +102,10 @@ def half_width(score: ScoreSum) -> float | None:
 def student_quantile(freedom: int) -> float:
     """97.5 % of Student's t, by its expansion around the normal distribution.
 
-    Within 1 % from 2 degrees of freedom on; 11.3 in the place of 12.7 for 1.
+    Within 1 % from 2 degrees of freedom on.
     """
+    if freedom == 1:
+        return _QUANTILE_OF_ONE
     z = _NORMAL_QUANTILE
     return (
         z

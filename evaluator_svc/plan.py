@@ -80,13 +80,10 @@ def parse_evaluation(
 ) -> EvaluationPlan:
     """Check a request. Raises InvalidInput naming the field."""
     validation.request_id(request.request_id)
-    if request.grader not in GRADERS:
-        raise validation.refuse(
-            "grader",
-            "is not set",
-            "use GRADER_EXACT, GRADER_CONTAINS, GRADER_F1, GRADER_LOGPROB or GRADER_JUDGE",
-        )
     domain = get_domain(request.domain)
+    if request.grader not in GRADERS:
+        graders = (f"GRADER_{grader.upper()}" for grader in domain.options.graders)
+        raise validation.refuse("grader", "is not set", f"use one of: {', '.join(graders)}")
     grader = GRADERS[request.grader]
     validation.one_of(grader, domain.options.graders, field="grader")
     question_format = validation.one_of(

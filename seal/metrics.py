@@ -176,7 +176,7 @@ class LearningMetrics:
         )
         self.stage_gpu_seconds = make.counter(
             "seal_stage_gpu_seconds",
-            "Those of them on engines whose device is a GPU, by stage and kind.",
+            "All of them where the trainer computes on a GPU, by stage and kind.",
             "stage",
             "kind",
         )

@@ -52,7 +52,11 @@ RUN_GAUGES = (
         (*_BY_STAGE, "kind"),
         f"Mean reward over contexts, by kind: {_REWARD_KINDS}. Stage validate is held out.",
     ),
-    RunGauge("seal_run_reward_low", (*_BY_STAGE, "kind"), "Lower end of its 95 % interval."),
+    RunGauge(
+        "seal_run_reward_low",
+        (*_BY_STAGE, "kind"),
+        "Lower end of its 95 % interval by Student's t; a report has it by bootstrap.",
+    ),
     RunGauge("seal_run_reward_high", (*_BY_STAGE, "kind"), "Upper end of its 95 % interval."),
     RunGauge(
         "seal_run_gain", _BY_STAGE, "Mean over contexts of what edits gain over the baseline."
@@ -60,10 +64,11 @@ RUN_GAUGES = (
     RunGauge("seal_run_gain_low", _BY_STAGE, "Lower end of its 95 % interval."),
     RunGauge("seal_run_gain_high", _BY_STAGE, "Upper end of its 95 % interval."),
     RunGauge(
-        "seal_run_retained_accuracy",
+        "seal_run_retained_score",
         (*_BY_ROUND, "model"),
-        "Accuracy on the retained questions, by model: policy (before an edit is learnt), edit "
-        "(after), base (of a warm start).",
+        "Mean score by the run's grader on the retained questions, by model: policy (alone; of "
+        "round 0 the model before all rounds), edit (after an edit is learnt), base (of a warm "
+        "start).",
     ),
     RunGauge(
         "seal_run_edits", (*_BY_ROUND, "fate"), "Edits of a round: kept, or why they were dropped."
@@ -88,7 +93,7 @@ RUN_GAUGES = (
     ),
     RunGauge("seal_run_engine_seconds", _COST, "Engine seconds so far, by stage and kind."),
     RunGauge(
-        "seal_run_gpu_seconds", _COST, "Those of them on engines whose device is a GPU, likewise."
+        "seal_run_gpu_seconds", _COST, "All of them if the trainer computes on a GPU, likewise."
     ),
 )
 

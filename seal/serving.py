@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -38,6 +39,8 @@ Loaded = TypeVar("Loaded", bound=ModelWriter)
 
 STOPPED_AT_ONCE = 43
 """Exit code after a second signal: work was cut, and its caller should ask again."""
+SPANS_SECONDS = 2.0
+"""The longest that the end of a process waits for its last spans to be sent."""
 
 
 class _StoppedAtOnce(Exception):
@@ -95,7 +98,6 @@ def run_job(
     except SealError as error:
         write_termination(failure_of(error))
         _say(error, as_json=as_json)
-        tracing().flush()
         leave(error_class(error).exit_code)
 
 
@@ -215,10 +217,13 @@ def _say(error: SealError, *, as_json: bool) -> None:
 
 
 def leave(exit_code: int) -> NoReturn:
-    """End the process without waiting for any thread.
+    """End the process without waiting for any thread, but a moment for its last spans to be sent.
 
     A load, a step or a write may take minutes, or hang.
     """
+    sending = threading.Thread(target=tracing().flush, name="last spans", daemon=True)
+    sending.start()
+    sending.join(SPANS_SECONDS)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

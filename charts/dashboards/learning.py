@@ -45,20 +45,18 @@ _REWARD = Row(
     ),
 )
 _BEFORE, _AFTER = (
-    latest("seal_run_retained_accuracy", f'{OF_RUN}, model="{model}"')
-    for model in ("policy", "edit")
+    latest("seal_run_retained_score", f"{OF_RUN}, {labels}")
+    for labels in ('model="policy", round="0"', 'model="edit"')
 )
 _FORGETTING = Row(
     "Forgetting",
     (
         Panel(
-            title="Retained accuracy",
-            description="Accuracy on questions that no edit is about, before and after an edit is "
-            "learnt, by round. From green to red it is forgotten.",
+            title="Retained score",
+            description="Score on questions that no edit is about, of the policy alone and after "
+            "an edit is learnt, by round. From green to red it is forgotten.",
             queries=(
-                Query(
-                    f"seal_run_retained_accuracy{{{OF_RUN}}}", "{{run}} round {{round}} {{model}}"
-                ),
+                Query(f"seal_run_retained_score{{{OF_RUN}}}", "{{run}} round {{round}} {{model}}"),
             ),
             unit="percentunit",
             kind="map",
@@ -67,9 +65,18 @@ _FORGETTING = Row(
             highest=1.0,
         ),
         Panel(
-            title="Accuracy that an edit costs",
-            description="Retained accuracy before an edit is learnt minus after it.",
-            queries=(Query(by_round(f"({_BEFORE} - ignoring (model) {_AFTER})", "namespace")),),
+            title="What learning an edit costs",
+            description="Retained score of the model before all rounds, minus that after an edit "
+            "of each round is learnt.",
+            queries=(
+                Query(
+                    by_round(
+                        f"(max by (namespace, run) ({_BEFORE}) "
+                        f"- on (namespace, run) group_right () {_AFTER})",
+                        "namespace",
+                    )
+                ),
+            ),
             kind="rounds",
             unit="percentunit",
             columns=12,

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from controller_svc.local.ending import ends_when
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict, SealError, Transient
+from seal.errors import Conflict, Transient
 from seal.files import file_errors
 
 LOCK_FILE = ".lock"
@@ -63,7 +63,7 @@ async def while_held(lock: Lock | None) -> AsyncIterator[None]:
     try:
         async with ends_when(lock.loss):
             yield
-    except SealError as error:
+    except Exception as error:  # whatever the lack of files made of it
         if (loss := lock.loss()) is not None:
             raise loss from error
         raise
@@ -143,5 +143,5 @@ def _is_there(path: Path, descriptor: int) -> bool:
     """
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # of a volume that was taken away also ESTALE or EIO
         return False

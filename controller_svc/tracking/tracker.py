@@ -85,6 +85,7 @@ class Tracker:
                 return
             waits = run.telling is not None
             run.telling, run.place, run.failed_seconds = telling, _place(telling), None
+            run.cause = NOT_TRIED
             if self._thread is None:
                 # A daemon: a tracker that does not answer keeps no process from its end
                 self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)

@@ -112,12 +112,16 @@ def shard_measures(records: Sequence[ContextRecord]) -> dict[str, ScoreSum]:
 
 
 def _graded_answers(record: ContextRecord) -> list[AnswerRecord]:
-    """Answers of all adapted models to the context's own questions, graded or to be graded."""
+    """Answers of all adapted models to the context's own questions, graded or to be graded.
+
+    Others have no grade for a reason that is no grader's: the adapted model is of no use.
+    """
     return [
         answer
         for loop in record.inner_loops
-        if loop.evaluation is not None
+        if loop.evaluation is not None and loop.training is not None
         for answer in loop.evaluation.answers
+        if answer.outcome in (Outcome.OK, Outcome.UNGRADED)
     ]
 
 

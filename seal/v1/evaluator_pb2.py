@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from seal.v1 import common_pb2 as seal_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17seal/v1/evaluator.proto\x12\x07seal.v1\x1a\x14seal/v1/common.proto\"M\n\x05Query\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\x0f\n\x07\x61nswers\x18\x03 \x03(\t\x12\x0f\n\x07\x63ontext\x18\x04 \x01(\t\"\x9d\x02\n\x0f\x45valuateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\"\n\x06policy\x18\x03 \x01(\x0b\x32\x12.seal.v1.PolicyRef\x12$\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0b\x32\x13.seal.v1.AdapterRef\x12\x0e\n\x06\x64omain\x18\x05 \x01(\t\x12\x17\n\x0fquestion_format\x18\x06 \x01(\t\x12\x1f\n\x07queries\x18\x07 \x03(\x0b\x32\x0e.seal.v1.Query\x12\x1f\n\x06grader\x18\x08 \x01(\x0e\x32\x0f.seal.v1.Grader\x12\x12\n\nmax_tokens\x18\t \x01(\r\x12\r\n\x05votes\x18\n \x01(\r\x12\x11\n\tview_seed\x18\x0b \x01(\x04\"\xdb\x01\n\x0cGradedAnswer\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12!\n\x07outcome\x18\x03 \x01(\x0e\x32\x10.seal.v1.Outcome\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x35\n\x08measures\x18\x05 \x03(\x0b\x32#.seal.v1.GradedAnswer.MeasuresEntry\x12\x0f\n\x07logprob\x18\x08 \x01(\x01\x1a/\n\rMeasuresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"b\n\x10\x45valuateProgress\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.seal.v1.TaskState\x12\x14\n\x0cqueries_done\x18\x02 \x01(\r\x12\x15\n\rqueries_total\x18\x03 \x01(\r\"\xc5\x01\n\x10\x45valuationResult\x12!\n\x07outcome\x18\x01 \x01(\x0e\x32\x10.seal.v1.Outcome\x12\x0e\n\x06reward\x18\x02 \x01(\x01\x12&\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x15.seal.v1.GradedAnswer\x12\x10\n\x08ungraded\x18\x04 \x01(\r\x12\x1c\n\x14max_logit_difference\x18\x05 \x01(\x01\x12\x0e\n\x06tokens\x18\x06 \x01(\x04\x12\x16\n\x0e\x65ngine_seconds\x18\x07 \x01(\x01\"w\n\x10\x45valuateResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.seal.v1.EvaluateProgressH\x00\x12+\n\x06result\x18\x02 \x01(\x0b\x32\x19.seal.v1.EvaluationResultH\x00\x42\x07\n\x05\x65vent\"+\n\nEditToRate\x12\x0f\n\x07\x65\x64it_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"t\n\x10RateEditsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\"\n\x05\x65\x64its\x18\x05 \x03(\x0b\x32\x13.seal.v1.EditToRate\"P\n\nEditRating\x12\x0f\n\x07\x65\x64it_id\x18\x01 \x01(\t\x12!\n\x07outcome\x18\x02 \x01(\x0e\x32\x10.seal.v1.Outcome\x12\x0e\n\x06rating\x18\x03 \x01(\x01\"7\n\x0fRateEditsResult\x12$\n\x07ratings\x18\x01 \x03(\x0b\x32\x13.seal.v1.EditRating\"w\n\x11RateEditsResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.seal.v1.EvaluateProgressH\x00\x12*\n\x06result\x18\x02 \x01(\x0b\x32\x18.seal.v1.RateEditsResultH\x00\x42\x07\n\x05\x65vent\"\x16\n\x14\x44\x65scribeJudgeRequest\"&\n\x15\x44\x65scribeJudgeResponse\x12\r\n\x05model\x18\x01 \x01(\t*\x8d\x01\n\x06Grader\x12\x16\n\x12GRADER_UNSPECIFIED\x10\x00\x12\x10\n\x0cGRADER_EXACT\x10\x01\x12\x13\n\x0fGRADER_CONTAINS\x10\x02\x12\r\n\tGRADER_F1\x10\x03\x12\x12\n\x0eGRADER_LOGPROB\x10\x04\x12\x10\n\x0cGRADER_JUDGE\x10\x05\x12\x0f\n\x0bGRADER_GRID\x10\x06\x32\xeb\x01\n\x10\x45valuatorService\x12\x41\n\x08\x45valuate\x12\x18.seal.v1.EvaluateRequest\x1a\x19.seal.v1.EvaluateResponse0\x01\x12\x44\n\tRateEdits\x12\x19.seal.v1.RateEditsRequest\x1a\x1a.seal.v1.RateEditsResponse0\x01\x12N\n\rDescribeJudge\x12\x1d.seal.v1.DescribeJudgeRequest\x1a\x1e.seal.v1.DescribeJudgeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17seal/v1/evaluator.proto\x12\x07seal.v1\x1a\x14seal/v1/common.proto\"M\n\x05Query\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\x0f\n\x07\x61nswers\x18\x03 \x03(\t\x12\x0f\n\x07\x63ontext\x18\x04 \x01(\t\"\x9d\x02\n\x0f\x45valuateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\"\n\x06policy\x18\x03 \x01(\x0b\x32\x12.seal.v1.PolicyRef\x12$\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0b\x32\x13.seal.v1.AdapterRef\x12\x0e\n\x06\x64omain\x18\x05 \x01(\t\x12\x17\n\x0fquestion_format\x18\x06 \x01(\t\x12\x1f\n\x07queries\x18\x07 \x03(\x0b\x32\x0e.seal.v1.Query\x12\x1f\n\x06grader\x18\x08 \x01(\x0e\x32\x0f.seal.v1.Grader\x12\x12\n\nmax_tokens\x18\t \x01(\r\x12\r\n\x05votes\x18\n \x01(\r\x12\x11\n\tview_seed\x18\x0b \x01(\x04\"\xed\x01\n\x0cGradedAnswer\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12!\n\x07outcome\x18\x03 \x01(\x0e\x32\x10.seal.v1.Outcome\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x35\n\x08measures\x18\t \x03(\x0b\x32#.seal.v1.GradedAnswer.MeasuresEntry\x12\x0f\n\x07logprob\x18\x08 \x01(\x01\x1a/\n\rMeasuresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01J\x04\x08\x05\x10\x06J\x04\x08\x06\x10\x07J\x04\x08\x07\x10\x08\"b\n\x10\x45valuateProgress\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.seal.v1.TaskState\x12\x14\n\x0cqueries_done\x18\x02 \x01(\r\x12\x15\n\rqueries_total\x18\x03 \x01(\r\"\xc5\x01\n\x10\x45valuationResult\x12!\n\x07outcome\x18\x01 \x01(\x0e\x32\x10.seal.v1.Outcome\x12\x0e\n\x06reward\x18\x02 \x01(\x01\x12&\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x15.seal.v1.GradedAnswer\x12\x10\n\x08ungraded\x18\x04 \x01(\r\x12\x1c\n\x14max_logit_difference\x18\x05 \x01(\x01\x12\x0e\n\x06tokens\x18\x06 \x01(\x04\x12\x16\n\x0e\x65ngine_seconds\x18\x07 \x01(\x01\"w\n\x10\x45valuateResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.seal.v1.EvaluateProgressH\x00\x12+\n\x06result\x18\x02 \x01(\x0b\x32\x19.seal.v1.EvaluationResultH\x00\x42\x07\n\x05\x65vent\"+\n\nEditToRate\x12\x0f\n\x07\x65\x64it_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"t\n\x10RateEditsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\"\n\x05\x65\x64its\x18\x05 \x03(\x0b\x32\x13.seal.v1.EditToRate\"P\n\nEditRating\x12\x0f\n\x07\x65\x64it_id\x18\x01 \x01(\t\x12!\n\x07outcome\x18\x02 \x01(\x0e\x32\x10.seal.v1.Outcome\x12\x0e\n\x06rating\x18\x03 \x01(\x01\"7\n\x0fRateEditsResult\x12$\n\x07ratings\x18\x01 \x03(\x0b\x32\x13.seal.v1.EditRating\"w\n\x11RateEditsResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.seal.v1.EvaluateProgressH\x00\x12*\n\x06result\x18\x02 \x01(\x0b\x32\x18.seal.v1.RateEditsResultH\x00\x42\x07\n\x05\x65vent\"\x16\n\x14\x44\x65scribeJudgeRequest\"&\n\x15\x44\x65scribeJudgeResponse\x12\r\n\x05model\x18\x01 \x01(\t*\x8d\x01\n\x06Grader\x12\x16\n\x12GRADER_UNSPECIFIED\x10\x00\x12\x10\n\x0cGRADER_EXACT\x10\x01\x12\x13\n\x0fGRADER_CONTAINS\x10\x02\x12\r\n\tGRADER_F1\x10\x03\x12\x12\n\x0eGRADER_LOGPROB\x10\x04\x12\x10\n\x0cGRADER_JUDGE\x10\x05\x12\x0f\n\x0bGRADER_GRID\x10\x06\x32\xeb\x01\n\x10\x45valuatorService\x12\x41\n\x08\x45valuate\x12\x18.seal.v1.EvaluateRequest\x1a\x19.seal.v1.EvaluateResponse0\x01\x12\x44\n\tRateEdits\x12\x19.seal.v1.RateEditsRequest\x1a\x1a.seal.v1.RateEditsResponse0\x01\x12N\n\rDescribeJudge\x12\x1d.seal.v1.DescribeJudgeRequest\x1a\x1e.seal.v1.DescribeJudgeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,36 +34,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GRADEDANSWER_MEASURESENTRY']._loaded_options = None
   _globals['_GRADEDANSWER_MEASURESENTRY']._serialized_options = b'8\001'
-  _globals['_GRADER']._serialized_start=1556
-  _globals['_GRADER']._serialized_end=1697
+  _globals['_GRADER']._serialized_start=1574
+  _globals['_GRADER']._serialized_end=1715
   _globals['_QUERY']._serialized_start=58
   _globals['_QUERY']._serialized_end=135
   _globals['_EVALUATEREQUEST']._serialized_start=138
   _globals['_EVALUATEREQUEST']._serialized_end=423
   _globals['_GRADEDANSWER']._serialized_start=426
-  _globals['_GRADEDANSWER']._serialized_end=645
+  _globals['_GRADEDANSWER']._serialized_end=663
   _globals['_GRADEDANSWER_MEASURESENTRY']._serialized_start=598
   _globals['_GRADEDANSWER_MEASURESENTRY']._serialized_end=645
-  _globals['_EVALUATEPROGRESS']._serialized_start=647
-  _globals['_EVALUATEPROGRESS']._serialized_end=745
-  _globals['_EVALUATIONRESULT']._serialized_start=748
-  _globals['_EVALUATIONRESULT']._serialized_end=945
-  _globals['_EVALUATERESPONSE']._serialized_start=947
-  _globals['_EVALUATERESPONSE']._serialized_end=1066
-  _globals['_EDITTORATE']._serialized_start=1068
-  _globals['_EDITTORATE']._serialized_end=1111
-  _globals['_RATEEDITSREQUEST']._serialized_start=1113
-  _globals['_RATEEDITSREQUEST']._serialized_end=1229
-  _globals['_EDITRATING']._serialized_start=1231
-  _globals['_EDITRATING']._serialized_end=1311
-  _globals['_RATEEDITSRESULT']._serialized_start=1313
-  _globals['_RATEEDITSRESULT']._serialized_end=1368
-  _globals['_RATEEDITSRESPONSE']._serialized_start=1370
-  _globals['_RATEEDITSRESPONSE']._serialized_end=1489
-  _globals['_DESCRIBEJUDGEREQUEST']._serialized_start=1491
-  _globals['_DESCRIBEJUDGEREQUEST']._serialized_end=1513
-  _globals['_DESCRIBEJUDGERESPONSE']._serialized_start=1515
-  _globals['_DESCRIBEJUDGERESPONSE']._serialized_end=1553
-  _globals['_EVALUATORSERVICE']._serialized_start=1700
-  _globals['_EVALUATORSERVICE']._serialized_end=1935
+  _globals['_EVALUATEPROGRESS']._serialized_start=665
+  _globals['_EVALUATEPROGRESS']._serialized_end=763
+  _globals['_EVALUATIONRESULT']._serialized_start=766
+  _globals['_EVALUATIONRESULT']._serialized_end=963
+  _globals['_EVALUATERESPONSE']._serialized_start=965
+  _globals['_EVALUATERESPONSE']._serialized_end=1084
+  _globals['_EDITTORATE']._serialized_start=1086
+  _globals['_EDITTORATE']._serialized_end=1129
+  _globals['_RATEEDITSREQUEST']._serialized_start=1131
+  _globals['_RATEEDITSREQUEST']._serialized_end=1247
+  _globals['_EDITRATING']._serialized_start=1249
+  _globals['_EDITRATING']._serialized_end=1329
+  _globals['_RATEEDITSRESULT']._serialized_start=1331
+  _globals['_RATEEDITSRESULT']._serialized_end=1386
+  _globals['_RATEEDITSRESPONSE']._serialized_start=1388
+  _globals['_RATEEDITSRESPONSE']._serialized_end=1507
+  _globals['_DESCRIBEJUDGEREQUEST']._serialized_start=1509
+  _globals['_DESCRIBEJUDGEREQUEST']._serialized_end=1531
+  _globals['_DESCRIBEJUDGERESPONSE']._serialized_start=1533
+  _globals['_DESCRIBEJUDGERESPONSE']._serialized_end=1571
+  _globals['_EVALUATORSERVICE']._serialized_start=1718
+  _globals['_EVALUATORSERVICE']._serialized_end=1953
 # @@protoc_insertion_point(module_scope)

@@ -30,7 +30,7 @@ def refused(**overrides: object) -> InvalidInput:
     return caught.value
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", [name for name in PROFILES if "arc" not in name])
 def test_a_profile_says_the_same_of_runs_and_of_adaptations_where_they_are_alike(
     profile: str,
 ) -> None:
@@ -41,6 +41,12 @@ def test_a_profile_says_the_same_of_runs_and_of_adaptations_where_they_are_alike
     assert adaptation.inner.optimizer == run.inner.optimizer
     assert adaptation.inner.student == "base"
     assert set(AdaptationSpec.model_fields) - set(LearningSpec.model_fields) == OWN
+
+
+@pytest.mark.parametrize("profile", [name for name in PROFILES if "arc" in name])
+def test_a_profile_of_another_domain_takes_no_documents(profile: str) -> None:
+    with pytest.raises(InvalidInput, match="documents are no contexts of domain 'arc'"):
+        load_adaptation(None, {"profile": profile, **DOCUMENTS})
 
 
 def test_the_embedded_profile_asks_by_sentence_for_two_candidates() -> None:

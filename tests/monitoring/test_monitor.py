@@ -35,7 +35,7 @@ def test_what_a_process_serves_is_scraped_and_drawn(
     metrics.controller_leading.set(1)
     values = {
         "seal_run_progress_ratio": {(): 0.25},
-        "seal_run_retained_accuracy": {("1", "policy"): 0.5, ("1", "edit"): 0.45},
+        "seal_run_retained_score": {("0", "policy"): 0.5, ("1", "edit"): 0.45},
         "seal_run_reward": {("0", "validate", "edit"): 0.4, ("10", "validate", "edit"): 0.6},
         "seal_run_reward_low": {("10", "validate", "edit"): 0.5},
         "seal_run_reward_high": {("10", "validate", "edit"): 0.8},
@@ -56,7 +56,7 @@ def test_what_a_process_serves_is_scraped_and_drawn(
                 found = source.ask(progress)
             assert [(one.legend, one.values_T[-1]) for one in found] == [("demo", 0.25)]
             cost = next(
-                one for one in LEARNING.panels if one.title == "Accuracy that an edit costs"
+                one for one in LEARNING.panels if one.title == "What learning an edit costs"
             )
             (series,) = source.ask(cost)
             assert series.labels["row"] == "demo 1"

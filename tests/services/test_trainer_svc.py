@@ -540,7 +540,9 @@ async def test_cancel_stops_one_training_for_good_and_leaves_the_others(start: S
 async def test_what_nobody_waits_for_goes_on_until_its_run_is_cancelled(start: Start) -> None:
     async with start() as trainer:
         trainer.engine.gate.clear()
-        calls = [trainer.train(training_request(run=run)) for run in ("run", "another")]
+        calls = [trainer.train(training_request(run="run"))]
+        await until(lambda: trainer.engine.waiting == 1)  # this engine ends one after the other
+        calls += [trainer.train(training_request(run="another"))]
         await until(lambda: trainer.engine.waiting == 2)
         for call in calls:
             call.cancel()  # the workers have gone

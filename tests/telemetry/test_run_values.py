@@ -49,7 +49,7 @@ def test_rewards_forgetting_fates_and_costs_are_those_of_the_status() -> None:
     values = run_values(AFTER, share=0.5, got_on_at=7.0)
     assert values["seal_run_reward"]["1", "rollout", "edit"] == 0.5
     assert values["seal_run_reward"]["1", "validate", "edit"] == 0.25
-    assert values["seal_run_retained_accuracy"] == {("1", "policy"): 0.9, ("1", "edit"): 0.7}
+    assert values["seal_run_retained_score"] == {("1", "policy"): 0.9, ("1", "edit"): 0.7}
     assert values["seal_run_gain"]["1", "rollout"] == pytest.approx(0.1)
     assert values["seal_run_edits"] == {("1", "kept"): 3, ("1", "no_gain"): 2}
     assert values["seal_run_inner_loops"] == {

@@ -136,6 +136,26 @@ def test_a_tracker_that_never_answers_delays_nobody(finished: FinishedRun) -> No
     assert time.monotonic() - began < 2 and warnings(logs) == ["run not wholly tracked"]
 
 
+def test_an_end_that_is_still_being_told_is_missing(finished: FinishedRun) -> None:
+    answers = threading.Event()
+
+    class SlowAtTheEnd(Notebook):
+        def write(self, run: TrackedRun) -> None:
+            super().write(run)
+            if run.end is not None:
+                answers.wait()
+
+    slow = SlowAtTheEnd()
+    tracker = tracker_to(slow, finished.store)
+    tracker.tell(finished.told(3))
+    wait_for(lambda: slow.tries == 1 and not tracker.missing(finished.told().run))
+    tracker.tell(finished.told())
+    with capture_logs() as logs:
+        tracker.close(within_seconds=0.1)
+    answers.set()
+    assert warnings(logs) == ["run not wholly tracked"]
+
+
 @pytest.mark.parametrize("fault", [ZeroDivisionError("inside"), PreconditionFailed("no library")])
 def test_a_defect_of_a_library_or_its_absence_is_a_cause_and_no_crash(
     finished: FinishedRun, fault: Exception

@@ -296,6 +296,9 @@ async def test_an_older_controllers_worker_commits_no_lesson(tmp_path: Path) -> 
         assert await place.files(Stage.ADAPT).committed("lesson", Lesson) == {}
 
 
+SHARD = f"{RUN}/stages/r0-adapt/shard-0000"
+
+
 async def test_what_is_committed_of_the_last_stage_is_not_done_again(tmp_path: Path) -> None:
     fakes = Fakes()
     async with adapting(tmp_path, fakes=fakes) as (place, _):
@@ -308,9 +311,14 @@ async def test_what_is_committed_of_the_last_stage_is_not_done_again(tmp_path: P
             await place.run(Stage.ADAPT)
         fakes.fail = lambda kind, name, call: None
         before = dict(fakes.calls)
+        committed = {path.removesuffix(".json") for path in place.store.list(f"{RUN}/stages")}
         await place.run(Stage.ADAPT)
         again = {name for name in fakes.calls if fakes.calls[name] != before.get(name, 0)}
-    assert again == {("evaluate", f"{RUN}/r0/adapt/retained/adapter/0")}
+    assert ("evaluate", f"{RUN}/r0/adapt/retained/adapter/0") in again
+    assert {kind for kind, _ in again} == {"evaluate"}
+    asked = {name.removeprefix(f"{RUN}/r0/adapt/").removesuffix("/0") for _, name in again}
+    assert not {f"{SHARD}/{name}" for name in asked} & committed
+    assert f"{SHARD}/trainings/adapter" in committed
 
 
 Change = Callable[[AdaptationSpec], AdaptationSpec]
