@@ -90,7 +90,7 @@ def test_the_interval_is_students() -> None:
     scores = [0.2, 0.4, 0.9, 0.5]
     told = ScoreSum(n=4, total=sum(scores), squares=sum(score**2 for score in scores))
     assert half_width(told) == pytest.approx(3.182 * 0.294392 / 2, rel=0.01)
-    for freedom, quantile in ((2, 4.303), (5, 2.571), (30, 2.042)):
+    for freedom, quantile in ((1, 12.706), (2, 4.303), (5, 2.571), (30, 2.042)):
         assert student_quantile(freedom) == pytest.approx(quantile, rel=0.01)
     assert half_width(ScoreSum(n=4, total=2.0)) is None
 
