@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterable
 
@@ -45,7 +46,10 @@ def metrics_page() -> str:
     for part, title in TITLES:
         make = Families(CollectorRegistry())
         part(make)
-        blocks += [f"## {title}\n\n{part.__doc__}\n", _table(make.described)]
+        blocks += [
+            f"## {title}\n\n{inspect.cleandoc(part.__doc__ or '')}\n",
+            _table(make.described),
+        ]
     runs = (
         Described(gauge.name, "gauge", (*PLACE_LABELS, *gauge.labels), gauge.help)
         for gauge in RUN_GAUGES

@@ -28,10 +28,7 @@ _NOW = Row(
         Panel(
             title="Objects by phase",
             description="Runs and adaptations of the cluster. Failed ones say why in a condition.",
-            queries=(
-                Query("sum by (kind, phase) (seal_objects) > 0", "{{kind}} {{phase}}"),
-                Query("sum by (state) (seal_adaptations) > 0", "adaptations {{state}}"),
-            ),
+            queries=(Query("sum by (kind, phase) (seal_objects) > 0", "{{kind}} {{phase}}"),),
             kind="number",
             columns=10,
         ),
@@ -89,7 +86,7 @@ _COST = Row(
         ),
         Panel(
             title="GPU seconds by stage",
-            description="Those of them on engines whose device is a GPU. None on CPUs.",
+            description="All of them, where the trainer computes on a GPU. None on CPUs.",
             queries=(
                 Query(
                     f"sum by (run, stage) (seal_run_gpu_seconds{{{OF_RUN}}})", "{{run}} {{stage}}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -16,7 +17,7 @@ from typing import Literal
 import structlog
 
 from controller_svc.core import Phase
-from controller_svc.tracking.faults import cause_of
+from controller_svc.tracking.faults import cause_of, without_secrets
 from controller_svc.tracking.ledger import Ledger
 from controller_svc.tracking.model import Telling, TrackingSink
 from controller_svc.tracking.reading import untold
@@ -125,7 +126,7 @@ class Tracker:
         while (name := self._turns.get()) is not None and not self._stopped:
             with self._lock:
                 run = self._runs[name]
-                telling, run.telling = run.telling, None
+                telling, run.telling, run.cause = run.telling, None, NOT_TRIED
             if telling is not None:
                 self._ended(run, telling, self._tell(telling))
 
@@ -135,9 +136,12 @@ class Tracker:
             self._write(telling)
         except SealError as error:
             return cause_of(error)
-        except Exception as error:
-            # The thread's boundary: no defect of a library ends the tracking of the other runs
-            log.debug("tracking crashed", run=telling.run, exc_info=error)
+        except Exception as error:  # noqa: BLE001 - the thread's boundary: a run is no other's
+            log.debug(
+                "tracking crashed",
+                run=telling.run,
+                traceback=without_secrets("".join(traceback.format_exception(error))),
+            )
             return f"{type(error).__name__}: {cause_of(error)}"
         return ""
 
@@ -167,7 +171,7 @@ class Tracker:
     def _ended(self, run: _Run, telling: Telling, cause: str) -> None:
         """Remember how it went, and say it once."""
         with self._lock:
-            again, run.cause = run.warned, cause
+            again, run.cause = run.warned, cause or (NOT_TRIED if run.telling is not None else "")
             run.failed_seconds = self._clock() if cause else None
             run.warned = bool(cause)
         if cause and not again:

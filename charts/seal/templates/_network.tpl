@@ -62,7 +62,7 @@ namespaceSelector:
 {{ include "seal.network.ports" .Values.networkPolicy.objectStorePorts }}
 {{- end }}
 {{- with .Values.tracing.endpoint }}
-{{ include "seal.network.ports" (list (regexFind "[0-9]+$" . | default "4317")) }}
+{{ include "seal.network.ports" (list (regexFind ":[0-9]+/?$" . | trimPrefix ":" | trimSuffix "/" | default "4317")) }}
 {{- end }}
 {{- with .Values.networkPolicy.egress }}
 {{ toYaml . }}
