@@ -72,9 +72,9 @@ class Release:
         """Objects as the API server has them."""
         return json.loads(self.kubectl("get", *arguments, "-o", "json"))
 
-    def apply_run(self, name: str = "", *, file: Path = MANIFEST, **spec: object) -> str:
-        """Apply a manifest, under another name and with other fields; the name."""
-        manifest = yaml.safe_load(file.read_text(encoding="utf-8"))
+    def apply_run(self, name: str = "", **spec: object) -> str:
+        """Apply the manifest of the tests, under another name and with other fields; the name."""
+        manifest = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
         manifest["metadata"]["name"] = name or manifest["metadata"]["name"]
         manifest["spec"] |= spec
         self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
@@ -158,8 +158,8 @@ def told(variable: str, default: str, **values: str) -> list[str]:
 
 
 @contextmanager
-def forwarded(release: Release, target: str, port: int | str) -> Iterator[str]:
-    """Where this machine reaches a port, by number or name, as long as the block lasts."""
+def forwarded(release: Release, target: str, port: int) -> Iterator[str]:
+    """Where this machine reaches a port of the cluster, as long as the block lasts."""
     command = ["kubectl", "-n", release.namespace, "port-forward", target, f":{port}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forwarding:
         assert forwarding.stdout is not None
