@@ -290,9 +290,10 @@ def _download(model: EmbeddedModel, into: Path, *, remedy: str, progress: Progre
 def _bytes_below(directory: Path) -> int:
     """Size of all files below a directory that another process is changing."""
     total = 0
-    for path in directory.rglob("*"):
-        with suppress(FileNotFoundError):
-            total += path.stat().st_size if path.is_file() else 0
+    for folder, _, names in os.walk(directory):  # it passes over folders that have gone meanwhile
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += Path(folder, name).stat().st_size
     return total
 
 

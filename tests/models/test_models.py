@@ -690,3 +690,27 @@ def test_a_gguf_becomes_a_model_that_transformers_loads_with_the_same_weights(
     ]
     expected = torch.from_numpy(gguf.dequantize(quantised.data, quantised.tensor_type)).bfloat16()
     assert torch.equal(model.get_input_embeddings().weight, expected)
+
+
+def test_the_size_of_a_download_is_counted_while_its_folders_come_and_go(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def download() -> None:
+        while not ended.is_set():
+            for number in range(20):
+                folder = tmp_path / f"pip-{number}" / "unpacked"
+                folder.mkdir(parents=True)
+                (folder / "part").write_bytes(b"12345")
+            for number in range(20):
+                shutil.rmtree(tmp_path / f"pip-{number}")
+
+    (tmp_path / "wheel").write_bytes(b"123")
+    thread = threading.Thread(target=download)
+    thread.start()
+    try:
+        sizes = [embedded._bytes_below(tmp_path) for _ in range(300)]
+    finally:
+        ended.set()
+        thread.join()
+    assert min(sizes) >= 3 and max(sizes) <= 3 + 20 * 5
+    assert embedded._bytes_below(tmp_path) == 3
