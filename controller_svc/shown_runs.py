@@ -23,9 +23,9 @@ class _Reached:
     stage_share: float
     at_seconds: float
 
-    def is_where(self, other: _Reached) -> bool:
+    def is_no_further_than(self, other: _Reached) -> bool:
         mine, its = ((one.round, one.stage, one.completed, one.suspended) for one in (self, other))
-        return mine == its
+        return mine == its and self.stage_share <= other.stage_share
 
 
 class ShownRuns:
@@ -58,14 +58,10 @@ class ShownRuns:
             stage=status.stage,
             completed=current.completed if current is not None else "",
             suspended=is_suspended(status),
-            stage_share=stage_share if stage_share is not None else 0.0,
+            stage_share=stage_share or 0.0,
             at_seconds=now_seconds,
         )
-        if (
-            before is not None
-            and reached.is_where(before)
-            and reached.stage_share <= (before.stage_share)
-        ):
+        if before is not None and reached.is_no_further_than(before):
             reached = before
         values = run_values(status, share=share, got_on_at=reached.at_seconds)
         self._shown.show(place, values, ended=ended)

@@ -114,8 +114,9 @@ def execute(manifest: RestEMRun, *, engine: EngineSettings, options: Options) ->
             typer.echo(f"{run} is finished; this is its report. {next_steps}", err=True)
         print_report(write_report(store, run), as_json=options.as_json)
     except KeyboardInterrupt:
+        begun = store.exists(manifest_path(run))  # which a store that is away lets wait for
         say_the_end()
-        raise typer.Exit(_tell_stop(store, run, options)) from None
+        raise typer.Exit(_tell_stop(options, begun=begun)) from None
     if status is not None and status.phase is Phase.FAILED:
         raise typer.Exit(_tell_failure(status, options.again))
 
@@ -326,9 +327,8 @@ async def _services(
         yield services.addresses
 
 
-def _tell_stop(store: ArtifactStore, run: str, options: Options) -> int:
+def _tell_stop(options: Options, *, begun: bool) -> int:
     """Say how to go on after Ctrl-C; the exit code."""
-    begun = store.exists(manifest_path(run))
     message = "all that is finished is kept; go on with:" if begun else "nothing has begun yet"
     complain(message, options.again if begun else "", label="stopped")
     if options.as_json:

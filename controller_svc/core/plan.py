@@ -40,7 +40,10 @@ def share_done(plan: Sequence[tuple[int, Stage]], at: tuple[int, Stage], share: 
 
 
 def share_of(spec: Spec, status: RunStatus, share: float) -> float:
-    """Share of the whole, with `share` of its stage done; of one that ended early what it was."""
+    """Share of the whole, with `share` of its stage done; 0 between stages and after an early end.
+
+    Who shows it keeps the most that it was.
+    """
     if status.phase is Phase.COMPLETE:
         return 1.0
     current = status.current

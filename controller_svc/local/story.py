@@ -34,6 +34,7 @@ class LocalStory:
         self._runs = ShownRuns(metrics.runs)
         self._status: RunStatus | None = None
         self._tasks: dict[int, TaskProgress] = {}
+        self._share = 0.0
 
     def tell(self, before: RunStatus, after: RunStatus) -> None:
         """What became of it: the second status has just been saved over the first."""
@@ -61,12 +62,13 @@ class LocalStory:
         status = self._status
         if status is None or self._kind != RUN_KIND:
             return
-        share = self._stage_share(status)
+        stage_share = self._stage_share(status)
+        self._share = max(self._share, share_of(self._spec, status, stage_share))
         self._runs.show(
             self._place,
             status,
-            share=share_of(self._spec, status, share),
-            stage_share=share,
+            share=self._share,
+            stage_share=stage_share,
             now_seconds=self._clock(),
         )
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry
 
-from controller_svc.core import Condition, RoundStatus, RunStatus
+from controller_svc.core import Condition, Phase, RoundStatus, RunStatus, StageStatus
 from controller_svc.counted import count_news
+from controller_svc.local.story import LocalStory
 from controller_svc.run_values import half_width, run_values, student_quantile
 from controller_svc.shown_runs import ShownRuns
 from seal.metrics import Metrics
 from seal.records import ScoreSum, Stage
 from seal.run_metrics import RUN_GAUGES
+from seal.settings import RunSpec
 
 BEFORE = RunStatus(run="demo", spec_sha256="0" * 64, device="cuda")
 ROUND = RoundStatus(
@@ -113,3 +115,15 @@ def test_what_stages_came_to_is_counted_once() -> None:
     assert value("seal_stage_tokens", stage="rollout", kind="train") == 100
     assert value("seal_stage_engine_seconds", stage="rollout", kind="train") == 2.5
     assert value("seal_stage_gpu_seconds", stage="rollout", kind="train") == 2.5
+
+
+def test_a_run_that_is_cancelled_on_a_laptop_stays_as_far_as_it_was() -> None:
+    metrics = Metrics(CollectorRegistry())
+    story = LocalStory(RunSpec(), namespace="default", name="demo", metrics=metrics)
+    stage = StageStatus(name="s", stage=Stage.ROLLOUT, round=1, shards=2, attempt=1, completed="0")
+    story.show(BEFORE.model_copy(update={"round": 1, "stage": Stage.ROLLOUT, "current": stage}))
+    place = {"namespace": "default", "run": "demo"}
+    before = metrics.registry.get_sample_value("seal_run_progress_ratio", place)
+    assert before is not None and 0 < before < 1
+    story.show(BEFORE.model_copy(update={"round": 1, "phase": Phase.CANCELLED}))
+    assert metrics.registry.get_sample_value("seal_run_progress_ratio", place) == before
