@@ -149,8 +149,8 @@ _CALLS = Row(
         ),
         Panel(
             title="Calls that failed, by code",
-            description="INTERNAL and UNKNOWN are defects; UNAVAILABLE is tried again by clients; "
-            "INVALID_ARGUMENT and NOT_FOUND are the caller's.",
+            description="Internal, Unknown and DataLoss are defects; Unavailable is tried again by "
+            "clients; InvalidArgument and NotFound are the caller's.",
             queries=(
                 Query(
                     "sum by (grpc_service, grpc_code) "

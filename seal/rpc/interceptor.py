@@ -19,6 +19,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import structlog
+from google.protobuf import descriptor_pool
 from pydantic import ValidationError
 
 from seal.errors import Exhausted, Internal, SealError, Transient, error_class
@@ -36,6 +37,19 @@ retries what a service refused."""
 
 RETRY_AFTER_SECONDS = 5.0
 """When a caller who met too many calls may ask again."""
+
+FAULTS = ("Internal", "Unknown", "DataLoss")
+"""Codes, as metrics spell them, that a healthy service never answers. The alert on them asks for
+their rate, and a counter that is first seen at 1 has none."""
+
+_TYPES = {
+    (False, False): "unary",
+    (False, True): "server_stream",
+    (True, False): "client_stream",
+    (True, True): "bidi_stream",
+}
+"""Of a method, by whether its requests and its responses are streams."""
+_WORDS = {False: "unary", True: "stream"}
 
 _QUIET_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
 _LOGGED_CHARACTERS = 500
@@ -77,6 +91,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._watches: set[asyncio.Task[Any]] = set()
         self._ending = False
 
+    def expect(self, service: str) -> None:
+        """Show a service's faults before there are any, each of its methods with each code at 0.
+
+        Raises KeyError for a service that no imported proto has.
+        """
+        described = descriptor_pool.Default().FindServiceByName(service)
+        for one in described.methods:
+            kind = _TYPES[one.client_streaming, one.server_streaming]
+            for code in FAULTS:
+                labels = _Method(service, one.name, kind).labels
+                self._metrics.grpc_handled.labels(**labels, grpc_code=code)
+
     async def wait_idle(self) -> None:
         """Wait until no call of a service runs."""
         await self._idle.wait()
@@ -100,20 +126,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         _, service, name = handler_call_details.method.split("/", 2)
-        kind = {
-            (0, 0): "unary_unary",
-            (0, 1): "unary_stream",
-            (1, 0): "stream_unary",
-            (1, 1): "stream_stream",
-        }[(int(bool(handler.request_streaming)), int(bool(handler.response_streaming)))]
-        label = {
-            "unary_unary": "unary",
-            "unary_stream": "server_stream",
-            "stream_unary": "client_stream",
-            "stream_stream": "bidi_stream",
-        }
+        shape = (bool(handler.request_streaming), bool(handler.response_streaming))
+        kind = f"{_WORDS[shape[0]]}_{_WORDS[shape[1]]}"
         behavior = getattr(handler, kind)
-        observed = self._observed(_Method(service, name, label[kind]), behavior)
+        observed = self._observed(_Method(service, name, _TYPES[shape]), behavior)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(
             observed,

@@ -121,6 +121,8 @@ async def start_server(
     reflection.enable_server_reflection(
         [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
     )
+    for name in names:
+        calls.expect(name)
     bound = bind(server, address)
     await server.start()
     running = RunningServer(server, address=bound, health=servicer, calls=calls, settings=settings)

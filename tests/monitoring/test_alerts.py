@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from charts.dashboards.boards import BOARDS
+from seal.rpc.interceptor import FAULTS
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "charts/seal/files/rules/seal.yaml"
@@ -69,6 +70,11 @@ def test_every_alert_says_how_bad_it_is_and_leads_to_a_runbook(alert: Any) -> No
     section = page.partition(f"\n## {alert['alert']}\n")[2].partition("\n## ")[0]
     for word in ("**It means**", "**Look at**", "**Do**"):
         assert word in section
+
+
+def test_the_alert_on_errors_asks_for_the_codes_that_servers_show_from_their_start_on() -> None:
+    (alert,) = (one for one in ALERTS if one["alert"] == "SealServiceErrors")
+    assert f'grpc_code=~"{"|".join(FAULTS)}"' in alert["expr"]
 
 
 def test_what_alerts_take_from_recording_rules_is_recorded() -> None:

@@ -37,6 +37,7 @@ from seal.metrics import Metrics
 from seal.outcomes import Outcome
 from seal.rpc.client import ClientSettings, open_channel, rpc_errors
 from seal.rpc.errors import from_rpc_error, from_status, to_status
+from seal.rpc.interceptor import FAULTS
 from seal.rpc.server import RunningServer, check_address, start_server
 from seal.rpc.settings import ServerSettings
 from seal.v1 import trainer_pb2, trainer_pb2_grpc
@@ -365,6 +366,29 @@ async def test_calls_are_counted_and_timed_by_the_ecosystem_names() -> None:
     assert value("grpc_server_handled_total", {**labels, "grpc_code": "OK"}) == 1
     assert value("grpc_server_handled_total", {**labels, "grpc_code": "NotFound"}) == 1
     assert value("grpc_server_handling_seconds_count", labels) == 2
+
+
+@pytest.mark.asyncio
+async def test_faults_are_shown_at_zero_from_the_start_on_so_that_the_first_is_a_rise() -> None:
+    metrics, trainer = Metrics(CollectorRegistry()), Trainer(raising(RuntimeError("a defect")))
+
+    def handled() -> dict[tuple[str, str, str], float]:
+        return {
+            (found.labels["grpc_type"], found.labels["grpc_method"], code): found.value
+            for family in metrics.registry.collect()
+            for found in family.samples
+            if found.name == "grpc_server_handled_total"
+            and (code := found.labels["grpc_code"]) in FAULTS
+        }
+
+    async with serving(trainer, metrics=metrics) as (_, channel):
+        before = handled()
+        with pytest.raises(Internal):
+            await get(channel)
+    methods = trainer_pb2.DESCRIPTOR.services_by_name["TrainerService"].methods
+    assert set(before.values()) == {0.0} and len(before) == len(FAULTS) * len(methods)
+    assert ("server_stream", "TrainAdapter", "DataLoss") in before
+    assert handled() == before | {("unary", "GetTraining", "Internal"): 1.0}
 
 
 @pytest.mark.asyncio
