@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from prometheus_client import Counter
 
 from controller_svc.core import RunStatus, add
-from controller_svc.run_values import GPU, stage_engine_seconds, stage_tokens
+from controller_svc.run_values import GPU
 from seal.metrics import Metrics
 from seal.records import ScoreSum, Stage
 
@@ -21,8 +21,8 @@ def count_news(metrics: Metrics, before: RunStatus, after: RunStatus) -> None:
     _count(metrics.inner_loops, _outcomes(before), _outcomes(after))
     _count(metrics.edits_dropped, _dropped(before), _dropped(after))
     _count(metrics.answers, {}, _answers(before, after))
-    _count(metrics.stage_tokens, stage_tokens(before), stage_tokens(after))
-    seconds = stage_engine_seconds(before), stage_engine_seconds(after)
+    _count(metrics.stage_tokens, before.cost.tokens, after.cost.tokens)
+    seconds = before.cost.engine_seconds, after.cost.engine_seconds
     _count(metrics.stage_engine_seconds, *seconds)
     if after.device == GPU:
         _count(metrics.stage_gpu_seconds, *seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from controller_svc.core import RoundStatus, RunStatus, add, add_floats
+from controller_svc.core import RoundStatus, RunStatus
 from controller_svc.core.suspension import is_suspended
 from seal.records import ScoreSum, Stage
 from seal.run_metrics import Values
@@ -116,31 +116,10 @@ def student_quantile(freedom: int) -> float:
     )
 
 
-def stage_tokens(status: RunStatus) -> dict[str, int]:
-    """Tokens of a run or an adaptation so far, by `stage/kind`."""
-    stages = status.adaptation.stages if status.adaptation is not None else ()
-    return add(
-        *(entry.tokens for entry in status.rounds),
-        *({f"{done.stage}/{kind}": n for kind, n in done.tokens.items()} for done in stages),
-    )
-
-
-def stage_engine_seconds(status: RunStatus) -> dict[str, float]:
-    """Engine seconds of a run or an adaptation so far, by `stage/kind`."""
-    stages = status.adaptation.stages if status.adaptation is not None else ()
-    return add_floats(
-        *(entry.engine_seconds for entry in status.rounds),
-        *(
-            {f"{done.stage}/{kind}": s for kind, s in done.engine_seconds.items()}
-            for done in stages
-        ),
-    )
-
-
 def _cost(status: RunStatus) -> Iterator[Value]:
-    for name, number in stage_tokens(status).items():
+    for name, number in status.cost.tokens.items():
         yield "seal_run_tokens", _split(name), number
-    for name, seconds in stage_engine_seconds(status).items():
+    for name, seconds in status.cost.engine_seconds.items():
         yield "seal_run_engine_seconds", _split(name), seconds
         if status.device == GPU:
             yield "seal_run_gpu_seconds", _split(name), seconds

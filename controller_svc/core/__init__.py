@@ -37,10 +37,11 @@ from controller_svc.core.plan import (
 )
 from controller_svc.core.ranges import format_ranges, parse_ranges
 from controller_svc.core.reopen import reopen
-from controller_svc.core.rounds import add, add_floats, round_name, sum_shards
+from controller_svc.core.rounds import add, round_name, sum_shards
 from controller_svc.core.state import (
     AdaptationStatus,
     Condition,
+    Cost,
     Counters,
     FailedShard,
     FinishedStage,
@@ -63,6 +64,7 @@ __all__ = [
     "AdaptationStatus",
     "AttemptBudget",
     "Condition",
+    "Cost",
     "Counters",
     "Decision",
     "Ended",
@@ -90,7 +92,6 @@ __all__ = [
     "Transition",
     "adaptation_state",
     "add",
-    "add_floats",
     "decide",
     "events",
     "format_ranges",

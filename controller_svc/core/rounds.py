@@ -9,6 +9,7 @@ from typing import TypeVar
 from controller_svc.core.observed import StageSums
 from controller_svc.core.state import (
     AdaptationStatus,
+    Cost,
     FinishedStage,
     PolicyStatus,
     RoundStatus,
@@ -69,7 +70,11 @@ def sum_shards(summaries: Sequence[ShardSummary], *, stage: Stage, round: int) -
 
 
 def fold_stage(status: RunStatus, sums: StageSums, now_seconds: float) -> RunStatus:
-    """The status with a finished stage in `rounds` and `policies`, or in `adaptation`."""
+    """The status with a finished stage in `rounds` and `policies`, or in `adaptation`.
+
+    And in its cost.
+    """
+    status = status.model_copy(update={"cost": _add_cost(status.cost, sums)})
     if sums.stage is Stage.PREPARE:
         status = status.model_copy(update={"device": sums.device})
     if status.adaptation is not None:
@@ -114,6 +119,14 @@ def _new_policy(status: RunStatus, sums: StageSums) -> PolicyStatus:
         return PolicyStatus(round=sums.round, adapter=old, trained=False)
     supervised = sums.round == 0  # the warm start
     return PolicyStatus(round=sums.round, adapter=sums.policy, trained=True, supervised=supervised)
+
+
+def _add_cost(cost: Cost, sums: StageSums) -> Cost:
+    """What all stages took, with one more."""
+    return Cost(
+        tokens=add(_placed(sums.stage, sums.tokens), cost.tokens),
+        engine_seconds=add_floats(_placed(sums.stage, sums.engine_seconds), cost.engine_seconds),
+    )
 
 
 def _fold_round(old: RoundStatus, sums: StageSums) -> RoundStatus:

@@ -238,6 +238,15 @@ class AdaptationStatus(Status):
         return next((done for done in self.stages if done.stage is stage), None)
 
 
+class Cost(Status):
+    """What all stages that have ended took. The sums only grow, whatever else a status drops."""
+
+    tokens: dict[str, int] = Field(default={})
+    """Tokens by `stage/kind`."""
+    engine_seconds: dict[str, float] = Field(default={})
+    """Engine seconds by `stage/kind`; GPU seconds where the trainer computes on one."""
+
+
 class Counters(Status):
     """What happened so far. They only grow."""
 
@@ -274,6 +283,7 @@ class RunStatus(Status):
     while nobody has said."""
     conditions: tuple[Condition, ...] = ()
     """One per type."""
+    cost: Cost = Cost()
     counters: Counters = Counters()
     started_seconds: float | None = None
     """Unix time of the start."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry
 
-from controller_svc.core import Condition, Phase, RoundStatus, RunStatus, StageStatus
+from controller_svc.core import Condition, Cost, Phase, RoundStatus, RunStatus, StageStatus
+from controller_svc.core.observed import StageSums
+from controller_svc.core.rounds import fold_stage
 from controller_svc.counted import count_news
+from controller_svc.k8s.objects import MAX_ROUNDS, of_object, to_object
 from controller_svc.local.story import LocalStory
 from controller_svc.run_values import half_width, run_values, student_quantile
 from controller_svc.shown_runs import ShownRuns
@@ -37,7 +40,10 @@ ROUND = RoundStatus(
     engine_seconds={"rollout/train": 2.5},
     seconds={"rollout": 3.0, "improve": 1.0},
 )
-AFTER = BEFORE.model_copy(update={"rounds": (ROUND,), "round": 1, "stage": Stage.VALIDATE})
+COST = Cost(tokens=ROUND.tokens, engine_seconds=ROUND.engine_seconds)
+AFTER = BEFORE.model_copy(
+    update={"rounds": (ROUND,), "cost": COST, "round": 1, "stage": Stage.VALIDATE}
+)
 
 
 def test_every_value_belongs_to_a_gauge_and_has_its_labels() -> None:
@@ -115,6 +121,29 @@ def test_what_stages_came_to_is_counted_once() -> None:
     assert value("seal_stage_tokens", stage="rollout", kind="train") == 100
     assert value("seal_stage_engine_seconds", stage="rollout", kind="train") == 2.5
     assert value("seal_stage_gpu_seconds", stage="rollout", kind="train") == 2.5
+
+
+def test_the_cost_of_a_run_of_more_rounds_than_an_object_shows_never_falls() -> None:
+    status, shown = BEFORE, []
+    for round in range(1, MAX_ROUNDS + 5):
+        sums = StageSums(
+            stage=Stage.ROLLOUT,
+            round=round,
+            shards=1,
+            tokens={"train": 10},
+            engine_seconds={"train": 0.5},
+        )
+        kept = of_object(to_object(fold_stage(status, sums, 0.0), generation=1))
+        assert kept is not None
+        status = kept
+        shown.append(run_values(status, share=0.5, got_on_at=7.0))
+    place = ("rollout", "train")
+    assert len(status.rounds) == MAX_ROUNDS < len(shown)
+    assert [one["seal_run_tokens"][place] for one in shown] == [
+        10 * round for round in range(1, len(shown) + 1)
+    ]
+    assert shown[-1]["seal_run_gpu_seconds"] == {place: 0.5 * len(shown)}
+    assert shown[-1]["seal_run_engine_seconds"] == shown[-1]["seal_run_gpu_seconds"]
 
 
 def test_a_run_that_is_cancelled_on_a_laptop_stays_as_far_as_it_was() -> None:
