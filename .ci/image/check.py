@@ -1,6 +1,7 @@
 """Does a tree hold what an image does not need? `check.py ROOT...` names it, and ends with 1.
 
-Looked for are programs that install or compile, pip itself, and what package managers keep.
+Looked for are programs that install or compile, pip itself, and what package managers keep. Not
+looked for is setuptools: torch requires it, to build at run time what its compiler generates.
 `--compilers-stay` is for images on a base with Triton, which compiles its kernels' launchers when
 they are first called.
 """

@@ -62,32 +62,62 @@ def test_an_image_of_what_is_needed_passes(tmp_path: Path) -> None:
     assert check.main([str(tmp_path), "--compilers-stay"]) == 0, "Triton compiles at run time"
 
 
-def test_a_python_that_is_stripped_runs_and_installs_nothing(tmp_path: Path) -> None:
-    venv.create(tmp_path)
-    python, (packages,) = tmp_path / "bin/python", tmp_path.glob("lib/python3*/site-packages")
-    for path, text in {
-        "pip/__init__.py": "",
-        "pip-24.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: pip\nVersion: 24.0\n",
-        "pip-24.0.dist-info/RECORD": "pip/__init__.py,,\n../../../bin/pip,,\n",
-        "setuptools/__init__.py": "",
-        "distutils-precedence.pth": "import os",
-        "kept-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: kept\nVersion: 1\n",
-    }.items():
-        (packages / path).parent.mkdir(exist_ok=True)
-        (packages / path).write_text(text)
+def stripped(root: Path, packages: dict[str, str]) -> list[str]:
+    """What a Python's directory of packages, to which these files are added, holds afterwards."""
+    venv.create(root)
+    python, (folder,) = root / "bin/python", root.glob("lib/python3*/site-packages")
+    for path, text in packages.items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(text)
     for name in ("pip", "pip3", "pip3.11", "pipeline"):
-        (tmp_path / "bin" / name).touch()
+        (root / "bin" / name).touch()
     # A virtual environment borrows ensurepip of the Python that it is made of, which is to stay
     code = (
         f"import runpy; strip = runpy.run_path({str(REPOSITORY / '.ci/image/strip.py')!r});"
-        f"found = [one for one in strip['to_remove']() if str(one).startswith({str(tmp_path)!r})];"
+        f"found = [one for one in strip['to_remove']() if str(one).startswith({str(root)!r})];"
         "[strip['remove'](one) for one in found]"
     )
     subprocess.run([str(python), "-c", code], check=True, timeout=60)
-    assert [path.name for path in (tmp_path / "bin").glob("pip*")] == ["pipeline"]
-    assert [path.name for path in packages.iterdir()] == ["kept-1.dist-info"]
+    assert [path.name for path in (root / "bin").glob("pip*")] == ["pipeline"]
     refused = [str(python), str(REPOSITORY / ".ci/image/strip.py")]
     assert subprocess.run(refused, capture_output=True, check=False).returncode == 1
+    return sorted(path.name for path in folder.iterdir())
+
+
+PIP = {
+    "pip/__init__.py": "",
+    "pip-24.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: pip\nVersion: 24.0\n",
+    "pip-24.0.dist-info/RECORD": "pip/__init__.py,,\n../../../bin/pip,,\n",
+}
+SETUPTOOLS = {
+    "setuptools/__init__.py": "",
+    "_distutils_hack/__init__.py": "",
+    "distutils-precedence.pth": "import os",
+    "setuptools-80.9.dist-info/METADATA": "Metadata-Version: 2.1\nName: setuptools\n"
+    "Version: 80.9\nRequires-Dist: wheel>=0.43; extra == 'core'\n",
+}
+
+
+def test_a_python_that_is_stripped_runs_and_installs_nothing(tmp_path: Path) -> None:
+    kept = {
+        "kept-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: kept\nVersion: 1\n"
+        "Requires-Dist: setuptools-rust\nRequires-Dist: setuptools>=50; extra == 'build'\n"
+    }
+    assert stripped(tmp_path, PIP | SETUPTOOLS | kept) == ["kept-1.dist-info"]
+
+
+def test_what_torch_builds_with_at_run_time_stays_as_its_metadata_ask(tmp_path: Path) -> None:
+    torch = {
+        "torch-2.14.0+cu130.dist-info/METADATA": "Metadata-Version: 2.1\nName: torch\n"
+        'Version: 2.14.0+cu130\nRequires-Dist: setuptools<82; python_version >= "3.10"\n'
+    }
+    assert stripped(tmp_path, PIP | SETUPTOOLS | torch) == [
+        "_distutils_hack",
+        "distutils-precedence.pth",
+        "setuptools",
+        "setuptools-80.9.dist-info",
+        "torch-2.14.0+cu130.dist-info",
+    ]
 
 
 def test_a_bases_torch_stays_and_the_rest_is_pinned_as_ever() -> None:
