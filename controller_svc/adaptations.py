@@ -121,6 +121,14 @@ class View:
         """Where it is."""
         return adaptation_state(self.status)
 
+    @property
+    def waiting(self) -> str:
+        """Why it does not go on at the moment, in words; empty while it does, and at its end."""
+        condition = self.status.condition("Progressing")
+        if condition is None or condition.status == "True" or self.state.final:
+            return ""
+        return ": ".join(filter(None, (condition.reason, condition.message)))
+
     @cached_property
     def events(self) -> tuple[Event, ...]:
         """All that has happened to it, in order; made once for all who watch."""

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from controller_svc.adaptations import Progress, Serving, View
+from controller_svc.adaptations import Serving, View
 from controller_svc.core import AdaptationState, Condition, RunStatus
 from controller_svc.core.events import (
     Accepted,
@@ -54,7 +54,7 @@ def adaptation_message(view: View) -> adaptation_pb2.Adaptation:
         uid=view.uid,
         state=STATE_TO_WIRE[view.state],
         conditions=[_condition(condition) for condition in status.conditions],
-        progress=progress_message(view.progress),
+        progress=_progress(view),
         counts=_status_counts(status),
         adapter=_adapter(result.adapter if result else None),
         passages_adapter=_adapter(result.passages_adapter if result else None),
@@ -119,25 +119,10 @@ def event_message(event: Event) -> adaptation_pb2.AdaptationEvent:
     return message
 
 
-def progress_event(progress: Progress, *, sequence: int) -> adaptation_pb2.AdaptationEvent:
-    """How far an adaptation is, after the event of that number."""
+def progress_event(view: View) -> adaptation_pb2.AdaptationEvent:
+    """How far an adaptation is, after its last event."""
     return adaptation_pb2.AdaptationEvent(
-        sequence=sequence, time=timestamp(time.time()), progress=progress_message(progress)
-    )
-
-
-def progress_message(progress: Progress) -> adaptation_pb2.AdaptationProgress:
-    """How far an adaptation is."""
-    return adaptation_pb2.AdaptationProgress(
-        stage=progress.stage,
-        percent=progress.percent,
-        eta_seconds=progress.eta_seconds,
-        edits_done=progress.edits_done,
-        edits_total=progress.edits_total,
-        steps_done=progress.steps_done,
-        steps_total=progress.steps_total,
-        answers_done=progress.answers_done,
-        answers_total=progress.answers_total,
+        sequence=len(view.events), time=timestamp(time.time()), progress=_progress(view)
     )
 
 
@@ -167,6 +152,22 @@ def timestamp(seconds: float | None) -> Timestamp | None:
     stamp = Timestamp()
     stamp.FromMicroseconds(round(seconds * 1e6))
     return stamp
+
+
+def _progress(view: View) -> adaptation_pb2.AdaptationProgress:
+    progress = view.progress
+    return adaptation_pb2.AdaptationProgress(
+        stage=progress.stage,
+        percent=progress.percent,
+        eta_seconds=progress.eta_seconds,
+        edits_done=progress.edits_done,
+        edits_total=progress.edits_total,
+        steps_done=progress.steps_done,
+        steps_total=progress.steps_total,
+        answers_done=progress.answers_done,
+        answers_total=progress.answers_total,
+        waiting=view.waiting,
+    )
 
 
 def _condition(condition: Condition) -> adaptation_pb2.Condition:

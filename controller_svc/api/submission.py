@@ -29,7 +29,7 @@ from seal.manifest import MANIFEST_FILE
 from seal.records import AdapterReference
 from seal.rpc import validation
 from seal.runs.store import in_thread
-from seal.settings import FileReference
+from seal.settings import FileReference, PassageSettings
 from seal.v1 import adaptation_pb2
 
 READERS = 2
@@ -103,7 +103,7 @@ class Submissions:
             check_together(characters)
         brings_questions = any(document.questions for document in documents)
         async with self._readers:
-            await asyncio.to_thread(check_answered, request.questions, documents)
+            await asyncio.to_thread(check_answered, request, documents)
         questions = await self._questions(request.questions)
         given = brings_questions or questions is not None
         return Submission(
@@ -181,19 +181,23 @@ class Submissions:
 
 
 def check_answered(
-    questions: Sequence[adaptation_pb2.Question], documents: Sequence[Document]
+    request: adaptation_pb2.SubmitAdaptationRequest, documents: Sequence[Document]
 ) -> None:
     """Refuse questions that no document is about, as `prepare` would once it has cut them.
 
     Raises:
-        InvalidInput: names the field: "questions[7].answers".
+        InvalidInput: names the field: "questions", "questions[7].answers".
 
     """
     given = [
         GivenQuestion(one.question, tuple(one.answers), one.document, field=f"questions[{place}]")
-        for place, one in enumerate(questions)
+        for place, one in enumerate(request.questions)
     ]
-    check_given([*given, *(own for one in documents for own in one.questions)], documents)
+    check_given(
+        [*given, *(own for one in documents for own in one.questions)],
+        documents,
+        passage_tokens=request.options.passage_tokens or PassageSettings().max_tokens,
+    )
 
 
 def as_options(error: InvalidInput) -> InvalidInput:

@@ -23,7 +23,7 @@ async def told(
         SealError: what `views` raises.
 
     """
-    told_until, shown = after_sequence, Progress()
+    told_until, shown = after_sequence, (Progress(), "")
     is_first = True
     async for view in views:
         if is_first and after_sequence > len(view.events):
@@ -38,6 +38,6 @@ async def told(
         told_until = max(told_until, len(view.events))
         if view.state.final:
             return  # what is swept up after it is nothing to wait for
-        if view.progress != shown:
-            shown = view.progress
-            yield progress_event(shown, sequence=told_until)
+        if (view.progress, view.waiting) != shown:
+            shown = view.progress, view.waiting
+            yield progress_event(view)

@@ -37,9 +37,10 @@ class Story:
 
     def __init__(self, name: str, *, self_made: bool = False) -> None:
         self._name, self._self_made = name, self_made
+        self._waiting = ""
 
     def line(self, event: Event) -> str:
-        """What happened; empty for mere progress."""
+        """What happened; empty for mere progress, unless it has come to a halt or goes on."""
         told = self._told(event)
         return f"{self._name}: {told}" if told else ""
 
@@ -64,8 +65,14 @@ class Story:
                 return f"gate {said}: {verdict.message}{label(self._self_made)}"
             case Ended(state=state, message=message):
                 return f"{state.lower()}{f': {message}' if message else ''}"
-            case _:
-                return ""
+            case Advanced(progress=progress):
+                return self._halted(progress.waiting)
+
+    def _halted(self, waiting: str) -> str:
+        before, self._waiting = self._waiting, waiting
+        if waiting == before:
+            return ""
+        return f"waits: {waiting}" if waiting else "goes on"
 
     def _prepared(self, what: Prepared) -> str:
         made = what.counts

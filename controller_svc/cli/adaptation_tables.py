@@ -224,6 +224,8 @@ def _facts(adaptation: Adaptation, reach: str) -> list[tuple[str, str]]:
         for one in adaptation.conditions
         if one.type == "Failed" and one.status == "True"
     ]
+    if adaptation.progress.waiting:
+        facts.append(("waits", adaptation.progress.waiting))
     if adaptation.base is not None:
         facts.append(("model", adaptation.base.name))
     if adaptation.adapter is not None:

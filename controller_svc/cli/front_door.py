@@ -135,7 +135,11 @@ def adapt(
     documents = read_documents(files)
     work = Work(
         documents=documents,
-        questions=read_questions(questions, documents) if questions is not None else (),
+        questions=(
+            read_questions(questions, documents, passage_tokens=passage_tokens)
+            if questions is not None
+            else ()
+        ),
         name=name,
         options=Options(
             seed=seed,

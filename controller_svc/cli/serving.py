@@ -28,7 +28,7 @@ from controller_svc.local.lock import Locked, check_free
 from seal.artifacts import ArtifactStore
 from seal.client import Client
 from seal.client.calls import OnRetry
-from seal.errors import Conflict, NotFound, Retryable
+from seal.errors import Conflict, Exhausted, NotFound, Retryable
 from seal.records import Record
 from seal.settings import EngineSettings
 
@@ -37,7 +37,7 @@ SERVING_FILE = f"{FOLDER}/serving.json"
 LOOK_SECONDS = 1.0
 """How long a command that only looks asks a server that is away, beyond the channel's own tries."""
 AWAY_SECONDS = 30.0
-"""Between two lines that say that a server is away."""
+"""Between two lines that say that a server is away or full."""
 START_SECONDS = 120.0
 """How long another process may take from its lock to its address: it loads a model."""
 
@@ -174,14 +174,15 @@ def working(
 def saying_away(
     say: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic
 ) -> OnRetry:
-    """Says now and then, while a server is looked for again and again, that it is away."""
+    """Says now and then, while a server is asked again and again, that it is away or full."""
     said_at = float("-inf")
 
     def on_retry(error: Retryable) -> None:
         nonlocal said_at
         if clock() - said_at >= AWAY_SECONDS:
             said_at = clock()
-            say(f"the server cannot be reached ({error.message}); trying again")
+            what = "is full" if isinstance(error, Exhausted) else "cannot be reached"
+            say(f"the server {what} ({error.message}); trying again")
 
     return on_retry
 

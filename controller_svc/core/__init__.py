@@ -1,6 +1,7 @@
 """The controller's pure core: state, names and decisions. No I/O, no clock, no randomness."""
 
 from controller_svc.core.budget import DEFAULT_BUDGET, AttemptBudget
+from controller_svc.core.conditions import set_condition
 from controller_svc.core.decide import decide, new_status, policy_of
 from controller_svc.core.events import (
     Accepted,
@@ -101,6 +102,7 @@ __all__ = [
     "policy_of",
     "reopen",
     "round_name",
+    "set_condition",
     "shards",
     "share_done",
     "share_of",

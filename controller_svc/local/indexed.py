@@ -116,13 +116,13 @@ class IndexedStage:
             return failure(error)
         except Exception as error:
             log.exception("shard crashed", task=name)
-            # Without its text, which may hold data: callers are shown this message
-            return FailedIndex(
-                permanent=True,
-                reason="Internal",
-                message=f"unexpected {type(error).__name__}; see the log for the traceback",
-            )
+            return FailedIndex(permanent=True, reason="Internal", message=unexpected(error))
         return None
+
+
+def unexpected(error: Exception) -> str:
+    """A defect for callers: without its text, which may hold data."""
+    return f"unexpected {type(error).__name__}; see the log for the traceback"
 
 
 def failure(error: SealError) -> FailedIndex:

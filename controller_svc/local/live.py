@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import structlog
@@ -15,7 +16,9 @@ from controller_svc.core import (
     Phase,
     RunStatus,
     adaptation_state,
+    set_condition,
 )
+from controller_svc.local.indexed import unexpected
 from controller_svc.local.objects import AdaptationObject, Objects
 from controller_svc.local.stage_progress import StageProgress
 from controller_svc.local.story import LocalStory
@@ -24,7 +27,7 @@ from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.progress import TaskProgress
 from controller_svc.worker.settings import WorkerSettings
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict, SealError, error_class
+from seal.errors import Conflict, Internal, SealError, error_class
 from seal.runs.cancelled import mark_cancelled
 from seal.runs.cleanup import sweep_run
 from seal.runs.epochs import take_epoch
@@ -49,6 +52,7 @@ class Live:
     ) -> None:
         """`cancelled`: its owner wishes it to stop. `moved` hears where it is."""
         self.one, self.status, self.cancelled, self._moved = one, status, cancelled, moved
+        self._shown = status
         self._meter = StageProgress(one.manifest.spec)
         self._progress = self._meter.enter(status)
         self._world: LocalWorld | None = None
@@ -64,7 +68,7 @@ class Live:
 
     def on_status(self, status: RunStatus) -> None:
         """The status changed and is saved."""
-        self.status = status
+        self.status = self._shown = status
         if status.adaptation is not None and status.adaptation.prepared is not None:
             self._pinned.set()
         self._moved(adaptation_state(status))
@@ -77,15 +81,25 @@ class Live:
 
     def on_progress(self, progress: TaskProgress) -> None:
         """A task got on."""
+        self._shown = self.status
         if (seen := self._meter.update(progress)) is not None:
             self._tell(seen)
+
+    def _wait(self, reason: str, message: str) -> None:
+        """Show why it does not go on, until it does.
+
+        Nothing of that is saved: the store may be what it waits for.
+        """
+        now = time.time()
+        self._shown = set_condition(self._shown, "Progressing", "False", reason, message, now)
+        self.views.set(self._view())
 
     def _tell(self, progress: Progress) -> None:
         self._progress = progress
         self.views.set(self._view())
 
     def _view(self) -> View:
-        return self.one.view(self.status, base_sha256=self._base_sha256, progress=self._progress)
+        return self.one.view(self._shown, base_sha256=self._base_sha256, progress=self._progress)
 
     async def drive(
         self,
@@ -105,13 +119,16 @@ class Live:
                 await self._work(store, clients, settings, budgets)
             except Conflict as error:
                 log.error("adaptation taken over", run=self.one.run, message=str(error))
+                self._wait(error_class(error).reason, str(error))
                 return
             except SealError as error:
                 reason = error_class(error).reason
                 log.warning("adaptation waits", run=self.one.run, reason=reason, message=str(error))
-            except Exception:
+                self._wait(reason, str(error))
+            except Exception as error:
                 # The loop's boundary: no defect ends the other adaptations
                 log.exception("adaptation crashed", run=self.one.run)
+                self._wait(error_class(Internal).reason, unexpected(error))
             else:
                 break
             looks += 1

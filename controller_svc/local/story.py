@@ -5,7 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from controller_svc.core import RunStatus, parse_ranges, share_of, transitions
+from controller_svc.core import (
+    Reason,
+    RunStatus,
+    Transition,
+    parse_ranges,
+    share_of,
+    transitions,
+)
 from controller_svc.counted import count_news
 from controller_svc.shown_runs import ShownRuns
 from controller_svc.transition import transition
@@ -43,6 +50,14 @@ class LocalStory:
             transition(self._metrics, one, kind=self._kind, namespace=namespace, name=name)
         count_news(self._metrics, before, after)
         self.show(after)
+
+    def resumed(self, status: RunStatus) -> None:
+        """Its owner has taken it up again: it had failed, was stopped, or is given more rounds."""
+        namespace, name = self._place
+        stage = status.current.name if status.current is not None else ""
+        message = "taken up again by its owner"
+        one = Transition(reason=Reason.RESUMED, message=message, warning=False, stage=stage)
+        transition(self._metrics, one, kind=self._kind, namespace=namespace, name=name)
 
     def show(self, status: RunStatus) -> None:
         """How it is now."""

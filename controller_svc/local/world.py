@@ -31,7 +31,7 @@ from controller_svc.local.indexed import SHARD_BUDGET, IndexedStage, failure
 from controller_svc.local.lock import run_lock, while_held
 from controller_svc.local.story import LocalStory
 from controller_svc.reconcile import reconcile
-from controller_svc.runs import open_run, write_status
+from controller_svc.runs import open_run, read_status, write_status
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.demands import describe_model
 from controller_svc.worker.others import check_others
@@ -117,11 +117,13 @@ async def _run_alone(
 ) -> RunStatus:
     """The run, with nobody else on this machine at it."""
     run = manifest.name
+    begun = await read_status(store, run) is not None
     status = await open_run(store, manifest, resume=resume)
     progress.on_status(status)
     if not status.phase.terminal:
         async with ServiceClients(services, settings) as clients:
             await check_model(store, manifest, clients)
+            story = LocalStory(manifest.spec, namespace=manifest.metadata.namespace, name=run)
             world = LocalWorld(
                 run,
                 manifest.spec,
@@ -130,10 +132,12 @@ async def _run_alone(
                 settings=settings,
                 budget=budgets.shard,
                 observer=progress,
-                story=LocalStory(manifest.spec, namespace=manifest.metadata.namespace, name=run),
+                story=story,
                 epoch=await take_epoch(store, run),
             )
             with working("run", current_hop(), run=run):
+                if begun:
+                    story.resumed(status)
                 status = await to_the_end(manifest.spec, status, world, budgets.stage)
     if status.phase is Phase.COMPLETE:
         await sweep_run(

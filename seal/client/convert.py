@@ -127,6 +127,7 @@ def progress(message: adaptation_pb2.AdaptationProgress) -> Progress:
         steps_total=message.steps_total,
         answers_done=message.answers_done,
         answers_total=message.answers_total,
+        waiting=message.waiting,
     )
 
 

@@ -153,6 +153,8 @@ class Progress:
     steps_total: int
     answers_done: int
     answers_total: int
+    waiting: str = ""
+    """Why it does not go on at the moment; empty while it does."""
 
 
 @dataclass(frozen=True, kw_only=True)

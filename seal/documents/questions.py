@@ -17,13 +17,15 @@ from itertools import pairwise
 from seal.dataset_rows import Place, read_question
 from seal.datasets import read_values
 from seal.documents.model import Document, GivenQuestion
-from seal.documents.passages import Passage
+from seal.documents.passages import Passage, cut
 from seal.documents.places import Places, question_key
 from seal.documents.source import Source, check_size, decode
 from seal.errors import InvalidInput
 from seal.limits import MAX_ANSWERS, MAX_GIVEN_QUESTIONS, MAX_QUESTIONS
 from seal.restem.seeds import derive_seed
 
+_BYTES_A_TOKEN = 4
+"""What English text comes to, for who has no tokenizer."""
 _FILE_REMEDY = 'give one row for each question: {"question", "answers": [...], "document"}'
 _NO_PLACE_REMEDY = "name its document, give an answer that stands in it, or leave the question out"
 
@@ -114,8 +116,13 @@ def check_named(questions: Sequence[GivenQuestion], documents: Sequence[str]) ->
             )
 
 
-def check_questions(questions: Sequence[GivenQuestion], documents: Sequence[Document]) -> None:
-    """Refuse what can be known before the documents are cut: questions that none of them is about.
+def check_questions(
+    questions: Sequence[GivenQuestion], documents: Sequence[Document], *, passage_tokens: int
+) -> None:
+    """Refuse what can be known without a tokenizer: questions that no document is about.
+
+    And too many on one passage, cut as if every token had the same bytes. `passage_tokens`: of the
+    longest passage.
 
     Raises:
         InvalidInput: names the field: "questions", "questions[7].document", "questions[7].answers".
@@ -135,6 +142,21 @@ def check_questions(questions: Sequence[GivenQuestion], documents: Sequence[Docu
             field="questions",
             remedy="take the questions out of the documents, or give others",
         )
+    if len(questions) > MAX_QUESTIONS:
+        put_questions(questions, _about(documents, passage_tokens))
+
+
+def _about(documents: Iterable[Document], passage_tokens: int) -> list[Passage]:
+    """The passages of documents, near enough."""
+    return [
+        passage
+        for document in documents
+        for passage in cut(document, max_tokens=passage_tokens, count=_tokens_about)
+    ]
+
+
+def _tokens_about(texts: Sequence[str]) -> list[int]:
+    return [-(-len(text.encode()) // _BYTES_A_TOKEN) for text in texts]
 
 
 def put_questions(

@@ -641,6 +641,7 @@ class AdaptationProgress(_message.Message):
     STEPS_TOTAL_FIELD_NUMBER: _builtins.int
     ANSWERS_DONE_FIELD_NUMBER: _builtins.int
     ANSWERS_TOTAL_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
     """Stage at work: prepare, question, rollout or adapt; empty before the first and after the last."""
     percent: _builtins.float
@@ -656,6 +657,10 @@ class AdaptationProgress(_message.Message):
     answers_done: _builtins.int
     """Answers given in this stage, and wanted."""
     answers_total: _builtins.int
+    waiting: _builtins.str
+    """Why it does not go on at the moment, for people: a full disk, a store that is away, on a cluster a Job without pods. Empty while it
+    goes on. Reason and message are those of the condition Progressing.
+    """
     def __init__(
         self,
         *,
@@ -668,10 +673,11 @@ class AdaptationProgress(_message.Message):
         steps_total: _builtins.int = ...,
         answers_done: _builtins.int = ...,
         answers_total: _builtins.int = ...,
+        waiting: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "eta_seconds", b"eta_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "answers_done", b"answers_done", "answers_total", b"answers_total", "edits_done", b"edits_done", "edits_total", b"edits_total", "eta_seconds", b"eta_seconds", "percent", b"percent", "stage", b"stage", "steps_done", b"steps_done", "steps_total", b"steps_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "answers_done", b"answers_done", "answers_total", b"answers_total", "edits_done", b"edits_done", "edits_total", b"edits_total", "eta_seconds", b"eta_seconds", "percent", b"percent", "stage", b"stage", "steps_done", b"steps_done", "steps_total", b"steps_total", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__eta_seconds: _TypeAlias = _typing.Literal["eta_seconds"]  # noqa: Y015
     _WhichOneofArgType__eta_seconds: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds"]  # noqa: Y015

@@ -82,6 +82,11 @@ REFUSED: list[tuple[str, type[SealError], dict[str, Any]]] = [
         {"questions": [Question(question="Who?", answers=[" "])]},
     ),
     (
+        "questions",
+        InvalidInput,
+        {"questions": [Question(question=f"{n}?", answers=["lamps"]) for n in range(4097)]},
+    ),
+    (
         "questions[0].document",
         InvalidInput,
         {"questions": [Question(question="Who?", answers=["a"], document="b.txt")]},

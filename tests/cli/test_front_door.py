@@ -36,8 +36,17 @@ from controller_svc.core import Phase
 from controller_svc.local.lock import run_lock
 from controller_svc.local.objects import AdaptationObject, Objects
 from seal.artifacts import ArtifactStore
-from seal.client import Client, Document, Event, Options, Rewarded, convert, read_documents
-from seal.errors import InvalidInput, Transient
+from seal.client import (
+    Advanced,
+    Client,
+    Document,
+    Event,
+    Options,
+    Rewarded,
+    convert,
+    read_documents,
+)
+from seal.errors import Exhausted, InvalidInput, Transient
 from seal.records import GateReason
 from seal.resources import Adaptation as Manifest
 from seal.resources import ObjectMeta
@@ -318,6 +327,19 @@ def test_what_is_wrong_is_refused_by_field_before_anything_is_begun(
     assert not fake.calls and not (place / "seal-runs").exists()
 
 
+def test_too_many_questions_on_one_passage_are_refused_before_anything_is_begun(
+    place: Path, fake: FakeAdaptations, capsys: pytest.CaptureFixture[str]
+) -> None:
+    word = (place / "note.md").read_text().split()[-1].strip(".")
+    rows = (json.dumps({"question": f"{n}?", "answer": word}) for n in range(4097))
+    (place / "many.jsonl").write_text("\n".join(rows))
+    arguments = ("adapt", "note.md", "--questions", "many.jsonl", "--output", "json")
+    assert seal(*arguments, "--server", "localhost:1") == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["field"] == "questions" and "the limit is 4096" in error["message"]
+    assert not fake.calls
+
+
 def test_a_server_that_is_not_there_is_worth_a_retry(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -333,6 +355,28 @@ def test_that_a_server_is_away_is_said_now_and_then() -> None:
         on_retry(Transient(f"refused {number}"))
     assert said == [
         f"the server cannot be reached (refused {number}); trying again" for number in (0, 3, 6)
+    ]
+    serving.saying_away(said.append)(Exhausted("no space left"))
+    assert said[-1] == "the server is full (no space left); trying again"
+
+
+def test_a_halt_and_its_end_are_said_once_each() -> None:
+    told = Story("veldra")
+
+    def line(waiting: str) -> str:
+        adaptation = pb.Adaptation(
+            state=pb.ADAPTATION_STATE_RUNNING,
+            progress=pb.AdaptationProgress(stage="rollout", percent=20, waiting=waiting),
+        )
+        progress = convert.adaptation(adaptation).progress
+        return told.line(Event(sequence=3, time_seconds=None, what=Advanced(progress=progress)))
+
+    assert [line(waiting) for waiting in ("", "Exhausted: full", "Exhausted: full", "", "")] == [
+        "",
+        "veldra: waits: Exhausted: full",
+        "",
+        "veldra: goes on",
+        "",
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +21,12 @@ from seal.documents.questions import (
     read_questions,
 )
 from seal.errors import InvalidInput
-from seal.limits import MAX_DOCUMENT_BYTES, MAX_GIVEN_QUESTIONS, MAX_QUESTION_CHARACTERS
+from seal.limits import (
+    MAX_DOCUMENT_BYTES,
+    MAX_GIVEN_QUESTIONS,
+    MAX_QUESTION_CHARACTERS,
+    MAX_QUESTIONS,
+)
 
 SECRET = "Zanzibar"
 PASSAGES = (
@@ -148,7 +154,7 @@ def test_a_question_that_no_passage_is_about_is_refused(question: GivenQuestion)
     ]
     for refused in (
         lambda: put_questions([question], passages()),
-        lambda: check_questions([question], documents),
+        lambda: check_questions([question], documents, passage_tokens=256),
     ):
         with pytest.raises(InvalidInput) as caught:
             refused()
@@ -159,7 +165,7 @@ def test_a_question_that_no_passage_is_about_is_refused(question: GivenQuestion)
 def test_questions_of_a_dataset_stay_at_the_passage_that_they_came_with() -> None:
     row = {"title": "T", "context": "Short text.", "questions": [{"question": "Q?", "answer": "z"}]}
     document = read_document("a.jsonl", "", lines({**row, "context": "Other."}, row))
-    check_questions(document.questions, [document])
+    check_questions(document.questions, [document], passage_tokens=256)
     texts = [("a.jsonl", "Other."), ("a.jsonl", "Short text.")]
     assert [one.passage for one in put_questions(document.questions, passages(texts))] == [0, 1]
 
@@ -168,13 +174,37 @@ def test_too_many_questions_and_unknown_documents_are_refused_before_any_cut() -
     document = read_document("b.txt", "", PASSAGES[2][1].encode())
     many = [GivenQuestion("Who?", ("Piet",))] * (MAX_GIVEN_QUESTIONS + 1)
     with pytest.raises(InvalidInput) as caught:
-        check_questions(many, [document])
+        check_questions(many, [document], passage_tokens=256)
     assert caught.value.field == "questions"
     with pytest.raises(InvalidInput) as caught:
         check_questions(
-            [GivenQuestion("Who?", ("Piet",), "c.txt", field="questions[0]")], [document]
+            [GivenQuestion("Who?", ("Piet",), "c.txt", field="questions[0]")],
+            [document],
+            passage_tokens=256,
         )
     assert caught.value.field == "questions[0].document"
+
+
+@pytest.mark.parametrize(
+    ("passage_tokens", "refused"), [(256, True), (16, False)], ids=["one passage", "several"]
+)
+def test_too_many_questions_on_one_passage_are_refused_before_the_tokens_are_counted(
+    passage_tokens: int, refused: bool
+) -> None:
+    text = " ".join(f"The tower number {n} of Veldra has {n} tall lamps of brass." for n in (7, 8))
+    document = read_document("towers.md", "", text.encode())
+    many = [
+        GivenQuestion(f"How many lamps, {n}?", (str(7 + n % 2),)) for n in range(MAX_QUESTIONS + 1)
+    ]
+    check_questions(many[1:], [document], passage_tokens=passage_tokens)
+    with pytest.raises(InvalidInput) if refused else nullcontext() as caught:
+        check_questions(many, [document], passage_tokens=passage_tokens)
+    if caught is not None:
+        assert caught.value.field == "questions" and caught.value.remedy
+        assert caught.value.message == (
+            "4097 questions are about passage 1, which is of the document 'towers.md'; the limit "
+            "is 4096"
+        )
 
 
 def test_a_question_that_stands_in_a_passage_is_never_held_out() -> None:
@@ -187,9 +217,9 @@ def test_a_question_that_stands_in_a_passage_is_never_held_out() -> None:
     assert [one.question for one in parted.held_out] == ["When did Hanna Ode cast it?"]
     assert [one.question for one in parted.reward] == ["Who cast the bell of Veldra?"]
     document = read_document("faq.txt", "", texts[0][1].encode())
-    check_questions(asked, [document])
+    check_questions(asked, [document], passage_tokens=256)
     with pytest.raises(InvalidInput) as caught:
-        check_questions(asked[:1], [document])
+        check_questions(asked[:1], [document], passage_tokens=256)
     assert caught.value.field == "questions"
 
 

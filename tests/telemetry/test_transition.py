@@ -13,10 +13,11 @@ from controller_office import Office, small_run
 from fake_services import Fakes, serve_fakes
 from structlog.testing import capture_logs
 
-from controller_svc.core import RunStatus, transitions
+from controller_svc.core import Phase, RunStatus, transitions
 from controller_svc.local.world import run_local
 from controller_svc.worker.progress import SilentObserver
 from seal.metrics import metrics
+from seal.records import Stage
 from seal.resources import RUN_KIND, RestEMRun
 
 ROOT = Path(__file__).parents[2]
@@ -47,12 +48,15 @@ def logged(lines: list[Any], kind: str = RUN_KIND) -> list[str]:
     return [line["event"] for line in lines if line.get("kind") == kind]
 
 
-async def local_run(directory: Path, observer: SilentObserver) -> RunStatus:
+async def local_run(
+    directory: Path, observer: SilentObserver, *, rounds: int = 1, resume: bool = False
+) -> RunStatus:
     async with serve_fakes(Fakes()) as addresses:
         return await run_local(
-            RestEMRun.of(RUN, small_spec(directory, rounds=1)),
+            RestEMRun.of(RUN, small_spec(directory, rounds=rounds)),
             root=directory / "artifacts",
             services=addresses,
+            resume=resume,
             progress=observer,
             settings=IMPATIENT,
         )
@@ -70,6 +74,30 @@ async def test_each_change_that_a_laptop_saves_is_told_once(tmp_path: Path) -> N
     assert wanted[-1] == "AllRoundsDone" and "RolloutRunning" in wanted
     assert logged(lines) == wanted
     assert counted() - before == Counter(wanted)
+
+
+class Stopped(BaseException):
+    """Ctrl-C."""
+
+
+class StopsAt(SilentObserver):
+    """Its owner stops the run at a stage."""
+
+    def on_status(self, status: RunStatus) -> None:
+        if status.stage is Stage.ROLLOUT:
+            raise Stopped
+
+
+async def test_a_run_that_goes_on_at_its_owners_wish_says_so_once(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        await local_run(tmp_path, StopsAt())
+    for rounds, told in ((1, ["Resumed"]), (1, []), (2, ["Resumed"])):
+        before = counted()
+        with capture_logs() as lines:
+            status = await local_run(tmp_path, SilentObserver(), rounds=rounds, resume=True)
+        assert status.phase is Phase.COMPLETE
+        assert logged(lines)[:1] == told
+        assert (counted() - before)["Resumed"] == len(told)
 
 
 async def test_each_event_of_a_cluster_is_a_line_and_a_count(tmp_path: Path) -> None:
