@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -39,8 +38,6 @@ Loaded = TypeVar("Loaded", bound=ModelWriter)
 
 STOPPED_AT_ONCE = 43
 """Exit code after a second signal: work was cut, and its caller should ask again."""
-SPANS_SECONDS = 2.0
-"""The longest that the end of a process waits for its last spans to be sent."""
 
 
 class _StoppedAtOnce(Exception):
@@ -221,9 +218,7 @@ def leave(exit_code: int) -> NoReturn:
 
     A load, a step or a write may take minutes, or hang.
     """
-    sending = threading.Thread(target=tracing().flush, name="last spans", daemon=True)
-    sending.start()
-    sending.join(SPANS_SECONDS)
+    tracing().flush()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -131,7 +131,10 @@ async def run_improve(options: ImproveOptions, backend: Backend[Engine], signals
 
     watching = asyncio.create_task(suspend_on_signal())
     try:
-        with working(f"{task.stage} shard", hop_of_environment(), run=task.run, round=task.round):
+        with (
+            working(f"{task.stage} shard", hop_of_environment(), **task.facts),
+            structlog.contextvars.bound_contextvars(**task.facts),
+        ):
             async with teller.telling():
                 summary = await finish_shard(task, store, work)
             said = "policy trained" if summary.policy else "policy stays"

@@ -81,15 +81,9 @@ async def run_task(
             nothing committed is lost.
 
     """
-    facts: dict[str, str | int] = {
-        "run": task.run,
-        "round": task.round,
-        "stage": str(task.stage),
-        "shard": task.shard,
-    }
     with (
-        working(f"{task.stage} shard", current_hop(), **facts),
-        structlog.contextvars.bound_contextvars(**facts),
+        working(f"{task.stage} shard", current_hop(), **task.facts),
+        structlog.contextvars.bound_contextvars(**task.facts),
     ):
 
         async def work(files: ShardStore) -> ShardSummary:

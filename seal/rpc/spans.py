@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import threading
+
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -13,13 +16,23 @@ from seal.rpc.hops import TRACEPARENT_KEY, TRACESTATE_KEY, Facts, Hop, Span
 
 _FINE = ("OK", "CANCELLED")
 """Codes of calls in which nothing went wrong: a client may leave."""
+LAST_SPANS_SECONDS = 2.0
+"""The longest that the end of a process waits for its last spans to be sent."""
 
 
 def exporting(service: str) -> OpenTelemetry:
-    """Spans that are sent by OTLP to where the environment says, in batches from a thread."""
-    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    """Spans that are sent by OTLP to where the environment says, in batches from a thread.
+
+    A collector that is away costs nothing: what it does not take is dropped. OpenTelemetry's own
+    end would wait for it half a minute.
+    """
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": service}), shutdown_on_exit=False
+    )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return OpenTelemetry(provider)
+    spans = OpenTelemetry(provider)
+    atexit.register(spans.flush)
+    return spans
 
 
 class OpenTelemetry:
@@ -44,8 +57,12 @@ class OpenTelemetry:
         return self._begin(name, hop, SpanKind.INTERNAL, own, code_attribute="seal.code")
 
     def flush(self) -> None:
-        """Send what is waiting; takes as long as the exporter's own bound."""
-        self._provider.force_flush()
+        """Send what is waiting, for a moment at most."""
+        sending = threading.Thread(
+            target=self._provider.force_flush, name="last spans", daemon=True
+        )
+        sending.start()
+        sending.join(LAST_SPANS_SECONDS)
 
     def _begin(
         self, name: str, hop: Hop, kind: SpanKind, facts: Facts, *, code_attribute: str

@@ -32,7 +32,7 @@ class Tracing(Protocol):
         """Begin that of work within this process."""
 
     def flush(self) -> None:
-        """Send what has not been sent: who ends without waiting for its threads loses the rest."""
+        """Send what has not been sent, for a moment at most; every end of a process does it."""
 
 
 class Untraced:

@@ -35,6 +35,16 @@ class ShardTask:
     policy: AdapterReference | None
     """The policy that the stage works with; None is the base model."""
 
+    @property
+    def facts(self) -> dict[str, str | int]:
+        """As log lines and spans name it."""
+        return {
+            "run": self.run,
+            "round": self.round,
+            "stage": str(self.stage),
+            "shard": self.shard,
+        }
+
     def summary(
         self,
         *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +31,16 @@ class SpanSeen:
     """How it ended."""
     failed: bool
     request_id: str
+    facts: dict[str, str | int]
+    """What the span says of its work: run, round, stage, shard."""
+
+
+def _facts(attributes: Mapping[str, Any]) -> dict[str, str | int]:
+    return {
+        name: attributes[f"seal.{name}"]
+        for name in ("run", "round", "stage", "shard")
+        if f"seal.{name}" in attributes
+    }
 
 
 @contextmanager
@@ -73,6 +83,7 @@ class Recorder:
                 code=span.attributes.get("rpc.grpc.status", span.attributes.get("seal.code", "")),
                 failed=span.status.status_code.name == "ERROR",
                 request_id=span.attributes["seal.request_id"],
+                facts=_facts(span.attributes),
             )
             for span in ended
         ]
@@ -100,7 +111,10 @@ class Receiver:
         for resource in request.resource_spans:
             for scope in resource.scope_spans:
                 for span in scope.spans:
-                    said = {one.key: one.value.string_value for one in span.attributes}
+                    said = {
+                        one.key: one.value.string_value or one.value.int_value
+                        for one in span.attributes
+                    }
                     self.spans.append(
                         SpanSeen(
                             name=span.name,
@@ -111,6 +125,7 @@ class Receiver:
                             code=said.get("rpc.grpc.status", said.get("seal.code", "")),
                             failed=span.status.code == span.status.STATUS_CODE_ERROR,
                             request_id=said["seal.request_id"],
+                            facts=_facts(said),
                         )
                     )
         return trace_service_pb2.ExportTraceServiceResponse()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -96,6 +100,11 @@ async def test_a_local_run_is_one_trace_down_to_every_call_of_a_service(
     of_run = [span for span in spans if span.trace_id == root.trace_id]
     shards = {span.name for span in of_run if span.kind == "INTERNAL"} - {"run"}
     assert shards == {f"{name} shard" for name in ("prepare", "rollout", "improve", "validate")}
+    assert all(
+        span.facts == {"run": RUN, "round": span.facts["round"], "stage": stage, "shard": 0}
+        for span in of_run
+        if (stage := span.name.removesuffix(" shard")) != span.name
+    )
     answered = [span for span in of_run if span.kind == "SERVER"]
     assert {span.name for span in answered} >= {
         "seal.v1.GeneratorService/GenerateEdits",
@@ -238,6 +247,38 @@ def test_work_that_fails_is_a_span_with_its_code(
         work()
     (span,) = recorder.spans
     assert (span.name, span.parent_id, span.code) == ("piece", "0f" * 8, code)
+
+
+ENDS = """
+import atexit, sys, time
+sys.path[:0] = {path!r}
+from seal.rpc.hops import new_hop
+from seal.rpc.tracing import configure_tracing, working
+ended = []
+atexit.register(lambda: print(time.monotonic() - ended[0]))  # after those of what is configured now
+configure_tracing("seal-test")
+with working("piece", new_hop(), run="demo"):
+    pass
+ended.append(time.monotonic())
+"""
+
+
+def test_a_collector_that_does_not_answer_delays_no_end_and_fails_nothing() -> None:
+    spans = pytest.importorskip("seal.rpc.spans", reason="the extra otel is not installed")
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()  # connections are taken, and nothing is ever said
+        endpoint = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        done = subprocess.run(
+            [sys.executable, "-c", ENDS.format(path=sys.path)],
+            env={**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < spans.LAST_SPANS_SECONDS + 1.0
 
 
 def test_where_nothing_is_traced_work_hands_the_hop_on_as_it_came() -> None:

@@ -142,6 +142,7 @@ async def test_the_spans_of_a_pod_and_its_calls_are_in_the_trace_that_its_job_wa
     assert code == 0
     (shard,) = (span for span in receiver.spans if span.kind == "INTERNAL")
     assert (shard.name, shard.parent_id, shard.code) == ("rollout shard", "b" * 16, "OK")
+    assert shard.facts == {"run": RUN, "round": 1, "stage": "rollout", "shard": 0}
     calls = [span for span in receiver.spans if span.kind == "CLIENT"]
     assert {span.name.rpartition("/")[2] for span in calls} >= {
         "GenerateEdits",
