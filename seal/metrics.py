@@ -125,14 +125,18 @@ class EngineMetrics:
         self.engine_slots_in_use = make.gauge("seal_engine_slots_in_use", "Adapters in training.")
         self.engine_memory_bytes = make.gauge(
             "seal_engine_memory_bytes",
-            "Bytes that the engine's process holds: allocated on the GPU, or resident on a CPU.",
+            "Bytes that the engine's process holds: allocated on the GPU, or resident on a CPU, "
+            "Python and libraries included.",
         )
         self.engine_memory_estimate_bytes = make.gauge(
             "seal_engine_memory_estimate_bytes",
-            "Bytes that the memory model says the engine's settings take at most.",
+            "Bytes that it would hold at most with adapters of the default rank and targets, by "
+            "the memory model: beside what it held without the model when it started.",
         )
         self.engine_memory_limit_bytes = make.gauge(
-            "seal_engine_memory_limit_bytes", "Bytes that the engine may take in all."
+            "seal_engine_memory_limit_bytes",
+            "Bytes that it would hold if the engine took all that it may. Adapters of an M-step "
+            "may go beyond the estimate, nothing beyond this.",
         )
         self.waiting_calls = make.gauge(
             "seal_waiting_calls",

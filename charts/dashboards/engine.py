@@ -120,8 +120,10 @@ _SATURATION = Row(
         ),
         Panel(
             title="Memory against its estimate",
-            description="What the engine's process holds, what the memory model says its settings "
-            "take at most, and what it may take.",
+            description="What the engine's process holds; what it would at most with adapters of "
+            "the default rank and targets, by the memory model; and if the engine took all that "
+            "it may. Python and libraries are in all three. An M-step may go beyond the estimate "
+            "and not beyond the limit: size a pod by the most that a whole run has held.",
             queries=(
                 Query(f"seal_engine_memory_bytes{{{_OURS}}}", "{{instance}} held"),
                 Query(f"seal_engine_memory_estimate_bytes{{{_OURS}}}", "{{instance}} estimate"),

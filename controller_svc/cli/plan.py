@@ -282,5 +282,5 @@ def _machine_lines(
     return [
         *lines,
         f"Memory: at most {machine.needed_bytes / GIB:.1f} GiB for {machine.slots} slots, of "
-        f"{machine.limit_bytes / GIB:.1f} GiB there are.",
+        f"{machine.limit_bytes / GIB:.1f} GiB there are; Python takes half a GiB more.",
     ]

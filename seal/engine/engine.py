@@ -120,11 +120,15 @@ class Engine:
             )
 
     def _describe(self, memory_bytes: int) -> None:
-        """What the metrics say of it from now on; who scrapes them asks for the memory in use."""
-        metrics.engine_slots.set(self._budget.slots)
-        metrics.engine_memory_estimate_bytes.set(self.memory.total)
-        metrics.engine_memory_limit_bytes.set(memory_bytes)
+        """What the metrics say of it from now on; who scrapes them asks for the memory in use.
+
+        That counts what the memory model leaves out, Python and libraries: so do the other two.
+        """
         device = self._model.device
+        beside = max(0.0, _held_bytes(device) - self._model.size.base_bytes)
+        metrics.engine_slots.set(self._budget.slots)
+        metrics.engine_memory_estimate_bytes.set(beside + self.memory.total)
+        metrics.engine_memory_limit_bytes.set(beside + memory_bytes)
         metrics.engine_memory_bytes.set_function(lambda: _held_bytes(device))
 
     @property
