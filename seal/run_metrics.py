@@ -80,7 +80,8 @@ RUN_GAUGES = (
     RunGauge(
         "seal_run_distinct_ratio",
         (*_BY_STAGE, "n"),
-        "Different n-grams of words among all in a context's edits (distinct-n); 1 or 2.",
+        "Different n-grams of words among all in one context's edits (distinct-n), mean over "
+        "contexts; n is 1 or 2.",
     ),
     RunGauge(
         "seal_run_duplicate_edits_ratio",

@@ -1,7 +1,7 @@
 """A dashboard as a picture: each panel's questions put to a Prometheus, and drawn.
 
 For the README and for whoever has a Prometheus and no Grafana. What Prometheus does not know is
-said, and never drawn.
+not drawn, and said beneath: the other panels of its line take its place.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ POINTS = 240
 """Of a line, at most."""
 LEGEND_LINES = 6
 """More series than these are counted, not named."""
+LEGEND_COLUMNS = 2
+"""Beneath a panel, as Grafana has it: over the curves it would hide some."""
 TIMEOUT_SECONDS = 30.0
 _SCALES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -98,18 +100,19 @@ def _named(legend: str, labels: dict[str, str]) -> str:
 def draw(board: Board, prometheus: Prometheus, path: Path) -> list[str]:
     """Draw a dashboard into a file; the titles of its panels without data."""
     matplotlib.rcParams.update({"font.size": 8, "svg.hashsalt": board.uid})
-    lines = list(_lines(board))
-    figure = Figure(figsize=(15, 0.6 + 2.7 * len(lines)), layout="constrained")
-    grid = figure.add_gridspec(len(lines), 1)
-    empty = []
-    for number, panels in enumerate(lines):
-        widths = [panel.columns for panel in panels]
-        cells = grid[number].subgridspec(1, len(panels), width_ratios=widths)
-        for place, panel in enumerate(panels):
-            axes = figure.add_subplot(cells[place])
-            if not _draw_panel(axes, panel, prometheus.ask(panel)):
-                empty.append(panel.title)
+    asked = [[(panel, prometheus.ask(panel)) for panel in line] for line in _lines(board)]
+    empty = [panel.title for line in asked for panel, found in line if not found]
+    lines = [shown for line in asked if (shown := [one for one in line if one[1]])]
+    figure = Figure(figsize=(15, 1.0 + 3.1 * len(lines)), layout="constrained")
+    grid = figure.add_gridspec(max(1, len(lines)), 1)
+    for number, line in enumerate(lines):
+        widths = [panel.columns for panel, _ in line]
+        cells = grid[number].subgridspec(1, len(line), width_ratios=widths)
+        for place, (panel, found) in enumerate(line):
+            _draw_panel(figure.add_subplot(cells[place]), panel, found)
     figure.suptitle(f"{board.title}: {board.description}", fontsize=11)
+    if empty:
+        figure.supxlabel(f"No data here: {', '.join(empty)}", fontsize=8)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     return empty
 
@@ -124,12 +127,8 @@ def _lines(board: Board) -> Iterator[list[Panel]]:
             line = []
 
 
-def _draw_panel(axes: Axes, panel: Panel, found: Sequence[Series]) -> bool:
-    """Whether there was anything to draw."""
+def _draw_panel(axes: Axes, panel: Panel, found: Sequence[Series]) -> None:
     axes.set_title(panel.title, fontsize=9, loc="left")
-    if not found:
-        _say(axes, "no data")
-        return False
     if panel.kind == "number":
         newest = [(one.legend, worded(float(one.values_T[-1]), panel.unit)) for one in found]
         several = len(newest) > 1
@@ -141,10 +140,9 @@ def _draw_panel(axes: Axes, panel: Panel, found: Sequence[Series]) -> bool:
         _draw_rounds(axes, panel, found)
     else:
         _draw_lines(axes, panel, found)
-    return True
 
 
-def _say(axes: Axes, words: str, *, size: float = 9) -> None:
+def _say(axes: Axes, words: str, *, size: float) -> None:
     axes.set_axis_off()
     axes.text(0.5, 0.5, words, ha="center", va="center", fontsize=size, transform=axes.transAxes)
 
@@ -163,8 +161,13 @@ def _draw_lines(axes: Axes, panel: Panel, found: Sequence[Series]) -> None:
         axes.plot(one.times_T, values_T, marker=single, lw=1.2, label=name, color=colour)
     if len(found) > LEGEND_LINES:
         axes.plot([], [], " ", label=f"and {len(found) - LEGEND_LINES} more")
-    axes.set_xlabel("minutes", fontsize=7)
+    _count_minutes(axes)
     _finish(axes, panel)
+
+
+def _count_minutes(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} min"))
 
 
 def _draw_rounds(axes: Axes, panel: Panel, found: Sequence[Series]) -> None:
@@ -188,9 +191,9 @@ def _draw_rounds(axes: Axes, panel: Panel, found: Sequence[Series]) -> None:
     else:
         for column, values in zip(columns, cells, strict=True):
             axes.plot(places, values, "o-", lw=1.2, ms=4, label=column)
-    axes.set_xticks(places, rows, fontsize=7)
+    named = ("{}, round {}".format(*_row_order(row)) for row in rows)
+    axes.set_xticks(places, list(named), fontsize=7)
     axes.set_xlim(-0.5, len(rows) - 0.5)
-    axes.set_xlabel("run and round", fontsize=7)
     _finish(axes, panel)
 
 
@@ -207,7 +210,9 @@ def _finish(axes: Axes, panel: Panel) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: worded(value, panel.unit)))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(fontsize=6, loc="best", framealpha=0.6)
+    axes.legend(
+        fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.1), ncols=LEGEND_COLUMNS, frameon=False
+    )
 
 
 def _draw_map(axes: Axes, panel: Panel, found: Sequence[Series]) -> None:
@@ -227,7 +232,7 @@ def _draw_map(axes: Axes, panel: Panel, found: Sequence[Series]) -> None:
         vmax=panel.highest,
     )
     axes.set_yticks(range(len(found)), [one.legend for one in found], fontsize=6)
-    axes.set_xlabel("minutes", fontsize=7)
+    _count_minutes(axes)
     axes.figure.colorbar(
         shown, ax=axes, format=FuncFormatter(lambda value, _: worded(value, panel.unit))
     )

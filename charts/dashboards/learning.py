@@ -73,7 +73,7 @@ _FORGETTING = Row(
                     by_round(
                         f"(max by (namespace, run) ({_BEFORE}) "
                         f"- on (namespace, run) group_right () {_AFTER})",
-                        "namespace",
+                        "model",
                     )
                 ),
             ),
@@ -88,9 +88,10 @@ _DIVERSITY = Row(
     "Diversity and outcomes",
     (
         Panel(
-            title="Distinct n-grams",
-            description="Different n-grams of words among all in a context's edits. Falling round "
-            "by round is collapse: the policy repeats itself.",
+            title="Distinct n-grams in a context's edits",
+            description="Different n-grams of words among all in the edits of one context, mean "
+            "over contexts. Falling round by round is collapse: the policy repeats itself. A "
+            "report's *different word pairs of all edits* are of all contexts together, and lower.",
             queries=(Query(by_round(latest("seal_run_distinct_ratio", OF_RUN), "stage", "n")),),
             kind="rounds",
             unit="percentunit",

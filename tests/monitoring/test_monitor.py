@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,10 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 
 from charts.dashboards import monitor
+from charts.dashboards.board import Panel
 from charts.dashboards.boards import BOARDS, LEARNING, OVERVIEW
 from charts.dashboards.draw import Prometheus, Series, draw, plain, worded
 from seal.config import load_run
@@ -80,6 +83,24 @@ def test_what_a_process_serves_is_scraped_and_drawn(
         server.shutdown()
         thread.join()
     assert (tmp_path / "learning.png").stat().st_size > 10_000
+
+
+class OnlyProgress(Prometheus):
+    """Of all panels it knows one."""
+
+    def ask(self, panel: Panel) -> list[Series]:
+        if panel.title != "Progress":
+            return []
+        return [Series("demo", {"run": "demo"}, np.array([0.0, 1.0]), np.array([0.0, 0.5]))]
+
+
+def test_a_panel_without_data_is_left_out_and_named_beneath(tmp_path: Path) -> None:
+    source = OnlyProgress(address="http://unused", start_seconds=0.0, end_seconds=60.0)
+    empty = draw(OVERVIEW, source, tmp_path / "overview.svg")
+    assert len(empty) == len(list(OVERVIEW.panels)) - 1
+    texts = re.findall("<!-- (.+) -->", (tmp_path / "overview.svg").read_text("utf-8"))
+    assert "Progress" in texts and f"No data here: {', '.join(empty)}" in texts
+    assert not set(texts) & set(empty)
 
 
 @needs_prometheus

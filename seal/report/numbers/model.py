@@ -179,7 +179,8 @@ class EditShape(Record):
     unique_share: float | None
     """Different texts among the edits."""
     distinct_pairs_share: float | None
-    """Different pairs of neighbouring words among all pairs (distinct-2)."""
+    """Different pairs of neighbouring words among all pairs of all edits (distinct-2). The metrics
+    have the same of each context's edits apart."""
     choices: dict[str, dict[str, int]]
     """Where edits choose among few possibilities: how many chose which, by name and value. Edits
     that hold nothing are left out."""

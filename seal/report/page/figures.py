@@ -297,7 +297,12 @@ def _diversity(axes: Axes, shapes: Sequence[EditShape]) -> None:
     """
     lines = (
         ("different texts", [shape.unique_share for shape in shapes], "o", "-"),
-        ("different word pairs", [shape.distinct_pairs_share for shape in shapes], "s", "--"),
+        (
+            "different word pairs of all edits",
+            [shape.distinct_pairs_share for shape in shapes],
+            "s",
+            "--",
+        ),
         ("distance within a passage", [shape.diversity for shape in shapes], "^", ":"),
         ("empty edits", [shape.empty / shape.edits for shape in shapes], "x", "-."),
     )

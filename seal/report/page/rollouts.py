@@ -221,7 +221,7 @@ def edits(report: Report) -> Html | None:
         "empty",
         "cut off",
         "different texts",
-        "different word pairs",
+        "different word pairs of all edits",
         worded("distance within a passage", report.words),
     ]
     return join(
