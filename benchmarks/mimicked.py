@@ -117,7 +117,7 @@ async def prepare(api: KubernetesApi) -> None:
 
 
 def _established(definition: Any) -> bool:
-    conditions = definition.get("status", {}).get("conditions", ())
+    conditions = (definition.get("status") or {}).get("conditions") or ()
     return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
 

@@ -221,6 +221,12 @@ class ControllerMetrics:
             "verb",
             "resource",
         )
+        self.events = make.counter(
+            "seal_events",
+            "Events of Kubernetes, by what became of them: posted; refused by the API server; "
+            "dropped as too many waited, or at the controller's end.",
+            "outcome",
+        )
         self.controller_queue_length = make.gauge(
             "seal_controller_queue_length",
             "Objects that the controller is to look at, now or later.",

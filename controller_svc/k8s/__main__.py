@@ -11,6 +11,7 @@ import structlog
 from controller_svc.k8s.api import KubernetesApi
 from controller_svc.k8s.connect import connect, own_namespace, served_namespaces
 from controller_svc.k8s.controller import Controller
+from controller_svc.k8s.event_post import posting
 from controller_svc.k8s.gauges import ObjectGauges
 from controller_svc.k8s.health import serve_health
 from controller_svc.k8s.leaders_api import LeadersApi
@@ -64,7 +65,11 @@ class Process:
 
         """
         await asyncio.to_thread(self._store.check)
-        async with await connect() as client, ServiceHealth(self._settings.services) as services:
+        async with (
+            await connect() as client,
+            ServiceHealth(self._settings.services) as services,
+            posting(KubernetesApi(client)) as events,
+        ):
             leadership = Leadership(
                 KubernetesApi(client, timeout_seconds=LEASE_TIMEOUT_SECONDS),
                 namespace=self._options.lease_namespace or own_namespace() or self.namespaces[0],
@@ -81,7 +86,7 @@ class Process:
                     store=self._store,
                     settings=self._settings,
                     epoch=epoch,
-                    story=Story(api, identity=self.name),
+                    story=Story(events, identity=self.name),
                     gauges=gauges,
                     services=services,
                     tracker=tracker,

@@ -24,7 +24,7 @@ from controller_svc.k8s.api import (
 from controller_svc.k8s.ended import disown, seconds_to_live, sweep
 from controller_svc.k8s.gauges import ObjectGauges
 from controller_svc.k8s.jobs import JobSettings, Owner
-from controller_svc.k8s.objects import to_object
+from controller_svc.k8s.objects import ObjectPublication, to_object
 from controller_svc.k8s.publishing.publication import publish
 from controller_svc.k8s.refused import fail_refused, status_of_refused
 from controller_svc.k8s.services import Services
@@ -83,6 +83,7 @@ class Controller:
         self._story, self._gauges, self._services = story, gauges, services
         self._tracker, self._clock = tracker, clock
         self._specs = ReadSpecs()
+        self._pinned: set[str] = set()
 
     async def reconcile(self, key: Key) -> float | None:
         """Look at an object; after so many seconds it wants another look, None for none.
@@ -102,7 +103,7 @@ class Controller:
             return await self._look_at(key, body)
         except StatusRefused as error:
             owner = owner_of(key.resource, body)
-            await self._story.tell_refused(owner, error, now_seconds=self._clock())
+            self._story.tell_refused(owner, error, now_seconds=self._clock())
             raise
 
     async def _look_at(self, key: Key, body: Tree) -> float | None:
@@ -123,6 +124,7 @@ class Controller:
             settings=self._settings,
             epoch=self._epoch,
             services=self._services,
+            pinned=self._pinned,
             clock=self._clock,
         )
         before = saved = wanted.status
@@ -138,11 +140,17 @@ class Controller:
             saved = await self._say(world, saved, error)
             raise
         finally:
-            await self._tell(
-                wanted.owner, before, saved, percent=world.percent, stage_share=world.stage_share
+            self._tell(
+                wanted.owner,
+                before,
+                saved,
+                percent=world.percent,
+                stage_share=world.stage_share,
+                published=wanted.shown.publication if wanted.shown is not None else None,
             )
             self._track(wanted, saved)
         if status.phase.terminal:
+            self._pinned.discard(status.run)
             return await self._after_its_end(wanted, status, world)
         return SUSPENDED_LOOK_SECONDS if wanted.cluster.suspend else world.due_seconds
 
@@ -171,7 +179,7 @@ class Controller:
         publication = await publish(wanted, status, api=self._api, clock=self._clock)
         if publication is not None:
             if publication.news:  # before it is written: a controller that dies tells it again
-                await self._story.tell_published(
+                self._story.tell_published(
                     wanted.owner, publication.shown, now_seconds=self._clock()
                 )
             await world.publish(publication.shown)
@@ -197,9 +205,9 @@ class Controller:
         after = fail_refused(before, error, self._clock())
         status = to_object(after, generation=generation_of(body))
         await write_status(self._api, kind, owner.namespace, body | {"status": status})
-        await self._tell(owner, before, after, percent=0)
+        self._tell(owner, before, after, percent=0)
 
-    async def _tell(
+    def _tell(
         self,
         owner: Owner,
         before: RunStatus,
@@ -207,13 +215,14 @@ class Controller:
         *,
         percent: int,
         stage_share: float | None = None,
+        published: ObjectPublication | None = None,
     ) -> None:
         """Tell what became of it at this look, to all who listen."""
         self._gauges.show(
             owner, after, percent=percent, now_seconds=self._clock(), stage_share=stage_share
         )
         self._gauges.count(before, after)
-        await self._story.tell(owner, before, after, now_seconds=self._clock())
+        self._story.tell(owner, before, after, now_seconds=self._clock(), published=published)
 
     def _track(self, wanted: Wanted, status: RunStatus) -> None:
         """Tell the tracker of a run, if it has one; who does not get on is told once it does."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
 
 import structlog
 
@@ -44,16 +43,14 @@ from controller_svc.k8s.wanted import Wanted
 from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, NotFound, Retryable, SealError, Transient, error_class
-from seal.records import Stage
 from seal.rpc.hops import Hop
 from seal.rpc.tracing import working
-from seal.runs.epochs import check_epoch, claim_stage
+from seal.runs.epochs import check_epochs, claim_newest
 from seal.runs.store import in_thread, manifest_path
 from seal.settings import Spec
 
 log = structlog.get_logger(__name__)
 
-Place = tuple[int, Stage]
 LOOK_SECONDS = 25.0
 """Between two looks at a stage of which nothing is heard: its progress moves every 30 s."""
 STARTING_LOOK_SECONDS, STARTING_SECONDS = 5.0, 60.0
@@ -76,11 +73,13 @@ class ClusterWorld:
         settings: JobSettings,
         epoch: int,
         services: Services | None = None,
+        pinned: set[str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`clock` gives Unix time: ends of Jobs are compared with it.
 
         `services`: who knows whether those that stages call are there; None asks nobody.
+        `pinned`: runs that this controller has pinned to their manifests, which is noted there.
         """
         self._wanted, self._owner = wanted, wanted.owner
         self._api, self._store, self._settings = api, store, settings
@@ -89,6 +88,9 @@ class ClusterWorld:
         self._shown = ShownStatus(wanted, api=api)
         self._jobs: dict[str, JobSeen] = {}
         self._pause_ends_in: float | None = None
+        self._pinned = pinned if pinned is not None else set()
+        self._entered = ""
+        """The attempt that this look's status is the first to name."""
         self.stage_share: float | None = None
         """Share of the current stage that is done; None if this look has not counted it."""
 
@@ -138,9 +140,12 @@ class ClusterWorld:
         """
         before = self._shown.newest
         if self._shown.take(status):
-            for place in {_place(status), _place(before)} - {None}:
-                await check_epoch(self._store, status.run, *cast("Place", place), self._epoch)
+            currents = [one.current for one in (status, before) if one.current is not None]
+            places = {(current.round, current.stage) for current in currents}
+            if places:
+                await check_epochs(self._store, status.run, places, self._epoch)
             await self._shown.write(self._now())
+            self._entered = _attempt(status) if _attempt(status) != _attempt(before) else ""
 
     async def show(self) -> None:
         """Write how far the current stage is, if the last time is some time ago."""
@@ -179,7 +184,8 @@ class ClusterWorld:
         """
         if isinstance(action, StopStage):
             await self._stop(action.name)
-        elif not await self._adopt(action):
+        elif action.name == self._entered or not await self._adopt(action):
+            # Nobody makes the Job of an attempt that no status has named
             pause = self._pause_seconds(action)
             if pause > 0:
                 self._pause_ends_in = pause
@@ -188,16 +194,8 @@ class ClusterWorld:
 
     async def _start(self, action: StartStage) -> None:
         """The manifest first: pods read it. Then the claim, which outdates older epochs."""
-        manifest = self._wanted.manifest
-        pinned = await in_thread(self._store.create_json, manifest_path(action.run), manifest)
-        if pinned.spec != manifest.spec:
-            raise Conflict(
-                f"run {action.run!r} is pinned to another spec",
-                field="spec",
-                remedy="make another object with this one",
-            )
-        await claim_stage(self._store, action.run, action.round, action.stage, action.epoch)
-        await check_epoch(self._store, action.run, action.round, action.stage, action.epoch)
+        await self._pin(action.run)
+        await claim_newest(self._store, action.run, action.round, action.stage, action.epoch)
         hop = hop_of_object(self._wanted.body) or hop_of_owner(self._owner.uid)
         facts: dict[str, str | int] = {
             "run": action.run,
@@ -205,7 +203,21 @@ class ClusterWorld:
             "stage": str(action.stage),
         }
         with working(f"start {action.stage}", hop, **facts) as told:
-            await self._create(action, manifest.spec, told)
+            await self._create(action, self._wanted.manifest.spec, told)
+
+    async def _pin(self, run: str) -> None:
+        """Pin a run to its manifest, unless this controller has."""
+        if run in self._pinned:
+            return
+        manifest = self._wanted.manifest
+        pinned = await in_thread(self._store.create_json, manifest_path(run), manifest)
+        if pinned.spec != manifest.spec:
+            raise Conflict(
+                f"run {run!r} is pinned to another spec",
+                field="spec",
+                remedy="make another object with this one",
+            )
+        self._pinned.add(run)
 
     async def _create(self, action: StartStage, spec: Spec, hop: Hop) -> None:
         """The Job of an attempt; one that is there is adopted."""
@@ -301,6 +313,5 @@ class ClusterWorld:
         return round(self._clock(), MICROSECONDS)
 
 
-def _place(status: RunStatus) -> Place | None:
-    current = status.current
-    return (current.round, current.stage) if current is not None else None
+def _attempt(status: RunStatus) -> str:
+    return status.current.name if status.current is not None else ""

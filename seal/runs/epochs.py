@@ -7,6 +7,7 @@ again: {run}/epochs/000001, {run}/stages/r{round}-{stage}/epochs/000001.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 
 from seal.artifacts import ArtifactStore
 from seal.errors import Superseded
@@ -26,8 +27,24 @@ async def newest_epoch(store: ArtifactStore, run: str) -> int:
 
 async def claim_stage(store: ArtifactStore, run: str, round: int, stage: Stage, epoch: int) -> None:
     """Note that an attempt of a stage is started in this epoch: older ones commit no more."""
-    path = f"{stage_path(run, round, stage)}/epochs/{epoch:06d}"
-    await in_thread(store.create_bytes, path, b"")
+    await in_thread(_claim, store, run, round, stage, epoch)
+
+
+async def claim_newest(
+    store: ArtifactStore, run: str, round: int, stage: Stage, epoch: int
+) -> None:
+    """Claim a stage, and find out whether it may be started: in one turn of a thread.
+
+    Raises:
+        Superseded: a newer controller has started the stage.
+
+    """
+
+    def claim() -> None:
+        _claim(store, run, round, stage, epoch)
+        _check(store, run, ((round, stage),), epoch)
+
+    await in_thread(claim)
 
 
 async def check_epoch(store: ArtifactStore, run: str, round: int, stage: Stage, epoch: int) -> None:
@@ -37,12 +54,28 @@ async def check_epoch(store: ArtifactStore, run: str, round: int, stage: Stage, 
         Superseded: a newer controller has started the stage.
 
     """
-    newest = await in_thread(_newest, store, f"{stage_path(run, round, stage)}/epochs")
-    if newest > epoch:
-        raise Superseded(
-            f"this task is of epoch {epoch}, its stage was started anew in epoch {newest}",
-            remedy="leave it: the newer task does the same work",
-        )
+    await in_thread(_check, store, run, ((round, stage),), epoch)
+
+
+async def check_epochs(
+    store: ArtifactStore, run: str, stages: Iterable[tuple[int, Stage]], epoch: int
+) -> None:
+    """The same of several stages, each with its round, in one turn of a thread."""
+    await in_thread(_check, store, run, stages, epoch)
+
+
+def _claim(store: ArtifactStore, run: str, round: int, stage: Stage, epoch: int) -> None:
+    store.create_bytes(f"{stage_path(run, round, stage)}/epochs/{epoch:06d}", b"")
+
+
+def _check(store: ArtifactStore, run: str, stages: Iterable[tuple[int, Stage]], epoch: int) -> None:
+    for round, stage in stages:
+        newest = _newest(store, f"{stage_path(run, round, stage)}/epochs")
+        if newest > epoch:
+            raise Superseded(
+                f"this task is of epoch {epoch}, its stage was started anew in epoch {newest}",
+                remedy="leave it: the newer task does the same work",
+            )
 
 
 def _newest(store: ArtifactStore, folder: str) -> int:

@@ -173,6 +173,8 @@ async def commit_selection(
 
 async def read_if_there(store: ArtifactStore, path: str, type: type[R]) -> R | None:
     """A file that need not be there."""
-    if not await in_thread(store.exists, path):
-        return None
-    return await in_thread(store.read_json, path, type)
+
+    def read() -> R | None:
+        return store.read_json(path, type) if store.exists(path) else None
+
+    return await in_thread(read)

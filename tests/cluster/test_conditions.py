@@ -231,7 +231,7 @@ async def test_one_whom_another_controller_follows_says_nothing_more(
     async def superseded(*_: object) -> None:
         raise Superseded("a newer controller has started the stage")
 
-    monkeypatch.setattr("controller_svc.k8s.world.check_epoch", superseded)
+    monkeypatch.setattr("controller_svc.k8s.world.check_epochs", superseded)
     with pytest.raises(Superseded):
         await office.look(key)
     assert office.shown(key) == before

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from controller_svc.core import Phase, RunStatus, StartStage, StopStage
 from controller_svc.k8s.api import EVENTS, JOBS, RUNS, KubernetesApi, StatusRefused
 from controller_svc.k8s.controller import Controller, Key
+from controller_svc.k8s.event_post import EventPost
 from controller_svc.k8s.gauges import ObjectGauges
 from controller_svc.k8s.jobs import JobSettings, StoreAccess, stage_job
 from controller_svc.k8s.story import Story
@@ -45,8 +46,8 @@ SETTINGS = JobSettings(
 )
 BEGIN_SECONDS = 1_767_225_600.0
 """2026-01-01, when all that the cluster does happens."""
-REQUESTS_PER_STAGE, LAST_REQUESTS = 4, 2
-"""A look, a status, a Job that is not there and its creation for each stage; the end."""
+REQUESTS_PER_STAGE, LAST_REQUESTS = 3, 2
+"""A look, a status and a Job's creation for each stage; the end."""
 FILES_PER_STAGE = 2
 """That it creates, or finds: the manifest and the claim."""
 STAGES = ["prepare", "validate", "rollout", "improve", "validate"]
@@ -422,12 +423,13 @@ async def test_a_status_that_older_definitions_refuse_is_told_and_goes_on_with_n
     client = await config.new_client_from_config(str(seal_api.kubeconfig))
     async with client:
         api = KubernetesApi(client)
+        events = EventPost(api)
         controller = Controller(
             api=api,
             store=ArtifactStore(str(tmp_path)),
             settings=SETTINGS,
             epoch=1,
-            story=Story(api, identity="one"),
+            story=Story(events, identity="one"),
             gauges=ObjectGauges(Metrics(CollectorRegistry())),
         )
         await api.create(RUNS, "older", made)
@@ -438,6 +440,7 @@ async def test_a_status_that_older_definitions_refuse_is_told_and_goes_on_with_n
             for _ in range(2):
                 with pytest.raises(StatusRefused):
                     await controller.reconcile(key)
+                await events.flush()
             (event,) = cast("list[Any]", await api.list(EVENTS, "older"))
             assert (event["type"], event["reason"]) == ("Warning", "StatusRefused")
             assert "progress" in event["message"] and "helm upgrade" in event["message"]

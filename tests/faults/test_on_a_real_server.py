@@ -27,6 +27,7 @@ from real_pods import RealPods
 from controller_svc.core import RunStatus
 from controller_svc.k8s.api import JOBS, PODS, RUNS, KubernetesApi
 from controller_svc.k8s.controller import Key as ObjectKey
+from controller_svc.k8s.event_post import EventPost
 from controller_svc.k8s.wanted import read_wanted
 from seal.artifacts import ArtifactStore
 from seal.errors import SealError
@@ -100,11 +101,12 @@ async def to_the_end(
     async with asyncio.timeout(END_SECONDS):
         while True:
             mortal, store = MortalApi(api, life), MortalStore.of(str(root), life)
-            controller = controller_of(mortal, store, epoch=epoch, metrics=METRICS)
+            events = EventPost(mortal)
+            controller = controller_of(mortal, store, events=events, epoch=epoch, metrics=METRICS)
             try:
-                await controller.reconcile(place)
-            except SealError:
-                pass
+                with suppress(SealError):
+                    await controller.reconcile(place)
+                await events.flush()
             except Killed:
                 deaths, epoch, life = deaths + 1, epoch + 1, Life()
                 continue

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from controller_svc.core import RunStatus
 from controller_svc.k8s.api import ADAPTATIONS, EVENTS, RUNS, Resource
 from controller_svc.k8s.controller import Controller, Key
+from controller_svc.k8s.event_post import EventPost
 from controller_svc.k8s.gauges import ObjectGauges
 from controller_svc.k8s.jobs import JobSettings, StoreAccess
 from controller_svc.k8s.objects import ObjectStatus
@@ -56,12 +57,13 @@ class Office:
         """Another controller takes its turn."""
         self.epoch += 1
         self.metrics = Metrics(CollectorRegistry(), clock=lambda: self.cluster.now)
+        self.events = EventPost(self.api)
         self.controller = Controller(
             api=self.api,
             store=self.store,
             settings=SETTINGS,
             epoch=self.epoch,
-            story=Story(self.api, identity=f"c{self.epoch}"),
+            story=Story(self.events, identity=f"c{self.epoch}"),
             gauges=ObjectGauges(self.metrics),
             services=self.services,
             tracker=self.tracker,
@@ -104,7 +106,14 @@ class Office:
         ]
 
     async def look(self, key: Key) -> float | None:
-        return await self.controller.reconcile(key)
+        """A look, and the post of what it tells; who dies at the look posts nothing."""
+        try:
+            again_seconds = await self.controller.reconcile(key)
+        except SealError:
+            await self.events.flush()
+            raise
+        await self.events.flush()
+        return again_seconds
 
     async def to_the_end(self, *keys: Key) -> None:
         """Look and let the cluster go on, until all have ended."""

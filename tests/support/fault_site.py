@@ -24,6 +24,7 @@ from controller_svc.core import Phase, RunStatus
 from controller_svc.k8s.api import ADAPTATIONS, EVENTS, JOBS, RUNS, ClusterApi
 from controller_svc.k8s.controller import Controller
 from controller_svc.k8s.controller import Key as ObjectKey
+from controller_svc.k8s.event_post import EventPost
 from controller_svc.k8s.gauges import ObjectGauges
 from controller_svc.k8s.jobs import JobSettings, StoreAccess
 from controller_svc.k8s.leaders_api import LeadersApi
@@ -59,9 +60,12 @@ class Process:
         self.life = life
         self._site = site
         self._queue: WorkQueue[ObjectKey] = WorkQueue()
+        api = MortalApi(site.api, life)
+        self._events = EventPost(api)
         self._controller = controller_of(
-            LeadersApi(MortalApi(site.api, life), lambda: life.leads),
+            LeadersApi(api, lambda: life.leads),
             MortalStore.of(str(site.root), life),
+            events=self._events,
             epoch=epoch,
             metrics=site.metrics,
             clock=lambda: site.cluster.now,
@@ -85,7 +89,15 @@ class Process:
             self._queue.add(key, at_seconds=self._site.cluster.now)
 
     async def turn(self) -> None:
-        """A look at everything that is due."""
+        """A look at everything that is due, and only then the post of what the looks tell."""
+        await self._look_at_all()
+        try:
+            await self._events.flush()
+        except Killed:
+            self.lose_the_watch()
+            raise
+
+    async def _look_at_all(self) -> None:
         while (key := self._queue.take(self._site.cluster.now)) is not None:
             try:
                 again_seconds = await self._controller.reconcile(key)
@@ -108,6 +120,7 @@ def controller_of(
     api: ClusterApi,
     store: ArtifactStore,
     *,
+    events: EventPost,
     epoch: int,
     metrics: Metrics,
     clock: Callable[[], float] = time.time,
@@ -118,7 +131,7 @@ def controller_of(
         store=store,
         settings=SETTINGS,
         epoch=epoch,
-        story=Story(api, identity=f"controller-{epoch}"),
+        story=Story(events, identity=f"controller-{epoch}"),
         gauges=ObjectGauges(metrics),
         clock=clock,
     )

@@ -1,0 +1,156 @@
+"""Posts Events beside the looks: none waits for an Event, and none fails for one.
+
+Events are for people, and best effort as those of Kubernetes' own controllers: nothing rests on
+them, and the conditions say where an object is. Those of an object are posted in the order in which
+they were handed in; one that the server does not take just now is tried again a few times, and only
+what follows of its own object waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NoReturn, cast
+
+import structlog
+
+from controller_svc.k8s.api import EVENTS, ClusterApi, is_of_server
+from controller_svc.k8s.queue import Workers
+from seal.errors import Conflict, SealError, Transient
+from seal.metrics import metrics
+from seal.yaml_files import Tree
+
+log = structlog.get_logger(__name__)
+
+MAX_WAITING = 4096
+"""Of all objects together, a few KiB each: what is handed in beyond it is dropped."""
+MAX_TRIES = 8
+"""Of one Event. With the queue's pauses that is most of a minute, as a server's restart takes."""
+FLUSH_SECONDS = 2.0
+"""For what still waits when the process ends."""
+
+
+class EventOutcome(StrEnum):
+    """What becomes of an Event."""
+
+    POSTED = "posted"
+    """It is there, whoever posted it."""
+    REFUSED = "refused"
+    """The server does not take it, or not after some tries."""
+    DROPPED = "dropped"
+    """Too many waited, or the process has ended."""
+
+
+@dataclass
+class _Waiting:
+    event: Tree
+    tries: int = 0
+
+
+class EventPost:
+    """The Events that wait, and who posts them: one after another."""
+
+    def __init__(self, api: ClusterApi, *, max_waiting: int = MAX_WAITING) -> None:
+        self._api, self._max_waiting = api, max_waiting
+        self._lines: dict[str, deque[_Waiting]] = {}
+        self._count, self._full = 0, False
+        self._workers: Workers[str] = Workers(self._post_first, self._crashed, count=1)
+
+    def __len__(self) -> int:
+        """Events that wait."""
+        return self._count
+
+    def hand_in(self, event: Tree) -> None:
+        """Let an Event be posted; it is dropped if too many wait."""
+        if self._count >= self._max_waiting:
+            _count(EventOutcome.DROPPED)
+            if not self._full:
+                log.warning("events are dropped: too many wait", waiting=self._count)
+            self._full = True
+            return
+        uid = str(cast("Tree", event["involvedObject"])["uid"])
+        self._lines.setdefault(uid, deque()).append(_Waiting(event))
+        self._count += 1
+        self._workers.add(uid)
+
+    async def run(self) -> NoReturn:
+        """Post until cancelled."""
+        await self._workers.run()
+
+    async def flush(self) -> None:
+        """Try all that wait once more, also those that pause."""
+        for uid in list(self._lines):
+            with suppress(SealError):
+                while uid in self._lines:
+                    await self._post_first(uid)
+
+    def give_up(self) -> None:
+        """Drop what still waits."""
+        if self._count:
+            log.warning("events are dropped: the process ends", waiting=self._count)
+            _count(EventOutcome.DROPPED, self._count)
+        self._lines.clear()
+        self._count = 0
+
+    async def _post_first(self, uid: str) -> float | None:
+        """Post the oldest of an object; at once another look if more of it wait.
+
+        Raises:
+            SealError: the server does not take it just now.
+
+        """
+        first, outcome = self._lines[uid][0], EventOutcome.POSTED
+        first.tries += 1
+        namespace = str(cast("Tree", first.event["metadata"])["namespace"])
+        try:
+            await self._api.create(EVENTS, namespace, first.event)
+        except Conflict:
+            pass  # it was posted before, or the reply to it was lost
+        except SealError as error:
+            if first.tries < MAX_TRIES and (isinstance(error, Transient) or is_of_server(error)):
+                raise
+            outcome = EventOutcome.REFUSED
+            log.info("event not posted", reason=first.event["reason"], cause=str(error))
+        self._leave(uid, outcome)
+        return 0.0 if uid in self._lines else None
+
+    def _crashed(self, uid: str, error: Exception) -> float | None:
+        """What the server did not take waits as long as it asks for; a defect is no reason to."""
+        if isinstance(error, SealError):
+            return error.retry_after_seconds
+        log.error("event not posted", exc_info=error)
+        self._leave(uid, EventOutcome.REFUSED)
+        return None
+
+    def _leave(self, uid: str, outcome: EventOutcome) -> None:
+        line = self._lines[uid]
+        line.popleft()
+        if not line:
+            del self._lines[uid]
+        self._count -= 1
+        self._full = self._full and bool(self._count)
+        _count(outcome)
+
+
+def _count(outcome: EventOutcome, number: int = 1) -> None:
+    metrics.events.labels(outcome=outcome).inc(number)
+
+
+@asynccontextmanager
+async def posting(api: ClusterApi) -> AsyncIterator[EventPost]:
+    """Events that are handed in within the block are posted, and a little after it those left."""
+    post = EventPost(api)
+    working = asyncio.create_task(post.run())
+    try:
+        yield post
+    finally:
+        working.cancel()
+        await asyncio.wait({working})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await post.flush()
+        post.give_up()
