@@ -1,18 +1,20 @@
 """controller: the Jobs of many runs through the controller against a bare loop.
 
 `controller_runs` RestEMRuns with a warm start are submitted at once to a cluster whose nodes only
-pretend (KWOK): a pod ends well 1 to 4 seconds after it has begun. A run's stages follow each other,
-each a Job. *controller*: `python -m controller_svc.k8s` as a process of its own; it reads and
-writes objects, Jobs, Events and the artifact store as always, with its default of workers.
-*bare loop*: this process creates the same Jobs, the next of a run once the one before has
-completed, and writes nothing else: the control plane's own ceiling. Jobs per second from the first
-that is created to the last that completes, as a watch sees them; the sides take turns, each sample
-in a namespace of its own. What pods would leave in the store is written by a stand-in of this
-benchmark, for both sides alike, two stages before a run comes to them. Control plane, stand-in and
-both sides share the machine's cores.
+pretend (KWOK; `python -m benchmarks.mimicked_cluster` runs one): a pod ends well 1 to 4 seconds
+after it has begun. A run's stages follow each other, each a Job. *controller*:
+`python -m controller_svc.k8s` as a process of its own; it reads and writes objects, Jobs, Events
+and the artifact store as always, with its default of workers. *bare loop*: this process creates the
+same Jobs, the next of a run once the one before has completed, and writes nothing else: the control
+plane's own ceiling. Jobs per second from the first that is created to the last that completes, as a
+watch sees them; the sides take turns, each sample in a namespace of its own. What pods would leave
+in the store is written by a stand-in of this benchmark, for both sides alike, two stages before a
+run comes to them. Control plane, stand-in and both sides share the machine's cores.
 
 How long looks take is the controller's own histogram (`seal_reconcile_seconds`), over the whole of
-a sample; requests are counted by its client (`seal_api_requests_total`), watch-streams apart.
+a sample; requests are counted by its client (`seal_api_requests_total`), watch-streams apart. What
+else the machine does is told by its load before anything is measured: on a machine that is not this
+figure's alone, times of looks are those of its queue for processors.
 *Recovery*: two controllers, all runs active; the one that leads is killed (SIGKILL), and the time
 counts until the other has created a Job.
 """
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tempfile
 import time
 import uuid
@@ -83,7 +86,7 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
 
 
 async def _measure(setting: Setting) -> Figures:
-    sizes = setting.sizes
+    sizes, load = setting.sizes, os.getloadavg()[0]
     bare: list[float] = []
     through: list[Sample] = []
     async with await connect() as client:
@@ -98,7 +101,7 @@ async def _measure(setting: Setting) -> Figures:
                         through.append(await _through(place))
         async with _place(setting, api) as place:
             recovered = await _recovery(place)
-    return {"controller": _figure(setting, bare, through, recovered)}
+    return {"controller": _figure(setting, bare, through, recovered, load)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +114,7 @@ class Sample:
     peak_mib: float
     status_bytes: int
     """Of the largest status of any run at its end."""
+    jobs_per_run: int
     jobs_again: int
     """Jobs beside the one of each stage."""
     requests_per_run: float
@@ -251,6 +255,7 @@ async def _through(place: Place) -> Sample:
         scraped=scraped,
         peak_mib=peak_mib,
         status_bytes=max(len(json.dumps(body["status"]).encode()) for body in bodies),
+        jobs_per_run=place.jobs_per_run,
         jobs_again=len(place.jobs.created) - place.all_jobs,
         requests_per_run=sum(scraped.requests.values()) / runs,
         processor_ms={name: 1e3 * one / place.all_jobs for name, one in spent.items()},
@@ -345,9 +350,13 @@ async def _recovery(place: Place) -> float:
 
 
 def _figure(
-    setting: Setting, bare: Sequence[float], through: Sequence[Sample], recovered: float
+    setting: Setting,
+    bare: Sequence[float],
+    through: Sequence[Sample],
+    recovered: float,
+    load: float,
 ) -> Figure:
-    """Both sides, and what was measured beside."""
+    """Both sides, and what was measured beside. `load`: of the machine before all of it."""
     newest = through[-1]
     rates = [sample.jobs_per_second for sample in through]
     share = [own / ceiling for own, ceiling in zip(rates, bare, strict=True)]
@@ -369,6 +378,7 @@ def _figure(
             Side(name=BARE, unit="Jobs/s", samples=tuple(bare)),
         ),
         details={
+            "runs": f"{setting.sizes.controller_runs} at once, {newest.jobs_per_run} Jobs each",
             "submissions": f"{newest.submissions_per_second:.0f} runs/s",
             "looks at runs": f"p50 {1e3 * looks.quantile(0.5):.0f} ms, p99 "
             f"{1e3 * looks.quantile(0.99):.0f} ms (asked: <= 250 ms), "
@@ -378,6 +388,9 @@ def _figure(
             "largest status": f"{newest.status_bytes / 1024:.1f} KiB (asked: <= 64 KiB)",
             "recovery after SIGKILL": f"{recovered:.1f} s (asked: <= 5 s)",
             "Jobs made twice": str(newest.jobs_again),
+            "Events": ", ".join(f"{name} {count}" for name, count in looks.events.items()),
+            "machine's load before (1 min, processes that would run)": f"{load:.1f} of "
+            f"{os.cpu_count()} processors",
             "processor time per Job (ms)": spent,
         },
         sizes=("controller_samples", "controller_runs", "controller_rounds", "controller_shards"),

@@ -43,6 +43,8 @@ class Scraped:
     """Looks at runs that took at most so many seconds."""
     requests: Counter[str]
     """Requests to the API server by `verb resource`."""
+    events: Counter[str]
+    """Events by what became of them."""
 
     def quantile(self, share: float) -> float:
         """Seconds of a look that this share of all looks stayed below, within its bucket linear."""
@@ -98,8 +100,7 @@ class ControllerProcess:
         except OSError as error:
             raise Transient(f"the controller's metrics: {error}") from error
         buckets: defaultdict[float, float] = defaultdict(float)
-        requests: Counter[str] = Counter()
-        leading = False
+        requests, events, leading = Counter[str](), Counter[str](), False
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 labels = sample.labels
@@ -107,10 +108,14 @@ class ControllerProcess:
                     buckets[float(labels["le"])] += sample.value
                 elif sample.name == "seal_api_requests_total":
                     requests[f"{labels['verb']} {labels['resource']}"] += int(sample.value)
+                elif sample.name == "seal_events_total":
+                    events[labels["outcome"]] += int(sample.value)
                 elif sample.name == "seal_controller_leading":
                     leading = bool(sample.value)
         looks = buckets[float("inf")]
-        return Scraped(leading=leading, looks=looks, buckets=buckets, requests=requests)
+        return Scraped(
+            leading=leading, looks=looks, buckets=buckets, requests=requests, events=events
+        )
 
     async def until_leading(self) -> None:
         """Wait until it leads. Raises Transient if it ends, or takes too long."""

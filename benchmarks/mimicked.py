@@ -35,7 +35,8 @@ NAMESPACES, NODES = Resource("v1", "namespaces"), Resource("v1", "nodes")
 CRDS = Path(__file__).resolve().parents[1] / "charts/seal/files/crds"
 MIMICKED = "type=kwok"
 """Label of nodes that only pretend."""
-WAIT_SECONDS = 600.0
+WAIT_SECONDS = 1800.0
+"""A namespace of some thousand Jobs takes long to go where the machine is busy."""
 AHEAD = 2
 """Stages whose summaries are written before the run comes to them."""
 SCORE = 0.5
@@ -101,7 +102,8 @@ async def prepare(api: KubernetesApi) -> None:
     if not await api.list(NODES, "", labels=MIMICKED):
         raise PreconditionFailed(
             f"no node of the cluster has the label {MIMICKED}",
-            remedy="run KWOK, and make nodes for it that have the taint `mimic` (NoSchedule)",
+            remedy="run it by `python -m benchmarks.mimicked_cluster`, or run KWOK, and make nodes "
+            "for it that have the taint `mimic` (NoSchedule)",
         )
     for file in sorted(CRDS.glob("*.json")):
         definition: Tree = json.loads(file.read_text(encoding="utf-8"))

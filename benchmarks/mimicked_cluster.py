@@ -34,6 +34,8 @@ PODS_PER_NODE = 1000
 REQUESTS_PER_SECOND = 500
 """Kubernetes' own controllers make at most so many: by default 20 to 50, which would be measured
 in place of the API server."""
+PATIENCE = "10m"
+"""With nodes that say nothing: on a busy machine the program that pretends them is late."""
 
 
 @contextmanager
@@ -133,6 +135,7 @@ class _Cluster:
             *("--cert-dir", str(self._directory / f"certificates-{program}")),
             *(("--service-account-private-key-file", key) if manages else ()),
             *(("--concurrent-job-syncs", "20") if manages else ()),
+            *(("--node-monitor-grace-period", PATIENCE) if manages else ()),
         )
 
     def make_nodes(self, count: int) -> None:

@@ -15,6 +15,7 @@ from seal.errors import InvalidInput
 from seal.settings import Settings
 
 Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
 
 
 class Sizes(Settings):
@@ -82,8 +83,8 @@ class Sizes(Settings):
     """Rounds of the controller's figure, which are long."""
     controller_runs: Positive = 1000
     """RestEMRuns that are active together."""
-    controller_rounds: Positive = 4
-    """Rounds of each: with a warm start 15 Jobs."""
+    controller_rounds: NotNegative = 1
+    """Rounds of each: with a warm start 6 Jobs, with 4 rounds 15, with none 3."""
     controller_shards: Positive = 1
     """Pods of each rollout and validation."""
     scaling_slots: tuple[Positive, ...] = (1, 2, 4, 8, 16, 32, 64)

@@ -11,6 +11,8 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import config
@@ -45,7 +47,24 @@ async def connect() -> ApiClient:
                 remedy="run it in a pod with a service account, or let $KUBECONFIG name a file",
             ) from error
     settings.connection_pool_maxsize = UNLIMITED
-    return ApiClient(settings)
+    settings.proxy = settings.proxy or _proxy_of(settings.host)
+    client = ApiClient(settings)
+    _trust_no_environment(client)
+    return client
+
+
+def _proxy_of(host: str) -> str | None:
+    """The proxy that the environment names for a server ($HTTPS_PROXY, $NO_PROXY)."""
+    url = urlsplit(host)
+    return None if proxy_bypass(url.hostname or "") else getproxies().get(url.scheme)
+
+
+def _trust_no_environment(client: ApiClient) -> None:
+    """Let the client not ask for a proxy, in a thread, before each request: it is known."""
+    rest = client.rest_client
+    connector = rest.pool_manager.connector
+    rest.pool_manager.detach()
+    rest.pool_manager = aiohttp.ClientSession(connector=connector)
 
 
 @asynccontextmanager

@@ -45,7 +45,13 @@ async def test_summaries_are_there_before_a_run_comes_to_their_stages(tmp_path: 
 def test_a_quantile_lies_within_its_bucket(
     counts: dict[float, float], share: float, seconds: float
 ) -> None:
-    scraped = Scraped(leading=True, looks=counts[float("inf")], buckets=counts, requests=Counter())
+    scraped = Scraped(
+        leading=True,
+        looks=counts[float("inf")],
+        buckets=counts,
+        requests=Counter(),
+        events=Counter(),
+    )
     assert scraped.quantile(share) == pytest.approx(seconds)
 
 

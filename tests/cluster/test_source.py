@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from cluster_objects import run
 from control_plane import ControlPlane
 from eventually import until
@@ -229,3 +230,32 @@ async def test_without_a_pod_and_a_kubeconfig_there_is_no_cluster(
     assert own_namespace(tmp_path / "nothing") == ""
     (tmp_path / "namespace").write_text("team\n")
     assert own_namespace(tmp_path / "namespace") == "team"
+
+
+async def test_requests_go_through_the_proxy_that_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.url.host)
+        return web.json_response({"kind": "RestEMRun"})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    known = {
+        "clusters": [{"name": "c", "cluster": {"server": "http://api.example"}}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "it", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "it",
+    }
+    (tmp_path / "kubeconfig").write_text(json.dumps(known))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    async with TestServer(app) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        async with await connect() as client:
+            assert await KubernetesApi(client).get(RUNS, "team", "demo") == {"kind": "RestEMRun"}
+    assert asked == ["api.example"]
+    monkeypatch.setenv("no_proxy", "api.example")
+    async with await connect() as client:
+        assert client.rest_client.proxy is None
