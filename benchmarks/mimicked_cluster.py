@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import socket
 import ssl
 import subprocess
@@ -218,7 +219,8 @@ def _free_ports(count: int) -> list[int]:
 
 
 def main(command: Sequence[str]) -> int:
-    """Run a command beside the cluster; its exit code."""
+    """Run a command beside the cluster; its exit code. SIGTERM ends both."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with (
         tempfile.TemporaryDirectory(prefix="seal-") as directory,
         mimicked_cluster(Path(directory)) as kubeconfig,
