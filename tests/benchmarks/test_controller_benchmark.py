@@ -10,11 +10,13 @@ import pytest
 from benchmarks.controller_process import Scraped
 from benchmarks.job_watch import JobWatch
 from benchmarks.mimicked import AHEAD, Summaries, run_object, spec_of
+from benchmarks.mimicked_cluster import mimicked_cluster
 from controller_svc.core import StageStatus, shards, stage_name, stages
 from controller_svc.k8s.api import JOBS
 from controller_svc.k8s.source import Seen
 from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
+from seal.errors import InvalidInput
 
 
 async def test_summaries_are_there_before_a_run_comes_to_their_stages(tmp_path: Path) -> None:
@@ -64,3 +66,14 @@ def test_a_job_counts_from_when_it_is_seen_to_when_it_completes() -> None:
     for _ in range(2):
         jobs.on_event(Seen(resource=JOBS, kind="MODIFIED", body=ended))
     assert told == ["a", "a"] and jobs.epochs == {"a": 7} and jobs.seconds >= 0
+
+
+def test_a_mimicked_cluster_names_the_program_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "etcd").touch()
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
+    with pytest.raises(InvalidInput, match="kube-apiserver") as refused, mimicked_cluster(tmp_path):
+        pass
+    assert refused.value.field == "KUBEBUILDER_ASSETS"
+    assert [file.name for file in tmp_path.iterdir()] == ["etcd"], "nothing was started"
