@@ -58,7 +58,7 @@ class EventPost:
         self._api, self._max_waiting = api, max_waiting
         self._lines: dict[str, deque[_Waiting]] = {}
         self._count, self._full = 0, False
-        self._workers: Workers[str] = Workers(self._post_first, self._crashed, count=1)
+        self._workers: Workers[str] = Workers(self._post_first, self._on_failure, count=1)
 
     def __len__(self) -> int:
         """Events that wait."""
@@ -103,6 +103,8 @@ class EventPost:
             SealError: the server does not take it just now.
 
         """
+        if uid not in self._lines:
+            return None  # a defect has ended its last one, and the queue's pause after it
         first, outcome = self._lines[uid][0], EventOutcome.POSTED
         first.tries += 1
         namespace = str(cast("Tree", first.event["metadata"])["namespace"])
@@ -118,8 +120,8 @@ class EventPost:
         self._leave(uid, outcome)
         return 0.0 if uid in self._lines else None
 
-    def _crashed(self, uid: str, error: Exception) -> float | None:
-        """What the server did not take waits as long as it asks for; a defect is no reason to."""
+    def _on_failure(self, uid: str, error: Exception) -> float | None:
+        """One that is to be tried again stays where it is, one that a defect keeps does not."""
         if isinstance(error, SealError):
             return error.retry_after_seconds
         log.error("event not posted", exc_info=error)

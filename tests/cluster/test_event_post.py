@@ -139,6 +139,24 @@ async def test_one_that_fails_again_and_again_is_given_up(api: MemoryApi, at_onc
     assert len(asked) == MAX_TRIES and counted(EventOutcome.REFUSED) - before == 1
 
 
+async def test_a_defect_ends_one_event_and_not_the_post(api: MemoryApi, at_once: None) -> None:
+    asked = []
+
+    def crash(request: str, done: bool) -> None:
+        asked.append(request)
+        if len(asked) == 1:
+            raise ZeroDivisionError
+
+    api.fault, before = crash, counted(EventOutcome.REFUSED)
+    async with posting(api) as post:
+        post.hand_in(event("a", 0))
+        await until(lambda: not len(post))
+        for number in (1, 2):
+            post.hand_in(event("a", number))
+        await until(lambda: not len(post))
+    assert posted(api) == ["a1", "a2"] and counted(EventOutcome.REFUSED) - before == 1
+
+
 async def test_an_object_whose_events_fail_keeps_those_of_no_other(api: MemoryApi) -> None:
     create = api.create
 
