@@ -108,7 +108,6 @@ def _step(spec: Spec, status: RunStatus, observed: Observed, budget: AttemptBudg
         update = {
             "phase": Phase.RUNNING,
             "started_seconds": observed.now_seconds,
-            "policies": _first_policies(spec),
         }
         begun = status.model_copy(update=update)
         return enter(spec, begun, *stages(spec)[0], observed.now_seconds)
@@ -207,13 +206,19 @@ def _finish_stage(
     """Fold the stage, all of whose shards are done, and enter the next one or end the run."""
     missing, total = unscored(sums) if current.stage in _WITH_LOOPS else (0, 0)
     if missing > spec.max_unscored_share * total:
+        # Spent all the same, and what its loops came to is what its owner has to see
+        status = fold_stage(status, sums, observed.now_seconds, counted=current.counted)
+        current = current.model_copy(update={"counted": True})
         return fail(status, current, Reason.TOO_FEW_SCORES, _too_few(spec, current, sums), observed)
     if current.stage is Stage.ADAPT and sums.result is None:
         message = f"{current.name} has left no result"
         return fail(status, current, error_class(Internal).reason, message, observed)
     counters = count(status.counters, succeeded=1, shards=current.shards)
     status = status.model_copy(update={"counters": counters})
-    status = fold_stage(status, sums, observed.now_seconds)
+    status = fold_stage(status, sums, observed.now_seconds, counted=current.counted)
+    if current.stage is Stage.PREPARE:
+        # Not before: a run that is not pinned yet may begin again with another spec
+        status = status.model_copy(update={"policies": _first_policies(spec)})
     plan = stages(spec)
     following = plan.index((current.round, current.stage)) + 1
     if following < len(plan):

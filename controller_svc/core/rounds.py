@@ -69,12 +69,16 @@ def sum_shards(summaries: Sequence[ShardSummary], *, stage: Stage, round: int) -
     )
 
 
-def fold_stage(status: RunStatus, sums: StageSums, now_seconds: float) -> RunStatus:
+def fold_stage(
+    status: RunStatus, sums: StageSums, now_seconds: float, *, counted: bool = False
+) -> RunStatus:
     """The status with a finished stage in `rounds` and `policies`, or in `adaptation`.
 
-    And in its cost.
+    And in its cost, unless that is `counted`: a stage that ended with too few scores, and is done
+    now that more may be missing, is folded twice.
     """
-    status = status.model_copy(update={"cost": _add_cost(status.cost, sums)})
+    if not counted:
+        status = status.model_copy(update={"cost": _add_cost(status.cost, sums)})
     if sums.stage is Stage.PREPARE:
         status = status.model_copy(update={"device": sums.device})
     if status.adaptation is not None:
@@ -88,7 +92,7 @@ def fold_stage(status: RunStatus, sums: StageSums, now_seconds: float) -> RunSta
     )
     rounds = (
         *(_aged(entry, sums.round) for entry in status.rounds if entry.round != sums.round),
-        _fold_round(old, sums),
+        _fold_round(old, sums, counted=counted),
     )
     status = status.model_copy(
         update={"rounds": tuple(sorted(rounds, key=lambda entry: entry.round))}
@@ -129,18 +133,21 @@ def _add_cost(cost: Cost, sums: StageSums) -> Cost:
     )
 
 
-def _fold_round(old: RoundStatus, sums: StageSums) -> RoundStatus:
+def _fold_round(old: RoundStatus, sums: StageSums, *, counted: bool) -> RoundStatus:
     """One stage's sums added to a round."""
     update: dict[str, object] = {
-        "outcomes": add(_placed(sums.stage, sums.outcomes), old.outcomes),
-        "tokens": add(_placed(sums.stage, sums.tokens), old.tokens),
-        "engine_seconds": add_floats(_placed(sums.stage, sums.engine_seconds), old.engine_seconds),
+        "outcomes": {**old.outcomes, **_placed(sums.stage, sums.outcomes)},
+        "tokens": {**old.tokens, **_placed(sums.stage, sums.tokens)},
+        "engine_seconds": {**old.engine_seconds, **_placed(sums.stage, sums.engine_seconds)},
         "measures": {**old.measures, **_placed(sums.stage, sums.measures)},
         "seconds": {**old.seconds, str(sums.stage): sums.seconds},
-        "stored_bytes": add(old.stored_bytes, sums.stored_bytes),
-        "inner_loops_run": old.inner_loops_run + sums.inner_loops_run,
-        "inner_loops_resumed": old.inner_loops_resumed + sums.inner_loops_resumed,
     }
+    if not counted:
+        update |= {
+            "stored_bytes": add(old.stored_bytes, sums.stored_bytes),
+            "inner_loops_run": old.inner_loops_run + sums.inner_loops_run,
+            "inner_loops_resumed": old.inner_loops_resumed + sums.inner_loops_resumed,
+        }
     if sums.stage is Stage.ROLLOUT:
         update["rollout"] = dict(sums.scores)
     elif sums.stage is Stage.VALIDATE:

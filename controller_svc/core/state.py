@@ -138,6 +138,8 @@ class StageStatus(Status):
     """How many failed."""
     message: str = ""
     """Why the attempt before it failed; at most 1 kB."""
+    counted: bool = False
+    """Its sums are in the status already: it ended with too few scores, and was taken up again."""
 
 
 class PolicyStatus(Status):

@@ -273,6 +273,21 @@ def test_too_few_scores_end_the_run_and_the_condition_counts_the_outcomes() -> N
     assert again.stage is Stage.IMPROVE
 
 
+def test_what_a_stage_with_too_few_scores_took_is_told_at_once_and_only_once() -> None:
+    status = at(1, Stage.ROLLOUT)
+    outcomes = {"ok": 1, "diverged": 9}
+    ended = decide(SPEC, status, finished(wanted(status), outcomes=outcomes)).status
+    (_, told) = ended.rounds
+    assert told.outcomes == {"rollout/diverged": 9, "rollout/ok": 1}
+    assert ended.cost.tokens["rollout/train"] == 10
+    tolerant = SPEC.model_copy(update={"max_unscored_share": 0.9})
+    again = finish_stage(reopen(tolerant, ended), spec=tolerant, outcomes=outcomes)
+    assert again.stage is Stage.IMPROVE
+    assert again.rounds == ended.rounds and again.cost == ended.cost
+    calm = finish_stage(at(1, Stage.ROLLOUT), outcomes={"ok": 10})
+    assert again.cost == calm.cost and again.rounds[1].stored_bytes == calm.rounds[1].stored_bytes
+
+
 def test_an_m_step_that_diverged_is_no_lack_of_scores() -> None:
     status = finish_stage(at(1, Stage.IMPROVE), outcomes={"diverged": 1}, policy=None)
     assert status.stage is Stage.VALIDATE

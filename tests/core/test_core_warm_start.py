@@ -111,6 +111,25 @@ def test_a_run_that_is_only_warmed_may_be_given_rounds_later() -> None:
 def test_without_one_nothing_has_changed() -> None:
     plain = RunSpec(rounds=1)
     status = decide(plain, new_status(plain, run="demo"), Observed()).status
-    assert policy_of(status, 0).adapter is None
+    assert status.policies == (), "a run that is not pinned yet may get another spec"
     status = decide(plain, status, finished(wanted(status, spec=plain))).status
     assert status.stage is Stage.VALIDATE
+    assert policy_of(status, 0).adapter is None
+
+
+@pytest.mark.parametrize("warm_first", [True, False])
+def test_a_run_that_was_refused_before_it_was_pinned_may_begin_again_with_or_without_it(
+    warm_first: bool,
+) -> None:
+    cold = SPEC.model_copy(update={"improve": ImproveSettings(warm_start="none")})
+    first, second = (SPEC, cold) if warm_first else (cold, SPEC)
+    begun = decide(first, new_status(first, run="demo"), Observed()).status
+    refused = decide(first, begun, failed(wanted(begun, spec=first), permanent=True)).status
+    assert refused.phase is Phase.FAILED
+    status = finish_stage(reopen(second, refused), spec=second)
+    if not warm_first:
+        assert (status.stage, status.policies) == (Stage.IMPROVE, ())
+        status = finish_stage(status, spec=second, policy=WARM, label=WARM_START)
+    assert status.stage is Stage.VALIDATE
+    (policy,) = status.policies
+    assert (policy.adapter, policy.supervised) == ((None, False) if warm_first else (WARM, True))
