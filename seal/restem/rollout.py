@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from seal.outcomes import Outcome
 from seal.records import (
+    CONTROL_WITHOUT_REWARD,
     ContextRecord,
     EditRecord,
     InnerLoopRecord,
@@ -21,8 +22,9 @@ from seal.records import (
 )
 from seal.restem.racing import Runner, finalists
 from seal.restem.reward import mean
+from seal.restem.seeds import derive_seed
 from seal.restem.select import Candidate, Kept, select
-from seal.settings import RacingScore
+from seal.settings import RacingScore, RunSpec
 
 
 def select_records(
@@ -31,11 +33,13 @@ def select_records(
     round: int,
     keep_per_context: int,
     too_long: Collection[tuple[str, int]] = (),
+    control_seed: int | None = None,
 ) -> SelectionRecord:
     """Choose among all edits of a round's rollout.
 
     The same records in any order give the same bytes. `too_long`: (context, candidate) of edits
-    that no training could take, with their prompts: they are left out and counted.
+    that no training could take, with their prompts: they are left out and counted. With
+    `control_seed` it is a control without reward (`select`).
 
     Raises:
         InvalidInput: as `select` does.
@@ -49,14 +53,22 @@ def select_records(
         for record in members
         for candidate in candidates_of(record)
     ]
-    selection = select(candidates, keep_per_context=keep_per_context)
+    selection = select(candidates, keep_per_context=keep_per_context, control_seed=control_seed)
     kept = tuple(kept_edit(by_id[kept.candidate.context_id], kept) for kept in selection.kept)
     return SelectionRecord(
         round=round,
+        label="" if control_seed is None else CONTROL_WITHOUT_REWARD,
         kept=kept,
         dropped=selection.counts,
         sha256=selection_digest(kept),
     )
+
+
+def control_seed_of(spec: RunSpec, round: int) -> int | None:
+    """By what a round's control without reward draws; None where the reward chooses."""
+    if spec.improve.selection == "reward":
+        return None
+    return derive_seed(spec.seed, "control", round)
 
 
 def candidates_of(record: ContextRecord) -> tuple[Candidate, ...]:

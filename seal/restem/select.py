@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from random import Random
 
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
 from seal.restem.reward import gain, mean, present
+from seal.restem.seeds import derive_seed
 
 SAME_SCORE = 1e-9
 """Rewards this close are equal: means of the same answers may differ in the last bit."""
@@ -48,6 +50,8 @@ class DropReason(StrEnum):
     cannot be compared with theirs."""
     PRESELECTED = "preselected"
     """It got no inner loop: others of its context promised more (seal.restem.preselect)."""
+    NOT_CHOSEN = "not-chosen"
+    """A control without reward drew others of its context."""
     NO_CREDIT = "no-credit"
     """Where parts are chosen: it has a reward, but none of its parts was kept."""
 
@@ -140,7 +144,7 @@ class Selection:
     """
 
     kept: tuple[Kept, ...]
-    """By context id, the best first."""
+    """By context id, the best first; those of a control without reward in the order of the draw."""
     dropped: tuple[Dropped, ...]
     """By context id and candidate."""
 
@@ -150,11 +154,14 @@ class Selection:
         return dict(sorted(Counter(str(dropped.reason) for dropped in self.dropped).items()))
 
 
-def select(candidates: Iterable[Candidate], *, keep_per_context: int = 1) -> Selection:
+def select(
+    candidates: Iterable[Candidate], *, keep_per_context: int = 1, control_seed: int | None = None
+) -> Selection:
     """Keep the best edits of each context that gained something.
 
     What was eliminated in a race does not compete.
     Ties are broken by log-probability, then by the shorter edit, then by the candidate's index.
+    With `control_seed` as many of each context are drawn from all of it that have a reward.
 
     Raises:
         InvalidInput: `keep_per_context` below 1, or a candidate given twice (a reward counts once).
@@ -176,8 +183,10 @@ def select(candidates: Iterable[Candidate], *, keep_per_context: int = 1) -> Sel
         contexts[candidate.context_id][candidate.candidate] = candidate
     kept: list[Kept] = []
     dropped: list[Dropped] = []
-    for _, members in sorted(contexts.items()):
+    for context_id, members in sorted(contexts.items()):
         of_context = _select_context(members.values(), keep_per_context)
+        if control_seed is not None:
+            of_context = _drawn(of_context, Random(derive_seed(control_seed, context_id)))  # noqa: S311
         kept += of_context.kept
         dropped += of_context.dropped
     return Selection(tuple(kept), tuple(dropped))
@@ -200,6 +209,26 @@ def _select_context(candidates: Iterable[Candidate], keep: int) -> Selection:
         Dropped(one.candidate, DropReason.ALL_EQUAL if all_equal else _why_not(one))
         for one in graded
         if one not in kept
+    ]
+    return Selection(tuple(kept), tuple(sorted(dropped, key=lambda one: one.candidate.candidate)))
+
+
+def _drawn(chosen: Selection, random: Random) -> Selection:
+    """One context of the control without reward: as many edits as were kept, by chance."""
+    if not chosen.kept:
+        return chosen
+    candidates = sorted(
+        (one.candidate for one in (*chosen.kept, *chosen.dropped)), key=lambda one: one.candidate
+    )
+    graded = [
+        Kept(candidate, candidate.reward, candidate.gain)
+        for candidate in candidates
+        if candidate.reward is not None and candidate.gain is not None
+    ]
+    kept = random.sample(graded, len(chosen.kept))
+    dropped = [
+        *(Dropped(one.candidate, DropReason.NOT_CHOSEN) for one in graded if one not in kept),
+        *(one for one in chosen.dropped if one.candidate.gain is None),
     ]
     return Selection(tuple(kept), tuple(sorted(dropped, key=lambda one: one.candidate.candidate)))
 

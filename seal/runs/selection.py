@@ -15,7 +15,7 @@ from seal.errors import Internal
 from seal.records import ContextRecord, SelectionRecord, Stage
 from seal.restem.part_selection import Place, places_of, select_parts
 from seal.restem.parts import credits_of
-from seal.restem.rollout import select_records
+from seal.restem.rollout import control_seed_of, select_records
 from seal.runs.prompts import with_learnt_prompts
 from seal.runs.rows import RowCounter, fitting_rows
 from seal.runs.shards import ShardStore
@@ -96,6 +96,7 @@ def _selector(records: Sequence[ContextRecord], *, round: int, spec: RunSpec) ->
         round=round,
         keep_per_context=spec.improve.keep_per_context,
         too_long={(context_id, candidate) for context_id, candidate, _ in too_long},
+        control_seed=control_seed_of(spec, round),
     )
 
 

@@ -37,9 +37,9 @@ class ImproveSettings(FileSettings):
     max_parts_per_context: int = Field(default=0, ge=0, le=1_000_000)
     """Parts kept per context, the best; 0 keeps all above `min_credit`."""
     selection: Literal["reward", "random"] = "reward"
-    """`random`: the control without reward. As many parts of each context as credit would keep,
-    drawn from all that could have had credit; not with `inner.preselect`, which gold answers
-    decide."""
+    """`random`: the control without reward. As many edits of each context as the reward would keep,
+    drawn from all that have one; with `credit: part` as many parts as credit would keep, drawn from
+    all that could have had credit. Not with `inner.preselect`, which gold answers decide."""
     abstain_share: float = Field(default=0.0, ge=0, le=10)
     """Rows by which the policy learns to write nothing, per kept part: for part prompts to which
     all texts were filtered out or did harm, drawn by chance. With `selection: random` only the

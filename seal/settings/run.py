@@ -144,11 +144,10 @@ class RunSpec(LearningSpec):
                     remedy=f"set edit.family to {BY_SENTENCE}, or leave it out",
                 )
             return self
-        if improve.selection == "random" or improve.abstain_share:
-            field = "selection" if improve.selection == "random" else "abstainShare"
+        if improve.abstain_share:
             raise InvalidInput(
                 "parts are chosen by it, and whole edits are learnt",
-                field=f"improve.{field}",
-                remedy=f"set improve.credit to part, or leave improve.{field} out",
+                field="improve.abstainShare",
+                remedy="set improve.credit to part, or leave improve.abstainShare out",
             )
         return self

@@ -19,7 +19,8 @@ from seal.records import (
     LearntRow,
     PartRecord,
 )
-from seal.restem.rollout import candidates_of, select_records
+from seal.restem.rollout import candidates_of, control_seed_of, select_records
+from seal.settings import RunSpec
 
 
 def evaluation(reward: float | None, *, logprob: float = -1.0) -> EvaluationRecord:
@@ -198,3 +199,18 @@ def test_the_order_of_the_records_does_not_show(order: list[int], keep: int) -> 
         == expected
     )
     assert expected.kept
+
+
+def test_the_control_without_reward_is_labelled_and_drawn_by_the_seed_of_its_round() -> None:
+    spec = RunSpec(seed=3)
+    by_chance = spec.model_copy(
+        update={"improve": spec.improve.model_copy(update={"selection": "random"})}
+    )
+    seeds = [control_seed_of(by_chance, round) for round in (1, 2)]
+    assert control_seed_of(spec, 1) is None and len({None, *seeds}) == 3
+    records = [record(loop(0, 0, 0.75), loop(1, 0, 0.5))]
+    labels = [
+        select_records(records, round=1, keep_per_context=1, control_seed=seed).label
+        for seed in (None, *seeds)
+    ]
+    assert labels == ["", "control without reward", "control without reward"]

@@ -169,14 +169,29 @@ def test_contexts_do_not_compete() -> None:
     ]
 
 
-@given(candidates=rounds(), keep=st.integers(1, 3), data=st.data())
+def test_the_control_draws_as_many_of_each_context_without_looking_at_the_reward() -> None:
+    candidates = [
+        one for index in range(60) for one in of(0.5, 0.75, 0.0, None, context=f"c{index}")
+    ] + of(0.5, 0.5, context="equal")
+    by_chance = select(candidates, control_seed=1)
+    assert [one.candidate.context_id for one in by_chance.kept] == [
+        one.candidate.context_id for one in select(candidates).kept
+    ]
+    drawn = kept(by_chance)
+    assert 3 not in drawn and all(10 < drawn.count(index) < 30 for index in range(3))
+    assert by_chance.counts == {"all-equal": 2, "not-chosen": 120, "ungraded": 60}
+    assert any(one.gain < 0 for one in by_chance.kept)
+    assert kept(select(candidates, control_seed=2)) != drawn
+
+
+@given(candidates=rounds(), keep=st.integers(1, 3), seed=st.sampled_from([None, 1]), data=st.data())
 @settings(deadline=None)
 def test_the_order_of_the_candidates_does_not_show(
-    candidates: list[Candidate], keep: int, data: st.DataObject
+    candidates: list[Candidate], keep: int, seed: int | None, data: st.DataObject
 ) -> None:
     shuffled = data.draw(st.permutations(candidates))
-    assert repr(select(shuffled, keep_per_context=keep)) == repr(
-        select(candidates, keep_per_context=keep)
+    assert repr(select(shuffled, keep_per_context=keep, control_seed=seed)) == repr(
+        select(candidates, keep_per_context=keep, control_seed=seed)
     )
 
 

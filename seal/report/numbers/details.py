@@ -31,7 +31,7 @@ from seal.report.numbers.scores import answer_score, candidate_scores, loops_of
 from seal.report.numbers.source import RunFiles, Stage
 from seal.restem.part_selection import dropped_candidates
 from seal.restem.reward import gain
-from seal.restem.rollout import candidates_of
+from seal.restem.rollout import candidates_of, control_seed_of
 from seal.restem.select import DropReason, select
 
 MAX_EXAMPLE_CHARACTERS = 40_000
@@ -55,6 +55,7 @@ def decisions(files: RunFiles, stage: Stage) -> dict[str, dict[int, Decision]]:
     chosen = select(
         (candidate for record in stage.records for candidate in candidates_of(record)),
         keep_per_context=files.spec.improve.keep_per_context,
+        control_seed=control_seed_of(files.spec, stage.round),
     )
     selection = files.selections.get(stage.round)
     fates: dict[str, dict[int, Decision]] = {record.context_id: {} for record in stage.records}
@@ -103,6 +104,7 @@ _DECISIONS: Mapping[DropReason, Decision] = {
     DropReason.NOT_BEST: "not-best",
     DropReason.ELIMINATED: "eliminated",
     DropReason.PRESELECTED: "preselected",
+    DropReason.NOT_CHOSEN: "not-chosen",
     DropReason.NO_CREDIT: "no-credit",
 }
 

@@ -11,6 +11,7 @@ Decision = Literal[
     "not-best",
     "eliminated",
     "preselected",
+    "not-chosen",
     "no-credit",
     "no-gain",
     "all-equal",

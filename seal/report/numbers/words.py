@@ -27,6 +27,7 @@ DECISION_WORDS: Mapping[Decision, str] = {
     "not-best": "it helped, but another edit of its passage helped more",
     "eliminated": "others were ahead after the first trainings, so that it was not trained again",
     "preselected": "others of its passage promised more, so that it was not trained on",
+    "not-chosen": "chance drew another edit of its passage to be learnt",
     "no-credit": "none of its parts was chosen to be learnt",
     "no-gain": "after training on it the model scored no higher than before",
     "all-equal": "all edits of its passage scored the same: none shows how to write better ones",

@@ -74,7 +74,7 @@ def _rounds(report: Report) -> _Steps:
             if last.without_reward
             else "And keep in mind what it does not show: a policy that is finetuned on some of "
             "its own edits, chosen at random, may gain as much, because it learns their form. The "
-            "same run with improve.credit: part and improve.selection: random is that control.",
+            "same run with improve.selection: random is that control.",
         )
 
 

@@ -93,7 +93,7 @@ def _further_words(rows: Sequence[ScoreRow]) -> Iterator[str]:
     if passage := compared_passage(rows):
         yield f"The dashed line is the {passage.label}, which self-edits have to beat."
     if any(_fill(row) == "dotted" for row in rows):
-        yield "Dotted: rounds that learnt parts drawn by chance, the control without reward."
+        yield "Dotted: rounds that learnt what was drawn by chance, the control without reward."
     if any(_fill(row) == "hatched" for row in rows):
         yield "Hatched: ceilings, measured without self-edits."
 

@@ -73,8 +73,9 @@ def _learning(report: Report) -> str:
     )
     improve = report.spec.improve
     chosen = "those" if improve.credit == "edit" else "the parts of them"
+    drawn = "them" if improve.credit == "edit" else "their parts"
     kept = (
-        "as many of their parts as the reward would have kept were drawn by chance"
+        f"as many of {drawn} as the reward would have kept were drawn by chance"
         if improve.selection == "random"
         else f"{chosen} that had helped it most were kept"
     )

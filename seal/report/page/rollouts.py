@@ -86,7 +86,7 @@ _LUCKIEST = (
 )
 _BY_EDIT = (
     "The next policy learns the best candidate of a passage, if it gains and if the candidates of "
-    "the passage differ at all."
+    "the passage differ at all; in a control without reward, one by chance in its place."
 )
 _BY_PART = (
     "The next policy learns single parts of the candidates: those whose answers the trained models "
