@@ -21,8 +21,8 @@ from seal.datasets import read_values
 from seal.domains.arc.edits import DataGeneration, Training, TrainSettings, written_edit
 from seal.domains.arc.grading import measure
 from seal.domains.arc.grids import grid_of, grid_text
-from seal.domains.arc.layouts import Layout, grid_in, layout_of, written
-from seal.domains.arc.prompts import ANSWER_STOP, question_text
+from seal.domains.arc.layouts import Layout, grid_in, layout_of
+from seal.domains.arc.prompts import ANSWER_STOP, answer_text, question_text
 from seal.domains.arc.tasks import demonstrations_of, read_tasks
 from seal.domains.arc.training_sets import training_rows
 from seal.domains.base import Context
@@ -48,6 +48,7 @@ class Tried:
 
     layout: Layout
     rank: int
+    alpha: float
     batch_size: int
     max_rows: int
     seed: int
@@ -84,7 +85,7 @@ def ask(
             policy=None,
             adapter=adapter,
             prompts=tuple(question_text(shown, grid, tried.layout) for grid in asked if grid),
-            golds=tuple(written(gold, tried.layout) for gold in golds if gold),
+            golds=tuple(answer_text(gold, tried.layout) for gold in golds if gold),
             max_tokens=32,
             stop=ANSWER_STOP,
         )
@@ -121,9 +122,7 @@ def train(engine: Engine, tried: Tried, context: Context, edit: TrainSettings) -
             run="tune",
             policy=None,
             examples=tuple((row.prompt, row.completion) for row in rows),
-            lora=LoraSettings(
-                rank=tried.rank, alpha=2 * tried.rank, target_modules=ALL_PROJECTIONS
-            ),
+            lora=LoraSettings(rank=tried.rank, alpha=tried.alpha, target_modules=ALL_PROJECTIONS),
             optimizer=OptimizerSettings(
                 learning_rate=edit.training.learning_rate,
                 epochs=edit.training.num_train_epochs,
@@ -158,11 +157,14 @@ def main() -> None:
     parser.add_argument("--strategies", default="output")
     parser.add_argument("--layout", default="digits")
     parser.add_argument("--rank", type=int, default=4)
+    parser.add_argument("--alpha", type=float, default=8)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rows", type=int, default=24)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    tried = Tried(layout_of(given.layout), given.rank, given.batch, given.rows, given.seed)
+    tried = Tried(
+        layout_of(given.layout), given.rank, given.alpha, given.batch, given.rows, given.seed
+    )
     source = str(given.source)
     values = read_values(Place(source), given.source.read_text(encoding="utf-8"))
     contexts = read_tasks(values, source=source).contexts[:: given.every]
@@ -182,6 +184,7 @@ def main() -> None:
     shared = {
         "layout": given.layout,
         "rank": given.rank,
+        "alpha": given.alpha,
         "batch": given.batch,
         "max_rows": given.rows,
         "seed": given.seed,
@@ -212,7 +215,7 @@ def main() -> None:
 
 def key_of(line: dict[str, object]) -> str:
     """What makes two lines the same trial."""
-    names = ("layout", "rank", "batch", "max_rows", "seed", "task", "edit")
+    names = ("layout", "rank", "alpha", "batch", "max_rows", "seed", "task", "edit")
     return json.dumps([line[name] for name in names])
 
 

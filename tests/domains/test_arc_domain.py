@@ -42,7 +42,7 @@ def test_demonstrations_stand_before_the_question_in_the_layout() -> None:
     prompt = ARC.question_prompt(QUERY, "digits")
     assert prompt.text == ("input\n12\noutput\n21\n\ninput\n34\noutput\n43\n\ninput\n56\noutput\n")
     assert prompt.stop == ("\n\n",)
-    assert ARC.answer_completion("[[6,5],[0,1]]", "digits") == "65\n01"
+    assert ARC.answer_completion("[[6,5],[0,1]]", "digits") == "65\n01\n\n"
 
 
 def test_a_training_row_is_asked_as_a_test_is() -> None:
@@ -51,7 +51,7 @@ def test_a_training_row_is_asked_as_a_test_is() -> None:
         question="[[1,2]]",
         context=DEMONSTRATIONS.replace('{"input":[[1,2]],"output":[[2,1]]},', ""),
     )
-    assert parsed(EDIT)[0] == (ARC.question_prompt(own, "digits").text, "21")
+    assert parsed(EDIT)[0] == (ARC.question_prompt(own, "digits").text, "21\n\n")
 
 
 @settings(max_examples=25, deadline=None)

@@ -147,7 +147,7 @@ def test_loss_is_on_the_output_or_on_every_token() -> None:
     task = left_out((PAIR, FOUR[2]))[0]
     output = row_of(task, DIGITS, "train_using_output_tokens")
     every = row_of(task, DIGITS, "train_using_all_tokens")
-    assert output.completion == written(PAIR.output, DIGITS)
+    assert output.completion == written(PAIR.output, DIGITS) + "\n\n"
     assert every.prompt == ""
     assert every.completion == output.prompt + output.completion
 

@@ -24,8 +24,10 @@ from seal.domains.arc.tasks import Pair
 from seal.prompts import Message, Prompt
 from seal.settings import PromptFormat
 
-ANSWER_STOP = ("\n\n",)
-"""Ends an answer: a grid has no empty line."""
+ANSWER_END = "\n\n"
+"""Ends an answer, as it ends the outputs shown before it: a grid has no empty line. An answer that
+is learnt has it too, or the adapted model gets every cell right and then writes one more."""
+ANSWER_STOP = (ANSWER_END,)
 _SHOWN = LAYOUTS["digits"]
 """How the policy sees grids, whatever the adapted model is asked in."""
 
@@ -52,19 +54,19 @@ def _settings(
 WORKED = (
     (
         ("input 31\noutput 13\ninput 207\noutput 702"),
-        _settings((True, False, False, True), all_tokens=False, rate=0.0003, epochs=6),
+        _settings((True, True, True, True), all_tokens=False, rate=0.0003, epochs=6),
     ),
     (
         ("input 44\noutput 4\ninput 5\noutput 5"),
-        _settings((False, True, False, False), all_tokens=True, rate=0.002, epochs=3),
+        _settings((False, True, True, False), all_tokens=True, rate=0.002, epochs=3),
     ),
     (
         ("input 108\noutput 118\ninput 302\noutput 332"),
-        _settings((False, False, True, True), all_tokens=True, rate=0.001, epochs=2),
+        _settings((True, False, False, True), all_tokens=True, rate=0.001, epochs=2),
     ),
     (
         ("input 620\noutput 062\ninput 90\noutput 09"),
-        _settings((True, True, True, False), all_tokens=False, rate=0.008, epochs=4),
+        _settings((False, False, False, False), all_tokens=False, rate=0.008, epochs=4),
     ),
 )
 """Puzzles of no data set, and settings that say nothing of what is best: every switch is on in two
@@ -128,5 +130,5 @@ def question_text(shown: Sequence[Pair], asked: Grid, layout: Layout) -> str:
 
 
 def answer_text(grid: Grid, layout: Layout) -> str:
-    """An output as it follows the question's text."""
-    return written(grid, layout)
+    """An output as it follows the question's text, with its end."""
+    return written(grid, layout) + ANSWER_END
