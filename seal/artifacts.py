@@ -23,7 +23,7 @@ from urllib.parse import unquote
 from pydantic import BaseModel, ValidationError
 
 from seal.errors import Internal, InvalidInput, NotFound, PreconditionFailed, Transient
-from seal.files import TEMPORARY_PREFIX, cache_directory
+from seal.files import TEMPORARY_PREFIX, cache_directory, given_path
 from seal.manifest import check_file_names
 from seal.object_storage import ObjectStorage
 from seal.records import AdapterReference
@@ -53,11 +53,11 @@ class ArtifactStore:
         """`root_uri`: a URI or a local path; it need not exist yet.
 
         `cache_dir`: where copies from object stores go (default: user cache). Raises InvalidInput
-        for a scheme that is not allowed or a root that is none, PreconditionFailed if the scheme's
-        driver is missing.
+        for a scheme that is not allowed or a root that is none, NotFound for the home of nobody,
+        PreconditionFailed if the scheme's driver is missing.
         """
         scheme, path = _parse_uri(
-            root_uri if "://" in root_uri else Path(root_uri).expanduser().absolute().as_uri(),
+            root_uri if "://" in root_uri else given_path(root_uri, field="root_uri").as_uri(),
             field="root_uri",
         )
         self._storage: Storage

@@ -21,7 +21,14 @@ from typing import IO
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
-from seal.errors import Exhausted, InvalidInput, NotFound, PreconditionFailed, Transient
+from seal.errors import (
+    Exhausted,
+    InvalidInput,
+    NotFound,
+    PreconditionFailed,
+    SealError,
+    Transient,
+)
 
 TEMPORARY_PREFIX = ".tmp-"
 """First characters of every name that readers skip."""
@@ -69,6 +76,20 @@ def cache_directory() -> Path:
         raise PreconditionFailed("this user has no home directory", remedy=CACHE_REMEDY) from error
 
 
+def given_path(text: str, *, field: str) -> Path:
+    """The absolute path that somebody means by `~/runs` or `../runs`.
+
+    Raises NotFound with the field for the home of a user that there is not.
+    """
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise NotFound(
+            f"{text} does not exist: there is no such user", field=field, remedy="check the path"
+        ) from error
+    return Path(os.path.realpath(path)) if ".." in path.parts else path.absolute()
+
+
 @contextmanager
 def file_errors(path: Path | str, *, denied: str = ACCESS_REMEDY) -> Iterator[None]:
     """Turn an OSError about `path` into the error that says what to do.
@@ -114,10 +135,14 @@ def file_errors(path: Path | str, *, denied: str = ACCESS_REMEDY) -> Iterator[No
 def read_bounded(path: Path, max_bytes: int, *, field: str) -> bytes:
     """The bytes of a file, which may be a pipe or a device without an end of its own.
 
-    Raises what `file_errors` does, and InvalidInput with the field if there are more bytes.
+    Raises what `file_errors` does, and InvalidInput if there are more bytes, both with the field.
     """
-    with file_errors(path), path.open("rb") as file:
-        content = file.read(max_bytes + 1)
+    try:
+        with file_errors(path), path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except SealError as error:
+        error.field = field
+        raise
     if len(content) > max_bytes:
         raise InvalidInput(
             f"{path} has too many bytes, the limit is {max_bytes}",

@@ -19,7 +19,7 @@ from seal.bases import BaseReference
 from seal.digests import kept_sha256s
 from seal.embedded import EMBEDDED_MODELS, ensure_embedded
 from seal.errors import InvalidInput, NotFound, PreconditionFailed, Transient
-from seal.files import cache_directory, file_errors
+from seal.files import cache_directory, file_errors, given_path
 from seal.kept_models import Progress, hub_place, pull_again, verified_model
 from seal.manifest import Manifest
 from seal.model_files import COMPANION_FILES, check_model_directory, has_chat_template
@@ -206,7 +206,7 @@ def _local_path(source: str) -> Path:
                 remedy="use an embedded name, org/model of the hub, a path or file:///absolute/path",
             )
         plain = unquote(rest)
-    path = Path(plain).expanduser().absolute()
+    path = given_path(plain, field="model")
     if path.is_dir():
         return path
     if path.exists():

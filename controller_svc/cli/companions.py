@@ -95,12 +95,17 @@ def delete(
     server: ServerOption = "",
     namespace: NamespaceOption = "",
     root: RootOption = DEFAULT_ROOT,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Delete adaptations with their results and adapters; one at work is cancelled first."""
     from controller_svc.cli.deleting import confirm_and_delete
 
     confirm_and_delete(
-        names, target=target_of(server, namespace, root), keep_adapters=keep_adapters, yes=yes
+        names,
+        target=target_of(server, namespace, root),
+        keep_adapters=keep_adapters,
+        yes=yes,
+        as_json=output is Output.JSON,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 
@@ -13,9 +14,9 @@ from seal.errors import InvalidInput
 
 
 def confirm_and_delete(
-    names: Sequence[str], *, target: Target, keep_adapters: bool, yes: bool
+    names: Sequence[str], *, target: Target, keep_adapters: bool, yes: bool, as_json: bool
 ) -> None:
-    """Delete adaptations.
+    """Delete adaptations, and say so: a line for each, or all of them as JSON.
 
     Raises:
         NotFound: there is no such adaptation; nothing is deleted then.
@@ -36,6 +37,9 @@ def confirm_and_delete(
         for name, uid in list(uids.items()):
             view.client.delete(name, uid=uid, keep_adapters=keep_adapters)
             del uids[name]  # done, also where another process has to go on
-            typer.echo(f"deleted {name}")
+            if not as_json:
+                typer.echo(f"deleted {name}")
 
     look(target, delete)
+    if as_json:
+        typer.echo(json.dumps({"deleted": list(names)}, ensure_ascii=False))

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 from controller_svc.cli.runs import require_run
 from seal.artifacts import ArtifactStore
 from seal.errors import NotFound
+from seal.files import given_path
 from seal.runs.store import manifest_path
 
 NAME_A_RUN = "give its name (see `seal list`), or the directory that `seal run` named at its end"
@@ -31,7 +32,7 @@ def locate_run(run: str, *, root: str) -> tuple[ArtifactStore, str]:
 
 def _run_in(directory: str) -> tuple[ArtifactStore, str]:
     plain = directory.rstrip("/")
-    uri = plain if "://" in plain else Path(plain or "/").expanduser().absolute().as_uri()
+    uri = plain if "://" in plain else given_path(plain or "/", field="RUN").as_uri()
     root, _, name = uri.rpartition("/")
     name = unquote(name) if uri.startswith("file://") else name
     if root in ("", "file://"):

@@ -18,6 +18,7 @@ from seal.domains import get_domain
 from seal.embedded import EMBEDDED_MODELS
 from seal.endpoint_keys import read_key
 from seal.errors import InvalidInput
+from seal.files import given_path
 from seal.judge_options import JudgeVariables
 from seal.model_files import check_config
 from seal.records import ModelDescription
@@ -130,7 +131,7 @@ def check_architecture(model: str) -> None:
         InvalidInput: the engine does not take such a model.
         PreconditionFailed: the engine is not installed.
     """
-    directory = Path(unquote(model.removeprefix("file://"))).expanduser()
+    directory = given_path(unquote(model.removeprefix("file://")), field="spec.model")
     if model not in EMBEDDED_MODELS and (directory / "config.json").is_file():
         check_config(directory)
         model_shape(model, directory)

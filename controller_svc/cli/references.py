@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seal.errors import InvalidInput
+from seal.files import given_path
 from seal.records import AdapterReference
 
 REF_HELP = (
@@ -42,7 +43,7 @@ def parse_reference(
     """
     if (stored := _STORED.fullmatch(ref) or _ADDRESS.fullmatch(ref)) is not None:
         return AdapterReference(path=stored["path"], sha256=stored["sha256"])
-    directory = Path(ref).expanduser()
+    directory = given_path(ref, field=option)
     if ref and directory.is_dir():
         return AdapterDirectory(directory)
     if _NAME.fullmatch(ref):

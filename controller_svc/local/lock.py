@@ -107,7 +107,7 @@ def check_free(store: ArtifactStore, run: str) -> None:
     with file_errors(lock_file):
         try:
             handle = lock_file.open()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
     with handle:
         # Shared, so that those who look do not take each other for a run

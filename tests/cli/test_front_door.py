@@ -306,7 +306,9 @@ def test_an_end_without_a_published_adapter_says_why_and_has_a_code(
 @pytest.mark.parametrize(
     ("arguments", "field"),
     [
-        (["adapt", "none.md"], ""),
+        (["adapt", "none.md"], "documents"),
+        (["adapt", "note.md", "--questions", "none.jsonl"], "questions"),
+        (["adapt", "note.md", "--root", "~nobody-of-this-name"], "root_uri"),
         (["adapt", "note.md", "--detach"], "--detach"),
         (["adapt", "note.md", "--policy", "veldra"], "--policy"),
         (["get", "veldra"], "--root"),
@@ -325,6 +327,10 @@ def test_what_is_wrong_is_refused_by_field_before_anything_is_begun(
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["field"] == field and error["remedy"]
     assert not fake.calls and not (place / "seal-runs").exists()
+
+
+def test_nobody_serves_a_root_that_is_a_file(place: Path) -> None:
+    assert serving.serving_now(ArtifactStore(str(place / "note.md"))) is None
 
 
 def test_too_many_questions_on_one_passage_are_refused_before_anything_is_begun(
@@ -512,7 +518,9 @@ def test_cancel_stops_and_delete_asks_first(
     assert "add --yes" in capsys.readouterr().err
     assert seal("delete", "veldra", "nothing", "--yes", *reach) == 2
     assert ("default", "veldra") in fake.jobs, "nothing is deleted if one name is wrong"
-    assert seal("delete", "veldra", "--yes", *reach) == 0
+    capsys.readouterr()
+    assert seal("delete", "veldra", "--yes", "--output", "json", *reach) == 0
+    assert json.loads(capsys.readouterr().out) == {"deleted": ["veldra"]}
     assert not fake.jobs
 
 

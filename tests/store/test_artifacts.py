@@ -474,6 +474,19 @@ def test_list_gives_relative_paths_of_all_files_beneath_a_prefix(store: Artifact
     assert store.exists("run/c.json") and not store.exists("run/b") and not store.exists("run/x")
 
 
+def test_a_root_may_be_written_as_one_types_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert ArtifactStore("../runs").root_uri == (tmp_path.resolve() / "runs").as_uri()
+    assert ArtifactStore("~/runs").root_uri == (tmp_path / "home" / "runs").as_uri()
+    with pytest.raises(NotFound, match="there is no such user") as caught:
+        ArtifactStore("~nobody-of-this-name/runs")
+    assert caught.value.field and caught.value.remedy
+
+
 def test_a_local_path_is_a_root_too_and_odd_characters_survive(
     adapter: Path, tmp_path: Path
 ) -> None:
