@@ -195,12 +195,13 @@ def _policy(reference: str) -> AdapterReference | None:
 
     if not reference:
         return None
-    found = parse_reference(reference, option="--policy")
+    what = "the path of a run's policy, as `seal list -o json` shows it"
+    found = parse_reference(reference, option="--policy", help=what)
     if not isinstance(found, AdapterReference):
         raise InvalidInput(
             "a policy is an adapter of the store",
             field="--policy",
-            remedy="give the path of a run's policy, as `seal list -o json` shows it",
+            remedy=f"give {what}",
         )
     return found
 

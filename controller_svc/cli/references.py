@@ -35,11 +35,11 @@ class NamedAdaptation:
 
 
 def parse_reference(
-    ref: str, *, option: str
+    ref: str, *, option: str, help: str = REF_HELP
 ) -> AdapterReference | AdapterDirectory | NamedAdaptation:
     """What REF names; whether it exists is another question.
 
-    Raises InvalidInput naming `option`.
+    Raises InvalidInput naming `option` and, as its remedy, what `help` says of it.
     """
     if (stored := _STORED.fullmatch(ref) or _ADDRESS.fullmatch(ref)) is not None:
         return AdapterReference(path=stored["path"], sha256=stored["sha256"])
@@ -51,5 +51,5 @@ def parse_reference(
     raise InvalidInput(
         f"{option} {ref:.200}: there is no such directory, and it is no reference and no name",
         field=option,
-        remedy=f"give {REF_HELP}",
+        remedy=f"give {help}",
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from controller_svc.cli.adapting import Showing
 from controller_svc.cli.messages import program
 from controller_svc.cli.reporting import shown
-from controller_svc.cli.serving import LocalServer, serve_here
+from controller_svc.cli.serving import LocalServer, serve_here, serving_now
 from controller_svc.cli.stopping import say_stopping
 from seal.artifacts import ArtifactStore
+from seal.errors import Conflict
 
 
 def serve_until_stopped(root: str, local: LocalServer, *, showing: Showing) -> None:
@@ -16,6 +17,7 @@ def serve_until_stopped(root: str, local: LocalServer, *, showing: Showing) -> N
     Raises what keeps it from serving, or has ended it.
     """
     store = ArtifactStore(root)
+    _check_alone(store)
     try:
         with (
             showing.screen() as screen,
@@ -35,3 +37,13 @@ def serve_until_stopped(root: str, local: LocalServer, *, showing: Showing) -> N
                 say_stopping(screen.say)
     except KeyboardInterrupt:  # before it was up: nothing to end
         return
+
+
+def _check_alone(store: ArtifactStore) -> None:
+    """Refuse a root that another process serves, before anything is loaded."""
+    if (serving := serving_now(store)) is not None:
+        raise Conflict(
+            f"process {serving.pid} serves {shown(store.root_uri)} already, at {serving.address}",
+            field="--root",
+            remedy=f"use that one with --server {serving.address}, stop it, or name another --root",
+        )

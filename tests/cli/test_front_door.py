@@ -496,7 +496,7 @@ def test_list_shows_runs_and_adaptations_and_json_says_which_is_which(
 def test_detach_hands_in_and_watch_comes_back(
     place: Path, fake: FakeAdaptations, server: ThreadedServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake.delay_seconds = 0.1
+    fake.delay_seconds = 0.5  # it must not end before it is watched
     reach = ["--server", server.address]
     assert seal("adapt", "note.md", "--name", "veldra", "--detach", *reach) == 0
     assert f"seal watch veldra --server {server.address}" in capsys.readouterr().out

@@ -86,3 +86,16 @@ def test_another_conflict_is_the_commands_own_error(
     monkeypatch.setattr(serving, "serve_here", refusing)
     with pytest.raises(Conflict, match="something else"):
         work(tmp_path)
+
+
+def test_a_second_server_of_a_root_is_told_where_the_first_one_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ArtifactStore(str(tmp_path))
+    with run_lock(store, serving.FOLDER):
+        here = serving.Serving(address="localhost:50051", model="tiny", pid=os.getpid())
+        store.write_json(serving.SERVING_FILE, here)
+        assert seal("serve", "--root", str(tmp_path)) == 2
+    said = capsys.readouterr().err
+    assert f"process {os.getpid()} serves {tmp_path} already, at localhost:50051" in said
+    assert "use that one with --server localhost:50051" in said
