@@ -9,7 +9,7 @@ what follows of its own object waits for it.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from typing import NoReturn, cast
 
 import structlog
 
-from controller_svc.k8s.api import EVENTS, ClusterApi, is_of_server
+from controller_svc.k8s.api import EVENTS, ClusterApi, is_of_server, name_of
 from controller_svc.k8s.queue import Workers
 from seal.errors import Conflict, SealError, Transient
 from seal.metrics import metrics
@@ -28,6 +28,9 @@ log = structlog.get_logger(__name__)
 
 MAX_WAITING = 4096
 """Of all objects together, a few KiB each: what is handed in beyond it is dropped."""
+MAX_KNOWN = 4096
+"""Names of Events that wait or are there. A controller that leads again tells of all objects anew:
+what is known is not asked of a server that may just be too busy to renew a lease."""
 MAX_TRIES = 8
 """Of one Event. With the queue's pauses that is most of a minute, as a server's restart takes."""
 FLUSH_SECONDS = 2.0
@@ -57,6 +60,7 @@ class EventPost:
     def __init__(self, api: ClusterApi, *, max_waiting: int = MAX_WAITING) -> None:
         self._api, self._max_waiting = api, max_waiting
         self._lines: dict[str, deque[_Waiting]] = {}
+        self._known: OrderedDict[str, None] = OrderedDict()
         self._count, self._full = 0, False
         self._workers: Workers[str] = Workers(self._post_first, self._on_failure, count=1)
 
@@ -65,7 +69,9 @@ class EventPost:
         return self._count
 
     def hand_in(self, event: Tree) -> None:
-        """Let an Event be posted; it is dropped if too many wait."""
+        """Let an Event be posted, unless it was; it is dropped if too many wait."""
+        if name_of(event) in self._known:
+            return
         if self._count >= self._max_waiting:
             _count(EventOutcome.DROPPED)
             if not self._full:
@@ -75,6 +81,7 @@ class EventPost:
         uid = str(cast("Tree", event["involvedObject"])["uid"])
         self._lines.setdefault(uid, deque()).append(_Waiting(event))
         self._count += 1
+        self._know(name_of(event))
         self._workers.add(uid)
 
     async def run(self) -> NoReturn:
@@ -130,12 +137,19 @@ class EventPost:
 
     def _leave(self, uid: str, outcome: EventOutcome) -> None:
         line = self._lines[uid]
-        line.popleft()
+        left = line.popleft()
+        if outcome is EventOutcome.REFUSED:
+            self._known.pop(name_of(left.event), None)
         if not line:
             del self._lines[uid]
         self._count -= 1
         self._full = self._full and bool(self._count)
         _count(outcome)
+
+    def _know(self, name: str) -> None:
+        self._known[name] = None
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
 
 
 def _count(outcome: EventOutcome, number: int = 1) -> None:

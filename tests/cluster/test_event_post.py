@@ -125,6 +125,28 @@ async def test_a_lost_reply_posts_nothing_twice(api: MemoryApi, at_once: None) -
     assert lost and posted(api) == ["a0"]
 
 
+async def test_what_waits_or_was_posted_is_not_posted_again_but_what_was_refused_is(
+    api: MemoryApi,
+) -> None:
+    post = EventPost(api)
+    for _ in range(2):
+        post.hand_in(event("a", 0))
+    await post.flush()
+    post.hand_in(event("a", 0))
+    assert api.requests == ["create events"] and len(post) == 0
+
+    def refuse(request: str, done: bool) -> None:
+        raise refusal(403)()
+
+    api.fault = refuse
+    post.hand_in(event("a", 1))
+    await post.flush()
+    api.fault = lambda request, done: None
+    post.hand_in(event("a", 1))
+    await post.flush()
+    assert posted(api) == ["a0", "a1"]
+
+
 async def test_one_that_fails_again_and_again_is_given_up(api: MemoryApi, at_once: None) -> None:
     asked = []
 
