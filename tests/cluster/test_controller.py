@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from controller_office import Office, small_adaptation, small_run
@@ -45,6 +47,31 @@ async def test_a_look_too_many_changes_nothing(office: Office) -> None:
     await office.look(key)
     changed = [one for one in office.writes()[len(writes) :] if one != "create events"]
     assert changed == []
+
+
+async def test_a_stage_starts_with_two_requests_and_few_turns_of_a_thread(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, to_thread = 0, asyncio.to_thread
+
+    async def counted(call: Any, *args: Any, **named: Any) -> Any:
+        nonlocal turns
+        turns += 1
+        return await to_thread(call, *args, **named)
+
+    key = office.submit(small_run(shards=1))
+    costs = []
+    for _ in range(3):
+        asked, turns = len(office.writes()), 0
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncio, "to_thread", counted)
+            await office.look(key)
+        costs.append((office.writes()[asked:], turns))
+        await office.cluster.step()
+    writes = ["replace_status restemruns", "create jobs", "create events"]
+    # The first pins the run, the others read what the stage before came to; all check and claim
+    assert costs == [(writes, 3)] * 3
+    assert "get jobs" not in office.api.requests, "what no status has named is not there"
 
 
 async def test_an_adaptation_counts_from_when_the_server_took_it(office: Office) -> None:
