@@ -20,7 +20,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.mimicked import MIMICKED
@@ -219,14 +219,19 @@ def _free_ports(count: int) -> list[int]:
 
 
 def main(command: Sequence[str]) -> int:
-    """Run a command beside the cluster; its exit code. SIGTERM ends both."""
+    """Run a command beside the cluster; its exit code. SIGTERM ends all that both have started."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with (
         tempfile.TemporaryDirectory(prefix="seal-") as directory,
         mimicked_cluster(Path(directory)) as kubeconfig,
     ):
         environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
-        return subprocess.run(command, env=environment, check=False).returncode
+        with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+            try:
+                return process.wait()
+            finally:
+                with suppress(ProcessLookupError):  # it and what it started have ended
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
