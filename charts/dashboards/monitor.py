@@ -18,9 +18,10 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 
@@ -37,8 +38,12 @@ MISSING = (
 
 
 @contextmanager
-def prometheus(targets: Sequence[str]) -> Iterator[str]:
+def prometheus(
+    targets: Sequence[str], *, labels: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[str]:
     """The address of a Prometheus that scrapes the targets for as long as the block takes.
+
+    `labels`: what each series has that does not bring it itself.
 
     Raises:
         RuntimeError: it is not ready in time.
@@ -57,7 +62,7 @@ def prometheus(targets: Sequence[str]) -> Iterator[str]:
                         {
                             "job_name": "seal",
                             "honor_labels": True,  # runs have a namespace of their own
-                            "static_configs": [{"targets": list(targets)}],
+                            "static_configs": [{"targets": list(targets), "labels": dict(labels)}],
                         }
                     ],
                 }

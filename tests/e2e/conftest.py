@@ -79,20 +79,12 @@ def served_by(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def release(image: str, served_by: str) -> Iterator[Release]:
-    """The chart, installed into a namespace that admits only pods of the standard `restricted`.
-
-    In float32, as digests are compared with those of a laptop.
-    """
-    release = Release(os.environ.get("E2E_NAMESPACE", "seal-e2e"))
+def installed(image: str, served_by: str) -> tuple[str, ...]:
+    """Arguments of the command that installs the chart; in float32, to compare with a laptop."""
     repository, _, tag = image.rpartition(":")
     values = os.environ.get("E2E_VALUES", "charts/seal/values-kind.yaml")
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    metadata = {"name": release.namespace, "labels": labels}
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
-    call(["kubectl", "apply", "-f", "-"], stdin=json.dumps(namespace))
-    install = ["helm", "upgrade", "--install", NAME, "charts/seal", "-n", release.namespace]
-    install += ["-f", values, "--set", f"image.repository={repository},image.tag={tag}"]
+    install = ["upgrade", "--install", NAME, "charts/seal", "-f", values]
+    install += ["--set", f"image.repository={repository},image.tag={tag}"]
     install += ["--set", "engine.dtype=float32", "--wait", f"--timeout={INSTALL_SECONDS}s"]
     if served_by:
         kserve = {
@@ -102,8 +94,21 @@ def release(image: str, served_by: str) -> Iterator[Release]:
         }
         adaptations = json.dumps({"publish": {"kserve": kserve}})
         install += ["--set", "rbac.kserve=true", "--set-json", f"api.adaptations={adaptations}"]
+    return tuple(install)
+
+
+@pytest.fixture(scope="session")
+def release(installed: tuple[str, ...]) -> Iterator[Release]:
+    """The chart, installed into a namespace that admits only pods of the standard `restricted`."""
+    release = Release(os.environ.get("E2E_NAMESPACE", "seal-e2e"))
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    metadata = {"name": release.namespace, "labels": labels}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+    call(["kubectl", "apply", "-f", "-"], stdin=json.dumps(namespace))
     try:
-        call(install, seconds=INSTALL_SECONDS + COMMAND_SECONDS)
+        call(
+            ["helm", *installed, "-n", release.namespace], seconds=INSTALL_SECONDS + COMMAND_SECONDS
+        )
         yield release
     finally:
         if not os.environ.get("E2E_KEEP"):

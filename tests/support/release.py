@@ -68,13 +68,17 @@ class Release:
         command = ["helm", verb, *arguments, "-n", self.namespace, *wait]
         return call(command, seconds=ROLL_SECONDS + COMMAND_SECONDS)
 
+    def helm_values(self) -> str:
+        """The values that the release was given, as YAML."""
+        return call(["helm", "get", "values", "seal", "-n", self.namespace, "-o", "yaml"])
+
     def get(self, *arguments: str) -> Any:
         """Objects as the API server has them."""
         return json.loads(self.kubectl("get", *arguments, "-o", "json"))
 
-    def apply_run(self, name: str = "", **spec: object) -> str:
-        """Apply the manifest of the tests, under another name and with other fields; the name."""
-        manifest = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
+    def apply_run(self, name: str = "", *, file: Path = MANIFEST, **spec: object) -> str:
+        """Apply a run's manifest, under another name and with other fields; the name."""
+        manifest = yaml.safe_load(file.read_text(encoding="utf-8"))
         manifest["metadata"]["name"] = name or manifest["metadata"]["name"]
         manifest["spec"] |= spec
         self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
@@ -92,6 +96,27 @@ class Release:
             assert time.monotonic() < deadline, self.kubectl("describe", "restemrun", name)
             time.sleep(2)
         return run
+
+    def restart(self, component: str) -> None:
+        """Restart a Deployment, pod by pod, until the old ones have gone."""
+        before = [f"pod/{pod}" for pod in self.pods(component)]
+        deployment, within = f"deployment/seal-{component}", f"--timeout={ROLL_SECONDS}s"
+        self.kubectl("rollout", "restart", deployment)
+        command = ["kubectl", "-n", self.namespace, "rollout", "status", deployment, within]
+        call(command, seconds=ROLL_SECONDS + COMMAND_SECONDS)
+        self.kubectl("wait", "--for=delete", *before, "--timeout=110s")
+
+    def metrics(self, pod: str) -> str:
+        """What a pod serves at /metrics, fetched by the API server."""
+        containers = self.get("pod", pod)["spec"]["containers"]
+        (port,) = (
+            port["containerPort"]
+            for container in containers
+            for port in container["ports"]
+            if port["name"] == "metrics"
+        )
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}:{port}/proxy/metrics"
+        return self.kubectl("get", "--raw", path)
 
     def pods(self, component: str) -> list[str]:
         """Names of the running pods of a Deployment."""

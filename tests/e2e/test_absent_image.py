@@ -1,0 +1,52 @@
+"""A run whose Jobs have an image that nobody can pull says so, and goes on once it is put right."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from release import Release, until
+
+from controller_svc.core import Phase
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(7200)]
+
+ABSENT = "localhost/absent:1"
+NAME = "pictureless"
+
+
+def set_jobs(settings: str, release: Release) -> None:
+    """Have the controller make Jobs by other settings."""
+    patch = json.dumps({"data": {"jobs.yaml": settings}})
+    release.kubectl("patch", "configmap", "seal-controller", "--type=merge", "-p", patch)
+    release.restart("controller")
+
+
+def progressing(release: Release) -> dict[str, Any]:
+    """The condition."""
+    conditions: list[dict[str, Any]] = release.look(NAME).body["status"]["conditions"]
+    return next(one for one in conditions if one["type"] == "Progressing")
+
+
+def test_an_image_that_is_not_there_is_named_and_another_lets_the_run_go_on(
+    release: Release,
+) -> None:
+    settings = str(release.get("configmap", "seal-controller")["data"]["jobs.yaml"])
+    wrong = yaml.safe_dump(yaml.safe_load(settings) | {"workerImage": ABSENT})
+    set_jobs(wrong, release)
+    try:
+        release.apply_run(NAME)
+        until(lambda: progressing(release)["reason"] == "ImageUnavailable")
+        condition = progressing(release)
+        assert condition["status"] == "False" and ABSENT in condition["message"]
+        events = release.get("events", "--field-selector", f"involvedObject.name={NAME}")["items"]
+        assert [one["type"] for one in events if one["reason"] == "ImageUnavailable"] == ["Warning"]
+    finally:
+        set_jobs(settings, release)
+    # A Job stays as it was made; in its place the controller makes one with the new settings
+    release.kubectl("delete", "jobs", "-l", f"seal.dev/run={NAME}")
+    run = release.wait_for(NAME)
+    assert run.status is not None and run.status.phase is Phase.COMPLETE, run.body
+    release.kubectl("delete", "restemrun", NAME, "--timeout=120s")
