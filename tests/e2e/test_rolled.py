@@ -39,6 +39,11 @@ def load(release: Release) -> Iterator[str]:
         release.kubectl("delete", "pod", "load", "--grace-period=0")
 
 
+def phase(pod: str, release: Release) -> str:
+    """Whether a pod is at work, or how it ended."""
+    return str(release.get("pod", pod)["status"]["phase"])
+
+
 def test_a_rolling_restart_of_each_deployment_loses_no_request(
     load: str, release: Release, record_property: pytest.RecordProperty
 ) -> None:
@@ -46,8 +51,9 @@ def test_a_rolling_restart_of_each_deployment_loses_no_request(
         before = set(release.pods(component))
         release.restart(component)
         assert not before & set(release.pods(component)), "it was not rolled"
+    assert phase(load, release) == "Running", release.kubectl("logs", load)
     release.kubectl("exec", load, "--", "touch", "/tmp/enough")
-    until(lambda: release.get("pod", load)["status"]["phase"] in ("Succeeded", "Failed"))
+    until(lambda: phase(load, release) in ("Succeeded", "Failed"))
     said = release.kubectl("logs", load)
     told: dict[str, Any] = json.loads(said.splitlines()[-1])
     assert len(told) == len(ROLLED), said

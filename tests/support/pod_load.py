@@ -114,7 +114,7 @@ def asked(clients: ServiceClients, door: AsyncClient) -> dict[str, Ask]:
             ],
         )
         (edits,) = await clients.generate(request, lambda done, tokens: None)
-        return json.dumps([edit.text for edit in edits.edits])
+        return json.dumps([part.text for edit in edits.edits for part in edit.parts])
 
     async def train(number: int) -> str:
         request = trainer_pb2.TrainAdapterRequest(
