@@ -30,7 +30,8 @@ from controller_svc.core import Phase
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(7200)]
 
 WATCHED = REPOSITORY / "charts/dashboards/run.yaml"
-"""Enough passages for intervals, and questions that must stay known."""
+SMALLER = {"rounds": 1, "data": {"trainContexts": 2, "validationContexts": 2}}
+"""Two passages have an interval; one round shows each stage."""
 NOT_ON_CPUS = {"seal_run_gpu_seconds"}
 STILL = {
     "seal_controller_leading",
@@ -131,7 +132,7 @@ def watched(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Itera
     started = time.time()
     with scraping(release, tmp_path_factory.mktemp("monitor")) as (targets, address):
         time.sleep(5 * SCRAPE_SECONDS)
-        run = release.wait_for(release.apply_run("scraped", file=WATCHED))
+        run = release.wait_for(release.apply_run("scraped", file=WATCHED, **SMALLER))
         time.sleep(3 * SCRAPE_SECONDS)
         assert run.status is not None and run.status.phase is Phase.COMPLETE, run.body
         source = Prometheus(address=address, start_seconds=started, end_seconds=time.time())
