@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from release import Release, until
+from release import TINY, Release, until
 
 from controller_svc.core import Phase
 
@@ -37,7 +37,7 @@ def test_an_image_that_is_not_there_is_named_and_another_lets_the_run_go_on(
     wrong = yaml.safe_dump(yaml.safe_load(settings) | {"workerImage": ABSENT})
     set_jobs(wrong, release)
     try:
-        release.apply_run(NAME, rounds=0)
+        release.apply_run(NAME, **TINY)
         until(lambda: progressing(release)["reason"] == "ImageUnavailable")
         condition = progressing(release)
         assert condition["status"] == "False" and ABSENT in condition["message"]

@@ -1,27 +1,22 @@
-"""However many runs come and go on a cluster, each pod shows as many series as after a few."""
+"""However many runs come and go on a cluster, each pod shows as many series as after a few.
+
+`E2E_RUNS` of them, by default fifty.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from release import SERVICES, Release, until
+from release import SERVICES, TINY, Release, until
 
 from controller_svc.core import Phase
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(7200)]
 
-RUNS, AT_ONCE = 50, 10
-TINY = {
-    "shards": 1,
-    "rounds": 0,
-    "edit": {"family": "self-qa", "trainedPrompt": "worked", "k": 1, "maxTokens": 16},
-    "inner": {"repeats": 1, "optimizer": {"epochs": 1}},
-    "evaluation": {"grader": "logprob", "maxTokens": 4},
-    "improve": {"credit": "edit"},
-}
-"""The least that a run can be: the model without any training is measured on one passage."""
+RUNS, AT_ONCE = int(os.environ.get("E2E_RUNS", "50")), 5
 OTHERS = ("controller", "api")
 GONE_SECONDS = 60.0
 """Until the controller has seen that a run is deleted."""

@@ -28,6 +28,16 @@ RUN_SECONDS = 3600
 SEEN_WITHIN_SECONDS = 300.0
 """The longest that is waited for what takes a moment."""
 MANIFEST = REPOSITORY / os.environ.get("E2E_RUN", "examples/smoke.yaml")
+TINY = {
+    "shards": 1,
+    "rounds": 0,
+    "edit": {"family": "self-qa", "trainedPrompt": "worked", "k": 1, "maxTokens": 16},
+    "inner": {"repeats": 1, "optimizer": {"epochs": 1}},
+    "evaluation": {"grader": "logprob", "maxTokens": 4},
+    "improve": {"credit": "edit"},
+    "validation": {"goldBound": False, "passage": {"epochs": 1}},
+}
+"""The least that a run can be: the model without any training is measured on one passage."""
 ENDED = {Phase.COMPLETE, Phase.FAILED}
 
 
