@@ -85,7 +85,7 @@ test-vllm: $(VLLM_VENV)/.installed ## vLLM itself as a backend, in an environmen
 	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest -m vllm tests/backends
 
 e2e: $(VENV)/.dev ## The product on the cluster of $KUBECONFIG: build the image, install, run (docs/install.md)
-	@echo "==> Image, chart and a run on a cluster (15 minutes on 2 cores, most of it the image's)"
+	@echo "==> Image, chart and a run on a cluster (an hour or more on 2 cores)"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m e2e tests/e2e
 
 envtest: $(BIN)/python ## Fetch etcd, kube-apiserver, kube-controller-manager, kubectl (400 MB) for the cluster's tests
