@@ -34,6 +34,21 @@ S3_URI = "s3://bucket/seal"
 S3 = (f"--set=artifacts.uri={S3_URI}", "--set=artifacts.existingSecret=s3")
 GPU = f"--values={CHART / 'values-gpu.yaml'}"
 PRODUCTION = f"--values={CHART / 'values-prod.yaml'}"
+EVALUATOR: Object = {
+    "podLabels": {"team": "judges", "app.kubernetes.io/name": "other"},
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"},
+        {
+            "maxSkew": 2,
+            "topologyKey": "node",
+            "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"team": "judges"}},
+        },
+    ],
+    "env": [{"name": "SEAL_JUDGE_API_KEY_FILE", "value": "/etc/judge/key"}],
+    "volumes": [{"name": "judge", "secret": {"secretName": "judge"}}],
+    "volumeMounts": [{"name": "judge", "mountPath": "/etc/judge", "readOnly": True}],
+}
 VALUES = {
     "defaults": (),
     "kind": (KIND,),
@@ -50,6 +65,11 @@ VALUES = {
         "--set=monitoring.podMonitor.enabled=true,monitoring.rules.enabled=true",
         "--set=monitoring.dashboards.enabled=true,tracing.endpoint=http://collector.traces:4317",
         "--set=controller.namespaces={a,b}",
+    ),
+    "yours": (
+        VOLUME,
+        "--set=commonLabels.team=research,environment.HTTPS_PROXY=http://proxy:3128",
+        f"--set-json=evaluator={json.dumps(EVALUATOR)}",
     ),
 }  # fmt: skip
 
@@ -86,6 +106,42 @@ def test_what_every_submitted_adaptation_gets_is_a_file_of_the_front_door() -> N
     # It is read once: a change starts another front door
     assert pod["metadata"] != pods(render())["seal-api"]["metadata"]
     assert "SEAL_ADAPTATIONS_FILE" not in environment(pods(render())["seal-api"])
+
+
+def test_labels_and_variables_of_yours_are_on_everything_and_choose_no_pod() -> None:
+    made = render(*VALUES["yours"])
+    own = [one for one in made if one["kind"] != "CustomResourceDefinition"]
+    assert {one["metadata"]["labels"]["team"] for one in own} == {"research"}
+    for name, pod in pods(made).items():
+        assert {"name": "HTTPS_PROXY", "value": "http://proxy:3128"} in container(pod)["env"]
+        wanted = "judges" if name == "seal-evaluator" else "research"
+        assert pod["metadata"]["labels"]["team"] == wanted
+    settings = JobSettings.model_validate(jobs_file(made))
+    for told in (settings.worker_environment, settings.trainer_environment):
+        assert told["HTTPS_PROXY"] == "http://proxy:3128"
+    deployment = of_kind(made, "Deployment")["seal-evaluator"]["spec"]
+    chosen = deployment["selector"]["matchLabels"]
+    assert chosen.keys() == {
+        f"app.kubernetes.io/{one}" for one in ("name", "instance", "component")
+    }
+    assert chosen.items() <= deployment["template"]["metadata"]["labels"].items()
+
+
+def test_volumes_and_spreads_of_yours_are_the_pods() -> None:
+    made = render(*VALUES["yours"])
+    spec = pods(made)["seal-evaluator"]["spec"]
+    assert EVALUATOR["volumes"][0] in spec["volumes"]
+    (only,) = spec["containers"]
+    assert EVALUATOR["volumeMounts"][0] in only["volumeMounts"]
+    by_itself, as_given = spec["topologySpreadConstraints"]
+    chosen = of_kind(made, "Deployment")["seal-evaluator"]["spec"]["selector"]
+    assert by_itself["labelSelector"] == chosen
+    assert as_given == EVALUATOR["topologySpreadConstraints"][1]
+    for name in ("controller", "api", "trainer"):
+        given = {"volumes": EVALUATOR["volumes"], "volumeMounts": EVALUATOR["volumeMounts"]}
+        pod = pods(render(f"--set-json={name}={json.dumps(given)}"))[f"seal-{name}"]
+        assert given["volumes"][0] in pod["spec"]["volumes"]
+        assert given["volumeMounts"][0] in container(pod)["volumeMounts"]
 
 
 def test_large_numbers_stay_numbers() -> None:

@@ -20,7 +20,17 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
+{{/* Labels of an object, with those that the values give all of them; the chart's own win. */}}
 {{- define "seal.labels" -}}
+{{ merge (include "seal.ownLabels" . | fromYaml) .root.Values.commonLabels | toYaml }}
+{{- end }}
+
+{{/* Labels of a component's pods: (dict "root" $ "component" NAME "values" VALUES). */}}
+{{- define "seal.podLabels" -}}
+{{ merge (include "seal.ownLabels" . | fromYaml) (.values.podLabels | default dict) .root.Values.commonLabels | toYaml }}
+{{- end }}
+
+{{- define "seal.ownLabels" -}}
 {{ include "seal.selector" . }}
 app.kubernetes.io/part-of: seal
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
@@ -115,19 +125,19 @@ numbers are floats to templates, and a large one would be written as a power of 
 {{- toJson $variables }}
 {{- end }}
 
-{{/* Environment that every process has: the store, and how it logs. */}}
+{{/* Environment that every process has: the store, how it logs, and what the values give all. */}}
 {{- define "seal.environment" -}}
 - {name: SEAL_ARTIFACTS, value: {{ include "seal.artifacts.uri" . | quote }}}
 - {name: SEAL_LOG_FORMAT, value: json}
 - {name: SEAL_LOG_LEVEL, value: {{ .Values.logLevel | quote }}}
-{{- range $variable, $value := include "seal.tracing" . | fromJson }}
+{{- range $variable, $value := include "seal.variables" . | fromJson }}
 - {name: {{ $variable }}, value: {{ $value | quote }}}
 {{- end }}
 {{- end }}
 
-{{/* Where spans go, as OpenTelemetry reads it: a JSON object of text; empty for nowhere. */}}
-{{- define "seal.tracing" -}}
-{{- $variables := dict }}
+{{/* Variables of every process and of Jobs, a JSON object of text: the values' own, and where spans go. */}}
+{{- define "seal.variables" -}}
+{{- $variables := deepCopy .Values.environment }}
 {{- with .Values.tracing.endpoint }}
 {{- $_ := set $variables "OTEL_EXPORTER_OTLP_ENDPOINT" . }}
 {{- end }}
@@ -170,6 +180,13 @@ imagePullSecrets:
 {{- with get $.values $field }}
 {{ $field }}: {{ toJson . }}
 {{- end }}
+{{- end }}
+{{- with .values.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- range . }}
+  {{- $selector := .labelSelector | default (dict "matchLabels" (include "seal.selector" $ | fromYaml)) }}
+  - {{ merge (dict "labelSelector" $selector) . | toJson }}
+  {{- end }}
 {{- end }}
 {{- range $field := list "priorityClassName" "runtimeClassName" }}
 {{- with get $.values $field }}

@@ -23,8 +23,8 @@ models:
   claimName: {{ . | quote }}
   mountPath: {{ $.Values.models.volume.mountPath | quote }}
 {{- end }}
-workerEnvironment: {{ include "seal.tracing" . }}
-trainerEnvironment: {{ merge $trainer (include "seal.tracing" . | fromJson) | toJson }}
+workerEnvironment: {{ include "seal.variables" . }}
+trainerEnvironment: {{ merge $trainer (include "seal.variables" . | fromJson) | toJson }}
 workerResources: {{ toJson .Values.jobs.worker.resources }}
 trainerResources: {{ toJson .Values.jobs.trainer.resources }}
 workerPlacement: {{ include "seal.jobs.placement" .Values.jobs.worker }}
