@@ -37,6 +37,8 @@ class Panel:
     """Of the 24 of a dashboard's row."""
     runbook: str = ""
     """Alert that the panel belongs to, as its heading in docs/runbooks.md has it."""
+    threshold: float | None = None
+    """Value beyond which that alert fires: a line."""
     highest: float | None = None
     """Upper end of its axis; None follows the values."""
 

@@ -207,6 +207,8 @@ def _finish(axes: Axes, panel: Panel) -> None:
     lowest, highest = axes.get_ylim()
     highest = panel.highest or max(0.0, highest)
     axes.set_ylim(min(0.0, lowest), highest + 0.03 * (highest - min(0.0, lowest)))
+    if panel.threshold is not None and panel.threshold < axes.get_ylim()[1]:
+        axes.axhline(panel.threshold, color="tab:red", ls="--", lw=1, label="its alert")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: worded(value, panel.unit)))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.grid(visible=True, alpha=0.3)
@@ -244,6 +246,8 @@ def worded(value: float, unit: Unit) -> str:
         return f"{100 * value:.3g} %"
     if unit == "s" and 0 < abs(value) < 1:
         return f"{1000 * value:.3g} ms"
+    if unit == "s" and abs(value) >= 1000:
+        return f"{value:,.0f} s"
     ending = {"s": " s", "bytes": "B", "ops": "/s", "suffix: tok/s": " tok/s"}.get(unit, "")
     for scale, letter in _SCALES if unit != "s" else ():
         if abs(value) >= scale:

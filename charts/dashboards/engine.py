@@ -37,8 +37,8 @@ _THROUGHPUT = Row(
         ),
         Panel(
             title="Trainings a second, by outcome",
-            description="Adapters that the trainer ended. `ok` are scores to come; of the others "
-            "each has its own runbook line.",
+            description="Adapters that the trainer ended. `ok` are scores to come; the others are "
+            "in no mean, and a run of too many of them fails.",
             queries=(
                 Query(
                     f"sum by (outcome) (rate(seal_trainings_total{{{_OURS}}}[{_RATE}]))",
@@ -102,6 +102,7 @@ _SATURATION = Row(
             ),
             unit="s",
             runbook="SealEngineSaturated",
+            threshold=60.0,
         ),
         Panel(
             title="Engine busy",

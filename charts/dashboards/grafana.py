@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 from grafana_foundation_sdk.builders import (
@@ -55,10 +56,11 @@ def _dashboard(board: Board) -> dashboard.Dashboard:
     )
     for variable in board.variables:
         made = made.with_variable(_variable(variable))
+    ids = itertools.count(1)  # links to a panel hold, and an import has none twice
     for row in board.rows:
-        made = made.with_row(dashboard.Row(row.title))
+        made = made.with_row(dashboard.Row(row.title).id(next(ids)))
         for panel in row.panels:
-            made = made.with_panel(_panel(panel))
+            made = made.with_panel(_panel(panel).id(next(ids)))
     return made
 
 
@@ -97,7 +99,19 @@ def _panel(panel: Panel) -> _Picture:
         made = made.with_target(_target(panel, query, chr(ord("A") + number)))
     if panel.highest is not None:
         made = made.min(0).max(panel.highest)
+    if panel.threshold is not None and isinstance(made, barchart.Panel | timeseries.Panel):
+        made = _marked(made, panel.threshold)
     return made
+
+
+def _marked(
+    made: barchart.Panel | timeseries.Panel, threshold: float
+) -> barchart.Panel | timeseries.Panel:
+    """With a line, beyond which it is red."""
+    steps = [model.Threshold(color="green"), model.Threshold(value=threshold, color="red")]
+    marks = dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(steps)
+    line = common.GraphThresholdsStyleConfig().mode(common_model.GraphThresholdsStyleMode.DASHED)
+    return made.thresholds(marks).thresholds_style(line)
 
 
 def _runbook(alert: str) -> dashboard.DashboardLink:

@@ -81,6 +81,7 @@ _FORGETTING = Row(
             unit="percentunit",
             columns=12,
             runbook="SealForgettingBudget",
+            threshold=0.05,
         ),
     ),
 )
@@ -142,6 +143,7 @@ _DIVERSITY = Row(
             kind="rounds",
             unit="percentunit",
             runbook="SealAnswersUngraded",
+            threshold=0.1,
             highest=1.0,
         ),
     ),

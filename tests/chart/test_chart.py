@@ -232,6 +232,22 @@ def test_rules_and_dashboards_are_the_files_word_by_word() -> None:
         assert labelled[f"seal-dashboard-{name}"]["data"] == {path.name: path.read_text()}
 
 
+@pytest.mark.parametrize(
+    ("grafana", "begins"),
+    [("", "d/seal-"), ("https://g.example/x/", "https://g.example/x/d/seal-")],
+)
+def test_alerts_link_to_dashboards_where_grafana_is(grafana: str, begins: str) -> None:
+    made = render("--set=monitoring.rules.enabled=true", f"--set=monitoring.grafana={grafana}")
+    (rules,) = of_kind(made, "PrometheusRule").values()
+    links = [
+        rule["annotations"]["dashboard_url"]
+        for group in rules["spec"]["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    assert len(links) == 8 and all(link.startswith(begins) for link in links)
+
+
 def test_runbooks_are_linked_where_they_are_read() -> None:
     url = "https://wiki.example/seal"
     switches = "monitoring.rules.enabled=true,monitoring.dashboards.enabled=true"

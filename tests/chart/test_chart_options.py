@@ -27,6 +27,9 @@ OPTIONS: dict[str, type[ProcessOptions]] = {
     "evaluator": EvaluatorOptions,
 }
 
+OTHERS = {*ENDPOINT_VARIABLES, "HTTPS_PROXY"}
+"""Variables that are no options: where traces go, and what the values have set for all."""
+
 
 @pytest.fixture(params=VALUES.values(), ids=VALUES)
 def objects(request: pytest.FixtureRequest) -> list[Object]:
@@ -40,7 +43,7 @@ def test_every_variable_of_a_process_is_one_of_its_options(
 ) -> None:
     given = environment(pods(objects)[f"seal-{component}"])
     options = {f"SEAL_{name.upper()}" for name in OPTIONS[component].model_fields}
-    assert given.keys() <= options | set(ENDPOINT_VARIABLES)
+    assert given.keys() <= options | OTHERS
 
 
 @pytest.mark.parametrize("component", OPTIONS)
@@ -84,7 +87,7 @@ def test_the_controllers_settings_are_those_that_it_reads(objects: list[Object])
         assert host == f"seal-{component}.team.svc"
         assert int(port) == services[f"seal-{component}"]["spec"]["ports"][0]["port"]
     options = {f"SEAL_{name.upper()}" for name in ImproveOptions.model_fields}
-    assert settings.trainer_environment.keys() <= options | set(ENDPOINT_VARIABLES)
-    assert settings.worker_environment.keys() <= set(ENDPOINT_VARIABLES)
+    assert settings.trainer_environment.keys() <= options | OTHERS
+    assert settings.worker_environment.keys() <= OTHERS
     accounts = [one for one in objects if one["kind"] == "ServiceAccount"]
     assert settings.service_account in {one["metadata"]["name"] for one in accounts}

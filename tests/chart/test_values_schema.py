@@ -68,6 +68,7 @@ WRONG = {
     "networkPolicy: {scrapers: [{namespace: monitoring}]}": "namespace",
     "networkPolicy: {apiServerPorts: [443, https]}": "apiServerPorts",
     "disruptionBudget: {maxUnavailable: half}": "maxUnavailable",
+    "monitoring: {grafana: grafana.example.org}": "grafana",
     "monitoring: {podMonitor: {interval: 30}}": "interval",
     "monitoring: {dashboards: {labels: {grafana_dashboard: 1}}}": "grafana_dashboard",
 }

@@ -66,6 +66,9 @@ def test_every_alert_says_how_bad_it_is_and_leads_to_a_runbook(alert: Any) -> No
     notes = alert["annotations"]
     assert notes["summary"] and notes["description"]
     assert notes["runbook_url"] == f"docs/runbooks.md#{alert['alert'].lower()}"
+    board, _, chosen = notes["dashboard_url"].removeprefix("d/").partition("?")
+    variables = {one.uid: {variable.name for variable in one.variables} for one in BOARDS}
+    assert set(re.findall(r"var-(\w+)=", chosen)) <= variables[board]
     page = (ROOT / "docs/runbooks.md").read_text("utf-8")
     section = page.partition(f"\n## {alert['alert']}\n")[2].partition("\n## ")[0]
     for word in ("**It means**", "**Look at**", "**Do**"):
@@ -87,6 +90,17 @@ def test_the_page_of_alerts_lists_all_of_them_as_severe_as_they_are() -> None:
     page = (ROOT / "docs/monitoring.md").read_text("utf-8")
     listed = re.findall(r"^\| (Seal\w+) \| (\w+) \|", page, re.MULTILINE)
     assert listed == [(alert["alert"], alert["labels"]["severity"]) for alert in ALERTS]
+
+
+def test_the_line_in_a_panel_is_where_its_alert_fires() -> None:
+    beyond = {
+        alert["alert"]: float(found[1])
+        for alert in ALERTS
+        if (found := re.search(r"> ([\d.]+)$", alert["expr"].strip()))
+    }
+    marked = [panel for board in BOARDS for panel in board.panels if panel.threshold is not None]
+    assert len(marked) == 3
+    assert all(panel.threshold == beyond[panel.runbook] for panel in marked)
 
 
 def test_runbooks_and_panels_name_alerts_that_exist() -> None:

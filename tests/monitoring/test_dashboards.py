@@ -107,6 +107,25 @@ def test_panels_of_an_alert_link_to_its_runbook(board: Board) -> None:
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+def test_any_grafana_imports_it_as_it_is(board: Board) -> None:
+    made = json.loads((FILES / f"dashboards/{board.uid}.json").read_text("utf-8"))
+    assert made["uid"] == board.uid and made["schemaVersion"] >= 36
+    assert "id" not in made and "__inputs" not in made, "of one Grafana's own"
+    ids = [panel["id"] for panel in made["panels"]]
+    assert 0 not in ids and len(ids) == len(set(ids))
+    source, *others = made["templating"]["list"]
+    assert (source["name"], source["type"], source["query"]) == (
+        "datasource",
+        "datasource",
+        "prometheus",
+    )
+    asked = [panel for panel in made["panels"] if panel["type"] != "row"]
+    targets = [target for panel in asked for target in panel["targets"]]
+    assert {one["datasource"]["uid"] for one in (*others, *asked, *targets)} == {"${datasource}"}
+    assert all(panel["fieldConfig"]["defaults"]["unit"] for panel in asked)
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
 def test_rows_are_full_and_all_panels_say_what_to_see(board: Board) -> None:
     for row in board.rows:
         filled = 0

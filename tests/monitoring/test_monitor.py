@@ -170,6 +170,7 @@ def test_a_variable_stands_for_all_of_its_values() -> None:
         (0.125, "percentunit", "12.5 %"),
         (0.02, "s", "20 ms"),
         (90.0, "s", "90 s"),
+        (1000.0, "s", "1,000 s"),
         (2.5e9, "bytes", "2.5 GB"),
         (1500.0, "suffix: tok/s", "1.5 ktok/s"),
         (0.5, "ops", "0.5/s"),
