@@ -297,12 +297,15 @@ async def _submitted(place: Place) -> AsyncIterator[float]:
 
 @asynccontextmanager
 async def _at_once(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """So many workers for as long as the block takes; the first that fails ends it."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work()) for _ in range(WORKERS)]
-        yield
-        for task in tasks:
-            task.cancel()
+    """So many workers for as long as the block takes; the first failure ends it, and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work()) for _ in range(WORKERS)]
+            yield
+            for task in tasks:
+                task.cancel()
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
 
 
 async def _complete(place: Place) -> list[Any]:
