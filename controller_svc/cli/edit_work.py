@@ -118,7 +118,7 @@ def question_tokens(spec: RunSpec, contexts: Sequence[Context]) -> int:
         for context in contexts
         for query in context.queries
     ]
-    return _tokens_in(spec, [prompt.text for prompt in asked])
+    return tokens_in(spec, [prompt.text for prompt in asked])
 
 
 def answer_tokens(spec: RunSpec, contexts: Sequence[Context]) -> int:
@@ -131,11 +131,11 @@ def answer_tokens(spec: RunSpec, contexts: Sequence[Context]) -> int:
         for context in contexts
         for query in context.queries
     ]
-    return _tokens_in(spec, golds)
+    return tokens_in(spec, golds)
 
 
-def _tokens_in(spec: RunSpec, texts: Sequence[str]) -> int:
-    """Tokens of a text, on average: by what the domain checks to be single, else a character."""
+def tokens_in(spec: RunSpec, texts: Sequence[str]) -> int:
+    """Tokens of one of the texts, on average: by what is checked to be single, else characters."""
     singles = get_domain(spec.domain).single_tokens(spec.evaluation.question_format)
     per_token = sum(map(len, singles)) / len(singles) if singles else 1.0
     return math.ceil(sum(map(len, texts)) / max(1, len(texts)) / per_token)

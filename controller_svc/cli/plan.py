@@ -15,7 +15,14 @@ from controller_svc.cli import machine as this_machine
 from controller_svc.cli.messages import program
 from controller_svc.cli.preflight import check_model, check_settings, data_note
 from controller_svc.cli.runs import require_run
-from controller_svc.cli.workload import StageWork, read_data, round_contexts, workload
+from controller_svc.cli.workload import (
+    TRAIN_SHARE_OF_PEAK,
+    WRITE_SHARE_OF_PEAK,
+    StageWork,
+    read_data,
+    round_contexts,
+    workload,
+)
 from controller_svc.core import Phase, RunStatus
 from controller_svc.local.lock import check_free
 from controller_svc.runs import find_status
@@ -244,9 +251,12 @@ def _count(number: int) -> str:
     return f"{number / 1e6:.1f}M" if number < 10**9 else f"{number / 1e9:.1f}G"
 
 
-H100_TFLOPS = 400.0
-"""What the engine's matrix products reach on one H100 in bf16, of 989 dense on paper: an
-assumption, not a measurement of this machine."""
+H100_TFLOPS = 989.0
+"""Of one H100 by its data sheet: bfloat16, dense."""
+H100_GEMM_SHARE = 2 / 3
+"""What large matrix products reach of it. An assumption: nothing here was measured on one."""
+LEAST_HOURS = 0.01
+"""Less is not told apart."""
 _SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)[Bb](?![A-Za-z0-9])")
 
 
@@ -256,11 +266,17 @@ def _accelerator_line(spec: RunSpec, machine: Machine | None, works: Sequence[St
     weights = machine.weights if machine else round(float(named[1]) * 1e9) if named else 0
     if not weights:
         return ""
-    seconds = sum(work.seconds(weights=weights, teraflops=H100_TFLOPS) for work in works)
-    hours = seconds / 3600
-    shown = f"{hours:.1f}" if hours >= 1 else f"{hours:.2g}"
-    size = "" if machine else f" with {weights / 1e9:g} billion weights, as its name says,"
-    return f"On one H100{size} about {shown} hours, at {H100_TFLOPS:.0f} TFLOP/s and full batches."
+    gemm = H100_GEMM_SHARE * H100_TFLOPS
+    hours = sum(work.seconds(weights=weights, teraflops=gemm) for work in works) / 3600
+    shown = f"about {hours:.1f}" if hours >= 1 else f"about {hours:.2f}"
+    shown = shown if hours >= LEAST_HOURS else f"less than {LEAST_HOURS}"
+    size = "" if machine else f" with {weights / 1e9:g} billion weights, as the model's name says,"
+    read, write = TRAIN_SHARE_OF_PEAK * gemm, WRITE_SHARE_OF_PEAK * gemm
+    return (
+        f"On one H100{size} {shown} hours, if it trains and reads at {read:.0f} TFLOP/s and "
+        f"writes at {write:.0f}, of the {H100_TFLOPS:.0f} of its data sheet; nothing of this is "
+        "measured on one."
+    )
 
 
 def _machine_lines(

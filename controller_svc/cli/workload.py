@@ -22,6 +22,7 @@ from controller_svc.cli.edit_work import (
     learns_text,
     passage_tokens,
     question_tokens,
+    tokens_in,
 )
 from controller_svc.core import stages
 from controller_svc.worker.bounds import (
@@ -29,7 +30,9 @@ from controller_svc.worker.bounds import (
     GIVEN_EDITS,
     OPEN_BOOK,
     Bound,
+    bound_training,
     bounds_of,
+    given_edit,
     repeats_of,
     steps_of,
 )
@@ -184,14 +187,7 @@ def _loops_work(
         len(contexts),
         edit_work(spec, contexts, k=k, trained=_trained(spec, round, stage)),
     )
-    row_tokens = _example_tokens(spec, contexts)
-    passage = passage_tokens(contexts)
-    repeats = spec.inner.examples.passage_repeats if learns_text(spec) else 0
-    steps, tokens = _training(
-        spec.inner.optimizer,
-        rows=edit.examples + repeats,
-        tokens=edit.examples * row_tokens + repeats * passage,
-    )
+    steps, tokens = _edit_training(spec, contexts, rows=edit.examples)
     answers = sum(len(context.queries) for context in before)
     answers += sum(len(context.queries) for context in contexts) * loops
     return StageWork(
@@ -208,6 +204,34 @@ def _loops_work(
         answer_tokens=answers * spec.evaluation.votes * answer_tokens(spec, contexts),
         question_tokens=answers * spec.evaluation.votes * question_tokens(spec, contexts),
     )
+
+
+def _edit_training(spec: RunSpec, contexts: Sequence[Context], *, rows: int) -> tuple[int, int]:
+    """Steps and tokens of one training on an edit of so many rows, about.
+
+    Where edits say how to train, they are taken to be like the one that the settings give.
+    """
+    if given_edit(spec, "fixed-edit") and contexts:
+        return _given_training(spec, contexts, "fixed-edit")
+    repeats = spec.inner.examples.passage_repeats if learns_text(spec) else 0
+    return _training(
+        spec.inner.optimizer,
+        rows=rows + repeats,
+        tokens=rows * _example_tokens(spec, contexts) + repeats * passage_tokens(contexts),
+    )
+
+
+def _given_training(spec: RunSpec, contexts: Sequence[Context], bound: Bound) -> tuple[int, int]:
+    """Steps and tokens of one training on an edit of the settings, on average over contexts."""
+    trainings = []
+    for context in contexts:
+        rows, optimizer = bound_training(
+            get_domain(spec.domain), spec, context, bound, seed=0, passage_optimizer=None
+        )
+        row_tokens = tokens_in(spec, [row.prompt + row.completion for row in rows])
+        trainings.append(_training(optimizer, rows=len(rows), tokens=len(rows) * row_tokens))
+    steps, tokens = (math.ceil(sum(each) / len(contexts)) for each in zip(*trainings, strict=True))
+    return steps, tokens
 
 
 def _with_bounds(spec: RunSpec, contexts: Sequence[Context], work: StageWork) -> StageWork:
@@ -239,8 +263,7 @@ def _bound_training(spec: RunSpec, contexts: Sequence[Context], bound: Bound) ->
     if bound == OPEN_BOOK:
         return 0, 0
     if bound in GIVEN_EDITS:
-        rows = edit_work(spec, contexts, k=1).examples
-        return _training(optimizer, rows=rows, tokens=rows * _example_tokens(spec, contexts))
+        return _given_training(spec, contexts, bound)
     if bound == "gold":
         gold = math.ceil(sum(len(context.queries) for context in contexts) / len(contexts))
         row_tokens = TOKENS_PER_EXAMPLE + _prompted_tokens(spec)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command import RUN, seal
 from fake_services import Fakes
-from few_shot import write_tasks
+from few_shot import FIXED, ORACLE, few_shot_spec, write_tasks
 from tiny_model import save_tiny_model
 
 import controller_svc.cli.machine as machine
@@ -190,10 +190,34 @@ def test_the_published_few_shot_experiment_is_planned_with_its_hours_on_one_gpu(
     out = capsys.readouterr().out
     assert "3 tasks to learn from, 2 tasks to measure on" in out
     assert "Llama-3.2-1B-Instruct is not on this machine" in out
-    hours = re.search(r"On one H100 with 1 billion weights, .* about ([\d.]+) hours", out)
-    assert hours is not None and 0 < float(hours[1]) < 10
+    line = re.search(
+        r"On one H100 with 1 billion weights, .* about ([\d.]+) hours, if it trains and reads at "
+        r"(\d+) TFLOP/s and writes at (\d+), of the 989 of its data sheet",
+        out,
+    )
+    assert line is not None
+    hours, train_rate, write_rate = map(float, line.groups())
     assert seal(*asked, "-o", "json") == 0
     stages = json.loads(capsys.readouterr().out)["stages"]
     rollout = next(stage for stage in stages if stage["stage"] == "rollout")
     assert (rollout["contexts"], rollout["edits"], rollout["trainings"]) == (3, 45, 45)
-    assert rollout["steps"] == 45 * 2 * 125, "250 rows in batches of two, twice"
+    flop = {"train": 0.0, "write": 0.0}  # of a billion weights, counted by hand
+    for stage in stages:
+        alone = 2.3 if stage["stage"] == "improve" else 1.0
+        read = stage["edit_prompt_tokens"] + stage["question_tokens"]
+        flop["train"] += 4e9 * alone * stage["train_tokens"] + 2e9 * read
+        flop["write"] += 2e9 * (stage["edit_tokens"] + stage["answer_tokens"])
+    seconds = flop["train"] / (train_rate * 1e12) + flop["write"] / (write_rate * 1e12)
+    assert hours == pytest.approx(seconds / 3600, rel=0.05)
+
+
+def test_a_plan_takes_edits_that_say_how_to_train_to_be_like_the_given_one(
+    tmp_path: Path,
+) -> None:
+    spec = few_shot_spec(tmp_path)
+    (validate, rollout) = workload(spec, load_data(spec))[1:3]
+    given = json.loads(FIXED)["training"]["num_train_epochs"]
+    other = json.loads(ORACLE)["training"]["num_train_epochs"]
+    assert spec.inner.optimizer.epochs not in (given, other)
+    assert rollout.steps == rollout.trainings * given * 2, "six rows in batches of four"
+    assert validate.steps == 2 * 2 * (given + given + other), "an edit, the given one, the other"
