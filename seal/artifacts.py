@@ -152,17 +152,46 @@ class ArtifactStore:
         """
         return self._parsed(path, self.read_bytes(path), kind)
 
-    def _parsed(self, path: str, content: bytes, kind: type[Model]) -> Model:
+    def parsed_lines(
+        self, path: str, content: bytes, kind: type[Model], *, written_by: str = ""
+    ) -> tuple[Model, ...]:
+        """The models that a shard's file of one in each line holds, whose digest is known.
+
+        `written_by`: the version of the program that wrote it, where that is known.
+
+        Raises Internal naming file, line and field if one is no such model: what is whole and does
+        not fit was written by another version.
+        """
+        by = f" ({written_by})" if written_by else ""
+        remedy = (
+            f"it was written by another version of this program{by}: use that one for the run, or "
+            "begin another run"
+        )
+        return tuple(
+            self._parsed(path, line, kind, where=f", line {number},", remedy=remedy)
+            for number, line in enumerate(content.splitlines(), 1)
+        )
+
+    def _parsed(
+        self,
+        path: str,
+        content: bytes,
+        kind: type[Model],
+        *,
+        where: str = "",
+        remedy: str = "it was truncated, edited or written by another version; delete it and it is "
+        "made again",
+    ) -> Model:
         try:
             return kind.model_validate_json(content)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
+            field = ".".join(str(part) for part in first["loc"])
             raise Internal(
-                f"{self.uri(path)} holds no {kind.__name__}: {where or 'the file'}: {first['msg']}",
-                remedy="it was truncated, edited or written by another version; delete it and it "
-                "is made again",
-                field=where,
+                f"{self.uri(path)}{where} holds no {kind.__name__}: {field or 'the file'}: "
+                f"{first['msg']}",
+                remedy=remedy,
+                field=field,
             ) from error
 
     def exists(self, path: str) -> bool:

@@ -239,16 +239,13 @@ def _edits(report: Report) -> Table | None:
             str(shape.edits),
             str(shape.empty),
             str(shape.truncated),
-            plain(shape.pairs, digits=1),
-            percent(shape.cover),
+            *([plain(shape.pairs, digits=1), percent(shape.cover)] if report.asks_pairs else []),
         ]
         for shape in report.shapes
     ]
-    return number_table(
-        "Edits; covered: gold answers that some pair's answer holds",
-        ["stage", "edits", "empty", "cut off", "pairs an edit", "covered"],
-        rows,
-    )
+    of_pairs = ["pairs an edit", "covered"] if report.asks_pairs else []
+    covered = "; covered: gold answers that some pair's answer holds" if of_pairs else ""
+    return number_table(f"Edits{covered}", ["stage", "edits", "empty", "cut off", *of_pairs], rows)
 
 
 def _stages(report: Report) -> Table | None:

@@ -131,12 +131,15 @@ class ShardStore:
         """
         own = b"".join(record.model_dump_json().encode() + b"\n" for record in records)
         lines = await in_thread(self._store.create_bytes, f"{self.path}/records.jsonl", own)
-        return _parsed(lines), hashlib.sha256(lines).hexdigest()
+        return self._parsed(lines), hashlib.sha256(lines).hexdigest()
 
     async def read_records(self) -> tuple[tuple[ContextRecord, ...], str]:
-        """The records and their sha256."""
+        """The records and their sha256. Raises Internal for those of another version."""
         lines = await in_thread(self._store.read_bytes, f"{self.path}/records.jsonl")
-        return _parsed(lines), hashlib.sha256(lines).hexdigest()
+        return self._parsed(lines), hashlib.sha256(lines).hexdigest()
+
+    def _parsed(self, lines: bytes) -> tuple[ContextRecord, ...]:
+        return self._store.parsed_lines(f"{self.path}/records.jsonl", lines, ContextRecord)
 
     async def clock(self) -> ShardClock:
         """The shard's clock, running."""
@@ -174,7 +177,3 @@ async def finish_shard(
     summary = await files.commit_summary(made)
     await after(files)
     return summary
-
-
-def _parsed(lines: bytes) -> tuple[ContextRecord, ...]:
-    return tuple(ContextRecord.model_validate_json(line) for line in lines.splitlines())

@@ -6,6 +6,8 @@ records.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 from typing import get_args
@@ -18,7 +20,7 @@ from seal.domains import get_domain
 from seal.domains.words import distinct_share
 from seal.errors import Internal, NotFound
 from seal.outcomes import Outcome
-from seal.records import ContextRecord, SelectionRecord, ShardSummary
+from seal.records import ContextRecord, SelectionRecord, ShardSummary, Stage
 from seal.report import Report, build_report
 from seal.report.numbers.comparisons import comparisons
 from seal.report.numbers.entries import Decision
@@ -30,6 +32,7 @@ from seal.report.numbers.parts import asked_on, part_groups
 from seal.report.numbers.shapes import histogram, spread
 from seal.report.numbers.words import DECISION_WORDS, OUTCOME_WORDS, PART_WORDS
 from seal.restem.select import DropReason, PartDropReason
+from seal.runs.shards import ShardStore
 
 MEASURES = tuple(measure.name for measure in get_domain("knowledge").measures)
 
@@ -77,6 +80,30 @@ def test_records_that_are_not_those_of_their_summary_are_refused_naming_the_file
     store.write_bytes(path, store.read_bytes(path)[:-20])
     with pytest.raises(Internal, match=r"r1-rollout/shard-0000/records\.jsonl"):
         build_report(store, run)
+
+
+async def test_records_of_another_version_are_refused_by_file_line_version_and_remedy(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    run = make_run(store)
+    directory = tmp_path / run / "stages/r1-rollout/shard-0000"
+    path = directory / "records.jsonl"
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1].replace('"inner_loops":', '"loops":', 1)
+    path.write_text("".join(f"{line}\n" for line in lines))
+    summary = json.loads((directory / "summary.json").read_text())
+    summary["result_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (directory / "summary.json").write_text(json.dumps(summary))
+    named = r"r1-rollout/shard-0000/records\.jsonl, line 2, holds no ContextRecord: innerLoops"
+    with pytest.raises(Internal, match=named) as caught:
+        build_report(store, run)
+    assert caught.value.remedy == (
+        "it was written by another version of this program (seal 0.1.0): use that one for the run, "
+        "or begin another run"
+    )
+    shard = ShardStore(store, run=run, round=1, stage=Stage.ROLLOUT, shard=0)
+    with pytest.raises(Internal, match=named):  # as the choice of edits reads them
+        await shard.read_records()
 
 
 def test_a_shard_without_summary_does_not_count(store: ArtifactStore, tmp_path: Path) -> None:
@@ -464,6 +491,12 @@ def test_the_headline_tells_by_which_measures_two_differ_and_by_which_they_do_no
         "This run cannot tell whether the rounds made the self-edits better or worse in any "
         "measure. Self-edits of round 2 cannot be told apart from the passage alone in any measure."
     )
+
+
+def test_rounds_that_learnt_another_model_s_edits_are_said_to_have(full: Report) -> None:
+    rows = [row.model_copy(update={"remark": "edits by muse-2"}) for row in full.rows]
+    said = headline(rows, full.rollouts, MEASURES)
+    assert "These rounds learnt edits by muse-2." in said
 
 
 def test_a_reward_that_is_none_of_the_three_measures_is_told_beside_them(full: Report) -> None:

@@ -34,7 +34,7 @@ from seal.report.numbers.formats import (
     storage,
     with_interval,
 )
-from seal.report.numbers.model import Estimate
+from seal.report.numbers.model import Difference, Estimate, Verdict
 from seal.report.numbers.words import OUTCOME_WORDS, name_of
 from seal.report.page.advice import advice
 from seal.report.page.markup import Html, join, table, tag, text
@@ -176,7 +176,7 @@ def test_the_reference_line_is_the_better_passage_row_and_crosses_no_words(tmp_p
     )
     words = {int(y) for y in re.findall(r'<text x="[\d.]+%?" y="(\d+)"', picture_of(html))}
     assert not [y for y in words for _, top, bottom in lines if int(top) < y < int(bottom)]
-    assert f"The dashed line is the {best.label}" in page.text
+    assert f"The dashed line, “{best.label}”, is what" in page.text
     assert f"“{best.label}”, which has the higher F1 of the two" in page.text
 
 
@@ -278,6 +278,26 @@ def test_what_to_do_next_follows_from_what_came_out(tmp_path: Path) -> None:
         store = ArtifactStore(str(tmp_path / str(place)))
         report = build_report(store, make_run(store, **quiet | recipe))
         assert lead in " ".join(advice(report)), recipe
+
+
+def test_where_all_differences_are_equal_no_smallest_one_is_named(tmp_path: Path) -> None:
+    report, *_ = page_of(tmp_path, passages=8, rounds=1, train_passages=3)
+    alike = Difference(n=8, mean=0.0, low=0.0, high=0.0, verdict=Verdict.UNCLEAR)
+    rows = tuple(
+        row.model_copy(
+            update={
+                name: dict.fromkeys(getattr(row, name), alike)
+                for name in ("over_first", "over_passage")
+            }
+        )
+        for row in report.rows
+    )
+    (said,) = (
+        step
+        for step in advice(report.model_copy(update={"rows": rows}))
+        if "Measure on more" in step
+    )
+    assert "cannot say how small a difference it would see" in said and "0.0 points" not in said
 
 
 def test_every_way_to_have_no_score_is_counted_and_explained(tmp_path: Path) -> None:

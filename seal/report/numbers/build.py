@@ -19,6 +19,7 @@ from seal.report.numbers.model import (
     ScoreRow,
     measure_names,
     measures_of,
+    shares_of,
 )
 from seal.report.numbers.rounds import rollout_report, stage_report
 from seal.report.numbers.rows import retained_rows, score_rows
@@ -52,6 +53,7 @@ def report_of(files: RunFiles, *, max_passages: int = MAX_PASSAGES_IN_DETAIL) ->
         seed=files.spec.seed,
         context=domain.words.context,
         success=next((one.label for one in domain.measures if one.is_success), ""),
+        shares=shares_of(files.spec),
     )
     rows = score_rows(files, estimator)
     rollouts = tuple(rollout_report(files, stage, estimator) for stage in files.named("rollout"))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from seal.records import Interval
-from seal.report.numbers.model import Difference, Estimate, Verdict
+from seal.report.numbers.model import Difference, Estimate, Metric, Verdict
 from seal.restem.statistics import (
     RESAMPLES,
     mean_interval,
@@ -28,6 +28,8 @@ class Estimator:
     """What the domain calls a context."""
     success: str = ""
     """Label of the measure that says whether an answer is right or wrong, if there is one."""
+    shares: frozenset[Metric] = frozenset()
+    """Metrics of which a mean is a share of successes."""
 
     @property
     def words(self) -> str:
@@ -39,12 +41,10 @@ class Estimator:
         of_success = f", of {self.success} Wilson's;" if self.success else ";"
         return f"{method}{of_success} differences are paired, {self.context} by {self.context}"
 
-    def share(self, scores: Mapping[str, float]) -> Estimate:
-        """Share of successes over contexts."""
-        return _estimate(success_interval(scores.values()))
-
-    def mean(self, scores: Mapping[str, float]) -> Estimate:
-        """Mean over passages."""
+    def mean(self, scores: Mapping[str, float], metric: Metric) -> Estimate:
+        """Mean over passages; of a metric that is success, their share."""
+        if metric in self.shares:
+            return _estimate(success_interval(scores.values()))
         return _estimate(mean_interval(scores.values(), seed=self.seed))
 
     def difference(self, scores: Mapping[str, float], reference: Mapping[str, float]) -> Difference:

@@ -71,7 +71,7 @@ def _verdicts(
     passage, last = compared_passage(rows), last_edits(rows)
     if last is None:
         if passage is not None and passage.over_base:
-            yield _against(_plain(passage), "no training at all", passage.over_base, measures)
+            yield _against(_plain(passage), _before(rows, passage), passage.over_base, measures)
         return
     if last.over_first:
         yield _rounds_sentence(last, rollouts, measures)
@@ -95,7 +95,7 @@ def findings(rows: Sequence[ScoreRow], measures: Sequence[Metric]) -> tuple[str,
 def _comparisons(rows: Sequence[ScoreRow], measures: Sequence[Metric]) -> Iterator[str]:
     passage, last = compared_passage(rows), last_edits(rows)
     if passage is not None and passage.over_base:
-        yield _sentence(_plain(passage), "no training at all", passage.over_base, measures)
+        yield _sentence(_plain(passage), _before(rows, passage), passage.over_base, measures)
     if last is None:
         return
     for row in rows:
@@ -121,6 +121,11 @@ def _stands_apart(reference: ScoreRow | None) -> bool:
     return reference is None or reference.kind == "fixed-edit"
 
 
+def _before(rows: Sequence[ScoreRow], reference: ScoreRow) -> str:
+    """The model before any training, as something to be compared with a reference."""
+    return rows[0].label if _stands_apart(reference) else "no training at all"
+
+
 def _rounds_sentence(
     last: ScoreRow, rollouts: Sequence[RolloutReport], measures: Sequence[Metric]
 ) -> str:
@@ -131,7 +136,10 @@ def _rounds_sentence(
             "round."
         )
     said = _told(_ROUNDS, last.over_first, measures)
-    return f"{said} These rounds are a {last.remark}." if last.remark else said
+    if not last.remark:
+        return said
+    are = "are a" if last.without_reward else "learnt"
+    return f"{said} These rounds {are} {last.remark}."
 
 
 def _edits(row: ScoreRow) -> str:
@@ -148,7 +156,7 @@ def _writer(row: ScoreRow) -> str:
 def _plain(passage: ScoreRow) -> str:
     """The passage row that all are compared with."""
     if passage.kind == "fixed-edit":
-        return passage.short
+        return f"training with {passage.short}"
     steps = " with as many steps as the edits" if passage.kind == "passage-equal-steps" else ""
     return f"the passage alone{steps}"
 

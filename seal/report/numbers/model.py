@@ -15,7 +15,7 @@ from seal.domains import get_domain
 from seal.domains.base import DomainWords
 from seal.records import CONTROL_WITHOUT_REWARD, Record
 from seal.report.numbers.entries import Decision, PassageGroup
-from seal.settings import LearningSpec, RunSpec
+from seal.settings import DOMAIN_OPTIONS, LearningSpec, RunSpec
 
 SCHEMA_VERSION = 5
 
@@ -363,6 +363,11 @@ class Report(Record):
     def words(self) -> DomainWords:
         """What the domain calls its contexts and results."""
         return get_domain(self.spec.domain).words
+
+    @property
+    def asks_pairs(self) -> bool:
+        """Whether edits of the run's domain can hold question-answer pairs."""
+        return DOMAIN_OPTIONS[self.spec.domain].learns_text
 
     def writer(self, policy_round: int) -> str:
         """Who wrote edits, with what must be said of it: `policy of round 1`."""

@@ -6,7 +6,7 @@ What each kind of training makes of the answers to questions on passages that no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -27,7 +27,6 @@ from seal.report.numbers.model import (
     RowKind,
     ScoreRow,
     metrics_of,
-    shares_of,
 )
 from seal.report.numbers.scores import (
     ByPassage,
@@ -83,7 +82,6 @@ def score_rows(files: RunFiles, estimator: Estimator) -> tuple[ScoreRow, ...]:
             first=measured.get("edit-0") if entry.key in before else None,
             previous=before.get(entry.key),
             estimator=estimator,
-            shares=shares_of(files.spec),
         )
 
     return tuple(row(entry) for entry in measured.values())
@@ -107,7 +105,6 @@ def _score_row(
     first: _Measured | None,
     previous: _Measured | None,
     estimator: Estimator,
-    shares: Collection[Metric],
 ) -> ScoreRow:
     def over(reference: _Measured | None) -> dict[Metric, Difference]:
         """Empty to itself and to a row that was not measured."""
@@ -125,10 +122,7 @@ def _score_row(
         kind=entry.kind,
         remark=entry.remark,
         round=entry.round,
-        metrics={
-            metric: estimator.share(scores) if metric in shares else estimator.mean(scores)
-            for metric, scores in entry.scores.items()
-        },
+        metrics={metric: estimator.mean(scores, metric) for metric, scores in entry.scores.items()},
         over_passage=over(passage),
         over_base=over(base),
         over_first=over(first),
@@ -224,8 +218,8 @@ def _policy_alone(
         policy_alone=True,
         models=1,
         answers=sum(answer_score(answer, "contains") is not None for answer in retained.answers),
-        score=estimator.mean(_by_retained_passage(retained, "score")),
-        accuracy=estimator.mean(_by_retained_passage(retained, "contains")),
+        score=estimator.mean(_by_retained_passage(retained, "score"), "score"),
+        accuracy=estimator.mean(_by_retained_passage(retained, "contains"), "contains"),
         accuracy_change=None,
     )
 
@@ -277,9 +271,9 @@ def _adapted_retained(
             for evaluation in asked
             for answer in evaluation.answers
         ),
-        score=estimator.mean(_by_adapted_passage(stage.records, kind, "score")),
-        accuracy=estimator.mean(_by_adapted_passage(stage.records, kind, "contains")),
-        accuracy_change=estimator.mean(change) if alone else None,
+        score=estimator.mean(_by_adapted_passage(stage.records, kind, "score"), "score"),
+        accuracy=estimator.mean(_by_adapted_passage(stage.records, kind, "contains"), "contains"),
+        accuracy_change=estimator.mean(change, "contains") if alone else None,
     )
 
 

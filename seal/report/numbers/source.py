@@ -32,6 +32,8 @@ from seal.resources import RestEMRun
 from seal.runs.store import contexts_path, prepared_path
 from seal.settings import RunSpec
 
+PROGRAM = "seal"
+"""Name of this program among the versions of a machine."""
 StageName = Literal["rollout", "improve", "validate"]
 
 _CONTEXTS = TypeAdapter(Context)
@@ -154,17 +156,18 @@ def read_run(store: ArtifactStore, run: str) -> RunFiles:
         order.insert(0, ("improve", 0))
     for round in range(1, spec.rounds + 1):
         order += [("rollout", round), ("improve", round), ("validate", round)]
-    found = (_read_stage(store, spec, run, name, round) for name, round in order)
+    status, of_machine = f"{run}/status.json", f"{run}/machine.json"
+    machine = store.read_json(of_machine, Machine) if store.exists(of_machine) else None
+    found = (_read_stage(store, spec, run, name, round, machine) for name, round in order)
     selections = (
         f"{run}/stages/r{round}-improve/selection.json" for round in range(1, spec.rounds + 1)
     )
     decided = [store.read_json(path, SelectionRecord) for path in selections if store.exists(path)]
-    status, machine = f"{run}/status.json", f"{run}/machine.json"
     return RunFiles(
         name=run,
         spec=spec,
         status=store.read_json(status, StatusFile) if store.exists(status) else StatusFile(),
-        machine=store.read_json(machine, Machine) if store.exists(machine) else None,
+        machine=machine,
         contexts=dict(_read_contexts(store, run)),
         stages=tuple(stage for stage in found if stage.summaries),
         selections={selection.round: selection for selection in decided},
@@ -182,17 +185,23 @@ def _read_contexts(store: ArtifactStore, run: str) -> Iterator[tuple[str, Contex
 
 
 def _read_stage(
-    store: ArtifactStore, spec: RunSpec, run: str, name: StageName, round: int
+    store: ArtifactStore,
+    spec: RunSpec,
+    run: str,
+    name: StageName,
+    round: int,
+    machine: Machine | None,
 ) -> Stage:
     shards = 1 if name == "improve" else spec.shards
-    summaries, records, retained, of_base = [], [], [], []
+    summaries, retained, of_base = [], [], []
+    records: list[ContextRecord] = []
     for shard in range(shards):
         path = f"{run}/stages/r{round}-{name}/shard-{shard:04d}"
         if not store.exists(f"{path}/summary.json"):
             continue
         summaries.append(store.read_json(f"{path}/summary.json", ShardSummary))
         if name != "improve":
-            records += _read_records(store, f"{path}/records.jsonl", summaries[-1])
+            records += _read_records(store, f"{path}/records.jsonl", summaries[-1], machine)
         if store.exists(f"{path}/retained.json"):
             retained.append(store.read_json(f"{path}/retained.json", EvaluationRecord))
         if store.exists(f"{path}/retained-base.json"):
@@ -208,11 +217,14 @@ def _read_stage(
     )
 
 
-def _read_records(store: ArtifactStore, path: str, summary: ShardSummary) -> list[ContextRecord]:
+def _read_records(
+    store: ArtifactStore, path: str, summary: ShardSummary, machine: Machine | None
+) -> tuple[ContextRecord, ...]:
     content = store.read_bytes(path)
     if hashlib.sha256(content).hexdigest() != summary.result_sha256:
         raise Internal(
             f"{store.uri(path)} is not the file of its summary",
             remedy="delete its shard's directory and resume the run",
         )
-    return [ContextRecord.model_validate_json(line) for line in content.splitlines()]
+    by = f"{PROGRAM} {machine.versions[PROGRAM]}" if machine and PROGRAM in machine.versions else ""
+    return store.parsed_lines(path, content, ContextRecord, written_by=by)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from seal.outcomes import Outcome
 from seal.report.numbers.formats import MEASURE_NAMES, percent, plural, points
 from seal.report.numbers.model import Difference, Report, Verdict
+from seal.report.numbers.words import worded
 from seal.report.page.markup import Html, join, tag
 
 LOW_GOLD = 0.6
@@ -25,7 +26,7 @@ def advice(report: Report) -> tuple[Html, ...]:
     if not report.rows:
         return ()
     return tuple(
-        join(tag("b", lead), " ", rest)
+        join(tag("b", worded(lead, report.words)), " ", worded(rest, report.words))
         for find in (
             _unfinished,
             _rounds,
@@ -99,6 +100,11 @@ def _how_many(difference: Difference, report: Report) -> str:
         return f"One {one} tells nothing about others; give 60 or more in data.validation."
     half = (difference.high - difference.low) / 2
     name = MEASURE_NAMES[report.measures[0]]
+    if not half:
+        return (
+            f"On each {one} the two scored the same in {name}, or differed by as much, so that "
+            "this run cannot say how small a difference it would see."
+        )
     return (
         f"With {plural(difference.n, one)} a difference in {name} of less than about "
         f"{points(half).removeprefix('+')} points cannot be seen. Four times as many in "

@@ -91,7 +91,7 @@ class _Scale:
 def _further_words(rows: Sequence[ScoreRow]) -> Iterator[str]:
     """Of the caption: what not every picture shows."""
     if passage := compared_passage(rows):
-        yield f"The dashed line is the {passage.label}, which self-edits have to beat."
+        yield f"The dashed line, “{passage.label}”, is what self-edits have to beat."
     if any(_fill(row) == "dotted" for row in rows):
         yield "Dotted: rounds that learnt what was drawn by chance, the control without reward."
     if any(_fill(row) == "hatched" for row in rows):

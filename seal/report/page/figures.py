@@ -197,10 +197,10 @@ def _bars(axes: Axes, bins: Sequence[Bin]) -> None:
     axes.grid(axis="y", color=GRID, linewidth=0.6)
 
 
-def shapes_figure(shapes: Sequence[EditShape]) -> Html:
+def shapes_figure(shapes: Sequence[EditShape], *, context: str) -> Html:
     """Length of the edits and their diversity, stage by stage.
 
-    Boxes are quartiles, whiskers extremes, diamonds means.
+    Boxes are quartiles, whiskers extremes, diamonds means. `context`: what the domain calls one.
     """
     labels = [f"r{shape.round} {shape.stage}" for shape in shapes]
     with mpl.rc_context(_STYLE):
@@ -237,7 +237,7 @@ def shapes_figure(shapes: Sequence[EditShape]) -> Html:
         )
         left.set_title("tokens per edit")
         left.set_ylim(bottom=0)
-        _diversity(right, shapes)
+        _diversity(right, shapes, context)
         for axes in (left, right):
             axes.set_xticks(range(len(shapes)), labels, rotation=30, ha="right")
             axes.set_xlim(-0.6, len(shapes) - 0.4)
@@ -290,7 +290,7 @@ def _choice(axes: Axes, name: str, before: Mapping[str, int], after: Mapping[str
     axes.set_title(f"{name}, %")
 
 
-def _diversity(axes: Axes, shapes: Sequence[EditShape]) -> None:
+def _diversity(axes: Axes, shapes: Sequence[EditShape], context: str) -> None:
     """Four shares, each with a marker and a line style of its own.
 
     Lines join stages of one kind: only these sample alike.
@@ -303,7 +303,7 @@ def _diversity(axes: Axes, shapes: Sequence[EditShape]) -> None:
             "s",
             "--",
         ),
-        ("distance within a passage", [shape.diversity for shape in shapes], "^", ":"),
+        (f"distance within a {context}", [shape.diversity for shape in shapes], "^", ":"),
         ("empty edits", [shape.empty / shape.edits for shape in shapes], "x", "-."),
     )
     for label, values, marker, line in lines:

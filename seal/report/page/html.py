@@ -16,8 +16,8 @@ from seal.report.numbers.entries import (
     PassageGroup,
     QuestionEntry,
 )
-from seal.report.numbers.formats import MISSING, plain, plural, score
-from seal.report.numbers.model import Report
+from seal.report.numbers.formats import GRADER_WORDS, MISSING, plain, plural, score
+from seal.report.numbers.model import Report, right_of
 from seal.report.numbers.words import DECISION_WORDS, name_of, worded
 from seal.report.page import appendix
 from seal.report.page.markup import Child, Html, details, facts, join, paragraph, table, tag
@@ -86,8 +86,8 @@ def kept_and_dropped(report: Report) -> Html | None:
         paragraph(
             f"For every training {report.words.context}: left the self-edits that the next policy "
             "learnt, right the others with the reason, and below them what the model answered "
-            "before, and after training on each edit. ✓ the answer holds a gold answer, ✗ it does "
-            "not. Edits have the numbers that seal status --adapters gives them."
+            f"before, and after training on each edit. {_marks(report)} Edits have the numbers "
+            "that seal status --adapters gives them."
         ),
         facts(
             (name_of(decision), worded(DECISION_WORDS[decision], report.words))
@@ -95,6 +95,11 @@ def kept_and_dropped(report: Report) -> Html | None:
         ),
         *(_round(group, grader, report.words) for group in report.rollout_details),
     )
+
+
+def _marks(report: Report) -> str:
+    """What the marks before an answer say."""
+    return f"✓: {GRADER_WORDS[right_of(report.spec)]}; ✗: not so."
 
 
 def _decisions(report: Report) -> list[Decision]:
@@ -113,7 +118,7 @@ def _round(group: PassageGroup, grader: str, words: DomainWords) -> Html:
         details(
             _edits_summary(passage, grader),
             _text(passage),
-            _sides(passage, grader),
+            _sides(passage, grader, words),
             _answers_of(passage, _candidate_heads(passage)),
             open_=place < OPEN_PASSAGES,
         )
@@ -151,7 +156,7 @@ def _text(passage: PassageEntry) -> Html | None:
     return tag("blockquote", passage.text, dir="auto") if passage.text else None
 
 
-def _sides(passage: PassageEntry, grader: str) -> Html:
+def _sides(passage: PassageEntry, grader: str, words: DomainWords) -> Html:
     """Two columns: kept and dropped."""
     kept = [edit for edit in passage.edits if edit.decision == "kept"]
     dropped = [edit for edit in passage.edits if edit.decision != "kept"]
@@ -161,7 +166,7 @@ def _sides(passage: PassageEntry, grader: str) -> Html:
             "div",
             tag("h4", "Kept"),
             *(_card(edit, grader) for edit in kept),
-            None if kept else tag("p", "No edit of this passage.", class_="soft"),
+            None if kept else tag("p", f"No edit of this {words.context}.", class_="soft"),
             class_="kept",
         ),
         tag(
@@ -237,8 +242,8 @@ def answers(report: Report) -> Html | None:
     return join(
         paragraph(
             "What each trained model answered to the questions on the validation "
-            f"{report.words.context}s. ✓ the answer holds a gold answer, ✗ it does not. With "
-            "several edits or repeats the first one is shown."
+            f"{report.words.context}s. {_marks(report)} With several edits or repeats the first "
+            "one is shown."
         ),
         _shown(group, report.words),
         *(

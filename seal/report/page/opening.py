@@ -101,8 +101,8 @@ def _glossary(report: Report) -> Html:
         *report.words.glossary,
         (
             "policy",
-            "the model that writes the self-edits; in round 0 it is the base model, or what a "
-            "warm start on gold questions has made of it",
+            "the model that writes the self-edits; in round 0 it is the base model"
+            + (", after a warm start on gold questions" if report.gold_rows else ""),
         ),
         ("round", "edits are written, tried and chosen, and the policy learns the chosen ones"),
         *((MEASURE_NAMES[each], MEASURE_GLOSSES[each]) for each in report.measures),

@@ -74,8 +74,19 @@ def _bounds(report: Report) -> Html | None:
     """What the rows are that were measured only to compare with."""
     there = {row.kind for row in report.rows}
     bounds = report.words.bounds
-    words = [(row.label, bounds[row.kind]) for row in report.rows if row.kind in bounds]
+    words = [
+        (row.label, join(bounds[row.kind], _given_edit(report, row)))
+        for row in report.rows
+        if row.kind in bounds
+    ]
     return facts(words) if there & bounds.keys() else None
+
+
+def _given_edit(report: Report, row: ScoreRow) -> Html | None:
+    """The edit that the settings give for a row, to be read as it is."""
+    given = report.spec.validation
+    text = {"fixed-edit": given.fixed_edit, "oracle-edit": given.oracle_edit}.get(row.kind)
+    return join(": ", tag("code", text)) if text else None
 
 
 def _differences(report: Report) -> Html | None:

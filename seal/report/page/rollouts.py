@@ -10,7 +10,6 @@ from seal.report.numbers.formats import (
     kept,
     percent,
     plain,
-    score,
 )
 from seal.report.numbers.model import EditShape, Report, Spread
 from seal.report.numbers.shapes import in_order
@@ -41,8 +40,8 @@ def rewards(report: Report) -> Html | None:
             f"{rollout.round} ({rollout.label})" if rollout.label else str(rollout.round),
             report.writer(rollout.policy_round),
             str(rollout.candidates),
-            score(rollout.baseline.mean, "score", grader),
-            score(rollout.reward.mean, "score", grader),
+            valued(rollout.baseline, "score", grader),
+            valued(rollout.reward, "score", grader),
             valued(rollout.gain, "score", grader, signed=True),
             f"{rollout.better} / {rollout.equal} / {rollout.worse}",
             kept(rollout),
@@ -160,7 +159,7 @@ def _reliability(report: Report) -> Html | None:
     if report.spec.inner.racing:
         sizes = " → ".join(str(size) for size in (report.spec.edit.k, *report.spec.inner.racing))
         return paragraph(
-            f"The candidates of a passage ran a race ({sizes}): "
+            f"The candidates of a {report.words.context} ran a race ({sizes}): "
             "who was trained again was chosen by luck as well, so that the repeats do not tell "
             "how far a reward can be trusted. ",
             "Mean reward and gain are over the first training of every candidate.",
@@ -179,7 +178,7 @@ def _reliability(report: Report) -> Html | None:
         tag("h3", "Reliability of the reward"),
         paragraph(
             f"Every candidate was trained {repeats} times with other seeds. A reliability of 1 "
-            "means that the rewards of a passage's "
+            f"means that the rewards of a {report.words.context}'s "
             "candidates differ because the edits differ, 0 that they differ by luck."
         ),
         table(
@@ -192,7 +191,8 @@ def _reliability(report: Report) -> Html | None:
         None
         if rows
         else paragraph(
-            "It is not defined here: no passage has two graded candidates whose rewards vary."
+            f"It is not defined here: no {report.words.context} has two graded candidates whose "
+            "rewards vary."
         ),
     )
 
@@ -201,8 +201,11 @@ _COLLAPSE = (
     "A policy that collapses writes ever more of the same: fewer different texts and word "
     "pairs, a smaller distance between the "
     "edits of one passage. Validation stages write on the same passages every round and "
-    "so compare best. Covered are the gold answers that the answer of some pair of an edit "
-    "holds: a diagnostic, which no edit is chosen by."
+    "so compare best."
+)
+_COVERED = (
+    " Covered are the gold answers that the answer of some pair of an edit holds: a diagnostic, "
+    "which no edit is chosen by."
 )
 
 
@@ -216,8 +219,7 @@ def edits(report: Report) -> Html | None:
         "edits",
         "tokens, median (quartiles)",
         "examples, median",
-        "question-answer pairs, mean",
-        "gold answers covered",
+        *(["question-answer pairs, mean", "gold answers covered"] if report.asks_pairs else []),
         "empty",
         "cut off",
         "different texts",
@@ -225,9 +227,9 @@ def edits(report: Report) -> Html | None:
         worded("distance within a passage", report.words),
     ]
     return join(
-        paragraph(worded(_COLLAPSE, report.words)),
+        paragraph(worded(_COLLAPSE, report.words) + (_COVERED if report.asks_pairs else "")),
         figure(
-            figures.shapes_figure(report.shapes),
+            figures.shapes_figure(report.shapes, context=report.words.context),
             "Left: box from quartile to quartile, line at the median, whiskers to the extremes, "
             "diamond at the mean. "
             "Right: shares by stage.",
@@ -279,8 +281,7 @@ def _shape_cells(report: Report, shape: EditShape) -> list[Child]:
         str(shape.edits),
         _quartiles(shape.tokens),
         f"{shape.examples.median:g}" if shape.examples else MISSING,
-        plain(shape.pairs, digits=1),
-        percent(shape.cover),
+        *([plain(shape.pairs, digits=1), percent(shape.cover)] if report.asks_pairs else []),
         str(shape.empty),
         str(shape.truncated),
         percent(shape.unique_share),
