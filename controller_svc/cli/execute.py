@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ from controller_svc.cli.runs import local_directory, require_run
 from controller_svc.cli.stages import StageTracker
 from controller_svc.cli.stopping import say_stopping, say_the_end
 from controller_svc.cli.tracking import check_tracker, tracked
-from controller_svc.cli.workload import read_data, workload
+from controller_svc.cli.workload import StageWork, read_data, workload
 from controller_svc.core import Phase, Reason, RunStatus
 from controller_svc.local.lock import check_free
 from controller_svc.local.world import run_local
@@ -195,10 +195,15 @@ def _work(
         if manifest.spec.cross_model:
             _model_directory(manifest.spec.writer, offline=options.offline, screen=screen)
         directory = _model_directory(manifest.spec.model, offline=options.offline, screen=screen)
+        weights = 0
         if directory is not None:
-            check_model(manifest.spec, engine, model_shape(manifest.spec.model, directory))
+            shape = model_shape(manifest.spec.model, directory)
+            check_model(manifest.spec, engine, shape)
+            weights = shape.weights
         machine = _measure(engine)
         minutes = _announce(manifest.name, machine, screen, options.limit)
+        if not options.resume and not minutes:
+            _announce_time(manifest.name, machine, screen, work, weights=weights)
 
         def begin() -> None:
             begin_log()
@@ -274,6 +279,16 @@ def _announce(run: str, machine: Machine, screen: Screen, limit: TimeLimit | Non
         f"{teraflops:.2f} TFLOP/s{so}"
     )
     return minutes
+
+
+def _announce_time(
+    run: str, machine: Machine, screen: Screen, work: Sequence[StageWork], *, weights: int
+) -> None:
+    """Say about how long a run will take, where model and machine are known."""
+    teraflops = machine.gemm_teraflops
+    if weights and teraflops:
+        seconds = sum(stage.seconds(weights=weights, teraflops=teraflops) for stage in work)
+        screen.say(f"{run}: about {duration(seconds)} at this speed, right to a factor of two")
 
 
 async def _run(

@@ -24,6 +24,7 @@ import pytest
 from command import HEAD, RUN, VALIDATION, one_line, seal
 from fake_services import Fakes
 from synthetic_run import make_run
+from tiny_model import save_tiny_model
 
 import controller_svc.cli.execute as execute
 from controller_svc.cli.app import DEMO_NAMES, DemoDomain, app, demo_manifest
@@ -500,6 +501,30 @@ def test_the_demo_prints_the_measured_peak_and_the_limit_that_follows(
     assert f"the limit is {minutes} min" in captured.err
     result = json.loads(captured.out)
     assert result["run"] == name
+    assert (here / "here" / name / "report.html").exists()
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_demo_on_puzzles_is_told_in_their_words_with_the_time_that_it_will_take(
+    here: Path,
+    fakes: Fakes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    quick: bool,
+) -> None:
+    model = save_tiny_model(here / "model")
+    monkeypatch.setattr(execute, "_model_directory", lambda *given, **options: model)
+    monkeypatch.setattr(execute, "check_model", lambda *given: None)  # the tiny one has few layers
+    fakes.tokens_of = len  # every cell is one
+    arguments = ["--quick"] if quick else []
+    assert seal("demo", "--domain", "arc", "--root", "here", *arguments) == 0
+    captured = capsys.readouterr()
+    name = "demo-arc-quick" if quick else "demo-arc"
+    assert f"{name}: about " in captured.err and "right to a factor of two" in captured.err
+    assert "it is to end within" not in captured.err, "the limits are those of the other demo"
+    for text in (captured.err, captured.out):
+        assert not re.search(r"passage|\bF1\b", text, re.IGNORECASE)
+    assert "in-context learning" in captured.out
     assert (here / "here" / name / "report.html").exists()
 
 

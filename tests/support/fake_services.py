@@ -93,7 +93,9 @@ class Fakes:
     max_request_bytes: int = 4 * 1024 * 1024
     """Largest request to generate, train or evaluate that is taken."""
     model: ModelDescription = MODEL
-    """What the trainer says it has loaded; a token is a word."""
+    """What the trainer says it has loaded."""
+    tokens_of: Callable[[str], int] = lambda text: len(text.split())
+    """Tokens of a text: its words, or what a test takes for one."""
     judge: str = ""
     """Who judges; empty: nobody."""
     rating: Callable[[str, int], float | None] = lambda title, candidate: chance(title, candidate)
@@ -332,8 +334,10 @@ class FakeTrainer(trainer_pb2_grpc.TrainerServiceServicer):
         request: trainer_pb2.CountTokensRequest,
         context: grpc.aio.ServicerContext[object, object],
     ) -> trainer_pb2.CountTokensResponse:
-        words = [f"{row.prompt} {row.completion}".split() for row in request.examples]
-        return trainer_pb2.CountTokensResponse(row_tokens=[len(row) + 1 for row in words])
+        texts = [f"{row.prompt} {row.completion}" for row in request.examples]
+        return trainer_pb2.CountTokensResponse(
+            row_tokens=[self._fakes.tokens_of(text) + 1 for text in texts]
+        )
 
     async def GetTraining(
         self,
