@@ -97,6 +97,9 @@ GOALS: Mapping[str, Goal] = MappingProxyType(
         "P10": Goal(
             "adaptations of 16 clients at once against one after another", ">=", 2.5, None, "x"
         ),
+        "few-shot": Goal(
+            "inner loops of 8 few-shot tasks at once against one after another", ">=", 1, None, "x"
+        ),
         "controller": Goal(
             "Jobs of 1,000 runs through the controller against a bare loop, or 40 a second",
             ">=",
@@ -119,7 +122,7 @@ CURVES: Mapping[str, str] = MappingProxyType(
 """Titles of the figures that are curves."""
 
 KEYS = (*GOALS, *CURVES)
-BY_NAME_ONLY = ("P7", "P10", "controller", "slots", "lengths", "memory")
+BY_NAME_ONLY = ("P7", "P10", "few-shot", "controller", "slots", "lengths", "memory")
 """Figures that take long and tell nothing new of a change: measured where `--only` names them."""
 DEFAULT_KEYS = tuple(key for key in KEYS if key not in BY_NAME_ONLY)
 

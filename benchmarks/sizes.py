@@ -79,6 +79,12 @@ class Sizes(Settings):
     """Clients of P10 that come together."""
     front_door_alone: Positive = 3
     """Adaptations of one sample of P10's other side, one after another."""
+    few_shot_samples: Positive = 3
+    """Rounds of the few-shot inner loops."""
+    few_shot_loops: Positive = 8
+    """Few-shot tasks, each with an edit of its own."""
+    few_shot_rows: Positive = 8
+    """Rows of each training set at most; the embedded profile takes 16."""
     controller_samples: Positive = 1
     """Rounds of the controller's figure, which are long."""
     controller_runs: Positive = 1000
@@ -133,6 +139,9 @@ QUICK: dict[str, object] = {
     "service_adapters": 4,
     "front_door_clients": 2,
     "front_door_alone": 1,
+    "few_shot_samples": 1,
+    "few_shot_loops": 2,
+    "few_shot_rows": 2,
     "controller_runs": 10,
     "controller_rounds": 1,
     "scaling_slots": (1, 4),

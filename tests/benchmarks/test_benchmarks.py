@@ -81,6 +81,9 @@ SMALLEST = sizes.Sizes(
     service_adapters=2,
     front_door_clients=1,
     front_door_alone=1,
+    few_shot_samples=2,
+    few_shot_loops=2,
+    few_shot_rows=2,
     scaling_slots=(1, 2),
     scaling_row_tokens=12,
     scaling_steps=1,
@@ -141,7 +144,7 @@ def test_every_figure_is_measured_on_both_sides(measured: figures.Figures) -> No
             math.isfinite(number) and (number > 0 or key in {"P5", "P7"}) for number in numbers
         ), key
         assert figure.command == "make bench"
-    for key in ("P1", "P2", "P3", "P4", "P6", "P8"):
+    for key in ("P1", "P2", "P3", "P4", "P6", "P8", "few-shot"):
         assert [len(side.samples) for side in measured[key].sides] == [2, 2], key
         assert len(measured[key].samples) == 2
     assert len(measured["P5"].samples) == SMALLEST.exact_adapters
@@ -426,7 +429,9 @@ def test_the_page_says_each_figure_with_its_goal_its_sides_and_its_samples(
     figure = common.make_figure(setting, "P1", [60.0, 80.0, 70.0], sides=sides, sizes=("samples",))
     assert (figure.value, figure.met, figure.goal) == (70.0, True, ">= 70x")
     page = render.render_markdown({"P1": figure}, {})
-    rows = [line for line in page.splitlines() if line.startswith(("| P", "| controller"))]
+    rows = [
+        line for line in page.splitlines() if line.startswith(("| P", "| few-shot", "| controller"))
+    ]
     assert [row.split(" | ")[0] for row in rows] == [f"| {key}" for key in figures.GOALS]
     assert rows[0].endswith("| >= 70x | 120x | **70.0x** | yes |")
     assert rows[1].endswith("| – | – |")
