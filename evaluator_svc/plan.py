@@ -24,7 +24,7 @@ from seal.limits import (
 from seal.records import AdapterReference
 from seal.rpc import validation
 from seal.rpc.convert import adapter_reference, base_reference
-from seal.settings import GraderName, QuestionFormat
+from seal.settings import GraderName, QuestionFormat, check_votes
 from seal.v1 import evaluator_pb2
 
 GRADERS: dict[int, GraderName] = {
@@ -105,11 +105,22 @@ def parse_evaluation(
         max_tokens=validation.whole_number(
             request.max_tokens, field="max_tokens", minimum=1, maximum=limits.max_tokens
         ),
-        votes=validation.whole_number(
-            request.votes, field="votes", minimum=0, maximum=limits.max_votes
-        ),
+        votes=_votes(request, domain, grader, limits),
         view_seed=validation.seed(request.view_seed, field="view_seed"),
     )
+
+
+def _votes(
+    request: evaluator_pb2.EvaluateRequest,
+    domain: Domain,
+    grader: GraderName,
+    limits: EvaluationLimits,
+) -> int:
+    votes = validation.whole_number(
+        request.votes, field="votes", minimum=0, maximum=limits.max_votes
+    )
+    check_votes(domain.name, votes, grader, field="votes")
+    return votes
 
 
 def _queries(request: evaluator_pb2.EvaluateRequest, limits: EvaluationLimits) -> tuple[Query, ...]:

@@ -99,7 +99,7 @@ def parse_generation(
         else None,
         sampled_as=parse_sampling(request.sampling, max_tokens=limits.max_tokens),
         contexts=_contexts(request.contexts, asked, limits),
-        edit_schema=asked.domain.edit_schema(asked.family) or "",
+        edit_schema=asked.domain.edit_schema(asked.family, asked.format) or "",
     )
 
 

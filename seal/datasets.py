@@ -59,7 +59,7 @@ def load_dataset(
             remedy="give questions with gold answers: without one nothing can be graded",
             source=source,
         )
-    check_ids(loaded.contexts, where=source)
+    check_ids(loaded.contexts, domain=domain, where=source)
     if loaded.unanswerable:
         log.info(
             "questions without an answer left out",

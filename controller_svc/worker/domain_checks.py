@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from controller_svc.worker.bounds import GIVEN_EDITS, bound_training, given_edit
 from controller_svc.worker.clients import ServiceClients
 from seal.domains import get_domain
 from seal.domains.base import Context
 from seal.errors import InvalidInput
-from seal.settings import LearningSpec
+from seal.restem.seeds import derive_seed
+from seal.settings import DOMAIN_OPTIONS, LearningSpec
 from seal.v1 import trainer_pb2
 
 _FIELDS = {"fixed-edit": "fixedEdit", "oracle-edit": "oracleEdit"}
 _TIMES = 3
 """A text that is one token three times in a row is one: pairs and triples would have merged."""
+_BESIDE = "a"
+"""Counted with each answer and once alone, so that the tokens around a row are not counted."""
 
 
 def check_given_edits(spec: LearningSpec, contexts: Sequence[Context]) -> None:
@@ -63,3 +67,61 @@ async def check_single_tokens(spec: LearningSpec, clients: ServiceClients) -> No
                 field="spec.evaluation.questionFormat",
                 remedy="use another format of the domain, or another model",
             )
+
+
+@dataclass(frozen=True)
+class _Gold:
+    """A gold answer as it has to be written."""
+
+    context: Context
+    question: int
+    """From 1."""
+    text: str
+
+
+async def check_answers_fit(
+    spec: LearningSpec, contexts: Iterable[Context], clients: ServiceClients
+) -> None:
+    """Refuse questions whose answer is longer than an answer may be, where it counts as a whole.
+
+    Nobody could answer them, and they would be scored as wrong.
+
+    Raises:
+        InvalidInput: naming the longest, and how many there are.
+    """
+    if not DOMAIN_OPTIONS[spec.domain].whole_answers:
+        return
+    golds = list(_gold_answers(spec, contexts))
+    rows = [trainer_pb2.TrainingExample(completion=_BESIDE)]
+    rows += [trainer_pb2.TrainingExample(prompt=_BESIDE, completion=gold.text) for gold in golds]
+    beside, *counts = await clients.count_tokens(rows)
+    most = spec.evaluation.max_tokens
+    long = [
+        (count - beside, gold)
+        for count, gold in zip(counts, golds, strict=True)
+        if count - beside > most
+    ]
+    if not long:
+        return
+    tokens, gold = max(long, key=lambda each: each[0])
+    others = len({(one.context.context_id, one.question) for _, one in long}) - 1
+    one = get_domain(spec.domain).words.context
+    more = f", and {others} more are longer too" if others else ""
+    raise InvalidInput(
+        f"the answer to question {gold.question} of {one} {gold.context.title[:80]!r} has {tokens} "
+        f"tokens, an answer may have {most}{more}: it could never be right",
+        field="spec.evaluation.maxTokens",
+        remedy=f"give {tokens} or more, or leave such {one}s out",
+    )
+
+
+def _gold_answers(spec: LearningSpec, contexts: Iterable[Context]) -> Iterator[_Gold]:
+    """The first gold answer to every question, in all ways in which that may be asked."""
+    domain, settings = get_domain(spec.domain), spec.evaluation
+    for context in contexts:
+        for number, query in enumerate(context.queries, 1):
+            seed = derive_seed(derive_seed(spec.seed, "views"), query.query_id)  # as it is asked
+            for view in domain.views(query, settings.votes, seed=seed):
+                gold = view.query.answers[0]
+                text = domain.answer_completion(gold, settings.question_format)
+                yield _Gold(context, number, text)

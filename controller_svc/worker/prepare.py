@@ -15,12 +15,16 @@ import structlog
 
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.demands import describe_model
-from controller_svc.worker.domain_checks import check_given_edits, check_single_tokens
+from controller_svc.worker.domain_checks import (
+    check_answers_fit,
+    check_given_edits,
+    check_single_tokens,
+)
 from controller_svc.worker.others import check_generator, describe_judge, describe_writer
 from seal.artifacts import ArtifactStore
 from seal.datasets import load_contexts
 from seal.domains import get_domain
-from seal.domains.base import Context, PartPrompt
+from seal.domains.base import Context, Domain, PartPrompt
 from seal.errors import InvalidInput
 from seal.limits import MAX_EDITS, MAX_ROWS, MAX_STEPS
 from seal.records import LongRow, ModelDescription, PreparedRecord
@@ -55,8 +59,8 @@ def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
         "validation": load_contexts(data.validation, domain=domain, limit=data.validation_contexts),
         "retained": load_contexts(data.retained, domain=domain) if data.retained else (),
     }
-    check_leakage(contexts["train"], contexts["validation"])
-    check_ids(chain.from_iterable(contexts.values()), where="the data")
+    check_leakage(contexts["train"], contexts["validation"], domain=domain)
+    check_ids(chain.from_iterable(contexts.values()), domain=domain, where="the data")
     check_sizes(spec, train_contexts=len(contexts["train"]))
     check_parts(spec, contexts)
     check_given_edits(spec, contexts["validation"])
@@ -165,12 +169,13 @@ async def prepare(
     model, writer = await describe_model(spec, clients), await describe_writer(spec, clients)
     judge = await describe_judge(spec, clients)
     await check_single_tokens(spec, clients)
+    await check_answers_fit(spec, chain(contexts["train"], contexts["validation"]), clients)
     if spec.improve.warm_start == "gold":
         limit = (writer or model).max_row_tokens
         trainer = clients.writer or clients
         await check_fits(spec, contexts["train"], max_row_tokens=limit, trainer=trainer)
     too_long = await find_long_rows(spec, contexts, model, clients, writer=writer)
-    check_some_fit(contexts, too_long)
+    check_some_fit(contexts, too_long, domain=get_domain(spec.domain))
     if spec.rounds:
         await check_learnable(spec, contexts["train"], writer or model, clients.writer or clients)
     digests = {
@@ -251,8 +256,11 @@ def _passage_rows(spec: LearningSpec, model: ModelDescription) -> _RowsOf:
         if DOMAIN_OPTIONS[spec.domain].learns_text or not model.max_positions:
             return
         for query in context.queries[:1]:
-            asked = domain.question_prompt(query, spec.evaluation.question_format)
-            row = trainer_pb2.TrainingExample(prompt=asked.text, completion=query.answers[0])
+            format = spec.evaluation.question_format
+            asked, gold = domain.question_prompt(query, format), query.answers[0]
+            row = trainer_pb2.TrainingExample(
+                prompt=asked.text, completion=domain.answer_completion(gold, format)
+            )
             yield QUESTION, row, min(model.max_row_tokens, model.max_positions)
 
     return rows
@@ -316,19 +324,21 @@ async def check_learnable(
         )
 
 
-def check_some_fit(contexts: Contexts, too_long: Sequence[LongRow]) -> None:
+def check_some_fit(contexts: Contexts, too_long: Sequence[LongRow], *, domain: Domain) -> None:
     """Refuse data of which nothing would be left.
 
     Raises:
-        InvalidInput: naming the first passage.
+        InvalidInput: naming the first context.
 
     """
     for name, members in contexts.items():
         rows = [row for row in too_long if row.data == name]
         if members and len(rows) == len(members):
+            one = domain.words.context
+            shorter = "cut them into parts" if domain.options.learns_text else "take smaller ones"
             raise InvalidInput(
-                f"every passage is too long for the model: the first, {rows[0].title[:80]!r}, has "
+                f"every {one} is too long for the model: the first, {rows[0].title[:80]!r}, has "
                 f"{rows[0].tokens} tokens of {rows[0].what}, at most {rows[0].limit} fit",
                 field=f"spec.data.{name}",
-                remedy=f"cut the passages into parts, or raise {engine_setting('max_row_tokens')}",
+                remedy=f"{shorter}, or raise {engine_setting('max_row_tokens')}",
             )

@@ -206,6 +206,9 @@ class Domain(Protocol):
         context.
         """
 
+    def digest(self, text: str) -> str:
+        """sha256 of what a context's text holds: the same for two that only look different."""
+
     def writes_edits(self, family: PromptFamily) -> bool:
         """False for a family without self-edits, which trains on the passage alone."""
 
@@ -249,8 +252,11 @@ class Domain(Protocol):
     def choices(self, texts: Sequence[str]) -> Mapping[str, str]:
         """What an edit chose among few possibilities, by name; empty for free text, or for none."""
 
-    def edit_schema(self, family: PromptFamily) -> str | None:
-        """JSON schema of an edit, for a decoder that can hold a model to it; None for free text."""
+    def edit_schema(self, family: PromptFamily, format: PromptFormat) -> str | None:
+        """JSON schema of an edit in the form that the prompts ask for; None for free text.
+
+        For a decoder that can hold a model to it.
+        """
 
     def gold_parts(
         self, context: Context, family: PromptFamily, format: PromptFormat

@@ -29,7 +29,7 @@ from seal.domains.base import (
 from seal.domains.examples import document, documents, statements, title_line
 from seal.domains.filters import helpful_pairs, spread
 from seal.domains.pairs import Pair, parse_pairs
-from seal.domains.passages import contexts_of, read_groups
+from seal.domains.passages import contexts_of, passage_digest, read_groups
 from seal.domains.prompts import EDIT_WORDING, QUESTION_WORDING, EditWording
 from seal.errors import InvalidInput
 from seal.prompts import Message, Prompt
@@ -163,6 +163,10 @@ class KnowledgeDomain:
         """Passages in the shapes of `seal.dataset_rows`, each with all its questions."""
         return contexts_of(read_groups(values, source=source))
 
+    def digest(self, text: str) -> str:
+        """See `seal.domains.passages.passage_digest`."""
+        return passage_digest(text)
+
     def writes_edits(self, family: PromptFamily) -> bool:
         """False for `none`: the passage alone is trained on."""
         return family != "none"
@@ -249,7 +253,7 @@ class KnowledgeDomain:
         """None: a text chooses nothing."""
         return {}
 
-    def edit_schema(self, family: PromptFamily) -> str | None:
+    def edit_schema(self, family: PromptFamily, format: PromptFormat) -> str | None:
         """None: edits are free text."""
         return None
 

@@ -20,7 +20,7 @@ from seal.settings.adaptation import (
 )
 from seal.settings.base import MAX_SEED, FileSettings, Settings
 from seal.settings.data import ArtifactSettings, DataSettings
-from seal.settings.domains import DOMAIN_OPTIONS, DomainName, DomainOptions
+from seal.settings.domains import DOMAIN_OPTIONS, DomainName, DomainOptions, check_votes
 from seal.settings.edits import (
     BY_SENTENCE,
     EditSettings,
@@ -97,4 +97,5 @@ __all__ = [
     "TrackingSettings",
     "ValidationSettings",
     "check_survivors",
+    "check_votes",
 ]

@@ -24,6 +24,12 @@ class DomainOptions:
     """Ways to ask its questions."""
     graders: tuple[GraderName, ...]
     """What its reward can be the mean of."""
+    voted_graders: tuple[GraderName, ...]
+    """Those that grade what the answers to a question asked in several ways agree on; none where
+    there is one way to ask."""
+    whole_answers: bool
+    """Whether an answer counts only as a whole, so that a bound of its tokens below a gold answer
+    leaves a question that nobody can answer."""
     learns_text: bool
     """Whether a context is a text that can be trained on by itself: then its bounds are the passage
     alone, the gold questions and the open book, and adaptations learn documents. Else what is to be
@@ -45,12 +51,16 @@ DOMAIN_OPTIONS: Mapping[DomainName, DomainOptions] = MappingProxyType(
             ),
             question_formats=("plain", "few-shot", "reading", "chat"),
             graders=("contains", "exact", "f1", "logprob", "judge"),
+            voted_graders=(),
+            whole_answers=False,
             learns_text=True,
         ),
         "arc": DomainOptions(
             families=("train-settings",),
             question_formats=("digits", "letters", "spaced"),
             graders=("grid", "logprob"),
+            voted_graders=("grid",),
+            whole_answers=True,
             learns_text=False,
         ),
     }
@@ -65,6 +75,20 @@ def check_choice(domain: DomainName, value: str, choices: tuple[str, ...], *, fi
             field=field,
             remedy=f"use one of {', '.join(choices)}, or set domain to the one that has it",
         )
+
+
+def check_votes(domain: DomainName, votes: int, grader: GraderName, *, field: str) -> None:
+    """Refuse votes that would cost and decide nothing. Raises InvalidInput naming the field."""
+    voted = DOMAIN_OPTIONS[domain].voted_graders
+    if votes <= 1 or grader in voted:
+        return
+    if voted:
+        problem = f"grader {grader!r} looks at no answer, so that there is nothing to vote on"
+        remedy = f"set it to 1, or the grader to {' or '.join(voted)}"
+    else:
+        problem = f"questions of domain {domain!r} can be asked in one way only"
+        remedy = "set it to 1"
+    raise InvalidInput(problem, field=field, remedy=remedy)
 
 
 def check_bounds(

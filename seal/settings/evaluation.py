@@ -30,8 +30,9 @@ class EvaluationSettings(FileSettings):
     max_tokens: int = Field(default=64, ge=1, le=MAX_ANSWER_TOKENS)
     """Upper bound of new tokens per answer."""
     votes: int = Field(default=1, ge=1, le=MAX_VOTES)
-    """Ways in which each question is asked, where the domain has several: the answer that most of
-    them agree on is graded. Each costs as much as a question of its own."""
+    """Ways in which each question is asked (`arc`, grader `grid`): the answer that most of them
+    agree on is graded, so that it takes three to outvote one. Each costs as much as a question of
+    its own."""
 
 
 class ValidationSettings(FileSettings):

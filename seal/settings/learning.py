@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from seal.errors import InvalidInput
 from seal.settings.base import MAX_SEED, FileSettings
 from seal.settings.data import ArtifactSettings
-from seal.settings.domains import DOMAIN_OPTIONS, DomainName, check_choice
+from seal.settings.domains import DOMAIN_OPTIONS, DomainName, check_choice, check_votes
 from seal.settings.edits import EditSettings
 from seal.settings.evaluation import EvaluationSettings
 from seal.settings.inner import InnerLoopSettings, check_survivors
@@ -63,6 +63,9 @@ class LearningSpec(FileSettings):
         )
         check_choice(
             self.domain, self.evaluation.grader, options.graders, field="evaluation.grader"
+        )
+        check_votes(
+            self.domain, self.evaluation.votes, self.evaluation.grader, field="evaluation.votes"
         )
         return self
 

@@ -30,7 +30,7 @@ def test_there_are_enough_tasks_and_no_rule_is_on_both_sides() -> None:
     assert sum(map(len, loaded.values())) >= 40
     titles = [context.title for contexts in loaded.values() for context in contexts]
     assert len(set(titles)) == len(titles)
-    check_leakage(loaded["arc-train"], loaded["arc-validation"])
+    check_leakage(loaded["arc-train"], loaded["arc-validation"], domain=get_domain("arc"))
 
 
 @pytest.mark.parametrize("validation", VALIDATION, ids=lambda rule: rule.name)

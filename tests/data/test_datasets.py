@@ -12,6 +12,7 @@ from service_harness import evaluation_request, generation_request
 from evaluator_svc.plan import EvaluationLimits, parse_evaluation
 from generator_svc.plan import GenerationLimits, parse_generation
 from seal.datasets import load_contexts, load_dataset
+from seal.domains import get_domain
 from seal.domains.passages import context_id, passage_digest
 from seal.errors import InvalidInput, NotFound, PreconditionFailed
 from seal.restem.leakage import check_leakage
@@ -275,8 +276,8 @@ def test_the_embedded_corpus_has_at_least_40_passages_of_6_answerable_questions_
     everything = (*train, *validation, *retained)
     assert len(everything) >= 40
     assert len({context.context_id for context in everything}) == len(everything)
-    check_leakage(train, validation)
-    check_leakage((*train, *validation), retained)
+    check_leakage(train, validation, domain=get_domain("knowledge"))
+    check_leakage((*train, *validation), retained, domain=get_domain("knowledge"))
     for context in everything:
         assert len(context.queries) == 6
         assert 80 <= len(context.text.split()) <= 130

@@ -8,10 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seal.domains.arc.edits import edit_json_schema, parse_edit, short_edit, written_edit
+from seal.domains import get_domain
+from seal.domains.arc.edits import (
+    edit_json_schema,
+    parse_edit,
+    short_edit,
+    short_edit_json_schema,
+    written_edit,
+)
 from seal.domains.arc.prompts import WORKED, edit_prompt
 from seal.domains.arc.tasks import Pair
+from seal.settings import PromptFormat
 
+PAIR = '[{"input":[[1,2]],"output":[[2,1]]}]'
 GOOD = (
     '{"data_generation": {"use_basic_augmentations": true, "use_size_augmentations": false, '
     '"use_chain_augmentations": false, "use_repeat_augmentations": true}, "training": '
@@ -112,6 +121,29 @@ def test_the_schema_holds_every_key_and_its_bounds() -> None:
     assert (rate["minimum"], rate["maximum"]) == (1e-6, 0.02)
     assert training["properties"]["num_train_epochs"]["maximum"] == 20
     assert len(schema["$defs"]["DataGeneration"]["required"]) == 4
+
+
+def test_the_schema_of_the_list_has_the_values_in_order_with_their_bounds_and_no_more() -> None:
+    schema = json.loads(short_edit_json_schema())
+    assert schema["items"] is False and schema["minItems"] == schema["maxItems"] == 7
+    *switches, strategy, rate, epochs = schema["prefixItems"]
+    assert [switch["type"] for switch in switches] == ["boolean"] * 4
+    assert set(strategy["enum"]) == {settings.training.strategy for _, settings in WORKED}
+    assert (rate["type"], rate["minimum"], rate["maximum"]) == ("number", 1e-6, 0.02)
+    assert (epochs["type"], epochs["minimum"], epochs["maximum"]) == ("integer", 1, 20)
+    values = json.loads(short_edit(WORKED[0][1]))
+    assert [type(value) for value in values] == [bool] * 4 + [str, float, int]
+
+
+@pytest.mark.parametrize(("format", "form"), [("base", "array"), ("chat", "object")])
+def test_a_decoder_is_held_to_the_form_that_the_prompt_asks_for(
+    format: PromptFormat, form: str
+) -> None:
+    (part,) = get_domain("arc").edit_prompts("t", PAIR, "train-settings", format)
+    asked = part.prompt.text + "".join(turn.content for turn in part.prompt.messages)
+    assert ("with exactly these keys" in asked) == (form == "object")
+    schema = get_domain("arc").edit_schema("train-settings", format)
+    assert schema is not None and json.loads(schema)["type"] == form
 
 
 def test_worked_examples_say_nothing_of_what_is_best() -> None:

@@ -103,6 +103,8 @@ def test_a_test_that_a_demonstration_answers_is_refused() -> None:
 def test_the_same_demonstrations_twice_are_refused() -> None:
     with pytest.raises(InvalidInput, match="'a' and 'b' have the same demonstrations"):
         read({"a": TASK, "b": TASK})
+    with pytest.raises(InvalidInput, match="'a' and 'b' have the same demonstrations"):
+        read({"a": TASK, "b": {**TASK, "train": TASK["train"][::-1]}})
 
 
 @pytest.mark.parametrize("answers", [[], {"abc123": 5}, {"abc123": []}])

@@ -57,7 +57,6 @@ def spec_of(directory: Path, base_url: str) -> RunSpec:
             "question_format": "digits",
             "grader": "logprob",
             "max_tokens": 6,
-            "votes": 2,
         },
     )
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from seal.domains import get_domain
 from seal.domains.base import Context
 from seal.domains.passages import passage_digest
 from seal.errors import InvalidInput
 from seal.restem.leakage import check_ids, check_leakage
+
+KNOWLEDGE, ARC = get_domain("knowledge"), get_domain("arc")
 
 
 def context(title: str, text: str) -> Context:
@@ -23,19 +26,25 @@ def test_a_passage_on_both_sides_is_refused_with_both_titles_and_the_remedy(text
         InvalidInput,
         match="validation passage 'The River' is also the training passage 'Veldra'; take it out",
     ) as caught:
-        check_leakage(train, [context("New", "Nothing known."), context("The River", text)])
+        check_leakage(
+            train, [context("New", "Nothing known."), context("The River", text)], domain=KNOWLEDGE
+        )
     assert caught.value.field == "data.validation"
 
 
 def test_the_number_of_shared_passages_is_told() -> None:
     side = [context("A", "one"), context("B", "two")]
     with pytest.raises(InvalidInput, match="2 passages are shared in all"):
-        check_leakage(side, side)
+        check_leakage(side, side, domain=KNOWLEDGE)
 
 
 def test_other_passages_under_the_same_title_are_no_leak() -> None:
-    check_leakage([context("Veldra", "Veldra is long.")], [context("Veldra", "Veldra is cold.")])
-    check_leakage([], [context("Veldra", "Veldra is cold.")])
+    check_leakage(
+        [context("Veldra", "Veldra is long.")],
+        [context("Veldra", "Veldra is cold.")],
+        domain=KNOWLEDGE,
+    )
+    check_leakage([], [context("Veldra", "Veldra is cold.")], domain=KNOWLEDGE)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +72,30 @@ def test_an_id_of_two_different_passages_is_refused_and_one_passage_may_stand_on
 ):
     one = context("Veldra", "Veldra is long.")
     check_ids(
-        [one, context("Veldra", " veldra is LONG"), context("Oss", "Oss is high.")], where="x"
+        [one, context("Veldra", " veldra is LONG"), context("Oss", "Oss is high.")],
+        domain=KNOWLEDGE,
+        where="x",
     )
     with pytest.raises(InvalidInput, match=r"the data: .*'Veldra' and 'Veldra' differ .* veldra"):
-        check_ids([one, context("Veldra", "Veldra is cold.")], where="the data")
+        check_ids([one, context("Veldra", "Veldra is cold.")], domain=KNOWLEDGE, where="the data")
+
+
+FLAT = '[{"input":[[1,2,3,4]],"output":[[4,3,2,1]]},{"input":[[5]],"output":[[6]]}]'
+SQUARE = '[{"input":[[1,2],[3,4]],"output":[[4,3],[2,1]]},{"input":[[5]],"output":[[6]]}]'
+TURNED = '[{"input":[[1],[2],[3],[4]],"output":[[4],[3],[2],[1]]},{"input":[[5]],"output":[[6]]}]'
+REORDERED = '[{"input":[[5]],"output":[[6]]},{"input":[[1,2,3,4]],"output":[[4,3,2,1]]}]'
+
+
+@pytest.mark.parametrize("other", [SQUARE, TURNED])
+def test_the_same_cells_in_another_shape_are_another_task(other: str) -> None:
+    check_leakage([context("flat", FLAT)], [context("other", other)], domain=ARC)
+    assert ARC.digest(FLAT) != ARC.digest(other)
+    with pytest.raises(InvalidInput, match="the tasks 'same' and 'same' differ"):
+        check_ids([context("same", FLAT), context("same", other)], domain=ARC, where="the data")
+
+
+def test_a_task_on_both_sides_is_refused_in_whatever_order_its_demonstrations_stand() -> None:
+    with pytest.raises(
+        InvalidInput, match="validation task 'again' is also the training task 'flat'; take it out"
+    ):
+        check_leakage([context("flat", FLAT)], [context("again", REORDERED)], domain=ARC)

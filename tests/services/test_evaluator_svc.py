@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     asynccontextmanager,
 )
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -37,7 +37,6 @@ from service_harness import (
 
 from evaluator_svc.service import register
 from seal.artifacts import ArtifactStore
-from seal.domains.base import Query, View
 from seal.domains.knowledge import KnowledgeDomain
 from seal.engine import EvaluationRequest
 from seal.errors import InvalidInput, NotFound, UnfitItem
@@ -115,6 +114,7 @@ BAD_REQUESTS: list[tuple[str, dict[str, object]]] = [
     ("grader", {"grader": evaluator_pb2.GRADER_UNSPECIFIED}),
     ("max_tokens", {"max_tokens": 0}),
     ("max_tokens", {"max_tokens": 100_000}),
+    ("votes", {"votes": 2}),
 ]
 
 
@@ -457,57 +457,55 @@ async def test_logs_hold_no_question_no_answer_and_no_passage(start: Start) -> N
     assert "secret" not in str(logs)
 
 
-def _views(self: KnowledgeDomain, query: Query, votes: int, *, seed: int) -> tuple[View, ...]:
-    """The query, and itself again with a number: its answers come marked with "v"."""
-    ways = (
-        View(
-            replace(query, question=f"{query.question} {way}"), lambda text: text.removeprefix("v")
-        )
-        for way in range(1, votes)
-    )
-    return (View(query, str), *ways)
+SHOWN = '[{"input":[[1,2,3]],"output":[[1,2,3]]}]'
+"""A rule that changes nothing, so that its answer in any view is the view's own input."""
 
 
-def _most(self: KnowledgeDomain, answers: Sequence[str]) -> str:
-    return max(answers, key=answers.count)
+def _puzzle(query_id: str, grid: str) -> evaluator_pb2.Query:
+    return _query(query_id, question=grid, answer=grid, context=SHOWN)
+
+
+def _puzzles(**changes: object) -> evaluator_pb2.EvaluateRequest:
+    """Puzzles asked in several ways."""
+    values: dict[str, object] = {
+        "domain": "arc",
+        "question_format": "digits",
+        "grader": evaluator_pb2.GRADER_GRID,
+        "queries": [_puzzle("a", "[[4,5,6]]"), _puzzle("b", "[[7,8]]")],
+    }
+    return evaluation_request(**(values | changes))
+
+
+def _asked_grid(request: EvaluationRequest, index: int) -> str:
+    """The input that a prompt asks for the output of."""
+    return request.prompts[index].text.rsplit("input\n", 1)[1].removesuffix("\noutput\n")
 
 
 async def test_what_most_ways_of_asking_agree_on_is_graded_and_all_of_them_are_paid(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start: Start,
 ) -> None:
-    monkeypatch.setattr(KnowledgeDomain, "views", _views)
-    monkeypatch.setattr(KnowledgeDomain, "vote", _most)
-    queries = [_query("a", answer="Veldra"), _query("b", answer="Mount Oss")]
-    said = ("nothing", "vVeldra", "vVeldra", "Mount Oss", "vfog", "vrain")
     async with start() as evaluator:
-        evaluator.engine.answer = lambda request, index: said[index]
-        result = await evaluator.result(
-            evaluation_request(queries=queries, votes=3, grader=evaluator_pb2.GRADER_EXACT)
+        evaluator.engine.answer = lambda request, index: (
+            "000" if index in (0, 3, 4) else _asked_grid(request, index)
         )
+        result = await evaluator.result(_puzzles(votes=3))
         (request,) = evaluator.engine.evaluated
-    assert [answer.answer for answer in result.answers] == ["Veldra", "Mount Oss"]
+    assert [answer.answer for answer in result.answers] == ["[[4,5,6]]", "[[0,0,0]]"]
     assert [answer.query_id for answer in result.answers] == ["a", "b"]
-    assert result.reward == 1.0
+    assert result.reward == 0.5
     assert len(request.prompts) == len(request.golds) == 6
 
 
-async def test_of_a_query_with_a_way_that_is_too_long_the_other_ways_vote(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(KnowledgeDomain, "views", _views)
-    monkeypatch.setattr(KnowledgeDomain, "vote", _most)
-
+async def test_of_a_query_with_a_way_that_is_too_long_the_other_ways_vote(start: Start) -> None:
     def check(request: EvaluationRequest) -> None:
         if len(request.prompts) == 4:  # the query itself, and all ways of the other one
             raise UnfitItem("long", outcome=Outcome.TOO_LONG, places=(0, 2, 3))
 
     async with start() as evaluator:
         evaluator.engine.check = check
-        evaluator.engine.answer = lambda request, index: "vVeldra"
-        result = await evaluator.result(
-            evaluation_request(queries=[_query("a", answer="Veldra"), _query("b")], votes=2)
-        )
-    assert [answer.answer for answer in result.answers] == ["Veldra", ""]
+        evaluator.engine.answer = _asked_grid
+        result = await evaluator.result(_puzzles(votes=2))
+    assert [answer.answer for answer in result.answers] == ["[[4,5,6]]", ""]
     assert [answer.outcome for answer in result.answers] == [
         common_pb2.OUTCOME_OK,
         common_pb2.OUTCOME_TOO_LONG,

@@ -290,7 +290,7 @@ async def test_an_edit_that_has_a_schema_is_asked_for_by_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schema = '{"type": "object"}'
-    monkeypatch.setattr(KnowledgeDomain, "edit_schema", lambda self, family: schema)
+    monkeypatch.setattr(KnowledgeDomain, "edit_schema", lambda self, *asked: schema)
     async with press(tmp_path, lambda call: says("{}")) as found:
         await found.edits(request_of(["Veldra is long."], seeds=(1,)))
         (call,) = found.server.calls

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 from controller_harness import workplace
@@ -10,6 +12,8 @@ from few_shot import FIXED, few_shot_spec
 from pydantic import ValidationError
 
 from controller_svc.cli.workload import workload
+from controller_svc.worker.clients import ServiceClients
+from controller_svc.worker.domain_checks import check_answers_fit
 from controller_svc.worker.prepare import load_data
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
@@ -81,6 +85,71 @@ async def test_a_tokenizer_that_joins_cells_is_refused_before_anything_is_traine
             pytest.fail("to the fakes a token is a word, and several digits are one")
     assert caught.value.field == "spec.evaluation.questionFormat"
     assert "'0' is not one token" in caught.value.message
+
+
+async def test_answers_longer_than_an_answer_may_be_are_refused_before_anything_is_trained(
+    tmp_path: Path,
+) -> None:
+    """To the fakes every cell of a strip of three is a token."""
+
+    def spec_of(max_tokens: int) -> RunSpec:
+        evaluation = {"question_format": "letters", "grader": "grid", "max_tokens": max_tokens}
+        return few_shot_spec(tmp_path, evaluation=evaluation)
+
+    async with workplace(tmp_path / "fits", spec=spec_of(3)):
+        pass
+    with pytest.raises(InvalidInput) as caught:
+        async with workplace(tmp_path / "long", spec=spec_of(2)):  # it prepares the run
+            pytest.fail("no answer could be right")
+    assert caught.value.field == "spec.evaluation.maxTokens"
+    assert caught.value.message == (
+        "the answer to question 1 of task 'swap-4' has 3 tokens, an answer may have 2, and 3 more "
+        "are longer too: it could never be right"
+    )
+    assert caught.value.remedy == "give 3 or more, or leave such tasks out"
+
+
+class _LineBreaksCount:
+    """A tokenizer to which a line break is a token, and what stands around a row are two."""
+
+    async def count_tokens(self, rows: Sequence[trainer_pb2.TrainingExample]) -> list[int]:
+        texts = [f"{row.prompt} {row.completion}" for row in rows]
+        return [2 + len(text.split()) + text.count("\n") for text in texts]
+
+
+async def test_answers_in_the_ways_that_vote_have_to_fit_too(tmp_path: Path) -> None:
+    spec = few_shot_spec(
+        tmp_path, evaluation={"question_format": "letters", "grader": "grid", "max_tokens": 3}
+    )
+    contexts, clients = load_data(spec)["train"], cast(ServiceClients, _LineBreaksCount())
+    await check_answers_fit(spec, contexts, clients)
+    voted = spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"votes": 8})})
+    with pytest.raises(InvalidInput, match=r"has 5 tokens, an answer may have 3"):
+        await check_answers_fit(voted, contexts, clients)  # a strip that is turned has lines
+
+
+@pytest.mark.parametrize(
+    ("domain", "grader", "votes", "remedy"),
+    [
+        ("arc", "logprob", 2, "set it to 1, or the grader to grid"),
+        ("knowledge", "f1", 2, "set it to 1"),
+        ("knowledge", "judge", 8, "set it to 1"),
+    ],
+)
+def test_votes_that_would_decide_nothing_are_refused(
+    domain: str, grader: str, votes: int, remedy: str
+) -> None:
+    formats = {"arc": ("train-settings", "digits"), "knowledge": ("self-qa", "plain")}
+    values = {
+        "domain": domain,
+        "edit": {"family": formats[domain][0]},
+        "data": {"retained": ""},
+        "evaluation": {"questionFormat": formats[domain][1], "grader": grader, "votes": votes},
+    }
+    with pytest.raises(ValidationError) as caught:
+        RunSpec.model_validate(values)
+    refused = refusal_in(caught.value)
+    assert (refused.field, refused.remedy) == ("evaluation.votes", remedy)
 
 
 def test_an_edit_of_the_settings_that_is_none_is_refused(tmp_path: Path) -> None:

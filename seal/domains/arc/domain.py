@@ -13,11 +13,11 @@ from types import MappingProxyType
 
 from seal.dataset_rows import Place
 from seal.domains.arc import grading, voting
-from seal.domains.arc.edits import edit_json_schema, parse_edit
+from seal.domains.arc.edits import edit_json_schema, parse_edit, short_edit_json_schema
 from seal.domains.arc.grids import Grid, grid_of, grid_text
 from seal.domains.arc.layouts import grid_in, layout_of
 from seal.domains.arc.prompts import ANSWER_STOP, answer_text, edit_prompt, question_text
-from seal.domains.arc.tasks import SHAPES, demonstrations_of, read_tasks
+from seal.domains.arc.tasks import SHAPES, demonstrations_of, read_tasks, task_digest
 from seal.domains.arc.training_sets import training_rows
 from seal.domains.base import (
     Context,
@@ -115,9 +115,11 @@ WORDS = DomainWords(
     reference="fixed settings",
     bounds=MappingProxyType(
         {
-            "fixed-edit": "trained on each task with the same settings, made by hand",
-            "oracle-edit": "trained on each task with the best of the settings that were tried on "
-            "training tasks",
+            "fixed-edit": "trained on each task with the same settings, those of "
+            "validation.fixedEdit, made by hand",
+            "oracle-edit": "trained on each task with the settings of validation.oracleEdit, the "
+            "best that a search on training tasks is to have found; this run searched for none and "
+            "takes them as they are given",
         }
     ),
 )
@@ -144,6 +146,10 @@ class ArcDomain:
     ) -> LoadedContexts:
         """See `seal.domains.arc.tasks.read_tasks`."""
         return read_tasks(values, source=source, answers=answers)
+
+    def digest(self, text: str) -> str:
+        """See `seal.domains.arc.tasks.task_digest`."""
+        return task_digest(text)
 
     def writes_edits(self, family: PromptFamily) -> bool:
         """True: there is nothing to train on without one."""
@@ -215,9 +221,9 @@ class ArcDomain:
             "epochs": str(edit.training.num_train_epochs),
         }
 
-    def edit_schema(self, family: PromptFamily) -> str | None:
-        """See `seal.domains.arc.edits.TrainSettings`."""
-        return edit_json_schema()
+    def edit_schema(self, family: PromptFamily, format: PromptFormat) -> str | None:
+        """The list of the values where the prompt asks for one, else the object."""
+        return short_edit_json_schema() if format == "base" else edit_json_schema()
 
     def gold_parts(
         self, context: Context, family: PromptFamily, format: PromptFormat

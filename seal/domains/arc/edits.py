@@ -86,8 +86,25 @@ def _named(values: list[object]) -> dict[str, object]:
 
 
 def edit_json_schema() -> str:
-    """The JSON schema of an edit, bounds included."""
+    """The JSON schema of an edit as an object, bounds included."""
     return json.dumps(TrainSettings.model_json_schema(), sort_keys=True)
+
+
+def short_edit_json_schema() -> str:
+    """The JSON schema of an edit as the list of its values, bounds included."""
+    values = [
+        value
+        for part in (DataGeneration, Training)
+        for value in part.model_json_schema()["properties"].values()
+    ]
+    schema = {
+        "type": "array",
+        "prefixItems": values,
+        "items": False,
+        "minItems": len(values),
+        "maxItems": len(values),
+    }
+    return json.dumps(schema, sort_keys=True)
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:

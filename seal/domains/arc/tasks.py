@@ -58,6 +58,16 @@ def demonstrations_of(text: str) -> tuple[Pair, ...]:
     return tuple(_pairs(place, value, "demonstration", ""))
 
 
+def task_digest(text: str) -> str:
+    """sha256 of a canonical text's demonstrations, in whatever order they stand.
+
+    Grids count with their shapes. A task in other colours, or turned, is another one: it needs a
+    training of its own, and that is all that a policy chooses.
+    """
+    pairs = sorted(demonstrations_text([pair]) for pair in demonstrations_of(text))
+    return hashlib.sha256("".join(pairs).encode()).hexdigest()
+
+
 def read_tasks(
     values: Iterable[tuple[Place, object]], *, source: str, answers: object = None
 ) -> LoadedContexts:
@@ -172,7 +182,7 @@ def _given_answers(source: str, answers: object) -> dict[str, object]:
 def _refuse_twice(contexts: Sequence[Context], source: str) -> None:
     first: dict[str, Context] = {}
     for context in contexts:
-        known = first.setdefault(context.text, context)
+        known = first.setdefault(task_digest(context.text), context)
         if known is not context:
             raise InvalidInput(
                 f"{source}: the tasks {known.title!r} and {context.title!r} have the same "
