@@ -75,6 +75,7 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
             for name, side in timings.items()
         ),
         details={
+            "tasks": f"the first {len(loops)} of {spec.data.train}",
             "rows of a training set": f"{min(rows)} to {max(rows)}",
             "epochs": f"{min(epochs)} to {max(epochs)}, as the edits say",
             "trained tokens of a list": f"{timings[ALL][0].tokens:,}",
