@@ -124,4 +124,4 @@ def _gold_answers(spec: LearningSpec, contexts: Iterable[Context]) -> Iterator[_
             for view in domain.views(query, settings.votes, seed=seed):
                 gold = view.query.answers[0]
                 text = domain.answer_completion(gold, settings.question_format)
-                yield _Gold(context, number, text)
+                yield _Gold(context, number, text.rstrip())  # its end need not be written
