@@ -255,7 +255,7 @@ H100_TFLOPS = 989.0
 """Of one H100 by its data sheet: bfloat16, dense."""
 H100_GEMM_SHARE = 2 / 3
 """What large matrix products reach of it. An assumption: nothing here was measured on one."""
-LEAST_HOURS = 0.01
+LEAST_HOURS = 0.001
 """Less is not told apart."""
 _SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)[Bb](?![A-Za-z0-9])")
 
@@ -268,7 +268,7 @@ def _accelerator_line(spec: RunSpec, machine: Machine | None, works: Sequence[St
         return ""
     gemm = H100_GEMM_SHARE * H100_TFLOPS
     hours = sum(work.seconds(weights=weights, teraflops=gemm) for work in works) / 3600
-    shown = f"about {hours:.1f}" if hours >= 1 else f"about {hours:.2f}"
+    shown = f"about {hours:.1f}" if hours >= 1 else f"about {hours:.2g}"
     shown = shown if hours >= LEAST_HOURS else f"less than {LEAST_HOURS}"
     size = "" if machine else f" with {weights / 1e9:g} billion weights, as the model's name says,"
     read, write = TRAIN_SHARE_OF_PEAK * gemm, WRITE_SHARE_OF_PEAK * gemm
