@@ -217,9 +217,8 @@ def _drawn(chosen: Selection, random: Random) -> Selection:
     """One context of the control without reward: as many edits as were kept, by chance."""
     if not chosen.kept:
         return chosen
-    candidates = sorted(
-        (one.candidate for one in (*chosen.kept, *chosen.dropped)), key=lambda one: one.candidate
-    )
+    candidates = [one.candidate for one in chosen.kept] + [one.candidate for one in chosen.dropped]
+    candidates.sort(key=lambda one: one.candidate)
     graded = [
         Kept(candidate, candidate.reward, candidate.gain)
         for candidate in candidates
