@@ -2,8 +2,8 @@
 
     python -m benchmarks.arc.pool --root seal-runs arc-0 arc-1 arc-2 [--picture docs/few-shot.svg]
 
-Every run measures the same validation tasks. Shares have Wilson intervals over tasks and runs;
-differences are paired by task, and their intervals resample tasks and runs apart
+Every run measures the same validation tasks. Shares have Wilson intervals over tasks; differences
+are paired by task, and their intervals resample tasks and runs apart
 (`seal.restem.statistics.crossed_interval`). A last table is of the rollouts: what the settings that
 were tried came to on training tasks, by rate times epochs.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.arc.picture import draw_choices
@@ -25,7 +25,12 @@ from seal.report.numbers.scores import adapted_scores, baseline_scores, evaluati
 from seal.report.numbers.shapes import edit_shape
 from seal.report.numbers.source import RunFiles, Stage, read_run
 from seal.restem.reward import mean
-from seal.restem.statistics import crossed_interval, paired_differences, success_interval
+from seal.restem.statistics import (
+    crossed_interval,
+    mean_interval,
+    paired_differences,
+    success_interval,
+)
 
 BASE, FIRST = "in context", "untrained edits"
 STRENGTHS = (0.002, 0.004, 0.01, 0.02, 0.05)
@@ -61,6 +66,20 @@ def shown(interval: Interval | None, *, signed: bool = False) -> str:
     return f"{number} [{number}, {number}]".format(interval.mean, *ends)
 
 
+def over_runs(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each task: runs measure the same tasks, which are not independent of another."""
+    runs = list(scores)
+    return {task: mean(run.get(task) for run in runs) or 0.0 for task in runs[0]}
+
+
+def difference(runs: Sequence[Scores], name: str, reference: str) -> Interval | None:
+    """How far a row is above another; of a single run over its tasks alone."""
+    paired = [paired_differences(rows[name], rows[reference]) for rows in runs]
+    if len(paired) == 1:
+        return mean_interval(paired[0].values(), seed=0)
+    return crossed_interval(paired, seed=0)
+
+
 def score_table(runs: Sequence[RunFiles]) -> list[str]:
     """A line for each row that all runs have."""
     solved = [rows_of(run, "grid") for run in runs]
@@ -74,17 +93,12 @@ def score_table(runs: Sequence[RunFiles]) -> list[str]:
             continue
         columns = [
             ", ".join(f"{mean(rows[name].values()) or 0:.2f}" for rows in solved),
-            shown(success_interval(one for rows in solved for one in rows[name].values())),
+            shown(success_interval(over_runs(rows[name] for rows in solved).values())),
             f"{mean(one for rows in cells for one in rows[name].values()) or 0:.2f}",
             *(
                 "-"
                 if name in (reference, BASE)
-                else shown(
-                    crossed_interval(
-                        [paired_differences(rows[name], rows[reference]) for rows in solved], seed=0
-                    ),
-                    signed=True,
-                )
+                else shown(difference(solved, name, reference), signed=True)
                 for reference in (BASE, FIRST)
             ),
         ]
