@@ -41,7 +41,8 @@ def test_an_image_that_is_not_there_is_named_and_another_lets_the_run_go_on(
         until(lambda: progressing(release)["reason"] == "ImageUnavailable")
         condition = progressing(release)
         assert condition["status"] == "False" and ABSENT in condition["message"]
-        events = release.get("events", "--field-selector", f"involvedObject.name={NAME}")["items"]
+        uid = release.look(NAME).body["metadata"]["uid"]
+        events = release.get("events", "--field-selector", f"involvedObject.uid={uid}")["items"]
         assert [one["type"] for one in events if one["reason"] == "ImageUnavailable"] == ["Warning"]
     finally:
         set_jobs(settings, release)
