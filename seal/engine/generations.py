@@ -85,7 +85,7 @@ class Generations:
             if text := generation.grown_text():
                 task.say(text)
             if generation.complete:
-                del self._written[task]
+                self._forget(task)
                 metrics.generated_tokens.inc(generation.tokens)
                 try:
                     task.succeed(generation.result())
@@ -101,7 +101,7 @@ class Generations:
                     self._joining.remove(generation)
                 elif self._batch is not None:
                     self._batch.drop(generation)
-                del self._written[task]
+                self._forget(task)
                 task.fail(Transient("the request was cancelled", remedy="send it again"))
         self._release()
 
@@ -132,6 +132,7 @@ class Generations:
             middle = len(tasks) // 2
             self._apart.extendleft([tasks[middle:], tasks[:middle]])
         elif tasks[0] in self._tried:
+            self._forget(tasks[0])
             tasks[0].fail(blame(error, work="write"))
         else:
             self._tried.add(tasks[0])
@@ -143,5 +144,8 @@ class Generations:
         """Give the cache back once nothing is written."""
         if not self._written:
             self._batch, self._alone = None, False
-            if not self._apart:
-                self._tried.clear()
+
+    def _forget(self, task: Task) -> None:
+        """A task has ended."""
+        self._written.pop(task, None)
+        self._tried.discard(task)

@@ -204,18 +204,27 @@ def test_an_evaluation_that_fails_even_alone_is_refused_and_the_others_are_answe
         assert result.logprobs == pytest.approx(expected.logprobs, abs=1e-5)
 
 
+@pytest.mark.parametrize("place", [0, 1, 3])
 def test_a_generation_that_fails_even_alone_is_refused_and_the_others_are_written_as_alone(
-    engine, held, monkeypatch
+    engine, held, monkeypatch, place
 ):
     hot = generation(temperature=1.0, max_tokens=12)
     fail_decoding(monkeypatch, poisoned)
     bad = replace(hot, max_tokens=9)
-    tasks = [engine.generate(bad if n == 1 else hot) for n in range(4)]
+    tasks = [engine.generate(bad if n == place else hot) for n in range(4)]
     held()
-    assert unfit(tasks.pop(1)) is Outcome.REFUSED
+    assert unfit(tasks.pop(place)) is Outcome.REFUSED
     results = [task.future.result(60).samples for task in tasks]
     monkeypatch.undo()
     assert {engine.generate(hot).future.result(60).samples} == set(results)
+
+
+def test_a_generation_that_nobody_joined_and_that_fails_is_refused_at_its_second_try(
+    engine, monkeypatch
+):
+    fail_decoding(monkeypatch, poisoned)
+    assert unfit(engine.generate(generation(max_tokens=9))) is Outcome.REFUSED
+    assert engine.generate(generation()).future.result(60).samples
 
 
 def test_work_that_fails_once_in_company_ends_nobody(engine, held, monkeypatch):
