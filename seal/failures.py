@@ -75,7 +75,7 @@ FAILURES = (
         ),
     ),
     Failure(
-        happened="the engine is broken: its thread dead, a CUDA error that stays, no step for "
+        happened="the engine is broken: its thread dead, a CUDA error that stays, no pass for "
         "`stall_seconds` while work waits",
         becomes="health NOT_SERVING, UNAVAILABLE for every caller, and the end of the process with "
         "exit code 43",

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from seal.engine.cache import KeyValueCache
 from seal.engine.cached_attention import CachedPass, Span
+from seal.engine.health import unwatched
 from seal.engine.memory import CACHE_COPIES, position_bytes
 from seal.engine.model import FrozenModel
 from seal.engine.routes import AdapterGroups
@@ -50,12 +51,14 @@ class RunningBatch:
         *,
         max_rows: int,
         cache_bytes: int | None = None,
+        alive: Callable[[], None] = unwatched,
     ) -> None:
         """`cache_bytes`: rows that their keys and values do not fit into wait; None: no limit.
 
-        One row always runs.
+        One row always runs. `alive` is called after every pass.
         """
         self.model, self.max_rows, self.cache_bytes = model, max_rows, cache_bytes
+        self._alive = alive
         self.running: list[Row] = []
         """Row i has place i in the cache."""
         self._common = 0
@@ -263,7 +266,9 @@ class RunningBatch:
         plan = CachedPass(self._cache, spans, common=common)
         route = adapters.route(groups, [span.count for span in spans])
         ids_T = to_device(torch.tensor(tokens), model.device)
-        return model.hidden(model.embed(ids_T), plan.positions_T, route=route, plan=plan)
+        hidden_T_d = model.hidden(model.embed(ids_T), plan.positions_T, route=route, plan=plan)
+        self._alive()
+        return hidden_T_d
 
     def _near_adapters(self, groups: Sequence[int]) -> tuple[AdapterGroups, list[int]]:
         """The adapters that are still in use, and the groups' numbers among them.

@@ -89,7 +89,9 @@ class Engine:
         """Every task that has not ended, waiting or in hand."""
         self._health = Health(stall_seconds=settings.stall_seconds, on_broken=self._fail_unfinished)
         self._trainings = Trainings(model, settings, self._budget, alive=self._health.alive)
-        self._generations = Generations(model, self._budget, max_rows=settings.generation_rows)
+        self._generations = Generations(
+            model, self._budget, max_rows=settings.generation_rows, alive=self._health.alive
+        )
         self._evaluations = Evaluations(
             model,
             settings,

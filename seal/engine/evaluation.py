@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from seal.engine.bank import stack
 from seal.engine.decoding import RunningBatch
+from seal.engine.health import unwatched
 from seal.engine.items import each
 from seal.engine.model import FrozenModel
 from seal.engine.requests import EvaluationRequest, EvaluationResult
@@ -56,14 +57,15 @@ def evaluate(
     max_rows: int,
     cache_bytes: int | None = None,
     cancelled: Callable[[int], bool] = nobody,
+    alive: Callable[[], None] = unwatched,
 ) -> list[EvaluationResult | UnfitItem]:
     """Answer and score the queries of many adapters in one batch of at most `max_rows` rows.
 
     All share a policy. Beside each request's rows, its first prompt runs once without the adapter:
     the proof that the adapter changes the logits. `cache_bytes`: what keys and values may take.
     `cancelled(index of a request)` is asked after every step; a cancelled request's rows are
-    dropped and its result is incomplete. A request whose logits are not finite has UnfitItem in
-    its place.
+    dropped and its result is incomplete. `alive` is called after every pass. A request whose logits
+    are not finite has UnfitItem in its place.
     """
     started = time.monotonic()
     requests = [evaluation.request for evaluation in evaluations]
@@ -74,7 +76,7 @@ def evaluate(
         device=model.device,
     )
     adapters = AdapterGroups(len(requests) + 1, factors, model.policy_factors(requests[0].policy))
-    batch = RunningBatch(model, adapters, max_rows=max_rows, cache_bytes=cache_bytes)
+    batch = RunningBatch(model, adapters, max_rows=max_rows, cache_bytes=cache_bytes, alive=alive)
     witnesses = {
         evaluation.request.prompts[0]: Row(evaluation.prompts[0], 0, GREEDY, keep_logits=True)
         for evaluation in evaluations

@@ -36,7 +36,10 @@ class Evaluations:
         alive: Callable[[], None],
         stopped: Callable[[], bool],
     ) -> None:
-        """`alive` is called after every step; `stopped` says that no result is wanted any more."""
+        """`alive` is called at every batch and after its every pass.
+
+        `stopped` says that no result is wanted any more.
+        """
         self._model, self._max_rows, self._budget = model, settings.evaluation_rows, budget
         self._alive, self._stopped = alive, stopped
 
@@ -78,6 +81,7 @@ class Evaluations:
         groups, tried = deque([batch]), set[Task]()
         while groups and not self._stopped():
             group = groups.popleft()
+            self._alive()
             error = attempt(lambda: self._run(group, held_bytes), self._model.device)  # noqa: B023 - called at once
             if error is None or self._stopped():
                 continue
@@ -92,7 +96,6 @@ class Evaluations:
 
     def _run(self, tasks: list[Task], held_bytes: int) -> None:
         def cancelled(index: int) -> bool:
-            self._alive()
             return tasks[index].unwanted or self._stopped()
 
         adapters = [task.request.adapter for task in tasks]
@@ -105,6 +108,7 @@ class Evaluations:
                 held_bytes + self._budget.stack_bytes(adapters), longest
             ),
             cancelled=cancelled,
+            alive=self._alive,
         )
         if self._stopped():
             return

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from seal.engine.decoding import RunningBatch
+from seal.engine.health import unwatched
 from seal.engine.items import each
 from seal.engine.model import FrozenModel
 from seal.engine.peft_format import Adapter
@@ -119,11 +122,18 @@ class GenerationBatch:
     Requests may join and leave between steps.
     """
 
-    def __init__(self, model: FrozenModel, policy: Adapter | None, *, max_rows: int) -> None:
+    def __init__(
+        self,
+        model: FrozenModel,
+        policy: Adapter | None,
+        *,
+        max_rows: int,
+        alive: Callable[[], None] = unwatched,
+    ) -> None:
+        """`alive` is called after every pass."""
         self.policy = policy
-        self._batch = RunningBatch(
-            model, AdapterGroups(1, {}, model.policy_factors(policy)), max_rows=max_rows
-        )
+        adapters = AdapterGroups(1, {}, model.policy_factors(policy))
+        self._batch = RunningBatch(model, adapters, max_rows=max_rows, alive=alive)
 
     def __len__(self) -> int:
         """Rows that are not done."""

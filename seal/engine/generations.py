@@ -6,6 +6,7 @@ Which of them join the running batch, and what becomes of each.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from seal.engine.budget import MemoryBudget
@@ -28,8 +29,16 @@ class Generations:
     tried twice. Not thread-safe: the engine's thread owns them.
     """
 
-    def __init__(self, model: FrozenModel, budget: MemoryBudget, *, max_rows: int) -> None:
-        self._model, self._budget, self._max_rows = model, budget, max_rows
+    def __init__(
+        self,
+        model: FrozenModel,
+        budget: MemoryBudget,
+        *,
+        max_rows: int,
+        alive: Callable[[], None],
+    ) -> None:
+        """`alive` is called after every pass."""
+        self._model, self._budget, self._max_rows, self._alive = model, budget, max_rows, alive
         self._batch: GenerationBatch | None = None
         self._written: dict[Task, Generation] = {}
         self._joining: list[Generation] = []
@@ -112,7 +121,9 @@ class Generations:
     def _write(self, held_elsewhere_bytes: int) -> None:
         if self._batch is None:
             policy = next(iter(self._written)).request.policy
-            self._batch = GenerationBatch(self._model, policy, max_rows=self._max_rows)
+            self._batch = GenerationBatch(
+                self._model, policy, max_rows=self._max_rows, alive=self._alive
+            )
         while self._joining:
             self._batch.add(self._joining.pop(0))
         longest = max(

@@ -1,8 +1,9 @@
 """Whether the engine still works.
 
-Its thread leaves a sign of life at every step. A second thread looks whether they stay away while
-work waits: a product that never returns (a lost device, a dead lock in a driver) cannot say so
-itself. An engine that is broken stays broken; another process takes its work.
+Its thread leaves a sign of life at every step, and within it at every pass: a step has as many
+passes as its tokens ask for, on a slow machine hours of them. A second thread looks whether the
+signs stay away while work waits: a product that never returns (a lost device, a dead lock in a
+driver) cannot say so itself. An engine that is broken stays broken; another process takes its work.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from collections.abc import Callable
 
 WATCH_SECONDS = 5.0
 """Longest time between two looks."""
+
+
+def unwatched() -> None:
+    """The sign of life of work that nobody watches."""
 
 
 class Health:
@@ -38,7 +43,7 @@ class Health:
         return 0.0 if last is None else time.monotonic() - last
 
     def alive(self) -> None:
-        """A sign of life: a step has ended or begins."""
+        """A sign of life: a step or a pass has ended, or the next one begins."""
         self._last_sign = time.monotonic()
 
     def rest(self) -> None:
@@ -61,5 +66,5 @@ class Health:
         interval_seconds = min(WATCH_SECONDS, self._stall_seconds / 4)
         while not self._ended.wait(interval_seconds):
             if (silent := self.silent_seconds) > self._stall_seconds:
-                self.give_up(f"no step of the engine has ended for {silent:.0f} s")
+                self.give_up(f"no pass of the engine has ended for {silent:.0f} s")
                 return

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.profiler import record_function
 
 from seal.engine.bank import SlotShape, SlotState
+from seal.engine.health import unwatched
 from seal.engine.job import TrainingJob
 from seal.engine.linear import Route
 from seal.engine.loss import cross_entropy_with_gradient
@@ -59,10 +60,11 @@ class TrainingBatch:
         policy: Adapter | None,
         max_pass_tokens: int,
         activation_bytes: int | None = None,
+        alive: Callable[[], None] = unwatched,
     ) -> None:
         """`activation_bytes`: a pass that takes more is recomputed layer by layer; None: none is.
 
-        Recomputing is gradient checkpointing.
+        Recomputing is gradient checkpointing. `alive` is called after every pass.
         """
         self.model, self.policy, self.targets = model, policy, targets
         self.rank = math.ceil(rank / model.kernels.rank_multiple) * model.kernels.rank_multiple
@@ -79,6 +81,7 @@ class TrainingBatch:
         self._scales = [0.0] * slots
         self._policy_factors = model.policy_factors(policy)
         self._max_pass_tokens, self.activation_bytes = max_pass_tokens, activation_bytes
+        self._alive = alive
 
     def fits(self, request: TrainingRequest) -> bool:
         """True if the request can join this batch once a slot is free.
@@ -197,6 +200,7 @@ class TrainingBatch:
         loss_sums: list[torch.Tensor] = []
         for part in passes:
             loss_sums.append(self._forward_backward(part, targets))
+            self._alive()
             if len(passes) > 1:
                 for row, slot in enumerate(part.slots):
                     sums_N_P[places[slot]] += self._grads_N_P[row]

@@ -56,7 +56,7 @@ class Trainings:
         *,
         alive: Callable[[], None],
     ) -> None:
-        """`alive` is called between the parts of a long piece of work."""
+        """`alive` is called after every pass, and between trainings whose steps fail."""
         self._model, self._settings, self._budget, self._alive = model, settings, budget, alive
         self._batches: dict[TrainingBatch, int] = {}
         """Batch -> the most slots that it may have; the first is the one whose turn it is."""
@@ -193,6 +193,7 @@ class Trainings:
             targets=request.lora.target_modules,
             policy=request.policy,
             max_pass_tokens=self._settings.max_pass_tokens,
+            alive=self._alive,
         )
 
     def _fill(self, batch: TrainingBatch, queue: FairQueue[TrainingTask]) -> None:

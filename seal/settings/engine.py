@@ -45,7 +45,7 @@ class EngineSettings(FileSettings):
     max_queue: int = Field(default=1024, ge=1, le=10_000_000)
     """Requests of each kind that may wait; more are refused with RESOURCE_EXHAUSTED."""
     stall_seconds: float = Field(default=600.0, gt=0)
-    """The engine counts as broken once work waits and no step has ended for so long."""
+    """The engine counts as broken once work waits and no pass has ended for so long."""
     memory_bytes: int = Field(default=0, ge=0, le=2**50)
     """Bytes that the engine may take, base model included; 0 takes what the device has free."""
     gradient_checkpointing: Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 from test_engine_decoding import evaluation, generation
@@ -12,6 +13,8 @@ from test_engine_training import request as training_request
 from tiny_model import tiny_model
 
 from seal.engine import Engine
+from seal.engine.health import Health
+from seal.engine.model import FrozenModel
 from seal.errors import Exhausted, Transient
 from seal.metrics import metrics
 from seal.settings import EngineSettings
@@ -41,7 +44,7 @@ def test_an_engine_whose_step_never_ends_is_broken_and_nobody_waits_for_it(engin
     running, waiting = engine.train(training_request()), engine.evaluate(evaluation())
     for task in (running, waiting):
         assert isinstance(task.future.exception(20), Transient)
-    assert "no step" in (engine.broken or "")
+    assert "no pass" in (engine.broken or "")
     assert engine.heartbeat_seconds > SETTINGS.stall_seconds
     for call in (
         lambda: engine.train(training_request()),
@@ -52,6 +55,35 @@ def test_an_engine_whose_step_never_ends_is_broken_and_nobody_waits_for_it(engin
             call()
     engine.close()  # does not wait for the thread
     go_on.set()
+
+
+@pytest.mark.parametrize("kind", ["train", "generate", "evaluate"])
+def test_a_step_of_many_passes_gives_a_sign_of_life_after_each(monkeypatch, kind):
+    seen: list[str] = []
+    hidden, alive = FrozenModel.hidden, Health.alive
+
+    def passed(*arguments: object, **options: object) -> object:
+        seen.append("pass")
+        return hidden(*arguments, **options)
+
+    def signed(self: Health) -> None:
+        seen.append("sign")
+        alive(self)
+
+    monkeypatch.setattr(FrozenModel, "hidden", passed)
+    monkeypatch.setattr(Health, "alive", signed)
+    monkeypatch.setattr("seal.engine.sharing.PASS_TOKENS", 1)
+    patient = SETTINGS.model_copy(update={"max_pass_tokens": 1, "stall_seconds": 600})
+    engine = Engine(tiny_model(), patient)
+    work = {
+        "train": lambda: engine.train(training_request(batch_size=4, epochs=1)),
+        "generate": lambda: engine.generate(generation(max_tokens=1)),
+        "evaluate": lambda: engine.evaluate(evaluation(max_tokens=1)),
+    }
+    work[kind]().future.result(60)
+    engine.close()
+    assert seen.count("pass") >= 3
+    assert ("pass", "pass") not in pairwise(seen)
 
 
 def test_an_engine_whose_thread_has_ended_is_broken(engine, monkeypatch):
