@@ -1,4 +1,4 @@
-"""Slots: N adapters in training, stored as one float32 matrix with a row per slot.
+"""Slots: N adapters in training, each stored as one float32 row.
 
 A slot's row holds the A of every target layer and then the B of every target layer. So the compute
 copy is one cast, the gradient one buffer, clipping one norm per row and AdamW one fused call per
@@ -19,6 +19,14 @@ from seal.bases import BaseReference
 from seal.engine.linear import Factors
 from seal.engine.peft_format import Adapter, LoraPair
 from seal.errors import InvalidInput
+
+
+def new_rows(count: int, parameters: int, device: torch.device) -> list[torch.Tensor]:
+    """Zeros (P,) float32 for so many slots.
+
+    A row of its own for each: a batch that grows gets more of them and moves none.
+    """
+    return [torch.zeros(parameters, device=device) for _ in range(count)]
 
 
 @dataclass(frozen=True)

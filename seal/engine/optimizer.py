@@ -2,7 +2,7 @@
 
 The arithmetic is torch's fused kernel on one contiguous row per slot. The fused kernel divides the
 gradient by `grad_scale` while it updates, so clipping costs no pass of its own. Its CPU form reads
-raw memory: rows must be contiguous, as rows of a matrix are; a test checks it.
+raw memory: rows must be contiguous; a test checks it.
 
 The kernel takes one rate and one scale, slots have one each: a call per slot. It reads and writes
 each of 28 bytes a parameter once. All slots in one go would have to be written in operations that
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import torch
 
+from seal.engine.bank import new_rows
 from seal.settings import OptimizerSettings
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -59,22 +60,24 @@ class SlotOptimizer:
     """AdamW state of N slots of P parameters each."""
 
     def __init__(self, slots: int, parameters: int, device: torch.device) -> None:
-        self._first_N_P = torch.zeros(slots, parameters, device=device)
-        self._second_N_P = torch.zeros(slots, parameters, device=device)
-        self._steps = [torch.zeros((), device=device) for _ in range(slots)]
+        self._parameters, self._device = parameters, device
+        self._first_N_P: list[torch.Tensor] = []
+        self._second_N_P: list[torch.Tensor] = []
+        self._steps: list[torch.Tensor] = []
+        self.grow(slots)
 
     def grow(self, added: int) -> None:
-        """Append slots without a history."""
-        device = self._first_N_P.device
-        empty = torch.zeros(added, self._first_N_P.shape[1], device=device)
-        grown = [torch.cat([rows, empty]) for rows in (self._first_N_P, self._second_N_P)]
-        self._first_N_P, self._second_N_P = grown
-        self._steps += [torch.zeros((), device=device) for _ in range(added)]
+        """Append slots without a history: all of them, or none if it raises."""
+        first, second = (new_rows(added, self._parameters, self._device) for _ in range(2))
+        steps = [torch.zeros((), device=self._device) for _ in range(added)]
+        self._first_N_P += first
+        self._second_N_P += second
+        self._steps += steps
 
     @property
     def held_bytes(self) -> int:
         """What the moments take."""
-        return self._first_N_P.nbytes + self._second_N_P.nbytes
+        return sum(row.nbytes for row in (*self._first_N_P, *self._second_N_P))
 
     def reset(self, slot: int) -> None:
         """Forget what a slot's former adapter left."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch.profiler import record_function
 
-from seal.engine.bank import SlotShape, SlotState
+from seal.engine.bank import SlotShape, SlotState, new_rows
 from seal.engine.health import unwatched
 from seal.engine.job import TrainingJob
 from seal.engine.linear import Route
@@ -72,11 +72,11 @@ class TrainingBatch:
         self.slots = slots
         self.jobs: dict[int, TrainingJob] = {}
         self._free = list(range(slots - 1, -1, -1))
-        self._values_N_P = torch.zeros(slots, self.shape.parameters, device=model.device)
-        self._grads_N_P = torch.zeros_like(self._values_N_P)
-        """Row g: gradient of the g-th slot of a step, not of slot g."""
-        self._compute_N_P = torch.zeros_like(self._values_N_P, dtype=model.dtype)
-        """Row g: the g-th slot of a pass, in the compute type, B times its scale."""
+        self._values_N_P = new_rows(slots, self.shape.parameters, model.device)
+        self._grads_N_P = self._compute_N_P = torch.empty(0)
+        """Row g: gradient of the g-th slot of a step, not of slot g; and the g-th slot of a pass,
+        in the compute type, B times its scale."""
+        self._make_working_rows(slots)
         self._optimizer = SlotOptimizer(slots, self.shape.parameters, model.device)
         self._scales = [0.0] * slots
         self._policy_factors = model.policy_factors(policy)
@@ -100,17 +100,29 @@ class TrainingBatch:
         return len(self._free)
 
     def grow(self, slots: int) -> None:
-        """Add free slots; running adapters keep theirs."""
+        """Add free slots; running adapters keep theirs, and nothing is held twice meanwhile.
+
+        If it raises, the batch is as it was.
+        """
         added = slots - self.slots
-        # all that may fail for want of memory comes before the first change
-        values_N_P = _with_rows(self._values_N_P, added)
-        grads_N_P = torch.zeros_like(values_N_P)
-        compute_N_P = torch.zeros_like(values_N_P, dtype=self.model.dtype)
-        self._optimizer.grow(added)
-        self._values_N_P, self._grads_N_P, self._compute_N_P = values_N_P, grads_N_P, compute_N_P
+        try:
+            self._make_working_rows(slots)
+            values_N_P = new_rows(added, self.shape.parameters, self.model.device)
+            self._optimizer.grow(added)
+        except Exception:
+            self._make_working_rows(self.slots)
+            raise
+        self._values_N_P += values_N_P
         self._scales += [0.0] * added
         self._free[:0] = range(slots - 1, self.slots - 1, -1)
         self.slots = slots
+
+    def _make_working_rows(self, slots: int) -> None:
+        """What a step forms its gradients in: nothing outlives a step, so the old rows go first."""
+        self._grads_N_P = self._compute_N_P = torch.empty(0)
+        size, device = (slots, self.shape.parameters), self.model.device
+        self._grads_N_P = torch.zeros(size, device=device)
+        self._compute_N_P = torch.zeros(size, dtype=self.model.dtype, device=device)
 
     def admit(self, job: TrainingJob) -> int:
         """Put a job into a free slot."""
@@ -132,7 +144,7 @@ class TrainingBatch:
     @property
     def held_bytes(self) -> int:
         """What the slots take from step to step."""
-        rows = (self._values_N_P, self._grads_N_P, self._compute_N_P)
+        rows = (*self._values_N_P, self._grads_N_P, self._compute_N_P)
         return sum(row.nbytes for row in rows) + self._optimizer.held_bytes
 
     def state(self, slot: int) -> SlotState:
@@ -313,8 +325,3 @@ class TrainingBatch:
         if job.request.with_policy and self.policy is not None:
             adapter = concatenate(self.policy, adapter)
         return job, job.result(outcome, adapter)
-
-
-def _with_rows(rows_N_P: torch.Tensor, added: int) -> torch.Tensor:
-    """The matrix with zero rows appended."""
-    return torch.cat([rows_N_P, rows_N_P.new_zeros(added, rows_N_P.shape[1])])

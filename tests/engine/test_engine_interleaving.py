@@ -172,7 +172,7 @@ class Batch(RuleBasedStateMachine):
         """Put into a slot's weights what an overflow leaves behind, everywhere or in one place."""
         slot = data.draw(st.sampled_from(sorted(self.batch.jobs)))
         place = data.draw(st.sampled_from([slice(None), slice(0, 1), slice(-1, None)]))
-        self.batch._values_N_P[slot, place] = POISONS[poison]
+        self.batch._values_N_P[slot][place] = POISONS[poison]
         self.poisoned[id(self.batch.jobs[slot])] = poison
 
     @invariant()
@@ -230,7 +230,7 @@ class Threaded(RuleBasedStateMachine):
             if poison is not None and news.step < news.total_steps:
                 (batch,), job = self.engine._trainings.batches, self.tasks[number].job
                 slot = next(slot for slot, running in batch.jobs.items() if running is job)
-                batch._values_N_P[slot] = POISONS[poison]
+                batch._values_N_P[slot].fill_(POISONS[poison])
                 self.poisoned.add(number)
 
         with self.engine._wake:  # the task is in the list before its first step

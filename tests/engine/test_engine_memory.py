@@ -37,6 +37,7 @@ from seal.engine.memory import (
     estimate_pass,
 )
 from seal.engine.model import FrozenModel
+from seal.engine.optimizer import SlotOptimizer
 from seal.engine.sizes import size_of
 from seal.engine.training import TrainingBatch
 from seal.errors import InvalidInput
@@ -195,6 +196,38 @@ def test_a_slot_takes_sixteen_bytes_and_its_compute_copy_per_parameter():
         decoded_rows=1,
     )
     assert estimate(model.size, load).slots == 5 * (16 + 4) * batch.shape.parameters
+
+
+def test_a_batch_that_grows_holds_no_slot_twice():
+    with LiveBytes() as live:
+        batch = new_batch(model_of("llama"), slots=7)
+        gc.collect()
+        beside = live.current - batch.held_bytes
+        live.peak = live.current
+        batch.grow(8)
+        new_counter = 4
+        assert live.peak - beside <= batch.held_bytes + new_counter
+
+
+def test_a_batch_that_cannot_grow_goes_on_as_it_was(monkeypatch):
+    model = tiny_model()
+    (expected,) = train(model, [request(seed=3)])
+    batch = new_batch(model, slots=1)
+    held = batch.held_bytes
+    batch.admit(make_job(model, request(seed=3), max_row_tokens=512))
+    batch.step()
+
+    def grow(*_: object) -> None:
+        raise RuntimeError("not enough memory")
+
+    monkeypatch.setattr(SlotOptimizer, "grow", grow)
+    with pytest.raises(RuntimeError):
+        batch.grow(3)
+    assert (batch.slots, batch.free_slots, batch.held_bytes) == (1, 0, held)
+    ended = []
+    while batch.jobs:
+        ended += batch.step()
+    assert difference(ended[0][1].adapter, expected.adapter) == 0.0
 
 
 def test_the_configuration_alone_gives_the_sizes_of_the_loaded_model(tmp_path):

@@ -216,7 +216,7 @@ def test_a_diverging_slot_ends_alone_and_leaves_the_others_as_if_alone():
     bad, good = (make_job(model, item, max_row_tokens=512) for item in (poison, request(seed=2)))
     bad_slot = batch.admit(bad)
     batch.admit(good)
-    batch._values_N_P[bad_slot, 0] = float("nan")  # what an overflow leaves behind
+    batch._values_N_P[bad_slot][0] = float("nan")  # what an overflow leaves behind
     ended = {}
     while batch.jobs:
         ended |= {id(job): result for job, result in batch.step()}
