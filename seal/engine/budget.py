@@ -92,10 +92,9 @@ class MemoryBudget:
     def largest_slots(self, lora: LoraSettings, policy: Adapter | None, held_bytes: int = 0) -> int:
         """The most slots of this shape, up to the setting, that fit beside other batches; or 0."""
         counts = range(1, self._settings.slots + 1)
+        left = self.limit_bytes - held_bytes
         return bisect_right(
-            counts,
-            self.limit_bytes - held_bytes,
-            key=lambda slots: self._estimate(slots, lora, policy).total,
+            counts, left, key=lambda slots: self._estimate(slots, lora, policy, left).total
         )
 
     def activation_bytes(self, held_bytes: int) -> int | None:
@@ -195,8 +194,18 @@ class MemoryBudget:
             return f"set {engine_setting('gradient_checkpointing', 'auto')}"
         return f"lower {engine_setting('max_row_tokens')} or {engine_setting('max_pass_tokens')}"
 
-    def _estimate(self, slots: int, lora: LoraSettings, policy: Adapter | None) -> MemoryEstimate:
-        """With gradient checkpointing if that is on, or is left open and it takes that to fit."""
+    def _estimate(
+        self,
+        slots: int,
+        lora: LoraSettings,
+        policy: Adapter | None,
+        limit_bytes: int | None = None,
+    ) -> MemoryEstimate:
+        """With gradient checkpointing if that is on, or is left open and it takes that to fit.
+
+        To fit into `limit_bytes`; None: all that the engine may take.
+        """
+        limit_bytes = self.limit_bytes if limit_bytes is None else limit_bytes
         settings = self._settings
         load = Workload(
             slots=slots,
@@ -210,7 +219,7 @@ class MemoryBudget:
             gradient_checkpointing=settings.gradient_checkpointing == "on",
         )
         needed = estimate(self._size, load)
-        if settings.gradient_checkpointing == "auto" and needed.total > self.limit_bytes:
+        if settings.gradient_checkpointing == "auto" and needed.total > limit_bytes:
             return estimate(self._size, replace(load, gradient_checkpointing=True))
         return needed
 

@@ -382,6 +382,29 @@ def test_checkpointing_goes_on_where_only_that_fits_and_is_the_named_remedy_wher
         budget(recomputed.base - 1)
 
 
+def test_beside_other_batches_as_many_slots_fit_as_in_an_engine_with_so_much_less():
+    """Their passes too are recomputed where only that fits."""
+    size, held = model_of("llama").size, 8 << 20
+    lora = LoraSettings(rank=32, alpha=8, target_modules=TWO)
+    settings = EngineSettings(
+        slots=16, max_row_tokens=128, max_pass_tokens=256, evaluation_rows=1, generation_rows=1
+    )
+    most, least = (
+        MemoryBudget(size, settings.model_copy(update=changes), 1 << 40).at_start.total
+        for changes in (
+            {"gradient_checkpointing": "off"},
+            {"gradient_checkpointing": "on", "slots": 1},
+        )
+    )
+    fitting = []
+    for limit in range(least, most + 1, (most - least) // 40):
+        beside = MemoryBudget(size, settings, limit + held).largest_slots(lora, None, held)
+        assert beside == MemoryBudget(size, settings, limit).largest_slots(lora, None)
+        fitting.append(beside)
+    assert 0 < fitting[0] < fitting[-1] == 16
+    assert fitting == sorted(fitting)
+
+
 def test_passes_are_recomputed_only_when_they_must_be(monkeypatch):
     model = model_of("llama")
     modes: list[bool] = []
