@@ -11,6 +11,7 @@ from seal.engine.decoding import RunningBatch
 from seal.engine.health import unwatched
 from seal.engine.items import each
 from seal.engine.model import FrozenModel
+from seal.engine.peft_format import Adapter
 from seal.engine.requests import EvaluationRequest, EvaluationResult
 from seal.engine.routes import AdapterGroups
 from seal.engine.rows import Row
@@ -93,21 +94,19 @@ def evaluate(
         if gone:
             batch.drop(lambda row: row.group - 1 in gone)  # noqa: B023 - called at once
             dropped |= gone
-    seconds_per_share = (time.monotonic() - started) / sum(
-        row.seconds for mine in rows for row in mine
-    )
+    shares = sum(row.seconds for mine in rows for row in mine)
+    # no shares: all were cancelled while only witnesses had a place
+    seconds_per_share = (time.monotonic() - started) / shares if shares else 0.0
     return [
-        _evaluation_result(mine, witnesses.get(request.prompts[0]), seconds_per_share)
+        _evaluation_result(request, mine, witnesses.get(request.prompts[0]), seconds_per_share)
         for request, mine in zip(requests, rows, strict=True)
     ]
 
 
 def _evaluation_result(
-    rows: Sequence[Row], witness: Row | None, seconds_per_share: float
+    request: EvaluationRequest, rows: Sequence[Row], witness: Row | None, seconds_per_share: float
 ) -> EvaluationResult | UnfitItem:
-    difference = 0.0
-    if witness is not None and witness.logits_V is not None and rows[0].logits_V is not None:
-        difference = float((rows[0].logits_V - witness.logits_V).abs().max())
+    difference = _logit_difference(request.adapter, rows[0], witness)
     finite = all(math.isfinite(value) for value in (difference, *(row.logprob for row in rows)))
     if not finite or any(row.diverged for row in rows):
         return UnfitItem(
@@ -123,3 +122,16 @@ def _evaluation_result(
         tokens=sum(len(row.tokens) for row in rows),
         engine_seconds=sum(row.seconds for row in rows) * seconds_per_share,
     )
+
+
+def _logit_difference(adapter: Adapter | None, adapted: Row, witness: Row | None) -> float:
+    """Largest difference of the first prompt's logits with and without the adapter.
+
+    Asked of the weights first: two passes round differently, so that even the logits of an adapter
+    of zeros may differ from the witness's.
+    """
+    if adapter is None or adapter.changes_nothing():
+        return 0.0
+    if witness is None or witness.logits_V is None or adapted.logits_V is None:
+        return 0.0  # a cancelled request
+    return float((adapted.logits_V - witness.logits_V).abs().max())

@@ -84,6 +84,12 @@ class Adapter:
         """Last part of the layers' names, sorted: PEFT's `target_modules`."""
         return tuple(sorted({name.rsplit(".", 1)[-1] for name in self.pairs}))
 
+    def changes_nothing(self) -> bool:
+        """Whether its scale is zero or every layer has a factor that is, as before any training."""
+        return self.scale == 0 or not any(
+            bool(pair.a.any()) and bool(pair.b.any()) for pair in self.pairs.values()
+        )
+
 
 def concatenate(lower: Adapter, upper: Adapter) -> Adapter:
     """Put two adapters side by side along the rank.

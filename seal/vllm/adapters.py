@@ -142,8 +142,3 @@ def merged(policy: Adapter | None, adapter: Adapter | None) -> Adapter:
 def rank(policy: Adapter | None, adapter: Adapter | None) -> int:
     """Rank of one adapter that does what both do; 0 of neither."""
     return sum(one.rank for one in (policy, adapter) if one is not None)
-
-
-def changes_nothing(adapter: Adapter) -> bool:
-    """Whether every layer has a factor that is zero, as a LoRA has that was never trained."""
-    return not any(bool(pair.a.any()) and bool(pair.b.any()) for pair in adapter.pairs.values())

@@ -24,7 +24,7 @@ from seal.engine.streaming import check_streamed
 from seal.engine.text import ModelText, cut_at_stop
 from seal.errors import InvalidInput, UnfitItem
 from seal.outcomes import Outcome
-from seal.vllm.adapters import PlacedAdapter, changes_nothing
+from seal.vllm.adapters import PlacedAdapter
 from seal.vllm.asks import Ask, Told
 
 NOISE = {"float32": 1e-4, "bfloat16": 2e-2}
@@ -162,7 +162,7 @@ class EvaluationWork:
 
     def _difference(self, adapted: Told, proof: Sequence[Told], dtype: str) -> float:
         adapter = self.request.adapter
-        if adapter is None or changes_nothing(adapter):
+        if adapter is None or adapter.changes_nothing():
             return 0.0
         plain, again = (row.prompt_logprobs for row in proof)
         difference = largest_difference(adapted.prompt_logprobs, plain)

@@ -12,7 +12,7 @@ from fake_vllm import random_adapter, tiny_outline
 from seal.engine import ModelOutline, load_adapter
 from seal.errors import Exhausted
 from seal.vllm import adapters
-from seal.vllm.adapters import AdapterFiles, changes_nothing
+from seal.vllm.adapters import AdapterFiles
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_where_a_lora_must_be_given_the_base_has_one_that_changes_nothing(
     files = AdapterFiles(str(tmp_path), kept=1, dtype="float32", neutral=outline.neutral_adapter())
     with files.hold(None, None) as placed, files.hold(None, None) as again:
         assert placed is not None and placed == again
-        assert changes_nothing(load_adapter(placed.path))
+        assert load_adapter(placed.path).changes_nothing()
     adapter = random_adapter(outline, seed=1)
     assert len(files.needed(None, None)) == 1
     assert len(files.needed(None, adapter)) == 2  # the proof asks without it
@@ -142,5 +142,5 @@ def test_a_directory_without_room_is_told_as_full_and_nothing_is_left_in_it(
 def test_an_adapter_with_a_zero_factor_in_every_layer_changes_nothing(
     outline: ModelOutline,
 ) -> None:
-    assert changes_nothing(random_adapter(outline, seed=1, scale=0.0))
-    assert not changes_nothing(random_adapter(outline, seed=1))
+    assert random_adapter(outline, seed=1, scale=0.0).changes_nothing()
+    assert not random_adapter(outline, seed=1).changes_nothing()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
 
 import pytest
 import torch
@@ -202,17 +205,30 @@ def test_an_adapter_on_a_policy_equals_their_concatenation_on_the_base():
     assert stacked.logprobs == pytest.approx(merged.logprobs, abs=1e-4)
 
 
-def test_an_adapter_that_changes_nothing_shows_a_logit_difference_of_zero():
+def with_factors(adapter: Adapter, change: Callable[[LoraPair], LoraPair]) -> Adapter:
+    return replace(adapter, pairs={name: change(pair) for name, pair in adapter.pairs.items()})
+
+
+@pytest.mark.parametrize("silence", ["b", "a", "scale"])
+def test_an_adapter_that_changes_nothing_shows_a_logit_difference_of_zero_however_passes_round(
+    monkeypatch, silence
+):
     model = tiny_model()
     adapter = trained(model, 1)
-    silent = Adapter(
-        adapter.base,
-        adapter.rank,
-        adapter.alpha,
-        {n: LoraPair(p.a, torch.zeros_like(p.b)) for n, p in adapter.pairs.items()},
+    silent = {
+        "scale": replace(adapter, alpha=0.0),
+        "a": with_factors(adapter, lambda pair: LoraPair(0 * pair.a, pair.b)),
+        "b": with_factors(adapter, lambda pair: LoraPair(pair.a, 0 * pair.b)),
+    }[silence]
+    monkeypatch.setattr("seal.engine.sharing.PASS_TOKENS", 1)
+    passes = count(1)
+    hidden = model.hidden
+    monkeypatch.setattr(
+        model, "hidden", lambda *items, **more: hidden(*items, **more) * (1 + 1e-6 * next(passes))
     )
-    (result,) = evaluated(model, [evaluation(silent)])
-    assert result.max_logit_difference == 0.0
+    nothing, something = evaluated(model, [evaluation(silent), evaluation(adapter)])
+    assert nothing.max_logit_difference == 0.0
+    assert something.max_logit_difference > 1e-3
 
 
 def test_an_exported_adapter_comes_back_bit_for_bit(tmp_path):

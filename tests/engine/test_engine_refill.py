@@ -164,6 +164,13 @@ def test_a_cancelled_evaluation_is_dropped_and_its_mates_finish():
     assert kept.answers == alone.answers
 
 
+def test_an_evaluation_cancelled_while_only_its_witness_has_a_place_ends_without_an_answer():
+    model = tiny_model()
+    request = evaluation(trained(model, 1))
+    (dropped,) = evaluate(model, [request], max_rows=1, cancelled=lambda _: True)
+    assert (dropped.tokens, dropped.engine_seconds) == (0, 0.0)
+
+
 def test_an_adapter_of_nan_spoils_no_row_that_takes_its_place():
     model = tiny_model()
     good = trained(model, 1)
