@@ -52,22 +52,20 @@ class Evaluations:
         if first is None:
             return []
 
-        def fits(task: Task) -> bool:
-            return task.request.policy is first.request.policy
-
-        rows = sum(len(task.request.prompts) for task in queue if fits(task))
+        coming = [task for task in queue if task.request.policy is first.request.policy]
+        rows = sum(len(task.request.prompts) for task in coming)
         waited = time.monotonic() - first.queued_at
         if training and rows < self._max_rows and waited < MAX_EVALUATION_WAIT_SECONDS:
             return []
         batch: list[Task] = []
         used = 0
-        while used < self._max_rows:
-            coming = next((task for task in queue if fits(task)), None)
-            adapters = [task.request.adapter for task in (*batch, coming) if task is not None]
-            if coming is None or (batch and not self._budget.stack_fits(adapters, held_bytes)):
+        for task in coming:
+            adapters = [other.request.adapter for other in (*batch, task)]
+            if used >= self._max_rows or (
+                batch and not self._budget.stack_fits(adapters, held_bytes)
+            ):
                 break
-            if (task := queue.take(fits)) is None:
-                break
+            queue.take(lambda waiting: waiting is task)  # noqa: B023 - called at once
             begun("evaluate", task)
             batch.append(task)
             used += len(task.request.prompts)

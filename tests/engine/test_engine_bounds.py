@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from test_engine_training import request as training_request
 from tiny_model import tiny_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from seal.engine import Engine, evaluations
+from seal.engine import Engine, EngineTask, evaluations
 from seal.engine.bank import stack
 from seal.engine.budget import MIB, MemoryBudget
 from seal.engine.decoding import RunningBatch
@@ -22,6 +23,7 @@ from seal.engine.generation import Generation
 from seal.engine.job import make_job
 from seal.engine.memory import CACHE_COPIES, position_bytes
 from seal.engine.peft_format import Adapter, LoraPair
+from seal.engine.queues import FairQueue
 from seal.engine.sizes import ModelSize, size_of
 from seal.errors import InvalidInput, UnfitItem
 from seal.outcomes import Outcome
@@ -215,6 +217,24 @@ def test_an_evaluation_batch_takes_no_more_adapters_than_their_stack_fits(monkey
     assert max(seen) <= 2
     assert sum(seen) == len(adapters)
     engine.close()
+
+
+def test_the_adapter_that_joins_an_evaluation_batch_is_the_one_whose_stack_was_looked_at():
+    small, large, policy, other = (
+        Adapter(tiny_model().base, rank, 1.0, {}) for rank in (1, 64, 1, 1)
+    )
+    queue: FairQueue[EngineTask] = FairQueue()
+    for run, adapter, on in (
+        ("a", small, policy), ("b", small, other), ("b", large, policy), ("c", small, policy),
+    ):  # fmt: skip
+        queue.put(EngineTask(run, replace(evaluation(adapter, on), run=run), None))
+    budget = SimpleNamespace(stack_fits=lambda adapters, held_bytes: large not in adapters)
+    work = evaluations.Evaluations(
+        tiny_model(), SETTINGS, budget, alive=lambda: None, stopped=lambda: False
+    )
+    batch = work.take(queue, training=False, held_bytes=0)
+    assert [task.run for task in batch] == ["a", "c"]
+    assert [(task.run, task.request.adapter) for task in queue] == [("b", small), ("b", large)]
 
 
 def test_an_adapter_that_cannot_be_evaluated_even_alone_is_refused_by_name():
