@@ -20,7 +20,7 @@ from evaluator_svc.views import asks_of, joined
 from seal.engine import EvaluationRequest, EvaluationResult
 from seal.errors import UnfitItem
 from seal.outcomes import Outcome
-from seal.rpc.convert import OUTCOME_FROM_WIRE
+from seal.rpc.convert import OUTCOME_FROM_WIRE, base_reference
 from seal.rpc.engine_calls import Newest, Pace, engine_call, sample, shows_life
 from seal.rpc.line import EngineTask, Line
 from seal.v1 import common_pb2, evaluator_pb2, evaluator_pb2_grpc
@@ -164,6 +164,15 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
             raise no_judge("")
         await self._judge.check()
         return evaluator_pb2.DescribeJudgeResponse(model=self._judge.model)
+
+    async def DescribeEvaluator(
+        self,
+        request: evaluator_pb2.DescribeEvaluatorRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> evaluator_pb2.DescribeEvaluatorResponse:
+        """What the loaded base model can be asked with, if it is the one that the caller means."""
+        self._adapters.check_base(base_reference(request.policy))
+        return evaluator_pb2.DescribeEvaluatorResponse(max_rank=self._engine.max_lora_rank)
 
     def _judging(
         self, answers: Sequence[Asked]

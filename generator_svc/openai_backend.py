@@ -49,6 +49,8 @@ class OpenAIWriter:
     broken: str | None = None
     """An endpoint that is away comes back: nothing here breaks for good."""
     heartbeat_seconds = 0.0
+    max_lora_rank = 0
+    """It takes no adapter at all, whatever its rank: `generate` refuses a policy."""
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ from seal.engine import GenerationResult
 from seal.errors import UnfitItem
 from seal.limits import MAX_CONTEXT_EDITS_BYTES
 from seal.outcomes import Outcome
-from seal.rpc.convert import OUTCOME_TO_WIRE
+from seal.rpc.convert import OUTCOME_TO_WIRE, base_reference
 from seal.rpc.engine_calls import Newest, Pace, engine_call, sample, shows_life
 from seal.rpc.line import Line, TimeLeft
 from seal.v1 import common_pb2, generator_pb2, generator_pb2_grpc
@@ -113,6 +113,15 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
             edits=counted.edits,
             tokens=counted.tokens,
         )
+
+    async def DescribeGenerator(
+        self,
+        request: generator_pb2.DescribeGeneratorRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> generator_pb2.DescribeGeneratorResponse:
+        """What the loaded base model can be asked with, if it is the one that the caller means."""
+        self._adapters.check_base(base_reference(request.policy))
+        return generator_pb2.DescribeGeneratorResponse(max_rank=self._engine.max_lora_rank)
 
     async def _sample_batch(
         self,

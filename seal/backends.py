@@ -33,6 +33,10 @@ class Writer(LivingEngine, Protocol):
     holds_to_schema: bool
     """Whether it takes a JSON schema that every sample then conforms to."""
 
+    @property
+    def max_lora_rank(self) -> int:
+        """Largest rank of one LoRA, an adapter together with its policy; 0 without such a bound."""
+
     def generate(
         self,
         request: GenerationRequest,
@@ -51,6 +55,10 @@ class Writer(LivingEngine, Protocol):
 
 class Answerer(LivingEngine, Protocol):
     """Answers questions and scores gold answers: what EvaluatorService needs."""
+
+    @property
+    def max_lora_rank(self) -> int:
+        """As `Writer.max_lora_rank`."""
 
     def evaluate(
         self, request: EvaluationRequest, on_progress: Callable[[int], None] | None = None

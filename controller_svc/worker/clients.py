@@ -318,6 +318,35 @@ class ServiceClients:
 
         return await self._calls.retried(once)
 
+    async def generator_max_rank(self, policy: common_pb2.PolicyRef) -> int:
+        """Largest LoRA that the generator writes with, if it has the base model of `policy`.
+
+        0 is a generator without such a bound. Raises as `describe`.
+        """
+
+        async def once() -> int:
+            request = generator_pb2.DescribeGeneratorRequest(policy=policy)
+            with rpc_errors():
+                described = await self._generator.DescribeGenerator(
+                    request, timeout=UNARY_TIMEOUT_SECONDS
+                )
+            return described.max_rank
+
+        return await self._calls.retried(once)
+
+    async def evaluator_max_rank(self, policy: common_pb2.PolicyRef) -> int:
+        """The same of the evaluator, whose LoRAs are a policy and an adapter together."""
+
+        async def once() -> int:
+            request = evaluator_pb2.DescribeEvaluatorRequest(policy=policy)
+            with rpc_errors():
+                described = await self._evaluator.DescribeEvaluator(
+                    request, timeout=UNARY_TIMEOUT_SECONDS
+                )
+            return described.max_rank
+
+        return await self._calls.retried(once)
+
     async def count_tokens(self, examples: Sequence[trainer_pb2.TrainingExample]) -> list[int]:
         """Tokens of each row, as the trainer would lay them out.
 

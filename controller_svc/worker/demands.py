@@ -1,8 +1,8 @@
 """What a run asks of the model and of the trainer, and whether they can take it.
 
 All of it is known before the first costly step, so all of it is refused there, by field and remedy:
-by the command from the model's configuration, by `prepare` from what the trainer says of itself,
-and again by a resume, whose trainer may be another.
+by the command from the model's configuration, by `prepare` from what the services say of
+themselves, and again by a resume, whose services may be others.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Mapping
 
 from controller_svc.worker.clients import ServiceClients
+from controller_svc.worker.ranks import check_ranks
 from seal.errors import InvalidInput
 from seal.records import ModelDescription
 from seal.remedies import engine_setting
@@ -21,15 +22,18 @@ from seal.settings import AdaptationSpec, LoraSettings, OptimizerSettings, Spec
 async def describe_model(spec: Spec, clients: ServiceClients) -> ModelDescription:
     """What the trainer has loaded and takes, which is enough for a run or an adaptation.
 
+    Generator and evaluator are asked too, how large a LoRA they hold.
+
     Raises:
-        InvalidInput: it has another base model, or cannot take the run: a rank, a target, a length,
-            a shape that memory has no room for, or requests as large as the workers send.
+        InvalidInput: one has another base model, or cannot take the run: a rank, a target, a
+            length, a shape that memory has no room for, or requests as large as the workers send.
 
     """
     shapes = _shapes(spec)
     model = await clients.describe(policy_message(spec.model, None), tuple(shapes.values()))
     check_settings(spec, model)
     check_shapes(shapes, model)
+    await check_ranks(spec, clients)
     if 0 < model.max_message_bytes < clients.max_request_bytes:
         raise InvalidInput(
             f"the trainer takes requests of {model.max_message_bytes} bytes, the workers send up "

@@ -36,7 +36,7 @@ SERVICES: Mapping[str, str] = MappingProxyType(
 """Full names."""
 CALLED: Mapping[Stage, tuple[str, ...]] = MappingProxyType(
     {
-        Stage.PREPARE: (TRAINER,),
+        Stage.PREPARE: (GENERATOR, TRAINER, EVALUATOR),
         Stage.QUESTION: (GENERATOR,),
         Stage.ROLLOUT: (GENERATOR, TRAINER, EVALUATOR),
         Stage.IMPROVE: (),  # it has an engine of its own

@@ -68,6 +68,8 @@ class Engine:
 
     holds_to_schema = False
     """It has no structured decoding: edits that have a schema are written freely, and parsed."""
+    max_lora_rank = 0
+    """It asks with adapters of any rank; `EngineSettings.max_rank` bounds what it trains."""
 
     def __init__(
         self, model: FrozenModel, settings: EngineSettings, *, memory_bytes: int | None = None

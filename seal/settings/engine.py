@@ -32,7 +32,8 @@ class EngineSettings(FileSettings):
     """CPU threads that the engine computes with; 0 takes OMP_NUM_THREADS, or the cores, but no
     more than the container's CPU limit buys."""
     max_rank: int = Field(default=128, ge=1, le=MAX_RANK)
-    """Largest LoRA rank that is accepted."""
+    """Largest LoRA rank that is trained; with vLLM also the largest that is asked with, a policy
+    and an adapter on it together."""
     max_row_tokens: int = Field(default=2048, ge=1, le=1_048_576)
     """Longest training example, tokens."""
     max_pass_tokens: int = Field(default=2048, ge=1, le=16_777_216)

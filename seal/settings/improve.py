@@ -19,8 +19,8 @@ class ImproveSettings(FileSettings):
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=3e-4, epochs=2, batch_size=10)
     """How it is trained."""
     start: Literal["policy", "base"] = "policy"
-    """`policy`: train on top of the last policy and export both as one adapter; `base`: train anew
-    from the base model."""
+    """`policy`: train on top of the last policy and export both as one adapter, whose rank so grows
+    by that of `lora` each time; `base`: train anew from the base model."""
     warm_start: Literal["none", "gold"] = "none"
     """`gold`: before the first round the policy learns gold questions of the training contexts that
     the round takes, as edits of `edit.family` would ask them. Supervised, and labelled so: the

@@ -199,7 +199,7 @@ class GradedAnswer(_message.Message):
     answer: _builtins.str
     """What the model said."""
     outcome: _common_pb2.Outcome.ValueType
-    """OK, UNGRADED, or the outcome of the whole evaluation."""
+    """OK, UNGRADED, or why this query could not be asked."""
     score: _builtins.float
     """Score by the chosen grader; valid only if outcome is OK."""
     logprob: _builtins.float
@@ -270,8 +270,8 @@ class EvaluationResult(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     ENGINE_SECONDS_FIELD_NUMBER: _builtins.int
     outcome: _common_pb2.Outcome.ValueType
-    """OK if at least one answer was graded, UNGRADED if none was; INERT, DIVERGED, TOO_LONG or REFUSED if the
-    adapted model could not be asked: then every answer has that outcome too.
+    """OK if at least one answer was graded, UNGRADED if none was; INERT, DIVERGED, TOO_LONG or REFUSED if the adapted model could
+    not be asked: then so have the answers, but for queries that had been left out for a reason of their own.
     """
     reward: _builtins.float
     """Mean score over the graded answers; valid only if outcome is OK."""
@@ -528,3 +528,49 @@ class DescribeJudgeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DescribeJudgeResponse: _TypeAlias = DescribeJudgeResponse  # noqa: Y015
+
+@_typing.final
+class DescribeEvaluatorRequest(_message.Message):
+    """DescribeEvaluatorRequest names the base model that the caller means."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policy(self) -> _common_pb2.PolicyRef:
+        """Another one than the service has loaded is refused; an adapter in it is not looked at."""
+
+    def __init__(
+        self,
+        *,
+        policy: _common_pb2.PolicyRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeEvaluatorRequest: _TypeAlias = DescribeEvaluatorRequest  # noqa: Y015
+
+@_typing.final
+class DescribeEvaluatorResponse(_message.Message):
+    """DescribeEvaluatorResponse is what the service can take."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_RANK_FIELD_NUMBER: _builtins.int
+    max_rank: _builtins.int
+    """Largest rank of one LoRA: of a policy, or of a policy and the adapter on it together. 0 if there is no such bound."""
+    def __init__(
+        self,
+        *,
+        max_rank: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_rank", b"max_rank"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeEvaluatorResponse: _TypeAlias = DescribeEvaluatorResponse  # noqa: Y015

@@ -50,6 +50,11 @@ class EvaluatorServiceStub(object):
                 request_serializer=seal_dot_v1_dot_evaluator__pb2.DescribeJudgeRequest.SerializeToString,
                 response_deserializer=seal_dot_v1_dot_evaluator__pb2.DescribeJudgeResponse.FromString,
                 _registered_method=True)
+        self.DescribeEvaluator = channel.unary_unary(
+                '/seal.v1.EvaluatorService/DescribeEvaluator',
+                request_serializer=seal_dot_v1_dot_evaluator__pb2.DescribeEvaluatorRequest.SerializeToString,
+                response_deserializer=seal_dot_v1_dot_evaluator__pb2.DescribeEvaluatorResponse.FromString,
+                _registered_method=True)
 
 
 class EvaluatorServiceServicer(object):
@@ -79,6 +84,13 @@ class EvaluatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribeEvaluator(self, request, context):
+        """DescribeEvaluator says what can be known of every request before one is sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EvaluatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +108,11 @@ def add_EvaluatorServiceServicer_to_server(servicer, server):
                     servicer.DescribeJudge,
                     request_deserializer=seal_dot_v1_dot_evaluator__pb2.DescribeJudgeRequest.FromString,
                     response_serializer=seal_dot_v1_dot_evaluator__pb2.DescribeJudgeResponse.SerializeToString,
+            ),
+            'DescribeEvaluator': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeEvaluator,
+                    request_deserializer=seal_dot_v1_dot_evaluator__pb2.DescribeEvaluatorRequest.FromString,
+                    response_serializer=seal_dot_v1_dot_evaluator__pb2.DescribeEvaluatorResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -180,6 +197,33 @@ class EvaluatorService(object):
             '/seal.v1.EvaluatorService/DescribeJudge',
             seal_dot_v1_dot_evaluator__pb2.DescribeJudgeRequest.SerializeToString,
             seal_dot_v1_dot_evaluator__pb2.DescribeJudgeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeEvaluator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.v1.EvaluatorService/DescribeEvaluator',
+            seal_dot_v1_dot_evaluator__pb2.DescribeEvaluatorRequest.SerializeToString,
+            seal_dot_v1_dot_evaluator__pb2.DescribeEvaluatorResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,8 @@ class EvaluatorServiceStub:
     """
     DescribeJudge: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.DescribeJudgeRequest, _evaluator_pb2.DescribeJudgeResponse]
     """DescribeJudge says which model judges, once it has proved by one verdict that it does. Without a judge it is FAILED_PRECONDITION."""
+    DescribeEvaluator: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.DescribeEvaluatorRequest, _evaluator_pb2.DescribeEvaluatorResponse]
+    """DescribeEvaluator says what can be known of every request before one is sent."""
 
 @_typing.type_check_only
 class EvaluatorServiceAsyncStub(EvaluatorServiceStub):
@@ -59,6 +61,8 @@ class EvaluatorServiceAsyncStub(EvaluatorServiceStub):
     """
     DescribeJudge: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.DescribeJudgeRequest, _evaluator_pb2.DescribeJudgeResponse]  # type: ignore[assignment]
     """DescribeJudge says which model judges, once it has proved by one verdict that it does. Without a judge it is FAILED_PRECONDITION."""
+    DescribeEvaluator: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.DescribeEvaluatorRequest, _evaluator_pb2.DescribeEvaluatorResponse]  # type: ignore[assignment]
+    """DescribeEvaluator says what can be known of every request before one is sent."""
 
 class EvaluatorServiceServicer(metaclass=_abc_1.ABCMeta):
     """EvaluatorService asks a model questions and grades its answers."""
@@ -90,5 +94,13 @@ class EvaluatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_evaluator_pb2.DescribeJudgeResponse, _abc.Awaitable[_evaluator_pb2.DescribeJudgeResponse]]:
         """DescribeJudge says which model judges, once it has proved by one verdict that it does. Without a judge it is FAILED_PRECONDITION."""
+
+    @_abc_1.abstractmethod
+    def DescribeEvaluator(
+        self,
+        request: _evaluator_pb2.DescribeEvaluatorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evaluator_pb2.DescribeEvaluatorResponse, _abc.Awaitable[_evaluator_pb2.DescribeEvaluatorResponse]]:
+        """DescribeEvaluator says what can be known of every request before one is sent."""
 
 def add_EvaluatorServiceServicer_to_server(servicer: EvaluatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

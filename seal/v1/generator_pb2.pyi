@@ -510,3 +510,49 @@ class GenerateTextResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___GenerateTextResponse: _TypeAlias = GenerateTextResponse  # noqa: Y015
+
+@_typing.final
+class DescribeGeneratorRequest(_message.Message):
+    """DescribeGeneratorRequest names the base model that the caller means."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policy(self) -> _common_pb2.PolicyRef:
+        """Another one than the service has loaded is refused; an adapter in it is not looked at."""
+
+    def __init__(
+        self,
+        *,
+        policy: _common_pb2.PolicyRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeGeneratorRequest: _TypeAlias = DescribeGeneratorRequest  # noqa: Y015
+
+@_typing.final
+class DescribeGeneratorResponse(_message.Message):
+    """DescribeGeneratorResponse is what the service can take."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_RANK_FIELD_NUMBER: _builtins.int
+    max_rank: _builtins.int
+    """Largest rank of one LoRA: of a policy, or of a policy and the adapter on it together. 0 if there is no such bound."""
+    def __init__(
+        self,
+        *,
+        max_rank: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_rank", b"max_rank"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeGeneratorResponse: _TypeAlias = DescribeGeneratorResponse  # noqa: Y015

@@ -45,6 +45,11 @@ class GeneratorServiceStub(object):
                 request_serializer=seal_dot_v1_dot_generator__pb2.GenerateTextRequest.SerializeToString,
                 response_deserializer=seal_dot_v1_dot_generator__pb2.GenerateTextResponse.FromString,
                 _registered_method=True)
+        self.DescribeGenerator = channel.unary_unary(
+                '/seal.v1.GeneratorService/DescribeGenerator',
+                request_serializer=seal_dot_v1_dot_generator__pb2.DescribeGeneratorRequest.SerializeToString,
+                response_deserializer=seal_dot_v1_dot_generator__pb2.DescribeGeneratorResponse.FromString,
+                _registered_method=True)
 
 
 class GeneratorServiceServicer(object):
@@ -67,6 +72,13 @@ class GeneratorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribeGenerator(self, request, context):
+        """DescribeGenerator says what can be known of every request before one is sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GeneratorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +91,11 @@ def add_GeneratorServiceServicer_to_server(servicer, server):
                     servicer.GenerateText,
                     request_deserializer=seal_dot_v1_dot_generator__pb2.GenerateTextRequest.FromString,
                     response_serializer=seal_dot_v1_dot_generator__pb2.GenerateTextResponse.SerializeToString,
+            ),
+            'DescribeGenerator': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeGenerator,
+                    request_deserializer=seal_dot_v1_dot_generator__pb2.DescribeGeneratorRequest.FromString,
+                    response_serializer=seal_dot_v1_dot_generator__pb2.DescribeGeneratorResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -136,6 +153,33 @@ class GeneratorService(object):
             '/seal.v1.GeneratorService/GenerateText',
             seal_dot_v1_dot_generator__pb2.GenerateTextRequest.SerializeToString,
             seal_dot_v1_dot_generator__pb2.GenerateTextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeGenerator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seal.v1.GeneratorService/DescribeGenerator',
+            seal_dot_v1_dot_generator__pb2.DescribeGeneratorRequest.SerializeToString,
+            seal_dot_v1_dot_generator__pb2.DescribeGeneratorResponse.FromString,
             options,
             channel_credentials,
             insecure,

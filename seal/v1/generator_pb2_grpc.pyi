@@ -41,6 +41,8 @@ class GeneratorServiceStub:
     """GenerateText lets a model, with or without an adapter, go on from a prompt or answer in a chat: its text in pieces as it is
     written, then one result. A retry with the same seed gives the same text.
     """
+    DescribeGenerator: _grpc.UnaryUnaryMultiCallable[_generator_pb2.DescribeGeneratorRequest, _generator_pb2.DescribeGeneratorResponse]
+    """DescribeGenerator says what can be known of every request before one is sent."""
 
 @_typing.type_check_only
 class GeneratorServiceAsyncStub(GeneratorServiceStub):
@@ -55,6 +57,8 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
     """GenerateText lets a model, with or without an adapter, go on from a prompt or answer in a chat: its text in pieces as it is
     written, then one result. A retry with the same seed gives the same text.
     """
+    DescribeGenerator: _aio.UnaryUnaryMultiCallable[_generator_pb2.DescribeGeneratorRequest, _generator_pb2.DescribeGeneratorResponse]  # type: ignore[assignment]
+    """DescribeGenerator says what can be known of every request before one is sent."""
 
 class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
     """GeneratorService lets the policy write self-edits."""
@@ -78,5 +82,13 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         """GenerateText lets a model, with or without an adapter, go on from a prompt or answer in a chat: its text in pieces as it is
         written, then one result. A retry with the same seed gives the same text.
         """
+
+    @_abc_1.abstractmethod
+    def DescribeGenerator(
+        self,
+        request: _generator_pb2.DescribeGeneratorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generator_pb2.DescribeGeneratorResponse, _abc.Awaitable[_generator_pb2.DescribeGeneratorResponse]]:
+        """DescribeGenerator says what can be known of every request before one is sent."""
 
 def add_GeneratorServiceServicer_to_server(servicer: GeneratorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

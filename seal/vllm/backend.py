@@ -112,6 +112,11 @@ class VllmBackend:
         return self._model.outline.base
 
     @property
+    def max_lora_rank(self) -> int:
+        """So much of each LoRA vLLM keeps room for, an adapter together with its policy."""
+        return self._model.max_rank
+
+    @property
     def broken(self) -> str | None:
         """Why this backend will never work again, None while it works; as the engine's."""
         if self._health.reason is None and not (self._closing or self._thread.is_alive()):

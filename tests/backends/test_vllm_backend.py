@@ -255,6 +255,19 @@ def test_an_adapter_that_vllm_would_not_apply_is_refused_at_the_door(
     assert refused.value.remedy
 
 
+def test_the_rank_that_it_says_it_takes_is_the_largest_that_its_door_lets_in(
+    make, outline: ModelOutline
+) -> None:
+    backend = make()
+    held = backend.max_lora_rank
+    policy, adapter = (random_adapter(outline, seed=1, rank=rank) for rank in (held - 2, 2))
+    ended(backend.evaluate(replace(EVALUATION, policy=policy, adapter=adapter)))
+    with pytest.raises(InvalidInput, match=f"this server takes {held}"):
+        backend.evaluate(
+            replace(EVALUATION, policy=random_adapter(outline, seed=1, rank=held), adapter=adapter)
+        )
+
+
 def test_prompts_that_are_too_long_are_named_by_their_places(make) -> None:
     request = replace(GENERATION, prompts=("a", "b" * 5000, "c", "d" * 5000), seeds=((1,),) * 4)
     with pytest.raises(UnfitItem) as refused:

@@ -45,7 +45,7 @@ async def test_services_that_serve_keep_nobody() -> None:
 @pytest.mark.parametrize(
     ("stage", "keeps"),
     [
-        (Stage.PREPARE, False), (Stage.QUESTION, True), (Stage.ROLLOUT, True),
+        (Stage.PREPARE, True), (Stage.QUESTION, True), (Stage.ROLLOUT, True),
         (Stage.IMPROVE, False), (Stage.VALIDATE, True), (Stage.ADAPT, False),
     ],
 )  # fmt: skip

@@ -320,6 +320,24 @@ async def test_the_trainer_says_what_its_model_can_take_and_refuses_to_speak_of_
         await services.trainer.DescribeModel(other, timeout=DEADLINE_SECONDS)
 
 
+async def test_generator_and_evaluator_on_the_engine_take_adapters_of_any_rank_of_their_model(
+    services: Services,
+) -> None:
+    asked = generator_pb2.DescribeGeneratorRequest(policy=policy(base_model=MODEL))
+    assert (await services.generator.DescribeGenerator(asked)).max_rank == 0
+    question = evaluator_pb2.DescribeEvaluatorRequest(policy=policy(base_model=MODEL))
+    assert (await services.evaluator.DescribeEvaluator(question)).max_rank == 0
+    other = policy(base_model="other")
+    with pytest.raises(InvalidInput, match="other"), rpc_errors():
+        await services.generator.DescribeGenerator(
+            generator_pb2.DescribeGeneratorRequest(policy=other)
+        )
+    with pytest.raises(InvalidInput, match="other"), rpc_errors():
+        await services.evaluator.DescribeEvaluator(
+            evaluator_pb2.DescribeEvaluatorRequest(policy=other)
+        )
+
+
 async def test_the_trainer_says_of_every_shape_whether_memory_has_room_for_it(
     services: Services, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,12 @@ class DirectClients:
         """The fakes' model."""
         return fake_services.MODEL.model_copy(update={"base_model": policy.base_model})
 
+    async def generator_max_rank(self, policy: common_pb2.PolicyRef) -> int:
+        """Any."""
+        return 0
+
+    evaluator_max_rank = generator_max_rank
+
     async def count_tokens(self, examples: Sequence[trainer_pb2.TrainingExample]) -> list[int]:
         """A token is a word."""
         return [len(f"{row.prompt} {row.completion}".split()) + 1 for row in examples]

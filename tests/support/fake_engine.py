@@ -87,6 +87,7 @@ class FakeEngine:
     """Interface of `seal.engine.Engine`."""
 
     holds_to_schema = False
+    max_lora_rank = 0
 
     def __init__(
         self, *, name: str = MODEL, settings: EngineSettings | None = None, base_sha256: str = ""

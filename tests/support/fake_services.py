@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +96,8 @@ class Fakes:
     """What the trainer says it has loaded."""
     tokens_of: Callable[[str], int] = lambda text: len(text.split())
     """Tokens of a text: its words, or what a test takes for one."""
+    max_lora_rank: Mapping[str, int] = field(default_factory=dict)
+    """Largest LoRA that "generator" and "evaluator" take; without an entry any."""
     judge: str = ""
     """Who judges; empty: nobody."""
     rating: Callable[[str, int], float | None] = lambda title, candidate: chance(title, candidate)
@@ -199,6 +201,14 @@ class FakeGenerator(generator_pb2_grpc.GeneratorServiceServicer):
             engine_seconds=0.01,
         )
         yield generator_pb2.GenerateTextResponse(result=result)
+
+    async def DescribeGenerator(
+        self,
+        request: generator_pb2.DescribeGeneratorRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> generator_pb2.DescribeGeneratorResponse:
+        held = self._fakes.max_lora_rank.get("generator", 0)
+        return generator_pb2.DescribeGeneratorResponse(max_rank=held)
 
 
 def written_text(request: generator_pb2.GenerateTextRequest) -> str:
@@ -452,6 +462,14 @@ class FakeEvaluator(evaluator_pb2_grpc.EvaluatorServiceServicer):
         if not self._fakes.judge:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "there is no judge")
         return evaluator_pb2.DescribeJudgeResponse(model=self._fakes.judge)
+
+    async def DescribeEvaluator(
+        self,
+        request: evaluator_pb2.DescribeEvaluatorRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> evaluator_pb2.DescribeEvaluatorResponse:
+        held = self._fakes.max_lora_rank.get("evaluator", 0)
+        return evaluator_pb2.DescribeEvaluatorResponse(max_rank=held)
 
 
 def _answer(

@@ -85,11 +85,12 @@ async def test_every_service_that_is_away_is_named_with_address_and_reason(
 
 
 async def test_a_service_that_the_stage_does_not_call_may_be_away(server: Server) -> None:
-    await server.start(TRAINER)
+    await server.start(GENERATOR, TRAINER, EVALUATOR)
     addresses = ServiceAddresses.all_at(server.address)
-    await check_reachable(addresses, Stage.PREPARE, within_seconds=0.0)
-    with pytest.raises(Transient, match=EVALUATOR):
-        await check_reachable(addresses, Stage.ADAPT, within_seconds=0.0)
+    await server.say(GENERATOR, UNREADY)
+    await check_reachable(addresses, Stage.ADAPT, within_seconds=0.0)
+    with pytest.raises(Transient, match="generator"):
+        await check_reachable(addresses, Stage.PREPARE, within_seconds=0.0)
     await server.stop()
 
 

@@ -14,6 +14,7 @@ from controller_svc.core import Phase, RunStatus
 from controller_svc.local.world import run_local
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.prepare import prepare
+from controller_svc.worker.ranks import policy_rank
 from seal.artifacts import ArtifactStore
 from seal.domains import get_domain
 from seal.errors import Conflict, Internal, InvalidInput, SealError
@@ -97,6 +98,62 @@ async def test_what_the_trainer_has_no_room_for_is_refused_before_the_first_cost
     assert condition is not None and condition.reason == "InvalidInput"
     assert message in condition.message
     assert fakes.calls == {}
+
+
+GROWS = LoraSettings(rank=8)
+OUTGROWN: dict[str, tuple[str, int, Literal["policy", "base"], str]] = {
+    # 2 rounds x 8, and a warm start, are 24; an inner loop of 4 on the policy makes 28
+    "the policy alone, at the generator": ("generator", 23, "policy", "spec.improve.lora.rank"),
+    "an inner loop on it": ("evaluator", 27, "policy", "spec.improve.lora.rank"),
+    "the policy alone, on retained questions": ("evaluator", 23, "base", "spec.improve.lora.rank"),
+    "the inner loop alone": ("evaluator", 3, "policy", "spec.inner.lora.rank"),
+}
+
+
+def grows(directory: Path, student: Literal["policy", "base"], **improve: object) -> RunSpec:
+    """A policy of rank 24 at its end, and inner loops of rank 4."""
+    return small_spec(
+        directory,
+        rounds=2,
+        edit=EditSettings(k=3, family="self-qa"),
+        inner=InnerLoopSettings(student=student, lora=LoraSettings(rank=4)),
+        improve=ImproveSettings.model_validate({"lora": GROWS, "warm_start": "gold"} | improve),
+    )
+
+
+@pytest.mark.parametrize("case", OUTGROWN)
+async def test_a_policy_that_outgrows_a_service_is_refused_before_the_first_round(
+    tmp_path: Path, case: str
+) -> None:
+    service, held, student, field = OUTGROWN[case]
+    spec = grows(tmp_path, student)
+    fakes = Fakes(max_lora_rank={service: held})
+    async with (
+        serve_fakes(fakes) as addresses,
+        ServiceClients(addresses, IMPATIENT) as clients,
+    ):
+        store = ArtifactStore(str(tmp_path / "artifacts"))
+        with pytest.raises(InvalidInput) as refused:
+            await prepare(RUN, spec=spec, store=store, clients=clients)
+        error = refused.value
+        assert error.field == field and f"the {service} holds LoRAs of up to" in error.message
+        assert f"rank {held}" in error.message and "--max-rank" in error.remedy
+        assert ("spec.improve.start" in error.remedy) is (field == "spec.improve.lora.rank")
+        fakes.max_lora_rank = {service: 28}
+        assert await prepare(RUN, spec=spec, store=store, clients=clients)
+    assert fakes.calls == {}
+
+
+async def test_a_policy_that_begins_anew_each_round_does_not_grow(tmp_path: Path) -> None:
+    spec = grows(tmp_path, "policy", start="base")
+    assert policy_rank(spec) == 8
+    fakes = Fakes(max_lora_rank={"generator": 8, "evaluator": 12})
+    async with (
+        serve_fakes(fakes) as addresses,
+        ServiceClients(addresses, IMPATIENT) as clients,
+    ):
+        store = ArtifactStore(str(tmp_path / "artifacts"))
+        assert await prepare(RUN, spec=spec, store=store, clients=clients)
 
 
 TOO_LARGE = {
