@@ -1,14 +1,19 @@
 """The judge: a model at an endpoint that says whether an answer is right, and rates edits.
 
-Paid for once: the same question, gold answers and answer, up to case, punctuation and articles, are
-asked about once. Whatever keeps the judge from a readable verdict (it is away, says neither yes nor
-no, is another model, has no budget left) leaves the answer without a grade, never with a wrong one.
+Paid for once: the same question, gold answers and answer, up to white space and an end full stop,
+are asked about once. No more is taken for the same: a sign, a capital or a raised digit can be all
+that parts a right answer from a wrong one (-5 and 5, mW and MW, 10² and 102). Whatever keeps the
+judge from a readable verdict (it is away, says neither yes nor no, is another model, has no budget
+left) leaves the answer without a grade, never with a wrong one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import re
+import unicodedata
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +21,6 @@ from typing import Any
 import structlog
 
 from evaluator_svc.judge_prompts import RUBRIC, rating_prompt, verdict_prompt
-from seal.domains.words import is_english, words
 from seal.endpoints import Endpoint, Sampling, Shared
 from seal.errors import PreconditionFailed, SealError, UnfitItem
 from seal.prompts import Message
@@ -44,11 +48,10 @@ class Asked:
     """Clean, in one line."""
 
     @property
-    def key(self) -> tuple[str, ...]:
+    def key(self) -> bytes:
         """Answers with the same key have the same verdict."""
-        english = is_english(" ".join(self.golds))
-        normalised = " ".join(words(self.answer, english=english)) or self.answer.casefold()
-        return ("verdict", self.question, "\n".join(self.golds), normalised)
+        said = " ".join(unicodedata.normalize("NFC", self.answer).split()).removesuffix(".")
+        return _key("verdict", self.question, *self.golds, said)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,16 @@ class EditText:
     passage: str
     edit: str
 
+    @property
+    def key(self) -> bytes:
+        """Edits with the same key have the same rating."""
+        return _key("rating", self.title, self.passage, self.edit)
+
+
+def _key(*parts: str) -> bytes:
+    """What a verdict or a rating is kept by: as small for a whole passage as for a word."""
+    return hashlib.sha256(json.dumps(parts).encode()).digest()
+
 
 class Judge:
     """Belongs to one event loop."""
@@ -68,7 +81,7 @@ class Judge:
         self._endpoint = endpoint
         self._why = ""
         """Why the last verdict failed that did."""
-        self._kept: Shared[tuple[str, ...], float] = Shared(capacity=KEPT_VERDICTS)
+        self._kept: Shared[bytes, float] = Shared(capacity=KEPT_VERDICTS)
 
     async def close(self) -> None:
         """End the connections to its endpoint."""
@@ -129,11 +142,10 @@ class Judge:
     async def _rating(self, edit: EditText) -> float | None:
         if not edit.edit.strip():
             return 0.0
-        key = ("rating", edit.title, edit.passage, edit.edit)
-        return await self._or_none(key, lambda: self._marks(edit))
+        return await self._or_none(edit.key, lambda: self._marks(edit))
 
     async def _or_none(
-        self, key: tuple[str, ...], ask: Callable[[], Coroutine[Any, Any, float]]
+        self, key: bytes, ask: Callable[[], Coroutine[Any, Any, float]]
     ) -> float | None:
         try:
             return await self._kept.get(key, ask)

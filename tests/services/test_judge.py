@@ -38,7 +38,7 @@ from service_harness import (
 )
 
 import seal.endpoints.client
-from evaluator_svc.judge import read_rating, read_verdict
+from evaluator_svc.judge import Asked, EditText, read_rating, read_verdict
 from evaluator_svc.judging import open_judge
 from evaluator_svc.service import register
 from seal.artifacts import ArtifactStore
@@ -140,13 +140,47 @@ async def test_the_same_question_gold_and_answer_are_paid_for_once(
     tmp_path: Path, engine: FakeEngine
 ) -> None:
     async with court(tmp_path, engine, says("yes")) as place:
-        for answer in ("Ada Byron", "ada byron!", "The Ada Byron"):
+        for answer in ("Ada Byron", "Ada  Byron.", " Ada\nByron "):
             assert (await place.grades({"Who?": answer})).reward == 1.0
         assert len(place.server.calls) == 1
         await place.grades({"Who else?": "Ada Byron"})
         await place.grades({"Who?": "Ada Lovelace"})
         await place.grades({"Who?": "Ada Byron"}, golds=("Ada", "Lovelace"))
         assert len(place.server.calls) == 4
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("-5 C", "5 C"),
+        ("C++", "C#"),
+        ("AB+", "AB-"),
+        ("1/2", "12"),
+        ("10:30", "1030"),
+        ("5 mW", "5 MW"),
+        ("10²", "102"),
+    ],
+)
+async def test_answers_that_differ_in_a_sign_are_judged_each_by_itself(
+    right: str, wrong: str, tmp_path: Path, engine: FakeEngine
+) -> None:
+    async with court(tmp_path, engine, finds_right(right)) as place:
+        for first, second in ((right, wrong), (wrong, right)):
+            question = f"What, if {first} is said first?"
+            rewards = [(await place.grades({question: said})).reward for said in (first, second)]
+            assert rewards == [float(first == right), float(second == right)]
+
+
+def test_what_a_verdict_is_kept_by_is_small_and_its_own() -> None:
+    passage = "The Sel flows into the sea. " * 2000
+    keys = [
+        Asked(passage, ("Ada", "Byron"), "Ada").key,
+        Asked(passage, ("Ada\nByron",), "Ada").key,
+        Asked(passage, ("Ada",), "Byron").key,
+        EditText("The Sel", passage, passage).key,
+        EditText("The Sel", passage, "").key,
+    ]
+    assert len(set(keys)) == len(keys) and {len(key) for key in keys} == {32}
 
 
 async def test_evaluations_at_once_share_a_verdict_that_is_on_its_way(
