@@ -23,7 +23,7 @@ from seal.records import (
 from seal.restem.racing import Runner, finalists
 from seal.restem.reward import mean
 from seal.restem.seeds import derive_seed
-from seal.restem.select import Candidate, Kept, select
+from seal.restem.select import Candidate, Kept, Selection, select
 from seal.settings import RacingScore, RunSpec
 
 
@@ -46,14 +46,9 @@ def select_records(
     """
     members = list(records)
     by_id = {record.context_id: record for record in members}
-    candidates = [
-        replace(candidate, outcome=Outcome.TOO_LONG)
-        if (candidate.context_id, candidate.candidate) in too_long
-        else candidate
-        for record in members
-        for candidate in candidates_of(record)
-    ]
-    selection = select(candidates, keep_per_context=keep_per_context, control_seed=control_seed)
+    selection = divide(
+        members, keep_per_context=keep_per_context, too_long=too_long, control_seed=control_seed
+    )
     kept = tuple(kept_edit(by_id[kept.candidate.context_id], kept) for kept in selection.kept)
     return SelectionRecord(
         round=round,
@@ -69,6 +64,50 @@ def control_seed_of(spec: RunSpec, round: int) -> int | None:
     if spec.improve.selection == "reward":
         return None
     return derive_seed(spec.seed, "control", round)
+
+
+def divide(
+    records: Iterable[ContextRecord],
+    *,
+    keep_per_context: int,
+    too_long: Collection[tuple[str, int]] = (),
+    control_seed: int | None = None,
+) -> Selection:
+    """All edits of a round's rollout, kept or dropped; as `select_records`."""
+    candidates = [
+        replace(candidate, outcome=Outcome.TOO_LONG)
+        if (candidate.context_id, candidate.candidate) in too_long
+        else candidate
+        for record in records
+        for candidate in candidates_of(record)
+    ]
+    return select(candidates, keep_per_context=keep_per_context, control_seed=control_seed)
+
+
+def divide_as(
+    records: Sequence[ContextRecord],
+    kept: Collection[tuple[str, int]],
+    *,
+    keep_per_context: int,
+    control_seed: int | None = None,
+) -> Selection:
+    """The same after an M-step that kept these (context, candidate).
+
+    An edit that the rule would keep and the M-step has not was too long for its trainer, and left
+    its place to the next best.
+    """
+    too_long: set[tuple[str, int]] = set()
+    while True:
+        selection = divide(
+            records,
+            keep_per_context=keep_per_context,
+            too_long=too_long,
+            control_seed=control_seed,
+        )
+        chosen = {(one.candidate.context_id, one.candidate.candidate) for one in selection.kept}
+        if chosen <= set(kept):
+            return selection
+        too_long |= chosen - set(kept)
 
 
 def candidates_of(record: ContextRecord) -> tuple[Candidate, ...]:

@@ -348,16 +348,18 @@ def test_a_round_that_kept_nothing_has_trained_nothing_and_says_that_the_policy_
     assert report.headline.startswith("No round trained a new policy")
 
 
+@pytest.mark.parametrize("long_rows", [0, 6])
 def test_every_candidate_has_one_decision_and_they_are_those_of_the_selection(
-    store: ArtifactStore,
+    store: ArtifactStore, long_rows: int
 ) -> None:
-    run = make_run(store, invalid=0.2, diverged=0.1)
+    run = make_run(store, invalid=0.2, diverged=0.1, long_rows=long_rows)
     report = build_report(store, run)
     for rollout, details in zip(report.rollouts, report.rollout_details, strict=True):
         selection = store.read_json(
             f"{run}/stages/r{rollout.round}-improve/selection.json", SelectionRecord
         )
         assert rollout.decisions == {"kept": len(selection.kept)} | selection.dropped
+        assert rollout.decisions.get("too_long", 0) == long_rows
         assert sum(rollout.decisions.values()) == rollout.candidates == 48
         shown = Counter(edit.decision for passage in details.passages for edit in passage.edits)
         assert dict(shown) == rollout.decisions

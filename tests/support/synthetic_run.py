@@ -121,6 +121,8 @@ class Recipe:
     diverged: float = 0.02
     """Share of edits whose training ends with `failure`."""
     failure: Outcome = Outcome.DIVERGED
+    long_rows: int = 0
+    """Edits of each round that are chosen first, and too long for the M-step."""
     ungraded: float = 0.0
     """Share of answers without a grade."""
     gain: float = 0.12
@@ -274,13 +276,22 @@ class Maker:
 
     def _selection(self, records: Sequence[ContextRecord], number: int) -> SelectionRecord:
         if self.spec.improve.credit == "edit":
-            return select_records(records, round=number, keep_per_context=1)
+            return self._without_long_rows(records, number)
         return select_parts(
             records,
             round=number,
             spec=self.spec,
             credits=credits_of(records, get_domain(self.spec.domain)),
         )
+
+    def _without_long_rows(self, records: Sequence[ContextRecord], number: int) -> SelectionRecord:
+        """The M-step's own way: it chooses again while what it has chosen is too long."""
+        too_long: set[tuple[str, int]] = set()
+        while True:
+            selection = select_records(records, round=number, keep_per_context=1, too_long=too_long)
+            if len(too_long) >= self.recipe.long_rows or not selection.kept:
+                return selection
+            too_long.add((selection.kept[0].context_id, selection.kept[0].candidate))
 
     def _write_warm_start(self, store: ArtifactStore) -> None:
         summary = ShardSummary(

@@ -31,8 +31,8 @@ from seal.report.numbers.scores import answer_score, candidate_scores, loops_of
 from seal.report.numbers.source import RunFiles, Stage
 from seal.restem.part_selection import dropped_candidates
 from seal.restem.reward import gain
-from seal.restem.rollout import candidates_of, control_seed_of
-from seal.restem.select import DropReason, select
+from seal.restem.rollout import candidates_of, control_seed_of, divide, divide_as
+from seal.restem.select import DropReason
 
 MAX_EXAMPLE_CHARACTERS = 40_000
 """Of one edit's examples in the report: a training set of puzzles has a hundred times as many."""
@@ -52,24 +52,25 @@ def decisions(files: RunFiles, stage: Stage) -> dict[str, dict[int, Decision]]:
     """
     if files.spec.improve.credit == "part":
         return _decisions_by_part(files, stage)
-    chosen = select(
-        (candidate for record in stage.records for candidate in candidates_of(record)),
-        keep_per_context=files.spec.improve.keep_per_context,
-        control_seed=control_seed_of(files.spec, stage.round),
-    )
     selection = files.selections.get(stage.round)
+    keep = files.spec.improve.keep_per_context
+    seed = control_seed_of(files.spec, stage.round)
+    kept = [(edit.context_id, edit.candidate) for edit in (selection.kept if selection else ())]
+    chosen = (
+        divide_as(stage.records, kept, keep_per_context=keep, control_seed=seed)
+        if selection
+        else divide(stage.records, keep_per_context=keep, control_seed=seed)
+    )
     fates: dict[str, dict[int, Decision]] = {record.context_id: {} for record in stage.records}
     for graded in chosen.kept:
-        fates[graded.candidate.context_id][graded.candidate.candidate] = (
-            "not-best" if selection else "undecided"
-        )
+        fates[graded.candidate.context_id][graded.candidate.candidate] = "undecided"
     for dropped in chosen.dropped:
         undecided = selection is None and dropped.candidate.reward is not None
         fates[dropped.candidate.context_id][dropped.candidate.candidate] = (
             "undecided" if undecided else _DECISIONS[dropped.reason]
         )
-    for edit in selection.kept if selection else ():
-        fates.setdefault(edit.context_id, {})[edit.candidate] = "kept"
+    for context_id, candidate in kept:
+        fates.setdefault(context_id, {})[candidate] = "kept"
     return fates
 
 
