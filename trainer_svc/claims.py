@@ -8,7 +8,8 @@ itself; of several one creates it. An owner that was only paused ends too: resul
 so one counts. A claim is given up when its training ends, well or not.
 
 A cancel that reaches a replica which does not do the training leaves a mark, which the owner sees
-when it renews.
+when it renews. It stays until there is a result: where the owner fails before it has looked, who is
+asked next finds it.
 """
 
 from __future__ import annotations
@@ -90,19 +91,21 @@ class Claims:
     async def held(self, training: Training, number: int) -> AsyncIterator[None]:
         """Renew a claim that was taken for the length of the block, then give it up.
 
-        A cancel that was asked for elsewhere stops the training.
+        A cancel that was asked for elsewhere stops the training, and is over once the block ends
+        with a result.
         """
         plan = training.plan
         if await asyncio.to_thread(self._store.exists, _cancel_path(plan.run, plan.request_id)):
             training.stop()
-        over = asyncio.Event()
+        over, has_result = asyncio.Event(), False
         renewing = asyncio.create_task(self._renew(training, number, over))
         try:
             yield
+            has_result = True
         finally:
             over.set()
             await renewing  # a renewal under way must not bring back what is given up
-            await asyncio.to_thread(self._give_up, training, number)
+            await asyncio.to_thread(self._give_up, training, number, has_result)
 
     async def follow(self, training: Training, number: int) -> int:
         """Wait while another trainer does it, and show its progress.
@@ -171,14 +174,15 @@ class Claims:
         self._store.write_json(path, self._claim(training, renewed))
         return self._store.exists(_cancel_path(plan.run, plan.request_id))
 
-    def _give_up(self, training: Training, number: int) -> None:
+    def _give_up(self, training: Training, number: int, has_result: bool) -> None:
         plan = training.plan
         try:
             if self._read_path(_claim_path(plan.run, plan.request_id, number + 1)) is not None:
                 return  # taken over meanwhile: a gap would hide the owner of today
             for past in range(1, number + 1):
                 self._store.remove(_claim_path(plan.run, plan.request_id, past))
-            self.withdraw_cancel(plan.run, plan.request_id)
+            if has_result:
+                self.withdraw_cancel(plan.run, plan.request_id)
         except (SealError, OSError) as error:
             log.warning("claim not given up", request_id=plan.request_id, reason=str(error))
 

@@ -191,6 +191,31 @@ async def test_a_follower_passes_a_cancel_on(pair: tuple[Replica, Replica]) -> N
         assert ended[-1].result.outcome == common_pb2.OUTCOME_CANCELLED
 
 
+async def test_a_cancel_through_the_other_trainer_outlives_a_failure_of_the_one_that_trains(
+    pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(request: object) -> None:
+        raise Transient("the step failed in company")
+
+    owner, other = pair
+    assert owner.trainings._claims is not None
+    monkeypatch.setattr(owner.trainings._claims, "_lease_seconds", 3600.0)  # it does not look
+    owner.engine.gate.clear()
+    first = owner.begin()
+    await until(lambda: owner.engine.waiting == 1)
+    cancelling = asyncio.create_task(other.cancel())
+    await until(lambda: any(name.endswith(".cancel") for name in owner.store.list("run/claims")))
+    owner.engine.fault = fails
+    owner.engine.gate.set()
+    with pytest.raises(Transient):
+        await first
+    owner.engine.fault = lambda request: None
+    again = (await owner.begin())[-1].result
+    assert again.outcome == common_pb2.OUTCOME_CANCELLED and owner.engine.trained == []
+    assert await cancelling == common_pb2.TASK_STATE_DONE
+    await until(lambda: owner.store.list("run/claims") == ())
+
+
 async def test_another_body_under_the_same_id_is_refused_by_the_other_trainer_too(
     pair: tuple[Replica, Replica],
 ) -> None:
