@@ -58,12 +58,20 @@ def grade_all(
 
 
 def without_grades(
-    plan: EvaluationPlan, outcome: Outcome, evaluated: EvaluationResult | None = None
+    plan: EvaluationPlan,
+    outcome: Outcome,
+    unfit: Mapping[int, Outcome],
+    evaluated: EvaluationResult | None = None,
 ) -> evaluator_pb2.EvaluationResult:
-    """An evaluation that has no scores; `evaluated` tells what it cost, if it was done at all."""
+    """An evaluation that has no scores; `evaluated` tells what it cost, if it was done at all.
+
+    `unfit`: outcomes by place of the queries that have one of their own.
+    """
     return evaluator_pb2.EvaluationResult(
         outcome=OUTCOME_TO_WIRE[outcome],
-        answers=[_ungraded(query, outcome) for query in plan.queries],
+        answers=[
+            _ungraded(query, unfit.get(place, outcome)) for place, query in enumerate(plan.queries)
+        ],
         ungraded=len(plan.queries),
         max_logit_difference=0.0
         if evaluated is None

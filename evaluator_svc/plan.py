@@ -16,6 +16,7 @@ from seal.limits import (
     MAX_ANSWER_CHARACTERS,
     MAX_ANSWER_TOKENS,
     MAX_ANSWERS,
+    MAX_ASKS,
     MAX_PASSAGE_CHARACTERS,
     MAX_QUESTION_CHARACTERS,
     MAX_QUESTIONS,
@@ -55,6 +56,8 @@ class EvaluationLimits:
     """New tokens per answer."""
     max_votes: int = MAX_VOTES
     """Ways to ask each question."""
+    max_asks: int = MAX_ASKS
+    """Questions times the ways to ask each."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,13 @@ def _votes(
         request.votes, field="votes", minimum=0, maximum=limits.max_votes
     )
     check_votes(domain.name, votes, grader, field="votes")
+    if len(request.queries) * votes > limits.max_asks:
+        raise validation.refuse(
+            "votes",
+            f"asks {len(request.queries)} queries {votes} times each, the limit is "
+            f"{limits.max_asks} prompts",
+            "give fewer votes, or fewer queries at once",
+        )
     return votes
 
 

@@ -7,8 +7,9 @@ applied.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -16,13 +17,13 @@ import structlog
 from evaluator_svc.grading import adapter_outcome, grade_all, without_grades
 from evaluator_svc.judging import no_judge, parse_rating, rating_result, to_judge
 from evaluator_svc.plan import EvaluationLimits, EvaluationPlan, parse_evaluation
-from evaluator_svc.views import asks_of, joined
+from evaluator_svc.views import asks_of, joined, unfit_queries
 from seal.engine import EvaluationRequest, EvaluationResult
 from seal.errors import UnfitItem
 from seal.outcomes import Outcome
 from seal.rpc.convert import OUTCOME_FROM_WIRE, base_reference
 from seal.rpc.engine_calls import Newest, Pace, engine_call, sample, shows_life
-from seal.rpc.line import EngineTask, Line
+from seal.rpc.line import Line
 from seal.v1 import common_pb2, evaluator_pb2, evaluator_pb2_grpc
 
 if TYPE_CHECKING:
@@ -71,13 +72,14 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         What is the fault of a query (its prompt is too long) or of the adapter is an outcome.
         A cancelled call or a passed deadline stops the work; a retry does it again.
         """
-        plan = parse_evaluation(request, limits=EvaluationLimits())
+        # Thousands of queries take seconds to check and to grade: health is answered meanwhile
+        plan = await asyncio.to_thread(parse_evaluation, request, limits=EvaluationLimits())
         if plan.grader == "judge" and self._judge is None:
             raise no_judge("grader")
         self._adapters.check_base(plan.base)
         adapters = await self._fetch(plan)
         progress = Newest(_progress(common_pb2.TASK_STATE_QUEUED, 0, plan))
-        asks = asks_of(plan)
+        asks = await asyncio.to_thread(asks_of, plan)
 
         def on_progress(done: int) -> None:
             queries = done * len(plan.queries) // len(asks)
@@ -86,11 +88,11 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         asked, unfit = list(range(len(asks))), dict[int, Outcome]()
         evaluated: EvaluationResult | None = None
         while evaluated is None and asked:
+            queries = [asks[ask].view.query for ask in asked]
+            wanted = await asyncio.to_thread(_engine_request, plan, adapters, queries)
             try:
                 async with engine_call(
-                    self._start(
-                        plan, adapters, [asks[ask].view.query for ask in asked], on_progress
-                    ),
+                    partial(self._engine.evaluate, wanted, on_progress=on_progress),
                     line=self._line,
                     time_left=context.time_remaining,
                 ) as finished:
@@ -103,19 +105,21 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
                 _leave_out(error, asked, unfit)
         outcome = _outcome(plan, evaluated, unfit)
         places: Sequence[int] = ()
+        left_out: Mapping[int, Outcome] = unfit_queries(asks, unfit)
         if evaluated is not None:
-            answered = joined(plan, asks, asked, evaluated, unfit)
-            places, evaluated, unfit = answered.places, answered.evaluated, dict(answered.unfit)
+            answered = await asyncio.to_thread(joined, plan, asks, asked, evaluated, unfit)
+            places, evaluated, left_out = answered.places, answered.evaluated, answered.unfit
         verdicts: Sequence[float | None] = ()
         if plan.grader == "judge" and evaluated is not None and outcome is Outcome.OK:
-            async with self._judging(to_judge(plan, places, evaluated)) as judged:
+            answers = await asyncio.to_thread(to_judge, plan, places, evaluated)
+            async with self._judging(answers) as judged:
                 async for news in sample(progress, judged, pace=self._pace):
                     yield evaluator_pb2.EvaluateResponse(progress=news)
                 verdicts = judged.result()
         result = (
-            without_grades(plan, outcome, evaluated)
+            without_grades(plan, outcome, left_out, evaluated)
             if evaluated is None or outcome is not Outcome.OK
-            else grade_all(plan, places, evaluated, unfit, verdicts)
+            else await asyncio.to_thread(grade_all, plan, places, evaluated, left_out, verdicts)
         )
         log.info(
             "evaluation ended",
@@ -195,28 +199,26 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         )
         return policy, adapter
 
-    def _start(
-        self,
-        plan: EvaluationPlan,
-        adapters: tuple[Adapter | None, Adapter | None],
-        queries: Sequence[Query],
-        on_progress: Callable[[int], None],
-    ) -> Callable[[], EngineTask[EvaluationResult]]:
-        """Hands queries to the engine."""
-        prompts = [plan.domain.question_prompt(query, plan.question_format) for query in queries]
-        request = EvaluationRequest(
-            run=plan.run,
-            policy=adapters[0],
-            adapter=adapters[1],
-            prompts=tuple(prompts),
-            golds=tuple(
-                plan.domain.answer_completion(query.answers[0], plan.question_format)
-                for query in queries
-            ),
-            max_tokens=plan.max_tokens,
-            stop=tuple(dict.fromkeys(stop for prompt in prompts for stop in prompt.stop)),
-        )
-        return lambda: self._engine.evaluate(request, on_progress=on_progress)
+
+def _engine_request(
+    plan: EvaluationPlan,
+    adapters: tuple[Adapter | None, Adapter | None],
+    queries: Sequence[Query],
+) -> EvaluationRequest:
+    """Queries as the engine is asked them."""
+    prompts = [plan.domain.question_prompt(query, plan.question_format) for query in queries]
+    return EvaluationRequest(
+        run=plan.run,
+        policy=adapters[0],
+        adapter=adapters[1],
+        prompts=tuple(prompts),
+        golds=tuple(
+            plan.domain.answer_completion(query.answers[0], plan.question_format)
+            for query in queries
+        ),
+        max_tokens=plan.max_tokens,
+        stop=tuple(dict.fromkeys(stop for prompt in prompts for stop in prompt.stop)),
+    )
 
 
 @asynccontextmanager
@@ -252,9 +254,9 @@ def _leave_out(error: UnfitItem, asked: list[int], unfit: dict[int, Outcome]) ->
 
 
 def _outcome(
-    plan: EvaluationPlan, evaluated: EvaluationResult | None, unfit: Mapping[int, Outcome]
+    plan: EvaluationPlan, evaluated: EvaluationResult | None, unfit: dict[int, Outcome]
 ) -> Outcome:
     """Whether there is something to grade, or why not."""
-    if evaluated is None:
-        return unfit[0]
+    if evaluated is None:  # what was found last left nothing to ask
+        return next(reversed(unfit.values()))
     return adapter_outcome(evaluated, adapted=plan.adapter is not None)

@@ -51,6 +51,14 @@ def asks_of(plan: EvaluationPlan) -> tuple[Ask, ...]:
     )
 
 
+def unfit_queries(asks: Sequence[Ask], unfit: Mapping[int, Outcome]) -> dict[int, Outcome]:
+    """Outcomes of what could not be asked, by the place of its query.
+
+    `unfit`: by place among `asks`. The last way that was left out is why a query was.
+    """
+    return {asks[ask].place: outcome for ask, outcome in unfit.items()}
+
+
 def joined(
     plan: EvaluationPlan,
     asks: Sequence[Ask],
@@ -76,9 +84,9 @@ def joined(
             logprobs=tuple(evaluated.logprobs[by_query[place][0]] for place in places),
         ),
         unfit={
-            asks[ask].place: outcome
-            for ask, outcome in unfit.items()
-            if asks[ask].place not in by_query
+            place: outcome
+            for place, outcome in unfit_queries(asks, unfit).items()
+            if place not in by_query
         },
     )
 

@@ -19,6 +19,8 @@ MAX_ANSWERS = 256
 """Gold answers to one question."""
 MAX_QUESTIONS = 4096
 """Questions on one passage, and questions in one evaluation."""
+MAX_ASKS = 16_384
+"""Prompts of one evaluation: its questions in all the ways that each is asked in."""
 MAX_ROW_CHARACTERS = 65_536
 """Prompt and completion of one training row together."""
 MAX_COUNTED_CHARACTERS = 2 * MAX_ROW_CHARACTERS

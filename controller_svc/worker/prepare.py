@@ -26,7 +26,7 @@ from seal.datasets import load_contexts
 from seal.domains import get_domain
 from seal.domains.base import Context, Domain, PartPrompt
 from seal.errors import InvalidInput
-from seal.limits import MAX_EDITS, MAX_ROWS, MAX_STEPS
+from seal.limits import MAX_ASKS, MAX_EDITS, MAX_ROWS, MAX_STEPS
 from seal.records import LongRow, ModelDescription, PreparedRecord
 from seal.remedies import engine_setting
 from seal.restem.leakage import check_ids, check_leakage
@@ -63,6 +63,7 @@ def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
     check_ids(chain.from_iterable(contexts.values()), domain=domain, where="the data")
     check_sizes(spec, train_contexts=len(contexts["train"]))
     check_parts(spec, contexts)
+    check_asks(spec, contexts)
     check_given_edits(spec, contexts["validation"])
     if spec.improve.warm_start == "gold":
         rows = check_warm_start(spec, contexts["train"])
@@ -136,6 +137,24 @@ def check_parts(spec: RunSpec, contexts: Contexts) -> None:
                 "request",
                 field=f"spec.{field}",
                 remedy=f"give {MAX_EDITS // parts} or less",
+            )
+
+
+def check_asks(spec: RunSpec, contexts: Contexts) -> None:
+    """Refuse more ways to ask the questions of a context than one evaluation takes.
+
+    Raises:
+        InvalidInput: naming the field.
+
+    """
+    votes = spec.evaluation.votes
+    for context in chain.from_iterable(contexts.values()):
+        if len(context.queries) * votes > MAX_ASKS:
+            raise InvalidInput(
+                f"{len(context.queries)} questions of {context.title[:80]!r} in {votes} ways are "
+                f"more than the {MAX_ASKS} prompts of one evaluation",
+                field="spec.evaluation.votes",
+                remedy=f"give {MAX_ASKS // len(context.queries)} or less",
             )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import (
     AbstractAsyncContextManager,
@@ -35,11 +36,13 @@ from service_harness import (
     serving,
 )
 
+import evaluator_svc.service
 from evaluator_svc.service import register
 from seal.artifacts import ArtifactStore
 from seal.domains.knowledge import KnowledgeDomain
 from seal.engine import EvaluationRequest
 from seal.errors import InvalidInput, NotFound, UnfitItem
+from seal.limits import MAX_ASKS
 from seal.outcomes import Outcome
 from seal.records import AdapterReference
 from seal.rpc.convert import adapter_message, evaluation_record
@@ -203,6 +206,50 @@ async def test_a_query_that_is_too_long_has_an_outcome_and_the_others_are_graded
     ]
     record = evaluation_record(request, result)
     assert (record.reward, record.answers[0].score) == (1.0, None)
+
+
+async def test_what_leaves_nothing_to_ask_is_the_outcome_whatever_was_left_out_before(
+    start: Start,
+) -> None:
+    def check(request: EvaluationRequest) -> None:
+        if len(request.prompts) == 3:
+            raise UnfitItem("too long", outcome=Outcome.TOO_LONG, places=[0])
+
+    def diverges(request: EvaluationRequest) -> None:
+        raise UnfitItem("no numbers", outcome=Outcome.DIVERGED)
+
+    async with start() as evaluator:
+        evaluator.engine.check, evaluator.engine.fault = check, diverges
+        queries = [_query("a"), _query("b"), _query("c")]
+        result = await evaluator.result(evaluation_request(queries=queries))
+    too_long, diverged = common_pb2.OUTCOME_TOO_LONG, common_pb2.OUTCOME_DIVERGED
+    assert (result.outcome, result.ungraded) == (diverged, 3)
+    assert [answer.outcome for answer in result.answers] == [too_long, diverged, diverged]
+
+
+@pytest.mark.parametrize(
+    "step", ["parse_evaluation", "asks_of", "_engine_request", "joined", "grade_all"]
+)
+async def test_others_are_answered_while_many_queries_are_checked_asked_or_graded(
+    start: Start, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_work, others_answered = threading.Event(), threading.Event()
+    real = getattr(evaluator_svc.service, step)
+
+    def slow(*given: object, **named: object) -> object:
+        at_work.set()
+        assert others_answered.wait(timeout=3), "the event loop does it"
+        return real(*given, **named)
+
+    monkeypatch.setattr(evaluator_svc.service, step, slow)
+    async with start() as evaluator:
+        evaluating = asyncio.create_task(evaluator.result(evaluation_request()))
+        await until(at_work.is_set)
+        await evaluator.stub.DescribeEvaluator(
+            evaluator_pb2.DescribeEvaluatorRequest(policy=policy()), timeout=DEADLINE_SECONDS
+        )
+        others_answered.set()
+        assert (await evaluating).outcome == common_pb2.OUTCOME_OK
 
 
 def _check_without_score(
@@ -418,7 +465,7 @@ async def test_a_passed_deadline_cancels_the_work_in_the_engine(start: Start) ->
     async with start() as evaluator:
         evaluator.engine.gate.clear()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            async for _ in evaluator.stub.Evaluate(evaluation_request(), timeout=0.2):
+            async for _ in evaluator.stub.Evaluate(evaluation_request(), timeout=2.0):
                 pass
         await until(lambda: evaluator.engine.cancelled_tasks == 1)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -494,6 +541,18 @@ async def test_what_most_ways_of_asking_agree_on_is_graded_and_all_of_them_are_p
     assert [answer.query_id for answer in result.answers] == ["a", "b"]
     assert result.reward == 0.5
     assert len(request.prompts) == len(request.golds) == 6
+
+
+async def test_more_prompts_than_an_evaluation_may_have_are_refused_before_the_engine_is_asked(
+    start: Start,
+) -> None:
+    queries = [_puzzle(f"q{number}", "[[1]]") for number in range(MAX_ASKS // 64 + 1)]
+    async with start() as evaluator:
+        error = await refusal(evaluator.evaluate(_puzzles(queries=queries, votes=64)))
+        assert isinstance(error, InvalidInput) and error.field == "votes" and error.remedy
+        assert evaluator.engine.evaluated == []
+        result = await evaluator.result(_puzzles(queries=queries[:2], votes=64))
+        assert result.outcome == common_pb2.OUTCOME_OK
 
 
 async def test_of_a_query_with_a_way_that_is_too_long_the_other_ways_vote(start: Start) -> None:

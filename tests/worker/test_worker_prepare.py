@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from controller_harness import IMPATIENT, RUN, small_spec, workplace
 from fake_services import MODEL, Fakes, serve_fakes
+from few_shot import few_shot_spec
 
 from controller_svc.core import Phase, RunStatus
 from controller_svc.local.world import run_local
 from controller_svc.worker.clients import ServiceClients
-from controller_svc.worker.prepare import prepare
+from controller_svc.worker.prepare import load_data, prepare
 from controller_svc.worker.ranks import policy_rank
 from seal.artifacts import ArtifactStore
 from seal.domains import get_domain
 from seal.errors import Conflict, Internal, InvalidInput, SealError
+from seal.limits import MAX_ASKS
 from seal.outcomes import Outcome
 from seal.records import PreparedRecord, Stage
 from seal.resources import RestEMRun
@@ -173,6 +176,25 @@ TOO_LARGE = {
         ),
     },
 }
+
+
+def test_more_ways_to_ask_a_task_than_an_evaluation_takes_are_refused(tmp_path: Path) -> None:
+    spec = few_shot_spec(tmp_path)
+    path = Path(spec.data.validation)
+    row = json.loads(path.read_text().splitlines()[0])
+    row["test"] *= MAX_ASKS // 64 + 1
+    path.write_text(json.dumps(row))
+
+    def asked_in(votes: int) -> RunSpec:
+        evaluation = spec.evaluation.model_copy(update={"votes": votes})
+        return spec.model_copy(update={"evaluation": evaluation})
+
+    assert len(load_data(asked_in(63))["validation"]) == 1
+    with pytest.raises(InvalidInput) as refused:
+        load_data(asked_in(64))
+    assert refused.value.field == "spec.evaluation.votes" and refused.value.remedy.endswith(
+        "give 63 or less"
+    )
 
 
 @pytest.mark.parametrize("field", TOO_LARGE)
