@@ -59,6 +59,8 @@ class Story:
             case Rewarded() as what:
                 return self._rewarded(what)
             case Trained() as what:
+                if what.adapter is None:
+                    return f"the training on {counts(what.rows)} rows left no adapter"
                 return f"adapter trained on {counts(what.rows)} rows and tested"
             case Judged(verdict=verdict):
                 said = "passed" if verdict.passed else f"refused, {verdict.reason}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 import structlog
@@ -299,13 +299,3 @@ def check_some_passage_fits(passages: Sequence[Context], too_long: Sequence[Long
         field="spec.passages.maxTokens",
         remedy="cut the documents into shorter passages",
     )
-
-
-def counts_of(prepared: PreparedRecord) -> AdaptationCounts:
-    """What the documents came to."""
-    return prepared.counts or AdaptationCounts()
-
-
-def by_id(contexts: Sequence[Context]) -> Mapping[str, Context]:
-    """Passages by their ids."""
-    return {context.context_id: context for context in contexts}

@@ -37,7 +37,7 @@ SERVICES: Mapping[str, str] = MappingProxyType(
 CALLED: Mapping[Stage, tuple[str, ...]] = MappingProxyType(
     {
         Stage.PREPARE: (GENERATOR, TRAINER, EVALUATOR),
-        Stage.QUESTION: (GENERATOR,),
+        Stage.QUESTION: (GENERATOR, EVALUATOR),
         Stage.ROLLOUT: (GENERATOR, TRAINER, EVALUATOR),
         Stage.IMPROVE: (),  # it has an engine of its own
         Stage.VALIDATE: (GENERATOR, TRAINER, EVALUATOR),

@@ -247,7 +247,7 @@ def _rewarded(message: adaptation_pb2.AdaptationRewarded) -> events.Rewarded:
 
 def _trained(message: adaptation_pb2.AdaptationTrained) -> events.Trained:
     return events.Trained(
-        adapter=_adapter(message.adapter),
+        adapter=_adapter(message.adapter) if message.HasField("adapter") else None,
         rows=dict(message.rows),
         evaluation=evaluation(message.evaluation) if message.HasField("evaluation") else None,
     )

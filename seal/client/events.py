@@ -55,9 +55,10 @@ class Rewarded:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """The adapter is trained and evaluated."""
+    """The adapter's training has ended; what came of it is evaluated."""
 
-    adapter: AdapterReference
+    adapter: AdapterReference | None
+    """None: the training came to nothing; the gate says why."""
     rows: Mapping[str, int]
     """By kind."""
     evaluation: Evaluation | None

@@ -55,6 +55,15 @@ async def test_services_that_serve_are_reachable(server: Server) -> None:
     await server.stop()
 
 
+async def test_questions_of_one_s_own_need_the_evaluator_too(server: Server) -> None:
+    await server.start(GENERATOR)
+    with pytest.raises(Transient, match="evaluator"):
+        await check_reachable(
+            ServiceAddresses.all_at(server.address), Stage.QUESTION, within_seconds=0.0
+        )
+    await server.stop()
+
+
 async def test_a_server_without_health_checks_counts_as_there() -> None:
     async with serve_fakes(Fakes()) as addresses:
         await check_reachable(addresses, Stage.ROLLOUT, within_seconds=0.0)
