@@ -79,6 +79,8 @@ class AdaptationSettings(Settings):
 
 
 DEFAULT_SETTINGS = AdaptationSettings()
+ENDING_SECONDS = 10.0
+"""For the ends of what was cancelled, where nothing works at adaptations."""
 RETRY_AFTER_SECONDS = 60.0
 """When a caller may ask again who met too many that wait."""
 
@@ -166,6 +168,9 @@ class LocalAdaptations:
         self.suspend()
         await self._changes.ended()
         tasks = list(self._drivers.values())
+        if tasks and not self._settings.max_running:
+            # It drives only ends, and who comes next may be one that only tells as well
+            await asyncio.wait(tasks, timeout=ENDING_SECONDS)
         if self._sweeper is not None:
             tasks.append(self._sweeper)
         for task in tasks:
@@ -273,9 +278,7 @@ class LocalAdaptations:
                 return await self._view(name)  # it has ended meanwhile
             live.cancel()
             if name not in self._drivers:
-                # It needs no place to say that it has ended
-                self._leave_line(name)
-                self._drive(name)
+                self._end(name)
             log.info("adaptation cancelled", run=live.one.run)
             return live.views.value
 
@@ -365,6 +368,8 @@ class LocalAdaptations:
             # Its stages would all be refused, and it would have failed for good
             self._leave_line((saved.object.namespace, saved.object.name))
             log.warning("adaptation waits for its base model", run=live.one.run, model=model)
+        if saved.cancelled:
+            self._end((saved.object.namespace, saved.object.name))
 
     def _wait(self, one: AdaptationObject, status: RunStatus, *, cancelled: bool) -> Live:
         """One more that waits for its turn."""
@@ -383,6 +388,11 @@ class LocalAdaptations:
         """Give the free places to those that wait longest."""
         while self._waiting and len(self._drivers) < self._settings.max_running:
             self._drive(self._waiting.popleft())
+
+    def _end(self, name: Name) -> None:
+        """Let one that is cancelled say so: it needs no place for that."""
+        self._leave_line(name)
+        self._drive(name)
 
     def _drive(self, name: Name) -> None:
         if self._closing:

@@ -305,6 +305,18 @@ async def test_who_only_looks_can_read_and_cancel_without_any_service(
     assert work.calls == calls
 
 
+async def test_what_was_cancelled_has_ended_for_good_once_who_only_looks_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SETTINGS.model_copy(update={"max_running": 0})
+    async with front_door(tmp_path, Work(), monkeypatch, settings=settings) as door:
+        await door.stub.SubmitAdaptation(request(name="veldra"))
+        await cancel(door, "veldra")
+    async with front_door(tmp_path, Work(), monkeypatch, settings=settings) as door:
+        page = await door.stub.ListAdaptations(adaptation_pb2.ListAdaptationsRequest())
+        assert [one.state for one in page.adaptations] == [CANCELLED]
+
+
 async def test_what_a_defect_says_is_told_to_no_caller(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
