@@ -179,8 +179,8 @@ class ArtifactStore:
         kind: type[Model],
         *,
         where: str = "",
-        remedy: str = "it was truncated, edited or written by another version; delete it and it is "
-        "made again",
+        remedy: str = "it was truncated, edited or written by another version: use that one, or "
+        "put a copy of the file back; what lies below stages/ may be deleted, and is made again",
     ) -> Model:
         try:
             return kind.model_validate_json(content)

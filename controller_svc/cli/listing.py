@@ -10,7 +10,7 @@ import typer
 from controller_svc.cli.adaptation_tables import as_json as adaptation_json
 from controller_svc.cli.adaptation_tables import print_list
 from controller_svc.cli.reporting import shown
-from controller_svc.cli.runs import line_of, print_runs, runs_in
+from controller_svc.cli.runs import listed, print_runs, runs_in
 from controller_svc.cli.serving import has_adaptations, look
 from controller_svc.cli.target import Target
 from seal.artifacts import ArtifactStore
@@ -23,7 +23,7 @@ RUN, ADAPTATION = "RestEMRun", "Adaptation"
 def print_everything(target: Target, *, as_json: bool) -> None:
     """Print what there is; as JSON one list, each entry with its `kind`."""
     store = None if target.server else ArtifactStore(target.root)
-    runs = [line_of(store, run) for run in runs_in(store)] if store is not None else []
+    runs = [listed(store, run) for run in runs_in(store)] if store is not None else []
     adaptations = _adaptations(target) if store is None or has_adaptations(store) else []
     if as_json:
         entries = [

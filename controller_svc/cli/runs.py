@@ -25,7 +25,7 @@ from controller_svc.core import RunStatus, round_name
 from controller_svc.local.lock import LOCK_FILE, check_free, run_lock
 from controller_svc.local.objects import Objects
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict, InvalidInput, NotFound
+from seal.errors import Conflict, Internal, InvalidInput, NotFound
 from seal.files import file_errors
 from seal.records import WARM_START
 from seal.report.numbers.formats import duration
@@ -34,6 +34,8 @@ from seal.runs.store import manifest_path, status_path
 
 LIVE = "running now"
 """What is said of a run that a process of this machine works at."""
+UNREADABLE = "Unreadable"
+"""Phase of a run whose manifest or status is damaged, or of another version."""
 STOPPED = "Stopped"
 """What is said of a run that is not finished and that nobody works at."""
 RESUME_HINT = "go on by the command that began it, with --resume (`seal demo` without)"
@@ -59,7 +61,7 @@ class RunLine:
 
     name: str
     phase: str
-    """Phase of the saved status; `Created` without one."""
+    """Phase of the saved status; `Created` without one, `Unreadable` with a damaged one."""
     live: bool
     """A process of this machine works at it."""
     stopped: bool
@@ -69,7 +71,7 @@ class RunLine:
     rounds: int
     stage: str
     message: str
-    """Why it failed; empty if it did not."""
+    """Why it failed or cannot be read; else empty."""
     supervised: bool
     """Its policy of round 0 has learnt gold pairs (a warm start), and its rounds go on from it."""
     policies: tuple[PolicyLine, ...]
@@ -146,6 +148,28 @@ def line_of(store: ArtifactStore, run: str) -> RunLine:
     )
 
 
+def listed(store: ArtifactStore, run: str) -> RunLine:
+    """The same, and of one that cannot be read why: the others are to be seen all the same."""
+    try:
+        return line_of(store, run)
+    except Internal as error:
+        return RunLine(
+            name=run,
+            phase=UNREADABLE,
+            live=is_live(store, run),
+            stopped=False,
+            round=0,
+            rounds=0,
+            stage="",
+            message=f"{error.message}; {error.remedy}",
+            supervised=False,
+            policies=(),
+            model="",
+            started_seconds=None,
+            finished_seconds=None,
+        )
+
+
 def _policies(status: RunStatus) -> tuple[PolicyLine, ...]:
     labels = {entry.round: entry.label for entry in status.rounds}
     return tuple(
@@ -175,6 +199,9 @@ def print_runs(lines: Sequence[RunLine]) -> None:
         typer.echo("  ".join(cells).rstrip())
     if warmed := [line.name for line in lines if line.supervised]:
         typer.echo(f"{WARM_START.capitalize()}: {', '.join(warmed)}.")
+    for line in lines:
+        if line.phase == UNREADABLE:
+            typer.echo(f"{line.name} cannot be read: {line.message}")
     if any(line.stopped for line in lines):
         typer.echo(f"{STOPPED}: {RESUME_HINT}.")
 

@@ -179,6 +179,24 @@ def test_list_shows_every_run_with_its_phase(
     assert max(map(len, lines)) <= 80
 
 
+def test_a_damaged_run_is_listed_with_its_cause_and_hides_no_other(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal(*RUN) == 0
+    assert seal(*RUN, "--name", "other", "--set", "rounds=0") == 0
+    (here / "seal-runs/other/run.json").write_text('{"kind": "RestEMRun"')
+    capsys.readouterr()
+    assert seal("list", "-o", "json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["name"], row["phase"]) for row in rows] == [
+        ("other", "Unreadable"),
+        ("tiny", "Complete"),
+    ]
+    assert "run.json" in rows[0]["message"]
+    assert seal("list") == 0
+    assert "other cannot be read" in capsys.readouterr().out
+
+
 def test_status_says_where_a_run_is_and_which_adapter_belongs_to_which_passage(
     here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
 ) -> None:
