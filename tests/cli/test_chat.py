@@ -308,7 +308,7 @@ def test_an_adapter_is_a_reference_a_directory_or_a_name(
     ]
     assert found == [
         AdapterReference(path=f"run/adapters/{SHA256}", sha256=SHA256),
-        AdapterDirectory(Path("veldra")),
+        AdapterDirectory(tmp_path / "veldra"),
         AdapterDirectory(tmp_path),
         NamedAdaptation("my-notes"),
     ]

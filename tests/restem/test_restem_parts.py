@@ -358,7 +358,6 @@ def test_the_order_of_the_records_and_of_their_loops_does_not_show(
             ),
             "evaluation.grader",
         ),
-        (lambda: RunSpec(improve=ImproveSettings(selection="random")), "improve.selection"),
         (lambda: RunSpec(improve=ImproveSettings(abstain_share=1)), "improve.abstainShare"),
         (
             lambda: RunSpec(
