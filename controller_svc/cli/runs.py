@@ -64,22 +64,22 @@ class RunLine:
     """Phase of the saved status; `Created` without one, `Unreadable` with a damaged one."""
     live: bool
     """A process of this machine works at it."""
-    stopped: bool
+    stopped: bool = False
     """It is not finished, and nobody works at it; never so in an object store, which has no
     locks."""
-    round: int
-    rounds: int
-    stage: str
-    message: str
+    round: int = 0
+    rounds: int = 0
+    stage: str = ""
+    message: str = ""
     """Why it failed or cannot be read; else empty."""
-    supervised: bool
+    supervised: bool = False
     """Its policy of round 0 has learnt gold pairs (a warm start), and its rounds go on from it."""
-    policies: tuple[PolicyLine, ...]
+    policies: tuple[PolicyLine, ...] = ()
     """One per round that has a policy of its own."""
-    model: str
-    started_seconds: float | None
+    model: str = ""
+    started_seconds: float | None = None
     """Unix time."""
-    finished_seconds: float | None
+    finished_seconds: float | None = None
 
 
 def runs_in(store: ArtifactStore) -> tuple[str, ...]:
@@ -157,16 +157,7 @@ def listed(store: ArtifactStore, run: str) -> RunLine:
             name=run,
             phase=UNREADABLE,
             live=is_live(store, run),
-            stopped=False,
-            round=0,
-            rounds=0,
-            stage="",
             message=f"{error.message}; {error.remedy}",
-            supervised=False,
-            policies=(),
-            model="",
-            started_seconds=None,
-            finished_seconds=None,
         )
 
 
