@@ -142,7 +142,7 @@ def demo(
         bool,
         typer.Option(
             "--quick",
-            help="Fewer passages or puzzles, one round: a quarter of the demo's time, or less.",
+            help="Fewer passages or puzzles, one round: a third of the demo's time, or less.",
         ),
     ] = False,
     fresh: Annotated[
