@@ -62,12 +62,16 @@ learning: $(VENV)/.dev ## Measure what rounds and the reward add (hours; goes on
 	$(BIN)/python -m benchmarks.learning --root $(RUNS)/learning $(if $(TRAIN),--natural-train $(TRAIN)) \
 	  $(if $(VALIDATION),--natural-validation $(VALIDATION)) $(ARGS)
 
+# A replaced worker can wait for ever for its next file (pytest-xdist 3.8), so none is replaced: the
+# test that crashed is named, and the other worker runs the rest.
+SIDE_BY_SIDE := -n 2 --dist loadfile --max-worker-restart=0
+
 test: $(VENV)/.dev lint ## Set up, lint, and run every test (25 min on 2 cores at most)
 	@echo "==> Every test, clean installations included"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --no-loadscope-reorder
 
 test-fast: $(VENV)/.dev ## The tests that need no model, for the working day (under a minute)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q $(FAST:%=tests/%)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) -q $(FAST:%=tests/%)
 
 $(VLLM_VENV)/.installed: pyproject.toml constraints.txt tests/support/vllm_requirements.py
 	@echo "==> vLLM for CPUs into $(VLLM_VENV)"
