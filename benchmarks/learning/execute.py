@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.learning.data import Data, Sources, data_of
-from benchmarks.learning.plan import PlannedRun, lender_of
+from benchmarks.learning.plan import ARMS, PlannedRun, lender_of
 from benchmarks.learning.settings import check_same_settings, settings_of
 from benchmarks.learning.sharing import borrow
 from benchmarks.learning.summary import (
@@ -137,9 +137,14 @@ async def _run(
     """One run to its end, from where it stands."""
     store, manifest = bench.store, bench.manifest(run)
     if lender is not None:
-        stages = borrow(store, lender=bench.manifest(lender), borrower=manifest)
-        if stages:
-            say(f"{run.key}: {stages} stages taken over from {lender.key}")
+        taken = borrow(
+            store,
+            lender=bench.manifest(lender),
+            borrower=manifest,
+            stages=ARMS[run.arm].shares,
+        )
+        if taken:
+            say(f"{run.key}: {taken} stages taken over from {lender.key}")
     status = await run_local(
         manifest,
         root=bench.root,

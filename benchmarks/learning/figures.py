@@ -77,6 +77,12 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "control": Row(
             arm="control", row="edit-last", words="edits, last round of the control without reward"
         ),
+        "abstain": Row(
+            arm="abstain", row="edit-last", words="edits, last round, learning to abstain too"
+        ),
+        "preselect": Row(
+            arm="preselect", row="edit-last", words="edits, last round, one of two preselected"
+        ),
         "warm": Row(
             arm="warm", row="edit-0", words="edits, warm start (supervised)", supervised=True
         ),
@@ -118,6 +124,8 @@ CONTRASTS: tuple[Contrast, ...] = (
     Contrast(above="control", below="round0"),
     Contrast(above="control", below="passage"),
     Contrast(above="round0", below="passage-equal-steps"),
+    Contrast(above="abstain", below="last"),
+    Contrast(above="preselect", below="last"),
     Contrast(above="warm-last", below="warm"),
     Contrast(above="warm-last", below="passage"),
     Contrast(above="last", below="gold"),

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from benchmarks.learning.execute import Bench
-from benchmarks.learning.plan import PlannedRun, lender_of
-from benchmarks.learning.sharing import COMMON
+from benchmarks.learning.plan import ARMS, PlannedRun, lender_of
 from benchmarks.learning.summary import read_summaries
 from controller_svc.cli.preflight import model_shape
 from controller_svc.cli.workload import workload
@@ -57,7 +56,7 @@ def estimated_hours(
 ) -> float:
     """Of the stages that the run does not take over from another."""
     spec = bench.manifest(run).spec
-    shared = COMMON if lender_of(run, all_runs) else ()
+    shared = ARMS[run.arm].shares if lender_of(run, all_runs) else ()
     seconds = sum(
         work.seconds(weights=weights, teraflops=bench.machine.gemm_teraflops or 1.0)
         for work in workload(spec, load_data(spec))

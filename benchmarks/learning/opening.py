@@ -19,6 +19,8 @@ SHORT = MappingProxyType(
         "last": "last round",
         "passage": "passage alone",
         "control": "control",
+        "abstain": "last round that learns to abstain",
+        "preselect": "last round with preselection",
         "warm": "warm start (supervised)",
         "warm-last": "rounds on the warm start (supervised)",
         "passage-equal-steps": "passage alone, equal steps",

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, get_args
 
 from seal.config import load_run
 from seal.errors import InvalidInput
+from seal.records import Stage
 from seal.resources import RestEMRun
 from seal.settings import RunSpec
 
 CorpusName = Literal["validation", "natural"]
 """`validation`: the embedded corpus. `natural`: passages of files that are given as arguments."""
-ArmName = Literal["reward", "control", "warm"]
+ArmName = Literal["reward", "control", "warm", "abstain", "preselect"]
 CORPORA: tuple[CorpusName, ...] = get_args(CorpusName)
 ARM_NAMES: tuple[ArmName, ...] = get_args(ArmName)
 
@@ -49,37 +50,54 @@ class Arm:
     """What it is, for the page."""
     changes: Changes
     """Its own settings."""
+    shares: tuple[tuple[int, Stage], ...] = ()
+    """Rounds and stages that it takes over from the reward run of its seed, in their order."""
 
+
+BEFORE_ROLLOUTS = ((0, Stage.PREPARE), (0, Stage.VALIDATE))
+BEFORE_SELECTION = (*BEFORE_ROLLOUTS, (1, Stage.ROLLOUT))
+PURE: Changes = MappingProxyType(
+    {
+        "improve.credit": "part",
+        "improve.selection": "reward",
+        "improve.warmStart": "none",
+        "improve.abstainShare": 0.0,
+        "inner.preselect": 0,
+    }
+)
 
 ARMS: Mapping[ArmName, Arm] = MappingProxyType(
     {
         "reward": Arm(
             words="pure ReST^EM: the M-step learns the parts that the inner loop credits",
-            changes={
-                "improve.credit": "part",
-                "improve.selection": "reward",
-                "improve.warmStart": "none",
-            },
+            changes=PURE,
         ),
         "control": Arm(
             words="the same without reward: of each passage as many parts as credit would keep, "
             "drawn at random among the usable ones",
-            changes={
-                "improve.credit": "part",
-                "improve.selection": "random",
-                "improve.warmStart": "none",
-            },
+            changes={**PURE, "improve.selection": "random"},
+            shares=BEFORE_SELECTION,
         ),
         "warm": Arm(
             words="supervised warm start on gold pairs of training passages, ReST^EM on top of it",
-            changes={
-                "improve.credit": "part",
-                "improve.selection": "reward",
-                "improve.warmStart": "gold",
-            },
+            changes={**PURE, "improve.warmStart": "gold"},
+        ),
+        "abstain": Arm(
+            words="pure ReST^EM whose M-step also learns to write nothing where parts had no use: "
+            "a quarter of its rows",
+            changes={**PURE, "improve.abstainShare": 0.25},
+            shares=BEFORE_SELECTION,
+        ),
+        "preselect": Arm(
+            words="pure ReST^EM that trains on one of two candidates, the one that promises more "
+            "by its pairs: half of the inner loops",
+            changes={**PURE, "inner.preselect": 1},
+            shares=BEFORE_ROLLOUTS,
         ),
     }
 )
+OWN_SETTINGS = ("improve.selection", "improve.warmStart", "improve.abstainShare", "inner.preselect")
+"""In which arms differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,11 +162,31 @@ PLAN: tuple[Planned, ...] = (
     ),
     Planned(corpus="natural", arm="warm", pool=32, train=32, validation=24, rounds=1, seeds=1),
     Planned(corpus="validation", arm="warm", pool=0, train=8, validation=0, rounds=2, seeds=1),
+    Planned(
+        corpus="validation",
+        arm="abstain",
+        pool=0,
+        train=8,
+        validation=0,
+        rounds=2,
+        seeds=1,
+        bounds=1,
+    ),
+    Planned(
+        corpus="validation",
+        arm="preselect",
+        pool=0,
+        train=8,
+        validation=0,
+        rounds=2,
+        seeds=1,
+        bounds=1,
+    ),
 )
-"""The arms that decide have 60 natural passages and three run seeds, the other one a seed. A
-control has the settings of its reward run but for the selection, so that it can borrow what both
-begin with: on natural text a round on all training passages, which reward and control share, tells
-more of the reward than two on half of them, at less cost."""
+"""The arms that decide have 60 natural passages and three run seeds, the others one seed. A run
+that begins as its reward run does takes that over: on natural text a round on all training
+passages, which reward and control share, tells more of the reward than two on half of them, at less
+cost."""
 
 TINY: Changes = MappingProxyType(
     {
@@ -268,15 +306,14 @@ def _names(words: str, run: PlannedRun) -> bool:
 
 
 def lender_of(run: PlannedRun, runs: Sequence[PlannedRun]) -> PlannedRun | None:
-    """The reward run whose first stages a control shares."""
-    if run.arm != "control":
+    """The reward run whose first stages it shares; None if it shares none."""
+    if not ARMS[run.arm].shares:
         return None
-    return next(_rewarded(runs, run), None)
-
-
-def _rewarded(runs: Sequence[PlannedRun], run: PlannedRun) -> Iterator[PlannedRun]:
-    return (
-        other
-        for other in runs
-        if (other.corpus, other.arm, other.seed) == (run.corpus, "reward", run.seed)
+    return next(
+        (
+            other
+            for other in runs
+            if (other.corpus, other.arm, other.seed) == (run.corpus, "reward", run.seed)
+        ),
+        None,
     )

@@ -11,10 +11,11 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from benchmarks.learning.data import Data
+from benchmarks.learning.plan import OWN_SETTINGS
 from seal.errors import Conflict
 from seal.settings import RunSpec
 
-_OWN = ("seed", "rounds", "data", "improve.selection", "improve.warmStart")
+_OWN = ("seed", "rounds", "data", *OWN_SETTINGS)
 """Settings in which runs of one page may differ; `goldBound` and its like only add rows."""
 _BOUNDS = ("validation.goldBound", "validation.equalSteps", "validation.openBook")
 

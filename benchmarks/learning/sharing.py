@@ -1,16 +1,16 @@
-"""What two runs begin with alike is done once: a control takes it over from its reward run.
+"""What two runs begin with alike is done once: an arm takes it over from its reward run.
 
 Sound, because nothing of these stages knows which run it belongs to: every sample, shuffle and
 initial weight takes a seed of `spec.seed`, never of the run's name; the policy of round 0 is the
-base model; and the selection, which is all that the two differ in, is first asked after round 1's
-rollout. The control would compute the same records. It finds the shards finished, as a resumed run
-does; what is committed is write-once on both sides, and the summaries, which are copied last, name
-the digests of their records. Epochs, which say whose turn it is at a run, are not copied.
+base model; which candidates are trained is first asked in round 1's rollout, and what an M-step
+learns after it. The arm would compute the same records. It finds the shards finished, as a resumed
+run does; what is committed is write-once on both sides, and the summaries, which are copied last,
+name the digests of their records. Epochs, which say whose turn it is at a run, are not copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from controller_svc.core.plan import shards
 from controller_svc.local.lock import run_lock
@@ -21,26 +21,30 @@ from seal.resources import RestEMRun
 from seal.runs.store import baseline_path, contexts_path, manifest_path, prepared_path, shard_path
 from seal.settings import RunSpec
 
-COMMON = ((0, Stage.PREPARE), (0, Stage.VALIDATE), (1, Stage.ROLLOUT))
-"""Before the first selection."""
 SUMMARY_FILE = "summary.json"
 
 
-def borrow(store: ArtifactStore, *, lender: RestEMRun, borrower: RestEMRun) -> int:
-    """Copy what the lender has finished of the common stages to a run that has not begun.
+def borrow(
+    store: ArtifactStore,
+    *,
+    lender: RestEMRun,
+    borrower: RestEMRun,
+    stages: Sequence[tuple[int, Stage]],
+) -> int:
+    """Copy what the lender has finished of some first stages to a run that has not begun.
 
     The number of stages; killed at any moment, it may be called again.
 
     Raises:
-        InvalidInput: the specs differ in more than the selection.
+        InvalidInput: the specs differ in what these stages do.
         Conflict: another process is at the borrower.
     """
-    _check_alike(lender.spec, borrower.spec)
+    _check_alike(lender.spec, borrower.spec, stages)
     with run_lock(store, borrower.name):
         if store.exists(manifest_path(borrower.name)):
             return 0
         taken = 0
-        for round, stage in COMMON:
+        for round, stage in stages:
             folders = [
                 (shard_path(lender.name, round, stage, shard), shard)
                 for shard in range(shards(lender.spec, stage))
@@ -57,16 +61,17 @@ def borrow(store: ArtifactStore, *, lender: RestEMRun, borrower: RestEMRun) -> i
         return taken
 
 
-def _check_alike(lender: RunSpec, borrower: RunSpec) -> None:
-    selection = {"selection": borrower.improve.selection}
-    improve = lender.improve.model_copy(update=selection)
-    if lender.model_copy(update={"improve": improve}) != borrower or (
+def _check_alike(lender: RunSpec, borrower: RunSpec, stages: Sequence[tuple[int, Stage]]) -> None:
+    later = {"improve": {"selection", "abstain_share"}}
+    if Stage.ROLLOUT not in {stage for _, stage in stages}:
+        later["inner"] = {"preselect"}
+    if lender.model_dump(exclude=later) != borrower.model_dump(exclude=later) or (
         lender.improve.warm_start != "none"
     ):
         raise InvalidInput(
-            "a run borrows from one that differs from it in improve.selection alone, without a "
+            "a run borrows from one that does the same in the stages that it takes over, without a "
             "warm start",
-            field="improve.selection",
+            field="spec",
         )
 
 

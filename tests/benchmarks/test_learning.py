@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,19 @@ from benchmarks.learning.data import SourceFile, Sources, data_of
 from benchmarks.learning.execute import Bench, run_all
 from benchmarks.learning.figures import figures_of, measured, published
 from benchmarks.learning.page import render_page
-from benchmarks.learning.plan import ARMS, PLAN, TINY, PlannedRun, pick, planned_runs, tiny_plan
+from benchmarks.learning.plan import (
+    ARMS,
+    BEFORE_ROLLOUTS,
+    BEFORE_SELECTION,
+    PLAN,
+    TINY,
+    ArmName,
+    PlannedRun,
+    lender_of,
+    pick,
+    planned_runs,
+    tiny_plan,
+)
 from benchmarks.learning.sharing import borrow
 from benchmarks.learning.summary import Summary, read_summaries, write_summary
 from benchmarks.learning.tiny import tiny_files
@@ -310,15 +323,33 @@ async def test_a_control_takes_over_what_it_has_in_common_and_comes_to_the_same(
     assert borrowed.model_dump(exclude=different) == computed.model_dump(exclude=different)
 
 
-def test_a_run_borrows_only_from_one_that_differs_in_its_selection(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arm", ["control", "abstain", "preselect"])
+def test_an_arm_shares_the_stages_in_which_it_does_what_its_reward_run_does(
+    arm: ArmName, tmp_path: Path
+) -> None:
     bench = bench_in(tmp_path)
-    reward, warm, control = (
-        bench.manifest(pick(RUNS, f"natural/{arm}/0")[0]) for arm in ("reward", "warm", "control")
+    runs = planned_runs()
+    (run,) = pick(runs, f"validation/{arm}/0")
+    reward = lender_of(run, runs)
+    assert reward and reward.key == "validation/reward/0"
+    assert ARMS[arm].shares[:2] == BEFORE_ROLLOUTS
+    assert (Stage.ROLLOUT in {stage for _, stage in ARMS[arm].shares}) == (arm != "preselect")
+    lends = partial(borrow, bench.store, lender=bench.manifest(reward))
+    assert lends(borrower=bench.manifest(run), stages=ARMS[arm].shares) == 0
+
+
+@pytest.mark.parametrize(
+    ("lender", "borrower"), [("reward", "warm"), ("warm", "control"), ("reward", "preselect")]
+)
+def test_a_run_borrows_no_stage_that_it_would_do_otherwise(
+    lender: ArmName, borrower: ArmName, tmp_path: Path
+) -> None:
+    bench = bench_in(tmp_path)
+    one, other = (
+        bench.manifest(pick(planned_runs(), f"validation/{arm}/0")[0]) for arm in (lender, borrower)
     )
-    assert borrow(bench.store, lender=reward, borrower=control) == 0
-    for lender, borrower in ((reward, warm), (warm, control)):
-        with pytest.raises(InvalidInput, match=r"improve\.selection alone"):
-            borrow(bench.store, lender=lender, borrower=borrower)
+    with pytest.raises(InvalidInput, match="does the same in the stages"):
+        borrow(bench.store, lender=one, borrower=other, stages=BEFORE_SELECTION)
 
 
 class Stopped(Exception):
@@ -364,7 +395,7 @@ async def test_a_summary_of_other_settings_is_not_taken_for_a_run_of_the_plan(
 
 
 def test_the_command_runs_every_arm_on_a_random_model(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.learning", "--tiny", "--only", "natural"]
+    command = [sys.executable, "-m", "benchmarks.learning", "--tiny", "--only", "validation"]
     done = subprocess.run(
         [*command, "--docs", str(tmp_path), "--root", str(tmp_path / "runs")],
         cwd=ROOT,
