@@ -64,6 +64,7 @@ def address_of(address: str) -> str:
 class Attempts:
     """How long a call is made again, and after which pauses."""
 
+    FIRST_PAUSE_SECONDS = 0.1
     LONGEST_PAUSE_SECONDS = 5.0
 
     def __init__(
@@ -74,17 +75,20 @@ class Attempts:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._on_retry, self._clock = on_retry, clock
-        self.allow(seconds)
+        self._seconds, self._pause = seconds, self.FIRST_PAUSE_SECONDS
+        self._until: float | None = clock() + seconds
 
     def allow(self, seconds: float) -> None:
-        """The call got on: from now on it may fail for so long."""
-        self._until, self._pause = self._clock() + seconds, 0.1
+        """The call got on, for however long: from its next failure on it may fail for so long."""
+        self._seconds, self._pause, self._until = seconds, self.FIRST_PAUSE_SECONDS, None
 
     def pause_seconds(self, error: Retryable) -> float:
         """How long to wait before the call is made again.
 
         Raises the error itself once there is no time left.
         """
+        if self._until is None:
+            self._until = self._clock() + self._seconds
         self._pause = min(2 * self._pause, self.LONGEST_PAUSE_SECONDS)
         pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
         pause = max(pause, error.retry_after_seconds or 0.0)
