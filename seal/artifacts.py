@@ -202,6 +202,10 @@ class ArtifactStore:
         """Seconds since a file was written last, as the store's clock has it. Raises NotFound."""
         return self._storage.age_seconds(_checked(path))
 
+    def size_bytes(self, path: str) -> int:
+        """Length of a file, which is not read for it. Raises NotFound."""
+        return self._storage.size_bytes(_checked(path))
+
     def remove(self, path: str) -> None:
         """Delete a single file, if it is there."""
         self._storage.remove(_checked(path))

@@ -71,6 +71,9 @@ class Storage(Protocol):
     def age_seconds(self, path: str) -> float:
         """Seconds since a file was written last. Raises NotFound."""
 
+    def size_bytes(self, path: str) -> int:
+        """Length of a file. Raises NotFound."""
+
     def remove(self, path: str) -> None:
         """Delete a file, if it is there."""
 
@@ -154,6 +157,11 @@ class LocalStorage:
         """By the time of its last change."""
         with file_errors(self.uri(path)):
             return time.time() - self._locate(path).stat().st_mtime
+
+    def size_bytes(self, path: str) -> int:
+        """As the file system has it."""
+        with file_errors(self.uri(path)):
+            return self._locate(path).stat().st_size
 
     def remove(self, path: str) -> None:
         """Unlink a file below the root."""

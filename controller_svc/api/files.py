@@ -72,15 +72,15 @@ class Files:
         return FileReference(path=path_of(sha256), sha256=sha256)
 
     async def read(self, path: str, sha256: str, *, field: str) -> bytes:
-        """A document that was stored.
+        """A document that was stored; one that is too large is not loaded.
 
         Raises:
             NotFound: it is not there.
-            InvalidInput: the path is none, or what is there is another file.
+            InvalidInput: the path is none, or what is there is too large or another file.
 
         """
         try:
-            content = await in_thread(self.store.read_bytes, path)
+            content = await in_thread(_load, self.store, path)
         except NotFound as error:
             raise NotFound(
                 f"{field}: there is no such file in the artifact store",
@@ -89,8 +89,6 @@ class Files:
             ) from error
         except InvalidInput as error:
             raise InvalidInput(error.message, field=f"{field}.path", remedy=error.remedy) from error
-        if len(content) > MAX_DOCUMENT_BYTES:
-            raise _too_large(len(content), field=field)
         if await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest()) != sha256:
             raise validation.refuse(
                 f"{field}.sha256",
@@ -166,6 +164,13 @@ class Files:
 def path_of(sha256: str) -> str:
     """Where a document of this digest lies in the store."""
     return f"{FILES}/{sha256}"
+
+
+def _load(store: ArtifactStore, path: str) -> bytes:
+    """A file that is no larger than a document: of others not a byte is read."""
+    if (size := store.size_bytes(path)) > MAX_DOCUMENT_BYTES:
+        raise _too_large(size, field="path")
+    return store.read_bytes(path)
 
 
 def _no_header() -> InvalidInput:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from controller_svc.adaptations import DEFAULT_NAMESPACE
+from controller_svc.adaptations import DEFAULT_NAMESPACE, FILES
 from controller_svc.api.convert import STATE_FROM_WIRE
 from controller_svc.core import AdaptationState
 from seal.documents import check_name
@@ -145,13 +145,14 @@ def check_documents(documents: Sequence[adaptation_pb2.Document]) -> None:
 
 
 def check_file(file: common_pb2.FileRef, *, field: str) -> None:
-    """Refuse a reference to an uploaded document that is none."""
-    validation.text(
-        file.path,
-        field=f"{field}.path",
-        max_characters=4096,
-        remedy="give the reference as UploadDocument returned it",
-    )
+    """Refuse a reference to an uploaded document that is none.
+
+    The store holds more than documents, also what others own: nothing else may be referred to.
+    """
+    remedy = "give the reference as UploadDocument returned it"
+    validation.text(file.path, field=f"{field}.path", max_characters=4096, remedy=remedy)
+    if not file.path.startswith(f"{FILES}/"):
+        raise validation.refuse(f"{field}.path", "is not that of an uploaded document", remedy)
     validation.sha256(file.sha256, field=f"{field}.sha256")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from front_door_harness import TEXT, FrontDoor, Work, ended, front_door, publish, request
 
+from controller_svc.api import files
 from seal.errors import Conflict, InvalidInput, NotFound, SealError
 from seal.rpc.client import rpc_errors
 from seal.rpc.convert import adapter_message
@@ -37,6 +39,7 @@ def optimizer(**fields: Any) -> Options:
 
 
 NOWHERE = common_pb2.FileRef(path="adaptations/files/none", sha256="0" * 64)
+UP = "adaptations/files/../objects/default/mine.json"
 NO_POLICY = common_pb2.AdapterRef(path="run/adapters/none", sha256="0" * 64)
 
 REFUSED: list[tuple[str, type[SealError], dict[str, Any]]] = [
@@ -69,9 +72,14 @@ REFUSED: list[tuple[str, type[SealError], dict[str, Any]]] = [
         {"documents": [document(file=common_pb2.FileRef(path="../x", sha256="0" * 64))]},
     ),
     (
+        "documents[0].file.path",
+        InvalidInput,
+        {"documents": [document(file=common_pb2.FileRef(path=UP, sha256="0" * 64))]},
+    ),
+    (
         "documents[0].file.sha256",
         InvalidInput,
-        {"documents": [document(file=common_pb2.FileRef(path="x", sha256="0"))]},
+        {"documents": [document(file=common_pb2.FileRef(path=NOWHERE.path, sha256="0"))]},
     ),
     ("questions[0].question", InvalidInput, {"questions": [Question(answers=["a"])]}),
     ("questions[0].question", InvalidInput, {"questions": [Question(question="x" * 4001)]}),
@@ -243,10 +251,37 @@ async def test_a_document_that_was_altered_in_the_store_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with front_door(tmp_path, Work(), monkeypatch) as door:
-        door.store.write_bytes("mine/a.txt", b"other words")
-        file = common_pb2.FileRef(path="mine/a.txt", sha256="0" * 64)
-        error = await refusal(door, request(documents=[document(file=file)]))
+        door.store.write_bytes(NOWHERE.path, b"other words")
+        error = await refusal(door, request(documents=[document(file=NOWHERE)]))
         assert (type(error), error.field) == (InvalidInput, "documents[0].file.sha256")
+
+
+async def test_what_was_not_uploaded_is_no_document_also_with_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        text = b"Somebody else's record of a run."
+        door.store.write_bytes("run/records/r.jsonl", text)
+        sha256 = hashlib.sha256(text).hexdigest()
+        file = common_pb2.FileRef(path="run/records/r.jsonl", sha256=sha256)
+        error = await refusal(door, request(documents=[document(file=file)]))
+        assert (type(error), error.field) == (InvalidInput, "documents[0].file.path")
+        assert "UploadDocument" in error.remedy
+
+
+async def test_a_file_that_is_larger_than_a_document_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        door.store.write_bytes(NOWHERE.path, b"more words than fit")
+        monkeypatch.setattr(files, "MAX_DOCUMENT_BYTES", 10)
+        reads: list[str] = []
+        read = door.store.read_bytes
+        monkeypatch.setattr(door.store, "read_bytes", lambda path: reads.append(path) or read(path))
+        error = await refusal(door, request(documents=[document(file=NOWHERE)]))
+        assert (type(error), error.field) == (InvalidInput, "documents[0].file.path")
+        assert "19 bytes are more than a document may have, 10" in error.message
+        assert NOWHERE.path not in reads
 
 
 async def test_a_policy_of_the_store_is_taken_and_one_with_another_digest_is_not(

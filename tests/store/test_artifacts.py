@@ -400,6 +400,13 @@ def test_the_age_of_a_file_begins_anew_whenever_it_is_written(store: ArtifactSto
         store.age_seconds("a/other")
 
 
+def test_the_size_of_a_file_is_known_without_reading_it(store: ArtifactStore) -> None:
+    store.write_bytes("a/file", b"five!")
+    assert store.size_bytes("a/file") == 5
+    with pytest.raises(NotFound):
+        store.size_bytes("a/other")
+
+
 # What it is for
 
 
