@@ -239,14 +239,17 @@ class Adaptations(Protocol):
         `states`: only those that are in one of them; empty takes all.
         """
 
-    def watch(self, namespace: str, name: str) -> AsyncIterator[View]:
+    def watch(self, namespace: str, name: str, *, events: int = 0) -> AsyncIterator[View]:
         """The adaptation as it is, and again whenever it has changed; the last is a final one.
 
         Of changes that follow each other faster than they are taken, the newest is given.
+        `events`: so many have been told already, perhaps by another process: no older state is
+        given, so that the first has fewer only if the number is another adaptation's.
 
         Raises:
             NotFound: there is none of this name, or it was deleted meanwhile.
-            Transient: this process ends, and the adaptation goes on with the next.
+            Transient: this process ends, and the adaptation goes on with the next; or it cannot
+                see at the moment what the other process has told.
 
         """
 

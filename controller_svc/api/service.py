@@ -111,8 +111,9 @@ class AdaptationService(adaptation_pb2_grpc.AdaptationServiceServicer):
     ) -> AsyncIterator[adaptation_pb2.WatchAdaptationResponse]:
         """What happens to an adaptation, from any event on to its end."""
         key = parse_key(request)
-        views = self._adaptations.watch(key.namespace, key.name)
-        async with aclosing(told(views, after_sequence=request.after_sequence)) as events:
+        after = request.after_sequence
+        views = self._adaptations.watch(key.namespace, key.name, events=after)
+        async with aclosing(told(views, after_sequence=after)) as events:
             async for event in events:
                 yield adaptation_pb2.WatchAdaptationResponse(event=event)
 

@@ -255,8 +255,11 @@ class LocalAdaptations:
         except NotFound:
             return None  # deleted meanwhile
 
-    async def watch(self, namespace: str, name: str) -> AsyncIterator[View]:
-        """The adaptation as it is, and again whenever it has changed; the last is a final one."""
+    async def watch(self, namespace: str, name: str, *, events: int = 0) -> AsyncIterator[View]:
+        """The adaptation as it is, and again whenever it has changed; the last is a final one.
+
+        No other process knows more of it than this one, whatever the number of `events`.
+        """
         self._index.entry((namespace, name))
         if (live := self._live.get((namespace, name))) is None:
             yield await self._view((namespace, name))

@@ -61,6 +61,11 @@ def bodies(api: MemoryApi) -> list[Any]:
     return [found for (kind, _, _), found in api.objects.items() if kind == ADAPTATIONS]
 
 
+def away(asked: str, done: bool) -> None:
+    """A fault of the API server."""
+    raise Transient("away")
+
+
 async def get(door: Replica, name: str, namespace: str = "") -> adaptation_pb2.Adaptation:
     with rpc_errors():
         answer = await door.stub.GetAdaptation(
@@ -361,6 +366,35 @@ async def test_a_watch_tells_every_event_and_goes_on_from_any_of_them_on_another
         ended = await get(other, "veldra")
         assert ended.state == State.ADAPTATION_STATE_PUBLISHED
         assert (ended.progress.percent, ended.adapter.sha256 != "") == (100, True)
+
+
+async def test_a_watch_goes_on_at_a_replica_that_has_heard_of_less_than_another_told(
+    site: Site,
+) -> None:
+    api, store = site
+    async with replica(api, store, watching=False) as late:
+        await submit(late, name="veldra")
+        tell(api, "veldra", published(status_of(bodies(api)[0]), store))
+        watch = adaptation_pb2.WatchAdaptationRequest(name="veldra", after_sequence=3)
+        with rpc_errors():
+            told = [message async for message in late.stub.WatchAdaptation(watch)]
+        assert [one.event.sequence for one in told] == [4, 5, 6]
+        assert kinds(told) == ["trained", "judged", "ended"]
+        watch.after_sequence = 7
+        with pytest.raises(InvalidInput) as refused, rpc_errors():
+            await late.stub.WatchAdaptation(watch).read()
+        assert refused.value.field == "after_sequence"
+
+
+async def test_a_late_replica_that_cannot_look_asks_to_be_called_again(site: Site) -> None:
+    api, store = site
+    async with replica(api, store, watching=False) as late:
+        await submit(late, name="veldra")
+        tell(api, "veldra", prepared(status_of(bodies(api)[0])))
+        api.fault = away
+        watch = adaptation_pb2.WatchAdaptationRequest(name="veldra", after_sequence=2)
+        with pytest.raises(Transient), rpc_errors():
+            await late.stub.WatchAdaptation(watch).read()
 
 
 @pytest.mark.parametrize("ready", [None, False, True])
@@ -726,10 +760,6 @@ async def test_while_the_api_server_is_away_what_is_known_is_told_and_what_is_ne
     api, store = site
     async with replica(api, store) as door:
         made = await submit(door, name="veldra")
-
-        def away(asked: str, done: bool) -> None:
-            raise Transient("away")
-
         api.fault = away
         assert (await get(door, "veldra")).uid == made.uid
         assert (await submit(door, name="veldra")).uid == made.uid

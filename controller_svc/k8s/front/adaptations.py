@@ -138,9 +138,12 @@ class ClusterAdaptations:
             views += await asyncio.gather(*map(self._seen, group))
         return Page(views=tuple(views), following=following)
 
-    async def watch(self, namespace: str, name: str) -> AsyncIterator[View]:
+    async def watch(self, namespace: str, name: str, *, events: int = 0) -> AsyncIterator[View]:
         """The adaptation as it is, and again whenever it has changed; the last is a final one."""
         entry = await self._entry((namespace, name))
+        if len(self._informer.follow(entry).value.events) < events:
+            # Another replica has told of what this one's watch has not brought yet
+            entry = await self._newest((namespace, name))
         async for view in self._informer.follow(entry).follow():
             yield view
             if view.state.final:
@@ -205,9 +208,14 @@ class ClusterAdaptations:
         """
         self._check_served(name[0])
         entry = self._informer.find(name)
-        if not _is_meant(entry, uid):
-            # Another replica may have made it a moment ago
-            entry = self._informer.put(await self._read(name))
+        if entry is not None and _is_meant(entry, uid):
+            return entry
+        # Another replica may have made it a moment ago
+        return await self._newest(name, uid=uid)
+
+    async def _newest(self, name: Name, *, uid: str = "") -> Entry:
+        """An adaptation as the API server has it now. Raises NotFound as `_entry`."""
+        entry = self._informer.put(await self._read(name))
         if entry is None or not _is_meant(entry, uid):
             raise not_found(name)
         return entry
@@ -247,6 +255,6 @@ class ClusterAdaptations:
             )
 
 
-def _is_meant(entry: Entry | None, uid: str) -> bool:
-    """Whether it is there, is not leaving, and is the one of the uid, if one is given."""
-    return entry is not None and not entry.leaving and uid in ("", entry.metadata.uid)
+def _is_meant(entry: Entry, uid: str) -> bool:
+    """Whether it is not leaving, and is the one of the uid, if one is given."""
+    return not entry.leaving and uid in ("", entry.metadata.uid)
