@@ -6,12 +6,19 @@ The stage, the work of its shards together, and what finished stages came to.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from controller_svc.cli.estimate import Place, RunEstimate
 from controller_svc.cli.workload import StageWork
-from controller_svc.core import Phase, RunStatus, stages
+from controller_svc.core import (
+    Phase,
+    RunStatus,
+    StageStatus,
+    parse_ranges,
+    share_of_stage,
+    stages,
+)
 from controller_svc.worker.progress import TaskProgress
 from seal.domains import get_domain
 from seal.records import WARM_START, ScoreSum, Stage
@@ -67,6 +74,7 @@ class StageTracker:
         }
         self._estimate = RunEstimate(costs, clock=clock)
         self._now: Place | None = None
+        self._current: StageStatus | None = None
         self._labels: dict[int, str] = {}
         self._shards: dict[int, TaskProgress] = {}
         self._found: dict[int, float] = {}
@@ -94,7 +102,10 @@ class StageTracker:
     @property
     def stage_fraction(self) -> float:
         """Share of the stage's expected work that is done."""
-        return self._mean(self._share_of(shard) for shard in self._shards.values())
+        if self._current is None:
+            return 0.0
+        told = {shard: self._share_of(progress) for shard, progress in self._shards.items()}
+        return share_of_stage(self._current, told)
 
     def stage_seconds(self) -> float | None:
         """Seconds to the end of the stage, to be shown; None if unknown."""
@@ -108,16 +119,24 @@ class StageTracker:
         """Take a snapshot of one shard."""
         if (progress.round, progress.stage) != self._now:
             return
-        share = self._share_of(progress)
         # What the first snapshot of a shard shows, an earlier attempt had finished
-        self._found.setdefault(progress.shard, share)
+        self._found.setdefault(progress.shard, self._share_of(progress))
         self._shards[progress.shard] = progress
-        self._estimate.moved(self.stage_fraction, found=self._mean(self._found.values()))
+        self._reckon()
 
-    @staticmethod
-    def _mean(shares: Iterable[float]) -> float:
-        all = list(shares)
-        return sum(all) / len(all) if all else 0.0
+    def _note(self, current: StageStatus | None) -> None:
+        """Take which shards of the stage have ended."""
+        self._current = current
+        if current is not None:
+            # Those that an earlier attempt had finished are found done, and tell nothing
+            self._found = dict.fromkeys(parse_ranges(current.completed), 1.0) | self._found
+            self._reckon()
+
+    def _reckon(self) -> None:
+        """Reckon the time left anew."""
+        if self._current is not None:
+            found = sum(self._found.values()) / self._current.shards
+            self._estimate.moved(self.stage_fraction, found=found)
 
     def _share_of(self, progress: TaskProgress) -> float:
         """Share of a shard's expected work that is done: its kinds by what they cost."""
@@ -167,7 +186,9 @@ class StageTracker:
             if status.stage is not None and status.phase is Phase.RUNNING
             else None
         )
+        current = status.current if now else None
         if now == self._now:
+            self._note(current)
             return []
         self._labels = {entry.round: entry.label for entry in status.rounds}
         lines = (
@@ -177,6 +198,7 @@ class StageTracker:
         )
         self._now, self._shards, self._found = now, {}, {}
         self._estimate.enter(now)
+        self._note(current)
         if now and say_start:
             lines.append(f"{self.title} ({self.stages_done + 1} of {len(self._plan)} stages) ...")
         return [line for line in lines if line]

@@ -33,6 +33,7 @@ from controller_svc.core.plan import (
     shards,
     share_done,
     share_of,
+    share_of_stage,
     spec_digest,
     stages,
 )
@@ -106,6 +107,7 @@ __all__ = [
     "shards",
     "share_done",
     "share_of",
+    "share_of_stage",
     "spec_digest",
     "stage_name",
     "stages",

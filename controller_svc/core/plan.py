@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from controller_svc.core.state import Phase, RunStatus
+from controller_svc.core.ranges import parse_ranges
+from controller_svc.core.state import Phase, RunStatus, StageStatus
 from seal.records import Stage
 from seal.settings import AdaptationSpec, LearningSpec, RunSpec, Spec
 
@@ -50,6 +51,17 @@ def share_of(spec: Spec, status: RunStatus, share: float) -> float:
     if current is None:
         return 0.0
     return min(0.99, share_done(stages(spec), (current.round, current.stage), share))
+
+
+def share_of_stage(current: StageStatus, at_work: Mapping[int, float]) -> float:
+    """Share of a stage that is done, by what its shards at work tell.
+
+    A shard that has told nothing counts as 0, so that the share never falls when one begins to
+    tell; one that is finished counts whole, whatever it told last.
+    """
+    finished = parse_ranges(current.completed)
+    told = sum(share for shard, share in at_work.items() if shard not in finished)
+    return min(1.0, (len(finished) + told) / current.shards)
 
 
 def stages(spec: Spec) -> tuple[tuple[int, Stage], ...]:

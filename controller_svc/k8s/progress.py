@@ -17,6 +17,7 @@ from controller_svc.core import (
     StageStatus,
     parse_ranges,
     share_of,
+    share_of_stage,
     stages,
 )
 from controller_svc.k8s.objects import ObjectColumns, ObjectProgress
@@ -51,8 +52,8 @@ async def stage_share(store: ArtifactStore, run: str, current: StageStatus, acti
     at_work = [shard for shard in range(current.shards) if shard not in finished][:active]
     paths = [share_path(run, current.round, current.stage, shard) for shard in at_work[:MAX_READ]]
     told = [one.share for one in await in_thread(read_shares, store, paths)]
-    part = len(at_work) * sum(told) / len(paths) if paths else 0.0
-    return min(1.0, (len(finished) + part) / current.shards)
+    mean = sum(told) / len(paths) if paths else 0.0
+    return share_of_stage(current, dict.fromkeys(at_work, mean))
 
 
 def progress_of(

@@ -9,8 +9,8 @@ from controller_svc.core import (
     Reason,
     RunStatus,
     Transition,
-    parse_ranges,
     share_of,
+    share_of_stage,
     transitions,
 )
 from controller_svc.counted import count_news
@@ -91,6 +91,4 @@ class LocalStory:
         current = status.current
         if current is None:
             return 0.0
-        finished = parse_ranges(current.completed)
-        at_work = (one.share for shard, one in self._tasks.items() if shard not in finished)
-        return min(1.0, (len(finished) + sum(at_work)) / current.shards)
+        return share_of_stage(current, {shard: one.share for shard, one in self._tasks.items()})

@@ -13,7 +13,7 @@ from controller_svc.cli.estimate import Falling, RunEstimate
 from controller_svc.cli.progress import Lines
 from controller_svc.cli.stages import StageTracker
 from controller_svc.cli.workload import workload
-from controller_svc.core import Phase, RunStatus, stages
+from controller_svc.core import Phase, RunStatus, StageStatus, stages
 from controller_svc.worker.prepare import load_data
 from controller_svc.worker.progress import TaskProgress
 from seal.config import load_run
@@ -148,7 +148,7 @@ def test_nothing_is_told_before_enough_of_a_stage_was_seen() -> None:
 def test_a_line_without_a_terminal_comes_only_when_something_changed() -> None:
     clock, said = Clock(), io.StringIO()
     tracker = StageTracker(SPEC, WORK, clock=clock)
-    tracker.moved(RunStatus(run="r", spec_sha256="", phase=Phase.RUNNING, round=1, stage="improve"))
+    tracker.moved(working(Stage.IMPROVE))
     lines = Lines(tracker, clock=clock, stream=said)
     progress = TaskProgress(
         name="t", stage=Stage.IMPROVE, round=1, shard=0, trainings_total=1, training_fraction=0.25
@@ -163,6 +163,14 @@ def test_a_line_without_a_terminal_comes_only_when_something_changed() -> None:
     assert first == "round 1 of 2, improve: 25%, trainings 0/1"
     assert second.startswith("round 1 of 2, improve: 50%, trainings 0/1; about ")
     assert second.endswith("left of this stage"), "one cheap stage says nothing of the run"
+
+
+def working(stage: Stage, *, shards: int = 1, completed: str = "") -> RunStatus:
+    """A run in this stage of its first round."""
+    current = StageStatus(name="s", stage=stage, round=1, shards=shards, completed=completed)
+    return RunStatus(
+        run="r", spec_sha256="", phase=Phase.RUNNING, round=1, stage=stage, current=current
+    )
 
 
 def test_a_shown_time_stands_still_rather_than_jump() -> None:
@@ -181,21 +189,42 @@ def test_a_shown_time_stands_still_rather_than_jump() -> None:
 def test_the_tracker_weighs_kinds_of_work_by_what_they_cost() -> None:
     clock = Clock()
     tracker = StageTracker(SPEC, WORK, clock=clock)
-    status = RunStatus(run="r", spec_sha256="", phase=Phase.RUNNING, round=1, stage=Stage.ROLLOUT)
-    tracker.moved(status)
+    tracker.moved(working(Stage.ROLLOUT))
     progress = TaskProgress(
         name="t", stage=Stage.ROLLOUT, round=1, shard=0, edits_total=48, trainings_total=48,
         queries_total=360,
     )  # fmt: skip
     tracker.got_on(progress)
     assert tracker.stage_fraction == 0.0
-    from dataclasses import replace
-
     tracker.got_on(replace(progress, edits_done=48))
     edits = tracker.stage_fraction
     tracker.got_on(replace(progress, edits_done=48, training_fraction=1.0, trainings_done=48))
     assert 0 < edits < 0.5 < tracker.stage_fraction < 1
     assert 0 < tracker.run_fraction < 1
+
+
+def test_a_shard_that_begins_to_tell_takes_nothing_back() -> None:
+    tracker = StageTracker(SPEC, WORK, clock=Clock())
+    tracker.moved(working(Stage.ROLLOUT, shards=4))
+    half = TaskProgress(
+        name="t", stage=Stage.ROLLOUT, round=1, shard=0, edits_total=12, edits_done=6
+    )
+    tracker.got_on(half)
+    assert tracker.stage_fraction == pytest.approx(0.5 / 4)
+    tracker.got_on(replace(half, shard=1, edits_done=0))
+    assert tracker.stage_fraction == pytest.approx(0.5 / 4)
+    tracker.moved(working(Stage.ROLLOUT, shards=4, completed="0"))
+    assert tracker.stage_fraction == pytest.approx(1 / 4)
+
+
+def test_shards_that_were_found_done_are_done_and_say_nothing_of_the_pace() -> None:
+    clock = Clock()
+    tracker = StageTracker(SPEC, WORK, clock=clock)
+    tracker.moved(working(Stage.ROLLOUT, shards=4))
+    clock.now += 10
+    tracker.moved(working(Stage.ROLLOUT, shards=4, completed="0-2"))
+    assert tracker.stage_fraction == 0.75
+    assert tracker.stage_seconds() is None
 
 
 def test_every_stage_of_a_run_has_its_work() -> None:
