@@ -16,6 +16,7 @@ from controller_svc.cli import STOPPED
 from controller_svc.cli.adaptation_progress import EventBars, EventLines, open_event_screen
 from controller_svc.cli.adaptation_tables import REFUSAL_REMEDIES, print_adaptation
 from controller_svc.cli.ended import ended_here
+from controller_svc.cli.exit_codes import failed_code
 from controller_svc.cli.messages import (
     INTERRUPTED,
     Failure,
@@ -31,11 +32,7 @@ from seal.client import Adaptation, Client, Document, Options, Question, State, 
 from seal.errors import (
     ERROR_CLASSES,
     Conflict,
-    InvalidInput,
     PreconditionFailed,
-    SealError,
-    Transient,
-    error_class,
 )
 
 Screen = EventBars | EventLines
@@ -281,12 +278,8 @@ def _why(adaptation: Adaptation) -> tuple[int, str, str]:
     failed = adaptation.condition("Failed")
     reason = failed.reason if failed else ""
     words = f"{reason}: {failed.message}" if failed else "no reason is known"
-    kinds: dict[str, type[SealError]] = {
-        "AttemptsExhausted": Transient,
-        error_class(InvalidInput).reason: InvalidInput,
-    }
     return (
-        ERROR_CLASSES[kinds.get(reason, PreconditionFailed)].exit_code,
+        failed_code(reason),
         f"{name} failed: {words}",
         f"mend the cause, then begin again under another --name, or after:  {program()} delete "
         f"{name}",

@@ -18,6 +18,7 @@ import typer
 
 from controller_svc.cli import STOPPED
 from controller_svc.cli import machine as this_machine
+from controller_svc.cli.exit_codes import failed_code
 from controller_svc.cli.logs import run_log
 from controller_svc.cli.messages import INTERRUPTED, Failure, complain, print_failure
 from controller_svc.cli.preflight import (
@@ -35,14 +36,14 @@ from controller_svc.cli.stages import StageTracker
 from controller_svc.cli.stopping import say_stopping, say_the_end
 from controller_svc.cli.tracking import check_tracker, tracked
 from controller_svc.cli.workload import StageWork, read_data, workload
-from controller_svc.core import Phase, Reason, RunStatus
+from controller_svc.core import Phase, RunStatus
 from controller_svc.local.lock import check_free
 from controller_svc.local.world import run_local
 from controller_svc.runs import SAME_SPEC, check_run
 from controller_svc.worker.progress import Observer, TaskProgress
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
-from seal.errors import ERROR_CLASSES, Conflict, Internal, InvalidInput, SealError, Transient
+from seal.errors import Conflict, SealError
 from seal.judge_options import JudgeVariables
 from seal.report.numbers.formats import duration
 from seal.report.numbers.model import Machine
@@ -366,8 +367,4 @@ def _tell_failure(status: RunStatus, again: str) -> int:
         f"the run failed: {reason}: {message}",
         f"what is finished is kept; once the cause is mended, go on with:  {again}",
     )
-    kind = {
-        Reason.ATTEMPTS_EXHAUSTED: Transient,
-        ERROR_CLASSES[InvalidInput].reason: InvalidInput,
-    }.get(reason, Internal)
-    return ERROR_CLASSES[kind].exit_code
+    return failed_code(reason)
