@@ -1,7 +1,8 @@
 """HTML: what a reader of the page sees, with sections at its headings h1 to h6.
 
 Needs the extra `documents`. Scripts, styles, navigation and controls are no text; a table has a
-line for each row, a list one for each item, and preformatted text keeps its own.
+line for each row, where empty cells keep the others in their columns, a list one for each item, and
+preformatted text keeps its own.
 """
 
 from __future__ import annotations
@@ -44,8 +45,11 @@ _BLOCKS = frozenset(
         *("html", "main", "ol", "p", "section", "summary", "table", "ul"),
     )
 )
-_LINES = frozenset({"br", "caption", "dd", "dt", "li", "tr"})
+_ROWS = frozenset({"caption", "tr"})
+_LINES = frozenset({"br", "dd", "dt", "li"})
 _CELLS = frozenset({"td", "th"})
+_WITHIN_A_CELL = (_LINES | _BLOCKS) - {"table"}
+"""What there parts words, no lines: a cell stays one line, whatever is in it."""
 _XML = re.compile(r"\A\s*<\?xml[^>]*>")
 """What makes the library warn that a page is XML."""
 _SPACE = re.compile(r"\s+")
@@ -103,8 +107,10 @@ class _Reader:
         self.outline = Outline()
         self._parts: list[str] = []
         self._tables = self._cells = 0
-        self._mark = ""
-        """What stands before the next text: of an item or a cell."""
+        self._bars = 0
+        """Cells of the row that have begun since its last text: the next stands in the last."""
+        self._is_item = False
+        """An item has begun, and has no text yet."""
 
     def read(self, page: BeautifulSoup) -> None:
         """Read a page from its beginning to its end."""
@@ -131,13 +137,14 @@ class _Reader:
     def text(self, string: str) -> None:
         """A run of text; white space in it is a single space."""
         if not string.isspace():
-            self._parts.append(self._mark)
-            self._mark = ""
+            self._parts.append("| " * self._bars + "- " * self._is_item)
+            self._unmark()
         self._parts.append(_SPACE.sub(" ", string))
 
     def whole(self, name: str, text: str) -> None:
         """A heading, or preformatted text."""
         self.end_block()
+        self._unmark()
         if name in _HEADINGS:
             self.outline.heading(_HEADINGS[name], text)
         else:
@@ -150,9 +157,10 @@ class _Reader:
             self._tables += 1
         elif name in _CELLS:
             self._cells += 1
-            self._mark = "| "
+            self._bars += 1
+            self._is_item = False
         elif name == "li":
-            self._mark = "- "
+            self._is_item = True
 
     def leave(self, name: str) -> None:
         """A tag ends."""
@@ -161,18 +169,23 @@ class _Reader:
             self._tables -= 1
         elif name in _CELLS:
             self._cells -= 1
+        elif name == "li":
+            self._is_item = False
+
+    def _unmark(self) -> None:
+        """What stood before the next text is written, or has none to stand before."""
+        self._bars, self._is_item = 0, False
 
     def _meet(self, name: str) -> None:
         """A tag begins or ends: so does what it parts."""
-        if name in _LINES:
-            self._parts.append("\n")
-        elif name in _CELLS:
+        if name in _ROWS or name == "table":
+            self._bars = 0
+        if name in _CELLS or (self._cells and name in _WITHIN_A_CELL):
             self._parts.append(" ")
+        elif name in _LINES or name in _ROWS:
+            self._parts.append("\n")
         elif name in _BLOCKS:
-            if self._cells and name != "table":
-                self._parts.append(" ")  # a cell stays one line, whatever is in it
-            else:
-                self.end_block()
+            self.end_block()
 
     def end_block(self) -> None:
         """What has come since the last block is one."""

@@ -68,6 +68,46 @@ def test_lists_tables_and_preformatted_text_keep_their_lines() -> None:
 
 
 @pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ("<td>Ann<td><td>Rome", "| Ann | | Rome"),
+        ("<td><td>3<td>", "| | 3"),
+        ("<td>Ann<br>Lee<td><ul><li>a<li>b</ul>", "| Ann Lee | - a - b"),
+        ("<td>Ann<td><ul><li></ul><td>Rome", "| Ann | | Rome"),
+    ],
+)
+def test_a_row_is_one_line_and_its_empty_cells_keep_the_others_in_their_columns(
+    row: str, line: str
+) -> None:
+    head = "<tr><th>Name<th>Age<th>Home"
+    html = f"<table>{head}<tr>{row}<tr><td><td></table>"
+    assert sections(html) == [("page", f"| Name | Age | Home\n{line}")]
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [
+        "<ul><li></ul>",
+        "<ul><li><script>x</script></ul>",
+        "<table><tr><td></table>",
+        "<table><tr><th><td> </td></table>",
+    ],
+)
+def test_an_empty_item_or_cell_puts_no_mark_before_what_follows(empty: str) -> None:
+    assert sections(f"{empty}<p>One two.") == [("page", "One two.")]
+    assert sections(f"One two.{empty}Three.") == [("page", "One two.\n\nThree.")]
+
+
+@pytest.mark.parametrize("whole", ["<pre>code here</pre>", "<h2>Head</h2>"])
+@pytest.mark.parametrize("mark", ["<ul><li>{}</ul>", "<table><tr><td>{}</table>"])
+def test_the_mark_of_a_heading_or_of_code_does_not_pass_to_the_next_text(
+    whole: str, mark: str
+) -> None:
+    _, text = sections(f"{mark.format(whole)}<p>One two.")[-1]
+    assert text.splitlines()[-1] == "One two."
+
+
+@pytest.mark.parametrize(
     "hidden",
     [
         "<script>{}</script>",
