@@ -29,3 +29,4 @@ def erase_run(store: ArtifactStore, run: str, *, kept: Collection[AdapterReferen
     store.remove_leftovers(run, older_than_seconds=0.0)
     for path in paths:
         store.remove(path)
+    store.remove_empty_directories(run)

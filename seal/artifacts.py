@@ -273,6 +273,13 @@ class ArtifactStore:
             _checked(prefix) if prefix else "", older_than_seconds=older_than_seconds
         )
 
+    def remove_empty_directories(self, prefix: str) -> None:
+        """Delete a directory and all beneath it that hold no file: removing files leaves them.
+
+        Nobody may be about to write there for the first time.
+        """
+        self._storage.remove_empty_directories(_checked(prefix))
+
 
 def _check_digest(reference: AdapterReference) -> None:
     if not _SHA256.fullmatch(reference.sha256):

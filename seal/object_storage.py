@@ -214,6 +214,9 @@ class ObjectStorage:
         """
         return 0
 
+    def remove_empty_directories(self, prefix: str) -> None:
+        """Nothing to do: a bucket has objects alone."""
+
     def _check_sizes(self, path: str, manifest: Manifest) -> None:
         """Refuse a tampered directory before downloading it."""
         sizes = self._sizes(path)

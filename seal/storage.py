@@ -101,6 +101,9 @@ class Storage(Protocol):
     def remove_leftovers(self, prefix: str, *, older_than_seconds: float) -> int:
         """Delete what killed writers left beneath a prefix; returns the number of entries."""
 
+    def remove_empty_directories(self, prefix: str) -> None:
+        """Delete a prefix and all beneath it that holds no file, where places have directories."""
+
 
 class LocalStorage:
     """A directory."""
@@ -238,6 +241,18 @@ class LocalStorage:
             removed += remove_leftovers(Path(directory), older_than_seconds=older_than_seconds)
         return removed
 
+    def remove_empty_directories(self, prefix: str) -> None:
+        """From the deepest up; what a writer fills meanwhile stays."""
+        with file_errors(self.uri(prefix)):
+            for directory, _, _ in os.walk(
+                self._locate(prefix), topdown=False, onerror=_raise_unless_absent
+            ):
+                try:
+                    Path(directory).rmdir()
+                except OSError as error:
+                    if error.errno not in _NOT_EMPTY:
+                        raise
+
     def _located_entry(self, path: str) -> Path:
         """As `_locate`, but a link at the end of the path is the entry itself."""
         parent, _, name = path.rpartition("/")
@@ -258,6 +273,10 @@ class LocalStorage:
 _UNUSABLE_ROOT = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS}
 )
+
+
+_NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT})
+"""What rmdir says of a directory that holds something, or has gone."""
 
 
 def _nearest(path: Path) -> Path:
