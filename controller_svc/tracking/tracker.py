@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 AGAIN_SECONDS = 300.0
 """After a failure, if the run has not moved meanwhile."""
+MAX_KNOWN = 2048
+"""Runs that are remembered to be wholly told; whether others are is asked of the store again."""
 NOT_TRIED = "it has not been told yet"
 Place = tuple[Phase, int, Stage | None, float | None]
 
@@ -81,7 +83,7 @@ class Tracker:
         if tracker == "none":
             return
         with self._lock:
-            run = self._runs.setdefault(telling.run, _Run(tracker=tracker))
+            run = self._known(telling.run, tracker)
             if not run.wants(telling, self._clock()):
                 return
             waits = run.telling is not None
@@ -93,6 +95,19 @@ class Tracker:
                 self._thread.start()
         if not waits:
             self._turns.put(telling.run)
+
+    def _known(self, name: str, tracker: str) -> _Run:
+        """What is known of a run; of too many the one that was told of the longest ago is dropped.
+
+        One that the tracker has not all of is not: its owner is still to hear why.
+        """
+        run = self._runs.pop(name, None) or _Run(tracker=tracker)
+        self._runs[name] = run
+        if len(self._runs) > MAX_KNOWN:
+            told = next((other for other, one in self._runs.items() if not one.cause), None)
+            if told is not None:
+                del self._runs[told]
+        return run
 
     def missing(self, run: str) -> str:
         """Why a tracker has not all that it was to be told of a run; empty if it has."""

@@ -156,6 +156,25 @@ def test_an_end_that_is_still_being_told_is_missing(finished: FinishedRun) -> No
     assert warnings(logs) == ["run not wholly tracked"]
 
 
+def test_of_many_runs_those_that_are_wholly_told_are_forgotten_first(
+    finished: FinishedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller_svc.tracking.tracker.MAX_KNOWN", 3)
+    notebook = Notebook()
+    notebook.away = True
+    tracker = tracker_to(notebook, finished.store)
+    tracker.tell(finished.told())
+    wait_for(lambda: "away" in tracker.missing(finished.told().run))
+    notebook.away = False
+    begun = finished.told(0)
+    for number in range(10):
+        status = begun.status.model_copy(update={"run": f"another-{number}"})
+        tracker.tell(replace(begun, status=status))
+        wait_for(lambda: not tracker.missing(status.run))  # noqa: B023 - waited for at once
+    assert set(tracker._runs) == {finished.told().run, "another-8", "another-9"}
+    tracker.close(within_seconds=SOON_SECONDS)
+
+
 @pytest.mark.parametrize("fault", [ZeroDivisionError("inside"), PreconditionFailed("no library")])
 def test_a_defect_of_a_library_or_its_absence_is_a_cause_and_no_crash(
     finished: FinishedRun, fault: Exception
