@@ -76,7 +76,8 @@ class Attempts:
     ) -> None:
         self._on_retry, self._clock = on_retry, clock
         self._seconds, self._pause = seconds, self.FIRST_PAUSE_SECONDS
-        self._until: float | None = clock() + seconds
+        self._until: float | None = None
+        """From the first failure on: before it a call may have worked for half an hour."""
 
     def allow(self, seconds: float) -> None:
         """The call got on, for however long: from its next failure on it may fail for so long."""

@@ -19,8 +19,24 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_SAME_AS = {"iso-8859-1": "cp1252", "latin1": "cp1252", "us-ascii": "cp1252", "ascii": "cp1252"}
-"""Names of encodings that pages write and do not mean, as browsers have it."""
+_MEANT = {
+    **{"ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254"},
+    **{"iso8859-11": "cp874", "tis-620": "cp874", "shift_jis": "cp932", "euc_kr": "cp949"},
+    **{"gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs"},
+    # The name was read as ASCII
+    **{"utf-16": "utf-8", "utf-16-le": "utf-8", "utf-16-be": "utf-8"},
+}
+"""What pages mean by an encoding, where it is another one, as browsers have it."""
+_ENCODINGS = frozenset(
+    (
+        *("utf-8", "gb18030", "big5hkscs", "euc_jp", "iso2022_jp", "cp932", "cp949"),
+        *(f"iso8859-{part}" for part in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)),
+        *("cp866", "cp874", "koi8-r", "koi8-u", "mac-roman", "mac-cyrillic"),
+        *(f"cp{page}" for page in range(1250, 1259)),
+    )
+)
+"""Those that browsers know, by Python's names. It knows others too: some are no text, and a page in
+punycode would take hours."""
 EXTRA_REMEDY = (
     "install it where documents are read: pip install 'seal-kubernetes[documents]'; or hand in text"
 )
@@ -90,8 +106,10 @@ def decode(source: Source, *, encoding: str = "utf-8") -> str:
     """
     mark, encoding = next(
         ((mark, marked) for mark, marked in _BOMS if source.content.startswith(mark)),
-        (b"", _SAME_AS.get(encoding.lower(), encoding)),
+        (b"", _known(encoding)),
     )
+    if not encoding:
+        raise source.refuse("is in an encoding that is not known", _TEXT_REMEDY)
     try:
         text = source.content[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
@@ -100,8 +118,6 @@ def decode(source: Source, *, encoding: str = "utf-8") -> str:
         raise source.refuse(
             f"is not text in {encoding.upper()} at byte {at}", _TEXT_REMEDY
         ) from None
-    except (LookupError, UnicodeError):
-        raise source.refuse("is in an encoding that is not known", _TEXT_REMEDY) from None
     controls = sum(1 for _ in _CONTROLS.finditer(text))
     if "\0" in text or controls > _MAX_CONTROL_SHARE * len(text):
         raise source.refuse("is binary", _TEXT_REMEDY)
@@ -109,3 +125,13 @@ def decode(source: Source, *, encoding: str = "utf-8") -> str:
         problem = f"has {len(text)} characters, the limit is {MAX_DOCUMENT_CHARACTERS}"
         raise source.refuse(problem, "cut it into several")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _known(encoding: str) -> str:
+    """Python's name of the encoding that is meant; empty for one that no browser knows."""
+    try:
+        name = codecs.lookup(encoding).name
+    except LookupError:
+        return ""
+    meant = _MEANT.get(name, name)
+    return meant if meant in _ENCODINGS else ""

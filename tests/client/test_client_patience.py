@@ -32,6 +32,13 @@ def test_a_call_that_never_got_on_is_given_up_soon() -> None:
     assert 5 < looked_for(Attempts(15.0, on_retry=None, clock=clock), clock) <= 15
 
 
+def test_a_call_that_failed_after_long_work_is_made_again_for_as_long() -> None:
+    clock = Clock()
+    attempts = Attempts(15.0, on_retry=None, clock=clock)
+    clock.now += 600.0  # a large upload, whose answer is lost
+    assert 5 < looked_for(attempts, clock) <= 15
+
+
 def test_however_long_nothing_was_to_be_told_a_lost_watch_has_all_its_time() -> None:
     clock = Clock()
     attempts = Attempts(15.0, on_retry=None, clock=clock)

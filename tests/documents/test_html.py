@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import time
 import warnings
 
 import pytest
@@ -132,8 +133,21 @@ def test_a_page_names_its_encoding() -> None:
     utf16 = "<p>Köln zwei</p>".encode("utf-16")
     assert read_document("a.html", "", utf16).sections[0].text == "Köln zwei"
     assert "not text in UTF-8" in refusal("<p>Köln zwei</p>".encode("latin-1")).message
-    assert "encoding" in refusal(b"<meta charset=zip><p>One two</p>").message
-    assert "encoding" in refusal(b"<meta charset=undefined><p>One two</p>").message
+    named16 = '<meta charset="utf-16"><p>Köln zwei</p>'.encode()
+    assert read_document("a.html", "", named16).sections[0].text == "Köln zwei"
+    chinese = '<meta charset="gb2312"><p>朱镕基 二</p>'.encode("gb18030")
+    assert read_document("a.html", "", chinese).sections[0].text == "朱镕基 二"
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    ["zip", "undefined", "klingon", "punycode", "idna", "unicode_escape", "utf-7", "rot13"],
+)
+def test_a_page_in_what_is_no_encoding_of_pages_is_refused_unread(encoding: str) -> None:
+    page = f"<meta charset={encoding}><p>One two</p>".encode() + b"a-" * 1_000_000
+    began = time.process_time()
+    assert "an encoding that is not known" in refusal(page).message
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize(
