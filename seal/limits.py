@@ -68,6 +68,8 @@ MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 """One document as it is handed in."""
 MAX_DOCUMENT_CHARACTERS = 16 * 1024 * 1024
 """Text of one document: a compressed file may hold far more than its size says."""
+MAX_LINES = 500_000
+"""Lines of one document: a paragraph or a heading of a few letters takes hundreds of bytes."""
 MAX_ALL_CHARACTERS = 4 * MAX_DOCUMENT_CHARACTERS
 """Text of all documents of one adaptation: all of them are in memory at once, and one that was
 uploaded can be named again and again in a small request."""

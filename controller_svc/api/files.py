@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 from controller_svc.adaptations import FILES
@@ -55,11 +56,12 @@ class Files:
         try:
             header = _header(message)
             async with self._places:
-                content = bytearray()
+                received = BytesIO()
                 while (message := await self._next(requests)) is not None:
-                    _append(content, message, header)
+                    _append(received, message, header)
+                content = received.getvalue()  # no copy
                 _check_whole(content, header)
-                return await self.keep(bytes(content))
+                return await self.keep(content)
         except InvalidInput:
             if message is not None:
                 await self._let_finish(requests)
@@ -192,7 +194,7 @@ def _header(message: adaptation_pb2.UploadDocumentRequest) -> adaptation_pb2.Upl
 
 
 def _append(
-    content: bytearray,
+    received: BytesIO,
     message: adaptation_pb2.UploadDocumentRequest,
     header: adaptation_pb2.UploadHeader,
 ) -> None:
@@ -200,14 +202,14 @@ def _append(
         raise validation.refuse(
             "data", "is missing", "send nothing but pieces of content after the header"
         )
-    if len(content) + len(message.data) > header.size:
+    if received.tell() + len(message.data) > header.size:
         raise validation.refuse(
             "data", f"is more than the {header.size} bytes of the header", "send the file again"
         )
-    content += message.data
+    received.write(message.data)
 
 
-def _check_whole(content: bytearray, header: adaptation_pb2.UploadHeader) -> None:
+def _check_whole(content: bytes, header: adaptation_pb2.UploadHeader) -> None:
     if len(content) < header.size:
         raise validation.refuse(
             "data",

@@ -33,7 +33,13 @@ from seal.settings import FileReference, PassageSettings
 from seal.v1 import adaptation_pb2
 
 READERS = 2
-"""Documents that are read at once, of all requests: each takes a core."""
+"""Requests whose documents are read at once: each takes a core, and memory for what it holds. Whose
+caller gives up keeps its place until its thread has ended."""
+CHECKED_CHARACTERS = 4 * 1024 * 1024
+"""Text that is kept to look for the questions in it; in more of it `prepare` looks, which does
+nothing else meanwhile."""
+_PIECE_CHARACTERS = 200
+"""What a section or a block takes beside its text."""
 _OPTION_OF = {
     "spec.seed": "options.seed",
     "spec.policy": "options.policy",
@@ -94,16 +100,8 @@ class Submissions:
         if request.options.HasField("policy"):
             policy = request.options.policy
             await self._check_policy(AdapterReference(path=policy.path, sha256=policy.sha256))
-        references, documents, characters = [], [], 0
-        for place, document in enumerate(request.documents):
-            reference, read = await self._document(document, f"documents[{place}]")
-            references.append(reference)
-            documents.append(read)
-            characters += read.characters
-            check_together(characters)
-        brings_questions = any(document.questions for document in documents)
         async with self._readers:
-            await asyncio.to_thread(check_answered, request, documents)
+            references, brings_questions = await self._documents(request)
         questions = await self._questions(request.questions)
         given = brings_questions or questions is not None
         return Submission(
@@ -118,26 +116,46 @@ class Submissions:
             },
         )
 
+    async def _documents(
+        self, request: adaptation_pb2.SubmitAdaptationRequest
+    ) -> tuple[list[dict[str, str]], bool]:
+        """All documents as manifests write them, and whether any brings questions."""
+        references, kept = [], list[Document]()
+        characters, held, brings_questions = 0, 0, False
+        for place, document in enumerate(request.documents):
+            reference, read = await self._document(document, f"documents[{place}]")
+            references.append(reference)
+            characters += read.characters
+            check_together(characters)
+            brings_questions = brings_questions or bool(read.questions)
+            held += _memory_characters(read)
+            kept.append(read)
+            if held > CHECKED_CHARACTERS:
+                kept.clear()
+        if held <= CHECKED_CHARACTERS:
+            await in_thread(check_answered, request, kept)
+        return references, brings_questions
+
     async def _document(
         self, document: adaptation_pb2.Document, field: str
     ) -> tuple[dict[str, str], Document]:
         """A document as manifests write it, and as it was read."""
-        async with self._readers:
-            if document.WhichOneof("source") == "file":
-                file = document.file
-                reference = validation.settings(
-                    FileReference, field=f"{field}.file", path=file.path, sha256=file.sha256
-                )
-                content = await self._files.read(
-                    reference.path, reference.sha256, field=f"{field}.file"
-                )
-            else:
-                content = document.content
-            read = await asyncio.to_thread(
-                read_document, document.name, document.media_type, content, field=field
+        is_stored = document.WhichOneof("source") == "file"
+        if is_stored:
+            file = document.file
+            reference = validation.settings(
+                FileReference, field=f"{field}.file", path=file.path, sha256=file.sha256
             )
-            if document.WhichOneof("source") != "file":
-                reference = await self._files.keep(content)
+            content = await self._files.read(
+                reference.path, reference.sha256, field=f"{field}.file"
+            )
+        else:
+            content = document.content
+        read = await in_thread(
+            read_document, document.name, document.media_type, content, field=field
+        )
+        if not is_stored:
+            reference = await self._files.keep(content)
         written = {
             "name": document.name,
             "mediaType": document.media_type,
@@ -198,6 +216,12 @@ def check_answered(
         documents,
         passage_tokens=request.options.passage_tokens or PassageSettings().max_tokens,
     )
+
+
+def _memory_characters(document: Document) -> int:
+    """The memory that a document takes, in characters of text."""
+    pieces = sum(1 + len(section.blocks) for section in document.sections)
+    return document.characters + _PIECE_CHARACTERS * pieces
 
 
 def as_options(error: InvalidInput) -> InvalidInput:

@@ -256,9 +256,10 @@ class _Text:
 
 def _put(questions: Sequence[GivenQuestion], texts: Sequence[_Text]) -> tuple[PutQuestion, ...]:
     """Each question at its text. Raises InvalidInput if one has none."""
-    places = Places([f"{text.title}\n{text.text}" for text in texts])
+    asked = [words for one in questions for words in (one.question, *one.answers)]
+    places = Places([f"{text.title}\n{text.text}" for text in texts], asked=asked)
     # An answer may stand where one text ends and the next begins
-    pairs = Places([f"{text.text}\n{after.text}" for text, after in pairwise(texts)])
+    pairs = Places([f"{text.text}\n{after.text}" for text, after in pairwise(texts)], asked=asked)
     of_document: dict[str, list[int]] = defaultdict(list)
     for index, text in enumerate(texts):
         of_document[text.document].append(index)

@@ -11,6 +11,7 @@ from seal.limits import (
     MAX_DOCUMENT_BYTES,
     MAX_DOCUMENT_CHARACTERS,
     MAX_DOCUMENT_NAME_CHARACTERS,
+    MAX_LINES,
 )
 
 _TEXT_REMEDY = "save it as text in UTF-8, or give another media type"
@@ -20,11 +21,20 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _MEANT = {
-    **{"ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254"},
-    **{"iso8859-11": "cp874", "tis-620": "cp874", "shift_jis": "cp932", "euc_kr": "cp949"},
-    **{"gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs"},
+    "ascii": "cp1252",
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "tis-620": "cp874",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "big5": "big5hkscs",
     # The name was read as ASCII
-    **{"utf-16": "utf-8", "utf-16-le": "utf-8", "utf-16-be": "utf-8"},
+    "utf-16": "utf-8",
+    "utf-16-le": "utf-8",
+    "utf-16-be": "utf-8",
 }
 """What pages mean by an encoding, where it is another one, as browsers have it."""
 _ENCODINGS = frozenset(
@@ -124,7 +134,10 @@ def decode(source: Source, *, encoding: str = "utf-8") -> str:
     if len(text) > MAX_DOCUMENT_CHARACTERS:
         problem = f"has {len(text)} characters, the limit is {MAX_DOCUMENT_CHARACTERS}"
         raise source.refuse(problem, "cut it into several")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if (lines := text.count("\n")) > MAX_LINES:
+        raise source.refuse(f"has {lines} lines, the limit is {MAX_LINES}", "cut it into several")
+    return text
 
 
 def _known(encoding: str) -> str:

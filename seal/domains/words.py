@@ -49,7 +49,11 @@ _WIDE_PUNCTUATION = re.compile(
 """What East Asian text has where others have a space. Between digits it is the ASCII sign."""
 _NUMBER = re.compile(r"([0-9]+(?:[.,][0-9]+)+)")
 _SEPARATORS = re.compile("[.,]")
+_DIGIT = re.compile(r"[^\D0-9]")
+"""A decimal digit beside 0-9."""
 _ARABIC_SEPARATORS = str.maketrans("\u066b\u066c", ".,")
+_REMEMBERED_CHARACTERS = 65_536
+"""The words of longer texts are not kept: whole books would stay in memory."""
 
 
 def normalise(text: str) -> str:
@@ -67,7 +71,10 @@ def words(text: str, *, english: bool | None = None) -> tuple[str, ...]:
 
     `english`: None asks the text itself; two texts that are compared have to get the same.
     """
-    return _words(text, is_english(text) if english is None else english)
+    english = is_english(text) if english is None else english
+    if len(text) > _REMEMBERED_CHARACTERS:
+        return _found_words(text, english)
+    return _remembered_words(text, english)
 
 
 def distinct_share(texts: Iterable[str], n: int) -> float | None:
@@ -81,7 +88,11 @@ def distinct_share(texts: Iterable[str], n: int) -> float | None:
 
 
 @lru_cache(maxsize=256)  # four graders and many gold answers look at the same answer
-def _words(text: str, english: bool) -> tuple[str, ...]:
+def _remembered_words(text: str, english: bool) -> tuple[str, ...]:
+    return _found_words(text, english)
+
+
+def _found_words(text: str, english: bool) -> tuple[str, ...]:
     bare = _bare(text)
     while (again := _bare(bare)) != bare:  # what was deleted may have brought digits together
         bare = again
@@ -115,24 +126,32 @@ def _bare(text: str) -> str:
     text = _WIDE_PUNCTUATION.sub(" ", _SPACED_THOUSANDS.sub("", text))
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     if not text.isascii():
-        text = "".join(map(_plain_digit, text)).translate(_ARABIC_SEPARATORS)
+        text = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)
+        text = text.translate(_ARABIC_SEPARATORS)
     parts = _NUMBER.split(text)  # every second one is a number
     parts[1::2] = map(_plain_number, parts[1::2])
-    parts[0::2] = ("".join(c for c in part if not _is_silent(c)) for part in parts[0::2])
+    parts[0::2] = (part.translate(_SPOKEN) for part in parts[0::2])
     return unicodedata.normalize("NFC", " ".join("".join(parts).split()))
 
 
-def _plain_digit(character: str) -> str:
-    """A decimal digit of any script as 0-9; anything else as it is."""
-    return str(unicodedata.decimal(character)) if character.isdecimal() else character
+class _Spoken(dict[int, int | None]):
+    """What `str.translate` makes of each character: nothing of a silent one.
+
+    That is punctuation, as SQuAD has it and of all scripts, and currency signs.
+    """
+
+    def __missing__(self, code: int) -> int | None:
+        character = chr(code)
+        if character.isascii():
+            silent = character in string.punctuation
+        else:
+            category = unicodedata.category(character)
+            silent = category.startswith("P") or category == "Sc"
+        self[code] = None if silent else code
+        return self[code]
 
 
-def _is_silent(character: str) -> bool:
-    """Punctuation as SQuAD has it and of all scripts, and currency signs."""
-    if character.isascii():
-        return character in string.punctuation
-    category = unicodedata.category(character)
-    return category.startswith("P") or category == "Sc"
+_SPOKEN = _Spoken()
 
 
 def _plain_number(text: str) -> str:

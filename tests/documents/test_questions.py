@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seal.documents import GivenQuestion, Passage, read_document
-from seal.documents.places import question_key
+from seal.documents.places import Places, question_key
 from seal.documents.questions import (
     PutQuestion,
     check_questions,
@@ -131,6 +132,24 @@ def test_of_several_passages_with_the_answer_that_of_most_shared_words_has_the_q
 def test_a_named_document_is_looked_at_alone_and_need_not_hold_the_answer_word_by_word() -> None:
     assert place_of("Who?", "Hanna Ode", document="a.txt") == 0
     assert place_of("Is the mill of wood?", "yes", document="b.txt") == 2
+
+
+def test_an_answer_without_a_word_stands_where_it_stands_as_it_is() -> None:
+    texts = [("a.txt", "Her blood group is 0, says the list."), ("a.txt", "His group is A ?!")]
+    for answer in ("A", "?!", "A ?!"):
+        (found,) = put_questions([GivenQuestion("What?", (answer,))], passages(texts))
+        assert found.passage == 1
+
+
+def test_texts_that_are_looked_through_take_memory_of_their_order() -> None:
+    text = " ".join(f"word{number}" for number in range(50_000))
+    asked = [f"word{number} word{number + 1}" for number in range(0, 50_000, 100)]
+    tracemalloc.start()
+    places = Places([text], asked=asked)
+    assert all(places.holding(one) == {0} for one in asked)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 3 * len(text)
 
 
 def test_an_answer_that_a_cut_has_parted_is_found() -> None:

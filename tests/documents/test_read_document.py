@@ -13,6 +13,7 @@ from seal.limits import (
     MAX_DOCUMENT_BYTES,
     MAX_DOCUMENT_CHARACTERS,
     MAX_HEADING_CHARACTERS,
+    MAX_LINES,
     MAX_QUESTIONS,
 )
 
@@ -189,6 +190,8 @@ def test_content_that_is_too_large_is_refused() -> None:
     assert "bytes, the limit is" in refusal("a.txt", b"a" * (MAX_DOCUMENT_BYTES + 1)).message
     characters = refusal("a.txt", b"a " * MAX_DOCUMENT_CHARACTERS)
     assert "characters, the limit is" in characters.message
+    lines = refusal("a.txt", b"a\n" * (MAX_LINES + 1))
+    assert f"has {MAX_LINES + 1} lines, the limit is" in lines.message
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb.txt", "a" * 256])
