@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from decimal import Decimal
+from itertools import product
 
 import pytest
 import yaml
@@ -347,3 +348,25 @@ def test_every_namespace_that_is_served_has_a_role_and_an_account_for_its_jobs()
     assert {one["namespace"] for one in accounts if one["name"] == "seal-jobs"} == {"a", "b"}
     served = environment(pods(made)["seal-controller"])["SEAL_NAMESPACES"]
     assert served == environment(pods(made)["seal-api"])["SEAL_NAMESPACES"] == "a,b"
+
+
+def test_who_may_view_or_edit_a_namespace_may_do_so_with_its_runs() -> None:
+    parts = of_kind(render(), "ClusterRole").values()
+
+    def rights(role: str) -> set[tuple[str, str]]:
+        label = f"rbac.authorization.k8s.io/aggregate-to-{role}"
+        return {
+            (resource, verb)
+            for part in parts
+            if part["metadata"]["labels"].get(label) == "true"
+            for rule in part["rules"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+
+    kinds = ("restemruns", "adaptations")
+    reading = {(kind, verb) for kind in kinds for verb in ("get", "list", "watch")}
+    writing = ("create", "update", "patch", "delete", "deletecollection")
+    assert rights("view") == reading
+    assert rights("edit") == rights("admin") == reading | set(product(kinds, writing))
+    assert not of_kind(render("--set=crds.enabled=false"), "ClusterRole")

@@ -103,7 +103,7 @@ def lets(made: list[Object], direction: str, pod: Pod, other: Pod | None, port: 
     return not own or any(
         {"protocol": "TCP", "port": port} in rule["ports"]
         and (
-            side not in rule
+            not rule.get(side)  # an empty one too is everybody
             or (other is not None and any(is_peer(one, other, NAMESPACE) for one in rule[side]))
         )
         for policy in own
@@ -137,6 +137,24 @@ def test_a_stranger_reaches_the_front_door_and_metrics_and_nothing_else() -> Non
     assert not reaches(made, STRANGER, found["api"], PORTS["api"])
     assert not any(reaches(made, STRANGER, found[name], port) for name, port in METRICS.items())
     assert reaches(made, Pod("monitoring", {}), found["trainer"], METRICS["trainer"])
+
+
+def test_without_scrapers_nobody_reaches_the_metrics() -> None:
+    made, found = release("--set-json=networkPolicy.scrapers=[]")
+    assert not any(reaches(made, STRANGER, found[name], port) for name, port in METRICS.items())
+    assert reaches(made, STRANGER, found["api"], PORTS["api"])
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [("http://collector.traces:4317", 4317), ("https://collector.traces/", 443)],
+)
+def test_traces_go_out_by_the_port_that_is_dialled(endpoint: str, port: int) -> None:
+    made, found = release(f"--set=tracing.endpoint={endpoint}")
+    assert all(
+        lets(made, "egress", pod, None, port) for name, pod in found.items()
+        if name not in ("test", "models")
+    )  # fmt: skip
 
 
 def test_only_who_asks_the_api_server_reaches_it() -> None:

@@ -97,6 +97,7 @@ def with_run(life: Life) -> Iterator[Life]:
     life.plane.kubectl("-n", life.namespace, "create", "-f", "-", stdin=json.dumps(RUN))
     yield life
     life.plane.kubectl("delete", "crd", *definitions)
+    life.plane.kubectl("delete", "clusterroles", "-l", f"app.kubernetes.io/instance={RELEASE}")
 
 
 def selectors(objects: dict[str, Any]) -> dict[str, tuple[str, Any]]:

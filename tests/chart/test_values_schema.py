@@ -40,6 +40,8 @@ WRONG = {
     "generator: {resources: {limit: {cpu: 1}}}": "limit",
     "generator: {resources: {limits: {memory: 2 Gi}}}": "memory",
     "generator: {autoscaling: {minReplicas: 0}}": "minReplicas",
+    "generator: {autoscaling: {pauseSeconds: 1801}}": "pauseSeconds",
+    "trainer: {autoscaling: {pauseSeconds: 0}}": "pauseSeconds",
     "trainer: {replicas: -1}": "replicas",
     "commonLabels: {a team: research}": "commonLabels",
     "environment: {AWS_REGION: 1}": "AWS_REGION",

@@ -20,10 +20,12 @@ namespaceSelector:
     - {key: kubernetes.io/metadata.name, operator: In, values: {{ include "seal.namespaces" . }}}
 {{- end }}
 
-{{/* Whoever may scrape metrics of a port: (dict "root" $ "port" NUMBER). */}}
+{{/* Whoever may scrape metrics of a port: (dict "root" $ "port" NUMBER). An empty `from` would be everybody. */}}
 {{- define "seal.network.scraped" -}}
-- ports: [{protocol: TCP, port: {{ .port }}}]
-  from: {{ toJson .root.Values.networkPolicy.scrapers }}
+{{- with .root.Values.networkPolicy.scrapers -}}
+- ports: [{protocol: TCP, port: {{ $.port }}}]
+  from: {{ toJson . }}
+{{- end }}
 {{- end }}
 
 {{/* Names are looked up. OpenShift's DNS listens on 5353. */}}
@@ -62,7 +64,7 @@ namespaceSelector:
 {{ include "seal.network.ports" .Values.networkPolicy.objectStorePorts }}
 {{- end }}
 {{- with .Values.tracing.endpoint }}
-{{ include "seal.network.ports" (list (regexFind ":[0-9]+/?$" . | trimPrefix ":" | trimSuffix "/" | default "4317")) }}
+{{ include "seal.network.ports" (list (regexFind ":[0-9]+/?$" . | trimPrefix ":" | trimSuffix "/" | default "443")) }}
 {{- end }}
 {{- with .Values.networkPolicy.egress }}
 {{ toYaml . }}

@@ -21,6 +21,21 @@
 - {apiGroups: [seal.dev], resources: [adaptations], verbs: [get, list, watch, create, update, delete]}
 {{- end }}
 
+{{/* A part of the cluster's own roles: (dict "root" $ "name" NAME "of" ROLES "verbs" VERBS). */}}
+{{- define "seal.clusterrole" }}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: {{ include "seal.fullname" .root }}-{{ .name }}
+  labels:
+    {{- include "seal.labels" (dict "root" .root "component" "users") | nindent 4 }}
+    {{- range .of }}
+    rbac.authorization.k8s.io/aggregate-to-{{ . }}: "true"
+    {{- end }}
+rules:
+  - {apiGroups: [seal.dev], resources: [restemruns, adaptations], verbs: {{ toJson .verbs }}}
+{{- end }}
+
 {{- define "seal.rolebinding" }}
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
