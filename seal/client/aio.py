@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -82,23 +83,22 @@ class AsyncClient:
         lost meanwhile; empty takes a new one. What is too large for a message is uploaded first.
         """
         given = await asyncio.to_thread(calls.as_documents, documents)
-        too_large = transfers.too_large_together(given)
-        files = {one.name: await self.upload(one.content) for one in given if one.name in too_large}
-        request = calls.submit_request(
-            calls.with_files(given, files),
+        request = partial(
+            calls.submit_request,
             namespace=self._options.namespace,
             name=name,
             request_id=request_id or calls.new_request_id(),
-            questions=questions,
+            questions=tuple(questions),
             options=options or Options(),
         )
-        return convert.submission(await self._call(self._stub.SubmitAdaptation, request))
+        too_large = transfers.too_large_together(given, request(calls.without_content(given)))
+        files = {one.name: await self.upload(one.content) for one in given if one.name in too_large}
+        whole = request(calls.with_files(given, files))
+        return convert.submission(await self._call(self._stub.SubmitAdaptation, whole))
 
     async def get(self, name: str) -> Adaptation:
         """Where an adaptation is."""
-        request = adaptation_pb2.GetAdaptationRequest(namespace=self._options.namespace, name=name)
-        response = await self._call(self._stub.GetAdaptation, request)
-        return convert.adaptation(response.adaptation)
+        return await self._again_and_again(lambda: self._get(name))
 
     async def list(
         self, *, states: Iterable[State] = (), name_prefix: str = ""
@@ -154,13 +154,19 @@ class AsyncClient:
         timeout_seconds: float | None = None,
     ) -> Adaptation:
         """The adaptation once it has ended; `on_event` hears what happens. Raises like `watch`."""
+        last = after
         async with aclosing(
             self.watch(name, after=after, timeout_seconds=timeout_seconds)
         ) as events:
             async for event in events:
+                last = event.sequence
                 if on_event is not None:
                     on_event(event)
-        return await self.get(name)
+
+        async def get_ended() -> Adaptation:
+            return calls.check_recent(await self._get(name), last)
+
+        return await self._again_and_again(get_ended)
 
     async def cancel(self, name: str) -> Adaptation:
         """Stop an adaptation; it may take a moment. One that has ended stays as it is."""
@@ -248,6 +254,10 @@ class AsyncClient:
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request
     ) -> Response:
         return await self._again_and_again(lambda: self._send(method, request))
+
+    async def _get(self, name: str) -> Adaptation:
+        request = adaptation_pb2.GetAdaptationRequest(namespace=self._options.namespace, name=name)
+        return convert.adaptation((await self._send(self._stub.GetAdaptation, request)).adaptation)
 
     async def _send(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request

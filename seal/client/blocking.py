@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -85,22 +86,22 @@ class Client:
         lost meanwhile; empty takes a new one. What is too large for a message is uploaded first.
         """
         given = calls.as_documents(documents)
-        too_large = transfers.too_large_together(given)
-        files = {one.name: self.upload(one.content) for one in given if one.name in too_large}
-        request = calls.submit_request(
-            calls.with_files(given, files),
+        request = partial(
+            calls.submit_request,
             namespace=self._options.namespace,
             name=name,
             request_id=request_id or calls.new_request_id(),
-            questions=questions,
+            questions=tuple(questions),
             options=options or Options(),
         )
-        return convert.submission(self._call(self._stub.SubmitAdaptation, request))
+        too_large = transfers.too_large_together(given, request(calls.without_content(given)))
+        files = {one.name: self.upload(one.content) for one in given if one.name in too_large}
+        whole = request(calls.with_files(given, files))
+        return convert.submission(self._call(self._stub.SubmitAdaptation, whole))
 
     def get(self, name: str) -> Adaptation:
         """Where an adaptation is."""
-        request = adaptation_pb2.GetAdaptationRequest(namespace=self._options.namespace, name=name)
-        return convert.adaptation(self._call(self._stub.GetAdaptation, request).adaptation)
+        return self._again_and_again(lambda: self._get(name))
 
     def list(self, *, states: Iterable[State] = (), name_prefix: str = "") -> Iterator[Adaptation]:
         """All adaptations of the namespace by name, page by page."""
@@ -153,10 +154,16 @@ class Client:
         timeout_seconds: float | None = None,
     ) -> Adaptation:
         """The adaptation once it has ended; `on_event` hears what happens. Raises like `watch`."""
+        last = after
         for event in self.watch(name, after=after, timeout_seconds=timeout_seconds):
+            last = event.sequence
             if on_event is not None:
                 on_event(event)
-        return self.get(name)
+
+        def get_ended() -> Adaptation:
+            return calls.check_recent(self._get(name), last)
+
+        return self._again_and_again(get_ended)
 
     def cancel(self, name: str) -> Adaptation:
         """Stop an adaptation; it may take a moment. One that has ended stays as it is."""
@@ -243,6 +250,10 @@ class Client:
         self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request
     ) -> Response:
         return self._again_and_again(lambda: self._send(method, request))
+
+    def _get(self, name: str) -> Adaptation:
+        request = adaptation_pb2.GetAdaptationRequest(namespace=self._options.namespace, name=name)
+        return convert.adaptation(self._send(self._stub.GetAdaptation, request).adaptation)
 
     def _send(
         self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request

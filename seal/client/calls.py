@@ -16,7 +16,7 @@ from pathlib import Path
 from seal.client import convert, to_wire
 from seal.client.events import Ended, Event
 from seal.client.files import read_documents
-from seal.client.types import Document, Options, Question, State, StoredFile
+from seal.client.types import Adaptation, Document, Options, Question, State, StoredFile
 from seal.errors import Retryable, Transient
 from seal.v1 import adaptation_pb2
 
@@ -100,6 +100,18 @@ class Attempts:
         return pause
 
 
+def check_recent(adaptation: Adaptation, sequence: int) -> Adaptation:
+    """The adaptation, unless the server that answered has not heard of this event yet.
+
+    Raises Transient: of several replicas one may know more than the next.
+    """
+    if adaptation.sequence < sequence:
+        raise Transient(
+            f"the server does not know yet how {adaptation.name} ended", remedy="ask it again"
+        )
+    return adaptation
+
+
 class WatchPlace:
     """How far a watch has come, over all its connections, and how long it may go on."""
 
@@ -164,6 +176,11 @@ def as_documents(documents: Iterable[Document | str | Path]) -> tuple[Document, 
     given = tuple(documents)
     ready = [one for one in given if isinstance(one, Document)]
     return (*ready, *read_documents(one for one in given if not isinstance(one, Document)))
+
+
+def without_content(documents: Iterable[Document]) -> tuple[Document, ...]:
+    """All else of documents."""
+    return tuple(replace(document, content=b"") for document in documents)
 
 
 def with_files(documents: Sequence[Document], files: dict[str, StoredFile]) -> tuple[Document, ...]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from seal.client.types import Document
-from seal.errors import Conflict, Internal
+from seal.errors import Conflict, Internal, InvalidInput
 from seal.files import file_errors, temporary_sibling
 from seal.manifest import MANIFEST_FILE, FileEntry, Manifest
 from seal.records import AdapterReference
@@ -19,20 +19,34 @@ from seal.v1 import adaptation_pb2
 
 PIECE_BYTES = 512 * 1024
 """Content of one message of an upload."""
-MAX_INLINE_BYTES = 2 * 1024 * 1024
-"""Documents that travel in the request itself, all together; a server takes 4 MiB, and questions
-travel too."""
+MAX_REQUEST_BYTES = 3_500_000
+"""A request with all that travels in it: a server takes 4 MiB."""
+_REFERENCE_BYTES = 256
+"""What stands in a request in the place of a document that was uploaded."""
 _AGAIN = "ask for the adapter again; if it stays so, the server's copy is damaged"
 
 
-def too_large_together(documents: Iterable[Document]) -> frozenset[str]:
-    """Names of the documents to upload before the rest fits into one request: the largest."""
+def too_large_together(
+    documents: Collection[Document], bare: adaptation_pb2.SubmitAdaptationRequest
+) -> frozenset[str]:
+    """Names of the documents to upload before the rest fits into one request: the largest.
+
+    `bare`: the request without their content. Raises InvalidInput if that alone is too large.
+    """
+    room = MAX_REQUEST_BYTES - bare.ByteSize() - _REFERENCE_BYTES * len(documents)
+    if room < 0:
+        raise InvalidInput(
+            f"the request takes {bare.ByteSize()} bytes without the content of its documents, "
+            f"{MAX_REQUEST_BYTES} fit",
+            field="questions",
+            remedy="give fewer questions, or hand them in as rows of a document",
+        )
     inline = sorted(
         (document for document in documents if document.file is None),
         key=lambda document: len(document.content),
     )
     left, uploaded = sum(len(document.content) for document in inline), set()
-    while left > MAX_INLINE_BYTES:
+    while left > room:
         largest = inline.pop()
         left -= len(largest.content)
         uploaded.add(largest.name)

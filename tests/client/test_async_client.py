@@ -39,9 +39,10 @@ async def test_lost_answers_are_asked_for_again_with_the_same_request_id() -> No
     fake = FakeAdaptations()
     fake.lose.update({"SubmitAdaptation": 1, "DeleteAdaptation": 1, "UploadDocument": 1})
     async with serve(fake) as address, AsyncClient(address, options=QUICK) as client:
-        large = Document(name="large.txt", content=b"word " * 600_000)
+        large = Document(name="large.txt", content=b"word " * 800_000)
         await client.submit([large], name="veldra")
         assert len(fake.jobs) == 1 and len(fake.uploads) == 1
+        fake.stale_gets = 1
         assert (await client.wait("veldra", timeout_seconds=20)).state is State.PUBLISHED
         await client.delete("veldra")
         with pytest.raises(NotFound):

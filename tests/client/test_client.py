@@ -131,6 +131,30 @@ def test_what_is_too_large_for_a_message_is_uploaded_and_the_rest_is_not(
     assert fake.uploads[sent.documents[1].file.sha256] == large.content
 
 
+def test_documents_are_uploaded_where_questions_leave_them_no_room(
+    client: Client, fake: FakeAdaptations
+) -> None:
+    note = Document(name="note.txt", content=b"word " * 400_000)
+    questions = [Question(question="Who built it? " * 10, answers=("Ama Torrin",))] * 15_000
+    client.submit([note], name="alone")
+    client.submit([note], name="beside", questions=questions)
+    sent = [fake.jobs["default", name].body for name in ("alone", "beside")]
+    assert max(map(len, sent)) < 4 * 1024 * 1024
+    alone, beside = map(pb.SubmitAdaptationRequest.FromString, sent)
+    assert alone.documents[0].content == note.content
+    assert fake.uploads[beside.documents[0].file.sha256] == note.content
+
+
+def test_questions_that_fit_no_message_are_refused_before_anything_is_sent(
+    client: Client, fake: FakeAdaptations
+) -> None:
+    questions = [Question(question="Who built it? " * 20, answers=("Ama Torrin",))] * 15_000
+    with pytest.raises(InvalidInput, match="3500000 fit") as caught:
+        client.submit([NOTE], questions=questions)
+    assert caught.value.field == "questions"
+    assert not fake.calls
+
+
 def test_a_submit_whose_answer_is_lost_makes_one_adaptation(
     client: Client, fake: FakeAdaptations
 ) -> None:
@@ -243,6 +267,14 @@ def test_a_full_server_is_asked_again_when_it_said_so(
     started = time.monotonic()
     client.submit([NOTE])
     assert time.monotonic() - started >= 0.6
+
+
+def test_who_waits_gets_the_end_also_from_a_replica_that_hears_of_it_later(
+    client: Client, fake: FakeAdaptations
+) -> None:
+    client.submit([NOTE], name="veldra")
+    fake.stale_gets = 2
+    assert client.wait("veldra", timeout_seconds=20).state is State.PUBLISHED
 
 
 def test_a_wait_ends_in_time_and_the_adaptation_goes_on(

@@ -111,6 +111,8 @@ class FakeAdaptations(adaptation_pb2_grpc.AdaptationServiceServicer):
     """Messages after which the next watches lose their connection, one number a watch."""
     ends_early: int = 0
     """So many watches end without an error after their first message."""
+    stale_gets: int = 0
+    """So many Gets answer as another replica does that has not heard of the last event."""
     refuse: dict[str, list[SealError]] = field(default_factory=dict)
     """By method: errors of its next calls, before anything is done."""
     lose: Counter[str] = field(default_factory=Counter)
@@ -143,7 +145,12 @@ class FakeAdaptations(adaptation_pb2_grpc.AdaptationServiceServicer):
 
     async def GetAdaptation(self, request, context):  # type: ignore[no-untyped-def]
         async def get() -> pb.GetAdaptationResponse:
-            return pb.GetAdaptationResponse(adaptation=self._job(request).message)
+            response = pb.GetAdaptationResponse(adaptation=self._job(request).message)
+            if self.stale_gets:
+                self.stale_gets -= 1
+                response.adaptation.state = pb.ADAPTATION_STATE_RUNNING
+                response.adaptation.sequence -= 1
+            return response
 
         return await self._carry_out("GetAdaptation", get())
 
