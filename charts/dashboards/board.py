@@ -100,7 +100,7 @@ def by_round(expr: str, *columns: str) -> str:
     """A question for a panel of rounds: each run's round is a `row`, the labels make a `column`."""
     names = ", ".join(f'"{one}"' for one in columns)
     column = f'label_join({expr}, "column", " ", {names})'
-    return f'label_join({column}, "row", " ", "run", "round")'
+    return f'label_join({column}, "row", " ", "namespace", "run", "round")'
 
 
 def intervals(metric: str, matchers: str) -> str:

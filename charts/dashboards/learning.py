@@ -56,7 +56,10 @@ _FORGETTING = Row(
             description="Score on questions that no edit is about, of the policy alone and after "
             "an edit is learnt, by round. From green to red it is forgotten.",
             queries=(
-                Query(f"seal_run_retained_score{{{OF_RUN}}}", "{{run}} round {{round}} {{model}}"),
+                Query(
+                    f"seal_run_retained_score{{{OF_RUN}}}",
+                    "{{namespace}} {{run}} round {{round}} {{model}}",
+                ),
             ),
             unit="percentunit",
             kind="map",

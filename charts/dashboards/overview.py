@@ -36,7 +36,7 @@ _NOW = Row(
             title="Progress",
             description="Share of each run that is done. A flat line is a run that waits: see its "
             "condition Progressing.",
-            queries=(Query(f"seal_run_progress_ratio{{{OF_RUN}}}", "{{run}}"),),
+            queries=(Query(f"seal_run_progress_ratio{{{OF_RUN}}}", "{{namespace}} {{run}}"),),
             unit="percentunit",
             columns=10,
             runbook="SealRunStalled",
@@ -77,8 +77,8 @@ _COST = Row(
             description="Seconds of engines that each run has taken so far.",
             queries=(
                 Query(
-                    f"sum by (run, stage) (seal_run_engine_seconds{{{OF_RUN}}})",
-                    "{{run}} {{stage}}",
+                    f"sum by (namespace, run, stage) (seal_run_engine_seconds{{{OF_RUN}}})",
+                    "{{namespace}} {{run}} {{stage}}",
                 ),
             ),
             unit="s",
@@ -89,7 +89,8 @@ _COST = Row(
             description="All of them, where the trainer computes on a GPU. None on CPUs.",
             queries=(
                 Query(
-                    f"sum by (run, stage) (seal_run_gpu_seconds{{{OF_RUN}}})", "{{run}} {{stage}}"
+                    f"sum by (namespace, run, stage) (seal_run_gpu_seconds{{{OF_RUN}}})",
+                    "{{namespace}} {{run}} {{stage}}",
                 ),
             ),
             unit="s",
@@ -99,7 +100,10 @@ _COST = Row(
             title="Tokens by kind",
             description="Tokens generated, trained on and evaluated so far.",
             queries=(
-                Query(f"sum by (run, kind) (seal_run_tokens{{{OF_RUN}}})", "{{run}} {{kind}}"),
+                Query(
+                    f"sum by (namespace, run, kind) (seal_run_tokens{{{OF_RUN}}})",
+                    "{{namespace}} {{run}} {{kind}}",
+                ),
             ),
             kind="stacked",
         ),

@@ -78,6 +78,15 @@ def test_every_metric_and_label_that_is_asked_for_exists(expr: str) -> None:
 
 
 @pytest.mark.parametrize(("board", "panel"), PANELS, ids=lambda one: one.title)
+def test_runs_of_one_name_in_two_namespaces_are_told_apart(board: Board, panel: Panel) -> None:
+    for query in panel.queries:
+        for grouped in re.findall(r"\bby \(([^)]*)\)|\"row\", \" \", ([^)]*)\)", query.expr):
+            names = re.findall(r"\w+", "".join(grouped))
+            assert ("run" in names) == ("namespace" in names)
+        assert ("{{run}}" in query.legend) == ("{{namespace}}" in query.legend)
+
+
+@pytest.mark.parametrize(("board", "panel"), PANELS, ids=lambda one: one.title)
 def test_a_legend_names_labels_that_its_series_have(board: Board, panel: Panel) -> None:
     for query in panel.queries:
         grouped = re.search(r"by \(([^)]*)\)", query.expr)

@@ -57,12 +57,12 @@ def test_what_a_process_serves_is_scraped_and_drawn(
                     address=address, start_seconds=started - 60, end_seconds=time.time()
                 )
                 found = source.ask(progress)
-            assert [(one.legend, one.values_T[-1]) for one in found] == [("demo", 0.25)]
+            assert [(one.legend, one.values_T[-1]) for one in found] == [("team demo", 0.25)]
             cost = next(
                 one for one in LEARNING.panels if one.title == "What learning an edit costs"
             )
             (series,) = source.ask(cost)
-            assert series.labels["row"] == "demo 1"
+            assert series.labels["row"] == "team demo 1"
             assert series.values_T[-1] == pytest.approx(0.05)
             reward = next(one for one in OVERVIEW.panels if one.title == "Held-out reward by round")
             seen = {
@@ -70,10 +70,10 @@ def test_what_a_process_serves_is_scraped_and_drawn(
                 for one in source.ask(reward)
             }
             assert seen == {
-                ("demo 0", "mean"): 0.4,
-                ("demo 10", "low"): 0.5,
-                ("demo 10", "mean"): 0.6,
-                ("demo 10", "high"): 0.8,
+                ("team demo 0", "mean"): 0.4,
+                ("team demo 10", "low"): 0.5,
+                ("team demo 10", "mean"): 0.6,
+                ("team demo 10", "high"): 0.8,
             }
             assert reward.title not in draw(OVERVIEW, source, tmp_path / "overview.png")
             panels = list(LEARNING.panels)
