@@ -608,9 +608,11 @@ async def test_a_deletion_that_was_interrupted_is_ended_by_another_replica(
             with pytest.raises(Transient):
                 await delete(door, "veldra", uid=made.uid, keep_adapters=True)
         api.fault = lambda asked, done: None
+        damaged = "adaptations/deleting/0.json"  # the first that is looked at
+        store.write_bytes(damaged, b"{")
         async with replica(api, store) as other:
             await other.adaptations.deletions.sweep()
-            await until(lambda: not store.list("adaptations/deleting"))
+            await until(lambda: store.list("adaptations/deleting") == (damaged,))
         assert not bodies(api) and not store.list("adaptations/files")
         assert store.exists(f"{kept.adapter.path}/manifest.json")
 

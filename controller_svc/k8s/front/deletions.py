@@ -21,7 +21,7 @@ from controller_svc.k8s.front.adaptation_objects import given_paths, metadata_of
 from controller_svc.k8s.front.documents import Documents
 from controller_svc.k8s.wanted import owner_of, store_name
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict, NotFound, SealError
+from seal.errors import Conflict, Internal, NotFound, SealError
 from seal.records import AdapterReference, Record
 from seal.runs.store import in_thread
 from seal.yaml_files import Tree
@@ -84,6 +84,8 @@ class Deletions:
     async def sweep(self) -> None:
         """Go on with all deletions that have begun, in the background.
 
+        One whose note is damaged is left out, with a line in the log: the others go on.
+
         Raises:
             SealError: the store is away.
 
@@ -93,6 +95,9 @@ class Deletions:
                 tombstone = await in_thread(self._store.read_json, path, Tombstone)
             except NotFound:
                 continue  # another replica has ended it
+            except Internal as error:
+                log.error("deletion left out", path=path, message=str(error))
+                continue
             self._begin(tombstone)
 
     async def keep_swept(self) -> NoReturn:
