@@ -308,7 +308,7 @@ def file_deleted() -> Transient:
     """The error for a document that went with another adaptation; the caller raises it."""
     return Transient(
         "a document was deleted while its adaptation was submitted",
-        remedy="send the same request again",
+        remedy="send the same request again; upload the document again if it was uploaded",
     )
 
 

@@ -95,9 +95,19 @@ class Client:
             options=options or Options(),
         )
         too_large = transfers.too_large_together(given, request(calls.without_content(given)))
-        files = {one.name: self.upload(one.content) for one in given if one.name in too_large}
-        whole = request(calls.with_files(given, files))
-        return convert.submission(self._call(self._stub.SubmitAdaptation, whole))
+
+        def uploaded() -> adaptation_pb2.SubmitAdaptationRequest:
+            files = {one.name: self.upload(one.content) for one in given if one.name in too_large}
+            return request(calls.with_files(given, files))
+
+        try:
+            response = self._call(self._stub.SubmitAdaptation, uploaded())
+        except NotFound as error:
+            if not too_large or not error.field.startswith("documents"):
+                raise
+            # An adaptation of the same document was deleted, and the document with it
+            response = self._call(self._stub.SubmitAdaptation, uploaded())
+        return convert.submission(response)
 
     def get(self, name: str) -> Adaptation:
         """Where an adaptation is."""

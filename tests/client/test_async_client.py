@@ -37,6 +37,8 @@ async def test_many_adaptations_are_watched_at_once_over_lost_connections() -> N
 
 async def test_lost_answers_are_asked_for_again_with_the_same_request_id() -> None:
     fake = FakeAdaptations()
+    gone = NotFound("documents[0].file: there is no such file", field="documents[0].file.path")
+    fake.refuse["SubmitAdaptation"] = [gone]
     fake.lose.update({"SubmitAdaptation": 1, "DeleteAdaptation": 1, "UploadDocument": 1})
     async with serve(fake) as address, AsyncClient(address, options=QUICK) as client:
         large = Document(name="large.txt", content=b"word " * 800_000)

@@ -131,6 +131,20 @@ def test_what_is_too_large_for_a_message_is_uploaded_and_the_rest_is_not(
     assert fake.uploads[sent.documents[1].file.sha256] == large.content
 
 
+def test_a_document_that_was_deleted_before_its_submit_is_uploaded_again(
+    client: Client, fake: FakeAdaptations
+) -> None:
+    gone = NotFound("documents[0].file: there is no such file", field="documents[0].file.path")
+    large = Document(name="large.txt", content=b"word " * 800_000)
+    fake.refuse["SubmitAdaptation"] = [gone]
+    assert client.submit([large]).created
+    assert (fake.calls["UploadDocument"], fake.calls["SubmitAdaptation"]) == (2, 2)
+    for documents in ([NOTE], [large]):
+        fake.refuse["SubmitAdaptation"] = [gone, gone]
+        with pytest.raises(NotFound):
+            client.submit(documents)
+
+
 def test_documents_are_uploaded_where_questions_leave_them_no_room(
     client: Client, fake: FakeAdaptations
 ) -> None:
