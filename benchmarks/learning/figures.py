@@ -58,15 +58,17 @@ ROWS: Mapping[str, Row] = MappingProxyType(
     {
         "base": Row(arm="reward", row="base", words="nothing: the base model"),
         "open-book": Row(
-            arm="reward", row="open-book", words="nothing, the passage shown (open book)"
+            arm="reward",
+            row="open-book",
+            words="nothing, the passage shown before the question (open book)",
         ),
         "passage": Row(
-            arm="reward", row="passage", words="the passage alone, its own best rate and epochs"
+            arm="reward", row="passage", words="the passage alone, its own rate and epochs"
         ),
         "passage-equal-steps": Row(
             arm="reward",
             row="passage-equal-steps",
-            words="the passage alone, as many steps as the edits",
+            words="the passage alone, as many steps as round 0's edits",
         ),
         "round0": Row(arm="reward", row="edit-0", words="edits, untrained policy (round 0)"),
         "round1": Row(arm="reward", row="edit-1", words="edits, round 1 of pure ReST^EM"),
@@ -121,9 +123,13 @@ CONTRASTS: tuple[Contrast, ...] = (
     Contrast(above="last", below="control", published=True),
     Contrast(above="last", below="passage", published=True),
     Contrast(above="warm", below="round0", published=True),
+    Contrast(above="round1", below="control1"),
+    Contrast(above="last", below="round1"),
+    Contrast(above="control", below="control1"),
     Contrast(above="control", below="round0"),
     Contrast(above="control", below="passage"),
     Contrast(above="round0", below="passage-equal-steps"),
+    Contrast(above="last", below="passage-equal-steps"),
     Contrast(above="abstain", below="last"),
     Contrast(above="preselect", below="last"),
     Contrast(above="warm-last", below="warm"),

@@ -18,16 +18,19 @@ SHORT = MappingProxyType(
         "round0": "round 0",
         "last": "last round",
         "passage": "passage alone",
+        "round1": "round 1",
+        "control1": "control's round 1",
         "control": "control",
         "abstain": "last round that learns to abstain",
         "preselect": "last round with preselection",
         "warm": "warm start (supervised)",
         "warm-last": "rounds on the warm start (supervised)",
-        "passage-equal-steps": "passage alone, equal steps",
+        "passage-equal-steps": "passage alone, steps of round 0's edits",
         "gold": "gold pairs",
     }
 )
 """Rows that differences are taken of, in a word or two."""
+CONTROL_AFTER = "control-control1"
 REWARD, GAINS = "last-control", ("last-round0", "last-passage", "round0-passage", "warm-round0")
 
 
@@ -44,7 +47,7 @@ def reward_words(figures: CorpusFigures) -> str:
         return (
             f"On {where}, the reward adds to what the M-step learns anyway: the last round is "
             f"above the control without reward by {size}, an interval clear of 0."
-            f"{_seeds_too(found)}"
+            f"{_seeds_too(found)}{_first_round(figures)}"
         )
     if found.verdict == "below":
         return f"On {where}, the last round is below the control without reward by {size}."
@@ -68,6 +71,26 @@ def _seeds_too(found: Measured) -> str:
         f" With the run seeds resampled as well it is {with_ends(wide, signed=True)} and holds 0: "
         "other runs need not show it."
     )
+
+
+def _first_round(figures: CorpusFigures) -> str:
+    """The round whose edits both arms share, and what the later ones do to the control."""
+    first, control = (figures.contrast(key, "f1") for key in ("round1-control1", CONTROL_AFTER))
+    if first is None or control is None or _has_one_round(figures):
+        return ""
+    told_apart = "" if first.verdict == "above" else ", not told apart"
+    falls = {
+        "below": " Part of it is that the control falls back after its first round: ",
+        "above": " The control gains after its first round too: ",
+    }.get(control.verdict, " The control after its first round: ")
+    return (
+        " After round 1, for which both learn from the same rollout, it is "
+        f"{difference(first.over_passages)}{told_apart}.{falls}{difference(control.over_passages)}."
+    )
+
+
+def _has_one_round(figures: CorpusFigures) -> bool:
+    return {summary.rounds for summary in figures.summaries} == {1}
 
 
 def _control_alone(figures: CorpusFigures) -> str:

@@ -108,6 +108,8 @@ def _contrasts(figures: CorpusFigures) -> Iterator[str]:
                 _contrast_row(figures, contrast.key, contrast.above, contrast.below)
                 for contrast in CONTRASTS
                 if contrast.key in figures.contrasts
+                and _is_shown(figures, contrast.above)
+                and _is_shown(figures, contrast.below)
             ),
         ]
     )

@@ -73,8 +73,8 @@ ARMS: Mapping[ArmName, Arm] = MappingProxyType(
             changes=PURE,
         ),
         "control": Arm(
-            words="the same without reward: of each passage as many parts as credit would keep, "
-            "drawn at random among the usable ones",
+            words="the same without reward: of each passage as many parts as credit would keep of "
+            "its own rollout, drawn at random among the usable ones",
             changes={**PURE, "improve.selection": "random"},
             shares=BEFORE_SELECTION,
         ),
@@ -84,7 +84,7 @@ ARMS: Mapping[ArmName, Arm] = MappingProxyType(
         ),
         "abstain": Arm(
             words="pure ReST^EM whose M-step also learns to write nothing where parts had no use: "
-            "a quarter of its rows",
+            "one row for every four parts that it keeps",
             changes={**PURE, "improve.abstainShare": 0.25},
             shares=BEFORE_SELECTION,
         ),

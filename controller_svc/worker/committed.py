@@ -144,8 +144,14 @@ class Committed:
         return (*own, *passage) if own or alone else ()
 
     def edit_optimizer(self, context: Context, candidate: int) -> OptimizerSettings | None:
-        """How an edit wants to be trained on; None for as the run's inner loops are."""
-        choice = self.edits[key_of(context.context_id)].edits[candidate].optimizer
+        """How an edit wants to be trained on; None for as the run's inner loops are.
+
+        One that counts as the passage alone is trained as that is.
+        """
+        edit = self.edits[key_of(context.context_id)].edits[candidate]
+        if self.plan.passage_if_empty and not edit.examples:
+            return self.plan.passage_optimizer
+        choice = edit.optimizer
         if choice is None:
             return None
         return self.bench.requests.spec.inner.optimizer.model_copy(

@@ -22,16 +22,15 @@ is scored without it; one lucky answer counts for less than one that comes again
 candidates is one part with twice the evidence; parts that no answer agrees with have no credit.
 
 Measured on 100 simulated contexts a line (`python -m benchmarks.credit`): rank correlation of what
-each rule says of a part with the part's true effect. "Differences" share the same z out among a
-loop's parts and compare with the loops that have no pair near the query, shrunk to the policy
-alone; "questions alone" is this regression with z = affinity.
+each rule says of a part with the part's true effect. "Questions alone" is this regression with
+z = affinity.
 
-    candidates x repeats   whole edit   questions alone   differences   this
-    1 x 1                     .00            .12              .40         .39
-    1 x 3                     .00            .16              .57         .68
-    4 x 1                     .08            .25              .49         .58
-    4 x 3                     .11            .30              .61         .77
-    8 x 3                     .13            .40              .64         .82
+    candidates x repeats   whole edit   questions alone   this
+    1 x 1                     .00            .12           .39
+    1 x 3                     .00            .16           .68
+    4 x 1                     .08            .25           .58
+    4 x 3                     .11            .30           .77
+    8 x 3                     .13            .40           .82
 """
 
 from __future__ import annotations

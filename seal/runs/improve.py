@@ -47,6 +47,10 @@ from seal.v1 import common_pb2, trainer_pb2
 log = structlog.get_logger(__name__)
 
 WARM_START_ROWS = "gold question-answer pairs of training passages (supervised)"
+ON_WARM_START_ROWS = (
+    "text that a language model wrote for itself, on top of a supervised warm start on gold "
+    "question-answer pairs"
+)
 """What the card of the warm start's policy says that it was trained on."""
 OnStep = Callable[[int, int], None]
 """(step, total steps) of the training."""
@@ -246,8 +250,15 @@ def improve_request(
         order_seed=derive_seed(spec.seed, "order", "improve", round),
         export_mode=trainer_pb2.EXPORT_MODE_WITH_POLICY,
         checkpoint_every_seconds=settings.checkpoint_every_seconds,
-        rows_note=WARM_START_ROWS if round == 0 else "",
+        rows_note=_rows_note(round, beneath=beneath is not None, spec=spec),
     )
+
+
+def _rows_note(round: int, *, beneath: bool, spec: RunSpec) -> str:
+    """What the adapter's card says of its rows; empty for a model's own texts alone."""
+    if round == 0:
+        return WARM_START_ROWS
+    return ON_WARM_START_ROWS if beneath and spec.improve.warm_start == "gold" else ""
 
 
 async def carried(

@@ -6,6 +6,7 @@ The runs are made on fakes of the services, and once on a tiny random model thro
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -18,7 +19,7 @@ import pytest
 from fake_services import Fakes, serve_fakes
 from synthetic_run import MACHINE
 
-from benchmarks.learning.__main__ import write_page
+from benchmarks.learning.__main__ import NOTES, write_page
 from benchmarks.learning.data import SourceFile, Sources, data_of
 from benchmarks.learning.execute import Bench, run_all
 from benchmarks.learning.figures import figures_of, measured, published
@@ -163,6 +164,21 @@ def test_the_first_paragraph_says_what_the_reward_adds(last: float, says: str) -
     reward = summary("reward", edit_0=0.25, edit_2=last, passage=0.2)
     page = render_page([figures_of([reward, _spread(CONTROL)], "natural")], "")
     assert says in page.split("\n\n")[1]
+
+
+def test_of_several_rounds_the_first_paragraph_tells_the_first_as_well() -> None:
+    reward = summary("reward", edit_0=0.25, edit_1=0.31, edit_2=0.45, passage=0.2)
+    control = summary("control", edit_0=0.25, edit_1=0.4, edit_2=0.35, passage=0.2)
+    first = render_page([figures_of([reward, control], "natural")], "").split("\n\n")[1]
+    assert "After round 1, for which both learn from the same rollout, it is −0.090" in first
+    assert "the control falls back after its first round: −0.050" in first
+
+
+def test_the_page_in_docs_is_that_of_its_summaries(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "docs/learning", tmp_path / "learning")
+    assert write_page(tmp_path, NOTES)
+    for name in ("learning.md", "learning.json"):
+        assert (tmp_path / name).read_text() == (ROOT / "docs" / name).read_text(), name
 
 
 def _spread(one: Summary) -> Summary:

@@ -111,7 +111,9 @@ async def test_an_edit_that_holds_nothing_may_count_as_the_passage_alone_but_tea
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fake_services.SHARE_INVALID", 1.0)
-    spec = spec_of(tmp_path, equal_steps=True, empty_edit="passage")
+    spec = spec_of(
+        tmp_path, equal_steps=True, empty_edit="passage", passage=OptimizerSettings(epochs=5)
+    )
     async with workplace(tmp_path, spec=spec) as place:
         summary = await place.run(Stage.VALIDATE, round=0)
         records = await place.records(Stage.VALIDATE, round=0)
@@ -119,6 +121,7 @@ async def test_an_edit_that_holds_nothing_may_count_as_the_passage_alone_but_tea
         (alone,) = trained(place, f"/passage/{records[0].context_id}")
         rollout = await place.run(Stage.ROLLOUT, round=1)
     assert own.examples == alone.examples
+    assert own.optimizer == alone.optimizer and own.optimizer.epochs == 5
     assert [kinds(record) for record in records] == [["edit", "passage", "passage-equal-steps"]] * 2
     assert summary.outcomes == {"ok": 6}
     assert set(rollout.outcomes) == {"invalid"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from controller_harness import IMPATIENT, POLICY, RUN, Workplace, small_spec, workplace
@@ -18,9 +19,10 @@ from seal.config import load_run
 from seal.domains import get_domain
 from seal.errors import InvalidInput
 from seal.outcomes import Outcome
-from seal.records import WARM_START, Stage, SupervisedRecord
+from seal.records import WARM_START, AdapterReference, Stage, SupervisedRecord
 from seal.report.numbers.source import read_run
 from seal.resources import RestEMRun
+from seal.runs.improve import improve_request
 from seal.runs.warm_start import gold_rows, read_supervised
 from seal.settings import EditSettings, ImproveSettings, RunSpec
 from seal.v1 import trainer_pb2
@@ -119,6 +121,19 @@ async def test_the_base_learns_what_the_gold_questions_would_be_as_an_edit_label
     assert record.label == summary.label == WARM_START
     assert "supervised" in request.rows_note
     assert (summary.policy is not None, summary.result_sha256) == (True, record.sha256)
+
+
+@pytest.mark.parametrize(
+    ("start", "says"), [("policy", "supervised warm start"), ("base", "")], ids=str
+)
+def test_a_policy_that_goes_on_from_a_warm_start_says_so_on_its_card(
+    start: Literal["policy", "base"], says: str, tmp_path: Path
+) -> None:
+    spec = warm_spec(tmp_path)
+    spec = spec.model_copy(update={"improve": spec.improve.model_copy(update={"start": start})})
+    warm = AdapterReference(path="adapters/a", sha256="a" * 64)
+    request = improve_request((), run="r", round=1, spec=spec, policy=warm)
+    assert says in request.rows_note and bool(request.rows_note) == bool(says)
 
 
 async def test_no_question_of_a_validation_or_retained_context_ever_comes_in(
