@@ -206,9 +206,14 @@ def _split(file: Layer, kind: type[Section]) -> tuple[Layer, Section]:
         return file, kind()
     given = {key: value for key, value in spec.items() if key in known}
     rest = {key: value for key, value in spec.items() if key not in known}
-    part = cast("type[_ClusterPart[Section]]", _ClusterPart.__class_getitem__(kind))
-    settings = validated(part, (Layer(file.name, {"spec": given}),)).spec
-    return Layer(file.name, {**file.values, "spec": rest}), settings
+    settings = validated(_cluster_part(kind), (Layer(file.name, {"spec": given}),)).spec
+    return Layer(file.name, {**file.values, "spec": rest}), cast("Section", settings)
+
+
+@functools.cache  # pydantic forgets one that nobody holds, and takes milliseconds to make it anew
+def _cluster_part(kind: type[Section]) -> type[_ClusterPart[Section]]:
+    """The model of a manifest's part that only a cluster has."""
+    return cast("type[_ClusterPart[Section]]", _ClusterPart.__class_getitem__(kind))
 
 
 def _on_a_laptop(file: Layer, kind: type[ClusterSettings]) -> Layer:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import re
 import subprocess
 import sys
 import textwrap
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 import structlog
 import yaml
 
-from seal.config import PROFILES, load_engine, load_run, run_of_object
+from seal.config import PROFILES, _ClusterPart, load_engine, load_run, run_of_object
 from seal.errors import InvalidInput, NotFound
 from seal.resources import RestEMRun
 from seal.settings import ALL_PROJECTIONS, EngineSettings
@@ -487,3 +489,11 @@ def test_an_object_of_a_cluster_is_the_run_that_its_file_is(config: Path) -> Non
     run, cluster = run_of_object(values)
     assert run.spec == load_run(config).spec
     assert cluster.suspend and not cluster.queue_name
+
+
+def test_an_object_is_read_by_a_model_that_is_made_once(config: Path) -> None:
+    config.write_text(manifest("  queueName: team\n"))
+    run_of_object(yaml.safe_load(config.read_text()))
+    made = [weakref.ref(model) for model in _ClusterPart.__subclasses__()]
+    gc.collect()
+    assert made and all(model() is not None for model in made), "it takes milliseconds"
