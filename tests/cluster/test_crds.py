@@ -257,6 +257,16 @@ def test_a_terminal_phase_is_final(seal_api: ControlPlane) -> None:
     assert replace(seal_api, kept, "/status")[0] == 200
 
 
+def test_who_wrote_which_field_of_a_status_is_not_kept(seal_api: ControlPlane) -> None:
+    _, kept = create(seal_api, run("one-writer"))
+    kept["status"] = to_object(full_status(1), generation=1)
+    _, kept = replace(seal_api, kept, "/status")
+    (written,) = (
+        entry for entry in kept["metadata"]["managedFields"] if entry.get("subresource") == "status"
+    )
+    assert written["fieldsV1"] == {"f:status": {}}
+
+
 def test_a_spec_is_not_changed_by_who_writes_the_status(seal_api: ControlPlane) -> None:
     _, kept = create(seal_api, run("two-doors"))
     kept["spec"]["suspend"] = True
