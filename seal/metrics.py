@@ -223,8 +223,9 @@ class ControllerMetrics:
         )
         self.events = make.counter(
             "seal_events",
-            "Events of Kubernetes, by what became of them: posted; refused by the API server; "
-            "dropped as too many waited, or at the controller's end.",
+            "Events of Kubernetes, by what became of them: posted; joined, as the next one tells "
+            "both; refused by the API server; dropped as too many waited, or at the controller's "
+            "end.",
             "outcome",
         )
         self.controller_queue_length = make.gauge(

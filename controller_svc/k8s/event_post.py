@@ -4,11 +4,16 @@ Events are for people, and best effort as those of Kubernetes' own controllers: 
 them, and the conditions say where an object is. Those of an object are posted in the order in which
 they were handed in; one that the server does not take just now is tried again a few times, and only
 what follows of its own object waits for it.
+
+A thousand runs at work would post some fifty a second, a tenth of what the server does for them. So
+there is a pause between two posts, in which what is handed in of an object is joined to what waits
+of it: one Event tells both. Warnings stand for themselves, and their objects wait for no others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -33,6 +38,14 @@ MAX_KNOWN = 4096
 what is known is not asked of a server that may just be too busy to renew a lease."""
 MAX_TRIES = 8
 """Of one Event. With the queue's pauses that is most of a minute, as a server's restart takes."""
+PAUSE_SECONDS = 0.1
+"""Between two posts: no burden for a server, and nobody notices where little is told."""
+AHEAD_SECONDS = 3600.0
+"""An object with a warning is due as if it had waited for so long."""
+MAX_MESSAGE_BYTES = 1024
+"""Of Events that are joined."""
+NORMAL, WARNING = "Normal", "Warning"
+"""Types of Events."""
 FLUSH_SECONDS = 2.0
 """For what still waits when the process ends."""
 
@@ -44,6 +57,8 @@ class EventOutcome(StrEnum):
     """It is there, whoever posted it."""
     REFUSED = "refused"
     """The server does not take it, or not after some tries."""
+    JOINED = "joined"
+    """The next Event of its object tells it, too."""
     DROPPED = "dropped"
     """Too many waited, or the process has ended."""
 
@@ -53,16 +68,39 @@ class _Waiting:
     event: Tree
     tries: int = 0
 
+    @property
+    def warns(self) -> bool:
+        """Whether it stands for itself."""
+        return self.event.get("type") == WARNING
+
+    def join(self, event: Tree) -> bool:
+        """Tell another one, too, if one can tell both; what may be there already is not changed."""
+        if self.tries or {self.event.get("type"), event.get("type")} != {NORMAL}:
+            return False
+        message = f"{self.event['message']}; then {event['message']}"
+        if len(message.encode()) > MAX_MESSAGE_BYTES:
+            return False
+        self.event = event | {"message": message}
+        return True
+
 
 class EventPost:
     """The Events that wait, and who posts them: one after another."""
 
-    def __init__(self, api: ClusterApi, *, max_waiting: int = MAX_WAITING) -> None:
-        self._api, self._max_waiting = api, max_waiting
+    def __init__(
+        self,
+        api: ClusterApi,
+        *,
+        max_waiting: int = MAX_WAITING,
+        pause_seconds: float = PAUSE_SECONDS,
+    ) -> None:
+        """`pause_seconds`: between two posts."""
+        self._api, self._max_waiting, self._pause_seconds = api, max_waiting, pause_seconds
         self._lines: dict[str, deque[_Waiting]] = {}
         self._known: OrderedDict[str, None] = OrderedDict()
         self._count, self._full = 0, False
-        self._workers: Workers[str] = Workers(self._post_first, self._on_failure, count=1)
+        self._not_before = 0.0
+        self._workers: Workers[str] = Workers(self._post_next, self._on_failure, count=1)
 
     def __len__(self) -> int:
         """Events that wait."""
@@ -72,17 +110,21 @@ class EventPost:
         """Let an Event be posted, unless it was; it is dropped if too many wait."""
         if name_of(event) in self._known:
             return
+        uid = str(cast("Tree", event["involvedObject"])["uid"])
+        if uid in self._lines and self._lines[uid][-1].join(event):
+            self._know(name_of(event))
+            _count(EventOutcome.JOINED)
+            return
         if self._count >= self._max_waiting:
             _count(EventOutcome.DROPPED)
             if not self._full:
                 log.warning("events are dropped: too many wait", waiting=self._count)
             self._full = True
             return
-        uid = str(cast("Tree", event["involvedObject"])["uid"])
         self._lines.setdefault(uid, deque()).append(_Waiting(event))
         self._count += 1
         self._know(name_of(event))
-        self._workers.add(uid)
+        self._workers.add(uid, after_seconds=self._due_seconds(uid))
 
     async def run(self) -> NoReturn:
         """Post until cancelled."""
@@ -103,8 +145,14 @@ class EventPost:
         self._lines.clear()
         self._count = 0
 
+    async def _post_next(self, uid: str) -> float | None:
+        """Post the oldest of an object, after the pause; more of it may be joined meanwhile."""
+        await asyncio.sleep(self._not_before - time.monotonic())
+        self._not_before = time.monotonic() + self._pause_seconds
+        return await self._post_first(uid)
+
     async def _post_first(self, uid: str) -> float | None:
-        """Post the oldest of an object; at once another look if more of it wait.
+        """Post the oldest of an object; when to post the next, if more of it wait.
 
         Raises:
             SealError: the server does not take it just now.
@@ -125,7 +173,11 @@ class EventPost:
             outcome = EventOutcome.REFUSED
             log.info("event not posted", reason=first.event["reason"], cause=str(error))
         self._leave(uid, outcome)
-        return 0.0 if uid in self._lines else None
+        return self._due_seconds(uid) if uid in self._lines else None
+
+    def _due_seconds(self, uid: str) -> float:
+        """When an object is to have its turn."""
+        return -AHEAD_SECONDS if any(one.warns for one in self._lines[uid]) else 0.0
 
     def _on_failure(self, uid: str, error: Exception) -> float | None:
         """One that is to be tried again stays where it is, one that a defect keeps does not."""

@@ -16,7 +16,7 @@ import structlog
 
 from controller_svc.core import RunStatus, Transition, transitions
 from controller_svc.k8s.api import StatusRefused
-from controller_svc.k8s.event_post import EventPost
+from controller_svc.k8s.event_post import NORMAL, WARNING, EventPost
 from controller_svc.k8s.jobs import Owner
 from controller_svc.k8s.objects import ObjectPublication
 from controller_svc.transition import transition
@@ -120,7 +120,7 @@ def event_of(owner: Owner, one: Transition, *, identity: str, now_seconds: float
         "kind": "Event",
         "metadata": {"name": f"{owner.name}.{tail}", "namespace": owner.namespace},
         "involvedObject": involved,
-        "type": "Warning" if one.warning else "Normal",
+        "type": WARNING if one.warning else NORMAL,
         "reason": one.reason,
         "message": one.message or one.reason,
         "source": {"component": COMPONENT},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,33 @@ async def test_a_stage_starts_with_two_requests_and_few_turns_of_a_thread(
     # The first pins the run, the others read what the stage before came to; all check and claim
     assert costs == [(writes, 3)] * 3
     assert "get jobs" not in office.api.requests, "what no status has named is not there"
+
+
+async def test_a_run_costs_two_requests_a_stage_and_one_at_its_end_beside_its_events(
+    office: Office,
+) -> None:
+    key = office.submit(small_run(rounds=2))
+    await office.to_the_end(key)
+    stages = 2 + 2 * 3
+    assert Counter(office.writes()) == {
+        "create jobs": stages,
+        "replace_status restemruns": stages + 1,
+        "create events": stages + 1,
+    }
+
+
+async def test_of_a_run_that_outpaces_its_events_one_tells_all(office: Office) -> None:
+    key = office.submit(small_run())
+    while not office.status(key).phase.terminal:
+        await office.controller.reconcile(key)
+        await office.cluster.step()
+    await office.events.flush()
+    (event,) = (found for at, found in office.api.objects.items() if at[0] == EVENTS)
+    assert event["reason"] == "AllRoundsDone"
+    assert event["message"] == (
+        "round 0 of 1: prepare; then round 0 of 1: validate; then round 1 of 1: rollout; "
+        "then round 1 of 1: improve; then round 1 of 1: validate; then 1 round done"
+    )
 
 
 async def test_an_adaptation_counts_from_when_the_server_took_it(office: Office) -> None:
