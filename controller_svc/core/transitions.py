@@ -25,6 +25,8 @@ class Transition:
     """Attempt of a stage at which it happened; empty for none."""
     since_seconds: float = 0.0
     """Unix time, of what may happen again at the same stage; else 0."""
+    step: bool = False
+    """Whether it says where the object is: after the next step nobody asks for it."""
 
 
 def transitions(before: RunStatus, after: RunStatus) -> Iterator[Transition]:
@@ -46,6 +48,7 @@ def transitions(before: RunStatus, after: RunStatus) -> Iterator[Transition]:
                 warning=_is_warning(condition),
                 stage=stage,
                 since_seconds=_since(condition),
+                step=_runs(condition) or condition.type in ("Complete", "Cancelled"),
             )
 
 

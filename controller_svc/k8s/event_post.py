@@ -6,8 +6,8 @@ they were handed in; one that the server does not take just now is tried again a
 what follows of its own object waits for it.
 
 A thousand runs at work would post some fifty a second, a tenth of what the server does for them. So
-there is a pause between two posts, in which what is handed in of an object is joined to what waits
-of it: one Event tells both. Warnings stand for themselves, and their objects wait for no others.
+there is a pause between two posts, and of an object that is a step further while its last step
+waits one Event tells both. All else stands for itself; objects with a warning wait for no others.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ PAUSE_SECONDS = 0.1
 AHEAD_SECONDS = 3600.0
 """An object with a warning is due as if it had waited for so long."""
 MAX_MESSAGE_BYTES = 1024
-"""Of Events that are joined."""
-NORMAL, WARNING = "Normal", "Warning"
-"""Types of Events."""
+"""Of steps that are told together."""
+WARNING = "Warning"
+"""Type of an Event."""
 FLUSH_SECONDS = 2.0
 """For what still waits when the process ends."""
 
@@ -66,19 +66,18 @@ class EventOutcome(StrEnum):
 @dataclass
 class _Waiting:
     event: Tree
+    step: bool
     tries: int = 0
 
     @property
     def warns(self) -> bool:
-        """Whether it stands for itself."""
+        """Whether somebody may have to do something."""
         return self.event.get("type") == WARNING
 
     def join(self, event: Tree) -> bool:
-        """Tell another one, too, if one can tell both; what may be there already is not changed."""
-        if self.tries or {self.event.get("type"), event.get("type")} != {NORMAL}:
-            return False
+        """Let the next step tell this one, too; not if this one was sent, and may be there."""
         message = f"{self.event['message']}; then {event['message']}"
-        if len(message.encode()) > MAX_MESSAGE_BYTES:
+        if not self.step or self.tries or len(message.encode()) > MAX_MESSAGE_BYTES:
             return False
         self.event = event | {"message": message}
         return True
@@ -106,12 +105,15 @@ class EventPost:
         """Events that wait."""
         return self._count
 
-    def hand_in(self, event: Tree) -> None:
-        """Let an Event be posted, unless it was; it is dropped if too many wait."""
+    def hand_in(self, event: Tree, *, step: bool = False) -> None:
+        """Let an Event be posted, unless it was; it is dropped if too many wait.
+
+        `step`: it says where its object is, so that the next step may tell both.
+        """
         if name_of(event) in self._known:
             return
         uid = str(cast("Tree", event["involvedObject"])["uid"])
-        if uid in self._lines and self._lines[uid][-1].join(event):
+        if step and uid in self._lines and self._lines[uid][-1].join(event):
             self._know(name_of(event))
             _count(EventOutcome.JOINED)
             return
@@ -121,7 +123,7 @@ class EventPost:
                 log.warning("events are dropped: too many wait", waiting=self._count)
             self._full = True
             return
-        self._lines.setdefault(uid, deque()).append(_Waiting(event))
+        self._lines.setdefault(uid, deque()).append(_Waiting(event, step))
         self._count += 1
         self._know(name_of(event))
         self._workers.add(uid, after_seconds=self._due_seconds(uid))

@@ -16,7 +16,7 @@ import structlog
 
 from controller_svc.core import RunStatus, Transition, transitions
 from controller_svc.k8s.api import StatusRefused
-from controller_svc.k8s.event_post import NORMAL, WARNING, EventPost
+from controller_svc.k8s.event_post import WARNING, EventPost
 from controller_svc.k8s.jobs import Owner
 from controller_svc.k8s.objects import ObjectPublication
 from controller_svc.transition import transition
@@ -88,11 +88,14 @@ class Story:
 
     def _transition(self, owner: Owner, one: Transition, now_seconds: float) -> None:
         transition(metrics, one, kind=owner.kind, name=owner.name, namespace=owner.namespace)
-        self._post(owner, one, now_seconds)
+        self._post(owner, one, now_seconds, step=one.step)
 
-    def _post(self, owner: Owner, one: Transition, now_seconds: float) -> None:
+    def _post(
+        self, owner: Owner, one: Transition, now_seconds: float, *, step: bool = False
+    ) -> None:
+        """`step`: no other controller can have told it."""
         event = event_of(owner, one, identity=self._identity, now_seconds=now_seconds)
-        self._events.hand_in(event)
+        self._events.hand_in(event, step=step)
 
 
 def _is_recent(seconds: float, now_seconds: float) -> bool:
@@ -120,7 +123,7 @@ def event_of(owner: Owner, one: Transition, *, identity: str, now_seconds: float
         "kind": "Event",
         "metadata": {"name": f"{owner.name}.{tail}", "namespace": owner.namespace},
         "involvedObject": involved,
-        "type": WARNING if one.warning else NORMAL,
+        "type": WARNING if one.warning else "Normal",
         "reason": one.reason,
         "message": one.message or one.reason,
         "source": {"component": COMPONENT},

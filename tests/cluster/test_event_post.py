@@ -221,25 +221,23 @@ def messages(api: MemoryApi) -> list[str]:
     return [found["message"] for at, found in api.objects.items() if at[0] == EVENTS]
 
 
-async def test_what_waits_of_an_object_is_told_by_one_event_that_is_the_newest(
+async def test_steps_of_an_object_that_wait_are_told_by_one_event_that_is_the_newest(
     api: MemoryApi,
 ) -> None:
     post, before = EventPost(api), counted(EventOutcome.JOINED)
     for number in range(3):
         for about in ("a", "b"):
-            post.hand_in(story(about, number))
+            post.hand_in(story(about, number), step=True)
     assert len(post) == 2 and counted(EventOutcome.JOINED) - before == 4
     await post.flush()
     assert messages(api) == ["a0; then a1; then a2", "b0; then b1; then b2"]
     assert posted(api) == ["a2", "b2"]
     for number in range(3):
-        post.hand_in(story("a", number))
+        post.hand_in(story("a", number), step=True)
     assert len(post) == 0, "each was told"
 
 
-async def test_a_warning_and_what_may_be_there_already_stand_for_themselves(
-    api: MemoryApi, at_once: None
-) -> None:
+async def test_what_was_sent_is_no_step_or_is_long_stands_for_itself(api: MemoryApi) -> None:
     lost = []
 
     def lose(request: str, done: bool) -> None:
@@ -247,19 +245,16 @@ async def test_a_warning_and_what_may_be_there_already_stand_for_themselves(
             lost.append(request)
             raise refusal(504)()
 
-    post = EventPost(api)
-    post.hand_in(story("a", 0))
-    post.hand_in(story("a", 1, type="Warning"))
-    post.hand_in(story("a", 2))
-    post.hand_in(story("a", 3, message="long " * 250))
-    assert len(post) == 4
-    api.fault = lose
-    await post.flush()  # the first is there, and its reply was lost
-    post.hand_in(story("b", 0))
-    post._lines["b"][0].tries = 1
-    post.hand_in(story("b", 1))
+    api.fault, post = lose, EventPost(api)
+    post.hand_in(story("a", 0), step=True)
     await post.flush()
-    assert posted(api) == ["a0", "a1", "a2", "a3", "b0", "b1"]
+    assert posted(api) == ["a0"] and len(post) == 1, "its reply has not come"
+    post.hand_in(story("a", 1), step=True)
+    post.hand_in(story("a", 2, type="Warning"))
+    post.hand_in(story("a", 3), step=True)
+    post.hand_in(story("a", 4, message="long " * 250), step=True)
+    await post.flush()
+    assert posted(api) == ["a0", "a1", "a2", "a3", "a4"]
 
 
 async def test_posts_have_pauses_between_them_and_warnings_the_next_turn(api: MemoryApi) -> None:
@@ -340,12 +335,10 @@ async def test_a_controller_that_dies_before_the_post_is_followed_by_one_that_te
     await office.look(key)
     told = [reason for _, reason in office.told(key)]
     # Where it was when the other died, and what became of it now: what came before is not told
-    assert told == ["ImproveRunning"]
-    (event,) = (found for at, found in office.api.objects.items() if at[0] == EVENTS)
-    assert event["message"] == "round 1 of 1: rollout; then round 1 of 1: improve"
+    assert told == ["RolloutRunning", "ImproveRunning"]
     await office.to_the_end(key)
     told = [reason for _, reason in office.told(key)]
-    assert told == ["ImproveRunning", "ValidateRunning", "AllRoundsDone"]
+    assert told == ["RolloutRunning", "ImproveRunning", "ValidateRunning", "AllRoundsDone"]
 
 
 async def test_one_that_dies_after_the_post_is_followed_by_one_that_repeats_nothing(
