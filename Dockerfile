@@ -70,7 +70,7 @@ RUN python3 -m pip install --no-cache-dir --root-user-action=ignore --no-deps \
       --target /opt/seal .
 
 # The base without what installs packages; nothing is installed from here on. PyTorch asks for the
-# name of its user. A base of vLLM keeps its compiler, which Triton calls at run time.
+# name of its user, which has none where the cluster chooses the number: then it is $USER. A base of vLLM keeps its compiler, which Triton calls at run time.
 FROM ${BASE} AS base
 ARG TORCH
 ENTRYPOINT []
@@ -79,6 +79,7 @@ ENV PATH=/opt/seal/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
+    USER=seal \
     SEAL_MODEL_CACHE=/opt/models
 RUN --mount=type=bind,source=.ci/image,target=/image \
     python3 /image/strip.py \

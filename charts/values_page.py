@@ -21,7 +21,8 @@ Made from the comments in `values.yaml` by `make chart-docs`. How to install it,
 matter: [docs/install.md](../../docs/install.md). `values.schema.json` refuses others by name.
 
 Profiles: `values-kind.yaml` (a laptop's cluster), `values-gpu.yaml` (a model of 7B on GPUs),
-`values-prod.yaml` (a bucket, standbys, budgets, alerts; on top of another one).
+`values-prod.yaml` (a bucket, standbys, budgets, alerts; on top of another one),
+`values-openshift.yaml` (users that the cluster chooses; on top of another one).
 """
 WHOLE = ("resources",)
 """Mappings that are one value: Kubernetes' own."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field
 
@@ -67,6 +68,17 @@ class ModelVolume(FileSettings):
     """Where it is mounted: a directory of models, as `seal models pull NAME --to DIR` fills it."""
 
 
+class PodUsers(FileSettings):
+    """Whom a pod's processes run as; None leaves it to the cluster, as OpenShift asks."""
+
+    run_as_user: int | None = Field(default=65532, ge=1)
+    run_as_group: int | None = Field(default=65532, ge=1)
+    fs_group: int | None = Field(default=65532, ge=1)
+    """Group of what is on its volumes."""
+    fs_group_change_policy: Literal["Always", "OnRootMismatch"] | None = "OnRootMismatch"
+    """Whether a pod that starts gives all of a volume to the group, however much that is."""
+
+
 class JobSettings(FileSettings):
     """What the controller is set to about the Jobs that it makes; camelCase in its file."""
 
@@ -99,8 +111,8 @@ class JobSettings(FileSettings):
     service_account: str = "default"
     """Of the pods; they get no token of it."""
     image_pull_secrets: tuple[str, ...] = ()
-    user_id: int = Field(default=65532, ge=1)
-    """User and group of the pods."""
+    pod_security_context: PodUsers = PodUsers()
+    """Whom their processes run as."""
     parallelism: int = Field(default=16, ge=1)
     """Shards of a stage at work at once."""
     deadline_seconds: int = Field(default=24 * 3600, ge=1)
@@ -224,11 +236,9 @@ def _pod(
         "terminationGracePeriodSeconds": settings.grace_seconds,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": settings.user_id,
-            "runAsGroup": settings.user_id,
-            "fsGroup": settings.user_id,
             "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        }
+        | settings.pod_security_context.model_dump(mode="json", by_alias=True, exclude_none=True),
         "containers": [_container(action, spec, template, settings, hop)],
         "volumes": _volumes(action, settings),
     }

@@ -35,6 +35,7 @@ S3_URI = "s3://bucket/seal"
 S3 = (f"--set=artifacts.uri={S3_URI}", "--set=artifacts.existingSecret=s3")
 GPU = f"--values={CHART / 'values-gpu.yaml'}"
 PRODUCTION = f"--values={CHART / 'values-prod.yaml'}"
+OPENSHIFT = f"--values={CHART / 'values-openshift.yaml'}"
 EVALUATOR: Object = {
     "podLabels": {"team": "judges", "app.kubernetes.io/name": "other"},
     "topologySpreadConstraints": [
@@ -55,6 +56,7 @@ VALUES = {
     "kind": (KIND,),
     "gpu": (GPU,),
     "production": (GPU, PRODUCTION),
+    "openshift": (KIND, OPENSHIFT),
     "options": (
         VOLUME,
         *S3,

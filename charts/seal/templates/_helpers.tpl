@@ -73,11 +73,26 @@ dns:///{{ include "seal.fullname" .root }}-{{ .component }}.{{ .root.Release.Nam
 {{/* Security that the standard `restricted` asks for: of a pod, and of a container. */}}
 {{- define "seal.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
+{{- range $field, $value := include "seal.users" . | fromJson }}
+{{- if not (kindIs "invalid" $value) }}
+{{ $field }}: {{ toJson $value }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
+Whom a pod's processes run as, as JSON. All fields are there, null for what the cluster is to choose:
+the controller has defaults of its own for what it is not told.
+*/}}
+{{- define "seal.users" -}}
+{{- $users := dict }}
+{{- range $field := list "runAsUser" "runAsGroup" "fsGroup" "fsGroupChangePolicy" }}
+{{- $value := get ($.Values.podSecurityContext | default dict) $field | default nil }}
+{{- if kindIs "float64" $value }}{{ $value = int64 $value }}{{ end }}
+{{- $_ := set $users $field $value }}
+{{- end }}
+{{- toJson $users }}
 {{- end }}
 
 {{- define "seal.containerSecurity" -}}

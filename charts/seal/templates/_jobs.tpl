@@ -30,6 +30,7 @@ trainerResources: {{ toJson .Values.jobs.trainer.resources }}
 workerPlacement: {{ include "seal.jobs.placement" .Values.jobs.worker }}
 trainerPlacement: {{ include "seal.jobs.placement" .Values.jobs.trainer }}
 queueName: {{ .Values.jobs.queueName | quote }}
+podSecurityContext: {{ include "seal.users" . }}
 serviceAccount: {{ .Values.serviceAccount.jobsName | quote }}
 imagePullSecrets: {{ toJson .Values.image.pullSecrets }}
 parallelism: {{ int64 .Values.jobs.parallelism }}
