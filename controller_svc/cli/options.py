@@ -78,8 +78,8 @@ ServerOption = Annotated[
         "--server",
         metavar="HOST:PORT",
         envvar="SEAL_SERVER",
-        help="Address of a server (see `seal serve`); without one this process does what there "
-        "is to do.",
+        help="Address of a server (see `seal serve`), https://HOST[:PORT] if it is behind TLS; "
+        "without one this process does what there is to do.",
     ),
 ]
 NamespaceOption = Annotated[

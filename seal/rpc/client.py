@@ -15,10 +15,13 @@ import grpc
 import grpc.aio
 from pydantic import Field
 
-from seal.errors import Transient
+from seal.errors import InvalidInput, Transient
 from seal.rpc.channels import carry_hops, carry_hops_blocking
 from seal.rpc.errors import FailedCall, from_rpc_error
 from seal.settings import Settings
+
+TLS = "https://"
+"""What the address of a server begins with that is reached by TLS."""
 
 
 class ClientSettings(Settings):
@@ -36,16 +39,27 @@ class ClientSettings(Settings):
 
 
 def open_channel(address: str, *, settings: ClientSettings | None = None) -> grpc.aio.Channel:
-    """Channel to `host:port`, `unix:/path` or a gRPC target.
+    """Channel to `host:port`, `unix:/path`, a gRPC target, or by TLS to `https://host[:port]`.
 
     Calls are spread over all replicas behind a name. Close it when done.
+
+    Raises:
+        InvalidInput: an address with another scheme, or with a path.
     """
-    return carry_hops(grpc.aio.insecure_channel(_target(address), options=_options(settings)))
+    target, options = _target(address), _options(settings)
+    if not _is_tls(address):
+        return carry_hops(grpc.aio.insecure_channel(target, options=options))
+    credentials = grpc.ssl_channel_credentials()
+    return carry_hops(grpc.aio.secure_channel(target, credentials, options=options))
 
 
 def open_blocking_channel(address: str, *, settings: ClientSettings | None = None) -> grpc.Channel:
     """Like `open_channel`, for blocking stubs, which need no event loop. Close it when done."""
-    return carry_hops_blocking(grpc.insecure_channel(_target(address), options=_options(settings)))
+    target, options = _target(address), _options(settings)
+    if not _is_tls(address):
+        return carry_hops_blocking(grpc.insecure_channel(target, options=options))
+    credentials = grpc.ssl_channel_credentials()
+    return carry_hops_blocking(grpc.secure_channel(target, credentials, options=options))
 
 
 def _options(settings: ClientSettings | None) -> list[tuple[str, Any]]:
@@ -87,12 +101,22 @@ def blocking_rpc_errors() -> Iterator[None]:
 
 
 def _target(address: str) -> str:
-    """A plain `host:port` is looked up in DNS, with all its addresses."""
-    return (
-        address
-        if address.startswith(("unix:", "dns:", "ipv4:", "ipv6:", "xds:"))
-        else f"dns:///{address}"
-    )
+    """A plain `host:port` is looked up in DNS, all its addresses; TLS needs no port."""
+    if address.startswith(("unix:", "dns:", "ipv4:", "ipv6:", "xds:")):
+        return address
+    host = address.removeprefix(TLS).rstrip("/")
+    if "/" in host:
+        raise InvalidInput(
+            f"{address!r} is no address of a gRPC server",
+            field="address",
+            remedy="give HOST:PORT, or https://HOST of a server behind TLS, without a path",
+        )
+    return f"dns:///{host}"
+
+
+def _is_tls(address: str) -> bool:
+    """Trusted is who `$GRPC_DEFAULT_SSL_ROOTS_FILE_PATH` names, gRPC's own roots without it."""
+    return address.startswith(TLS)
 
 
 def _service_config(settings: ClientSettings) -> dict[str, object]:

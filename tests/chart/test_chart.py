@@ -36,6 +36,8 @@ S3 = (f"--set=artifacts.uri={S3_URI}", "--set=artifacts.existingSecret=s3")
 GPU = f"--values={CHART / 'values-gpu.yaml'}"
 PRODUCTION = f"--values={CHART / 'values-prod.yaml'}"
 OPENSHIFT = f"--values={CHART / 'values-openshift.yaml'}"
+HOST = "seal.example.org"
+GRPC_BEHIND = {"nginx.ingress.kubernetes.io/backend-protocol": "GRPC"}
 EVALUATOR: Object = {
     "podLabels": {"team": "judges", "app.kubernetes.io/name": "other"},
     "topologySpreadConstraints": [
@@ -68,6 +70,10 @@ VALUES = {
         "--set=monitoring.podMonitor.enabled=true,monitoring.rules.enabled=true",
         "--set=monitoring.dashboards.enabled=true,tracing.endpoint=http://collector.traces:4317",
         "--set=controller.namespaces={a,b}",
+        "--set=api.ingress.enabled=true,api.ingress.className=nginx",
+        f"--set-json=api.ingress.annotations={json.dumps(GRPC_BEHIND)}",
+        f"--set-json=api.ingress.tls={json.dumps([{'secretName': 'seal-tls', 'hosts': [HOST]}])}",
+        f"--set=api.ingress.hosts={{{HOST}}}",
     ),
     "yours": (
         VOLUME,
