@@ -54,7 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+            *("-subj", "/CN=seal", "-addext", "subjectAltName=IP:127.0.0.1"),
             *("-keyout", key, "-out", certificate),
         ],
         check=True,
@@ -65,7 +65,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     servicer.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, listening)
     pair = (key.read_bytes(), certificate.read_bytes())
-    port = listening.add_secure_port("localhost:0", grpc.ssl_server_credentials([pair]))
+    port = listening.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
     listening.start()
     yield Server(port, certificate)
     listening.stop(None).wait()
@@ -85,18 +85,18 @@ def call(address: str, *, trusted: Path | None = None) -> subprocess.CompletedPr
 
 @pytest.mark.parametrize("end", ["", "/"])
 def test_a_server_whose_certificate_is_trusted_answers(server: Server, end: str) -> None:
-    done = call(f"https://localhost:{server.port}{end}", trusted=server.certificate)
+    done = call(f"https://127.0.0.1:{server.port}{end}", trusted=server.certificate)
     assert done.stdout.strip() == "SERVING", done.stderr
 
 
 def test_a_server_whom_nobody_vouches_for_is_told_nothing(server: Server) -> None:
-    done = call(f"https://localhost:{server.port}")
+    done = call(f"https://127.0.0.1:{server.port}")
     assert done.returncode != 0
     assert "CERTIFICATE_VERIFY_FAILED" in done.stderr
 
 
 def test_without_https_nobody_speaks_tls(server: Server) -> None:
-    assert call(f"localhost:{server.port}", trusted=server.certificate).returncode != 0
+    assert call(f"127.0.0.1:{server.port}", trusted=server.certificate).returncode != 0
 
 
 @pytest.mark.parametrize("address", ["http://seal.example.org", "https://seal.example.org/v1"])
