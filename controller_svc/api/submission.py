@@ -32,8 +32,8 @@ from seal.runs.store import in_thread
 from seal.settings import FileReference, PassageSettings
 from seal.v1 import adaptation_pb2
 
-READERS = 2
-"""Requests whose documents are read at once: each takes a core, and memory for what it holds. Whose
+READERS = 1
+"""Requests whose documents are read at once: a page of many tags takes half a gigabyte. Whose
 caller gives up keeps its place until its thread has ended."""
 CHECKED_CHARACTERS = 4 * 1024 * 1024
 """Text that is kept to look for the questions in it; in more of it `prepare` looks, which does

@@ -9,9 +9,9 @@ edits see the passage.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 
 from seal.dataset_rows import Place, read_question
@@ -259,7 +259,11 @@ def _put(questions: Sequence[GivenQuestion], texts: Sequence[_Text]) -> tuple[Pu
     asked = [words for one in questions for words in (one.question, *one.answers)]
     places = Places([f"{text.title}\n{text.text}" for text in texts], asked=asked)
     # An answer may stand where one text ends and the next begins
-    pairs = Places([f"{text.text}\n{after.text}" for text, after in pairwise(texts)], asked=asked)
+    pairs = cache(
+        lambda: Places(
+            [f"{text.text}\n{after.text}" for text, after in pairwise(texts)], asked=asked
+        )
+    )
     of_document: dict[str, list[int]] = defaultdict(list)
     for index, text in enumerate(texts):
         of_document[text.document].append(index)
@@ -279,11 +283,11 @@ def _place(
     texts: Sequence[_Text],
     of_document: Mapping[str, Sequence[int]],
     places: Places,
-    pairs: Places,
+    pairs: Callable[[], Places],
 ) -> int:
     """Index of the text that a question is about. Raises InvalidInput if there is none."""
     holding = _holding(question, places) or {
-        index for first in _holding(question, pairs) for index in (first, first + 1)
+        index for first in _holding(question, pairs()) for index in (first, first + 1)
     }
     among = holding
     if question.document:
