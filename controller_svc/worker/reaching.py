@@ -6,25 +6,17 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
-import grpc
-import grpc.aio
 import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from controller_svc.worker.settings import ServiceAddresses
-from seal.errors import NotFound, SealError, Transient
+from seal.errors import Transient
 from seal.records import Stage
-from seal.rpc.client import open_channel, rpc_errors
+from seal.rpc.probe import why_not
 from seal.v1 import evaluator_pb2, generator_pb2, trainer_pb2
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 1.0
-"""Pause between two questions to a service that did not serve."""
-ANSWER_SECONDS = 5.0
-"""Deadline of one question."""
 GENERATOR, TRAINER, EVALUATOR = "generator", "trainer", "evaluator"
 SERVICES: Mapping[str, str] = MappingProxyType(
     {
@@ -92,35 +84,11 @@ def _called(addresses: ServiceAddresses, stage: Stage) -> Iterator[tuple[str, st
 
 async def _asked(role: str, address: str, service: str, within_seconds: float) -> Away | None:
     """One service, asked until it serves or the time is over; None once it serves."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + within_seconds
-    async with open_channel(address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        said = ""
-        while (reason := await _reason_away(stub, service)) is not None:
-            left = deadline - loop.time()
-            if left <= 0:
-                return Away(role, address, reason)
-            if reason != said:
-                log.info("service not reachable yet", role=role, address=address, reason=reason)
-                said = reason
-            await asyncio.sleep(min(LOOK_SECONDS, left))
-    return None
 
+    def tell(reason: str) -> None:
+        log.info("service not reachable yet", role=role, address=address, reason=reason)
 
-async def _reason_away(stub: Any, service: str) -> str | None:
-    """Why a service does not serve at the moment; None if it does."""
-    try:
-        with rpc_errors():
-            request = health_pb2.HealthCheckRequest(service=service)
-            answer = await stub.Check(request, timeout=ANSWER_SECONDS)
-    except NotFound:
-        return f"it has no {service}"
-    except SealError as error:
-        cause = error.__cause__
-        without_health = isinstance(cause, grpc.aio.AioRpcError) and (
-            cause.code() is grpc.StatusCode.UNIMPLEMENTED
-        )
-        return None if without_health else error.message
-    serving = answer.status == health_pb2.HealthCheckResponse.SERVING
-    return None if serving else "it is not ready"
+    reason = await why_not(
+        address, service, within_seconds=within_seconds, needs_health=False, on_reason=tell
+    )
+    return Away(role, address, reason) if reason else None

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from fake_services import Fakes, serve_fakes
 
 from seal.rpc.probe import ALL_SERVE, ONE_DOES_NOT, main, probe
 from seal.rpc.server import RunningServer, start_server
@@ -56,8 +57,13 @@ async def test_one_that_does_not_serve_fails_the_whole(capsys: pytest.CaptureFix
         assert await probe(targets, within_seconds=0) == ONE_DOES_NOT
     serves, another, nowhere = told(capsys)
     assert serves.endswith(" serves")
-    assert "does not serve: no seal.v1.Another is there" in another
+    assert "does not serve: it has no seal.v1.Another" in another
     assert "unix:/nowhere/socket does not serve: " in nowhere
+
+
+async def test_a_server_that_cannot_be_asked_does_not_serve() -> None:
+    async with serve_fakes(Fakes()) as addresses:  # they have no health
+        assert await probe([(addresses.trainer, SERVICE)], within_seconds=0) == ONE_DOES_NOT
 
 
 def test_an_argument_without_a_service_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
