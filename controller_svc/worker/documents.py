@@ -43,7 +43,7 @@ from seal.limits import MAX_ROWS
 from seal.manifest import MANIFEST_FILE
 from seal.records import AdaptationCounts, LongRow, PreparedRecord
 from seal.restem.seeds import derive_seed
-from seal.runs.store import in_thread, pin, read_prepared, write_contexts
+from seal.runs.store import in_thread, pin_contexts, read_prepared
 from seal.settings import AdaptationSpec, FileReference
 from seal.v1 import trainer_pb2
 
@@ -79,12 +79,10 @@ async def prepare_adaptation(
     passages_of = {TRAIN: contexts[TRAIN]}
     too_long = await find_long_rows(spec, passages_of, model, clients, writer=writer)
     check_some_passage_fits(contexts[TRAIN], too_long)
-    digests = {
-        name: await write_contexts(store, run, name, members) for name, members in contexts.items()
-    }
-    prepared = PreparedRecord(
-        contexts_sha256=digests,
-        contexts={name: len(members) for name, members in contexts.items()},
+    pinned = await pin_contexts(
+        store,
+        run,
+        contexts,
         model=model,
         writer=writer,
         judge=judge,
@@ -99,7 +97,6 @@ async def prepare_adaptation(
             questions_dropped=dropped,
         ),
     )
-    pinned = await pin(store, run, prepared)
     log.info("documents pinned", run=run, base_sha256=model.base_sha256, **pinned.contexts)
     return pinned
 

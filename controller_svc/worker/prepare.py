@@ -32,7 +32,7 @@ from seal.remedies import engine_setting
 from seal.restem.leakage import check_ids, check_leakage
 from seal.rpc.convert import chat_message_list
 from seal.runs.rows import row_characters
-from seal.runs.store import contexts_path, in_thread, pin, read_prepared, write_contexts
+from seal.runs.store import in_thread, pin_contexts, read_prepared
 from seal.runs.warm_start import check_fits, check_warm_start
 from seal.settings import BY_SENTENCE, DOMAIN_OPTIONS, LearningSpec, OptimizerSettings, RunSpec
 from seal.v1 import trainer_pb2
@@ -197,24 +197,9 @@ async def prepare(
     check_some_fit(contexts, too_long, domain=get_domain(spec.domain))
     if spec.rounds:
         await check_learnable(spec, contexts["train"], writer or model, clients.writer or clients)
-    digests = {
-        name: await write_contexts(store, run, name, members) for name, members in contexts.items()
-    }
-    prepared = await pin(
-        store,
-        run,
-        PreparedRecord(
-            contexts_sha256=digests,
-            contexts={name: len(members) for name, members in contexts.items()},
-            model=model,
-            too_long=too_long,
-            writer=writer,
-            judge=judge,
-        ),
+    prepared = await pin_contexts(
+        store, run, contexts, model=model, too_long=too_long, writer=writer, judge=judge
     )
-    for name, sha256 in digests.items():
-        if sha256 != prepared.contexts_sha256[name]:  # another preparation was first
-            await in_thread(store.remove, contexts_path(run, name, sha256))
     log.info("data pinned", run=run, base_sha256=model.base_sha256, **prepared.contexts)
     return prepared
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ParamSpec, TypeVar
 
 from pydantic import TypeAdapter
@@ -25,7 +25,15 @@ from pydantic import TypeAdapter
 from seal.artifacts import ArtifactStore
 from seal.domains.base import Context
 from seal.errors import Internal
-from seal.records import PreparedRecord, Record, SelectionRecord, Stage
+from seal.records import (
+    AdaptationCounts,
+    LongRow,
+    ModelDescription,
+    PreparedRecord,
+    Record,
+    SelectionRecord,
+    Stage,
+)
 
 CONTEXTS = TypeAdapter(Context)
 MAX_KEY_CHARACTERS = 96
@@ -137,6 +145,37 @@ async def read_contexts(store: ArtifactStore, run: str, name: str) -> tuple[Cont
             remedy="bring it back, or begin another run",
         )
     return tuple(CONTEXTS.validate_json(line) for line in content.splitlines())
+
+
+async def pin_contexts(
+    store: ArtifactStore,
+    run: str,
+    contexts: Mapping[str, Sequence[Context]],
+    *,
+    model: ModelDescription,
+    writer: ModelDescription | None,
+    judge: str,
+    too_long: tuple[LongRow, ...],
+    counts: AdaptationCounts | None = None,
+) -> PreparedRecord:
+    """Write contexts, and pin a run to them and its models, unless it is pinned; what counts."""
+    digests = {
+        name: await write_contexts(store, run, name, members) for name, members in contexts.items()
+    }
+    prepared = PreparedRecord(
+        contexts_sha256=digests,
+        contexts={name: len(members) for name, members in contexts.items()},
+        model=model,
+        writer=writer,
+        judge=judge,
+        too_long=too_long,
+        counts=counts,
+    )
+    counted = await pin(store, run, prepared)
+    for name, sha256 in digests.items():
+        if sha256 != counted.contexts_sha256[name]:  # another preparation was first
+            await in_thread(store.remove, contexts_path(run, name, sha256))
+    return counted
 
 
 async def pin(store: ArtifactStore, run: str, prepared: PreparedRecord) -> PreparedRecord:

@@ -384,7 +384,7 @@ async def test_of_two_preparations_with_other_data_the_pinned_one_finds_its_own(
         return counts
 
     arrived: list[PreparedRecord] = []
-    monkeypatch.setattr("controller_svc.worker.prepare.pin", pin_in_turn)
+    monkeypatch.setattr("seal.runs.store.pin", pin_in_turn)
     async with (
         serve_fakes(Fakes()) as addresses,
         ServiceClients(addresses, IMPATIENT) as clients,
