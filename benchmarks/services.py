@@ -148,7 +148,7 @@ class _Round:
 
     async def _through_services(self, requests: Requests, index: int, case: EditCase) -> None:
         key = _key(index, case)
-        trained = await self.clients.train(
+        trained = await self.clients.trainer.train(
             requests.train(key, _examples(case)), lambda step, total: None
         )
         if trained.adapter is None:
@@ -157,7 +157,7 @@ class _Round:
                 remedy="use a lower learning rate",
             )
         queries = case.context.queries[: self.setting.sizes.evaluation_queries]
-        await self.clients.evaluate(
+        await self.clients.evaluator.evaluate(
             requests.evaluate(key, trained.adapter, queries), lambda done: None
         )
 

@@ -123,7 +123,7 @@ class _Adapting:
             held_out=[query.question for query in self.data.held_out],
             replay=replayed,
         )
-        fits = await fitting_rows(made.rows, max_row_tokens, self.bench.clients)
+        fits = await fitting_rows(made.rows, max_row_tokens, self.bench.clients.trainer)
         fitting = iter(fits)
         lesson = made.only(lambda row: next(fitting))
         await check_epoch(self.store, self.task.run, self.task.round, Stage.ADAPT, self.task.epoch)
@@ -177,7 +177,7 @@ class _Adapting:
                 limit=self.bench.clients.max_request_bytes,
             )
             meter = self.bench.meter
-            record = await self.bench.clients.train(
+            record = await self.bench.clients.trainer.train(
                 request,
                 lambda step, total: meter.training(model, step=step, total_steps=total),
                 lambda step: meter.training_resumed(model, step=step),

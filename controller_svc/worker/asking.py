@@ -68,7 +68,7 @@ async def evaluate(
 ) -> EvaluationRecord:
     """One evaluation; queries that no service takes have no answers, and their outcome says why."""
     try:
-        return await bench.clients.evaluate(
+        return await bench.clients.evaluator.evaluate(
             request, lambda done: bench.meter.evaluating(key, queries=done)
         )
     except InvalidInput as error:

@@ -21,6 +21,9 @@ from seal.errors import Internal, Retryable, Transient, UnfitItem
 from seal.outcomes import Outcome
 from seal.rpc.client import rpc_errors
 
+UNARY_TIMEOUT_SECONDS = 120.0
+"""Deadline of a call that is answered at once."""
+
 T = TypeVar("T")
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response")
@@ -69,6 +72,15 @@ class Calls:
             ) from None
         finally:
             call.cancel()
+
+    async def answered(self, call: Callable[[], Awaitable[T]]) -> T:
+        """As `retried`, of a call that has one answer; its errors as SealErrors."""
+
+        async def once() -> T:
+            with rpc_errors():
+                return await call()
+
+        return await self.retried(once)
 
     async def retried(self, call: Callable[[], Awaitable[T]]) -> T:
         """What a call answers, sent again as long as its service is away or full."""

@@ -30,7 +30,7 @@ async def describe_model(spec: Spec, clients: ServiceClients) -> ModelDescriptio
 
     """
     shapes = _shapes(spec)
-    model = await clients.describe(policy_message(spec.model, None), tuple(shapes.values()))
+    model = await clients.trainer.describe(policy_message(spec.model, None), tuple(shapes.values()))
     check_settings(spec, model)
     check_shapes(shapes, model)
     await check_ranks(spec, clients)

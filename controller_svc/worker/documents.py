@@ -43,6 +43,7 @@ from seal.limits import MAX_ROWS
 from seal.manifest import MANIFEST_FILE
 from seal.records import AdaptationCounts, LongRow, PreparedRecord
 from seal.restem.seeds import derive_seed
+from seal.runs.rows import RowCounter
 from seal.runs.store import in_thread, pin_contexts, read_prepared
 from seal.settings import AdaptationSpec, FileReference
 from seal.v1 import trainer_pb2
@@ -70,7 +71,7 @@ async def prepare_adaptation(
     await in_thread(check_policy, spec, store)
     model = await describe_model(spec, clients)
     documents, questions = await in_thread(read_documents, spec, store)
-    passages = await cut_documents(spec, documents, clients)
+    passages = await cut_documents(spec, documents, clients.trainer)
     contexts, dropped = await in_thread(put_to_passages, spec, passages, questions)
     contexts[RETAINED] = await in_thread(load_retained, spec, contexts[TRAIN])
     check_adapter_sizes(spec, contexts)
@@ -161,13 +162,13 @@ def _content(store: ArtifactStore, reference: FileReference, field: str) -> byte
 
 
 async def cut_documents(
-    spec: AdaptationSpec, documents: Sequence[Document], clients: ServiceClients
+    spec: AdaptationSpec, documents: Sequence[Document], trainer: RowCounter
 ) -> tuple[Passage, ...]:
     """All passages, document after document. The tokens of all of them are counted in one go."""
     longest = spec.passages.max_tokens
     found = [await in_thread(pieces, document, max_tokens=longest) for document in documents]
     rows = [trainer_pb2.TrainingExample(completion=piece.text) for own in found for piece in own]
-    counted = iter(await clients.count_tokens(rows))
+    counted = iter(await trainer.count_tokens(rows))
     cut = []
     for document, own in zip(documents, found, strict=True):
         # A row ends in an end-of-sequence token, which a piece has not

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from controller_svc.worker.bounds import GIVEN_EDITS, bound_training, given_edit
-from controller_svc.worker.clients import ServiceClients
 from seal.domains import get_domain
 from seal.domains.base import Context
 from seal.errors import InvalidInput
 from seal.restem.seeds import derive_seed
+from seal.runs.rows import RowCounter
 from seal.settings import DOMAIN_OPTIONS, LearningSpec
 from seal.v1 import trainer_pb2
 
@@ -44,7 +44,7 @@ def check_given_edits(spec: LearningSpec, contexts: Sequence[Context]) -> None:
             )
 
 
-async def check_single_tokens(spec: LearningSpec, clients: ServiceClients) -> None:
+async def check_single_tokens(spec: LearningSpec, trainer: RowCounter) -> None:
     """Refuse a model whose tokenizer splits, or joins, what the domain needs as single tokens.
 
     Raises:
@@ -58,7 +58,7 @@ async def check_single_tokens(spec: LearningSpec, clients: ServiceClients) -> No
     ]
     if not rows:
         return
-    counts = await clients.count_tokens(rows)
+    counts = await trainer.count_tokens(rows)
     for text, once, often in zip(texts, counts[::2], counts[1::2], strict=True):
         if often - once != _TIMES - 1:
             raise InvalidInput(
@@ -80,7 +80,7 @@ class _Gold:
 
 
 async def check_answers_fit(
-    spec: LearningSpec, contexts: Iterable[Context], clients: ServiceClients
+    spec: LearningSpec, contexts: Iterable[Context], trainer: RowCounter
 ) -> None:
     """Refuse questions whose answer is longer than an answer may be, where it counts as a whole.
 
@@ -94,7 +94,7 @@ async def check_answers_fit(
     golds = list(_gold_answers(spec, contexts))
     rows = [trainer_pb2.TrainingExample(completion=_BESIDE)]
     rows += [trainer_pb2.TrainingExample(prompt=_BESIDE, completion=gold.text) for gold in golds]
-    beside, *counts = await clients.count_tokens(rows)
+    beside, *counts = await trainer.count_tokens(rows)
     most = spec.evaluation.max_tokens
     long = [
         (count - beside, gold)

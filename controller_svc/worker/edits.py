@@ -62,7 +62,7 @@ async def write_edits(
     request = bench.requests.generate(contexts, k=k)
     try:
         async with bench.writers:
-            written = await bench.clients.generate(
+            written = await bench.clients.generator.generate(
                 request,
                 lambda edits, tokens: bench.meter.generating(
                     request.request_id, edits=edits, tokens=tokens

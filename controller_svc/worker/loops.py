@@ -153,7 +153,7 @@ async def _train(
     """
     request = bench.requests.train(key, examples, optimizer)
     try:
-        record = await bench.clients.train(
+        record = await bench.clients.trainer.train(
             request,
             lambda step, total: bench.meter.training(
                 request.request_id, step=step, total_steps=total

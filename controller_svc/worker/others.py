@@ -26,7 +26,7 @@ async def describe_writer(spec: LearningSpec, clients: ServiceClients) -> ModelD
     if not spec.cross_model:
         return None
     field = "spec.edit.model"
-    if (writer := clients.writer) is None:
+    if (writer := clients.writer_trainer) is None:
         raise InvalidInput(
             f"{field}: {spec.writer!r} is to write, and no trainer of it is known",
             field=field,
@@ -61,7 +61,7 @@ async def describe_judge(spec: LearningSpec, clients: ServiceClients) -> str:
     if not spec.needs_judge:
         return ""
     try:
-        return await clients.describe_judge()
+        return await clients.evaluator.describe_judge()
     except PreconditionFailed as error:
         of_reward = spec.evaluation.grader == "judge"
         field = "spec.evaluation.grader" if of_reward else "spec.inner.preselectBy"
@@ -79,7 +79,7 @@ def check_generator(spec: LearningSpec, clients: ServiceClients) -> None:
         InvalidInput: naming the field.
 
     """
-    if spec.edit.generator is not None and not clients.has_edit_generator:
+    if spec.edit.generator is not None and not clients.generator.has_endpoint:
         raise InvalidInput(
             f"spec.edit.generator: {spec.edit.generator.model!r} is to write edits, and no "
             "generator for it is known",

@@ -31,7 +31,7 @@ from seal.records import LongRow, ModelDescription, PreparedRecord
 from seal.remedies import engine_setting
 from seal.restem.leakage import check_ids, check_leakage
 from seal.rpc.convert import chat_message_list
-from seal.runs.rows import row_characters
+from seal.runs.rows import RowCounter, row_characters
 from seal.runs.store import in_thread, pin_contexts, read_prepared
 from seal.runs.warm_start import check_fits, check_warm_start
 from seal.settings import BY_SENTENCE, DOMAIN_OPTIONS, LearningSpec, OptimizerSettings, RunSpec
@@ -187,16 +187,16 @@ async def prepare(
     check_generator(spec, clients)
     model, writer = await describe_model(spec, clients), await describe_writer(spec, clients)
     judge = await describe_judge(spec, clients)
-    await check_single_tokens(spec, clients)
-    await check_answers_fit(spec, chain(contexts["train"], contexts["validation"]), clients)
+    await check_single_tokens(spec, clients.trainer)
+    await check_answers_fit(spec, chain(contexts["train"], contexts["validation"]), clients.trainer)
     if spec.improve.warm_start == "gold":
         limit = (writer or model).max_row_tokens
-        trainer = clients.writer or clients
+        trainer = clients.policy_trainer
         await check_fits(spec, contexts["train"], max_row_tokens=limit, trainer=trainer)
     too_long = await find_long_rows(spec, contexts, model, clients, writer=writer)
     check_some_fit(contexts, too_long, domain=get_domain(spec.domain))
     if spec.rounds:
-        await check_learnable(spec, contexts["train"], writer or model, clients.writer or clients)
+        await check_learnable(spec, contexts["train"], writer or model, clients.policy_trainer)
     prepared = await pin_contexts(
         store, run, contexts, model=model, too_long=too_long, writer=writer, judge=judge
     )
@@ -225,10 +225,8 @@ async def find_long_rows(
         for what, row, limit in rows(context)
     ]
     read = [row for *_, what, row, _ in asked if what != EDIT_PROMPT]
-    tokens = await clients.count_tokens(read)
-    tokens += await (clients.writer or clients).count_tokens(
-        [row for *_, row, _ in asked[len(read) :]]
-    )
+    tokens = await clients.trainer.count_tokens(read)
+    tokens += await clients.policy_trainer.count_tokens([row for *_, row, _ in asked[len(read) :]])
     found: dict[tuple[str, int], LongRow] = {}
     for (name, number, context, what, _, limit), count in zip(asked, tokens, strict=True):
         if count > limit and (name, number) not in found:
@@ -302,7 +300,7 @@ def _prompt_row(part: PartPrompt) -> trainer_pb2.TrainingExample:
 
 
 async def check_learnable(
-    spec: RunSpec, train: Sequence[Context], model: ModelDescription, clients: ServiceClients
+    spec: RunSpec, train: Sequence[Context], model: ModelDescription, trainer: RowCounter
 ) -> None:
     """Refuse M-steps that could learn nothing: no prompt of an edit leaves room in a row.
 
@@ -317,7 +315,7 @@ async def check_learnable(
         min(map(_prompt_row, _parts(spec, context, trained=trained)), key=row_characters)
         for context in train
     ]
-    tokens = min(await clients.count_tokens(rows))
+    tokens = min(await trainer.count_tokens(rows))
     if tokens >= model.max_row_tokens:
         shorter = "" if trained or spec.edit.family != BY_SENTENCE else "set it to short, or "
         raise InvalidInput(

@@ -75,9 +75,9 @@ async def check_ranks(spec: Spec, clients: ServiceClients) -> None:
 
     """
     if written := policy_rank(spec):
-        held = await clients.generator_max_rank(policy_message(spec.writer, None))
+        held = await clients.generator.max_rank(policy_message(spec.writer, None))
         _check(spec, AskedLora(written), "generator", held)
-    held = await clients.evaluator_max_rank(policy_message(spec.model, None))
+    held = await clients.evaluator.max_rank(policy_message(spec.model, None))
     _check(spec, asked_of_evaluator(spec), "evaluator", held)
 
 

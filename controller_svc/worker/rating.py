@@ -24,7 +24,7 @@ async def rate_edits(bench: Bench, context: Context, written: ContextEditsRecord
     rated: Mapping[int, float | None] = {}
     if texts:
         async with bench.places:
-            ratings = await bench.clients.rate(bench.requests.rate(context, texts))
+            ratings = await bench.clients.evaluator.rate(bench.requests.rate(context, texts))
         rated = dict(zip([candidate for candidate, _ in texts], ratings, strict=True))
     record = RatingsRecord(
         context_id=context.context_id,

@@ -23,11 +23,6 @@ class ServiceAddresses(Settings):
     """GeneratorService of a model at an endpoint, which writes edits in place of the untrained
     policy; empty for none."""
 
-    @property
-    def of_writer(self) -> ServiceAddresses:
-        """The same with the trainer of the model that writes."""
-        return self.model_copy(update={"trainer": self.writer_trainer, "writer_trainer": ""})
-
     @classmethod
     def all_at(cls, address: str) -> ServiceAddresses:
         """All three behind one address, as in local mode."""

@@ -181,7 +181,7 @@ async def _improve(
         task,
         spec=spec,
         store=store,
-        trainer=clients.writer or clients,
+        trainer=clients.policy_trainer,
         clock=clock,
         on_step=stepped,
         on_resumed=resumed,

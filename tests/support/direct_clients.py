@@ -50,14 +50,15 @@ class Bureau:
 
 
 class DirectClients:
-    """Interface of `ServiceClients`."""
+    """Interface of `ServiceClients`, and of each client in it."""
 
     max_request_bytes = 4 * 1024 * 1024
-    writer = None
-    has_edit_generator = False
+    writer_trainer = None
+    has_endpoint = False
 
     def __init__(self, bureau: Bureau, effects: Effects) -> None:
         self._bureau, self._effects = bureau, effects
+        self.generator = self.trainer = self.evaluator = self.policy_trainer = self
 
     async def __aenter__(self) -> Self:
         return self
@@ -76,11 +77,9 @@ class DirectClients:
         """The fakes' model."""
         return fake_services.MODEL.model_copy(update={"base_model": policy.base_model})
 
-    async def generator_max_rank(self, policy: common_pb2.PolicyRef) -> int:
+    async def max_rank(self, policy: common_pb2.PolicyRef) -> int:
         """Any."""
         return 0
-
-    evaluator_max_rank = generator_max_rank
 
     async def count_tokens(self, examples: Sequence[trainer_pb2.TrainingExample]) -> list[int]:
         """A token is a word."""

@@ -113,7 +113,7 @@ def asked(clients: ServiceClients, door: AsyncClient) -> dict[str, Ask]:
                 )
             ],
         )
-        (edits,) = await clients.generate(request, lambda done, tokens: None)
+        (edits,) = await clients.generator.generate(request, lambda done, tokens: None)
         return json.dumps([part.text for edit in edits.edits for part in edit.parts])
 
     async def train(number: int) -> str:
@@ -130,7 +130,7 @@ def asked(clients: ServiceClients, door: AsyncClient) -> dict[str, Ask]:
             order_seed=8,
             export_mode=trainer_pb2.EXPORT_MODE_ADAPTER,
         )
-        record = await clients.train(request, lambda step, steps: None)
+        record = await clients.trainer.train(request, lambda step, steps: None)
         return record.adapter.sha256 if record.adapter is not None else str(record.outcome)
 
     async def evaluate(number: int) -> str:
@@ -146,7 +146,7 @@ def asked(clients: ServiceClients, door: AsyncClient) -> dict[str, Ask]:
             grader=evaluator_pb2.GRADER_F1,
             max_tokens=8,
         )
-        record = await clients.evaluate(request, lambda done: None)
+        record = await clients.evaluator.evaluate(request, lambda done: None)
         return json.dumps([answer.answer for answer in record.answers])
 
     async def upload(number: int) -> str:
@@ -181,7 +181,7 @@ def asked_cheaply(
         return check
 
     async def count(number: int) -> str:
-        return str(await clients.count_tokens(ROWS))
+        return str(await clients.trainer.count_tokens(ROWS))
 
     async def list_all(number: int) -> str:
         request = adaptation_pb2.ListAdaptationsRequest(namespace=namespace)

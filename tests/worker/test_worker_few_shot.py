@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import pytest
 from controller_harness import workplace
@@ -12,7 +11,6 @@ from few_shot import FIXED, few_shot_spec
 from pydantic import ValidationError
 
 from controller_svc.cli.workload import workload
-from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.domain_checks import check_answers_fit
 from controller_svc.worker.prepare import load_data
 from seal.errors import InvalidInput
@@ -121,11 +119,11 @@ async def test_answers_in_the_ways_that_vote_have_to_fit_too(tmp_path: Path) -> 
     spec = few_shot_spec(
         tmp_path, evaluation={"question_format": "letters", "grader": "grid", "max_tokens": 3}
     )
-    contexts, clients = load_data(spec)["train"], cast(ServiceClients, _LineBreaksCount())
-    await check_answers_fit(spec, contexts, clients)
+    contexts, trainer = load_data(spec)["train"], _LineBreaksCount()
+    await check_answers_fit(spec, contexts, trainer)
     voted = spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"votes": 8})})
     with pytest.raises(InvalidInput, match=r"has 5 tokens, an answer may have 3"):
-        await check_answers_fit(voted, contexts, clients)  # a strip that is turned has lines
+        await check_answers_fit(voted, contexts, trainer)  # a strip that is turned has lines
 
 
 @pytest.mark.parametrize(
