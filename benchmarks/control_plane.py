@@ -182,7 +182,9 @@ def _wait_for(server: Server, process: subprocess.Popen[bytes], path: str) -> No
     deadline, cause = time.monotonic() + READY_SECONDS, "no answer"
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise Transient(f"{process.args} has ended", remedy=f"its log is in {server.directory}")
+            raise Transient(
+                f"{process.args!r} has ended", remedy=f"its log is in {server.directory}"
+            )
         try:
             status, _ = server.ask("GET", path)
             if status == HTTPStatus.OK:
