@@ -86,15 +86,8 @@ class _Waiting:
 class EventPost:
     """The Events that wait, and who posts them: one after another."""
 
-    def __init__(
-        self,
-        api: ClusterApi,
-        *,
-        max_waiting: int = MAX_WAITING,
-        pause_seconds: float = PAUSE_SECONDS,
-    ) -> None:
-        """`pause_seconds`: between two posts."""
-        self._api, self._max_waiting, self._pause_seconds = api, max_waiting, pause_seconds
+    def __init__(self, api: ClusterApi, *, max_waiting: int = MAX_WAITING) -> None:
+        self._api, self._max_waiting = api, max_waiting
         self._lines: dict[str, deque[_Waiting]] = {}
         self._known: OrderedDict[str, None] = OrderedDict()
         self._count, self._full = 0, False
@@ -150,7 +143,7 @@ class EventPost:
     async def _post_next(self, uid: str) -> float | None:
         """Post the oldest of an object, after the pause; more of it may be joined meanwhile."""
         await asyncio.sleep(self._not_before - time.monotonic())
-        self._not_before = time.monotonic() + self._pause_seconds
+        self._not_before = time.monotonic() + PAUSE_SECONDS
         return await self._post_first(uid)
 
     async def _post_first(self, uid: str) -> float | None:
