@@ -71,12 +71,21 @@ class ModelVolume(FileSettings):
 class PodUsers(FileSettings):
     """Whom a pod's processes run as; None leaves it to the cluster, as OpenShift asks."""
 
-    run_as_user: int | None = Field(default=65532, ge=1)
-    run_as_group: int | None = Field(default=65532, ge=1)
-    fs_group: int | None = Field(default=65532, ge=1)
+    run_as_user: int | None = Field(default=None, ge=1)
+    run_as_group: int | None = Field(default=None, ge=1)
+    fs_group: int | None = Field(default=None, ge=1)
     """Group of what is on its volumes."""
-    fs_group_change_policy: Literal["Always", "OnRootMismatch"] | None = "OnRootMismatch"
+    fs_group_change_policy: Literal["Always", "OnRootMismatch"] | None = None
     """Whether a pod that starts gives all of a volume to the group, however much that is."""
+
+
+IMAGES_USER = PodUsers(
+    run_as_user=65532,
+    run_as_group=65532,
+    fs_group=65532,
+    fs_group_change_policy="OnRootMismatch",
+)
+"""As the Dockerfile makes it."""
 
 
 class JobSettings(FileSettings):
@@ -111,8 +120,8 @@ class JobSettings(FileSettings):
     service_account: str = "default"
     """Of the pods; they get no token of it."""
     image_pull_secrets: tuple[str, ...] = ()
-    pod_security_context: PodUsers = PodUsers()
-    """Whom their processes run as."""
+    pod_security_context: PodUsers = IMAGES_USER
+    """Whom their processes run as, all of it: a field that is not given has no default."""
     parallelism: int = Field(default=16, ge=1)
     """Shards of a stage at work at once."""
     deadline_seconds: int = Field(default=24 * 3600, ge=1)

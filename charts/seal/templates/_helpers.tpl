@@ -75,22 +75,16 @@ dns:///{{ include "seal.fullname" .root }}-{{ .component }}.{{ .root.Release.Nam
 runAsNonRoot: true
 seccompProfile: {type: RuntimeDefault}
 {{- range $field, $value := include "seal.users" . | fromJson }}
-{{- if not (kindIs "invalid" $value) }}
 {{ $field }}: {{ toJson $value }}
 {{- end }}
 {{- end }}
-{{- end }}
 
-{{/*
-Whom a pod's processes run as, as JSON. All fields are there, null for what the cluster is to choose:
-the controller has defaults of its own for what it is not told.
-*/}}
+{{/* Whom a pod's processes run as, as JSON, without what the cluster is to choose. */}}
 {{- define "seal.users" -}}
 {{- $users := dict }}
-{{- range $field := list "runAsUser" "runAsGroup" "fsGroup" "fsGroupChangePolicy" }}
-{{- $value := get ($.Values.podSecurityContext | default dict) $field | default nil }}
+{{- range $field, $value := .Values.podSecurityContext }}
 {{- if kindIs "float64" $value }}{{ $value = int64 $value }}{{ end }}
-{{- $_ := set $users $field $value }}
+{{- if not (kindIs "invalid" $value) }}{{ $_ := set $users $field $value }}{{ end }}
 {{- end }}
 {{- toJson $users }}
 {{- end }}
