@@ -28,9 +28,12 @@ from controller_harness import RUN
 
 import controller_svc.local.world
 from controller_svc.core import RunStatus
-from controller_svc.worker.clients import ServiceClients
+from controller_svc.worker import clients
+from controller_svc.worker.evaluator_client import EvaluatorClient
+from controller_svc.worker.generator_client import GeneratorClient
 from controller_svc.worker.requests import LoopKey, Requests
 from controller_svc.worker.settings import DEFAULT_SETTINGS, ServiceAddresses, WorkerSettings
+from controller_svc.worker.trainer_client import TrainerClient
 from seal.artifacts import ArtifactStore
 from seal.files import TEMPORARY_PREFIX
 from seal.records import (
@@ -156,7 +159,7 @@ def watched(effects: Effects) -> Iterator[None]:
             effects.at("write", path, "after")
             return counted
 
-    class WatchedClients(ServiceClients):
+    class WatchedGenerator(GeneratorClient):
         async def generate(
             self,
             request: generator_pb2.GenerateEditsRequest,
@@ -175,6 +178,7 @@ def watched(effects: Effects) -> Iterator[None]:
                 lambda: call(request, progress, by_endpoint=by_endpoint),
             )
 
+    class WatchedTrainer(TrainerClient):
         async def train(
             self,
             request: trainer_pb2.TrainAdapterRequest,
@@ -190,6 +194,7 @@ def watched(effects: Effects) -> Iterator[None]:
                 "train", request.request_id, lambda: call(request, progress, on_resumed)
             )
 
+    class WatchedEvaluator(EvaluatorClient):
         async def evaluate(
             self, request: evaluator_pb2.EvaluateRequest, on_progress: Callable[[int], None]
         ) -> EvaluationRecord:
@@ -204,7 +209,9 @@ def watched(effects: Effects) -> Iterator[None]:
 
     with (
         mock.patch.object(controller_svc.local.world, "ArtifactStore", WatchedStore),
-        mock.patch.object(controller_svc.local.world, "ServiceClients", WatchedClients),
+        mock.patch.object(clients, "GeneratorClient", WatchedGenerator),
+        mock.patch.object(clients, "TrainerClient", WatchedTrainer),
+        mock.patch.object(clients, "EvaluatorClient", WatchedEvaluator),
     ):
         yield
 
