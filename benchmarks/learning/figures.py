@@ -169,6 +169,11 @@ class CorpusFigures:
     contrasts: Mapping[str, Mapping[Metric, Measured]]
     """By `Contrast.key`; likewise."""
 
+    @property
+    def has_one_round(self) -> bool:
+        """Whether the first round is the last."""
+        return {summary.rounds for summary in self.summaries} == {1}
+
     def contrast(self, key: str, measure: Metric) -> Measured | None:
         """One difference, if it was measured."""
         return self.contrasts.get(key, {}).get(measure)

@@ -74,9 +74,9 @@ def _seeds_too(found: Measured) -> str:
 
 
 def _first_round(figures: CorpusFigures) -> str:
-    """The round whose edits both arms share, and what the later ones do to the control."""
+    """The round that both arms learn from one rollout, and what comes of the control later."""
     first, control = (figures.contrast(key, "f1") for key in ("round1-control1", CONTROL_AFTER))
-    if first is None or control is None or _has_one_round(figures):
+    if first is None or control is None or figures.has_one_round:
         return ""
     told_apart = "" if first.verdict == "above" else ", not told apart"
     falls = {
@@ -87,10 +87,6 @@ def _first_round(figures: CorpusFigures) -> str:
         " After round 1, for which both learn from the same rollout, it is "
         f"{difference(first.over_passages)}{told_apart}.{falls}{difference(control.over_passages)}."
     )
-
-
-def _has_one_round(figures: CorpusFigures) -> bool:
-    return {summary.rounds for summary in figures.summaries} == {1}
 
 
 def _control_alone(figures: CorpusFigures) -> str:

@@ -117,8 +117,7 @@ def _contrasts(figures: CorpusFigures) -> Iterator[str]:
 
 def _is_shown(figures: CorpusFigures, key: str) -> bool:
     """Round 1 is not told twice where it is the last."""
-    rounds = {summary.rounds for summary in figures.summaries}
-    return key in figures.rows and not (key in ("round1", "control1") and rounds == {1})
+    return key in figures.rows and not (key in ("round1", "control1") and figures.has_one_round)
 
 
 def _row(figures: CorpusFigures, key: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -96,7 +97,9 @@ ARMS: Mapping[ArmName, Arm] = MappingProxyType(
         ),
     }
 )
-OWN_SETTINGS = ("improve.selection", "improve.warmStart", "improve.abstainShare", "inner.preselect")
+OWN_SETTINGS = tuple(
+    name for name in PURE if any(arm.changes[name] != PURE[name] for arm in ARMS.values())
+)
 """In which arms differ."""
 
 
@@ -119,6 +122,7 @@ class Planned:
     """Run seeds, from 0, that also measure `BOUNDS`."""
 
 
+_ON_THE_CORPUS = partial(Planned, corpus="validation", pool=0, train=8, validation=0, rounds=2)
 PLAN: tuple[Planned, ...] = (
     Planned(
         corpus="natural",
@@ -140,48 +144,12 @@ PLAN: tuple[Planned, ...] = (
         seeds=3,
         bounds=1,
     ),
-    Planned(
-        corpus="validation",
-        arm="reward",
-        pool=0,
-        train=8,
-        validation=0,
-        rounds=2,
-        seeds=3,
-        bounds=1,
-    ),
-    Planned(
-        corpus="validation",
-        arm="control",
-        pool=0,
-        train=8,
-        validation=0,
-        rounds=2,
-        seeds=3,
-        bounds=1,
-    ),
+    _ON_THE_CORPUS(arm="reward", seeds=3, bounds=1),
+    _ON_THE_CORPUS(arm="control", seeds=3, bounds=1),
     Planned(corpus="natural", arm="warm", pool=32, train=32, validation=24, rounds=1, seeds=1),
-    Planned(corpus="validation", arm="warm", pool=0, train=8, validation=0, rounds=2, seeds=1),
-    Planned(
-        corpus="validation",
-        arm="abstain",
-        pool=0,
-        train=8,
-        validation=0,
-        rounds=2,
-        seeds=1,
-        bounds=1,
-    ),
-    Planned(
-        corpus="validation",
-        arm="preselect",
-        pool=0,
-        train=8,
-        validation=0,
-        rounds=2,
-        seeds=1,
-        bounds=1,
-    ),
+    _ON_THE_CORPUS(arm="warm", seeds=1),
+    _ON_THE_CORPUS(arm="abstain", seeds=1, bounds=1),
+    _ON_THE_CORPUS(arm="preselect", seeds=1, bounds=1),
 )
 """The arms that decide have 60 natural passages and three run seeds, the others one seed. A run
 that begins as its reward run does takes that over: on natural text a round on all training

@@ -75,13 +75,13 @@ class Attempts:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._on_retry, self._clock = on_retry, clock
-        self._seconds, self._pause = seconds, self.FIRST_PAUSE_SECONDS
-        self._until: float | None = None
-        """From the first failure on: before it a call may have worked for half an hour."""
+        self.allow(seconds)
 
     def allow(self, seconds: float) -> None:
         """The call got on, for however long: from its next failure on it may fail for so long."""
-        self._seconds, self._pause, self._until = seconds, self.FIRST_PAUSE_SECONDS, None
+        self._seconds, self._pause = seconds, self.FIRST_PAUSE_SECONDS
+        self._until: float | None = None
+        """From the first failure on: before it a call may have worked for half an hour."""
 
     def pause_seconds(self, error: Retryable) -> float:
         """How long to wait before the call is made again.

@@ -47,11 +47,12 @@ from seal.v1 import common_pb2, trainer_pb2
 log = structlog.get_logger(__name__)
 
 WARM_START_ROWS = "gold question-answer pairs of training passages (supervised)"
+"""What the card of the warm start's policy says that it was trained on."""
 ON_WARM_START_ROWS = (
     "text that a language model wrote for itself, on top of a supervised warm start on gold "
     "question-answer pairs"
 )
-"""What the card of the warm start's policy says that it was trained on."""
+"""The same of a policy that goes on from it."""
 OnStep = Callable[[int, int], None]
 """(step, total steps) of the training."""
 OnResumed = Callable[[int], None]
