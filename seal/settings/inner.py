@@ -46,9 +46,9 @@ class InnerLoopSettings(FileSettings):
     racing: tuple[int, ...] = ()
     """In a rollout, how many candidates of a context are trained again after each repeat but the
     last, the best first: `[2]` with 2 repeats of 5 candidates takes 7 trainings instead of 10, `[3,
-    2]` with 3 repeats of 10 takes 15. Only those that ran all repeats can be kept. Empty: every
-    candidate gets all repeats. Bounds and validation always get all: a race would flatter what it
-    measures."""
+    2]` with 3 repeats of 10 takes 15. Of whole edits only those that ran all repeats can be kept;
+    parts get their credit from every repeat there is. Empty: every candidate gets all repeats.
+    Bounds and validation always get all: a race would flatter what it measures."""
     racing_score: RacingScore = "reward"
     """What the first repeat of a race ranks by: the reward, or the mean log-probability of the gold
     answers, which is finer than a few right or wrong answers. It is measured with every reward, so
