@@ -132,6 +132,7 @@ CONTRASTS: tuple[Contrast, ...] = (
     Contrast(above="last", below="passage-equal-steps"),
     Contrast(above="abstain", below="last"),
     Contrast(above="preselect", below="last"),
+    Contrast(above="warm-last", below="round0"),
     Contrast(above="warm-last", below="warm"),
     Contrast(above="warm-last", below="passage"),
     Contrast(above="last", below="gold"),

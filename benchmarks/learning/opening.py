@@ -31,7 +31,8 @@ SHORT = MappingProxyType(
 )
 """Rows that differences are taken of, in a word or two."""
 CONTROL_AFTER = "control-control1"
-REWARD, GAINS = "last-control", ("last-round0", "last-passage", "round0-passage", "warm-round0")
+REWARD = "last-control"
+GAINS = ("last-round0", "last-round1", "last-passage", "round0-passage", "warm-round0")
 
 
 def reward_words(figures: CorpusFigures) -> str:
