@@ -1,7 +1,9 @@
-"""The rules of the embedded few-shot tasks; none is on both sides of the corpus.
+"""The rules of the embedded few-shot tasks, and which side of the corpus each is on.
 
-Most make one row of another: a strip costs few tokens. Kinds stand on both sides, rules do not:
-who has learnt to recolour 1 as 2 has not learnt to recolour 2 as 6.
+Most make one row of another: a strip costs few tokens. Each kind of rule is dealt in an order of
+chance, one to training and one to validation in turn, so that both sides are alike in difficulty.
+Kinds stand on both sides, rules do not: who has learnt to recolour 1 as 2 has not learnt to
+recolour 2 as 6.
 """
 
 from __future__ import annotations
@@ -18,14 +20,19 @@ from seal.domains.arc.augmentations import (
     turn_over,
 )
 from seal.domains.arc.grids import Grid
+from seal.restem.seeds import derive_seed
 
 Row = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What makes an output of an input, and which inputs show it."""
+    """What makes an output of an input, and which inputs show it.
 
+    Rules of one kind are about equally hard.
+    """
+
+    kind: str
     name: str
     apply: Callable[[Grid], Grid]
     colours: tuple[int, ...]
@@ -33,7 +40,7 @@ class Rule:
     needed: tuple[int, ...] = ()
     rows: tuple[int, int] = (1, 1)
     """Fewest and most rows."""
-    columns: tuple[int, int] = (5, 7)
+    columns: tuple[int, int] = (4, 5)
     """Fewest and most columns."""
 
 
@@ -71,92 +78,192 @@ def onwards(row: Row, colour: int) -> Row:
     return row[:first] + (colour,) * (len(row) - first)
 
 
-def _only(colour: int) -> Callable[[Grid], Grid]:
-    return cells(lambda cell: cell if cell == colour else 0)
+def recoloured(old: int, new: int, others: Row, *, grid: bool = False) -> Rule:
+    """One colour becomes another."""
+    kind = "recolour in a grid" if grid else "recolour"
+    sides = (2, 3) if grid else (1, 1)
+    widths = (2, 3) if grid else (4, 5)
+    name = f"{kind.replace(' ', '-')}-{old}-{new}"
+    return Rule(kind, name, recolour({old: new}), (old, *others), (old,), sides, widths)
 
 
-def _painted(colour: int) -> Callable[[Grid], Grid]:
-    return cells(lambda cell: colour if cell else 0)
+def swapped(one: int, two: int) -> Rule:
+    """Two colours take each other's place."""
+    change = recolour({one: two, two: one})
+    return Rule("swap", f"swap-{one}-{two}", change, (0, one, two), (one, two))
 
 
-def _counted(colour: int) -> Callable[[Grid], Grid]:
-    return strip(lambda row: (colour,) * row.count(colour))
+def painted(colour: int, others: Row) -> Rule:
+    """All that is not empty becomes one colour."""
+    change = cells(lambda cell: colour if cell else 0)
+    return Rule("paint", f"paint-{colour}", change, (0, *others), (0, others[0]))
 
 
-TRAIN = (
-    Rule("recolour-1-2", recolour({1: 2}), (0, 1, 3), (1,)),
-    Rule("recolour-3-7", recolour({3: 7}), (1, 3, 5), (3,)),
-    Rule("recolour-in-a-grid", recolour({4: 1}), (0, 4, 6), (4,), (2, 3), (2, 3)),
-    Rule("swap-1-2", recolour({1: 2, 2: 1}), (0, 1, 2), (1, 2)),
-    Rule("paint-5", _painted(5), (0, 1, 2, 3), (0, 2)),
-    Rule("next-colour", cells(lambda cell: cell + 1), (1, 2, 3, 4), (1,)),
-    Rule("fill-the-empty-with-4", recolour({0: 4}), (0, 2, 3), (0,)),
-    Rule("fill-with-the-first", strip(lambda row: row[:1] * len(row)), (1, 2, 3, 4), (1,)),
-    Rule("fill-between", strip(lambda row: between(row, 6)), (0, 0, 0, 6), (6, 6)),
-    Rule("keep-3", _only(3), (1, 2, 3), (1, 3)),
-    Rule(
-        "mask-every-second",
-        strip(lambda row: tuple(cell if place % 2 == 0 else 0 for place, cell in enumerate(row))),
+def counted_up(by: int, name: str) -> Rule:
+    """Every colour becomes the one so many after it."""
+    return Rule("next colour", name, cells(lambda cell: cell + by), (3, 4, 5, 6), (3,))
+
+
+def filled(colour: int, others: Row) -> Rule:
+    """All that is empty becomes one colour."""
+    name = f"fill-the-empty-with-{colour}"
+    return Rule("fill the empty", name, recolour({0: colour}), (0, *others), (0,))
+
+
+def kept(colour: int, others: Row) -> Rule:
+    """All but one colour becomes empty."""
+    change = cells(lambda cell: cell if cell == colour else 0)
+    return Rule("keep", f"keep-{colour}", change, (colour, *others), (colour, others[0]))
+
+
+def masked(rest: int, name: str) -> Rule:
+    """Every second cell becomes empty."""
+    return Rule(
+        "mask",
+        name,
+        strip(lambda row: tuple(cell if at % 2 == rest else 0 for at, cell in enumerate(row))),
         (1, 2, 3),
-    ),
-    Rule("flip", strip(lambda row: row[::-1]), (1, 2, 3, 4), (), (1, 1), (5, 6)),
-    Rule("rotate-left", strip(lambda row: row[1:] + row[:1]), (1, 2, 3, 4), (), (1, 1), (5, 6)),
-    Rule("shift-right", strip(lambda row: shifted(row, 1)), (1, 2, 3)),
-    Rule("shift-right-by-two", strip(lambda row: shifted(row, 2)), (1, 2, 3)),
-    Rule("first-three", strip(lambda row: row[:3]), (1, 2, 3, 4)),
-    Rule("ends-in-8", strip(lambda row: (8, *row[1:-1], 8)), (0, 1, 2)),
-    Rule(
-        "double-every-cell",
-        strip(lambda row: tuple(cell for cell in row for _ in range(2))),
-        (1, 2, 3, 4),
-        (),
-        (1, 1),
-        (3, 4),
-    ),
-    Rule(
-        "without-the-empty",
-        strip(lambda row: tuple(cell for cell in row if cell)),
+    )
+
+
+def ended(name: str, before: Row, after: Row) -> Rule:
+    """Cells at the ends are painted over; an empty row leaves an end as it is."""
+    return Rule(
+        "paint the ends",
+        name,
+        strip(lambda row: (*before, *row[len(before) : len(row) - len(after)], *after)),
         (0, 1, 2),
-        (0, 1),
-    ),
-    Rule("count-2", _counted(2), (0, 2, 3), (2, 0)),
-    Rule("flip-rows", flip_rows, (0, 1, 2), (1, 2), (3, 3), (3, 3)),
-    Rule("transpose", transpose, (0, 1, 2), (1, 2), (3, 3), (3, 3)),
-    Rule("turn", turn, (1, 2, 3, 4), (), (2, 2), (2, 2)),
-    Rule(
-        "bottom-row-6",
-        lambda grid: (*grid[:-1], (6,) * len(grid[0])),
-        (0, 1, 2),
-        (),
-        (3, 3),
-        (3, 4),
-    ),
+    )
+
+
+def added(name: str, before: Row, after: Row) -> Rule:
+    """Cells are put before the row and after it."""
+    return Rule("add cells", name, strip(lambda row: (*before, *row, *after)), (1, 2, 3, 4))
+
+
+def of_row(kind: str, name: str, change: Callable[[Row], Row], columns: tuple[int, int]) -> Rule:
+    """A rule of places alone: cells of four colours are moved, left out or repeated."""
+    return Rule(kind, name, strip(change), (1, 2, 3, 4), (), (1, 1), columns)
+
+
+def between_marks(colour: int) -> Rule:
+    """All between two cells of a colour becomes it."""
+    return Rule(
+        "fill",
+        f"fill-between-{colour}",
+        strip(lambda row: between(row, colour)),
+        (0, 0, 0, colour),
+        (colour, colour),
+        columns=(6, 6),
+    )
+
+
+def from_mark(colour: int) -> Rule:
+    """All from a cell of a colour on becomes it."""
+    return Rule(
+        "fill",
+        f"fill-onwards-{colour}",
+        strip(lambda row: onwards(row, colour)),
+        (0, 0, 0, colour),
+        (colour,),
+    )
+
+
+def counted(colour: int, other: int) -> Rule:
+    """What is left of the row are its cells of one colour."""
+    return Rule(
+        "count",
+        f"count-{colour}",
+        strip(lambda row: (colour,) * row.count(colour)),
+        (0, colour, other),
+        (colour, 0),
+    )
+
+
+def moved(name: str, change: Callable[[Grid], Grid], side: int) -> Rule:
+    """A square is turned or flipped."""
+    colours = (1, 2, 3, 4) if side == 2 else (0, 1, 2)
+    return Rule("turn or flip", name, change, colours, (1, 2), (side, side), (side, side))
+
+
+def lined(name: str, change: Callable[[Grid], Grid]) -> Rule:
+    """A row or a column of a grid becomes one colour."""
+    return Rule("paint a line", name, change, (0, 1, 2), (), (2, 3), (3, 3))
+
+
+RULES = (
+    recoloured(1, 2, (0, 3)),
+    recoloured(3, 7, (1, 5)),
+    recoloured(2, 6, (0, 1)),
+    recoloured(5, 0, (2, 3)),
+    recoloured(8, 4, (0, 9)),
+    recoloured(6, 1, (3, 4)),
+    recoloured(4, 9, (0, 7)),
+    recoloured(7, 5, (2, 8)),
+    recoloured(4, 1, (0, 6), grid=True),
+    recoloured(3, 8, (0, 2), grid=True),
+    recoloured(1, 7, (0, 5), grid=True),
+    recoloured(9, 2, (0, 3), grid=True),
+    swapped(1, 2),
+    swapped(3, 4),
+    swapped(5, 8),
+    swapped(6, 9),
+    painted(5, (1, 2, 3)),
+    painted(2, (4, 5, 6)),
+    painted(8, (1, 3, 7)),
+    painted(1, (5, 6, 9)),
+    counted_up(1, "next-colour"),
+    counted_up(-1, "colour-before"),
+    counted_up(2, "next-colour-but-one"),
+    counted_up(-2, "colour-before-but-one"),
+    filled(4, (2, 3)),
+    filled(7, (1, 4)),
+    filled(9, (4, 5)),
+    filled(1, (3, 8)),
+    kept(3, (1, 2)),
+    kept(1, (2, 4)),
+    kept(6, (5, 7)),
+    kept(8, (3, 9)),
+    masked(0, "mask-every-second"),
+    masked(1, "mask-every-first"),
+    ended("ends-in-8", (8,), (8,)),
+    ended("begins-with-9", (9,), ()),
+    ended("last-becomes-4", (), (4,)),
+    ended("begins-with-7-and-5", (7, 5), ()),
+    added("3-before", (3,), ()),
+    added("5-after", (), (5,)),
+    added("6-on-both-sides", (6,), (6,)),
+    added("7-and-8-after", (), (7, 8)),
+    of_row("crop", "first-three", lambda row: row[:3], (4, 5)),
+    of_row("crop", "last-three", lambda row: row[-3:], (4, 5)),
+    of_row("crop", "without-the-first", lambda row: row[1:], (4, 5)),
+    of_row("crop", "without-the-last", lambda row: row[:-1], (4, 5)),
+    of_row("shift", "shift-right", lambda row: shifted(row, 1), (4, 5)),
+    of_row("shift", "shift-left", lambda row: shifted(row, -1), (4, 5)),
+    of_row("shift", "shift-right-by-two", lambda row: shifted(row, 2), (4, 5)),
+    of_row("shift", "shift-left-by-two", lambda row: shifted(row, -2), (4, 5)),
+    of_row("rotate", "rotate-left", lambda row: row[1:] + row[:1], (4, 5)),
+    of_row("rotate", "rotate-right", lambda row: row[-1:] + row[:-1], (4, 5)),
+    of_row("repeat", "fill-with-the-first", lambda row: row[:1] * len(row), (4, 5)),
+    of_row("repeat", "fill-with-the-last", lambda row: row[-1:] * len(row), (4, 5)),
+    of_row("repeat", "twice", lambda row: row * 2, (3, 4)),
+    of_row("repeat", "there-and-back", lambda row: row + row[::-1], (3, 4)),
+    between_marks(6),
+    between_marks(2),
+    from_mark(3),
+    from_mark(8),
+    counted(2, 3),
+    counted(5, 1),
+    moved("flip-rows", flip_rows, 3),
+    moved("flip-columns", flip_columns, 3),
+    moved("transpose", transpose, 3),
+    moved("anti-transpose", anti_transpose, 3),
+    moved("turn", turn, 2),
+    moved("turn-over", turn_over, 2),
+    lined("top-row-3", lambda grid: ((3,) * len(grid[0]), *grid[1:])),
+    lined("bottom-row-6", lambda grid: (*grid[:-1], (6,) * len(grid[0]))),
+    lined("first-column-5", lambda grid: tuple((5, *row[1:]) for row in grid)),
+    lined("last-column-4", lambda grid: tuple((*row[:-1], 4) for row in grid)),
 )
-VALIDATION = (
-    Rule("recolour-2-6", recolour({2: 6}), (0, 1, 2), (2,)),
-    Rule("erase-5", recolour({5: 0}), (2, 3, 5), (5,)),
-    Rule("recolour-in-a-grid-3-8", recolour({3: 8}), (0, 2, 3), (3,), (2, 3), (2, 3)),
-    Rule("swap-3-4", recolour({3: 4, 4: 3}), (0, 3, 4), (3, 4)),
-    Rule("paint-2", _painted(2), (0, 4, 5, 6), (0, 5)),
-    Rule("colour-before", cells(lambda cell: cell - 1), (2, 3, 4, 5), (2,)),
-    Rule("fill-the-empty-with-7", recolour({0: 7}), (0, 1, 4), (0,)),
-    Rule("fill-with-the-last", strip(lambda row: row[-1:] * len(row)), (1, 2, 3, 4), (1,)),
-    Rule("fill-onwards", strip(lambda row: onwards(row, 3)), (0, 0, 0, 3), (3,)),
-    Rule("keep-1", _only(1), (1, 2, 4), (1, 2)),
-    Rule(
-        "mask-every-first",
-        strip(lambda row: tuple(cell if place % 2 else 0 for place, cell in enumerate(row))),
-        (1, 2, 3),
-    ),
-    Rule("rotate-right", strip(lambda row: row[-1:] + row[:-1]), (1, 2, 3, 4), (), (1, 1), (5, 6)),
-    Rule("shift-left", strip(lambda row: shifted(row, -1)), (1, 2, 3)),
-    Rule("shift-left-by-two", strip(lambda row: shifted(row, -2)), (1, 2, 3)),
-    Rule("last-three", strip(lambda row: row[-3:]), (1, 2, 3, 4)),
-    Rule("begins-with-9", strip(lambda row: (9, *row[1:])), (0, 1, 2)),
-    Rule("there-and-back", strip(lambda row: row + row[::-1]), (1, 2, 3, 4), (), (1, 1), (3, 4)),
-    Rule("count-5", _counted(5), (0, 1, 5), (5, 0)),
-    Rule("flip-columns", flip_columns, (0, 1, 2), (1, 2), (3, 3), (3, 3)),
-    Rule("anti-transpose", anti_transpose, (0, 1, 2), (1, 2), (3, 3), (3, 3)),
-    Rule("turn-over", turn_over, (1, 2, 3, 4), (), (2, 2), (2, 2)),
-    Rule("top-row-3", lambda grid: ((3,) * len(grid[0]), *grid[1:]), (0, 1, 2), (), (3, 3), (3, 4)),
-)
+_DEALT = sorted(RULES, key=lambda rule: (rule.kind, derive_seed("few-shot corpus", rule.name)))
+TRAIN, VALIDATION = tuple(_DEALT[::2]), tuple(_DEALT[1::2])

@@ -33,6 +33,7 @@ from seal.engine import (
     EvaluationRequest,
     EvaluationResult,
     TrainingRequest,
+    TrainingResult,
 )
 from seal.models import resolve_model
 from seal.restem.seeds import derive_seed
@@ -104,8 +105,10 @@ def scores(tried: Tried, context: Context, result: EvaluationResult) -> dict[str
     } | {"logprob": sum(result.logprobs) / len(result.logprobs)}
 
 
-def train(engine: Engine, tried: Tried, context: Context, edit: TrainSettings) -> dict[str, object]:
-    """One inner loop of the table."""
+def train(
+    engine: Engine, tried: Tried, context: Context, edit: TrainSettings
+) -> EngineTask[TrainingResult] | None:
+    """The training of one inner loop; None where the edit makes no row."""
     rows = training_rows(
         demonstrations_of(context.text),
         edit,
@@ -114,10 +117,9 @@ def train(engine: Engine, tried: Tried, context: Context, edit: TrainSettings) -
         max_rows=tried.max_rows,
         max_characters=4000,
     )
-    line: dict[str, object] = {"rows": len(rows)}
     if not rows:
-        return line
-    result = engine.train(
+        return None
+    return engine.train(
         TrainingRequest(
             run="tune",
             policy=None,
@@ -132,16 +134,32 @@ def train(engine: Engine, tried: Tried, context: Context, edit: TrainSettings) -
             init_seed=derive_seed(tried.seed, context.title, "init"),
             order_seed=derive_seed(tried.seed, context.title, "order"),
         )
-    ).future.result()
-    line |= {
-        "steps": result.steps,
-        "loss": result.final_loss,
-        "tokens": result.tokens,
-        "engine_seconds": result.engine_seconds,
-    }
-    if result.adapter is not None:
-        line |= scores(tried, context, ask(engine, tried, context, result.adapter).future.result())
-    return line
+    )
+
+
+def try_edit(
+    engine: Engine, tried: Tried, contexts: Sequence[Context], edit: TrainSettings | None
+) -> Iterator[dict[str, object]]:
+    """What an edit comes to on each task, None being no training; the engine batches the tasks."""
+    trained: list[TrainingResult | None] = [None] * len(contexts)
+    if edit:
+        tasks = [train(engine, tried, context, edit) for context in contexts]
+        trained = [task.future.result() if task else None for task in tasks]
+    adapters = [result.adapter if result else None for result in trained]
+    asked = [
+        ask(engine, tried, context, adapter) if adapter or not edit else None
+        for context, adapter in zip(contexts, adapters, strict=True)
+    ]
+    for context, result, answers in zip(contexts, trained, asked, strict=True):
+        line: dict[str, object] = {"task": context.title}
+        if result:
+            line |= {
+                "steps": result.steps,
+                "loss": result.final_loss,
+                "tokens": result.tokens,
+                "engine_seconds": result.engine_seconds,
+            }
+        yield line | (scores(tried, context, answers.future.result()) if answers else {})
 
 
 def main() -> None:
@@ -179,7 +197,7 @@ def main() -> None:
     )
     model = resolve_model("smollm2-135m")
     engine = Engine.load(
-        model.path, name="smollm2-135m", settings=EngineSettings(slots=4), base=model.base
+        model.path, name="smollm2-135m", settings=EngineSettings(slots=16), base=model.base
     )
     shared = {
         "layout": given.layout,
@@ -195,21 +213,11 @@ def main() -> None:
     }
     with given.out.open("a", encoding="utf-8") as out:
         for edit in [None, *grid]:
-            for context in contexts:
-                line: dict[str, object] = {
-                    **shared,
-                    "task": context.title,
-                    "edit": written_edit(edit) if edit else "",
-                }
-                if key_of(line) in done:
-                    continue
-                line |= (
-                    train(engine, tried, context, edit)
-                    if edit
-                    else scores(tried, context, ask(engine, tried, context, None).future.result())
-                )
-                out.write(json.dumps(line) + "\n")
-                out.flush()
+            named = {**shared, "edit": written_edit(edit) if edit else ""}
+            left = [one for one in contexts if key_of({**named, "task": one.title}) not in done]
+            for line in try_edit(engine, tried, left, edit):
+                out.write(json.dumps(named | line) + "\n")
+            out.flush()
     engine.close()
 
 

@@ -7,11 +7,12 @@ from importlib import resources
 
 import pytest
 
-from benchmarks.arc.corpus import lines
+from benchmarks.arc.corpus import likeness, lines
 from benchmarks.arc.rules import TRAIN, VALIDATION, Rule
 from seal.datasets import load_dataset
 from seal.domains import get_domain
-from seal.domains.arc.grids import grid_of
+from seal.domains.arc.grids import Grid, grid_of
+from seal.domains.arc.tasks import Pair
 from seal.restem.leakage import check_leakage
 
 FILES = {"arc-train": TRAIN, "arc-validation": VALIDATION}
@@ -59,3 +60,26 @@ def test_every_pair_of_a_task_follows_its_rule() -> None:
             asked = tuple(tuple(cells) for cells in pair["input"])
             assert [list(cells) for cells in rule.apply(asked)] == pair["output"]
             assert pair["input"] != pair["output"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_augmentation_makes_a_test_of_a_demonstration(name: str) -> None:
+    for rule in FILES[name]:
+        row = json.loads(lines([rule]))
+        likenesses = [
+            {likeness(Pair(as_grid(pair["input"]), as_grid(pair["output"]))) for pair in row[side]}
+            for side in ("train", "test")
+        ]
+        assert likenesses[0].isdisjoint(likenesses[1]), rule.name
+
+
+def test_turned_flipped_and_recoloured_pairs_are_alike_and_others_are_not() -> None:
+    pair = Pair(((1, 2, 0, 2),), ((2, 2, 0, 2),))
+    assert likeness(Pair(((5, 0, 5, 3),), ((5, 0, 5, 5),))) == likeness(pair)
+    assert likeness(Pair(((1,), (2,), (0,), (2,)), ((2,), (2,), (0,), (2,)))) == likeness(pair)
+    assert likeness(Pair(((1, 2, 0, 2),), ((1, 2, 0, 1),))) != likeness(pair)
+    assert likeness(Pair(((1, 2, 0, 1),), ((2, 2, 0, 2),))) != likeness(pair)
+
+
+def as_grid(rows: list[list[int]]) -> Grid:
+    return tuple(tuple(row) for row in rows)

@@ -75,8 +75,9 @@ def test_no_test_enters_a_training_row(
     assert not ARC.passage_examples("t", DEMONSTRATIONS, ExampleSettings())
 
 
-def test_no_embedded_test_output_with_its_input_is_a_training_row() -> None:
-    for context in load_contexts("corpus://arc-train", domain=ARC):
+@pytest.mark.parametrize("side", ["train", "validation"])
+def test_no_embedded_test_output_with_its_input_is_a_training_row(side: str) -> None:
+    for context in load_contexts(f"corpus://arc-{side}", domain=ARC):
         rows = {prompt + answer for prompt, answer in parsed(EDIT, context)}
         for query in context.queries:
             asked = ARC.question_prompt(replace(query, context=""), "digits").text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -152,6 +153,21 @@ def test_worked_examples_say_nothing_of_what_is_best() -> None:
         assert sum(switch[name] for switch in switches) * 2 == len(WORKED)
     strategies = [settings.training.strategy for _, settings in WORKED]
     assert strategies.count("train_using_all_tokens") * 2 == len(WORKED)
+    ordered = sorted(
+        (settings.training for _, settings in WORKED), key=lambda one: one.learning_rate
+    )
+    steps = [later.learning_rate / one.learning_rate for one, later in pairwise(ordered)]
+    assert max(steps) <= 1.25 * min(steps)  # even on a scale of factors
+    epochs = [one.num_train_epochs for one in ordered]
+    assert sorted(epochs) == [1, 2, 3, 4]
+    assert sum((place - 1.5) * passes for place, passes in enumerate(epochs)) == 0
+
+
+def test_worked_examples_stand_in_another_order_for_another_task() -> None:
+    asked = [edit_prompt((Pair(((cell,),), ((cell,),)),), "base").text for cell in range(10)]
+    last = {text.split("Settings: ")[-1].splitlines()[0] for text in asked}
+    assert last == {short_edit(settings) for _, settings in WORKED}
+    assert asked[0] == edit_prompt((Pair(((0,),), ((0,),)),), "base").text
 
 
 def test_the_policy_sees_the_demonstrations_in_either_format() -> None:
