@@ -23,6 +23,8 @@ from seal.domains.arc.grids import Grid
 from seal.restem.seeds import derive_seed
 
 Row = tuple[int, ...]
+STRIP = (4, 5)
+"""Fewest and most cells of a row, where a rule says nothing else."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Rule:
     needed: tuple[int, ...] = ()
     rows: tuple[int, int] = (1, 1)
     """Fewest and most rows."""
-    columns: tuple[int, int] = (4, 5)
+    columns: tuple[int, int] = STRIP
     """Fewest and most columns."""
 
 
@@ -81,8 +83,7 @@ def onwards(row: Row, colour: int) -> Row:
 def recoloured(old: int, new: int, others: Row, *, grid: bool = False) -> Rule:
     """One colour becomes another."""
     kind = "recolour in a grid" if grid else "recolour"
-    sides = (2, 3) if grid else (1, 1)
-    widths = (2, 3) if grid else (4, 5)
+    sides, widths = ((2, 3), (2, 3)) if grid else ((1, 1), STRIP)
     name = f"{kind.replace(' ', '-')}-{old}-{new}"
     return Rule(kind, name, recolour({old: new}), (old, *others), (old,), sides, widths)
 
@@ -141,31 +142,29 @@ def added(name: str, before: Row, after: Row) -> Rule:
     return Rule("add cells", name, strip(lambda row: (*before, *row, *after)), (1, 2, 3, 4))
 
 
-def of_row(kind: str, name: str, change: Callable[[Row], Row], columns: tuple[int, int]) -> Rule:
+def of_row(
+    kind: str, name: str, change: Callable[[Row], Row], columns: tuple[int, int] = STRIP
+) -> Rule:
     """A rule of places alone: cells of four colours are moved, left out or repeated."""
     return Rule(kind, name, strip(change), (1, 2, 3, 4), (), (1, 1), columns)
 
 
-def between_marks(colour: int) -> Rule:
-    """All between two cells of a colour becomes it."""
+def marked(
+    name: str,
+    fill: Callable[[Row, int], Row],
+    colour: int,
+    *,
+    marks: int,
+    columns: tuple[int, int] = STRIP,
+) -> Rule:
+    """A stretch of an empty row becomes the colour of the cells that mark it."""
     return Rule(
         "fill",
-        f"fill-between-{colour}",
-        strip(lambda row: between(row, colour)),
+        f"{name}-{colour}",
+        strip(lambda row: fill(row, colour)),
         (0, 0, 0, colour),
-        (colour, colour),
-        columns=(6, 6),
-    )
-
-
-def from_mark(colour: int) -> Rule:
-    """All from a cell of a colour on becomes it."""
-    return Rule(
-        "fill",
-        f"fill-onwards-{colour}",
-        strip(lambda row: onwards(row, colour)),
-        (0, 0, 0, colour),
-        (colour,),
+        (colour,) * marks,
+        columns=columns,
     )
 
 
@@ -234,24 +233,24 @@ RULES = (
     added("5-after", (), (5,)),
     added("6-on-both-sides", (6,), (6,)),
     added("7-and-8-after", (), (7, 8)),
-    of_row("crop", "first-three", lambda row: row[:3], (4, 5)),
-    of_row("crop", "last-three", lambda row: row[-3:], (4, 5)),
-    of_row("crop", "without-the-first", lambda row: row[1:], (4, 5)),
-    of_row("crop", "without-the-last", lambda row: row[:-1], (4, 5)),
-    of_row("shift", "shift-right", lambda row: shifted(row, 1), (4, 5)),
-    of_row("shift", "shift-left", lambda row: shifted(row, -1), (4, 5)),
-    of_row("shift", "shift-right-by-two", lambda row: shifted(row, 2), (4, 5)),
-    of_row("shift", "shift-left-by-two", lambda row: shifted(row, -2), (4, 5)),
-    of_row("rotate", "rotate-left", lambda row: row[1:] + row[:1], (4, 5)),
-    of_row("rotate", "rotate-right", lambda row: row[-1:] + row[:-1], (4, 5)),
-    of_row("repeat", "fill-with-the-first", lambda row: row[:1] * len(row), (4, 5)),
-    of_row("repeat", "fill-with-the-last", lambda row: row[-1:] * len(row), (4, 5)),
+    of_row("crop", "first-three", lambda row: row[:3]),
+    of_row("crop", "last-three", lambda row: row[-3:]),
+    of_row("crop", "without-the-first", lambda row: row[1:]),
+    of_row("crop", "without-the-last", lambda row: row[:-1]),
+    of_row("shift", "shift-right", lambda row: shifted(row, 1)),
+    of_row("shift", "shift-left", lambda row: shifted(row, -1)),
+    of_row("shift", "shift-right-by-two", lambda row: shifted(row, 2)),
+    of_row("shift", "shift-left-by-two", lambda row: shifted(row, -2)),
+    of_row("rotate", "rotate-left", lambda row: row[1:] + row[:1]),
+    of_row("rotate", "rotate-right", lambda row: row[-1:] + row[:-1]),
+    of_row("repeat", "fill-with-the-first", lambda row: row[:1] * len(row)),
+    of_row("repeat", "fill-with-the-last", lambda row: row[-1:] * len(row)),
     of_row("repeat", "twice", lambda row: row * 2, (3, 4)),
     of_row("repeat", "there-and-back", lambda row: row + row[::-1], (3, 4)),
-    between_marks(6),
-    between_marks(2),
-    from_mark(3),
-    from_mark(8),
+    marked("fill-between", between, 6, marks=2, columns=(6, 6)),
+    marked("fill-between", between, 2, marks=2, columns=(6, 6)),
+    marked("fill-onwards", onwards, 3, marks=1),
+    marked("fill-onwards", onwards, 8, marks=1),
     counted(2, 3),
     counted(5, 1),
     moved("flip-rows", flip_rows, 3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from importlib import resources
 
 import pytest
@@ -32,6 +33,10 @@ def test_there_are_enough_tasks_and_no_rule_is_on_both_sides() -> None:
     titles = [context.title for contexts in loaded.values() for context in contexts]
     assert len(set(titles)) == len(titles)
     check_leakage(loaded["arc-train"], loaded["arc-validation"], domain=get_domain("arc"))
+
+
+def test_of_each_kind_as_many_rules_are_on_one_side_as_on_the_other() -> None:
+    assert Counter(rule.kind for rule in TRAIN) == Counter(rule.kind for rule in VALIDATION)
 
 
 @pytest.mark.parametrize("validation", VALIDATION, ids=lambda rule: rule.name)
