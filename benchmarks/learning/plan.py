@@ -122,31 +122,14 @@ class Planned:
     """Run seeds, from 0, that also measure `BOUNDS`."""
 
 
+_ON_NATURAL_TEXT = partial(Planned, corpus="natural", pool=32, train=32)
 _ON_THE_CORPUS = partial(Planned, corpus="validation", pool=0, train=8, validation=0, rounds=2)
 PLAN: tuple[Planned, ...] = (
-    Planned(
-        corpus="natural",
-        arm="reward",
-        pool=32,
-        train=32,
-        validation=60,
-        rounds=2,
-        seeds=3,
-        bounds=1,
-    ),
-    Planned(
-        corpus="natural",
-        arm="control",
-        pool=32,
-        train=32,
-        validation=60,
-        rounds=2,
-        seeds=3,
-        bounds=1,
-    ),
+    _ON_NATURAL_TEXT(arm="reward", validation=60, rounds=2, seeds=3, bounds=1),
+    _ON_NATURAL_TEXT(arm="control", validation=60, rounds=2, seeds=3, bounds=1),
     _ON_THE_CORPUS(arm="reward", seeds=3, bounds=1),
     _ON_THE_CORPUS(arm="control", seeds=3, bounds=1),
-    Planned(corpus="natural", arm="warm", pool=32, train=32, validation=24, rounds=1, seeds=1),
+    _ON_NATURAL_TEXT(arm="warm", validation=24, rounds=1, seeds=1),
     _ON_THE_CORPUS(arm="warm", seeds=1),
     _ON_THE_CORPUS(arm="abstain", seeds=1, bounds=1),
     _ON_THE_CORPUS(arm="preselect", seeds=1, bounds=1),
