@@ -28,7 +28,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -87,7 +87,7 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
 
 async def _measure(setting: Setting) -> Figures:
     sizes, load = setting.sizes, os.getloadavg()[0]
-    bare: list[float] = []
+    bare: list[Bare] = []
     through: list[Sample] = []
     async with await connect() as client:
         api = KubernetesApi(client)
@@ -105,10 +105,18 @@ async def _measure(setting: Setting) -> Figures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
-    """What one sample of the controller's side came to."""
+class Bare:
+    """What one sample of a side came to."""
 
     jobs_per_second: float
+    processor_ms: dict[str, float]
+    """Per Job, by program, from before the first Job."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Bare):
+    """What one sample of the controller's side came to."""
+
     submissions_per_second: float
     scraped: Scraped
     peak_mib: float
@@ -119,8 +127,6 @@ class Sample:
     """Jobs beside the one of each stage."""
     requests_per_run: float
     """To the API server, by the controller."""
-    processor_ms: dict[str, float]
-    """Per Job, by program."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,8 +184,8 @@ async def _place(setting: Setting, api: KubernetesApi) -> AsyncIterator[Place]:
             )
 
 
-async def _bare(place: Place) -> float:
-    """Jobs per second of the bare loop."""
+async def _bare(place: Place) -> Bare:
+    """The bare loop."""
     coming: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
     runs = place.setting.sizes.controller_runs
     spec = spec_of(place.body(0))
@@ -201,11 +207,29 @@ async def _bare(place: Place) -> float:
     place.jobs.on_complete = complete
     for run in range(runs):
         coming.put_nowait((run, 0))
+    used = _used()
     async with _at_once(create):
         await place.jobs.until(
             lambda: len(place.jobs.completed) == place.all_jobs, partial(place.report, BARE)
         )
-    return place.all_jobs / place.jobs.seconds
+    return Bare(
+        jobs_per_second=place.all_jobs / place.jobs.seconds,
+        processor_ms=_spent_ms(place, used, _used()),
+    )
+
+
+def _used() -> dict[str, float]:
+    """Processor seconds so far, by program; this process is the loop, or who submits."""
+    return {**processor_seconds(), "benchmark": time.process_time()}
+
+
+def _spent_ms(
+    place: Place, before: Mapping[str, float], after: Mapping[str, float]
+) -> dict[str, float]:
+    """Processor time per Job."""
+    return {
+        name: 1e3 * (end - before.get(name, 0.0)) / place.all_jobs for name, end in after.items()
+    }
 
 
 def _job(place: Place, run: int, round: int, stage: Stage) -> Tree:
@@ -239,15 +263,14 @@ async def _through(place: Place) -> Sample:
     with controllers(place.directory, namespace=place.namespace) as start:
         process = start()
         await process.until_leading()
-        used = processor_seconds()
+        used = {**_used(), CONTROLLER: process.processor_seconds}
         async with _submitted(place) as submissions_per_second:
             await place.jobs.until(
                 lambda: len(place.jobs.completed) >= place.all_jobs,
                 partial(place.report, CONTROLLER),
             )
             bodies = await _complete(place)
-        spent = {name: end - used.get(name, 0.0) for name, end in processor_seconds().items()}
-        spent[CONTROLLER] = process.processor_seconds
+        spent = {**_used(), CONTROLLER: process.processor_seconds}
         scraped, peak_mib = await process.scrape(), process.peak_mib
     return Sample(
         jobs_per_second=place.all_jobs / place.jobs.seconds,
@@ -258,7 +281,7 @@ async def _through(place: Place) -> Sample:
         jobs_per_run=place.jobs_per_run,
         jobs_again=len(place.jobs.created) - place.all_jobs,
         requests_per_run=sum(scraped.requests.values()) / runs,
-        processor_ms={name: 1e3 * one / place.all_jobs for name, one in spent.items()},
+        processor_ms=_spent_ms(place, used, spent),
     )
 
 
@@ -354,21 +377,20 @@ async def _recovery(place: Place) -> float:
 
 def _figure(
     setting: Setting,
-    bare: Sequence[float],
+    bare: Sequence[Bare],
     through: Sequence[Sample],
     recovered: float,
     load: float,
 ) -> Figure:
     """Both sides, and what was measured beside. `load`: of the machine before all of it."""
     newest = through[-1]
-    rates = [sample.jobs_per_second for sample in through]
-    share = [own / ceiling for own, ceiling in zip(rates, bare, strict=True)]
+    rates, ceilings = ([sample.jobs_per_second for sample in side] for side in (through, bare))
+    share = [own / ceiling for own, ceiling in zip(rates, ceilings, strict=True)]
     looks = newest.scraped
     by_request = ", ".join(
         f"{name} {count / setting.sizes.controller_runs:.1f}"
         for name, count in looks.requests.most_common(8)
     )
-    spent = ", ".join(f"{name} {ms:.1f}" for name, ms in newest.processor_ms.items())
     enough = median(rates) >= ENOUGH_JOBS_PER_SECOND
     return make_figure(
         setting,
@@ -378,7 +400,7 @@ def _figure(
         met=enough or median(share) >= SHARE_OF_BARE,
         sides=(
             Side(name=CONTROLLER, unit="Jobs/s", samples=tuple(rates)),
-            Side(name=BARE, unit="Jobs/s", samples=tuple(bare)),
+            Side(name=BARE, unit="Jobs/s", samples=tuple(ceilings)),
         ),
         details={
             "runs": f"{setting.sizes.controller_runs} at once, {newest.jobs_per_run} Jobs each",
@@ -394,7 +416,12 @@ def _figure(
             "Events": ", ".join(f"{name} {count}" for name, count in looks.events.items()),
             "machine's load before (1 min, processes that would run)": f"{load:.1f} of "
             f"{os.cpu_count()} processors",
-            "processor time per Job (ms)": spent,
+            "processor time per Job (ms)": _shown(newest),
+            "processor time per Job of the bare loop (ms)": _shown(bare[-1]),
         },
         sizes=("controller_samples", "controller_runs", "controller_rounds", "controller_shards"),
     )
+
+
+def _shown(sample: Bare) -> str:
+    return ", ".join(f"{name} {ms:.1f}" for name, ms in sample.processor_ms.items())
