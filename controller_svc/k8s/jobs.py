@@ -43,6 +43,8 @@ SPEC_ANNOTATION, EPOCH_ANNOTATION = "seal.dev/spec-sha256", "seal.dev/epoch"
 STORE_VOLUME, MODELS_VOLUME, SCRATCH_VOLUME = "artifacts", "models", "tmp"
 SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod's own
 """Where a pod whose root is read-only puts temporary files, and copies from an object store."""
+Options = dict[str, str | int]
+"""By field of a process's options; True stands for a switch."""
 _COMMANDS = {"worker": "controller_svc.worker", "trainer": "trainer_svc.improve"}
 
 
@@ -267,12 +269,20 @@ def _container(
     if trains:
         own = template.resources
         resources = own if own.requests or own.limits else settings.trainer_resources
-    environment = _environment(action, settings, hop)
-    environment += _of_trainer(spec, settings, resources) if trains else _of_worker(settings)
+    given = settings.trainer_environment if trains else settings.worker_environment
+    options = _task(action, settings) | (
+        _of_trainer(spec, settings) if trains else _of_worker(action, settings)
+    )
+    environment = _environment(given, hop)
+    if trains and "cpu" in resources.limits and "SEAL_THREADS" not in given:
+        # An engine takes the pod's cores, where they are limited, and not all of the node's
+        field: Tree = {"containerName": CONTAINER, "resource": "limits.cpu"}
+        environment.append({"name": "SEAL_THREADS", "valueFrom": {"resourceFieldRef": field}})
     container: Tree = {
         "name": CONTAINER,
         "image": settings.trainer_image if trains else settings.worker_image,
         "command": ["python", "-m", _COMMANDS[component]],
+        "args": _flags(options, given),
         "env": environment,
         "resources": resources.model_dump(mode="json", by_alias=True, exclude_defaults=True),
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -288,44 +298,52 @@ def _container(
     return container
 
 
-def _environment(action: StartStage, settings: JobSettings, hop: Hop | None) -> list[Tree]:
-    """The task, as both entry points read it."""
+def _task(action: StartStage, settings: JobSettings) -> Options:
+    """The task, as options of both entry points."""
     policy = action.policy
-    values = {
-        "SEAL_ARTIFACTS": settings.store.uri,
-        "SEAL_RUN": action.run,
-        "SEAL_ROUND": str(action.round),
-        "SEAL_ATTEMPT": str(action.attempt),
-        "SEAL_EPOCH": str(action.epoch),
-        "SEAL_POLICY_PATH": policy.path if policy else "",
-        "SEAL_POLICY_SHA256": policy.sha256 if policy else "",
-        "SEAL_LOG_FORMAT": "json",
-        "SEAL_CACHE": f"{SCRATCH}/seal",
+    return {
+        "artifacts": settings.store.uri,
+        "run": action.run,
+        "round": action.round,
+        "attempt": action.attempt,
+        "epoch": action.epoch,
+        "policy_path": policy.path if policy else "",
+        "policy_sha256": policy.sha256 if policy else "",
+        "log_format": "json",
     }
-    if action.stage is not Stage.IMPROVE:
-        values |= {"SEAL_STAGE": str(action.stage), "SEAL_SHARDS": str(action.shards)}
+
+
+def _of_worker(action: StartStage, settings: JobSettings) -> Options:
+    own: Options = {"stage": str(action.stage), "shards": action.shards}
+    return own | settings.services.model_dump(mode="json")
+
+
+def _of_trainer(spec: Spec, settings: JobSettings) -> Options:
+    cache = settings.models.mount_path if settings.models is not None else ""
+    return {"model": spec.writer, "offline": True, "model_cache": cache}
+
+
+def _flags(options: Options, given: Mapping[str, str]) -> list[str]:
+    """Options as flags, but for texts that are empty and what the settings' variables name.
+
+    Not as variables: of these the API server keeps each one's fields apart, for a Job and for its
+    pods, whoever writes to either of them.
+    """
+    named = {
+        f"--{name.replace('_', '-')}": value
+        for name, value in options.items()
+        if value != "" and f"SEAL_{name.upper()}" not in given
+    }
+    return [flag if value is True else f"{flag}={value}" for flag, value in named.items()]
+
+
+def _environment(given: Mapping[str, str], hop: Hop | None) -> list[Tree]:
+    """What is no option of the entry points, and what the settings say."""
+    values = {"SEAL_CACHE": f"{SCRATCH}/seal"}
     if hop is not None:
         told = dict(hop.metadata)
         values |= {name: told.get(key, "") for name, key in TRACE_VARIABLES.items()}
-    return _plain({name: value for name, value in values.items() if value})
-
-
-def _of_worker(settings: JobSettings) -> list[Tree]:
-    services = settings.services.model_dump(mode="json")
-    own = {f"SEAL_{name.upper()}": value for name, value in services.items() if value}
-    return _plain(own | settings.worker_environment)
-
-
-def _of_trainer(spec: Spec, settings: JobSettings, resources: ResourceSettings) -> list[Tree]:
-    """An engine takes the pod's cores, where they are limited, and not all of the node's."""
-    own = {"SEAL_MODEL": spec.writer, "SEAL_OFFLINE": "true"}
-    if settings.models is not None:
-        own["SEAL_MODEL_CACHE"] = settings.models.mount_path
-    environment = _plain(own | settings.trainer_environment)
-    if "cpu" in resources.limits and "SEAL_THREADS" not in settings.trainer_environment:
-        field: Tree = {"containerName": CONTAINER, "resource": "limits.cpu"}
-        environment.append({"name": "SEAL_THREADS", "valueFrom": {"resourceFieldRef": field}})
-    return environment
+    return _plain({name: value for name, value in values.items() if value} | dict(given))
 
 
 def _plain(values: Mapping[str, str]) -> list[Tree]:

@@ -1,8 +1,8 @@
 """`python -m controller_svc.worker`: one shard of a stage as a process, an index of a Job's pod.
 
-It does what a task of local mode does, with the same functions. What it is told stands in the
-environment (`SEAL_RUN`, `SEAL_STAGE`, ...); what it came to is in the store, a digest of it in the
-termination message, and the exit code says whether another attempt is worth it.
+It does what a task of local mode does, with the same functions. What it is told stands in its flags
+or in the environment (`--run` or `SEAL_RUN`, ...); what it came to is in the store, a digest of it
+in the termination message, and the exit code says whether another attempt is worth it.
 """
 
 from __future__ import annotations

@@ -186,10 +186,8 @@ def test_the_worker_reads_from_its_environment_the_task_that_was_meant(
     assert container["image"] == "seal:1"
     assert "models" not in str(pod(body)["volumes"]), "a worker holds no model"
     assert "nvidia.com/gpu" not in str(container["resources"])
-    for variable, value in environment(body).items():
-        monkeypatch.setenv(variable, value)
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
-    options = WorkerOptions.parse([])
+    options = WorkerOptions.parse(container["args"])
     task = options.task
     assert (task.name, task.run, task.stage) == (f"{name}-3", "demo-1f", stage)
     assert (task.shard, task.shards, task.round, task.attempt, task.epoch) == (3, 5, 1, 2, 7)
@@ -213,28 +211,26 @@ def test_the_m_step_has_an_engine_of_its_own_with_the_runs_resources(
     assert pod(body)["priorityClassName"] == "low"
     assert pod(body)["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
     monkeypatch.setenv("SEAL_THREADS", "4")
-    for variable, value in environment(body).items():
-        if value:
-            monkeypatch.setenv(variable, value)
-    options = ImproveOptions.parse([])
+    options = ImproveOptions.parse(container["args"])
     task = options.task
     assert (task.run, task.round, task.attempt, task.epoch) == ("demo-1f", 1, 2, 7)
     assert (task.policy, options.model, options.offline) == (POLICY, RunSpec().writer, True)
-    assert environment(body)["SEAL_MODEL_CACHE"] == "/models", "it is mounted read-only"
+    assert options.model_cache == "/models", "it is mounted read-only"
     assert environment(body)["SEAL_CACHE"] == "/tmp/seal", "copies from an object store go there"
     fallen_back = pod(job(Stage.IMPROVE, cluster=ClusterSettings()))["containers"][0]
     assert fallen_back["resources"]["limits"] == {"cpu": "1", "memory": "4Gi"}
 
 
 def test_workers_take_options_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = {"SEAL_CONCURRENCY": "7", "SEAL_REACH_SECONDS": "5"}
+    own = {"SEAL_CONCURRENCY": "7", "SEAL_REACH_SECONDS": "5", "SEAL_LOG_FORMAT": "console"}
     settings = SETTINGS.model_copy(update={"worker_environment": own})
     body = job(settings=settings)
     for variable, value in environment(body).items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
-    options = WorkerOptions.parse([])
+    options = WorkerOptions.parse(pod(body)["containers"][0]["args"])
     assert (options.concurrency, options.reach_seconds) == (7, 5.0)
+    assert options.log_format == "console", "no flag says otherwise"
     assert not own.keys() & environment(job(Stage.IMPROVE, settings=settings)).keys()
 
 
@@ -244,7 +240,7 @@ def test_an_object_store_needs_no_volume_but_perhaps_credentials() -> None:
     (container,) = pod(body)["containers"]
     assert container["envFrom"] == [{"secretRef": {"name": "s3"}}]
     assert "persistentVolumeClaim" not in str(pod(body))
-    assert environment(body)["SEAL_ARTIFACTS"] == "s3://bucket/seal"
+    assert "--artifacts=s3://bucket/seal" in container["args"]
 
 
 def test_the_longest_name_leaves_room_for_an_index_of_four_digits() -> None:

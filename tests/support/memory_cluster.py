@@ -291,19 +291,20 @@ def ended(job: Any) -> float:
 def task_of(pod: Any, *, name: str, shard: int) -> ShardTask:
     """What a pod's container is told, as both of the Jobs' programs read it."""
     container = pod["containers"][0]
-    told = {one["name"]: one["value"] for one in container["env"] if "value" in one}
+    flags = (flag.removeprefix("--").partition("=") for flag in container["args"])
+    told = {name: value for name, _, value in flags}
     trains = container["command"][-1] == "trainer_svc.improve"
-    path = told.get("SEAL_POLICY_PATH", "")
-    policy = AdapterReference(path=path, sha256=told.get("SEAL_POLICY_SHA256", ""))
+    path = told.get("policy-path", "")
+    policy = AdapterReference(path=path, sha256=told.get("policy-sha256", ""))
     return ShardTask(
         name=name,
-        run=told["SEAL_RUN"],
-        stage=Stage.IMPROVE if trains else Stage(told["SEAL_STAGE"]),
-        round=int(told["SEAL_ROUND"]),
+        run=told["run"],
+        stage=Stage.IMPROVE if trains else Stage(told["stage"]),
+        round=int(told["round"]),
         shard=shard,
-        shards=int(told.get("SEAL_SHARDS", "1")),
-        attempt=int(told["SEAL_ATTEMPT"]),
-        epoch=int(told["SEAL_EPOCH"]),
+        shards=int(told.get("shards", "1")),
+        attempt=int(told["attempt"]),
+        epoch=int(told["epoch"]),
         policy=policy if path else None,
     )
 
