@@ -110,7 +110,7 @@ def load_adaptation(
 def _adaptation(file: Layer, override: Layer) -> Adaptation:
     """A manifest over its profile, and what wins over both."""
     profile = _load_profile(_profile_name(override.values) or _profile_name(file.values))
-    shared = {alias for alias, _ in aliases(LearningSpec)}
+    shared = set(aliases(LearningSpec))
     learning = {key: value for key, value in _section(profile, "spec").items() if key in shared}
     layers = (
         Layer(profile.name, {"spec": learning}),
@@ -157,7 +157,7 @@ def _profile_name(values: Tree) -> str:
 
 def _below_spec(overrides: Mapping[str, object], kind: type[BaseModel]) -> dict[str, object]:
     """Overrides of fields of the spec may leave out `spec.`."""
-    whole = ("spec", *(alias for alias, _ in aliases(kind)))
+    whole = ("spec", *aliases(kind))
     return {
         key if key.split(".")[0] in whole else f"spec.{key}": value
         for key, value in overrides.items()
@@ -201,8 +201,8 @@ def _split(file: Layer, kind: type[Section]) -> tuple[Layer, Section]:
     Raises InvalidInput if one of them is wrong.
     """
     spec = file.values.get("spec")
-    known = {alias for alias, _ in aliases(kind)}
-    if not isinstance(spec, dict) or not known & spec.keys():
+    known = aliases(kind)
+    if not isinstance(spec, dict) or not known.keys() & spec.keys():
         return file, kind()
     given = {key: value for key, value in spec.items() if key in known}
     rest = {key: value for key, value in spec.items() if key not in known}

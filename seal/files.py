@@ -172,8 +172,23 @@ def create_atomically(path: Path, content: bytes) -> bool:
     Raises Exhausted if the disk is full (then nothing has changed), PreconditionFailed on a file
     system without hard links: nothing else creates a whole file only where there is none.
     """
+    if not content:
+        return _mark(path)
     with _whole(path, content) as temporary:
         return _link(temporary, path)
+
+
+def _mark(path: Path) -> bool:
+    """Create an empty file, which is whole from the start."""
+    with file_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        created = True
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            created = False
+        flush_directory(path.parent)  # another's that is there may not be durable yet
+    return created
 
 
 @contextmanager

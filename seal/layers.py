@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
 from typing import TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -61,7 +63,7 @@ def nested_tree(overrides: Mapping[str, object]) -> Tree:
 
 def _merge(under: Tree, over: Mapping[str, object], kind: type[BaseModel]) -> Tree:
     """Lay one tree over another, where an empty section of a known name changes nothing."""
-    known = dict(aliases(kind))
+    known = aliases(kind)
     given = {key: value for key, value in over.items() if value is not None or key not in known}
     merged = dict(under)
     for key, value in given.items():
@@ -85,8 +87,13 @@ def _laid_over(under: Tree, over: Mapping[str, object]) -> Tree:
     return merged
 
 
-def aliases(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel] | None]]:
+@cache
+def aliases(model: type[BaseModel]) -> Mapping[str, type[BaseModel] | None]:
     """The fields as files write them, each with the model of its section if it is one."""
+    return MappingProxyType(dict(_aliases(model)))
+
+
+def _aliases(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel] | None]]:
     for name, field in model.model_fields.items():
         kinds = get_args(field.annotation) or (field.annotation,)  # a section may be left out
         sections = (kind for kind in kinds if isinstance(kind, type))
@@ -168,7 +175,7 @@ def _remedy(detail: ErrorDetails, kind: type[BaseModel]) -> str:
             refusals.remedy(detail, refusals.schema_at(kind, detail["loc"]))
             or "`seal config show` says what it may be"
         )
-    here = [alias for alias, _ in aliases(_model_at(parents, kind))]
+    here = list(aliases(_model_at(parents, kind)))
     prefix = "".join(f"{parent}." for parent in parents)
     if near := difflib.get_close_matches(_plain(wrong), here, n=1):
         return f"did you mean {prefix}{near[0]}?"
@@ -186,13 +193,13 @@ def _plain(name: str) -> str:
 
 def _model_at(path: list[str], model: type[BaseModel]) -> type[BaseModel]:
     for part in path:
-        model = dict(aliases(model)).get(part) or model
+        model = aliases(model).get(part) or model
     return model
 
 
 def _all_fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Dotted paths of all fields, sections included."""
-    for alias, section in aliases(model):
+    for alias, section in aliases(model).items():
         yield prefix + alias
         if section is not None:
             yield from _all_fields(section, f"{prefix}{alias}.")

@@ -60,8 +60,16 @@ def run(
     run_process(kind, lambda options: _serve(options, make, load))
 
 
-def run_process(kind: type[Process], serve: Callable[[Process], Coroutine[Any, Any, None]]) -> None:
-    """Whatever serves as a process: options in, exit code out; `serve` returns at its end."""
+def run_process(
+    kind: type[Process],
+    serve: Callable[[Process], Coroutine[Any, Any, None]],
+    *,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> None:
+    """Whatever serves as a process: options in, exit code out; `serve` returns at its end.
+
+    `loop_factory`: makes the event loop; None takes asyncio's own.
+    """
     as_json = asks_for_json(sys.argv[1:])
     try:
         options = kind.parse(sys.argv[1:])
@@ -69,7 +77,8 @@ def run_process(kind: type[Process], serve: Callable[[Process], Coroutine[Any, A
         configure_logging(options.log_level, as_json)
         with wrong_input():
             configure_tracing(_service_name(options.program))
-        asyncio.run(serve(options))
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(serve(options))
     except SealError as error:
         _say(error, as_json=as_json)
         sys.exit(error_class(error).exit_code)

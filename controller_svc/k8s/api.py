@@ -33,7 +33,7 @@ TIMEOUT_SECONDS = 15.0
 """Of one request; a lease, which is renewed every second, has a client with less."""
 MAX_MESSAGE_CHARACTERS = 500
 API_SERVER = "API server"
-_READ_TYPES = {200: "object", 201: "object", 202: "object"}
+_JSON = {"Accept": "application/json", "Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
@@ -183,30 +183,40 @@ class KubernetesApi:
     async def _ask(
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: object = None
     ) -> Tree:
+        client, headers = self._client, {**self._client.default_headers, **_JSON}
         try:
-            reply: object = await self._client.call_api(
-                path,
+            await client.update_params_for_auth(headers, [], ["BearerToken"])
+            # Not by `call_api`: it walks over each body twice, as it might hold the client's models
+            reply = await client.rest_client.request(
                 method,
+                client.configuration.host + path,
                 query_params=list((query or {}).items()),
-                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+                headers=headers,
                 body=body,
-                response_types_map=_READ_TYPES,
-                auth_settings=["BearerToken"],
-                _return_http_data_only=True,
                 _request_timeout=self._timeout_seconds,
             )
         except ApiException as error:
+            said = (error.body or b"").decode(errors="replace")
             raise api_error(
-                error.status or 0, error.body or "", error.headers or {}, f"{method} {path}"
+                error.status or 0, said, error.headers or {}, f"{method} {path}"
             ) from error
         except TimeoutError as error:
             message = f"{method} {path}: no reply within {self._timeout_seconds:g} s"
             raise _away(message) from error
-        except (aiohttp.ClientError, OSError, UnicodeDecodeError) as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise _away(f"{method} {path}: {type(error).__name__}: {error}") from error
-        if not isinstance(reply, dict):
-            raise _away(f"{method} {path}: the reply is no object of JSON")
-        return reply
+        return _object(reply.data, f"{method} {path}")
+
+
+def _object(data: bytes, request: str) -> Tree:
+    """The object of a reply. Raises Transient: a proxy answered in its own words, say."""
+    try:
+        reply: object = json.loads(data)
+    except ValueError:  # what is no UTF-8, too
+        reply = None
+    if not isinstance(reply, dict):
+        raise _away(f"{request}: the reply is no object of JSON")
+    return reply
 
 
 class StatusRefused(PreconditionFailed):

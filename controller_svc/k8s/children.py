@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
+from typing import cast
 
 from controller_svc.core import StageObserved
 from controller_svc.k8s.api import EVENTS, JOBS, PODS, WORKLOADS, ClusterApi
 from controller_svc.k8s.jobs import QUEUE_LABEL, RUN_LABEL, Owner
 from controller_svc.k8s.looking import EventSeen, JobSeen, PodSeen, WorkloadSeen, observe_stage
 from seal.errors import NotFound
+from seal.yaml_files import Tree
 
+MAX_READ_JOBS = 4096
+"""Jobs that are kept read; the others are read again at each look."""
 CONTROLLER_UID_LABEL = "batch.kubernetes.io/controller-uid"
 WORKLOAD_JOB_LABEL = "kueue.x-k8s.io/job-uid"
+
+
+class ReadJobs:
+    """Reads Jobs; one whose version is the one that it was at the last time is read already.
+
+    A look is at all Jobs of an object, and nearly all of them have ended.
+    """
+
+    def __init__(self) -> None:
+        self._read: OrderedDict[str, tuple[str, JobSeen]] = OrderedDict()
+
+    def read(self, body: Tree) -> JobSeen:
+        """What a Job says."""
+        metadata = cast("dict[str, str]", body["metadata"])
+        uid, version = metadata["uid"], metadata["resourceVersion"]
+        known = self._read.pop(uid, None)
+        if known is None or known[0] != version:
+            known = version, JobSeen.model_validate(body)
+        self._read[uid] = known
+        if len(self._read) > MAX_READ_JOBS:
+            self._read.popitem(last=False)
+        return known[1]
 
 
 class Children:
     """What one object owns."""
 
-    def __init__(self, api: ClusterApi, owner: Owner) -> None:
+    def __init__(self, api: ClusterApi, owner: Owner, *, jobs: ReadJobs | None = None) -> None:
         self._api, self._owner = api, owner
+        self._read_jobs = jobs if jobs is not None else ReadJobs()
 
     async def jobs(self) -> dict[str, JobSeen]:
         """Its Jobs by name."""
         label = f"{RUN_LABEL}={self._owner.name}"
         found = await self._api.list(JOBS, self._owner.namespace, labels=label)
-        seen = [JobSeen.model_validate(body) for body in found]
+        seen = [self._read_jobs.read(body) for body in found]
         return {job.metadata.name: job for job in seen if self.owns(job)}
 
     async def job(self, name: str) -> JobSeen | None:

@@ -21,6 +21,7 @@ from controller_svc.k8s.api import (
     is_of_server,
     write_status,
 )
+from controller_svc.k8s.children import ReadJobs
 from controller_svc.k8s.ended import disown, seconds_to_live, sweep
 from controller_svc.k8s.gauges import ObjectGauges
 from controller_svc.k8s.jobs import JobSettings, Owner
@@ -84,6 +85,7 @@ class Controller:
         self._tracker, self._clock = tracker, clock
         self._specs = ReadSpecs()
         self._pinned: set[str] = set()
+        self._read_jobs = ReadJobs()
 
     async def reconcile(self, key: Key) -> float | None:
         """Look at an object; after so many seconds it wants another look, None for none.
@@ -125,6 +127,7 @@ class Controller:
             epoch=self._epoch,
             services=self._services,
             pinned=self._pinned,
+            read_jobs=self._read_jobs,
             clock=self._clock,
         )
         before = saved = wanted.status

@@ -31,7 +31,7 @@ from controller_svc.core import (
 )
 from controller_svc.core.conditions import set_condition
 from controller_svc.k8s.api import JOBS, ClusterApi
-from controller_svc.k8s.children import Children
+from controller_svc.k8s.children import Children, ReadJobs
 from controller_svc.k8s.hops import hop_of_object, hop_of_owner
 from controller_svc.k8s.jobs import SPEC_ANNOTATION, JobSettings, stage_job
 from controller_svc.k8s.looking import JobSeen, WaitReason, observe_stage
@@ -74,17 +74,19 @@ class ClusterWorld:
         epoch: int,
         services: Services | None = None,
         pinned: set[str] | None = None,
+        read_jobs: ReadJobs | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`clock` gives Unix time: ends of Jobs are compared with it.
 
         `services`: who knows whether those that stages call are there; None asks nobody.
         `pinned`: runs that this controller has pinned to their manifests, which is noted there.
+        `read_jobs`: those of earlier looks.
         """
         self._wanted, self._owner = wanted, wanted.owner
         self._api, self._store, self._settings = api, store, settings
         self._epoch, self._services, self._clock = epoch, services, clock
-        self._children = Children(api, self._owner)
+        self._children = Children(api, self._owner, jobs=read_jobs)
         self._shown = ShownStatus(wanted, api=api)
         self._jobs: dict[str, JobSeen] = {}
         self._pause_ends_in: float | None = None

@@ -33,6 +33,16 @@ def test_the_second_writer_gets_what_the_first_one_wrote(store: ArtifactStore) -
     assert store.list() == ("run/a.json", "run/b")
 
 
+def test_a_claim_without_content_is_made_once_and_leaves_nothing_beside_it(
+    store: ArtifactStore,
+) -> None:
+    assert store.create_bytes("run/epochs/000001", b"") == b""
+    assert store.create_bytes("run/epochs/000001", b"late") == b""
+    assert store.create_bytes("run/name", b"content") == b"content"
+    assert store.create_bytes("run/name", b"") == b"content"
+    assert store.list("run") == ("run/epochs/000001", "run/name")
+
+
 def test_what_is_deleted_before_it_can_be_read_is_created_after_all(
     store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
