@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -83,14 +82,18 @@ def run(command: list[str], *, env: dict[str, str], cwd: Path, timeout_seconds: 
     return done.stdout
 
 
+TRIES_AGAIN = "looking at multiple versions"
+"""pip's words (`PipReporter`): "pip is looking at multiple versions of ..."."""
+
+
 @dataclass(frozen=True)
 class Resolved:
     """What pip found for a requirement."""
 
     distributions: frozenset[str]
     """`name==version` of all that it brings."""
-    cpu_seconds: float
-    """What finding it took of a core: other programs on this machine do not count."""
+    tried_again: tuple[str, ...]
+    """What pip said where a version that it had taken did not fit the others."""
 
 
 @dataclass(frozen=True)
@@ -180,15 +183,14 @@ class Installer:
     def resolve(self, python: Path, requirement: str) -> Resolved:
         """What a requirement brings under the constraints. Raises TimeoutExpired."""
         report = self.directory / "resolved.json"
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self.pip(
-            python,
-            *("install", "--dry-run", "--ignore-installed", "--report", str(report)),
+        command = [
+            *(str(python), "-m", "pip", "install", "--dry-run", "--ignore-installed"),
+            *("--report", str(report)),
             *("--constraint", str(self.source / "constraints.txt"), requirement),
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        ]
+        said = run(command, env=self.environment, cwd=self.directory)
         found = [item["metadata"] for item in json.loads(report.read_text())["install"]]
         return Resolved(
             distributions=frozenset(f"{item['name']}=={item['version']}" for item in found),
-            cpu_seconds=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+            tried_again=tuple(line for line in said.splitlines() if TRIES_AGAIN in line),
         )
