@@ -87,8 +87,8 @@ def measure(setting: Setting, wanted: Collection[str]) -> Figures:
 
 async def _measure(setting: Setting) -> Figures:
     sizes, load = setting.sizes, os.getloadavg()[0]
-    bare: list[Bare] = []
-    through: list[Sample] = []
+    bare: list[Sample] = []
+    through: list[Controlled] = []
     async with await connect() as client:
         api = KubernetesApi(client)
         await prepare(api)
@@ -105,7 +105,7 @@ async def _measure(setting: Setting) -> Figures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bare:
+class Sample:
     """What one sample of a side came to."""
 
     jobs_per_second: float
@@ -114,7 +114,7 @@ class Bare:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(Bare):
+class Controlled(Sample):
     """What one sample of the controller's side came to."""
 
     submissions_per_second: float
@@ -184,7 +184,7 @@ async def _place(setting: Setting, api: KubernetesApi) -> AsyncIterator[Place]:
             )
 
 
-async def _bare(place: Place) -> Bare:
+async def _bare(place: Place) -> Sample:
     """The bare loop."""
     coming: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
     runs = place.setting.sizes.controller_runs
@@ -212,7 +212,7 @@ async def _bare(place: Place) -> Bare:
         await place.jobs.until(
             lambda: len(place.jobs.completed) == place.all_jobs, partial(place.report, BARE)
         )
-    return Bare(
+    return Sample(
         jobs_per_second=place.all_jobs / place.jobs.seconds,
         processor_ms=_spent_ms(place, used, _used()),
     )
@@ -257,7 +257,7 @@ def _job(place: Place, run: int, round: int, stage: Stage) -> Tree:
     return cast("Tree", made)
 
 
-async def _through(place: Place) -> Sample:
+async def _through(place: Place) -> Controlled:
     """The same through the controller."""
     runs = place.setting.sizes.controller_runs
     with controllers(place.directory, namespace=place.namespace) as start:
@@ -272,7 +272,7 @@ async def _through(place: Place) -> Sample:
             bodies = await _complete(place)
         spent = {**_used(), CONTROLLER: process.processor_seconds}
         scraped, peak_mib = await process.scrape(), process.peak_mib
-    return Sample(
+    return Controlled(
         jobs_per_second=place.all_jobs / place.jobs.seconds,
         submissions_per_second=submissions_per_second,
         scraped=scraped,
@@ -377,8 +377,8 @@ async def _recovery(place: Place) -> float:
 
 def _figure(
     setting: Setting,
-    bare: Sequence[Bare],
-    through: Sequence[Sample],
+    bare: Sequence[Sample],
+    through: Sequence[Controlled],
     recovered: float,
     load: float,
 ) -> Figure:
@@ -423,5 +423,5 @@ def _figure(
     )
 
 
-def _shown(sample: Bare) -> str:
+def _shown(sample: Sample) -> str:
     return ", ".join(f"{name} {ms:.1f}" for name, ms in sample.processor_ms.items())
