@@ -35,8 +35,6 @@ from seal.telemetry import serving_metrics
 
 log = structlog.get_logger(__name__)
 
-GC_THRESHOLDS = 50_000, 20, 20
-"""Of Python's collector; by default a generation of 700 new objects is looked at."""
 LEASE_TIMEOUT_SECONDS = 1.5
 """Of a request for the lease: less than a turn lasts without one, more than a busy server takes."""
 
@@ -133,11 +131,9 @@ async def _until_signal(work: Awaitable[None], signals: Signals) -> None:
 async def serve(options: ControllerOptions) -> None:
     """The controller, from its start to its end."""
     process = Process(options)
-    # What was imported stays: a collection that walked all of it would stop the loop for 0.2 s.
-    # Objects and Jobs are trees without cycles: collections find nothing, and may be rare
+    # What was imported stays: a collection that walked all of it would stop the loop for 0.2 s
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
     host = options.http_host
     with serving_metrics(options.metrics_port, host=host):
         async with (

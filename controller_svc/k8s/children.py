@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import cast
 
 from controller_svc.core import StageObserved
 from controller_svc.k8s.api import EVENTS, JOBS, PODS, WORKLOADS, ClusterApi
 from controller_svc.k8s.jobs import QUEUE_LABEL, RUN_LABEL, Owner
+from controller_svc.k8s.kept import Kept
 from controller_svc.k8s.looking import EventSeen, JobSeen, PodSeen, WorkloadSeen, observe_stage
 from seal.errors import NotFound
 from seal.yaml_files import Tree
@@ -26,19 +26,13 @@ class ReadJobs:
     """
 
     def __init__(self) -> None:
-        self._read: OrderedDict[str, tuple[str, JobSeen]] = OrderedDict()
+        self._kept: Kept[JobSeen] = Kept(MAX_READ_JOBS)
 
     def read(self, body: Tree) -> JobSeen:
         """What a Job says."""
         metadata = cast("dict[str, str]", body["metadata"])
-        uid, version = metadata["uid"], metadata["resourceVersion"]
-        known = self._read.pop(uid, None)
-        if known is None or known[0] != version:
-            known = version, JobSeen.model_validate(body)
-        self._read[uid] = known
-        if len(self._read) > MAX_READ_JOBS:
-            self._read.popitem(last=False)
-        return known[1]
+        version = metadata["resourceVersion"]
+        return self._kept.get(metadata["uid"], version, lambda: JobSeen.model_validate(body))
 
 
 class Children:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import cast
 from controller_svc.core import RunStatus, new_status
 from controller_svc.k8s.api import RUNS, Resource
 from controller_svc.k8s.jobs import Owner
+from controller_svc.k8s.kept import Kept
 from controller_svc.k8s.objects import ObjectStatus, of_shown, shown_of
 from seal.config import adaptation_of_object, run_of_object
 from seal.resources import ADAPTATION_KIND, RUN_KIND, Adaptation, RestEMRun
@@ -79,18 +79,12 @@ class ReadSpecs:
     """
 
     def __init__(self) -> None:
-        self._read: OrderedDict[str, Wanted] = OrderedDict()
+        self._kept: Kept[Wanted] = Kept(MAX_READ_SPECS)
 
     def read(self, kind: Resource, body: Tree) -> Wanted:
         """What an object asks for. Raises InvalidInput like `read_wanted`."""
-        uid = str(_metadata(body)["uid"])
-        known = self._read.pop(uid, None)
-        if known is None or known.body.get("spec") != body.get("spec"):
-            known = read_wanted(kind, body)
-        self._read[uid] = known
-        if len(self._read) > MAX_READ_SPECS:
-            self._read.popitem(last=False)
-        return replace(known, body=body)
+        uid, spec = str(_metadata(body)["uid"]), body.get("spec")
+        return replace(self._kept.get(uid, spec, lambda: read_wanted(kind, body)), body=body)
 
 
 def owner_of(kind: Resource, body: Tree) -> Owner:
