@@ -43,7 +43,7 @@ SPEC_ANNOTATION, EPOCH_ANNOTATION = "seal.dev/spec-sha256", "seal.dev/epoch"
 STORE_VOLUME, MODELS_VOLUME, SCRATCH_VOLUME = "artifacts", "models", "tmp"
 SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod's own
 """Where a pod whose root is read-only puts temporary files, and copies from an object store."""
-Options = dict[str, str | int]
+_Options = dict[str, str | int]
 """By field of a process's options; True stands for a switch."""
 _COMMANDS = {"worker": "controller_svc.worker", "trainer": "trainer_svc.improve"}
 
@@ -298,7 +298,7 @@ def _container(
     return container
 
 
-def _task(action: StartStage, settings: JobSettings) -> Options:
+def _task(action: StartStage, settings: JobSettings) -> _Options:
     """The task, as options of both entry points."""
     policy = action.policy
     return {
@@ -313,17 +313,17 @@ def _task(action: StartStage, settings: JobSettings) -> Options:
     }
 
 
-def _of_worker(action: StartStage, settings: JobSettings) -> Options:
-    own: Options = {"stage": str(action.stage), "shards": action.shards}
+def _of_worker(action: StartStage, settings: JobSettings) -> _Options:
+    own: _Options = {"stage": str(action.stage), "shards": action.shards}
     return own | settings.services.model_dump(mode="json")
 
 
-def _of_trainer(spec: Spec, settings: JobSettings) -> Options:
+def _of_trainer(spec: Spec, settings: JobSettings) -> _Options:
     cache = settings.models.mount_path if settings.models is not None else ""
     return {"model": spec.writer, "offline": True, "model_cache": cache}
 
 
-def _flags(options: Options, given: Mapping[str, str]) -> list[str]:
+def _flags(options: _Options, given: Mapping[str, str]) -> list[str]:
     """Options as flags, but for texts that are empty and what the settings' variables name.
 
     Not as variables: of these the API server keeps each one's fields apart, for a Job and for its

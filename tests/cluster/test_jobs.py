@@ -175,7 +175,7 @@ def test_every_pod_fits_the_restricted_pod_security_standard(stage: Stage) -> No
 
 
 @pytest.mark.parametrize("stage", [stage for stage in Stage if stage is not Stage.IMPROVE])
-def test_the_worker_reads_from_its_environment_the_task_that_was_meant(
+def test_the_worker_reads_from_its_flags_the_task_that_was_meant(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hop = Hop("r", f"00-{'a' * 32}-{'b' * 16}-01")
