@@ -270,9 +270,11 @@ def _container(
         own = template.resources
         resources = own if own.requests or own.limits else settings.trainer_resources
     given = settings.trainer_environment if trains else settings.worker_environment
-    options = _task(action, settings) | (
-        _of_trainer(spec, settings) if trains else _of_worker(action, settings)
-    )
+    task, options = _task(action), _of_trainer(spec, settings)
+    if not trains:
+        task |= {"stage": str(action.stage), "shards": action.shards}
+        options = settings.services.model_dump(mode="json")
+    options |= {"artifacts": settings.store.uri, "log_format": "json"}
     environment = _environment(given, hop)
     if trains and "cpu" in resources.limits and "SEAL_THREADS" not in given:
         # An engine takes the pod's cores, where they are limited, and not all of the node's
@@ -282,7 +284,7 @@ def _container(
         "name": CONTAINER,
         "image": settings.trainer_image if trains else settings.worker_image,
         "command": ["python", "-m", _COMMANDS[component]],
-        "args": _flags(options, given),
+        "args": _flags(task, {}) + _flags(options, given),
         "env": environment,
         "resources": resources.model_dump(mode="json", by_alias=True, exclude_defaults=True),
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -298,24 +300,17 @@ def _container(
     return container
 
 
-def _task(action: StartStage, settings: JobSettings) -> _Options:
+def _task(action: StartStage) -> _Options:
     """The task, as options of both entry points."""
     policy = action.policy
     return {
-        "artifacts": settings.store.uri,
         "run": action.run,
         "round": action.round,
         "attempt": action.attempt,
         "epoch": action.epoch,
         "policy_path": policy.path if policy else "",
         "policy_sha256": policy.sha256 if policy else "",
-        "log_format": "json",
     }
-
-
-def _of_worker(action: StartStage, settings: JobSettings) -> _Options:
-    own: _Options = {"stage": str(action.stage), "shards": action.shards}
-    return own | settings.services.model_dump(mode="json")
 
 
 def _of_trainer(spec: Spec, settings: JobSettings) -> _Options:

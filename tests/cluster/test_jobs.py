@@ -234,6 +234,22 @@ def test_workers_take_options_of_their_own(monkeypatch: pytest.MonkeyPatch) -> N
     assert not own.keys() & environment(job(Stage.IMPROVE, settings=settings)).keys()
 
 
+@pytest.mark.parametrize("stage", [Stage.ROLLOUT, Stage.IMPROVE])
+def test_no_variable_of_the_settings_names_another_task(
+    monkeypatch: pytest.MonkeyPatch, stage: Stage
+) -> None:
+    other = {"SEAL_RUN": "another", "SEAL_ROUND": "9", "SEAL_EPOCH": "9", "SEAL_ATTEMPT": "9"}
+    own = {"worker_environment": other, "trainer_environment": other}
+    body = job(stage, shards=1, settings=SETTINGS.model_copy(update=own))
+    for variable, value in environment(body).items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
+    monkeypatch.setenv("SEAL_THREADS", "1")
+    kind = ImproveOptions if stage is Stage.IMPROVE else WorkerOptions
+    task = kind.parse(pod(body)["containers"][0]["args"]).task
+    assert (task.run, task.round, task.attempt, task.epoch) == ("demo-1f", 1, 2, 7)
+
+
 def test_an_object_store_needs_no_volume_but_perhaps_credentials() -> None:
     store = StoreAccess(uri="s3://bucket/seal", credentials_secret="s3")
     body = job(settings=SETTINGS.model_copy(update={"store": store}))
