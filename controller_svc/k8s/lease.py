@@ -33,11 +33,13 @@ log = structlog.get_logger(__name__)
 class LeaseTimes:
     """When a leader renews, gives up, and is given up: each sooner than the next.
 
-    A controller that was killed is followed by another within `duration_seconds` + `retry_seconds`.
+    A controller that was killed is followed by another within `duration_seconds` + `look_seconds`.
     """
 
     retry_seconds: float = 1.0
-    """Between two renewals, or two looks of a candidate."""
+    """Between two renewals."""
+    look_seconds: float = 0.5
+    """Between two looks of a candidate."""
     deadline_seconds: float = 3.0
     """Without a renewal for so long a leader stops."""
     duration_seconds: int = 4
@@ -97,7 +99,12 @@ class Leadership:
             await self._attempt()
             if (epoch := self.epoch) is not None:
                 return epoch
-            await self._sleep(self._times.retry_seconds)
+            await self._sleep(self._pause_seconds())
+
+    def _pause_seconds(self) -> float:
+        """Until a candidate's next look: no later than the lease runs out."""
+        left, pause = self._left_seconds(), self._times.look_seconds
+        return min(left, pause) if left > 0 else pause
 
     async def hold(self) -> None:
         """Renew for as long as this candidate leads.
@@ -161,6 +168,11 @@ class Leadership:
         if self._seen is None or self._seen.metadata.resource_version != version:
             self._seen, self._seen_at = lease, self._clock()
 
+    def _left_seconds(self) -> float:
+        """Until the lease as it was seen last is free, if it does not change."""
+        told = self._seen.spec.lease_duration_seconds if self._seen is not None else None
+        return self._seen_at + (told or self._times.duration_seconds) - self._clock()
+
     def _wanted(self, lease: _Lease | None) -> _Spec | None:
         """The lease as this candidate would have it; None while it is another's.
 
@@ -174,8 +186,7 @@ class Leadership:
         if self._seen is not None:
             transitions = max(transitions, self._seen.spec.lease_transitions + 1)
         if lease is not None:
-            held = lease.spec.lease_duration_seconds or self._times.duration_seconds
-            if lease.spec.holder_identity and self._clock() < self._seen_at + held:
+            if lease.spec.holder_identity and self._left_seconds() > 0:
                 return None
             transitions = lease.spec.lease_transitions + 1
         return _Spec(

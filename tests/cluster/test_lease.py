@@ -12,6 +12,7 @@ from controller_svc.k8s.lease import Leadership, LeaseTimes
 from seal.errors import Superseded, Transient
 
 START = 1_800_000_000.0
+TIMES = LeaseTimes()
 
 
 class Time:
@@ -28,9 +29,9 @@ class Time:
         await asyncio.sleep(0)
 
 
-def candidate(api, time: Time, name: str) -> Leadership:
+def candidate(api, time: Time, name: str, times: LeaseTimes = TIMES) -> Leadership:
     return Leadership(
-        api, namespace="team", name="seal", identity=name,
+        api, namespace="team", name="seal", identity=name, times=times,
         clock=time.clock, wall_clock=lambda: START + time.now, sleep=time.sleep,
     )  # fmt: skip
 
@@ -47,6 +48,15 @@ async def test_a_second_candidate_waits_until_the_first_has_been_silent_for_the_
     assert second == first + 1
     assert LeaseTimes().duration_seconds <= time.now - began <= 5
     assert spec(api)["holderIdentity"] == "b"
+
+
+async def test_a_candidate_looks_at_the_moment_at_which_the_lease_is_free():
+    api, time = MemoryApi(), Time()
+    await candidate(api, time, "a").acquire()
+    time.now += 0.3  # the renewal, seen late by a candidate whose pauses do not divide 4 s
+    times, seen = LeaseTimes(look_seconds=0.7), time.now
+    await candidate(api, time, "b", times).acquire()
+    assert time.now - seen == pytest.approx(times.duration_seconds)
 
 
 async def test_a_leader_that_renews_is_not_followed():
