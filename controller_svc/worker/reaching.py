@@ -42,6 +42,17 @@ _MORE_OF = {GENERATOR: "edit_generator", TRAINER: "writer_trainer"}
 
 
 @dataclass(frozen=True)
+class Called:
+    """A service that a stage calls."""
+
+    role: str
+    """What it is there for: a field of `ServiceAddresses`."""
+    address: str
+    service: str
+    """Full name."""
+
+
+@dataclass(frozen=True)
 class Away:
     """A service that does not serve."""
 
@@ -63,9 +74,8 @@ async def check_reachable(
 
     Raises Transient naming those that have not within this time, with their addresses and reasons.
     """
-    called = _called(addresses, stage)
     found = await asyncio.gather(
-        *(_asked(role, address, name, within_seconds) for role, address, name in called)
+        *(ask(one, within_seconds=within_seconds) for one in called(addresses, stage))
     )
     if away := [one for one in found if one is not None]:
         raise Transient(
@@ -74,21 +84,25 @@ async def check_reachable(
         )
 
 
-def _called(addresses: ServiceAddresses, stage: Stage) -> Iterator[tuple[str, str, str]]:
-    """(role, address, full name of the service) of all that a stage calls."""
+def called(addresses: ServiceAddresses, stage: Stage) -> Iterator[Called]:
+    """All that a stage calls."""
     for name in CALLED[stage]:
         for role in (name, _MORE_OF.get(name, "")):
             if role and (address := getattr(addresses, role)):
-                yield role, address, SERVICES[name]
+                yield Called(role, address, SERVICES[name])
 
 
-async def _asked(role: str, address: str, service: str, within_seconds: float) -> Away | None:
-    """One service, asked until it serves or the time is over; None once it serves."""
+async def ask(one: Called, *, within_seconds: float) -> Away | None:
+    """Ask a service until it serves or the time is over; None once it serves."""
 
     def tell(reason: str) -> None:
-        log.info("service not reachable yet", role=role, address=address, reason=reason)
+        log.info("service not reachable yet", role=one.role, address=one.address, reason=reason)
 
     reason = await why_not(
-        address, service, within_seconds=within_seconds, needs_health=False, on_reason=tell
+        one.address,
+        one.service,
+        within_seconds=within_seconds,
+        needs_health=False,
+        on_reason=tell,
     )
-    return Away(role, address, reason) if reason else None
+    return Away(one.role, one.address, reason) if reason else None

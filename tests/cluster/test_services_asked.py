@@ -21,11 +21,13 @@ SERVING, NOT_SERVING = (
 
 
 @asynccontextmanager
-async def services(**states: object) -> AsyncIterator[tuple[str, health.aio.HealthServicer]]:
+async def services(
+    port: int = 0, **states: object
+) -> AsyncIterator[tuple[str, health.aio.HealthServicer]]:
     """One server of all three, each in its state; SERVING unless it is said."""
     server, servicer = grpc.aio.server(), health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     for name in ("Generator", "Trainer", "Evaluator"):
         await servicer.set(f"seal.v1.{name}Service", states.get(name, SERVING))
     await server.start()
@@ -60,22 +62,22 @@ async def test_a_generator_that_is_not_ready_keeps_the_stages_that_call_it(
             asked.why_not(one)
         await until(lambda: len(asked._answers) == 3)
         told = asked.why_not(stage)
-    assert told == (f"the generator at {address} is not ready" if keeps else "")
+    assert told == (f"the generator at {address} (it is not ready)" if keeps else "")
 
 
-async def test_one_that_is_away_is_named_and_asked_again_in_a_while() -> None:
+async def test_one_that_is_away_is_named_and_asked_again_in_a_while(unused_tcp_port: int) -> None:
     now = 0.0
+    late = f"127.0.0.1:{unused_tcp_port}"
     async with services() as (address, _):
-        nobody = "127.0.0.1:1"
-        addresses = ServiceAddresses(generator=address, trainer=nobody, evaluator=address)
+        addresses = ServiceAddresses.all_at(address).model_copy(update={"writer_trainer": late})
         async with ServiceHealth(addresses, clock=lambda: now) as asked:
             asked.why_not(Stage.PREPARE)
             await until(lambda: asked._answers and not asked._asking)
             told = asked.why_not(Stage.PREPARE)
-            assert told.startswith(f"the trainer at {nobody} does not answer: ")
-            asked._channels[nobody] = asked._channels[address]
-            now += FRESH_SECONDS / 2
-            assert asked.why_not(Stage.PREPARE) == told and not asked._asking
-            now += FRESH_SECONDS
-            asked.why_not(Stage.PREPARE)
-            await until(lambda: asked.why_not(Stage.PREPARE) == "")
+            assert told.startswith(f"the writer trainer at {late} (")
+            async with services(port=unused_tcp_port):
+                now += FRESH_SECONDS / 2
+                assert asked.why_not(Stage.PREPARE) == told and not asked._asking
+                now += FRESH_SECONDS
+                asked.why_not(Stage.PREPARE)
+                await until(lambda: asked.why_not(Stage.PREPARE) == "")
