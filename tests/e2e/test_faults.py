@@ -2,7 +2,8 @@
 
 The commands of a cluster whose machines are at hand may be given:
 
-    E2E_KILL     kills the controller in the pod {pod}; default: deletes the pod by force
+    E2E_KILL     kills the controller in the pod {pod}; default: deletes the pod by force, which a
+                 kubelet with cgroupsPerQOS=false may not survive (kubernetes#137999)
     E2E_FAULT    stops and starts a part of the control plane: `{command} stop etcd`, `start etcd`;
                  default: those tests are skipped
 """
