@@ -75,6 +75,8 @@ async def sweep_run(
         doomed = [path for name in SHORT_LIVED for path in store.list(f"{run}/{name}")]
         for path in doomed:
             store.remove(path)
+        for name in SHORT_LIVED:  # nobody writes there any more
+            store.remove_empty_directories(f"{run}/{name}")
         adapters = set() if keep_inner_adapters else _adapters(store, run) - set(policies)
         for adapter in adapters:
             store.remove_directory(adapter)
