@@ -270,10 +270,7 @@ def _container(
         own = template.resources
         resources = own if own.requests or own.limits else settings.trainer_resources
     given = settings.trainer_environment if trains else settings.worker_environment
-    task, options = _task(action), _of_trainer(spec, settings)
-    if not trains:
-        task |= {"stage": str(action.stage), "shards": action.shards}
-        options = settings.services.model_dump(mode="json")
+    options = _of_trainer(spec, settings) if trains else settings.services.model_dump(mode="json")
     options |= {"artifacts": settings.store.uri, "log_format": "json"}
     environment = _environment(given, hop)
     if trains and "cpu" in resources.limits and "SEAL_THREADS" not in given:
@@ -284,7 +281,7 @@ def _container(
         "name": CONTAINER,
         "image": settings.trainer_image if trains else settings.worker_image,
         "command": ["python", "-m", _COMMANDS[component]],
-        "args": _flags(task, {}) + _flags(options, given),
+        "args": _flags(_task(action), {}) + _flags(options, given),
         "env": environment,
         "resources": resources.model_dump(mode="json", by_alias=True, exclude_defaults=True),
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -301,9 +298,10 @@ def _container(
 
 
 def _task(action: StartStage) -> _Options:
-    """The task, as options of both entry points."""
+    """The task, as options of the entry point of its stage."""
     policy = action.policy
-    return {
+    own: _Options = {"stage": str(action.stage), "shards": action.shards}
+    return ({} if action.stage is Stage.IMPROVE else own) | {
         "run": action.run,
         "round": action.round,
         "attempt": action.attempt,

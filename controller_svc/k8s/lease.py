@@ -31,15 +31,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseTimes:
-    """When a leader renews, gives up, and is given up: each sooner than the next.
+    """When a candidate looks, a leader renews, gives up, is given up: each sooner than the next.
 
     A controller that was killed is followed by another within `duration_seconds` + `look_seconds`.
     """
 
-    retry_seconds: float = 1.0
-    """Between two renewals."""
     look_seconds: float = 0.5
     """Between two looks of a candidate."""
+    retry_seconds: float = 1.0
+    """Between two renewals."""
     deadline_seconds: float = 3.0
     """Without a renewal for so long a leader stops."""
     duration_seconds: int = 4

@@ -56,15 +56,14 @@ class Called:
 class Away:
     """A service that does not serve."""
 
-    role: str
-    """What it is there for: a field of `ServiceAddresses`."""
-    address: str
+    called: Called
     reason: str
     """In words, of gRPC or of its health."""
 
     def __str__(self) -> str:
         """The whole in a clause."""
-        return f"the {self.role.replace('_', ' ')} at {self.address} ({self.reason})"
+        role = self.called.role.replace("_", " ")
+        return f"the {role} at {self.called.address} ({self.reason})"
 
 
 async def check_reachable(
@@ -105,4 +104,4 @@ async def ask(one: Called, *, within_seconds: float) -> Away | None:
         needs_health=False,
         on_reason=tell,
     )
-    return Away(one.role, one.address, reason) if reason else None
+    return Away(one, reason) if reason else None
