@@ -50,8 +50,12 @@ def end_of(root: str, status: RunStatus) -> object:
     selection = store.read_json(selection_path(RUN, 1), SelectionRecord)
     assert status.phase is Phase.COMPLETE and selection.kept
     policies = [policy.adapter and policy.adapter.sha256 for policy in status.policies]
-    # Epochs count how often somebody began; all else is written once
-    files = [path for path in store.list(f"{RUN}/stages") if "/epochs/" not in path]
+    # Epochs count how often somebody began, clocks tell how long it took; all else is written once
+    files = [
+        path
+        for path in store.list(f"{RUN}/stages")
+        if "/epochs/" not in path and not path.endswith("/clock.json")
+    ]
     return selection.sha256, policies, sorted(files)
 
 
