@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from controller_svc.core import StartStage, spec_digest
 from controller_svc.k8s.placement import Placement, placed
@@ -37,6 +37,8 @@ PERMANENT_EXIT_CODES, RETRYABLE_EXIT_CODES = (2, 42), (43, 137)
 """By `seal.errors`; 137 is SIGKILL, which is how the kernel takes back memory."""
 CONTAINER = "worker"
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+INDEX = "$(JOB_COMPLETION_INDEX)"
+"""In a pod's arguments: Kubernetes sets the variable in pods of Indexed Jobs, and puts it in."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 RUN_LABEL, ROUND_LABEL, STAGE_LABEL = "seal.dev/run", "seal.dev/round", "seal.dev/stage"
 SPEC_ANNOTATION, EPOCH_ANNOTATION = "seal.dev/spec-sha256", "seal.dev/epoch"
@@ -45,6 +47,14 @@ SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod's own
 """Where a pod whose root is read-only puts temporary files, and copies from an object store."""
 _Options = dict[str, str | int]
 """By field of a process's options; True stands for a switch."""
+TASK_VARIABLES = frozenset(
+    f"SEAL_{name}"
+    for name in (
+        *("RUN", "STAGE", "ROUND", "ATTEMPT", "EPOCH", "SHARDS", "SHARD"),
+        *("POLICY_PATH", "POLICY_SHA256"),
+    )
+)
+"""Options of a pod's task, which are the controller's to say."""
 _COMMANDS = {"worker": "controller_svc.worker", "trainer": "trainer_svc.improve"}
 
 
@@ -132,6 +142,13 @@ class JobSettings(FileSettings):
     """A finished Job is deleted after so long: longer than it takes to record what it came to."""
     grace_seconds: int = Field(default=60, ge=1)
     """After SIGTERM: how long a pod may take to commit, or to write a checkpoint."""
+
+    @field_validator("worker_environment", "trainer_environment")
+    @classmethod
+    def _names_no_task(cls, given: dict[str, str]) -> dict[str, str]:
+        if named := sorted(TASK_VARIABLES & given.keys()):
+            raise ValueError(f"{', '.join(named)}: a Job's task is the controller's to say")
+        return given
 
 
 class Owner(Settings):
@@ -281,7 +298,7 @@ def _container(
         "name": CONTAINER,
         "image": settings.trainer_image if trains else settings.worker_image,
         "command": ["python", "-m", _COMMANDS[component]],
-        "args": _flags(_task(action), {}) + _flags(options, given),
+        "args": _flags(_task(action) | options, given),
         "env": environment,
         "resources": resources.model_dump(mode="json", by_alias=True, exclude_defaults=True),
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -300,7 +317,7 @@ def _container(
 def _task(action: StartStage) -> _Options:
     """The task, as options of the entry point of its stage."""
     policy = action.policy
-    own: _Options = {"stage": str(action.stage), "shards": action.shards}
+    own: _Options = {"stage": str(action.stage), "shards": action.shards, "shard": INDEX}
     return ({} if action.stage is Stage.IMPROVE else own) | {
         "run": action.run,
         "round": action.round,

@@ -8,14 +8,12 @@ in the termination message, and the exit code says whether another attempt is wo
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import ClassVar
 
 import structlog
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from controller_svc.core import stage_name
 from controller_svc.worker.clients import ServiceClients
@@ -36,18 +34,14 @@ from seal.termination import done_of, failure_of, write_termination
 
 log = structlog.get_logger(__name__)
 
-INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
-"""Where Kubernetes tells a pod of an Indexed Job which index it is."""
-
-HOW_IT_ENDS = f"""
+HOW_IT_ENDS = """
 On SIGTERM it cancels the calls under way and ends; what is committed stays, and the next attempt
 goes on from there. A second signal ends it at once.
 
 Exit codes: 0 done (or found done), 2 a wrong option, store or run, 42 permanent error, 43 worth a
 retry (a signal, a service or a store that is away). The termination message (a line of JSON of at
 most 4,096 bytes, in /dev/termination-log or the file that SEAL_TERMINATION_MESSAGE names) says the
-same with a reason. {INDEX_VARIABLE} is the shard unless an option names one; SEAL_REQUEST_ID,
-TRACEPARENT and TRACESTATE are handed on with every call.
+same with a reason. SEAL_REQUEST_ID, TRACEPARENT and TRACESTATE are handed on with every call.
 """
 
 
@@ -74,8 +68,8 @@ class WorkerOptions(WorkerSettings, ServiceAddresses, ProcessOptions):
     """Turn of the controller that started it; what an older one commits is refused."""
     shards: int = Field(default=1, ge=1)
     """Parts that the stage is cut into."""
-    shard: int = Field(default=-1, ge=-1, validate_default=True)
-    """Which of them, from 0; -1 takes the Job's completion index."""
+    shard: int = Field(default=0, ge=0)
+    """Which of them, from 0."""
     policy_path: str = ""
     """Path in the store of the policy adapter that the stage works with; empty for none."""
     policy_sha256: str = ""
@@ -84,18 +78,11 @@ class WorkerOptions(WorkerSettings, ServiceAddresses, ProcessOptions):
     """How long the services may take to answer for the first time; then it ends with 43 and names
     those that are away."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _take_the_jobs_index(cls, given: Mapping[str, object]) -> Mapping[str, object]:
-        """Kubernetes names the variable, and numbers the pods."""
-        index = os.environ.get(INDEX_VARIABLE, "")
-        return {"shard": index, **given} if index else given
-
     @field_validator("shard")
     @classmethod
     def _is_one_of_them(cls, shard: int, info: ValidationInfo) -> int:
         shards = info.data.get("shards", shard + 1)  # absent if it is wrong itself
-        if not 0 <= shard < shards:
+        if shard >= shards:
             raise ValueError(f"there is no shard {shard} of {shards}, counted from 0")
         return shard
 

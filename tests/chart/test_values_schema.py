@@ -11,6 +11,7 @@ import pytest
 import yaml
 from chart import CHART, template
 
+from controller_svc.k8s.jobs import TASK_VARIABLES
 from seal.settings import EngineSettings
 from seal.settings.cluster import AdaptationClusterSettings
 
@@ -45,6 +46,7 @@ WRONG = {
     "trainer: {replicas: -1}": "replicas",
     "commonLabels: {a team: research}": "commonLabels",
     "environment: {AWS_REGION: 1}": "AWS_REGION",
+    "environment: {SEAL_RUN: mine}": "SEAL_RUN",
     "trainer: {podLabels: {team: our team}}": "podLabels",
     "trainer: {topologySpreadConstraints: [{topologyKey: zone}]}": "topologySpreadConstraints",
     "trainer: {volumes: [{name: a, hostPath: {path: /}}]}": "volumes",
@@ -163,6 +165,13 @@ def test_the_engines_bounds_are_those_of_its_options() -> None:
     assert known.keys() == real.keys()
     for name in known.keys() - {"device"}:  # any of torch's; the chart knows CPUs and CUDA
         assert known[name] == said(real[name]), name
+
+
+def test_the_variables_that_are_refused_are_those_of_a_jobs_task() -> None:
+    refused = next(iter(SCHEMA["properties"]["environment"]["patternProperties"]))
+    names = re.fullmatch(r"\^SEAL_\((.+)\)\$", refused)
+    assert names is not None
+    assert {f"SEAL_{name}" for name in names[1].split("|")} == TASK_VARIABLES
 
 
 @pytest.mark.parametrize("kind", ["Toleration", "JobTemplate", "KServeSettings", "PublishSettings"])

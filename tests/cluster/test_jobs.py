@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 from kubernetes import client
+from pydantic import ValidationError
 
 from controller_svc.core import StartStage, spec_digest, stage_name
 from controller_svc.k8s.jobs import (
     PERMANENT_EXIT_CODES,
     QUEUE_LABEL,
     RETRYABLE_EXIT_CODES,
+    TASK_VARIABLES,
     JobSettings,
     ModelVolume,
     Owner,
@@ -81,6 +83,12 @@ def job(
 
 def pod(job: Any) -> Any:
     return job["spec"]["template"]["spec"]
+
+
+def arguments(job: Any, *, index: int = 0) -> list[str]:
+    """Of an index's pod, as Kubernetes fills them in."""
+    given = pod(job)["containers"][0]["args"]
+    return [one.replace("$(JOB_COMPLETION_INDEX)", str(index)) for one in given]
 
 
 def environment(job: Any) -> dict[str, str]:
@@ -186,8 +194,7 @@ def test_the_worker_reads_from_its_flags_the_task_that_was_meant(
     assert container["image"] == "seal:1"
     assert "models" not in str(pod(body)["volumes"]), "a worker holds no model"
     assert "nvidia.com/gpu" not in str(container["resources"])
-    monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
-    options = WorkerOptions.parse(container["args"])
+    options = WorkerOptions.parse(arguments(body, index=3))
     task = options.task
     assert (task.name, task.run, task.stage) == (f"{name}-3", "demo-1f", stage)
     assert (task.shard, task.shards, task.round, task.attempt, task.epoch) == (3, 5, 1, 2, 7)
@@ -211,7 +218,7 @@ def test_the_m_step_has_an_engine_of_its_own_with_the_runs_resources(
     assert pod(body)["priorityClassName"] == "low"
     assert pod(body)["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
     monkeypatch.setenv("SEAL_THREADS", "4")
-    options = ImproveOptions.parse(container["args"])
+    options = ImproveOptions.parse(arguments(body))
     task = options.task
     assert (task.run, task.round, task.attempt, task.epoch) == ("demo-1f", 1, 2, 7)
     assert (task.policy, options.model, options.offline) == (POLICY, RunSpec().writer, True)
@@ -227,27 +234,25 @@ def test_workers_take_options_of_their_own(monkeypatch: pytest.MonkeyPatch) -> N
     body = job(settings=settings)
     for variable, value in environment(body).items():
         monkeypatch.setenv(variable, value)
-    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
-    options = WorkerOptions.parse(pod(body)["containers"][0]["args"])
+    options = WorkerOptions.parse(arguments(body))
     assert (options.concurrency, options.reach_seconds) == (7, 5.0)
     assert options.log_format == "console", "no flag says otherwise"
     assert not own.keys() & environment(job(Stage.IMPROVE, settings=settings)).keys()
 
 
-@pytest.mark.parametrize("stage", [Stage.ROLLOUT, Stage.IMPROVE])
-def test_no_variable_of_the_settings_names_another_task(
-    monkeypatch: pytest.MonkeyPatch, stage: Stage
-) -> None:
-    other = {"SEAL_RUN": "another", "SEAL_ROUND": "9", "SEAL_EPOCH": "9", "SEAL_ATTEMPT": "9"}
-    own = {"worker_environment": other, "trainer_environment": other}
-    body = job(stage, shards=1, settings=SETTINGS.model_copy(update=own))
-    for variable, value in environment(body).items():
-        monkeypatch.setenv(variable, value)
-    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
-    monkeypatch.setenv("SEAL_THREADS", "1")
-    kind = ImproveOptions if stage is Stage.IMPROVE else WorkerOptions
-    task = kind.parse(pod(body)["containers"][0]["args"]).task
-    assert (task.run, task.round, task.attempt, task.epoch) == ("demo-1f", 1, 2, 7)
+@pytest.mark.parametrize("field", ["workerEnvironment", "trainerEnvironment"])
+def test_no_variable_of_the_settings_names_another_task(field: str) -> None:
+    told = {
+        f"SEAL_{flag.removeprefix('--').partition('=')[0].replace('-', '_').upper()}"
+        for flag in pod(job())["containers"][0]["args"]
+    }
+    options = told - {f"SEAL_{name.upper()}" for name in ServiceAddresses.model_fields}
+    assert options - {"SEAL_ARTIFACTS", "SEAL_LOG_FORMAT"} == TASK_VARIABLES
+    for variable in TASK_VARIABLES:
+        with pytest.raises(ValidationError, match=f"{variable}: a Job's task is the controller's"):
+            JobSettings.model_validate(
+                SETTINGS.model_dump(by_alias=True) | {field: {variable: "1"}}
+            )
 
 
 def test_an_object_store_needs_no_volume_but_perhaps_credentials() -> None:

@@ -69,7 +69,6 @@ class Pod:
             "SEAL_RETRY_INITIAL_SECONDS": "0.01",
             "SEAL_PATIENCE_SECONDS": "0.05",
             "SEAL_TERMINATION_MESSAGE": str(self.message),
-            "JOB_COMPLETION_INDEX": "0",
             **self.environment,
             **changes,
         }
@@ -107,7 +106,7 @@ async def test_an_index_of_a_stage_leaves_the_summary_that_a_task_of_local_mode_
         code, lines = await pod.run(
             Stage.ROLLOUT,
             SEAL_SHARDS="2",
-            JOB_COMPLETION_INDEX="1",
+            SEAL_SHARD="1",
             SEAL_POLICY_SHA256=POLICY.sha256,
             TRACEPARENT=TRACEPARENT,
             SEAL_REQUEST_ID="mine",
@@ -256,8 +255,8 @@ async def test_a_signal_ends_a_worker_with_43_and_the_next_one_repeats_nothing(
     ("changes", "words"),
     [
         ({"SEAL_STAGE": "dance"}, "--stage"),
-        ({"JOB_COMPLETION_INDEX": "2", "SEAL_SHARDS": "2"}, "no shard 2 of 2"),
-        ({"JOB_COMPLETION_INDEX": ""}, "no shard -1 of 1"),
+        ({"SEAL_SHARD": "2", "SEAL_SHARDS": "2"}, "no shard 2 of 2"),
+        ({"SEAL_SHARD": "-1"}, "--shard"),
         ({"SEAL_RUN": "nobody"}, "nobody/run.json"),
     ],
 )
