@@ -113,10 +113,11 @@ def divide_as(
 def candidates_of(record: ContextRecord) -> tuple[Candidate, ...]:
     """A context's edits with the rewards of their inner loops, repeat by repeat.
 
-    Those that ran fewer than others were in a race.
+    Those that ran fewer than others were in a race; those that ran none where others did were not
+    preselected, which makes no race of what the others ran.
     """
     runners = [runner_of(edit, record.inner_loops) for edit in record.edits]
-    in_the_end = finalists(runners)
+    in_the_end = finalists([runner for runner in runners if runner.scores] or runners)
     return tuple(
         Candidate(
             context_id=record.context_id,

@@ -234,6 +234,17 @@ def raced(*rewards: Sequence[float | None], baseline: float = 0.1) -> ContextRec
     return record(*loops, edits=len(rewards), baseline=baseline)
 
 
+def test_what_was_not_preselected_makes_no_race_of_the_others_repeats() -> None:
+    lacking = [loop(0, 0, 0.9), failed(0, 1, Outcome.DIVERGED)]
+    whole = [loop(1, repeat, 0.5) for repeat in range(2)]
+    for edits in (2, 3):  # the third has no inner loop
+        selection = select_records(
+            [record(*lacking, *whole, edits=edits)], round=1, keep_per_context=1
+        )
+        assert [(kept.candidate, kept.reward) for kept in selection.kept] == [(0, 0.9)]
+        assert selection.dropped == {"not-best": 1} | ({"preselected": 1} if edits == 3 else {})
+
+
 def test_a_lucky_loser_of_the_first_rung_does_not_beat_a_finalist() -> None:
     """The winner's curse: 0.7 once is not better than (0.8, 0.4)."""
     selection = select_records(
