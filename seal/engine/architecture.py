@@ -74,10 +74,22 @@ def refuse_config(config: Any, *, name: str) -> None:
         ),
         "an encoder-decoder model": bool(getattr(config, "is_encoder_decoder", False)),
         "a quantised model": getattr(config, "quantization_config", None) is not None,
+        "a model of LongRoPE": "longrope" in _rope_types(config),
     }
     for kind, applies in kinds.items():
         if applies:
             raise _refused(name, config, f"is {kind}")
+
+
+def _rope_types(config: Any) -> set[object]:
+    """How positions are rotated, in all kinds of layers.
+
+    By LongRoPE a pass with one row beyond the original length turns all of its rows as long ones:
+    what a row gives would depend on its company.
+    """
+    parameters = getattr(config, "rope_parameters", None) or {}
+    kinds = [parameters, *(kind for kind in parameters.values() if isinstance(kind, dict))]
+    return {kind.get("rope_type") for kind in kinds}
 
 
 def refuse_structure(model: nn.Module, *, name: str) -> None:

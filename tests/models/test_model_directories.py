@@ -27,6 +27,14 @@ WIDTHS = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
 }
+LONG_ROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "factor": 4.0,
+    "original_max_position_embeddings": 512,
+    "short_factor": [1.0] * 4,
+    "long_factor": [4.0] * 4,
+}
 
 
 def load(directory: Path, dtype: torch.dtype = torch.float32) -> FrozenModel:
@@ -138,6 +146,10 @@ def test_weights_that_are_not_exactly_the_models_are_refused_by_tensor(
         (transformers.BloomConfig(hidden_size=32, n_layer=2, n_head=4), r"\(bloom\) has layers"),
         (transformers.MixtralConfig(**WIDTHS), r"\(mixtral\) is a mixture of experts"),
         (transformers.T5Config(), r"\(t5\) is an encoder-decoder model"),
+        (
+            transformers.LlamaConfig(**WIDTHS, rope_parameters=LONG_ROPE),
+            r"\(llama\) is a model of LongRoPE",
+        ),
     ],
 )
 def test_an_architecture_that_the_engine_does_not_take_is_refused_before_weights_are_read(
