@@ -19,7 +19,7 @@ from seal.records import Record
 
 @dataclass(frozen=True)
 class Goal:
-    """What is asked of one figure (performance.md, goals)."""
+    """What is asked of one figure."""
 
     title: str
     relation: Literal[">=", "<=", ""]

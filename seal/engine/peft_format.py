@@ -94,8 +94,8 @@ class Adapter:
 def concatenate(lower: Adapter, upper: Adapter) -> Adapter:
     """Put two adapters side by side along the rank.
 
-    One adapter whose update is the sum of both (performance.md, point 5). The scales are folded
-    into B, so the result has alpha = r. Layers that only one of them has get zeros for the other.
+    One adapter whose update is the sum of both. The scales are folded into B, so the result has
+    alpha = r. Layers that only one of them has get zeros for the other.
     """
     if not lower.base.same_as(upper.base):
         raise InvalidInput(

@@ -127,7 +127,7 @@ class ModelText:
     def example(
         self, prompt: str | Prompt, completion: str, *, pad_to_tokens: int = 0
     ) -> TrainingRow:
-        """Prompt without loss, completion and one end token with loss (performance.md).
+        """Prompt without loss, completion and one end token with loss.
 
         Without it answers never stop. With `pad_to_tokens` a shorter row is filled up with end
         tokens as the published system fills it: all of them are targets, none is attended to (the

@@ -1,8 +1,8 @@
 """Which edits the policy learns to write: the best of each context, if they helped at all.
 
-The reward is mostly noise (performance.md: one repeat has a reliability of 0.16), so the filter is
-careful: an edit without gain over the policy's own score is not kept even if it is the best, and a
-context whose edits all scored alike says nothing about which to write.
+The reward is mostly noise (one repeat has a reliability of 0.16: docs/concepts.md, on racing), so
+the filter is careful: an edit without gain over the policy's own score is not kept even if it is
+the best, and a context whose edits all scored alike says nothing about which to write.
 """
 
 from __future__ import annotations
