@@ -66,7 +66,7 @@ def reward_words(figures: CorpusFigures) -> str:
 def _seeds_too(found: Measured) -> str:
     """A warning where the policies of other run seeds might not show it."""
     wide = found.over_seeds
-    if wide is None or wide.low is None or wide.low > 0:
+    if wide is None or wide.low is None or wide.high is None or wide.low > 0 or wide.high < 0:
         return ""
     return (
         f" With the run seeds resampled as well it is {with_ends(wide, signed=True)} and holds 0: "
@@ -87,6 +87,7 @@ def _first_round(figures: CorpusFigures) -> str:
     return (
         " After round 1, for which both learn from the same rollout, it is "
         f"{difference(first.over_passages)}{told_apart}.{falls}{difference(control.over_passages)}."
+        f"{_seeds_too(control) if control.verdict != 'unclear' else ''}"
     )
 
 

@@ -174,6 +174,17 @@ def test_of_several_rounds_the_first_paragraph_tells_the_first_as_well() -> None
     assert "the control falls back after its first round: −0.050" in first
 
 
+def test_what_other_run_seeds_need_not_show_is_told_of_the_control_too() -> None:
+    reward = [summary("reward", seed, edit_1=0.31, edit_2=0.6) for seed in range(3)]
+    control = [
+        summary("control", seed, edit_1=0.4, edit_2=last)
+        for seed, last in enumerate((0.27, 0.37, 0.42))
+    ]
+    first = render_page([figures_of([*reward, *control], "natural")], "").split("\n\n")[1]
+    assert "falls back after its first round: −0.047 [−0.047, −0.047]. With the run seeds" in first
+    assert first.count("holds 0: other runs need not show it") == 1
+
+
 def test_the_page_in_docs_is_that_of_its_summaries(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "docs/learning", tmp_path / "learning")
     assert write_page(tmp_path, NOTES)
