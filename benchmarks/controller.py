@@ -11,10 +11,11 @@ watch sees them; the sides take turns, each sample in a namespace of its own. Wh
 in the store is written by a stand-in of this benchmark, for both sides alike, two stages before a
 run comes to them. Control plane, stand-in and both sides share the machine's cores.
 
-How long looks take is the controller's own histogram (`seal_reconcile_seconds`), over the whole of
-a sample; requests are counted by its client (`seal_api_requests_total`), watch-streams apart. What
-else the machine does is told by its load before anything is measured: on a machine that is not this
-figure's alone, times of looks are those of its queue for processors.
+How long looks take while the control plane has all that it can do is the controller's own
+histogram (`seal_reconcile_seconds`), over the whole of a sample; requests are counted by its client
+(`seal_api_requests_total`), watch-streams apart. What else the machine does is told by its load
+before anything is measured: on a machine that is not this figure's alone, times of looks are those
+of its queue for processors.
 *Recovery*: two controllers, all runs active; the one that leads is killed (SIGKILL), and the time
 counts until the other has created a Job.
 """
@@ -24,39 +25,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import tempfile
 import time
-import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
-import yaml
-
+from benchmarks.at_scale import Place, at_once, open_place, submitted
 from benchmarks.common import Setting, make_figure
 from benchmarks.controller_process import Scraped, controllers, processor_seconds
 from benchmarks.figures import Figure, Figures, Side
-from benchmarks.job_watch import JobWatch, watching
-from benchmarks.mimicked import (
-    Summaries,
-    healthy_services,
-    job_settings,
-    namespace,
-    prepare,
-    run_object,
-    spec_of,
-)
+from benchmarks.mimicked import prepare, spec_of
 from controller_svc.core import StartStage, shards, stage_name, stages
 from controller_svc.k8s.api import JOBS, RUNS, KubernetesApi, name_of
 from controller_svc.k8s.connect import connect
-from controller_svc.k8s.jobs import JobSettings, Owner, stage_job
-from controller_svc.k8s.wanted import owner_of, store_name
-from seal.artifacts import ArtifactStore
+from controller_svc.k8s.jobs import Owner, stage_job
 from seal.config import run_of_object
 from seal.errors import Internal
 from seal.records import Stage
@@ -65,9 +50,6 @@ from seal.yaml_files import Tree
 
 KEYS = ("controller",)
 BARE, CONTROLLER = "bare loop", "controller"
-WORKERS = 16
-"""Requests at once of the bare loop, which is to be the control plane's ceiling, and of who
-submits."""
 END_SECONDS = 120.0
 """At most from the last Job's end to the last run's."""
 ENOUGH_JOBS_PER_SECOND, SHARE_OF_BARE = 40.0, 0.8
@@ -94,12 +76,12 @@ async def _measure(setting: Setting) -> Figures:
         await prepare(api)
         for number in range(sizes.controller_samples):
             for side in (BARE, CONTROLLER) if number % 2 == 0 else (CONTROLLER, BARE):
-                async with _place(setting, api) as place:
+                async with open_place(setting, api) as place:
                     if side == BARE:
                         bare.append(await _bare(place))
                     else:
                         through.append(await _through(place))
-        async with _place(setting, api) as place:
+        async with open_place(setting, api) as place:
             recovered = await _recovery(place)
     return {"controller": _figure(setting, bare, through, recovered, load)}
 
@@ -129,61 +111,6 @@ class Controlled(Sample):
     """To the API server, by the controller."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where one sample is measured."""
-
-    setting: Setting
-    api: KubernetesApi
-    namespace: str
-    directory: Path
-    settings: JobSettings
-    jobs: JobWatch
-    summaries: Summaries
-
-    def body(self, number: int) -> Tree:
-        """A run."""
-        sizes = self.setting.sizes
-        rounds, parts = sizes.controller_rounds, sizes.controller_shards
-        return run_object(f"run-{number:04d}", rounds=rounds, shards=parts)
-
-    @property
-    def jobs_per_run(self) -> int:
-        """Stages of a run."""
-        return len(stages(spec_of(self.body(0))))
-
-    @property
-    def all_jobs(self) -> int:
-        """Of all runs together."""
-        return self.jobs_per_run * self.setting.sizes.controller_runs
-
-    def report(self, side: str, completed: int) -> None:
-        """How many Jobs have completed."""
-        self.setting.report(f"controller: {side}", completed, self.all_jobs)
-
-
-@asynccontextmanager
-async def _place(setting: Setting, api: KubernetesApi) -> AsyncIterator[Place]:
-    name = f"seal-scale-{uuid.uuid4().hex[:6]}"
-    with tempfile.TemporaryDirectory(prefix="seal-") as root:
-        directory = Path(root)
-        summaries = Summaries(ArtifactStore(str(directory / "store")))
-        async with healthy_services() as services, namespace(api, name), watching(name) as jobs:
-            settings = job_settings(name, services)
-            (directory / "jobs.yaml").write_text(
-                yaml.safe_dump(settings.model_dump(mode="json", by_alias=True)), encoding="utf-8"
-            )
-            yield Place(
-                setting=setting,
-                api=api,
-                namespace=name,
-                directory=directory,
-                settings=settings,
-                jobs=jobs,
-                summaries=summaries,
-            )
-
-
 async def _bare(place: Place) -> Sample:
     """The bare loop."""
     coming: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
@@ -208,7 +135,7 @@ async def _bare(place: Place) -> Sample:
     for run in range(runs):
         coming.put_nowait((run, 0))
     used = _used()
-    async with _at_once(create):
+    async with at_once(create):
         await place.jobs.until(
             lambda: len(place.jobs.completed) == place.all_jobs, partial(place.report, BARE)
         )
@@ -264,7 +191,7 @@ async def _through(place: Place) -> Controlled:
         process = start()
         await process.until_leading()
         used = {**_used(), CONTROLLER: process.processor_seconds}
-        async with _submitted(place) as submissions_per_second:
+        async with submitted(place) as submissions_per_second:
             await place.jobs.until(
                 lambda: len(place.jobs.completed) >= place.all_jobs,
                 partial(place.report, CONTROLLER),
@@ -283,52 +210,6 @@ async def _through(place: Place) -> Controlled:
         requests_per_run=sum(scraped.requests.values()) / runs,
         processor_ms=_spent_ms(place, used, spent),
     )
-
-
-@asynccontextmanager
-async def _submitted(place: Place) -> AsyncIterator[float]:
-    """All runs submitted, and within the block their pods' part played; submissions per second."""
-    spec, runs = spec_of(place.body(0)), place.setting.sizes.controller_runs
-    plan = stages(spec)
-    numbers, coming = asyncio.Queue[int](), asyncio.Queue[tuple[str, int]]()
-    where: dict[str, tuple[str, int]] = {}
-
-    async def submit() -> None:
-        while True:
-            body = await place.api.create(RUNS, place.namespace, place.body(await numbers.get()))
-            run = store_name(owner_of(RUNS, body))
-            await place.summaries.ahead(run, spec, 0)
-            for number, (round, stage) in enumerate(plan):
-                name = stage_name(run=run, round=round, stage=stage, attempt=1)
-                where[name] = (run, number)
-            numbers.task_done()
-
-    async def play() -> None:
-        while True:
-            run, number = await coming.get()
-            await place.summaries.ahead(run, spec, number)
-
-    place.jobs.on_create = lambda name: coming.put_nowait(where[name]) if name in where else None
-    for number in range(runs):
-        numbers.put_nowait(number)
-    async with _at_once(play):
-        started = time.monotonic()
-        async with _at_once(submit):
-            await numbers.join()
-        yield runs / (time.monotonic() - started)
-
-
-@asynccontextmanager
-async def _at_once(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """So many workers for as long as the block takes; the first failure ends it, and is raised."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work()) for _ in range(WORKERS)]
-            yield
-            for task in tasks:
-                task.cancel()
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from failures
 
 
 async def _complete(place: Place) -> list[Any]:
@@ -359,7 +240,7 @@ async def _recovery(place: Place) -> float:
         first = start()
         await first.until_leading()
         await start().until_answering()
-        async with _submitted(place):
+        async with submitted(place):
             await jobs.until(lambda: len(jobs.created) >= runs, partial(place.report, "recovery"))
             epoch = max(jobs.epochs.values())
             first.kill()
@@ -406,7 +287,7 @@ def _figure(
             "runs": f"{setting.sizes.controller_runs} at once, {newest.jobs_per_run} Jobs each",
             "submissions": f"{newest.submissions_per_second:.0f} runs/s",
             "looks at runs": f"p50 {1e3 * looks.quantile(0.5):.0f} ms, p99 "
-            f"{1e3 * looks.quantile(0.99):.0f} ms (asked: <= 250 ms), "
+            f"{1e3 * looks.quantile(0.99):.0f} ms (`looks` has them at an ordinary pace), "
             f"{looks.looks / setting.sizes.controller_runs:.1f} per run",
             "requests per run": f"{newest.requests_per_run:.1f}: {by_request}",
             "controller's largest resident size": f"{newest.peak_mib:.0f} MiB (asked: <= 512 MiB)",

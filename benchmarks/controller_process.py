@@ -46,6 +46,19 @@ class Scraped:
     events: Counter[str]
     """Events by what became of them."""
 
+    def since(self, before: Scraped) -> Scraped:
+        """What it says of the time after `before`."""
+        buckets = {
+            upper: count - before.buckets.get(upper, 0.0) for upper, count in self.buckets.items()
+        }
+        return Scraped(
+            leading=self.leading,
+            looks=self.looks - before.looks,
+            buckets=buckets,
+            requests=self.requests - before.requests,
+            events=self.events - before.events,
+        )
+
     def quantile(self, share: float) -> float:
         """Seconds of a look that this share of all looks stayed below, within its bucket linear."""
         wanted, below, lower = share * self.looks, 0.0, 0.0

@@ -26,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import (
+    active_runs,
     agreement,
     controller,
     evaluation,
@@ -92,6 +93,7 @@ GROUPS = tuple(
         front_door,
         few_shot,
         controller,
+        active_runs,
         scaling,
         memory,
         step_profile,

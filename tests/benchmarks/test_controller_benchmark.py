@@ -47,14 +47,25 @@ async def test_summaries_are_there_before_a_run_comes_to_their_stages(tmp_path: 
 def test_a_quantile_lies_within_its_bucket(
     counts: dict[float, float], share: float, seconds: float
 ) -> None:
-    scraped = Scraped(
+    assert scraped(counts).quantile(share) == pytest.approx(seconds)
+
+
+def test_what_was_before_a_time_does_not_count_for_it() -> None:
+    before = scraped({0.1: 0.0, 0.25: 90.0, float("inf"): 100.0})
+    after = scraped({0.1: 50.0, 0.25: 140.0, float("inf"): 150.0})
+    between = after.since(before)
+    assert (between.looks, between.buckets) == (50.0, {0.1: 50.0, 0.25: 50.0, float("inf"): 50.0})
+    assert between.quantile(0.99) < 0.1 < before.quantile(0.5)
+
+
+def scraped(counts: dict[float, float]) -> Scraped:
+    return Scraped(
         leading=True,
         looks=counts[float("inf")],
         buckets=counts,
         requests=Counter(),
         events=Counter(),
     )
-    assert scraped.quantile(share) == pytest.approx(seconds)
 
 
 def test_a_job_counts_from_when_it_is_seen_to_when_it_completes() -> None:
