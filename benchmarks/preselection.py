@@ -5,13 +5,13 @@
 RUN: directories of finished runs whose `edit.k` is 2 or more and that preselected nothing. For each
 training passage the candidate that `inner.preselect: 1` would have trained is looked up, and set
 against a candidate of chance (the mean of all) and against the best one, by the rewards that their
-inner loops had. No model is run.
+inner loops had. Intervals are over passages. No model is run.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -29,6 +29,7 @@ from seal.restem.statistics import mean_interval
 class Choice:
     """Candidates of one passage in one rollout, by the rewards of their inner loops."""
 
+    passage: str
     preselected: float
     chance: float
     """Mean over all candidates."""
@@ -67,7 +68,9 @@ def choices(run: RunFiles) -> Iterator[Choice]:
                 continue
             context = run.contexts[record.context_id]
             (chosen,) = preselect(edits, context=context, domain=domain, count=1)
-            yield Choice(rewards[chosen], fmean(rewards.values()), max(rewards.values()))
+            yield Choice(
+                record.context_id, rewards[chosen], fmean(rewards.values()), max(rewards.values())
+            )
 
 
 def found(all_choices: Iterable[Choice]) -> Found:
@@ -79,9 +82,17 @@ def found(all_choices: Iterable[Choice]) -> Found:
         rollouts=len(tried),
         told_apart=len(told_apart),
         best_found=hits / len(told_apart) if told_apart else 0.0,
-        gain=mean_interval((choice.preselected - choice.chance for choice in tried), seed=0),
-        room=mean_interval((choice.best - choice.chance for choice in tried), seed=0),
+        gain=_over_passages(tried, lambda choice: choice.preselected - choice.chance),
+        room=_over_passages(tried, lambda choice: choice.best - choice.chance),
     )
+
+
+def _over_passages(tried: Iterable[Choice], value_of: Callable[[Choice], float]) -> Interval | None:
+    """Of each passage's mean: its rollouts in several rounds and runs are not independent."""
+    values: dict[str, list[float]] = {}
+    for choice in tried:
+        values.setdefault(choice.passage, []).append(value_of(choice))
+    return mean_interval(map(fmean, values.values()), seed=0)
 
 
 def _written(interval: Interval | None) -> str:

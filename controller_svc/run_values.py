@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from controller_svc.core import RoundStatus, RunStatus
 from controller_svc.core.suspension import is_suspended
 from seal.records import ScoreSum, Stage
+from seal.restem.student import student_quantile
 from seal.run_metrics import Values
 
 GPU = "cuda"
@@ -22,11 +23,6 @@ _MEANS = {
     "ungraded": ("seal_run_ungraded_ratio", ()),
 }
 """Measures of which the mean is shown: the gauge, and labels after round and stage."""
-_NORMAL_QUANTILE = 1.959964
-"""97.5 % of a normal distribution, for intervals of 95 %."""
-_QUANTILE_OF_ONE = 12.7062
-"""97.5 % of Student's t with one degree of freedom, where its expansion is 11 % too small."""
-
 Value = tuple[str, tuple[str, ...], float]
 """Gauge, values of its own labels, value."""
 
@@ -97,23 +93,6 @@ def half_width(score: ScoreSum) -> float | None:
         return None
     variance = max(0.0, score.squares - score.total**2 / score.n) / (score.n - 1)
     return student_quantile(score.n - 1) * math.sqrt(variance / score.n)
-
-
-def student_quantile(freedom: int) -> float:
-    """97.5 % of Student's t, by its expansion around the normal distribution.
-
-    Within 1 % from 2 degrees of freedom on.
-    """
-    if freedom == 1:
-        return _QUANTILE_OF_ONE
-    z = _NORMAL_QUANTILE
-    return (
-        z
-        + (z**3 + z) / 4 / freedom
-        + (5 * z**5 + 16 * z**3 + 3 * z) / 96 / freedom**2
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384 / freedom**3
-        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160 / freedom**4
-    )
 
 
 def _cost(status: RunStatus) -> Iterator[Value]:

@@ -21,10 +21,10 @@ from benchmarks.learning.settings import check_same_settings
 from benchmarks.learning.summary import MEASURES, Summary, file_name
 from seal.errors import Conflict
 from seal.records import Interval
-from seal.report.numbers.estimates import LEAST_PASSAGES_FOR_A_VERDICT
 from seal.report.numbers.model import Metric
 from seal.restem.reward import mean
 from seal.restem.statistics import (
+    LEAST_FOR_A_VERDICT,
     crossed_interval,
     mean_interval,
     paired_differences,
@@ -152,7 +152,7 @@ class Measured:
     def verdict(self) -> Verdict:
         """Of a difference: on which side of zero its interval over passages is."""
         found = self.over_passages
-        if found.n < LEAST_PASSAGES_FOR_A_VERDICT or found.low is None or found.high is None:
+        if found.n < LEAST_FOR_A_VERDICT or found.low is None or found.high is None:
             return "unknown"
         if found.low > 0:
             return "above"

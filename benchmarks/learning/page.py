@@ -221,9 +221,10 @@ def _how(summaries: Sequence[Summary]) -> Iterator[str]:
     yield (
         "Every adapter is trained on the base model, afresh for every passage; the policy only "
         "writes. The last round is the last one that was planned, never the best one. A score is "
-        "the mean over a passage's questions, then over run seeds. Intervals are 95 % percentile "
+        "the mean over a passage's questions, then over run seeds. Intervals are 95 % "
         f"bootstraps ({RESAMPLES:,} resamples, seed {BOOTSTRAP_SEED}) of the differences, taken "
-        "passage by passage and seed by seed. The first one resamples passages, each with its mean "
+        "passage by passage and seed by seed, with percentiles as far out as Student's t has them "
+        "(Hesterberg, arXiv 1411.5279). The first one resamples passages, each with its mean "
         "over seeds: it speaks for other passages and these policies. The one in italics resamples "
         "run seeds as well, a drawn seed for all passages at once, because a seed's policy is one "
         "for all of them; it speaks for other runs too, and with few seeds it is still too narrow. "

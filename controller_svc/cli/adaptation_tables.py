@@ -34,7 +34,7 @@ from seal.report.numbers.model import Estimate
 SELF_MADE = "self-made"
 """Stands beside every number that rests on questions which the model itself wrote."""
 MODEL_NAMES = {"base": "base model", "passages": "passages alone", "adapter": "adapter"}
-INTERVALS = "Intervals: 95 %, percentile bootstrap over passages; differences are paired."
+INTERVALS = "Intervals: 95 %, bootstrap over passages; differences are paired."
 MEASURES_IN_A_TABLE = 3
 """So many fit into 80 columns, whatever the numbers are."""
 REFUSAL_REMEDIES: Mapping[str, str] = MappingProxyType(

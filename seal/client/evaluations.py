@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean over passages with its 95 % interval, a percentile bootstrap."""
+    """A mean over passages with its 95 % interval, a bootstrap (expanded percentiles)."""
 
     mean: float
     low: float | None

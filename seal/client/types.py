@@ -94,7 +94,8 @@ class Gate:
     min_gain: float | None = None
     """Least gain over the base model on the held-out questions, mean token F1, -1 to 1."""
     confident: bool | None = None
-    """The whole 95 % interval of the gain must be above `min_gain`, not just its mean."""
+    """The whole 95 % interval of the gain must be above `min_gain`, not just its mean. It needs six
+    passages with held-out questions."""
     max_regression: float | None = None
     """Most that the retained set may lose, mean token F1, 0 to 1."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from seal.records import GateReason, GateVerdict, Interval
 from seal.restem.select import SAME_SCORE
+from seal.restem.statistics import LEAST_FOR_A_VERDICT
 from seal.settings import GateSettings
 from seal.signs import MINUS
 
@@ -27,12 +28,13 @@ def judge(
     least = f"gate.minGain {settings.min_gain:g} ({_points(settings.min_gain)} points)"
     if gain.mean < settings.min_gain - SAME_SCORE:
         return _refused(GateReason.GAIN_TOO_SMALL, f"{shown} is below {least}")
-    if settings.confident and gain.low is None:
+    if settings.confident and gain.n < LEAST_FOR_A_VERDICT:
         return _refused(
             GateReason.GAIN_UNCERTAIN,
-            f"{shown} rests on one passage, which has no interval that gate.confident asks for",
+            f"{shown} rests on fewer than {LEAST_FOR_A_VERDICT} passages with held-out questions, "
+            "which cannot show what gate.confident asks for",
         )
-    if settings.confident and gain.low is not None and gain.low <= settings.min_gain + SAME_SCORE:
+    if settings.confident and (gain.low is None or gain.low <= settings.min_gain + SAME_SCORE):
         return _refused(
             GateReason.GAIN_UNCERTAIN, f"{shown}: the interval is not wholly above {least}"
         )

@@ -20,8 +20,12 @@ from seal.domains.words import normalise
 from seal.records import Interval
 from seal.restem.reward import gain, mean, present
 from seal.restem.select import SAME_SCORE
+from seal.restem.student import student_quantile
 
 CONFIDENCE = 0.95
+LEAST_FOR_A_VERDICT = 6
+"""All of five differences have the same sign by chance once in 16 times, of six once in 32: below
+six no interval of resampled means can be right 95 times in 100, however narrow it looks."""
 RESAMPLES = 10_000
 _BLOCK_ELEMENTS = 1 << 22
 
@@ -56,7 +60,7 @@ class Reliability:
 def mean_interval(
     values: Iterable[float | None], *, seed: int, resamples: int = RESAMPLES
 ) -> Interval | None:
-    """Mean over contexts with its percentile bootstrap interval; None if there is no value.
+    """Mean over contexts with its expanded percentile interval; None if there is no value.
 
     The same values and seed give the same interval in any order. The interval is widened to hold
     the mean where rounding, or a single freak value, would leave it outside.
@@ -70,8 +74,21 @@ def mean_interval(
     means_R = _resampled_means(
         np.sort(np.asarray(there, dtype=np.float64)), seed=seed, resamples=resamples
     )
-    low, high = np.quantile(means_R, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(centre, min(float(low), centre), max(float(high), centre), len(there))
+    return _expanded(means_R, centre, n=len(there))
+
+
+def _expanded(means_R: NDArray[np.float64], centre: float, *, n: int) -> Interval:
+    """The interval of resampled means [R] of `n` values.
+
+    Plain percentiles of a bootstrap take the spread of the values for that of what they come from:
+    it is smaller by (n - 1) / n, and known no better than Student's t has it. So the percentiles
+    lie further out, where t has its own: Hesterberg, arXiv 1411.5279, on the expanded percentile
+    interval. It approaches the plain one as n grows: of 8 values it is a quarter wider, of 60 a
+    thirtieth.
+    """
+    beyond = NormalDist().cdf(-student_quantile(n - 1) * math.sqrt(n / (n - 1)))
+    low, high = np.quantile(means_R, [beyond, 1 - beyond])
+    return Interval(centre, min(float(low), centre), max(float(high), centre), n)
 
 
 def success_interval(values: Iterable[float | None]) -> Interval | None:
@@ -135,8 +152,9 @@ def crossed_interval(
     `values`: by context id, one mapping per run (per run seed); contexts that lack a run are left
     out. Contexts and runs are resampled apart, and a drawn run counts for all contexts: its policy
     is one for all of them, so that drawing runs anew for every context would average away what they
-    have in common. Few runs tell little of their spread: of S of them, the bootstrap shows
-    (S - 1) / S of its variance. None without a context; no ends below two contexts or runs.
+    have in common. The percentiles are those for as many contexts (`mean_interval`). Few runs tell
+    little of their spread: of S of them, the bootstrap shows (S - 1) / S of its variance. None
+    without a context; no ends below two contexts or runs.
     """
     shared = sorted(set.intersection(*(set(run) for run in values))) if values else []
     if not shared:
@@ -150,8 +168,7 @@ def crossed_interval(
     drawn_R_S = generator.multinomial(runs, [1 / runs] * runs, size=resamples) / runs
     drawn_R_C = generator.multinomial(contexts, [1 / contexts] * contexts, size=resamples)
     means_R = (drawn_R_S @ values_S_C * (drawn_R_C / contexts)).sum(axis=1)
-    low, high = np.quantile(means_R, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(centre, min(float(low), centre), max(float(high), centre), contexts)
+    return _expanded(means_R, centre, n=contexts)
 
 
 def paired_differences(

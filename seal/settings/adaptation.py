@@ -133,8 +133,8 @@ class GateSettings(FileSettings):
     min_gain: float = Field(default=0.0, ge=-1, le=1)
     """Least gain over the base model on the held-out questions, in mean token F1."""
     confident: bool = True
-    """The whole 95 % interval of the gain must be above `minGain`, not just its mean. It needs two
-    passages with held-out questions: one says nothing about the spread."""
+    """The whole 95 % interval of the gain must be above `minGain`, not just its mean. It needs six
+    passages with held-out questions: all of fewer gain by chance too often."""
     max_regression: float = Field(default=0.05, ge=0, le=1)
     """Most that the retained set may lose, in mean token F1."""
     retained_questions: int = Field(default=32, ge=0, le=4096)

@@ -303,7 +303,9 @@ class GateOptions(_message.Message):
     min_gain: _builtins.float
     """Least gain over the base model on the held-out questions, in mean token F1, -1 to 1."""
     confident: _builtins.bool
-    """The whole 95 % interval of the gain must be above min_gain, not just its mean."""
+    """The whole 95 % interval of the gain must be above min_gain, not just its mean. It needs six
+    passages with held-out questions.
+    """
     max_regression: _builtins.float
     """Most that the retained set may lose, in mean token F1, 0 to 1."""
     def __init__(
@@ -789,7 +791,7 @@ Global___AdaptationCounts: _TypeAlias = AdaptationCounts  # noqa: Y015
 
 @_typing.final
 class Interval(_message.Message):
-    """Interval is a mean with its 95 % interval, a percentile bootstrap over passages."""
+    """Interval is a mean with its 95 % interval, a bootstrap over passages (expanded percentiles)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

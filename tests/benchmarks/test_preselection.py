@@ -13,11 +13,14 @@ from seal.report.numbers.source import read_run
 
 
 def test_a_choice_is_set_against_chance_and_against_the_best() -> None:
-    result = found([Choice(0.5, 0.4, 0.5), Choice(0.1, 0.2, 0.3), Choice(0.2, 0.2, 0.2)])
+    result = found(
+        [Choice("a", 0.5, 0.4, 0.5), Choice("b", 0.1, 0.2, 0.3), Choice("b", 0.2, 0.2, 0.2)]
+    )
 
     assert (result.rollouts, result.told_apart, result.best_found) == (3, 2, 0.5)
-    assert result.gain and result.gain.mean == pytest.approx(0.0)
-    assert result.room and result.room.mean == pytest.approx(0.2 / 3)
+    assert result.gain and result.gain.mean == pytest.approx((0.1 - 0.05) / 2)
+    assert result.room and result.room.mean == pytest.approx((0.1 + 0.05) / 2)
+    assert (result.gain.n, result.room.n) == (2, 2), "passages"
     assert found([]).gain is None
 
 

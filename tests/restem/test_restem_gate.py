@@ -28,14 +28,15 @@ def test_a_gain_with_its_whole_interval_above_the_least_passes() -> None:
     [
         (None, KEPT, GateReason.NO_SCORE, "no held-out question"),
         (
-            Interval(0.05, -0.1, 0.2, 4),
+            Interval(0.05, -0.1, 0.2, 6),
             KEPT,
             GateReason.GAIN_TOO_SMALL,
             "minGain 0.1 (+10.0 points)",
         ),
-        (Interval(0.3, 0.05, 0.5, 4), KEPT, GateReason.GAIN_UNCERTAIN, "+5.0 to +50.0"),
-        (Interval(0.3, 0.1, 0.5, 4), KEPT, GateReason.GAIN_UNCERTAIN, "minGain 0.1 (+10.0 points)"),
-        (Interval(0.9, None, None, 1), KEPT, GateReason.GAIN_UNCERTAIN, "one passage"),
+        (Interval(0.3, 0.05, 0.5, 6), KEPT, GateReason.GAIN_UNCERTAIN, "+5.0 to +50.0"),
+        (Interval(0.3, 0.1, 0.5, 6), KEPT, GateReason.GAIN_UNCERTAIN, "minGain 0.1 (+10.0 points)"),
+        (Interval(0.9, None, None, 1), KEPT, GateReason.GAIN_UNCERTAIN, "fewer than 6"),
+        (Interval(0.9, 0.8, 1.0, 5), KEPT, GateReason.GAIN_UNCERTAIN, "fewer than 6 passages"),
         (GAIN, None, GateReason.NO_SCORE, "retained set"),
         (
             GAIN,

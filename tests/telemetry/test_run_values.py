@@ -11,10 +11,11 @@ from controller_svc.core.rounds import fold_stage
 from controller_svc.counted import count_news
 from controller_svc.k8s.objects import MAX_ROUNDS, of_object, to_object
 from controller_svc.local.story import LocalStory
-from controller_svc.run_values import half_width, run_values, student_quantile
+from controller_svc.run_values import half_width, run_values
 from controller_svc.shown_runs import ShownRuns
 from seal.metrics import Metrics
 from seal.records import ScoreSum, Stage
+from seal.restem.student import student_quantile
 from seal.run_metrics import RUN_GAUGES
 from seal.settings import RunSpec
 

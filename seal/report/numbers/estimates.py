@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from seal.records import Interval
 from seal.report.numbers.model import Difference, Estimate, Metric, Verdict
 from seal.restem.statistics import (
+    LEAST_FOR_A_VERDICT,
     RESAMPLES,
     mean_interval,
     paired_interval,
     success_interval,
 )
-
-LEAST_PASSAGES_FOR_A_VERDICT = 6
-"""All of five differences have the same sign by chance once in 16 times, of six once in 32: below
-six no interval can be right 95 times in 100, however narrow it looks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +32,8 @@ class Estimator:
     def words(self) -> str:
         """How the intervals are made."""
         method = (
-            f"95 % percentile bootstrap over {self.context}s ({RESAMPLES:,} resamples, seed "
-            f"{self.seed})"
+            f"95 % bootstrap over {self.context}s (expanded percentiles, {RESAMPLES:,} "
+            f"resamples, seed {self.seed})"
         )
         of_success = f", of {self.success} Wilson's;" if self.success else ";"
         return f"{method}{of_success} differences are paired, {self.context} by {self.context}"
@@ -60,7 +57,7 @@ def _estimate(interval: Interval | None) -> Estimate:
 
 
 def _verdict(found: Estimate) -> Verdict:
-    if found.n < LEAST_PASSAGES_FOR_A_VERDICT or found.low is None or found.high is None:
+    if found.n < LEAST_FOR_A_VERDICT or found.low is None or found.high is None:
         return Verdict.UNKNOWN
     if found.low > 0:
         return Verdict.BETTER

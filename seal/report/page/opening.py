@@ -16,6 +16,7 @@ from seal.report.numbers.words import worded
 from seal.report.page.advice import advice
 from seal.report.page.bars import opening_figure
 from seal.report.page.markup import Child, Html, bullets, details, facts, join, paragraph, tag
+from seal.restem.statistics import LEAST_FOR_A_VERDICT
 
 
 def opening(report: Report) -> Html:
@@ -111,7 +112,8 @@ def _glossary(report: Report) -> Html:
         (
             "95 % interval",
             "how far a mean may be off because only some passages were asked: of 100 intervals "
-            "made like this about 95 hold the mean over all such passages",
+            "made like this about 95 hold the mean over all such passages; below "
+            f"{LEAST_FOR_A_VERDICT} passages they are fewer",
         ),
     )
     meanings = facts((name, worded(meaning, report.words)) for name, meaning in words)
