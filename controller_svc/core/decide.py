@@ -100,10 +100,10 @@ def _step(spec: Spec, status: RunStatus, observed: Observed, budget: AttemptBudg
     # A stage that is done counts all the same: cancelled after the last one, all of it is done
     if observed.cancelled and (seen is None or seen.sums is None):
         return cancel(status, observed)
-    if observed.suspended != is_suspended(status):
-        return suspend(status, observed) if observed.suspended else go_on(spec, status, observed)
-    if observed.suspended:
-        return status  # what its stage has come to meanwhile is seen when it goes on
+    if observed.suspended and not observed.cancelled:
+        return suspend(status, observed)  # what its stage comes to is seen when it goes on
+    if is_suspended(status):
+        return go_on(spec, status, observed)
     if status.current is None:
         update = {
             "phase": Phase.RUNNING,

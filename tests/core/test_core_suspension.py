@@ -14,6 +14,7 @@ from controller_svc.core import (
     StopStage,
     decide,
     new_status,
+    set_condition,
 )
 from seal.records import Stage
 
@@ -92,3 +93,19 @@ def test_an_end_is_final_also_for_one_that_is_suspended(cancelled: bool) -> None
     assert ended.phase is Phase.CANCELLED
     observed = Observed(suspended=not cancelled, cancelled=cancelled)
     assert decide(SPEC, ended, observed) == Decision(status=ended, actions=())
+
+
+def test_one_that_is_cancelled_while_it_is_suspended_ends_also_after_a_stage_that_is_done() -> None:
+    status = at(1, Stage.ROLLOUT)
+    done = finished(wanted(status))
+    stopped = suspend(status).status
+    seen = Observed(stages=done.stages, suspended=True, cancelled=True, now_seconds=6.0)
+    ended = decide(SPEC, stopped, seen)
+    assert ended.status.phase is Phase.CANCELLED and ended.actions == ()
+    assert [entry.round for entry in ended.status.rounds if entry.rollout] == [1]
+
+
+def test_what_kept_one_that_is_suspended_stands_in_its_condition_no_longer_than_it_does() -> None:
+    stopped = suspend(at(1, Stage.ROLLOUT)).status
+    told = set_condition(stopped, "Progressing", "False", "Unavailable", "no store", 6.0)
+    assert suspend(told).status == stopped
