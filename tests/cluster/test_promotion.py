@@ -235,3 +235,18 @@ def test_what_others_set_stays_and_what_is_not_wanted_any_more_goes() -> None:
         "a": {"b": 1, "args": [1, 2], "theirs": 1},
         "containers": [{"name": "other"}, {"name": "main", "x": 1, "env": [1]}],
     }
+
+
+def test_what_was_withdrawn_while_another_was_served_does_not_come_back_after_that() -> None:
+    names = promoted(promoted({}, named("1")), named("2", ended=1.0))
+    names = withdrawn(names, named("1"))
+    assert current(names) == "adaptation-2"
+    assert current(withdrawn(names, named("2", ended=1.0))) is None
+
+
+def test_an_adapter_does_not_come_back_to_a_service_of_another_base_model() -> None:
+    names = promoted(promoted({}, named("1")), named("2", ended=1.0, modelUri="hf://org/llama"))
+    names = promoted(names, revision("3", ended=2.0, modelUri="hf://org/llama"))
+    names = withdrawn(names, named("2", ended=1.0))
+    assert current(names) is None
+    assert current(names, "adaptation-3") == "adaptation-3"

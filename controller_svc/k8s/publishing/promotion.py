@@ -138,12 +138,23 @@ def promoted(names: Names, revision: Revision) -> Names:
 
 
 def withdrawn(names: Names, revision: Revision) -> Names:
-    """The names once a revision stands for none: what was there before it is back."""
+    """The names once a revision stands for none: what was there before it is back.
+
+    Not if that sits on another base model than what the other names stand for by now.
+    """
     there = names.get(revision.name)
-    if there is None or there.current is None or there.current.uid != revision.uid:
+    if there is None:
         return names
-    back = Served(current=there.previous, newest=there.newest)
-    return {**names, revision.name: back}
+    current, back = there.current, there.previous
+    if back is not None and back.uid == revision.uid:
+        return {**names, revision.name: there.model_copy(update={"previous": None})}
+    if current is None or current.uid != revision.uid:
+        return names
+    others = [one.current for name, one in names.items() if name != revision.name]
+    models = {other.settings.model_uri for other in others if other is not None}
+    if back is not None and models - {back.settings.model_uri}:
+        back = None
+    return {**names, revision.name: Served(current=back, newest=there.newest)}
 
 
 def service_of(names: Names, *, settings: KServeSettings, namespace: str) -> Service:
