@@ -71,6 +71,7 @@ def _of_job(body: Tree) -> _Job:
 
 
 def _of_object(body: Tree) -> object:
-    """All but the status, which is the controller's own."""
+    """All that its owner may change, and not the status, which is the controller's own."""
     metadata = cast("Tree", body["metadata"])
-    return metadata.get("uid"), metadata.get("deletionTimestamp"), body.get("spec")
+    told = (metadata.get(name) for name in ("uid", "deletionTimestamp", "annotations"))
+    return *told, body.get("spec")

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster_objects import adaptation
 from controller_office import Office, small_run
 from eventually import until
 
 from controller_svc.core.suspension import is_suspended
-from controller_svc.k8s.api import JOBS, RUNS
+from controller_svc.k8s.api import ADAPTATIONS, JOBS, RUNS
 from controller_svc.k8s.news import NOW, SOON_SECONDS, News
+from controller_svc.k8s.publishing.publication import WITHDRAW_ANNOTATION
 from controller_svc.k8s.source import EventKind, Seen
 from controller_svc.k8s.turn import Turn
 from controller_svc.k8s.wanted import ReadSpecs
@@ -50,6 +52,22 @@ def test_an_end_or_a_failure_is_looked_at_now_and_what_only_counts_pods_soon(
     assert news.after_seconds(told("ADDED", job(**before))) == SOON_SECONDS
     assert news.after_seconds(told("MODIFIED", job(**now))) == after_seconds
     assert news.after_seconds(told("LISTED", job(**now))) == NOW
+
+
+def test_a_withdrawal_and_its_end_are_looked_at_now() -> None:
+    news, body = News(), adaptation("notes")
+    body["metadata"] |= {"namespace": "team", "uid": "u1"}
+
+    def after_seconds(kind: EventKind, **annotations: str) -> float | None:
+        metadata = body["metadata"] | {"annotations": annotations}
+        return news.after_seconds(
+            Seen(resource=ADAPTATIONS, kind=kind, body=body | {"metadata": metadata})
+        )
+
+    assert after_seconds("ADDED") == NOW
+    assert after_seconds("MODIFIED") is None
+    assert after_seconds("MODIFIED", **{WITHDRAW_ANNOTATION: "true"}) == NOW
+    assert after_seconds("MODIFIED") == NOW
 
 
 async def test_a_turn_looks_at_no_echo_of_its_own_writes(tmp_path: Path) -> None:
