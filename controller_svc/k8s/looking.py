@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
 from controller_svc.core import FailedIndex, StageObserved, parse_ranges
@@ -91,6 +91,12 @@ class ConditionSeen(_Seen):
     reason: str = ""
     message: str = ""
     last_transition_time: AwareDatetime = _BEGINNING
+
+    @field_validator("last_transition_time", mode="before")
+    @classmethod
+    def _or_the_beginning(cls, given: object) -> object:
+        """Kubernetes writes null for a time that nobody has set."""
+        return given or _BEGINNING
 
 
 class OwnerSeen(_Seen):

@@ -70,6 +70,13 @@ def test_a_withdrawal_and_its_end_are_looked_at_now() -> None:
     assert after_seconds("MODIFIED") == NOW
 
 
+def test_a_job_whose_condition_has_no_time_is_news_as_any_other() -> None:
+    condition = {"type": "Complete", "status": "True", "lastTransitionTime": None}
+    news = News()
+    assert news.after_seconds(told("ADDED", job())) == SOON_SECONDS
+    assert news.after_seconds(told("MODIFIED", job(conditions=[condition]))) == NOW
+
+
 async def test_a_turn_looks_at_no_echo_of_its_own_writes(tmp_path: Path) -> None:
     office = Office(tmp_path / "store")
     turn = Turn(office.controller, watch=office.api.watch, namespaces=["team"], workers=2)
