@@ -71,15 +71,18 @@ class Turn:
 
     async def run(self) -> NoReturn:
         """Look after all objects until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(
-                _never_ends(
-                    self._watch(WATCHED, self._namespaces, self._on_event, ready=self.ready)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(
+                    _never_ends(
+                        self._watch(WATCHED, self._namespaces, self._on_event, ready=self.ready)
+                    )
                 )
-            )
-            # Before all has been seen, a Job that is there could look as if it were not
-            await self.ready.wait()
-            await self._workers.run()
+                # Before all has been seen, a Job that is there could look as if it were not
+                await self.ready.wait()
+                await self._workers.run()
+        finally:
+            metrics.controller_queue_length.set(0)
         raise AssertionError("the workers have ended without an error")
 
     def _on_event(self, seen: Seen) -> None:

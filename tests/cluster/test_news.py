@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from controller_svc.k8s.publishing.publication import WITHDRAW_ANNOTATION
 from controller_svc.k8s.source import EventKind, Seen
 from controller_svc.k8s.turn import Turn
 from controller_svc.k8s.wanted import ReadSpecs
+from seal.metrics import metrics
 
 
 def job(**status: object) -> Any:
@@ -75,6 +77,18 @@ def test_a_job_whose_condition_has_no_time_is_news_as_any_other() -> None:
     news = News()
     assert news.after_seconds(told("ADDED", job())) == SOON_SECONDS
     assert news.after_seconds(told("MODIFIED", job(conditions=[condition]))) == NOW
+
+
+async def test_a_turn_that_has_ended_leaves_no_queue_to_the_metrics(tmp_path: Path) -> None:
+    office = Office(tmp_path / "store")
+    turn = Turn(office.controller, watch=office.api.watch, namespaces=["team"], workers=2)
+    running = asyncio.create_task(turn.run())
+    office.submit(small_run())
+    length = partial(metrics.registry.get_sample_value, "seal_controller_queue_length")
+    await until(lambda: office.count(JOBS) == 1 and length() == 1)
+    running.cancel()
+    await asyncio.wait({running})
+    assert length() == 0
 
 
 async def test_a_turn_looks_at_no_echo_of_its_own_writes(tmp_path: Path) -> None:
