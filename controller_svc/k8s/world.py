@@ -42,7 +42,7 @@ from controller_svc.k8s.shown import ShownStatus
 from controller_svc.k8s.wanted import Wanted
 from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict, NotFound, Retryable, SealError, Transient, error_class
+from seal.errors import Conflict, Internal, NotFound, SealError, Transient, error_class
 from seal.rpc.hops import Hop
 from seal.rpc.tracing import working
 from seal.runs.epochs import check_epochs, claim_newest
@@ -287,9 +287,8 @@ class ClusterWorld:
             return seen
         try:
             sums = await read_sums(self._store, self._shown.newest.run, current)
-        except Retryable:
-            raise  # the store is away: the stage has come to something all the same
-        except SealError as error:
+        except Internal as error:
+            # Of a store that is away or denied the stage has come to something all the same
             why = FailedIndex(reason=error_class(error).reason, message=str(error), permanent=True)
             return replace(seen, failed={0: why})
         return replace(seen, sums=sums)

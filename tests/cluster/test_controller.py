@@ -16,6 +16,7 @@ from controller_svc.k8s.source import Seen
 from controller_svc.k8s.turn import key_of
 from seal.errors import Conflict, InvalidInput, NotFound
 from seal.runs.cancelled import is_cancelled
+from seal.runs.shards import ShardStore
 
 
 @pytest.fixture
@@ -126,6 +127,26 @@ async def test_a_spec_that_is_none_fails_with_its_field_and_the_others_go_on(
     office.restart()
     await office.look(poison)
     assert office.writes() == writes, "it has failed for good"
+
+
+async def test_a_store_that_denies_the_controller_a_summary_fails_no_run(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = office.submit(small_run())
+    await office.look(key)
+    await office.cluster.step()
+
+    async def deny(*_: object) -> None:
+        raise InvalidInput("s3://bucket: access was denied (AccessDenied)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ShardStore, "summary", deny)
+        with pytest.raises(InvalidInput):
+            await office.look(key)
+    assert office.shown(key).phase is Phase.RUNNING
+    assert office.said(key, "Progressing")[:2] == ("False", "InvalidInput")
+    await office.to_the_end(key)
+    assert office.shown(key).phase is Phase.COMPLETE
 
 
 async def test_a_suspension_deletes_the_jobs_keeps_the_results_and_goes_on_from_them(
