@@ -86,6 +86,8 @@ class Controller:
         self._specs = ReadSpecs()
         self._pinned: set[str] = set()
         self._read_jobs = ReadJobs()
+        self._unsure: dict[Key, RunStatus] = {}
+        """What was told last of those whose last look failed: a newer status may be written."""
 
     async def reconcile(self, key: Key) -> float | None:
         """Look at an object; after so many seconds it wants another look, None for none.
@@ -115,9 +117,9 @@ class Controller:
         except InvalidInput as error:
             await self._refuse(key.resource, body, error)
             return None
-        return await self._look_after(wanted)
+        return await self._look_after(key, wanted)
 
-    async def _look_after(self, wanted: Wanted) -> float | None:
+    async def _look_after(self, key: Key, wanted: Wanted) -> float | None:
         """One turn of the loop, and what is to be told of it."""
         world = ClusterWorld(
             wanted,
@@ -131,6 +133,7 @@ class Controller:
             clock=self._clock,
         )
         before = saved = wanted.status
+        known = self._unsure.pop(key, before)
 
         def told(_: RunStatus, now: RunStatus) -> None:
             nonlocal saved
@@ -141,11 +144,12 @@ class Controller:
             await world.show()
         except SealError as error:
             saved = await self._say(world, saved, error)
+            self._unsure[key] = saved
             raise
         finally:
             self._tell(
                 wanted.owner,
-                before,
+                known if known.run == before.run else before,
                 saved,
                 percent=world.percent,
                 stage_share=world.stage_share,
@@ -240,6 +244,7 @@ class Controller:
 
     def _forget(self, key: Key) -> None:
         """An object has gone."""
+        self._unsure.pop(key, None)
         place = (kind_of(key.resource), key.namespace, key.name)
         self._gauges.forget(*place)
         self._story.forget(*place)

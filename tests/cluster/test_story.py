@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,9 @@ from controller_office import Office, small_adaptation, small_run
 from memory_api import Killed
 
 from controller_svc.core import Phase
-from controller_svc.k8s.api import EVENTS
+from controller_svc.k8s.api import API_SERVER, EVENTS, RUNS
 from controller_svc.k8s.story import RECENT_SECONDS
-from seal.errors import Transient
+from seal.errors import SealError, Transient
 from seal.run_metrics import SHOWN_AFTER_END_SECONDS
 
 WHOLE = [
@@ -69,6 +71,46 @@ async def test_an_event_that_was_not_posted_holds_up_nothing(office: Office) -> 
     key = office.submit(small_run())
     await office.to_the_end(key)
     assert office.told(key) == []
+
+
+@pytest.mark.parametrize("stale", [False, True])
+async def test_what_became_of_it_is_told_also_where_the_reply_to_its_writing_was_lost(
+    office: Office, monkeypatch: pytest.MonkeyPatch, stale: bool
+) -> None:
+    key, get = office.submit(small_run()), office.api.get
+    lost: list[Any] = []
+    written: list[Any] = []
+    before: Any = None
+
+    def lose(request: str, done: bool) -> None:
+        if done and request == "replace_status restemruns":
+            written.append(request)
+            if len(written) == len(WHOLE) and not lost:
+                lost.append(before)
+                raise Transient("the connection was reset", away=API_SERVER)
+
+    async def old_once(kind: Any, namespace: str, name: str) -> Any:
+        if lost and stale and kind == RUNS and len(lost) == 1:
+            lost.append(None)
+            return lost[0]
+        return await get(kind, namespace, name)
+
+    office.api.fault = lose
+    monkeypatch.setattr(office.api, "get", old_once)
+    for _ in range(2 * len(WHOLE)):
+        before = copy.deepcopy(office.body(key))
+        with suppress(SealError):
+            await office.look(key)
+        await office.cluster.step()
+    assert lost and reasons(office, key) == WHOLE
+    transitions = office.metrics.registry.get_sample_value
+    loops = office.status(key).rounds[-1].outcomes
+    assert loops and transitions("seal_inner_loops_total", {"outcome": "ok"}) == sum(
+        number
+        for entry in office.status(key).rounds
+        for name, number in entry.outcomes.items()
+        if name.endswith("/ok") and not name.startswith("improve")
+    )
 
 
 @pytest.mark.parametrize("number", range(12))
