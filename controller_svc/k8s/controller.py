@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
 from controller_svc.core import RunStatus
 from controller_svc.k8s.api import (
+    JOBS,
     ClusterApi,
     Resource,
     StatusRefused,
     is_of_server,
     write_status,
 )
-from controller_svc.k8s.children import ReadJobs
+from controller_svc.k8s.children import Children, ReadJobs
 from controller_svc.k8s.ended import disown, seconds_to_live, sweep
 from controller_svc.k8s.gauges import ObjectGauges
 from controller_svc.k8s.jobs import JobSettings, Owner
@@ -42,7 +44,7 @@ from controller_svc.k8s.world import ClusterWorld
 from controller_svc.reconcile import reconcile
 from controller_svc.tracking import AGAIN_SECONDS, Telling, Tracker
 from seal.artifacts import ArtifactStore
-from seal.errors import InvalidInput, NotFound, SealError, Superseded
+from seal.errors import Conflict, InvalidInput, NotFound, SealError, Superseded
 from seal.settings import RunSpec
 from seal.yaml_files import Tree
 
@@ -208,11 +210,20 @@ class Controller:
         owner, before = owner_of(kind, body), status_of_refused(kind, body)
         if before.phase.terminal:
             self._gauges.show(owner, before, percent=0, now_seconds=self._clock())
-            return
-        after = fail_refused(before, error, self._clock())
-        status = to_object(after, generation=generation_of(body))
-        await write_status(self._api, kind, owner.namespace, body | {"status": status})
-        self._tell(owner, before, after, percent=0)
+        else:
+            after = fail_refused(before, error, self._clock())
+            status = to_object(after, generation=generation_of(body))
+            await write_status(self._api, kind, owner.namespace, body | {"status": status})
+            self._tell(owner, before, after, percent=0)
+        await self._stop_jobs(owner)
+
+    async def _stop_jobs(self, owner: Owner) -> None:
+        """Stop what an earlier version, which could read the spec, has started."""
+        jobs = await Children(self._api, owner, jobs=self._read_jobs).jobs()
+        for name, job in jobs.items():
+            if job.end is None and job.metadata.deletion_timestamp is None:
+                with suppress(NotFound, Conflict):
+                    await self._api.delete(JOBS, owner.namespace, name, uid=job.metadata.uid)
 
     def _tell(
         self,

@@ -129,6 +129,19 @@ async def test_a_spec_that_is_none_fails_with_its_field_and_the_others_go_on(
     assert office.writes() == writes, "it has failed for good"
 
 
+async def test_of_a_spec_that_a_newer_version_does_not_know_no_job_stays_at_work(
+    office: Office,
+) -> None:
+    key = office.submit(small_run())
+    await office.look(key)
+    office.change(key, data={"unheardOf": 1})
+    await office.look(key)
+    assert office.said(key, "Failed")[:2] == ("True", "InvalidInput")
+    await office.cluster.step()
+    await office.look(key)
+    assert not office.api.jobs()
+
+
 async def test_a_store_that_denies_the_controller_a_summary_fails_no_run(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
