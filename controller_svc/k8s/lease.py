@@ -6,7 +6,7 @@ earlier than others may take over; one that was paused therefore knows on waking
 that it leads no more. What it may have sent before is refused by the epoch (`claim_stage`).
 
 Epochs begin with the minutes since 1970 and not with 1, so that they grow on also after somebody
-has deleted the Lease.
+has deleted the Lease, or brought back an old one.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class Leadership:
         if lease is not None:
             if lease.spec.holder_identity and self._left_seconds() > 0:
                 return None
-            transitions = lease.spec.lease_transitions + 1
+            transitions = max(transitions, lease.spec.lease_transitions + 1)
         return _Spec(
             holder_identity=self._identity,
             lease_duration_seconds=self._times.duration_seconds,
