@@ -738,6 +738,22 @@ async def test_an_object_that_cannot_be_read_spoils_no_list_and_can_be_deleted(
             await get(door, "bad")
 
 
+async def test_an_object_whose_status_somebody_has_altered_ends_no_watch(site: Site) -> None:
+    api, store = site
+    altered = adaptation_object("bad")
+    condition = {"type": "Progressing", "status": "Unknown", "reason": "ByHand"}
+    altered["status"] = {
+        "run": "bad", "specSha256": "",
+        "conditions": [condition | {"lastTransitionTime": "2026-01-01T00:00:00Z"}],
+    }  # fmt: skip
+    async with replica(api, store) as door:
+        api.put(ADAPTATIONS, altered, "default")
+        await submit(door, name="veldra")
+        assert [one.name for one in (await listed(door)).adaptations] == ["veldra"]
+        with pytest.raises(PreconditionFailed, match="status"):
+            await get(door, "bad")
+
+
 async def test_a_missed_deletion_is_found_and_old_news_brings_nothing_back(site: Site) -> None:
     api, store = site
     async with replica(api, store) as door:

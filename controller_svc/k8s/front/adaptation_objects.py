@@ -162,6 +162,7 @@ def view_of(body: Tree, spec: AdaptationSpec) -> View:
     accepted_seconds = created_seconds(body)
     try:
         shown = shown_of(body)
+        kept = of_shown(shown) if shown is not None else None
     except ValidationError as error:
         raise PreconditionFailed(
             f"the status of adaptation {metadata.name!r} cannot be read:"
@@ -171,8 +172,7 @@ def view_of(body: Tree, spec: AdaptationSpec) -> View:
         ) from error
     run = store_name(owner_of(ADAPTATIONS, body))
     status = new_status(spec, run=run, now_seconds=accepted_seconds)
-    if shown is not None:
-        kept = of_shown(shown)
+    if kept is not None:
         # A controller that could not read the spec has written no more than why
         status = kept.model_copy(update={"adaptation": kept.adaptation or status.adaptation})
     return View(
