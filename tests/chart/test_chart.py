@@ -117,6 +117,14 @@ def test_what_every_submitted_adaptation_gets_is_a_file_of_the_front_door() -> N
     assert "SEAL_ADAPTATIONS_FILE" not in environment(pods(render())["seal-api"])
 
 
+def test_how_much_is_logged_holds_for_the_pods_of_jobs_too() -> None:
+    settings = JobSettings.model_validate(jobs_file(render("--set=logLevel=debug")))
+    for told in (settings.worker_environment, settings.trainer_environment):
+        assert told["SEAL_LOG_LEVEL"] == "debug"
+    given = JobSettings.model_validate(jobs_file(render("--set=environment.SEAL_LOG_LEVEL=error")))
+    assert given.worker_environment["SEAL_LOG_LEVEL"] == "error"
+
+
 def test_labels_and_variables_of_yours_are_on_everything_and_choose_no_pod() -> None:
     made = render(*VALUES["yours"])
     own = [one for one in made if one["kind"] != "CustomResourceDefinition"]

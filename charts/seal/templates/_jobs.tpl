@@ -1,6 +1,7 @@
 {{/* What the controller is set to about Jobs: JobSettings, in YAML. */}}
 {{- define "seal.jobs" -}}
 {{- $models := include "seal.models.claim" . -}}
+{{- $variables := merge (include "seal.variables" . | fromJson) (dict "SEAL_LOG_LEVEL" .Values.logLevel) -}}
 {{- $trainer := include "seal.engine.variables" (list .Values.engine .Values.jobs.trainer.engine) | fromJson -}}
 {{- if not $models }}
 {{- $_ := set $trainer "SEAL_MODEL_CACHE" (include "seal.models.path" .) }}
@@ -23,8 +24,8 @@ models:
   claimName: {{ . | quote }}
   mountPath: {{ $.Values.models.volume.mountPath | quote }}
 {{- end }}
-workerEnvironment: {{ include "seal.variables" . }}
-trainerEnvironment: {{ merge $trainer (include "seal.variables" . | fromJson) | toJson }}
+workerEnvironment: {{ toJson $variables }}
+trainerEnvironment: {{ merge $trainer $variables | toJson }}
 workerResources: {{ toJson .Values.jobs.worker.resources }}
 trainerResources: {{ toJson .Values.jobs.trainer.resources }}
 workerPlacement: {{ include "seal.jobs.placement" .Values.jobs.worker }}
