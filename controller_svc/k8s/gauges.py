@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller_svc.core import Phase, RunStatus
+from controller_svc.core import Phase, RunStatus, adaptation_state
 from controller_svc.counted import count_news
 from controller_svc.k8s.jobs import Owner
 from controller_svc.shown_runs import ShownRuns
@@ -63,5 +63,7 @@ class ObjectGauges:
             self.forget(*key)
 
     def count(self, before: RunStatus, after: RunStatus) -> None:
-        """Count what stages came to since the status before."""
+        """Count what stages came to since the status before, and an adaptation that has ended."""
         count_news(self._metrics, before, after)
+        if after.adaptation is not None and after.phase.terminal and not before.phase.terminal:
+            self._metrics.adaptations_ended.labels(state=str(adaptation_state(after))).inc()

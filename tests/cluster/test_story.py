@@ -13,6 +13,7 @@ from memory_api import Killed
 
 from controller_svc.core import Phase
 from controller_svc.k8s.api import API_SERVER, EVENTS, RUNS
+from controller_svc.k8s.front.adaptation_objects import read_object, view_of
 from controller_svc.k8s.story import RECENT_SECONDS
 from seal.errors import SealError, Transient
 from seal.run_metrics import SHOWN_AFTER_END_SECONDS
@@ -207,3 +208,18 @@ def loops(status: Any) -> dict[str, int]:
             if not name.startswith("improve/")
         }
     return counts
+
+
+async def test_adaptations_that_ended_are_counted_once_by_state(office: Office) -> None:
+    ends, called_off = office.submit(small_adaptation()), office.submit(small_adaptation("off"))
+    office.change(called_off, cancelled=True)
+    await office.to_the_end(ends, called_off)
+    await office.look(ends)
+    view = view_of(office.body(ends), read_object(office.body(ends))[0])
+
+    def ended(state: str) -> float | None:
+        return office.metrics.registry.get_sample_value(
+            "seal_adaptations_ended_total", {"state": state}
+        )
+
+    assert (ended(view.state), ended("Cancelled")) == (1, 1)
