@@ -50,7 +50,7 @@ from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
 from seal.artifacts import ArtifactStore
 from seal.config import load_adaptation
-from seal.errors import Exhausted, Internal, NotFound
+from seal.errors import Exhausted, Internal, NotFound, SealError
 from seal.metrics import metrics
 from seal.resources import Adaptation
 from seal.rpc.hops import Hop, within
@@ -348,10 +348,23 @@ class LocalAdaptations:
             )
 
     async def _view(self, name: Name) -> View:
-        """An adaptation as it is: from memory while it lives, else from the store."""
-        self._index.entry(name)
+        """An adaptation as it is: from memory while it lives, else from the store.
+
+        One that is deleted meanwhile is not there: what is left of it looks like a new one.
+        """
+        entry = self._index.entry(name)
         if (live := self._live.get(name)) is not None:
             return live.views.value
+        try:
+            view = await self._saved_view(name)
+        except SealError:
+            if not entry.leaving:
+                raise
+        if entry.leaving:
+            raise not_found(name)
+        return view
+
+    async def _saved_view(self, name: Name) -> View:
         one = await in_thread(self._objects.read, name)
         status = await in_thread(self._objects.status, one)
         base_sha256 = await in_thread(self._objects.base_sha256, one.run)

@@ -12,10 +12,13 @@ from eventually import until
 from front_door_harness import SETTINGS, TEXT, FrontDoor, Work, ended, front_door, kinds, request
 from structlog.testing import capture_logs
 
-from controller_svc.local.objects import Objects
+from controller_svc.core import RunStatus
+from controller_svc.local import objects
+from controller_svc.local.objects import AdaptationObject, Objects
+from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, Exhausted, NotFound, Transient
 from seal.metrics import metrics
-from seal.records import Stage
+from seal.records import AdapterReference, Stage
 from seal.rpc.client import rpc_errors
 from seal.v1 import adaptation_pb2
 
@@ -160,6 +163,36 @@ async def test_a_delete_at_any_moment_leaves_nothing_but_the_note_of_it(
             await door.stub.GetAdaptation(adaptation_pb2.GetAdaptationRequest(name="veldra"))
         left = {path.rpartition("/")[0] for path in door.store.list()}
         assert left <= {"adaptations", "adaptations/requests", "adaptations/deleted"}
+
+
+async def test_who_looks_while_it_is_deleted_hears_that_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, erased = threading.Event(), threading.Event()
+    status, erase_run = Objects.status, objects.erase_run
+
+    def slow(self: Objects, one: AdaptationObject) -> RunStatus:
+        if not reading.is_set():
+            reading.set()
+            assert erased.wait(20)
+        return status(self, one)
+
+    def erase(store: ArtifactStore, run: str, *, kept: tuple[AdapterReference, ...]) -> None:
+        erase_run(store, run, kept=kept)
+        erased.set()
+
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        await door.stub.SubmitAdaptation(request(name="veldra"))
+        await ended(door, "veldra")
+        await until(lambda: not door.adaptations._drivers, seconds=20)
+        monkeypatch.setattr(Objects, "status", slow)
+        monkeypatch.setattr(objects, "erase_run", erase)
+        looking = asyncio.create_task(door.adaptations.get("default", "veldra"))
+        await until(reading.is_set, seconds=20)
+        await delete(door, "veldra")
+        with pytest.raises(NotFound) as gone:
+            await looking
+        assert gone.value.field == "name"
 
 
 async def test_adapters_are_kept_where_that_is_asked_and_the_wrong_uid_deletes_nothing(
