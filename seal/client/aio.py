@@ -152,7 +152,8 @@ class AsyncClient:
                         attempts.allow(self._options.reconnect_seconds)
                         if (event := place.take(message)) is not None:
                             yield event
-                place.check_ended()
+                if not place.ended:
+                    place.check_ended(await self._get(name))
             except Retryable as error:
                 place.seconds_left()
                 await asyncio.sleep(attempts.pause_seconds(error))

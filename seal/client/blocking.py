@@ -150,7 +150,8 @@ class Client:
                         attempts.allow(self._options.reconnect_seconds)
                         if (event := place.take(message)) is not None:
                             yield event
-                place.check_ended()
+                if not place.ended:
+                    place.check_ended(self._get(name))
             except Retryable as error:
                 place.seconds_left()
                 time.sleep(attempts.pause_seconds(error))

@@ -128,7 +128,7 @@ class WatchPlace:
         self._clock = clock
         self._until = None if timeout_seconds is None else clock() + timeout_seconds
         self.ended = False
-        """The event of the end has come."""
+        """The event of the end has come, or was known before."""
 
     def seconds_left(self) -> float | None:
         """How long the next connection may last; None: as long as it takes.
@@ -144,8 +144,12 @@ class WatchPlace:
             )
         return left
 
-    def check_ended(self) -> None:
-        """The connection has ended: raise Transient if the adaptation has not."""
+    def check_ended(self, adaptation: Adaptation) -> None:
+        """The connection has ended without the event of the end: that was known before it began.
+
+        Raises Transient if that event is still to come.
+        """
+        self.ended = adaptation.state.final and adaptation.sequence <= self._after
         if not self.ended:
             raise Transient("the server ended the watch before the adaptation ended")
 

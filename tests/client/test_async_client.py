@@ -35,6 +35,14 @@ async def test_many_adaptations_are_watched_at_once_over_lost_connections() -> N
         assert [one.state async for one in client.list(name_prefix="n-")] == [State.PUBLISHED] * 6
 
 
+async def test_who_knows_the_last_event_hears_at_once_that_nothing_comes_after_it() -> None:
+    async with serve(FakeAdaptations()) as address, AsyncClient(address, options=QUICK) as client:
+        await client.submit([NOTE], name="veldra")
+        last = (await client.wait("veldra", timeout_seconds=20)).sequence
+        assert [event async for event in client.watch("veldra", after=last)] == []
+        assert (await client.wait("veldra", after=last)).state is State.PUBLISHED
+
+
 async def test_lost_answers_are_asked_for_again_with_the_same_request_id() -> None:
     fake = FakeAdaptations()
     gone = NotFound("documents[0].file: there is no such file", field="documents[0].file.path")

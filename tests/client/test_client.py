@@ -230,6 +230,17 @@ def test_a_watch_may_begin_after_an_event(client: Client) -> None:
     assert kinds(client.watch("veldra", after=5)) == ["Judged", "Ended"]
 
 
+def test_who_knows_the_last_event_hears_at_once_that_nothing_comes_after_it(
+    client: Client, fake: FakeAdaptations
+) -> None:
+    client.submit([NOTE], name="veldra")
+    last = client.wait("veldra", timeout_seconds=20).sequence
+    watches = fake.calls["WatchAdaptation"]
+    assert list(client.watch("veldra", after=last)) == []
+    assert client.wait("veldra", after=last).state is State.PUBLISHED
+    assert fake.calls["WatchAdaptation"] == watches + 2
+
+
 def test_a_watch_that_the_server_ends_too_early_goes_on(
     client: Client, fake: FakeAdaptations
 ) -> None:

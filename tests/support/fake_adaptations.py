@@ -303,6 +303,8 @@ class FakeAdaptations(adaptation_pb2_grpc.AdaptationServiceServicer):
         while True:
             async with job.changed:
                 while len(job.events) <= after:
+                    if job.events and job.events[-1].HasField("ended"):
+                        return
                     await job.changed.wait()
                 new = job.events[after:]
             for event in new:
