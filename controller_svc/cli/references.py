@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seal.errors import InvalidInput
-from seal.files import given_path
+from seal.files import file_errors, given_path
 from seal.records import AdapterReference
 
 REF_HELP = (
@@ -17,6 +17,8 @@ REF_HELP = (
 _STORED = re.compile(r"(?P<path>.+)@(?P<sha256>[0-9a-f]{64})")
 _ADDRESS = re.compile(r"(?P<path>[^/].*/(?P<sha256>[0-9a-f]{64}))")
 """Where an adapter was published: the path ends in the digest, which need not be said twice."""
+_CONFIG = "adapter_config.json"
+"""What every directory of PEFT's holds."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
@@ -39,14 +41,20 @@ def parse_reference(
 ) -> AdapterReference | AdapterDirectory | NamedAdaptation:
     """What REF names; whether it exists is another question.
 
+    A name stands for a directory only if that holds an adapter: documents may lie in one that is
+    called as their adaptation is.
+
     Raises InvalidInput naming `option` and, as its remedy, what `help` says of it.
     """
     if (stored := _STORED.fullmatch(ref) or _ADDRESS.fullmatch(ref)) is not None:
         return AdapterReference(path=stored["path"], sha256=stored["sha256"])
     directory = given_path(ref, field=option)
-    if ref and directory.is_dir():
-        return AdapterDirectory(directory)
-    if _NAME.fullmatch(ref):
+    is_name = _NAME.fullmatch(ref) is not None
+    with file_errors(directory):
+        is_directory = bool(ref) and directory.is_dir()
+        if is_directory and (not is_name or (directory / _CONFIG).exists()):
+            return AdapterDirectory(directory)
+    if is_name:
         return NamedAdaptation(ref)
     raise InvalidInput(
         f"{option} {ref:.200}: there is no such directory, and it is no reference and no name",

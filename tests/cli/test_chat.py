@@ -303,14 +303,19 @@ def test_an_adapter_is_a_reference_a_directory_or_a_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "veldra").mkdir()
+    (tmp_path / "veldra" / "adapter_config.json").write_text("{}")
+    (tmp_path / "documents").mkdir()
     found = [
-        parse_reference(ref, option="REF") for ref in (REF, "veldra", str(tmp_path), "my-notes")
+        parse_reference(ref, option="REF")
+        for ref in (REF, "veldra", str(tmp_path), "my-notes", "documents", "./documents")
     ]
     assert found == [
         AdapterReference(path=f"run/adapters/{SHA256}", sha256=SHA256),
         AdapterDirectory(tmp_path / "veldra"),
         AdapterDirectory(tmp_path),
         NamedAdaptation("my-notes"),
+        NamedAdaptation("documents"),
+        AdapterDirectory(tmp_path / "documents"),
     ]
     for wrong in ("", "a@b", "My Notes", "x" * 41, f"@{SHA256}"):
         with pytest.raises(InvalidInput) as refused:
