@@ -69,10 +69,13 @@ def as_json(adaptation: Adaptation) -> dict[str, object]:
     return plain
 
 
-def print_adaptation(adaptation: Adaptation, *, json_output: bool, reach: str) -> None:
+def print_adaptation(
+    adaptation: Adaptation, *, json_output: bool, reach: str, resume: str = ""
+) -> None:
     """One adaptation on stdout.
 
-    `reach`: options that lead other commands to it, for example `--server HOST:PORT`.
+    `reach`: options that lead other commands to it, for example `--server HOST:PORT`. `resume`:
+    the command that goes on with it, where nobody works at it.
     """
     if json_output:
         typer.echo(json.dumps(as_json(adaptation), indent=2, ensure_ascii=False))
@@ -84,7 +87,7 @@ def print_adaptation(adaptation: Adaptation, *, json_output: bool, reach: str) -
         for table in _tables(adaptation):
             if table is not None:
                 console.print(table)
-        for name, value in _facts(adaptation, reach):
+        for name, value in _facts(adaptation, reach, resume):
             _print_fact(console, name, value)
         if adaptation.evaluation is not None:
             console.print(Text(INTERVALS, style="dim"))
@@ -211,7 +214,7 @@ def _costs(adaptation: Adaptation) -> Table | None:
     )
 
 
-def _facts(adaptation: Adaptation, reach: str) -> list[tuple[str, str]]:
+def _facts(adaptation: Adaptation, reach: str, resume: str) -> list[tuple[str, str]]:
     facts = [("of", _made_of(adaptation.counts))]
     if (gate := adaptation.gate) is not None:
         verdict = "passed" if gate.passed else f"refused, {gate.reason}"
@@ -234,7 +237,7 @@ def _facts(adaptation: Adaptation, reach: str) -> list[tuple[str, str]]:
         facts.append(("served", _served(serving)))
     if adaptation.finished_seconds is not None and adaptation.started_seconds is not None:
         facts.append(("took", duration(adaptation.finished_seconds - adaptation.started_seconds)))
-    return [*facts, *(("next", step) for step in next_steps(adaptation, reach))]
+    return [*facts, *(("next", step) for step in next_steps(adaptation, reach, resume))]
 
 
 def _served(serving: Serving) -> str:
@@ -243,11 +246,11 @@ def _served(serving: Serving) -> str:
     return f"{where} ({serving.reason}): {serving.message}"
 
 
-def next_steps(adaptation: Adaptation, reach: str) -> tuple[str, ...]:
+def next_steps(adaptation: Adaptation, reach: str, resume: str = "") -> tuple[str, ...]:
     """Commands that make sense now."""
     name, at = adaptation.name, f" {reach}" if reach else ""
     if not adaptation.state.final:
-        return (f"{program()} watch {name}{at}",)
+        return (resume or f"{program()} watch {name}{at}",)
     if adaptation.adapter is None:
         return (f"{program()} delete {name}{at}",)
     return (

@@ -112,7 +112,7 @@ def adapt(
         raise typer.Exit(_tell_stop(found, target, showing)) from None
     print_adaptation(adaptation, json_output=showing.as_json, reach=target.reach)
     if not detach:
-        _end(adaptation, showing)
+        _end(adaptation, target, showing)
 
 
 def watch(name: str, *, after: int, target: Target, showing: Showing) -> None:
@@ -132,8 +132,7 @@ def watch(name: str, *, after: int, target: Target, showing: Showing) -> None:
                 if not view.at_work and not found[-1].state.final:
                     raise PreconditionFailed(
                         f"nobody works at {name}",
-                        remedy=f"go on with all that has not ended:  {program()} serve --root "
-                        f"{target.root}",
+                        remedy=f"go on with all that has not ended:  {target.resume(found[-1])}",
                     )
                 return _follow(view.client, found[-1], screen, after=after)
 
@@ -142,7 +141,7 @@ def watch(name: str, *, after: int, target: Target, showing: Showing) -> None:
         say_the_end()
         raise typer.Exit(_tell_stop(found, target, showing, goes_on=True)) from None
     print_adaptation(adaptation, json_output=showing.as_json, reach=target.reach)
-    _end(adaptation, showing)
+    _end(adaptation, target, showing)
 
 
 def _until_its_end(attempt: Callable[[], Adaptation]) -> Adaptation:
@@ -250,18 +249,18 @@ def _tell_stop(
     return STOPPED
 
 
-def _end(adaptation: Adaptation, showing: Showing) -> None:
+def _end(adaptation: Adaptation, target: Target, showing: Showing) -> None:
     """Nothing after a published adapter; else say why there is none, and end with a code."""
     if adaptation.state is State.PUBLISHED:
         return
-    code, message, remedy = _why(adaptation)
+    code, message, remedy = _why(adaptation, target)
     if not showing.as_json:
         complain(message, remedy)
     raise typer.Exit(code)
 
 
-def _why(adaptation: Adaptation) -> tuple[int, str, str]:
-    name = adaptation.name
+def _why(adaptation: Adaptation, target: Target) -> tuple[int, str, str]:
+    name, at = adaptation.name, f" {target.reach}" if target.reach else ""
     if adaptation.state is State.REFUSED and adaptation.gate is not None:
         return (
             ERROR_CLASSES[PreconditionFailed].exit_code,
@@ -273,7 +272,7 @@ def _why(adaptation: Adaptation) -> tuple[int, str, str]:
         return (
             ERROR_CLASSES[PreconditionFailed].exit_code,
             f"{name} was cancelled",
-            f"begin again under another --name, or after:  {program()} delete {name}",
+            f"begin again under another --name, or after:  {program()} delete {name}{at}",
         )
     failed = adaptation.condition("Failed")
     reason = failed.reason if failed else ""
@@ -282,5 +281,5 @@ def _why(adaptation: Adaptation) -> tuple[int, str, str]:
         failed_code(reason),
         f"{name} failed: {words}",
         f"mend the cause, then begin again under another --name, or after:  {program()} delete "
-        f"{name}",
+        f"{name}{at}",
     )

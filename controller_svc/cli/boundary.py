@@ -7,8 +7,10 @@ json` an end without a result is a JSON object too.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
+import json
 import logging
 import os
 import signal
@@ -26,6 +28,7 @@ import typer
 from controller_svc.cli import STOPPED
 from controller_svc.cli.app import app
 from controller_svc.cli.messages import (
+    INTERRUPTED,
     Failure,
     command,
     complain,
@@ -40,6 +43,8 @@ ENGINE_THREAD = "seal-engine"
 """Name of an engine's thread (`seal.engine.engine`, which is too heavy to import here)."""
 UNFORESEEN = 1
 """Exit code of an error that is not a `SealError`: a defect."""
+ESCAPED = "seal-escaped"
+"""How an output writes characters that it lacks."""
 READER_GONE = 1
 """Exit code where nobody reads the output any more (`| head`), which typer's own code has too."""
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -56,14 +61,22 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     _end(_exit_code(given))
 
 
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """Characters that an output lacks, as JSON writes them: it stays JSON where it was."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
 def _open_streams() -> None:
     """Output that was closed is no error, nor is one that lacks some characters."""
+    codecs.register_error(ESCAPED, _escaped)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=ESCAPED)
 
 
 @contextmanager
@@ -110,8 +123,12 @@ def _exit_code(given: list[str]) -> int:
             return int(app(args=given, prog_name="seal", standalone_mode=False) or 0)
     except UsageError as error:
         return _misused(error, as_json=wants_json(given))
-    except typer.Abort:  # a question was answered with no
+    except typer.Abort:  # a question was answered with no, or Ctrl-C
         complain("nothing was done", "", label="stopped")
+        if wants_json(given):
+            print_failure(
+                Failure(reason=INTERRUPTED, message="nothing was done", exit_code=STOPPED)
+            )
         return STOPPED
     except BrokenPipeError:
         return READER_GONE

@@ -42,8 +42,13 @@ def get(
     from controller_svc.cli.serving import look
 
     target = target_of(server, namespace, root)
-    adaptation = look(target, lambda view: view.client.get(name))
-    print_adaptation(adaptation, json_output=output is Output.JSON, reach=target.reach)
+    adaptation, at_work = look(target, lambda view: (view.client.get(name), view.at_work))
+    print_adaptation(
+        adaptation,
+        json_output=output is Output.JSON,
+        reach=target.reach,
+        resume="" if at_work else target.resume(adaptation),
+    )
 
 
 def watch(

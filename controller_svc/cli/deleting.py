@@ -31,7 +31,8 @@ def confirm_and_delete(
                 remedy="add --yes",
             )
         kept = "; adapters stay" if keep_adapters else ", adapters included"
-        typer.confirm(f"Delete {', '.join(names)} with all results{kept}?", abort=True)
+        question = f"Delete {', '.join(names)} with all results{kept}?"
+        typer.confirm(question, abort=True, err=True)
 
     def delete(view: View) -> None:
         for name, uid in list(uids.items()):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from controller_svc.cli.messages import program
 from controller_svc.cli.options import DEFAULT_ROOT
-from seal.client import Client, ClientOptions
+from seal.client import Adaptation, Client, ClientOptions
 from seal.client.calls import OnRetry
 
 
@@ -29,6 +30,15 @@ class Target:
             "--root": "" if self.server or self.root == DEFAULT_ROOT else self.root,
         }
         return " ".join(f"{name} {shlex.quote(value)}" for name, value in options.items() if value)
+
+    def resume(self, adaptation: Adaptation) -> str:
+        """The command that goes on with an adaptation of the root at which nobody works."""
+        options = {
+            "--root": "" if self.root == DEFAULT_ROOT else self.root,
+            "--model": adaptation.base.name if adaptation.base is not None else "",
+        }
+        given = [part for name, value in options.items() if value for part in (name, value)]
+        return shlex.join([program(), "serve", *given])
 
     def client(
         self,

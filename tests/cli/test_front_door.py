@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -303,6 +305,30 @@ def test_an_end_without_a_published_adapter_says_why_and_has_a_code(
     assert seal("get", "veldra", *reach) == 0
 
 
+def test_the_way_out_of_a_failure_leads_to_where_it_happened(
+    place: Path, fake: FakeAdaptations, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.end = pb.ADAPTATION_STATE_FAILED
+    where = ["--namespace", "books", "--root", "my runs"]
+    assert seal("adapt", "note.md", "--name", "veldra", *where) == 42
+    remedy = one_line(capsys.readouterr().err).rpartition("or after: seal ")[2]
+    assert shlex.split(remedy) == ["delete", "veldra", *where]
+
+
+def test_of_what_nobody_works_at_the_next_step_is_to_serve_its_root(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ArtifactStore(str(place / "my runs"))
+    metadata = ObjectMeta(name="veldra", namespace="default")
+    spec = adaptation_spec().model_copy(update={"model": "tiny"})
+    Objects(store).create(Manifest(metadata=metadata, spec=spec), uid="a")
+    on = "seal serve --root 'my runs' --model tiny"
+    assert seal("get", "veldra", "--root", "my runs") == 0
+    assert one_line(capsys.readouterr().out).endswith(f"next {on}")
+    assert seal("watch", "veldra", "--root", "my runs") == 42
+    assert one_line(capsys.readouterr().err).endswith(on)
+
+
 @pytest.mark.parametrize(
     ("arguments", "field"),
     [
@@ -522,6 +548,30 @@ def test_cancel_stops_and_delete_asks_first(
     assert seal("delete", "veldra", "--yes", "--output", "json", *reach) == 0
     assert json.loads(capsys.readouterr().out) == {"deleted": ["veldra"]}
     assert not fake.jobs
+
+
+@pytest.mark.parametrize(("typed", "code"), [("y", 0), ("n", 130)])
+def test_what_delete_asks_is_no_part_of_its_json(
+    place: Path,
+    server: ThreadedServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    typed: str,
+    code: int,
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    reach = ["--server", server.address]
+    seal("adapt", "note.md", "--name", "veldra", *reach)
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "stdin", Terminal(f"{typed}\n"))
+    assert seal("delete", "veldra", "--output", "json", *reach) == code
+    said = capsys.readouterr()
+    assert "Delete veldra with all results" in said.err
+    told = json.loads(said.out)
+    assert told == {"deleted": ["veldra"]} if code == 0 else told["error"]["exit_code"] == code
 
 
 def test_export_writes_a_new_directory(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -50,6 +51,7 @@ def seal(
         env=os.environ | environment,
         capture_output=True,
         text=True,
+        encoding=environment.get("PYTHONIOENCODING"),
         timeout=120,
         check=False,
     )
@@ -106,6 +108,13 @@ def test_output_that_cannot_hold_a_character_shows_what_it_stands_for(tmp_path: 
     found = seal("chat", "--adapter", "−", cwd=tmp_path, PYTHONIOENCODING="ascii")
     assert found.returncode == 2, found.stderr
     assert r"\u2212" in found.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_json_is_json_also_on_an_output_that_cannot_hold_it(encoding: str, tmp_path: Path) -> None:
+    name = "büro-\N{GRINNING FACE}.md"
+    found = seal("adapt", name, "--output", "json", cwd=tmp_path, PYTHONIOENCODING=encoding)
+    assert name in json.loads(found.stdout)["error"]["message"]
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-"])
