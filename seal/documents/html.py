@@ -16,6 +16,7 @@ from seal.limits import MAX_HEADING_CHARACTERS, MAX_MARKUP_BYTES, MAX_TAGS
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup
+    from bs4.element import Tag
 
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([\w-]{1,40})", re.IGNORECASE)
 _HEAD_BYTES = 4096
@@ -81,11 +82,17 @@ def read_html(source: Source) -> Document:
         raise source.refuse("is no HTML that can be read", "hand in its text") from None
     reader = _Reader()
     reader.read(soup)
-    title = soup.find("title")
+    title = soup.find(_is_title)
     named = " ".join(title.get_text().split()) if title else ""
     if len(named) > MAX_HEADING_CHARACTERS:
         named = ""
     return titled(source.name, reader.outline.sections(), named)
+
+
+def _is_title(tag: Tag) -> bool:
+    """Whether a tag names the page; pictures within it have titles of their own."""
+    above = tag.parent.name if tag.parent is not None else ""
+    return tag.name == "title" and above in ("[document]", "html", "head", "body")
 
 
 def _with_ends(text: str) -> str:
@@ -98,6 +105,26 @@ def _with_ends(text: str) -> str:
         last = text.rfind(end) + 1
         text = text[:last] + text[last:].replace(start, f"&lt;{start[1:]}")
     return text
+
+
+def _whole_text(tag: Tag) -> str:
+    """The text of a heading, or preformatted: its white space is kept, and its lines are parted."""
+    from bs4.element import NavigableString, Tag
+
+    parts: list[str] = []
+    open_tags = [(tag.name, iter(tag.contents))]
+    while open_tags:
+        name, children = open_tags[-1]
+        child = next(children, None)
+        if child is None:
+            open_tags.pop()
+            parts.append("\n" if name in _BLOCKS else "")
+        elif isinstance(child, Tag) and child.name not in _NO_TEXT:
+            parts.append("\n" if child.name in _BLOCKS | _LINES else "")
+            open_tags.append((child.name, iter(child.contents)))
+        elif type(child) is NavigableString:
+            parts.append(child)
+    return "".join(parts)
 
 
 class _Reader:
@@ -126,7 +153,7 @@ class _Reader:
                 self.leave(name)
             elif isinstance(child, Tag):
                 if child.name in _HEADINGS or child.name == "pre":
-                    self.whole(child.name, child.get_text())
+                    self.whole(child.name, _whole_text(child))
                 elif child.name not in _NO_TEXT:
                     self.enter(child.name)
                     open_tags.append((child.name, iter(child.contents)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 
 from seal.documents.model import Document, Outline, titled
 from seal.limits import MAX_HEADING_CHARACTERS
@@ -18,11 +19,15 @@ _UNDERLINE = re.compile(r" {0,3}(?:(?P<first>=+)|-+)[ \t]*\Z")
 _FENCE = re.compile(r"\s*(?P<fence>`{3,}(?=[^`]*\Z)|~{3,})")
 _DELIMITERS = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)+\|?\s*\Z|\s*\|\s*:?-+:?\s*\|\s*\Z")
 """The row under a table's head."""
-_ITEM_OR_QUOTE = re.compile(r" {0,3}(?:[-*+>|]|\d{1,9}[.)])")
+_ITEM_OR_QUOTE = re.compile(r" {0,3}(?:[>|]|(?:[-*+]|\d{1,9}[.)])(?:[ \t]|\Z))")
 _INDENTED = re.compile(r" {4}|\t")
-_EMPHASIS = re.compile(r"[*`]+|(?<!\w)_+(?=\w)|(?<=\w)_+(?!\w)")
+_EMPHASIS = re.compile(
+    r"(?P<ticks>`+)(?P<code>.+?)(?P=ticks)|(?<!\w)[*_]+(?=\S)|(?<=\S)[*_]+(?!\w)"
+)
 _FRONT_MATTER_LINES = 200
-_TITLE = re.compile(r"title[ \t]*:[ \t]*(?P<quote>[\"']?)(?P<title>.+?)(?P=quote)[ \t]*\Z", re.I)
+_TITLE = re.compile(r"title[ \t]*:[ \t]*(?:[|>][-+\d]*\Z|(?P<title>.+))", re.I)
+"""Its text, or the sign that the indented lines below it are that."""
+_QUOTED = re.compile(r"(?P<quote>[\"'])(?P<text>.+)(?P=quote)\Z")
 
 
 def read_markdown(name: str, text: str) -> Document:
@@ -45,11 +50,15 @@ def _front_matter(lines: Sequence[str]) -> tuple[str, list[str], Sequence[str]]:
         return "", [], lines
     title, front = "", list(lines[1:end])
     for place, line in enumerate(front):
-        found = _TITLE.match(line)
-        if found and len(found["title"]) <= MAX_HEADING_CHARACTERS:
-            title = found["title"]
-            del front[place]
-            break
+        if (found := _TITLE.match(line)) is None:
+            continue
+        below = list(takewhile(lambda line: line[:1] in (" ", "\t"), front[place + 1 :]))
+        whole = " ".join(" ".join([found["title"] or "", *below]).split())
+        whole = _QUOTED.sub(r"\g<text>", whole)
+        if 0 < len(whole) <= MAX_HEADING_CHARACTERS:
+            title = whole
+            del front[place : place + 1 + len(below)]
+        break
     return title, front, lines[end + 1 :]
 
 
@@ -102,7 +111,7 @@ class _Reader:
         )
 
     def _heading(self, level: int, text: str) -> None:
-        self.outline.heading(level, _EMPHASIS.sub("", text))
+        self.outline.heading(level, _EMPHASIS.sub(lambda mark: mark["code"] or "", text))
 
     def _end_code(self) -> None:
         self.outline.block("\n".join(self._block), is_verbatim=True)

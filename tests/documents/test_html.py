@@ -56,6 +56,13 @@ def test_tags_within_a_line_part_no_words_and_white_space_is_one_space() -> None
     ]
 
 
+def test_a_heading_and_preformatted_text_are_what_is_seen_of_them() -> None:
+    html = """<h1>Fire<br>alarm <button>Copy link</button></h1><p>Run now.
+        <h2><div>Of</div><div>water</div></h2>
+        <pre><svg><title>icon</title></svg>if x:<br>    y</pre>"""
+    assert sections(html) == [("Fire alarm", "Run now."), ("Fire alarm: Of water", "if x:\n    y")]
+
+
 def test_lists_tables_and_preformatted_text_keep_their_lines() -> None:
     html = """<ul><li>one <b>big</b><li>two</ul>
         <table><tr><th>Name<th>Age<tr><td><p>Ann</p><td>3</table>

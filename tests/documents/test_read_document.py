@@ -71,6 +71,38 @@ def test_a_title_is_the_front_matters_then_the_only_top_heading_then_the_files_n
     ]
 
 
+@pytest.mark.parametrize(
+    "title",
+    [
+        "Rules of fire",
+        "'Rules of fire'",
+        ">-\n  Rules\n  of fire",
+        "|\n  Rules of fire",
+        "Rules\n  of fire",
+    ],
+)
+def test_a_title_of_the_front_matter_is_whole_however_it_is_written(title: str) -> None:
+    text = f"---\ntitle: {title}\nauthor: Ann\n---\nRun now.\n"
+    assert markdown(text) == [("Rules of fire", "author: Ann\n\nRun now.")]
+
+
+@pytest.mark.parametrize(
+    ("written", "heading"),
+    [
+        ("**Fire** and _water_", "Fire and water"),
+        ("2 * 3 and a*b*c", "2 * 3 and a*b*c"),
+        ("The method `__init__` of `*args`", "The method __init__ of *args"),
+    ],
+)
+def test_a_heading_loses_its_emphasis_and_nothing_else(written: str, heading: str) -> None:
+    assert markdown(f"# {written}\nRun now.\n") == [(heading, "Run now.")]
+
+
+def test_a_line_that_only_looks_like_an_item_may_be_underlined() -> None:
+    text = "**Fire**\n===\nRun now.\n\n2.5 million lamps\n---\nMore.\n"
+    assert markdown(text) == [("Fire", "Run now."), ("Fire: 2.5 million lamps", "More.")]
+
+
 def test_underlined_lines_are_headings_and_rulers_are_not() -> None:
     assert markdown("Guide\n=====\nIntro.\n\nFire\n---\nRun.\n\n- item\n---\n\n---\nEnd.\n") == [
         ("Guide", "Intro."),
