@@ -100,12 +100,12 @@ class AsyncClient:
             return request(calls.with_files(given, files))
 
         try:
-            response = await self._call(self._stub.SubmitAdaptation, await uploaded())
+            response = await self._submit(await uploaded())
         except NotFound as error:
             if not too_large or not error.field.startswith("documents"):
                 raise
             # An adaptation of the same document was deleted, and the document with it
-            response = await self._call(self._stub.SubmitAdaptation, await uploaded())
+            response = await self._submit(await uploaded())
         return convert.submission(response)
 
     async def get(self, name: str) -> Adaptation:
@@ -263,6 +263,13 @@ class AsyncClient:
             finally:
                 call.cancel()
 
+    async def _submit(
+        self, request: adaptation_pb2.SubmitAdaptationRequest
+    ) -> adaptation_pb2.SubmitAdaptationResponse:
+        """The server's answer, once it has read all documents."""
+        send, seconds = self._stub.SubmitAdaptation, self._options.transfer_seconds
+        return await self._again_and_again(lambda: self._send(send, request, seconds=seconds))
+
     async def _call(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request
     ) -> Response:
@@ -273,11 +280,17 @@ class AsyncClient:
         return convert.adaptation((await self._send(self._stub.GetAdaptation, request)).adaptation)
 
     async def _send(
-        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        *,
+        seconds: float | None = None,
     ) -> Response:
         with rpc_errors():
             return await method(
-                request, timeout=self._options.call_seconds, metadata=self._options.metadata
+                request,
+                timeout=seconds or self._options.call_seconds,
+                metadata=self._options.metadata,
             )
 
     async def _again_and_again(self, call: Callable[[], Awaitable[Response]]) -> Response:

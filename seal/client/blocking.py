@@ -101,12 +101,12 @@ class Client:
             return request(calls.with_files(given, files))
 
         try:
-            response = self._call(self._stub.SubmitAdaptation, uploaded())
+            response = self._submit(uploaded())
         except NotFound as error:
             if not too_large or not error.field.startswith("documents"):
                 raise
             # An adaptation of the same document was deleted, and the document with it
-            response = self._call(self._stub.SubmitAdaptation, uploaded())
+            response = self._submit(uploaded())
         return convert.submission(response)
 
     def get(self, name: str) -> Adaptation:
@@ -257,6 +257,13 @@ class Client:
             finally:
                 call.cancel()
 
+    def _submit(
+        self, request: adaptation_pb2.SubmitAdaptationRequest
+    ) -> adaptation_pb2.SubmitAdaptationResponse:
+        """The server's answer, once it has read all documents."""
+        send, seconds = self._stub.SubmitAdaptation, self._options.transfer_seconds
+        return self._again_and_again(lambda: self._send(send, request, seconds=seconds))
+
     def _call(
         self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request
     ) -> Response:
@@ -267,11 +274,17 @@ class Client:
         return convert.adaptation(self._send(self._stub.GetAdaptation, request).adaptation)
 
     def _send(
-        self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request
+        self,
+        method: grpc.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        *,
+        seconds: float | None = None,
     ) -> Response:
         with blocking_rpc_errors():
             return method(
-                request, timeout=self._options.call_seconds, metadata=self._options.metadata
+                request,
+                timeout=seconds or self._options.call_seconds,
+                metadata=self._options.metadata,
             )
 
     def _again_and_again(self, call: Callable[[], Response]) -> Response:

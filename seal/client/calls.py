@@ -42,7 +42,8 @@ class ClientOptions:
     call_seconds: float = 60.0
     """Deadline of a call that answers at once."""
     transfer_seconds: float = 1800.0
-    """Deadline of an upload or a download."""
+    """Deadline of an upload, a download, or a submission: the server reads all documents, of which
+    the largest take minutes, before it answers."""
     retry_seconds: float = 15.0
     """How long a call that the server could not take is made again, with the same request id."""
     reconnect_seconds: float = 300.0

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 
 import pytest
-from front_door_harness import Work, front_door, request
+from front_door_harness import TEXT, Work, front_door, request
 
 from controller_svc.adaptations import RequestKey
 from controller_svc.api import submission
 from controller_svc.api.files import Files
 from controller_svc.api.submission import READERS, Submissions
 from seal.artifacts import ArtifactStore
+from seal.client import AsyncClient, ClientOptions
+from seal.client import Document as GivenDocument
 from seal.documents import Document, read_document
 from seal.v1 import adaptation_pb2
 
@@ -50,6 +53,23 @@ async def test_callers_who_give_up_take_no_more_threads_than_readers(
     assert most == READERS
     assert all(isinstance(one, asyncio.CancelledError) for one in ended)
     assert (await submissions.read(request(), KEY, "0")).name == ""
+
+
+async def test_documents_that_take_longer_to_read_than_a_call_are_submitted_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(name: str, media_type: str, content: bytes, *, field: str) -> Document:
+        time.sleep(1.5)
+        return read_document(name, media_type, content, field=field)
+
+    monkeypatch.setattr(submission, "read_document", slow)
+    options = ClientOptions(call_seconds=0.5, retry_seconds=2.0)
+    async with (
+        front_door(tmp_path, Work(), monkeypatch) as door,
+        AsyncClient(door.address, options=options) as client,
+    ):
+        given = GivenDocument(name="veldra.txt", content=TEXT.encode())
+        assert (await client.submit([given])).created
 
 
 async def test_questions_on_more_text_than_is_kept_are_left_to_prepare(
