@@ -43,7 +43,7 @@ REFUSAL_REMEDIES: Mapping[str, str] = MappingProxyType(
         "GainUncertain": "more documents or questions make it more certain, more --candidates "
         "may raise the gain; --not-confident judges by the gain's mean alone",
         "Forgets": "--replay-rows help against forgetting",
-        "NoScore": "give questions with --questions: without, the model kept none of its own",
+        "NoScore": "other --questions, or another --seed",
     }
 )
 """By the gate's reason, what may change it."""
@@ -119,6 +119,18 @@ def headline(adaptation: Adaptation) -> str:
         f"{state}. F1{label(evaluation.self_made)} {_mean(base, 'f1')} before, "
         f"{_mean(adapter, 'f1')} after, on {plural(evaluation.questions, 'held-out question')}"
     )
+
+
+def refusal_remedy(adaptation: Adaptation) -> str:
+    """What may change the gate's refusal; empty where nothing is known that may, or it passed."""
+    gate, evaluation = adaptation.gate, adaptation.evaluation
+    if gate is None or gate.passed:
+        return ""
+    if evaluation is not None and evaluation.self_made and not evaluation.questions:
+        return "give questions with --questions: of the model's own none is left for the test"
+    if adaptation.adapter is None and gate.reason == "NoScore":
+        return "the training left no adapter: shorter --passage-tokens, or another --seed"
+    return REFUSAL_REMEDIES.get(gate.reason, "")
 
 
 def label(self_made: bool) -> str:
@@ -220,7 +232,7 @@ def _facts(adaptation: Adaptation, reach: str, resume: str) -> list[tuple[str, s
         verdict = "passed" if gate.passed else f"refused, {gate.reason}"
         self_made = adaptation.evaluation is not None and adaptation.evaluation.self_made
         facts.append(("gate", f"{verdict}: {gate.message}{label(self_made)}"))
-        if (remedy := REFUSAL_REMEDIES.get(gate.reason)) is not None:
+        if remedy := refusal_remedy(adaptation):
             facts.append(("may help", remedy))
     facts += [
         (one.type.lower(), f"{one.reason}: {one.message}")

@@ -14,7 +14,7 @@ import typer
 
 from controller_svc.cli import STOPPED
 from controller_svc.cli.adaptation_progress import EventBars, EventLines, open_event_screen
-from controller_svc.cli.adaptation_tables import REFUSAL_REMEDIES, print_adaptation
+from controller_svc.cli.adaptation_tables import print_adaptation, refusal_remedy
 from controller_svc.cli.ended import ended_here
 from controller_svc.cli.exit_codes import failed_code
 from controller_svc.cli.messages import (
@@ -265,8 +265,8 @@ def _why(adaptation: Adaptation, target: Target) -> tuple[int, str, str]:
         return (
             ERROR_CLASSES[PreconditionFailed].exit_code,
             f"the gate refused the adapter of {name}: {adaptation.gate.reason}",
-            "it stays readable and is not published; "
-            + REFUSAL_REMEDIES.get(adaptation.gate.reason, "another gate may let it pass"),
+            ("it stays readable and is not published; " if adaptation.adapter else "")
+            + (refusal_remedy(adaptation) or "another gate may let it pass"),
         )
     if adaptation.state is State.CANCELLED:
         return (

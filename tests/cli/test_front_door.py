@@ -32,7 +32,7 @@ from synthetic_adaptation import adaptation_spec, synthetic_result
 from controller_svc.adaptations import FOLDER, RequestKey
 from controller_svc.cli import serving
 from controller_svc.cli.adaptation_progress import Story
-from controller_svc.cli.adaptation_tables import headline, print_adaptation
+from controller_svc.cli.adaptation_tables import headline, print_adaptation, refusal_remedy
 from controller_svc.cli.adapting import Work
 from controller_svc.core import Phase
 from controller_svc.local.lock import run_lock
@@ -425,6 +425,27 @@ def test_an_adaptation_without_a_single_question_says_what_is_missing() -> None:
     )
     shown = headline(convert.adaptation(message))
     assert shown == "veldra: refused. No held-out question (self-made) has a score"
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "adapter", "words"),
+    [
+        (pb.AdaptationEvaluation(self_made=True), True, "give questions with --questions"),
+        (pb.AdaptationEvaluation(questions=4), False, "the training left no adapter"),
+        (pb.AdaptationEvaluation(questions=4), True, "other --questions, or another --seed"),
+    ],
+)
+def test_what_may_help_is_what_was_missing(
+    evaluation: pb.AdaptationEvaluation, adapter: bool, words: str
+) -> None:
+    message = pb.Adaptation(
+        state=pb.ADAPTATION_STATE_REFUSED,
+        evaluation=evaluation,
+        gate=pb.GateVerdict(reason="NoScore", message="no held-out question has a score"),
+    )
+    if adapter:
+        message.adapter.path, message.adapter.sha256 = "a", ADAPTER_SHA256
+    assert words in refusal_remedy(convert.adaptation(message))
 
 
 @pytest.mark.parametrize(
