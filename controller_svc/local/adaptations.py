@@ -205,7 +205,8 @@ class LocalAdaptations:
             entry = self._index.find(name)
             if entry is not None and entry.uid != key.uid:
                 raise name_taken(name)
-            if len(self._waiting) >= self._settings.max_waiting:
+            has_place = len(self._drivers) < self._settings.max_running
+            if not has_place and len(self._waiting) >= self._settings.max_waiting:
                 raise Exhausted(
                     f"{len(self._waiting)} adaptations wait already",
                     remedy="send the same request again later",

@@ -299,6 +299,19 @@ async def test_more_that_wait_than_the_line_is_long_are_refused_for_now(
         await ended(door, "three")
 
 
+async def test_where_none_may_wait_a_free_place_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(hold=lambda task: True)
+    settings = SETTINGS.model_copy(update={"max_running": 1, "max_waiting": 0})
+    async with front_door(tmp_path, work, monkeypatch, settings=settings) as door:
+        await door.stub.SubmitAdaptation(request("one", name="one"))
+        with pytest.raises(Exhausted), rpc_errors():
+            await door.stub.SubmitAdaptation(request("two", name="two"))
+        work.go.set()
+        await ended(door, "one")
+
+
 async def test_the_metrics_count_adaptations_by_state_and_those_that_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
