@@ -20,6 +20,7 @@ _FENCE = re.compile(r"\s*(?P<fence>`{3,}(?=[^`]*\Z)|~{3,})")
 _DELIMITERS = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)+\|?\s*\Z|\s*\|\s*:?-+:?\s*\|\s*\Z")
 """The row under a table's head."""
 _ITEM_OR_QUOTE = re.compile(r" {0,3}(?:[>|]|(?:[-*+]|\d{1,9}[.)])(?:[ \t]|\Z))")
+_ITEM = re.compile(r"\s*(?:[-*+]|\d{1,9}[.)])[ \t]")
 _INDENTED = re.compile(r" {4}|\t")
 _EMPHASIS = re.compile(
     r"(?P<ticks>`+)(?P<code>.+?)(?P=ticks)|(?<!\w)[*_]+(?=\S)|(?<=\S)[*_]+(?!\w)"
@@ -69,12 +70,14 @@ class _Reader:
         self.outline = Outline()
         self._block: list[str] = []
         self._fence = ""
+        self._in_list = False
+        """What is indented belongs to an item, and is no code by its indentation alone."""
 
     def read(self, lines: Sequence[str]) -> None:
         for line in lines:
             if self._fence:
                 self._code(line)
-            elif fence := _FENCE.match(line):
+            elif (fence := _FENCE.match(line)) and (self._in_list or not _INDENTED.match(line)):
                 self._end_block()
                 self._fence = fence["fence"]
                 self._block.append(line)
@@ -100,6 +103,9 @@ class _Reader:
             text = self._block.pop()
             self._heading(1 if underline["first"] else 2, text)
         else:
+            is_item = _ITEM.match(line) is not None
+            if is_item or not (self._block or line[0].isspace()):
+                self._in_list = is_item
             self._block.append(line)
 
     def _is_underlined(self) -> bool:
@@ -111,6 +117,7 @@ class _Reader:
         )
 
     def _heading(self, level: int, text: str) -> None:
+        self._in_list = False
         self.outline.heading(level, _EMPHASIS.sub(lambda mark: mark["code"] or "", text))
 
     def _end_code(self) -> None:

@@ -125,6 +125,14 @@ def test_a_hash_within_code_begins_no_section(code: str) -> None:
     assert len(markdown(f"# Guide\nText.\n\n{code}\n")) == 1
 
 
+@pytest.mark.parametrize(
+    ("before", "goes_on"), [("Like this:", False), ("- Like this:", True), ("1. a\n   - b", True)]
+)
+def test_an_indented_fence_begins_code_in_an_item_alone(before: str, goes_on: bool) -> None:
+    titles = [title for title, _ in markdown(f"{before}\n\n    ```\n    ls\n\n# Fire\nRun now.\n")]
+    assert ("Fire" in "".join(titles)) is not goes_on
+
+
 def test_code_and_tables_keep_their_lines() -> None:
     code = "```\nif x:\n    y\n\nz\n```"
     table = "| a | b |\n|---|---|\n| 1 | 2 |"
