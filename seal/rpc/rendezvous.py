@@ -129,8 +129,9 @@ class Replicas:
             for target in self._channels
             if target not in targets and not self._in_use[target]
         ]:
-            await self._channels.pop(gone).close()
             self._failed_at.pop(gone, None)
+            if (channel := self._channels.pop(gone, None)) is not None:  # else another call's look
+                await channel.close()
 
 
 def _weight(target: str, request_id: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections import Counter
 from typing import Any
@@ -60,6 +61,39 @@ async def test_when_a_replica_goes_only_its_own_ids_move() -> None:
     assert {key for key in before if before[key] != after[key]} == {
         key for key, target in before.items() if target == targets[0]
     }
+
+
+async def test_replicas_that_have_gone_are_left_by_all_calls_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed: list[str] = []
+
+    class Channel:
+        def __init__(self, target: str) -> None:
+            self.target = target
+
+        async def close(self) -> None:
+            await asyncio.sleep(0.01)
+            closed.append(self.target)
+
+    monkeypatch.setattr(rendezvous, "open_channel", lambda target, settings: Channel(target))
+    targets = [f"ipv4:10.0.0.{index}:1" for index in range(4)]
+
+    async def resolve(address: str) -> tuple[str, ...]:
+        await asyncio.sleep(0.001)
+        return tuple(targets)
+
+    async def call(request_id: str) -> None:
+        async with replicas.channel(request_id):
+            pass
+
+    replicas = Replicas("name:1", resolve=resolve)
+    for index in range(50):
+        await call(str(index))
+    gone, targets[1:] = targets[1:], []
+    replicas._resolved_at = float("-inf")
+    await asyncio.gather(*(call(str(index)) for index in range(5)))
+    assert sorted(closed) == gone
 
 
 async def test_a_replica_that_does_not_answer_is_left_out_and_the_retry_reaches_another() -> None:
