@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import structlog
+
 from controller_svc.adaptations import kept_adapters
 from controller_svc.core import Phase, RunStatus
 from controller_svc.k8s.wanted import Wanted
 from seal.artifacts import ArtifactStore
+from seal.errors import Internal
 from seal.records import AdapterReference, Stage
 from seal.runs.cancelled import mark_cancelled
 from seal.runs.cleanup import sweep_run
@@ -13,11 +16,14 @@ from seal.runs.shards import ShardStore
 from seal.runs.store import in_thread
 from seal.settings import RunSpec
 
+log = structlog.get_logger(__name__)
+
 
 async def sweep(store: ArtifactStore, wanted: Wanted, status: RunStatus) -> None:
     """Remove once what only the way to the end needed.
 
-    A run that failed keeps it, for whoever wants to know why.
+    A run that failed keeps it, for whoever wants to know why, and so does one whose summaries are
+    damaged: what they named would go as well.
 
     Raises:
         SealError: the store is away.
@@ -28,11 +34,15 @@ async def sweep(store: ArtifactStore, wanted: Wanted, status: RunStatus) -> None
     failed_run = isinstance(spec, RunSpec) and status.phase is not Phase.COMPLETE
     if not started or failed_run or await in_thread(store.exists, marker):
         return
-    kept = (
-        await _policies(store, status.run, spec)
-        if isinstance(spec, RunSpec)
-        else list(kept_adapters(status))
-    )
+    try:
+        kept = (
+            await _policies(store, status.run, spec)
+            if isinstance(spec, RunSpec)
+            else list(kept_adapters(status))
+        )
+    except Internal as error:
+        log.warning("run not swept", run=status.run, cause=str(error))
+        return
     swept = await sweep_run(
         store,
         status.run,

@@ -100,13 +100,13 @@ class TrainerClient:
 
         async def cancel(request_id: str) -> None:
             request = trainer_pb2.CancelTrainingRequest(run=run, request_id=request_id)
-            async with self._replicas.channel(request_id) as channel:
-                stub = trainer_pb2_grpc.TrainerServiceStub(channel)
-                try:
+            try:
+                async with self._replicas.channel(request_id) as channel:
+                    stub = trainer_pb2_grpc.TrainerServiceStub(channel)
                     with rpc_errors():
                         await stub.CancelTraining(request, timeout=CANCEL_TIMEOUT_SECONDS)
-                except SealError as error:
-                    log.info("training not cancelled", run=run, reason=str(error))
+            except SealError as error:
+                log.info("training not cancelled", run=run, reason=str(error))
 
         await asyncio.gather(*map(cancel, self._unfinished.pop(run, ())))
 

@@ -218,6 +218,18 @@ async def test_an_object_goes_in_its_time_after_its_end_and_its_results_stay(
     assert office.store.exists(f"{run}/stages/r1-improve/shard-0000/summary.json")
 
 
+async def test_a_summary_that_is_damaged_keeps_no_object_beyond_its_time(office: Office) -> None:
+    key = office.submit(small_run(ttlSecondsAfterFinished=500))
+    await office.to_the_end(key)
+    run = office.status(key).run
+    office.store.write_bytes(f"{run}/stages/r1-improve/shard-0000/summary.json", b"{")
+    office.store.remove(f"{run}/swept")
+    office.cluster.now += 500
+    assert await office.look(key) is None
+    assert office.body(key)["metadata"]["deletionTimestamp"]
+    assert not office.store.exists(f"{run}/swept"), "whoever looks for the cause finds all of it"
+
+
 async def test_an_object_that_is_going_is_left_alone(office: Office) -> None:
     key = office.submit(small_run())
     await office.look(key)
