@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import MappingProxyType
 
 from benchmarks.learning.figures import CONTRASTS, CorpusFigures, Measured
@@ -104,18 +105,30 @@ def _control_alone(figures: CorpusFigures) -> str:
 
 def gains_words(figures: CorpusFigures) -> str:
     """The other published differences, as a sentence; empty if there are none."""
-    parts = []
-    for contrast in CONTRASTS:
-        found = figures.contrast(contrast.key, "f1")
-        if contrast.key in GAINS and found is not None:
-            clear = {"above": "clear of 0", "below": "below 0", "unclear": "not told apart"}
-            parts.append(
-                f"{SHORT[contrast.above]} over {SHORT[contrast.below]} "
-                f"{difference(found.over_passages)} "
-                f"({clear.get(found.verdict, 'too few passages')})"
-            )
+    found = {
+        contrast: measured
+        for contrast in CONTRASTS
+        if contrast.key in GAINS and (measured := figures.contrast(contrast.key, "f1")) is not None
+    }
+    if not found:
+        return ""
+    usual = Counter(map(basis, found.values())).most_common(1)[0][0]
+    parts = [
+        f"{SHORT[contrast.above]} over {SHORT[contrast.below]} "
+        f"{difference(measured.over_passages)} ({_clear(measured)}"
+        f"{'' if basis(measured) == usual else f'; {basis(measured)}'})"
+        for contrast, measured in found.items()
+    ]
     where = CORPUS_WORDS[figures.corpus]
-    return f"Differences in token F1 on {where}: {listed(parts)}." if parts else ""
+    return f"Differences in token F1 on {where} ({usual}): {listed(parts)}."
+
+
+def _clear(found: Measured) -> str:
+    """Whether 0 is in the interval over passages, and in that over run seeds as well."""
+    if found.verdict == "unclear":
+        return "not told apart"
+    words = {"above": "clear of 0", "below": "below 0"}.get(found.verdict, "too few passages")
+    return f"{words}, but not over run seeds" if _seeds_too(found) else words
 
 
 def difference(interval: Interval) -> str:

@@ -265,8 +265,17 @@ def _provenance(summaries: Sequence[Summary]) -> Iterator[str]:
         (str(summary.settings["model"]), summary.model_sha256[:16]): None for summary in summaries
     }
     yield from (f"- Model: {name}, weights {sha256}" for name, sha256 in models)
-    rounds = {(summary.corpus, summary.rounds): None for summary in summaries}
-    taken = listed([f"{plural(n, 'round')} on {CORPUS_WORDS[corpus]}" for corpus, n in rounds])
+    rounds = {
+        (summary.corpus, summary.rounds, summary.settings["data.trainContexts"]): None
+        for summary in summaries
+    }
+    taken = listed(
+        [
+            f"{plural(n, 'round')} on {CORPUS_WORDS[corpus]}, each on {contexts} training passages "
+            "drawn by the run seed"
+            for corpus, n, contexts in rounds
+        ]
+    )
     yield f"- Rounds: {taken}"
     machines = {
         f"{summary.machine.processor}, {plural(summary.machine.cores, 'core')}, "
