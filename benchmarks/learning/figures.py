@@ -24,11 +24,11 @@ from seal.records import Interval
 from seal.report.numbers.model import Metric
 from seal.restem.reward import mean
 from seal.restem.statistics import (
-    LEAST_FOR_A_VERDICT,
     crossed_interval,
     mean_interval,
     paired_differences,
 )
+from seal.restem.student import LEAST_FOR_A_VERDICT
 
 BOOTSTRAP_SEED = 0
 COMPARED: tuple[Metric, ...] = ("f1", "exact", "contains")

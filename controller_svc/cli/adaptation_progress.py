@@ -23,6 +23,7 @@ from seal.client import (
     Trained,
 )
 from seal.report.numbers.formats import MISSING, counts, percent, plural
+from seal.restem.student import LEAST_FOR_A_VERDICT
 
 STAGE_NAMES = {
     "prepare": "reading the documents",
@@ -80,6 +81,12 @@ class Story:
         made = what.counts
         self._self_made = self._self_made or made.self_made
         too_long = f", {made.passages_too_long} too long" if made.passages_too_long else ""
+        few = (
+            f", below {LEAST_FOR_A_VERDICT} of which the gate is sure of no gain (--not-confident "
+            "judges by the mean)"
+            if made.passages < LEAST_FOR_A_VERDICT
+            else ""
+        )
         asked = (
             f"; {plural(made.reward_questions, 'question')} to choose edits by, "
             f"{made.held_out_questions} held out{label(made.self_made)}"
@@ -88,7 +95,7 @@ class Story:
         )
         return (
             f"{plural(made.documents, 'document')} in {plural(made.passages, 'passage')}{too_long}"
-            f"{asked}"
+            f"{few}{asked}"
         )
 
     def _rewarded(self, what: Rewarded) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from seal.records import GateReason, GateVerdict, Interval
 from seal.restem.select import SAME_SCORE
-from seal.restem.statistics import LEAST_FOR_A_VERDICT
+from seal.restem.student import LEAST_FOR_A_VERDICT
 from seal.settings import GateSettings
 from seal.signs import MINUS
 

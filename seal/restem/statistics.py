@@ -23,9 +23,6 @@ from seal.restem.select import SAME_SCORE
 from seal.restem.student import student_quantile
 
 CONFIDENCE = 0.95
-LEAST_FOR_A_VERDICT = 6
-"""All of five differences have the same sign by chance once in 16 times, of six once in 32: below
-six no interval of resampled means can be right 95 times in 100, however narrow it looks."""
 RESAMPLES = 10_000
 _BLOCK_ELEMENTS = 1 << 22
 

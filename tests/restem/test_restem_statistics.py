@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from seal.records import Interval
 from seal.restem.statistics import (
-    LEAST_FOR_A_VERDICT,
     PassCounts,
     crossed_interval,
     diversity,
@@ -22,6 +21,7 @@ from seal.restem.statistics import (
     reliability,
     spearman_brown,
 )
+from seal.restem.student import LEAST_FOR_A_VERDICT
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
 FEW = 200

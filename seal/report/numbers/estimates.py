@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from seal.records import Interval
 from seal.report.numbers.model import Difference, Estimate, Metric, Verdict
 from seal.restem.statistics import (
-    LEAST_FOR_A_VERDICT,
     RESAMPLES,
     mean_interval,
     paired_interval,
     success_interval,
 )
+from seal.restem.student import LEAST_FOR_A_VERDICT
 
 
 @dataclass(frozen=True, kw_only=True)

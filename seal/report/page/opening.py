@@ -16,7 +16,7 @@ from seal.report.numbers.words import worded
 from seal.report.page.advice import advice
 from seal.report.page.bars import opening_figure
 from seal.report.page.markup import Child, Html, bullets, details, facts, join, paragraph, tag
-from seal.restem.statistics import LEAST_FOR_A_VERDICT
+from seal.restem.student import LEAST_FOR_A_VERDICT
 
 
 def opening(report: Report) -> Html:
