@@ -12,6 +12,7 @@ from test_chart import VALUES
 from controller_svc.api.__main__ import FrontDoorOptions
 from controller_svc.k8s.jobs import JobSettings
 from controller_svc.k8s.options import ControllerOptions
+from controller_svc.worker.__main__ import WorkerOptions
 from evaluator_svc.__main__ import EvaluatorOptions
 from generator_svc.options import GeneratorOptions
 from seal.options import ProcessOptions, ServerOptions
@@ -86,8 +87,11 @@ def test_the_controllers_settings_are_those_that_it_reads(objects: list[Object])
         host, _, port = address.removeprefix("dns:///").partition(":")
         assert host == f"seal-{component}.team.svc"
         assert int(port) == services[f"seal-{component}"]["spec"]["ports"][0]["port"]
-    options = {f"SEAL_{name.upper()}" for name in ImproveOptions.model_fields}
-    assert settings.trainer_environment.keys() <= options | OTHERS
-    assert settings.worker_environment.keys() <= OTHERS
+    for given, kind in (
+        (settings.trainer_environment, ImproveOptions),
+        (settings.worker_environment, WorkerOptions),
+    ):
+        options = {f"SEAL_{name.upper()}" for name in kind.model_fields}
+        assert given.keys() <= options | OTHERS
     accounts = [one for one in objects if one["kind"] == "ServiceAccount"]
     assert settings.service_account in {one["metadata"]["name"] for one in accounts}

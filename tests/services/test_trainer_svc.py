@@ -549,8 +549,8 @@ async def test_what_nobody_waits_for_goes_on_until_its_run_is_cancelled(start: S
         await asyncio.sleep(0.1)
         assert trainer.engine.waiting == 2
         await mark_cancelled(trainer.store, "run")
-        await until(lambda: trainer.store.list("run/trainings") != ())
-        assert (await trainer.get()).result.outcome == common_pb2.OUTCOME_CANCELLED
+        cancelled = await trainer.result(training_request(run="run"))
+        assert cancelled.outcome == common_pb2.OUTCOME_CANCELLED
         trainer.engine.gate.set()
         other = await trainer.result(training_request(run="another"))
         assert other.outcome == common_pb2.OUTCOME_OK
