@@ -30,7 +30,8 @@ COMPANION_FILES = (
 _TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-_ADAPTER = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+"""What every directory of an adapter of PEFT's holds."""
 _MAX_HEADER_BYTES = 100 << 20
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8,
@@ -99,11 +100,11 @@ def has_chat_template(path: Path) -> bool:
 def check_config(path: Path) -> None:
     """Raise InvalidInput unless a directory is a model, by its configuration, and runs no code."""
     config = path / "config.json"
-    if (path / _ADAPTER).is_file():
+    if (path / ADAPTER_CONFIG).is_file():
         # transformers would load that adapter, and its base from wherever it says
         beside = config.is_file()
         raise InvalidInput(
-            f"model: {path} holds an {_ADAPTER}: "
+            f"model: {path} holds an {ADAPTER_CONFIG}: "
             + ("an adapter beside a model" if beside else "it is an adapter, no model"),
             field="model",
             remedy="move the adapter to a directory of its own, or merge it into the model with "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from seal.errors import InvalidInput
 from seal.files import file_errors, given_path
+from seal.model_files import ADAPTER_CONFIG
 from seal.records import AdapterReference
 
 REF_HELP = (
@@ -17,8 +18,6 @@ REF_HELP = (
 _STORED = re.compile(r"(?P<path>.+)@(?P<sha256>[0-9a-f]{64})")
 _ADDRESS = re.compile(r"(?P<path>[^/].*/(?P<sha256>[0-9a-f]{64}))")
 """Where an adapter was published: the path ends in the digest, which need not be said twice."""
-_CONFIG = "adapter_config.json"
-"""What every directory of PEFT's holds."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
@@ -52,7 +51,7 @@ def parse_reference(
     is_name = _NAME.fullmatch(ref) is not None
     with file_errors(directory):
         is_directory = bool(ref) and directory.is_dir()
-        if is_directory and (not is_name or (directory / _CONFIG).exists()):
+        if is_directory and (not is_name or (directory / ADAPTER_CONFIG).exists()):
             return AdapterDirectory(directory)
     if is_name:
         return NamedAdaptation(ref)

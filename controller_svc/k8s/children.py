@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+import structlog
+
 from controller_svc.core import StageObserved
 from controller_svc.k8s.api import EVENTS, JOBS, PODS, WORKLOADS, ClusterApi
 from controller_svc.k8s.jobs import QUEUE_LABEL, RUN_LABEL, Owner
 from controller_svc.k8s.kept import Kept
 from controller_svc.k8s.looking import EventSeen, JobSeen, PodSeen, WorkloadSeen, observe_stage
-from seal.errors import NotFound
+from seal.errors import Conflict, NotFound
 from seal.yaml_files import Tree
+
+log = structlog.get_logger(__name__)
 
 MAX_READ_JOBS = 4096
 """Jobs that are kept read; the others are read again at each look."""
@@ -55,6 +59,16 @@ class Children:
             return JobSeen.model_validate(await self._api.get(JOBS, self._owner.namespace, name))
         except NotFound:
             return None
+
+    async def stop(self, job: JobSeen) -> None:
+        """Delete a Job, unless it is going; it stays in sight until its pods have gone."""
+        if job.metadata.deletion_timestamp is not None:
+            return
+        name = job.metadata.name
+        try:
+            await self._api.delete(JOBS, self._owner.namespace, name, uid=job.metadata.uid)
+        except (NotFound, Conflict) as error:
+            log.info("job gone already", job=name, cause=str(error))
 
     def owns(self, job: JobSeen) -> bool:
         """By uid: a Job of an earlier object of the same name is not this one's."""

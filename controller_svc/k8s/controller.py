@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
 from controller_svc.core import RunStatus
 from controller_svc.k8s.api import (
-    JOBS,
     ClusterApi,
     Resource,
     StatusRefused,
@@ -44,7 +42,7 @@ from controller_svc.k8s.world import ClusterWorld
 from controller_svc.reconcile import reconcile
 from controller_svc.tracking import AGAIN_SECONDS, Telling, Tracker
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict, InvalidInput, NotFound, SealError, Superseded
+from seal.errors import InvalidInput, NotFound, SealError, Superseded
 from seal.settings import RunSpec
 from seal.yaml_files import Tree
 
@@ -219,11 +217,10 @@ class Controller:
 
     async def _stop_jobs(self, owner: Owner) -> None:
         """Stop what an earlier version, which could read the spec, has started."""
-        jobs = await Children(self._api, owner, jobs=self._read_jobs).jobs()
-        for name, job in jobs.items():
-            if job.end is None and job.metadata.deletion_timestamp is None:
-                with suppress(NotFound, Conflict):
-                    await self._api.delete(JOBS, owner.namespace, name, uid=job.metadata.uid)
+        children = Children(self._api, owner, jobs=self._read_jobs)
+        for job in (await children.jobs()).values():
+            if job.end is None:
+                await children.stop(job)
 
     def _tell(
         self,

@@ -42,7 +42,7 @@ from controller_svc.k8s.shown import ShownStatus
 from controller_svc.k8s.wanted import Wanted
 from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict, Internal, NotFound, SealError, Transient, error_class
+from seal.errors import Conflict, Internal, SealError, Transient, error_class
 from seal.rpc.hops import Hop
 from seal.rpc.tracing import working
 from seal.runs.epochs import check_epochs, claim_newest
@@ -185,7 +185,8 @@ class ClusterWorld:
 
         """
         if isinstance(action, StopStage):
-            await self._stop(action.name)
+            if (job := self._jobs.get(action.name)) is not None:
+                await self._children.stop(job)
         elif action.name == self._entered or not await self._adopt(action):
             # Nobody makes the Job of an attempt that no status has named
             pause = self._pause_seconds(action)
@@ -252,16 +253,6 @@ class ClusterWorld:
                 remedy="delete it",
             )
         return True
-
-    async def _stop(self, name: str) -> None:
-        """It stays in sight until its pods have gone."""
-        job = self._jobs.get(name)
-        if job is None or job.metadata.deletion_timestamp is not None:
-            return
-        try:
-            await self._api.delete(JOBS, self._owner.namespace, name, uid=job.metadata.uid)
-        except (NotFound, Conflict) as error:
-            log.info("job gone already", job=name, cause=str(error))
 
     def _pause_seconds(self, action: StartStage) -> float:
         """What is left of the pause, which began when the attempt before ended.

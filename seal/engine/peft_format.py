@@ -26,8 +26,8 @@ from safetensors.torch import load_file, save_file
 from seal.bases import BaseReference
 from seal.engine.precision import DTYPES
 from seal.errors import InvalidInput, NotFound
+from seal.model_files import ADAPTER_CONFIG
 
-CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 BASE_FILE = "base.json"
 _PREFIX = "base_model.model."
@@ -159,7 +159,7 @@ def save_adapter(adapter: Adapter, directory: Path) -> None:
         "use_dora": False,
         "use_rslora": False,
     }
-    _write_json(directory / CONFIG_FILE, config)
+    _write_json(directory / ADAPTER_CONFIG, config)
     _write_json(directory / BASE_FILE, {"name": base.name, "sha256": base.sha256})
 
 
@@ -173,14 +173,14 @@ def load_adapter(directory: Path) -> Adapter:
     Raises NotFound for a missing file, InvalidInput for what is damaged, is no plain LoRA (rsLoRA
     is one with another scale), or does not fit together.
     """
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
+    for name in (ADAPTER_CONFIG, WEIGHTS_FILE):
         if not (directory / name).is_file():
             raise NotFound(
                 f"{directory} holds no {name}",
                 field="adapter",
                 remedy="give a PEFT adapter directory",
             )
-    config = _read_json(directory / CONFIG_FILE)
+    config = _read_json(directory / ADAPTER_CONFIG)
     _refuse_unsupported(config, directory)
     rank, alpha = _rank_and_alpha(config, directory)
     try:
