@@ -29,6 +29,7 @@ from benchmarks.cuda.inference import measure_decoding, measure_round
 from benchmarks.cuda.plan import FULL, TINY
 from benchmarks.cuda.report import (
     JSON_FILE,
+    NOTES,
     PAGE_FILE,
     Line,
     Part,
@@ -147,7 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tasks = [task for task in TASKS if task.key in (chosen.only or task.key)]
         run(Bench(plan), report, tasks, out)
     report = read_report(out)
-    out.with_name(PAGE_FILE.name).write_text(render(report), encoding="utf-8")
+    notes = NOTES.read_text(encoding="utf-8") if out == JSON_FILE else ""
+    out.with_name(PAGE_FILE.name).write_text(render(report, notes), encoding="utf-8")
     return 0 if report.sound else 1
 
 

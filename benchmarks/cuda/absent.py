@@ -209,11 +209,30 @@ def _move(model: nn.Module) -> None:
             setattr(module, name, buffer.to(DEVICE))
 
 
+class _FusedNorm(FrozenRMSNorm):
+    """What torch's kernel on CUDA launches: fake tensors take it apart."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., d) -> (..., d)."""
+        return _OneLaunch.apply(x)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _OneLaunch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> torch.Tensor:
+        return grad_outputs[0].clone()
+
+
 def _llama_norm(module: nn.Module) -> FrozenRMSNorm | None:
     """What the engine finds out by trying, for which fake tensors have no values."""
     if not type(module).__name__.endswith("RMSNorm"):
         return None
-    return FrozenRMSNorm(module.weight.detach(), float(module.variance_epsilon))  # type: ignore[operator,arg-type]
+    return _FusedNorm(module.weight.detach(), float(module.variance_epsilon))  # type: ignore[operator,arg-type]
 
 
 def main() -> None:

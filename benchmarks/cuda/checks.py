@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -107,12 +108,16 @@ def _waits(reference: torch.nn.Module, device: str) -> Line:
             batch.advance()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    waits = sum("synchroniz" in str(warning.message) for warning in caught)
+    waits = [
+        f"{Path(warning.filename).name}:{warning.lineno}"
+        for warning in caught
+        if "synchroniz" in str(warning.message)
+    ]
     return Line(
         name="waits for the device in a step of three slots",
-        value=waits,
-        arithmetic="one, for losses and norms",
-        passed=waits <= WAITS_PER_STEP,
+        value=len(waits),
+        arithmetic=f"one, for losses and norms; seen at {', '.join(waits)}",
+        passed=len(waits) <= WAITS_PER_STEP,
     )
 
 

@@ -135,13 +135,13 @@ def summarise(store: ArtifactStore, run: PlannedRun, manifest: RestEMRun, data: 
             if stage.name != "improve"
         },
         selections={
-            round: Kept(
+            number: Kept(
                 edits=len(selection.kept),
                 rows=len(selection.rows),
                 abstaining=len(selection.abstaining),
                 dropped=dict(selection.dropped_parts or selection.dropped),
             )
-            for round, selection in files.selections.items()
+            for number, selection in files.selections.items()
         },
         gold_rows=sum(one.kept_parts for one in warm.summaries) if warm else 0,
         outcomes={_stage_key(stage): _outcomes(stage) for stage in files.stages},

@@ -16,7 +16,8 @@ sliding window are applied here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from inspect import signature
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -28,6 +29,9 @@ from seal.engine.packed_attention import PackedAttention, PackedRows
 from seal.errors import Internal, InvalidInput
 
 ATTENTION_NAME = "seal"
+_ASKS_FOR_GROUPS = "enable_gqa" in signature(varlen_attn).parameters
+"""Whether `varlen_attn` must be told that several query heads share a key head; torch 2.11's has no
+such argument, its kernel sees it by the shapes."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ def _attention_forward(
         )
     plan = module.seal_attention.plan  # type: ignore[union-attr]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    q, k, v = (tensor.transpose(1, 2)[0] for tensor in (query, key, value))
+    # squeeze: the gradient of [0] would be written into zeros first
+    q, k, v = (tensor.transpose(1, 2).squeeze(0) for tensor in (query, key, value))
     if isinstance(plan, PackedRows):
         return PackedAttention.apply(q, k, v, plan, scale, sliding_window)[None], None  # type: ignore[no-untyped-call]
     if isinstance(plan, VarlenRows):
@@ -96,7 +101,7 @@ def _varlen_attention(
     A window of w keys holds the query's own place and w - 1 before it; -1 is without bound.
     """
     earlier = -1 if window is None else window - 1
-    grouped = q.shape[1] != k.shape[1]
+    groups: dict[str, Any] = {"enable_gqa": q.shape[1] != k.shape[1]} if _ASKS_FOR_GROUPS else {}
     out = varlen_attn(
         q,
         k,
@@ -107,6 +112,6 @@ def _varlen_attention(
         plan.longest,
         scale=scale,
         window_size=(earlier, 0),
-        enable_gqa=grouped,
+        **groups,
     )
     return cast(torch.Tensor, out)  # a pair only where the log-sum-exp is asked for

@@ -93,23 +93,31 @@ class PaddedProducts:
 
 @dataclass(frozen=True)
 class PackedProducts:
-    """One grouped matrix product for all slots."""
+    """One grouped matrix product for all slots; of a single one, as an M-step has, a plain one."""
 
     stops_G: torch.Tensor
     """int32: the token after each slot's last."""
 
     def multiply(self, x_T_k: torch.Tensor, weights_G_k_n: torch.Tensor) -> torch.Tensor:
         """(T, n): each token times its slot's weights."""
+        if len(weights_G_k_n) == 1:
+            return x_T_k @ weights_G_k_n[0]
         return F.grouped_mm(x_T_k.contiguous(), weights_G_k_n, offs=self.stops_G)
 
     def add(self, y_T_n: torch.Tensor, x_T_k: torch.Tensor, weights_G_k_n: torch.Tensor) -> None:
         """Add `multiply(x, weights)` to y in place."""
-        y_T_n.add_(self.multiply(x_T_k, weights_G_k_n))
+        if len(weights_G_k_n) == 1:
+            y_T_n.addmm_(x_T_k, weights_G_k_n[0])
+        else:
+            y_T_n.add_(self.multiply(x_T_k, weights_G_k_n))
 
     def reduce(
         self, left_T_m: torch.Tensor, right_T_n: torch.Tensor, out_G_m_n: torch.Tensor
     ) -> None:
         """Write the sum over each slot's tokens of left^T right into the float32 `out`."""
+        if len(out_G_m_n) == 1:
+            out_G_m_n[0].copy_(left_T_m.t() @ right_T_n)
+            return
         out_G_m_n.copy_(
             F.grouped_mm(left_T_m.contiguous().t(), right_T_n.contiguous(), offs=self.stops_G)
         )

@@ -56,5 +56,5 @@ def _softmax_in_place(
         log_p = torch.log_softmax(logits_K_V[part], dim=-1, dtype=torch.float32)
         losses_K[part] = -log_p.gather(1, targets_K[part, None]).squeeze(1)
         logits_K_V[part] = log_p.exp_()
-    logits_K_V[torch.arange(len(targets_K), device=device), targets_K] = 0.0
+    logits_K_V.scatter_(1, targets_K[:, None], 0.0)
     return losses_K, -torch.expm1(-losses_K)

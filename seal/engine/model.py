@@ -46,9 +46,10 @@ from seal.settings import ALL_PROJECTIONS
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SELF_CHECK_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 6e-2}
-"""Largest root mean square difference of the self-check's logits over their standard deviation
-(bf16 has 8 bits of mantissa)."""
+SELF_CHECK_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}
+"""Largest root mean square difference of the self-check's logits over their standard deviation. In
+bfloat16 (8 bits of mantissa) smollm2-135m's 30 layers differ by 0.067 on an H200 and by 0.048 on a
+CPU, where the engine is 0.037 and transformers 0.029 away from float32."""
 
 
 NAMED_TENSORS = 3
@@ -176,7 +177,7 @@ class FrozenModel:
             output = self.model.base_model(  # type: ignore[operator]
                 inputs_embeds=embeddings, position_ids=positions_T[None], use_cache=False
             )
-        return output.last_hidden_state[0]  # type: ignore[no-any-return]
+        return output.last_hidden_state.squeeze(0)  # type: ignore[no-any-return]
 
     @contextmanager
     def _running(
