@@ -69,6 +69,10 @@ class UnfitItem(InvalidInput):
         self.places = tuple(places)
 
 
+class AccessDenied(InvalidInput):
+    """A store does not let these credentials in."""
+
+
 class NotFound(SealError, LookupError):
     """What was named does not exist."""
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from seal.copies import LocalCopies
 from seal.errors import (
+    AccessDenied,
     Exhausted,
     Internal,
     InvalidInput,
@@ -308,7 +309,7 @@ def _classified(error: Exception, *, scheme: str, where: str) -> SealError:
         or status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
         or str(error).startswith("Forbidden")  # gcsfs has nothing else to tell it by
     ):
-        return InvalidInput(
+        return AccessDenied(
             f"{where}: access was denied ({said})",
             remedy=_CREDENTIALS_REMEDY.get(scheme, "give this user access to it"),
         )

@@ -8,7 +8,8 @@ in the termination message, and the exit code says whether another attempt is wo
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import ClassVar
 
@@ -21,7 +22,7 @@ from controller_svc.worker.reaching import check_reachable
 from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
 from controller_svc.worker.task import run_task
 from seal.artifacts import ArtifactStore
-from seal.errors import Internal, SealError, Transient
+from seal.errors import AccessDenied, Internal, SealError, Transient
 from seal.options import ProcessOptions
 from seal.records import AdapterReference, ShardSummary, Stage
 from seal.rpc.hops import hop_of_environment, within
@@ -39,9 +40,10 @@ On SIGTERM it cancels the calls under way and ends; what is committed stays, and
 goes on from there. A second signal ends it at once.
 
 Exit codes: 0 done (or found done), 2 a wrong option, store or run, 42 permanent error, 43 worth a
-retry (a signal, a service or a store that is away). The termination message (a line of JSON of at
-most 4,096 bytes, in /dev/termination-log or the file that SEAL_TERMINATION_MESSAGE names) says the
-same with a reason. SEAL_REQUEST_ID, TRACEPARENT and TRACESTATE are handed on with every call.
+retry (a signal, a service or a store that is away, a store whose key was changed meanwhile). The
+termination message (a line of JSON of at most 4,096 bytes, in /dev/termination-log or the file that
+SEAL_TERMINATION_MESSAGE names) says the same with a reason. SEAL_REQUEST_ID, TRACEPARENT and
+TRACESTATE are handed on with every call.
 """
 
 
@@ -139,26 +141,43 @@ async def _work(options: WorkerOptions) -> ShardSummary:
     async with stop_signals() as signals:
         with within(hop):
             spec = await read_spec(store, task.run)
-            services, settings = options.part(ServiceAddresses), options.part(WorkerSettings)
-            teller = ShareTeller(store, task)
-            async with ServiceClients(services, settings) as clients, teller.telling():
-                working = asyncio.create_task(
-                    run_task(
-                        task,
-                        spec=spec,
-                        store=store,
-                        clients=clients,
-                        settings=settings,
-                        tell=lambda progress: teller.tell(progress.share),
-                        ready=partial(
-                            check_reachable,
-                            services,
-                            task.stage,
-                            within_seconds=options.reach_seconds,
-                        ),
+            with _let_in():
+                services, settings = options.part(ServiceAddresses), options.part(WorkerSettings)
+                teller = ShareTeller(store, task)
+                async with ServiceClients(services, settings) as clients, teller.telling():
+                    working = asyncio.create_task(
+                        run_task(
+                            task,
+                            spec=spec,
+                            store=store,
+                            clients=clients,
+                            settings=settings,
+                            tell=lambda progress: teller.tell(progress.share),
+                            ready=partial(
+                                check_reachable,
+                                services,
+                                task.stage,
+                                within_seconds=options.reach_seconds,
+                            ),
+                        )
                     )
-                )
-                return await _unless_stopped(working, signals)
+                    return await _unless_stopped(working, signals)
+
+
+@contextmanager
+def _let_in() -> Iterator[None]:
+    """Raise Transient in place of AccessDenied: a store that denies what it allowed before.
+
+    Its key was changed, and the next pod has the new one.
+    """
+    try:
+        yield
+    except AccessDenied as error:
+        raise Transient(
+            f"{error.message}, and was allowed before: the credentials were changed or withdrawn",
+            remedy=f"the next attempt takes those that its pod has then; if it is denied, too, "
+            f"{error.remedy}",
+        ) from error
 
 
 async def _unless_stopped(working: asyncio.Task[ShardSummary], signals: Signals) -> ShardSummary:

@@ -12,7 +12,15 @@ import pytest
 from s3_server import fresh_client, s3_server
 
 from seal.artifacts import ArtifactStore
-from seal.errors import Exhausted, InvalidInput, NotFound, PreconditionFailed, SealError, Transient
+from seal.errors import (
+    AccessDenied,
+    Exhausted,
+    InvalidInput,
+    NotFound,
+    PreconditionFailed,
+    SealError,
+    Transient,
+)
 from seal.object_storage import ObjectStorage, _classified
 
 AWAY = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN]
@@ -146,7 +154,7 @@ def test_credentials_that_are_refused_are_invalid_and_their_variables_named(
 ) -> None:
     with (
         fresh_client(monkeypatch, AWS_SECRET_ACCESS_KEY="not-this-one"),
-        pytest.raises(InvalidInput, match="access was denied") as caught,
+        pytest.raises(AccessDenied, match="access was denied") as caught,
     ):
         use(ArtifactStore(s3_root))
     assert "AWS_SECRET_ACCESS_KEY" in caught.value.remedy
@@ -163,7 +171,7 @@ def test_absent_credentials_are_invalid_and_their_variables_named(
     }
     with (
         fresh_client(monkeypatch, **absent),
-        pytest.raises(InvalidInput, match="access was denied") as caught,
+        pytest.raises(AccessDenied, match="access was denied") as caught,
     ):
         ArtifactStore(s3_root).exists("a")
     assert "AWS_ACCESS_KEY_ID" in caught.value.remedy
@@ -214,8 +222,8 @@ def reply(status: int, code: str) -> OSError:
         (400, "RequestTimeout", Transient),
         (400, "ExpiredToken", Transient),
         (403, "RequestTimeTooSkewed", Transient),
-        (403, "AccessDenied", InvalidInput),
-        (403, "SignatureDoesNotMatch", InvalidInput),
+        (403, "AccessDenied", AccessDenied),
+        (403, "SignatureDoesNotMatch", AccessDenied),
         (301, "PermanentRedirect", InvalidInput),
         (400, "InvalidBucketName", InvalidInput),
         (404, "NoSuchBucket", NotFound),

@@ -20,9 +20,11 @@ from fake_services import Fakes, serve_fakes
 from spans import otlp_receiver
 
 from controller_svc.core import StartStage
+from controller_svc.worker import __main__ as worker
 from controller_svc.worker.settings import ServiceAddresses
 from controller_svc.worker.task import shard_task
 from seal.artifacts import ArtifactStore
+from seal.errors import AccessDenied, SealError, error_class
 from seal.records import Stage
 from seal.resources import Adaptation, ObjectMeta
 from seal.runs.epochs import claim_stage
@@ -187,6 +189,33 @@ async def test_the_exit_code_and_the_termination_message_say_whether_another_att
     assert said.outcome == "failed" and said.permanent == (code != 43)
     assert "as the test wants it" in said.message
     assert lines[-1]["reason"] == reason, "a log says the same"
+
+
+@pytest.mark.parametrize(
+    ("denied", "code", "reason"), [("read_spec", 2, "InvalidInput"), ("run_task", 43, "Transient")]
+)
+async def test_a_key_that_is_changed_under_a_worker_is_worth_another_pod_and_a_wrong_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, denied: str, code: int, reason: str
+) -> None:
+    async def deny(*_: object, **__: object) -> None:
+        raise AccessDenied("s3://bucket: access was denied (403)", remedy="set AWS_ACCESS_KEY_ID")
+
+    message = tmp_path / "termination-log"
+    monkeypatch.setenv("SEAL_TERMINATION_MESSAGE", str(message))
+    monkeypatch.setattr(worker, denied, deny)
+    options = worker.WorkerOptions(
+        **ServiceAddresses.all_at(f"unix:{tmp_path}/nobody").model_dump(),
+        artifacts=str(tmp_path / "artifacts"),
+        run=RUN,
+        stage=Stage.ROLLOUT,
+    )
+    async with workplace(tmp_path):
+        with pytest.raises(SealError) as caught:
+            await worker.run_worker(options)
+    said = read_termination(message.read_text())
+    assert said is not None and (said.exit_code, said.reason) == (code, reason)
+    assert error_class(caught.value).exit_code == code
+    assert "AWS_ACCESS_KEY_ID" in said.message
 
 
 async def test_a_worker_whose_services_are_not_there_ends_with_43_and_names_them(
