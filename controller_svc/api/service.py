@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 CALLER_KEY = "x-seal-caller"
 """Metadata key by which a caller says who it is: request ids are its own."""
+MAX_PAGE_BYTES = 3 * 2**20
+"""Adaptations in one page; a gRPC client takes 4 MiB unless it is told otherwise."""
 
 
 def register(
@@ -101,10 +103,16 @@ class AdaptationService(adaptation_pb2_grpc.AdaptationServiceServicer):
             states=listing.states,
             name_prefix=listing.name_prefix,
         )
-        return adaptation_pb2.ListAdaptationsResponse(
-            adaptations=[adaptation_message(view) for view in page.views],
-            next_page_token=page.following,
-        )
+        listed, taken = adaptation_pb2.ListAdaptationsResponse(), 0
+        for view in page.views:
+            message = adaptation_message(view)
+            taken += message.ByteSize()
+            if listed.adaptations and taken > MAX_PAGE_BYTES:
+                listed.next_page_token = listed.adaptations[-1].name
+                return listed
+            listed.adaptations.append(message)
+        listed.next_page_token = page.following
+        return listed
 
     async def WatchAdaptation(
         self, request: adaptation_pb2.WatchAdaptationRequest, context: Context

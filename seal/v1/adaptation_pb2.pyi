@@ -1102,7 +1102,7 @@ class ListAdaptationsRequest(_message.Message):
     namespace: _builtins.str
     """Namespace; empty is "default"."""
     page_size: _builtins.int
-    """Most adaptations in a page, at most 500; 0 is 100."""
+    """Most adaptations in a page, at most 500; 0 is 100. A page of more than 3 MiB has fewer."""
     page_token: _builtins.str
     """Where the page begins: next_page_token of the page before; empty for the first."""
     name_prefix: _builtins.str

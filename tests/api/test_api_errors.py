@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from front_door_harness import TEXT, FrontDoor, Work, ended, front_door, publish, request
 
-from controller_svc.api import files
+from controller_svc.api import files, service
 from seal.errors import Conflict, InvalidInput, NotFound, SealError
 from seal.rpc.client import rpc_errors
 from seal.rpc.convert import adapter_message
@@ -245,6 +245,23 @@ async def test_pages_hold_each_adaptation_once_by_name_prefix_and_state(
         await door.stub.CancelAdaptation(adaptation_pb2.CancelAdaptationRequest(name="b-3"))
         await ended(door, "b-3")
         assert await listed(states=[adaptation_pb2.ADAPTATION_STATE_CANCELLED]) == ["b-3"]
+
+
+async def test_a_page_ends_before_it_is_larger_than_a_client_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MAX_PAGE_BYTES", 1)
+    async with front_door(tmp_path, Work(hold=lambda task: True), monkeypatch) as door:
+        for name in ("a", "b", "c"):
+            await door.stub.SubmitAdaptation(request(name, name=name))
+        tokens = [""]
+        for name in ("a", "b", "c"):
+            page = await door.stub.ListAdaptations(
+                adaptation_pb2.ListAdaptationsRequest(page_token=tokens[-1])
+            )
+            assert [one.name for one in page.adaptations] == [name]
+            tokens.append(page.next_page_token)
+        assert tokens == ["", "a", "b", ""]
 
 
 async def test_a_document_that_was_altered_in_the_store_is_refused(
