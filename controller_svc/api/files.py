@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from io import BytesIO
@@ -27,6 +28,9 @@ MAX_UPLOADS = 4
 """Documents that are received at once; more wait. Each may take `MAX_DOCUMENT_BYTES` of memory."""
 SILENCE_SECONDS = 60.0
 """An upload that sends nothing for so long is given up: it holds memory."""
+LEAST_BYTES_PER_SECOND = 4096
+"""An upload that has come more slowly than this for `SILENCE_SECONDS` is given up, too: pieces of
+nothing keep a place as silence does."""
 REFUSED_SECONDS = 10.0
 """How long a refused upload may go on sending before it is cut off."""
 CHUNK_BYTES = 256 * 1024
@@ -48,7 +52,7 @@ class Files:
 
         Raises:
             InvalidInput: what comes is not what its header says, or is too large.
-            Transient: nothing came for a while.
+            Transient: nothing came for a while, or too little.
 
         """
         if (message := await self._next(requests)) is None:
@@ -56,9 +60,10 @@ class Files:
         try:
             header = _header(message)
             async with self._places:
-                received = BytesIO()
+                received, begun = BytesIO(), time.monotonic()
                 while (message := await self._next(requests)) is not None:
                     _append(received, message, header)
+                    self._check_pace(received.tell(), time.monotonic() - begun)
                 content = received.getvalue()  # no copy
                 _check_whole(content, header)
                 return await self.keep(content)
@@ -161,6 +166,15 @@ class Files:
                 f"the upload sent nothing for {self._silence_seconds:g} s",
                 remedy="send it again",
             ) from error
+
+    def _check_pace(self, received: int, seconds: float) -> None:
+        """Raise Transient if too little came in so long."""
+        if seconds > self._silence_seconds and received < LEAST_BYTES_PER_SECOND * seconds:
+            raise Transient(
+                f"the upload sent {received} bytes in {seconds:.0f} s, less than "
+                f"{LEAST_BYTES_PER_SECOND} a second",
+                remedy="send it again, over a faster connection",
+            )
 
 
 def path_of(sha256: str) -> str:

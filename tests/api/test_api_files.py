@@ -123,6 +123,20 @@ async def test_an_upload_that_says_nothing_more_is_given_up(tmp_path: Path) -> N
         await Files(ArtifactStore(str(tmp_path)), silence_seconds=0.05).receive(stalled())
 
 
+async def test_an_upload_of_empty_pieces_keeps_no_place_for_ever(tmp_path: Path) -> None:
+    async def trickle() -> AsyncIterator[adaptation_pb2.UploadDocumentRequest]:
+        header = adaptation_pb2.UploadHeader(sha256="0" * 64, size=1000)
+        yield adaptation_pb2.UploadDocumentRequest(header=header)
+        while True:
+            await asyncio.sleep(0.01)
+            yield adaptation_pb2.UploadDocumentRequest(data=b"")
+
+    files = Files(ArtifactStore(str(tmp_path)), silence_seconds=0.1)
+    async with asyncio.timeout(10):
+        with pytest.raises(Transient, match="sent 0 bytes"):
+            await files.receive(trickle())
+
+
 async def test_an_adapter_goes_in_pieces_with_its_digests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
