@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from typing import TypeVar
 
 from benchmarks.cuda.bench import Bench
@@ -104,8 +105,8 @@ def _round(bench: Bench, engine: Engine, plan: Plan) -> Iterator[Line]:
         for index in range(edits)
     ]
     evaluations: list[EngineTask[EvaluationResult]] = []
-    trained, scored, tokens = 0, 0, 0
-    try:
+    trained, tokens = 0, 0
+    with suppress(FutureTimeout):
         for index, training in enumerate(trainings):
             result: TrainingResult = _within(bench, training.future)
             trained, tokens = trained + 1, tokens + result.tokens
@@ -119,14 +120,13 @@ def _round(bench: Bench, engine: Engine, plan: Plan) -> Iterator[Line]:
             evaluations.append(engine.evaluate(request))
         for evaluation in evaluations:
             _within(bench, evaluation.future)
-            scored += 1
-    except FutureTimeout:
+    scored = sum(evaluation.future.done() for evaluation in evaluations)
+    seconds = time.perf_counter() - started
+    if scored < edits:
         for training in trainings:
             training.cancel()
         for evaluation in evaluations:
             evaluation.cancel()
-    seconds = time.perf_counter() - started
-    if scored < edits:
         yield Line(
             name=f"inner loops of {edits} that were done when the part's time was spent",
             value=trained,
