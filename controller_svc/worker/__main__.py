@@ -166,16 +166,17 @@ async def _work(options: WorkerOptions) -> ShardSummary:
 
 @contextmanager
 def _let_in() -> Iterator[None]:
-    """Raise Transient in place of AccessDenied: a store that denies what it allowed before.
+    """Raise Transient in place of AccessDenied: the store has let the manifest be read.
 
-    Its key was changed, and the next pod has the new one.
+    So its key was changed since, and the next pod has the new one.
     """
     try:
         yield
     except AccessDenied as error:
         raise Transient(
-            f"{error.message}, and was allowed before: the credentials were changed or withdrawn",
-            remedy=f"the next attempt takes those that its pod has then; if it is denied, too, "
+            f"{error.message}, though the manifest could be read: the credentials were changed "
+            "since, or may not write",
+            remedy=f"the next attempt takes those of its pod; if they are denied, too: "
             f"{error.remedy}",
         ) from error
 
