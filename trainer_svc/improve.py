@@ -25,11 +25,13 @@ from seal.rpc.hops import hop_of_environment
 from seal.rpc.lifecycle import Signals
 from seal.rpc.tracing import working
 from seal.runs.improve import OnResumed, OnStep, check_row_tokens, improve
+from seal.runs.manifest import let_in
 from seal.runs.shards import ShardStore, finish_shard
 from seal.runs.shares import ShareTeller
 from seal.runs.store import in_thread, manifest_path, pinned
 from seal.runs.task import ShardTask
 from seal.serving import STOPPED_AT_ONCE, leave, run_job
+from seal.settings import RunSpec
 from seal.termination import done_of, write_termination
 from seal.v1 import trainer_pb2
 from trainer_svc.plan import TrainingLimits, parse_training, training_rows
@@ -102,10 +104,18 @@ async def run_improve(options: ImproveOptions, backend: Backend[Engine], signals
         SealError: as `seal.runs.improve`.
 
     """
+    path = manifest_path(options.task.run)
+    manifest = await in_thread(backend.store.read_json, path, RestEMRun)
+    with let_in():
+        await _improve(options.task, manifest.spec, backend, signals)
+
+
+async def _improve(
+    task: ShardTask, spec: RunSpec, backend: Backend[Engine], signals: Signals
+) -> None:
     from trainer_svc.trainings import Trainings  # loads torch: not for --help
 
-    store, task = backend.store, options.task
-    manifest = await in_thread(store.read_json, manifest_path(task.run), RestEMRun)
+    store = backend.store
     prepared = await pinned(store, task.run)
     check_row_tokens(task.run, prepared.policy_model, backend.engine.limits.max_row_tokens)
     trainings = Trainings(engine=backend.engine, store=store, adapters=backend.adapters)
@@ -114,7 +124,7 @@ async def run_improve(options: ImproveOptions, backend: Backend[Engine], signals
     async def work(files: ShardStore) -> ShardSummary:
         return await improve(
             task,
-            spec=manifest.spec,
+            spec=spec,
             store=store,
             trainer=EngineTrainer(trainings, backend),
             clock=await files.clock(),

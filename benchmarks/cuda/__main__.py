@@ -29,7 +29,6 @@ from benchmarks.cuda.inference import measure_decoding, measure_round
 from benchmarks.cuda.plan import FULL, TINY
 from benchmarks.cuda.report import (
     JSON_FILE,
-    NOTES,
     PAGE_FILE,
     Line,
     Part,
@@ -148,8 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tasks = [task for task in TASKS if task.key in (chosen.only or task.key)]
         run(Bench(plan), report, tasks, out)
     report = read_report(out)
-    notes = NOTES.read_text(encoding="utf-8") if out == JSON_FILE else ""
-    out.with_name(PAGE_FILE.name).write_text(render(report, notes), encoding="utf-8")
+    out.with_name(PAGE_FILE.name).write_text(render(report), encoding="utf-8")
     return 0 if report.sound else 1
 
 

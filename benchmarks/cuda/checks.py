@@ -116,7 +116,7 @@ def _waits(reference: torch.nn.Module, device: str) -> Line:
     return Line(
         name="waits for the device in a step of three slots",
         value=len(waits),
-        arithmetic=f"one, for losses and norms; seen at {', '.join(waits)}",
+        arithmetic=f"one, for losses and norms; seen: {', '.join(waits) or 'none'}",
         passed=len(waits) <= WAITS_PER_STEP,
     )
 

@@ -120,7 +120,10 @@ def _round(bench: Bench, engine: Engine, plan: Plan) -> Iterator[Line]:
             evaluations.append(engine.evaluate(request))
         for evaluation in evaluations:
             _within(bench, evaluation.future)
-    scored = sum(evaluation.future.done() for evaluation in evaluations)
+    scored = sum(
+        evaluation.future.done() and evaluation.future.exception() is None
+        for evaluation in evaluations
+    )
     seconds = time.perf_counter() - started
     if scored < edits:
         for training in trainings:

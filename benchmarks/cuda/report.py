@@ -7,8 +7,6 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 JSON_FILE, PAGE_FILE = Path("docs/gpu.json"), Path("docs/gpu.md")
-NOTES = Path(__file__).parents[1] / "notes-gpu.md"
-"""Text that is laid into the page."""
 
 
 class Line(BaseModel):
@@ -57,6 +55,8 @@ class Report(BaseModel):
 
     machine: str
     command: str
+    notes: str = ""
+    """What somebody who read the figures wrote beside them, Markdown; laid into the page."""
     parts: tuple[Part, ...]
 
     @property
@@ -79,14 +79,14 @@ def read_report(file: Path) -> Report:
     return Report.model_validate_json(file.read_text(encoding="utf-8"))
 
 
-def render(report: Report, notes: str = "") -> str:
+def render(report: Report) -> str:
     """The page."""
     blocks = [
         "# On a GPU",
         f"Measured by `{report.command}` on {report.machine}. The weights are random, in the "
         "models' shapes: they cost what real ones cost. Beside each figure stands what it should "
         "be; how that is computed is in [engine.md](engine.md).",
-        *([notes.strip()] if notes.strip() else []),
+        *([report.notes] if report.notes else []),
     ]
     for part in report.parts:
         blocks.append(f"## {part.title}")

@@ -96,8 +96,8 @@ def _corpus(figures: CorpusFigures) -> Iterator[str]:
 def _contrasts(figures: CorpusFigures) -> Iterator[str]:
     """The table of differences."""
     yield (
-        "Paired differences; in italics the interval over passages and run seeds where there are "
-        "several."
+        "Paired differences, bold where the interval over passages is clear of 0 before it is "
+        "rounded; in italics the interval over passages and run seeds where there are several."
     )
     head = " | ".join(GRADER_NAMES[measure] for measure in COMPARED)
     yield "\n".join(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from io import BytesIO
@@ -28,9 +27,9 @@ MAX_UPLOADS = 4
 """Documents that are received at once; more wait. Each may take `MAX_DOCUMENT_BYTES` of memory."""
 SILENCE_SECONDS = 60.0
 """An upload that sends nothing for so long is given up: it holds memory."""
-LEAST_BYTES_PER_SECOND = 4096
-"""An upload that has come more slowly than this for `SILENCE_SECONDS` is given up, too: pieces of
-nothing keep a place as silence does."""
+LEAST_BYTES = 64 * 1024
+"""An upload that brings less in `SILENCE_SECONDS`, and is not at its end, is given up, too: small
+pieces keep a place as silence does."""
 REFUSED_SECONDS = 10.0
 """How long a refused upload may go on sending before it is cut off."""
 CHUNK_BYTES = 256 * 1024
@@ -55,21 +54,19 @@ class Files:
             Transient: nothing came for a while, or too little.
 
         """
-        if (message := await self._next(requests)) is None:
+        if (first := await self._next(requests)) is None:
             raise _no_header()
         try:
-            header = _header(message)
+            header = _header(first)
             async with self._places:
-                received, begun = BytesIO(), time.monotonic()
-                while (message := await self._next(requests)) is not None:
-                    _append(received, message, header)
-                    self._check_pace(received.tell(), time.monotonic() - begun)
+                received = BytesIO()
+                while await self._more(requests, received, header):
+                    pass
                 content = received.getvalue()  # no copy
                 _check_whole(content, header)
                 return await self.keep(content)
         except InvalidInput:
-            if message is not None:
-                await self._let_finish(requests)
+            await self._let_finish(requests)
             raise
 
     async def keep(self, content: bytes) -> FileReference:
@@ -167,14 +164,26 @@ class Files:
                 remedy="send it again",
             ) from error
 
-    def _check_pace(self, received: int, seconds: float) -> None:
-        """Raise Transient if too little came in so long."""
-        if seconds > self._silence_seconds and received < LEAST_BYTES_PER_SECOND * seconds:
+    async def _more(
+        self,
+        requests: AsyncIterator[adaptation_pb2.UploadDocumentRequest],
+        received: BytesIO,
+        header: adaptation_pb2.UploadHeader,
+    ) -> bool:
+        """Receive the next `LEAST_BYTES`; False at the end of the stream."""
+        begun = received.tell()
+        try:
+            async with asyncio.timeout(self._silence_seconds):
+                while (message := await anext(requests, None)) is not None:
+                    _append(received, message, header)
+                    if received.tell() - begun >= LEAST_BYTES:
+                        return True
+                return False
+        except TimeoutError as error:
             raise Transient(
-                f"the upload sent {received} bytes in {seconds:.0f} s, less than "
-                f"{LEAST_BYTES_PER_SECOND} a second",
-                remedy="send it again, over a faster connection",
-            )
+                f"the upload sent {received.tell() - begun} bytes in {self._silence_seconds:g} s",
+                remedy="send it again, and end it once all is sent",
+            ) from error
 
 
 def path_of(sha256: str) -> str:

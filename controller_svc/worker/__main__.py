@@ -8,8 +8,7 @@ in the termination message, and the exit code says whether another attempt is wo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import ClassVar
 
@@ -22,12 +21,12 @@ from controller_svc.worker.reaching import check_reachable
 from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
 from controller_svc.worker.task import run_task
 from seal.artifacts import ArtifactStore
-from seal.errors import AccessDenied, Internal, SealError, Transient
+from seal.errors import Internal, SealError, Transient
 from seal.options import ProcessOptions
 from seal.records import AdapterReference, ShardSummary, Stage
 from seal.rpc.hops import hop_of_environment, within
 from seal.rpc.lifecycle import Signals, stop_signals
-from seal.runs.manifest import read_spec
+from seal.runs.manifest import let_in, read_spec
 from seal.runs.shares import ShareTeller
 from seal.runs.task import ShardTask
 from seal.serving import STOPPED_AT_ONCE, leave, run_process
@@ -141,7 +140,7 @@ async def _work(options: WorkerOptions) -> ShardSummary:
     async with stop_signals() as signals:
         with within(hop):
             spec = await read_spec(store, task.run)
-            with _let_in():
+            with let_in():
                 services, settings = options.part(ServiceAddresses), options.part(WorkerSettings)
                 teller = ShareTeller(store, task)
                 async with ServiceClients(services, settings) as clients, teller.telling():
@@ -162,23 +161,6 @@ async def _work(options: WorkerOptions) -> ShardSummary:
                         )
                     )
                     return await _unless_stopped(working, signals)
-
-
-@contextmanager
-def _let_in() -> Iterator[None]:
-    """Raise Transient in place of AccessDenied: the store has let the manifest be read.
-
-    So its key was changed since, and the next pod has the new one.
-    """
-    try:
-        yield
-    except AccessDenied as error:
-        raise Transient(
-            f"{error.message}, though the manifest could be read: the credentials were changed "
-            "since, or may not write",
-            remedy=f"the next attempt takes those of its pod; if they are denied, too: "
-            f"{error.remedy}",
-        ) from error
 
 
 async def _unless_stopped(working: asyncio.Task[ShardSummary], signals: Signals) -> ShardSummary:

@@ -10,8 +10,8 @@ the compute type:
 Llama rounds x s to the compute type before it multiplies by w. Gemma multiplies by 1 + w in float32
 and rounds once: in bfloat16 1 + w would lose most of a small w.
 
-On CUDA, where a step of a small model waits for the host, torch's own kernel does each way in one
-or two launches in place of 8 and 10. It multiplies by w in float32 and rounds once.
+On CUDA, where steps wait for the host, torch's own kernel does each way in one launch in place of 8
+and 10, unless the weight is in float32. It multiplies by w in float32 and rounds once.
 """
 
 from __future__ import annotations

@@ -123,10 +123,14 @@ async def test_an_upload_that_says_nothing_more_is_given_up(tmp_path: Path) -> N
         await Files(ArtifactStore(str(tmp_path)), silence_seconds=0.05).receive(stalled())
 
 
-async def test_an_upload_of_empty_pieces_keeps_no_place_for_ever(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [0, 200_000])
+async def test_an_upload_of_empty_pieces_keeps_no_place_for_ever(
+    tmp_path: Path, at_once: int
+) -> None:
     async def trickle() -> AsyncIterator[adaptation_pb2.UploadDocumentRequest]:
-        header = adaptation_pb2.UploadHeader(sha256="0" * 64, size=1000)
+        header = adaptation_pb2.UploadHeader(sha256="0" * 64, size=10**6)
         yield adaptation_pb2.UploadDocumentRequest(header=header)
+        yield adaptation_pb2.UploadDocumentRequest(data=bytes(at_once))
         while True:
             await asyncio.sleep(0.01)
             yield adaptation_pb2.UploadDocumentRequest(data=b"")

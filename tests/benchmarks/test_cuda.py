@@ -12,7 +12,7 @@ import pytest
 from benchmarks.cuda import __main__ as cuda
 from benchmarks.cuda.bench import Bench
 from benchmarks.cuda.plan import EDITS, TINY
-from benchmarks.cuda.report import JSON_FILE, NOTES, PAGE_FILE, Line, Report, read_report, render
+from benchmarks.cuda.report import JSON_FILE, PAGE_FILE, Line, Report, read_report, render
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -104,9 +104,7 @@ def test_the_chosen_edits_are_as_long_as_the_logged_ones() -> None:
 
 
 def test_the_page_is_that_of_the_measurement() -> None:
-    assert (ROOT / PAGE_FILE).read_text() == render(
-        read_report(ROOT / JSON_FILE), NOTES.read_text()
-    )
+    assert (ROOT / PAGE_FILE).read_text() == render(read_report(ROOT / JSON_FILE))
 
 
 @pytest.fixture(scope="module")

@@ -175,6 +175,15 @@ def test_a_services_own_engine_wins_also_with_a_zero() -> None:
     assert environment(made["seal-evaluator"])["SEAL_MAX_RANK"] == "8"
 
 
+def test_slots_of_the_gpu_profile_are_for_the_service_that_trains() -> None:
+    objects = render(GPU)
+    made = pods(objects)
+    named = {name for name, pod in made.items() if "SEAL_SLOTS" in str(container(pod).get("env"))}
+    assert named == {"seal-trainer"}
+    assert environment(made["seal-trainer"])["SEAL_SLOTS"] == "32"
+    assert "SEAL_SLOTS" not in str(jobs_file(objects))  # an M-step trains one adapter
+
+
 def test_an_engine_computes_with_the_threads_that_its_container_may_use() -> None:
     assert environment(pods(render())["seal-trainer"])["SEAL_THREADS"] == "limits.cpu"
     without = render("--set=trainer.resources.limits.cpu=null")

@@ -17,13 +17,14 @@ from fake_services import MODEL, Fakes
 from service_harness import FAST
 from tiny_model import tiny_model
 
+import trainer_svc.improve
 import trainer_svc.service
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.settings import ServiceAddresses
 from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
 from seal.engine import Engine, load_adapter
-from seal.errors import Conflict, Transient
+from seal.errors import AccessDenied, Conflict, Transient
 from seal.loading import Backend
 from seal.options import EngineOptions, ServiceOptions
 from seal.records import Stage
@@ -68,6 +69,17 @@ def backend(engine: Engine, store: ArtifactStore) -> Backend:
 def options(place: Workplace, **changes: object) -> ImproveOptions:
     values: dict[str, object] = {"artifacts": place.store.root_uri, "run": RUN, "round": 1}
     return ImproveOptions(**(values | changes))  # type: ignore[arg-type]
+
+
+async def test_a_key_that_is_changed_under_the_job_is_worth_another_pod(
+    place: Workplace, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deny(*_: object) -> None:
+        raise AccessDenied("s3://bucket: access was denied (403)", remedy="set AWS_ACCESS_KEY_ID")
+
+    monkeypatch.setattr(trainer_svc.improve, "pinned", deny)
+    with pytest.raises(Transient, match="though the manifest could be read"):
+        await run_improve(options(place), backend(engine, place.store), asyncio.Queue())
 
 
 async def test_the_job_makes_the_policy_that_the_trainer_service_makes(
