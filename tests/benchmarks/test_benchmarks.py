@@ -97,6 +97,11 @@ SMALLEST = sizes.Sizes(
 )
 
 
+pytestmark = pytest.mark.timeout(
+    600
+)  # one fixture makes all of it: three minutes on a slow machine
+
+
 @pytest.fixture(scope="module")
 def log_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("log") / "rank_iter0.json"
