@@ -96,10 +96,7 @@ SMALLEST = sizes.Sizes(
     memory_points=((1, 8), (2, 8)),
 )
 
-
-pytestmark = pytest.mark.timeout(
-    600
-)  # one fixture makes all of it: three minutes on a slow machine
+pytestmark = pytest.mark.timeout(600)  # one fixture makes all of it, in minutes
 
 
 @pytest.fixture(scope="module")
