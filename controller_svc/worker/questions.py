@@ -17,7 +17,12 @@ from controller_svc.worker.asking import ask_in_parts
 from controller_svc.worker.bench import Bench
 from controller_svc.worker.edits import groups, write_edits
 from controller_svc.worker.requests import Requests
-from seal.adaptations.self_made import MadeQuestion, MadeQuestions, keep_questions
+from seal.adaptations.self_made import (
+    MadeQuestion,
+    MadeQuestions,
+    keep_questions,
+    with_a_test,
+)
 from seal.artifacts import ArtifactStore
 from seal.documents.places import question_key
 from seal.domains.base import Context, Query
@@ -98,14 +103,15 @@ async def make_questions(
         (work.done[key_of(context.context_id)] for _, context in contexts),
         key=lambda record: record.context_id,
     )
+    parted = with_a_test(records)
     return task.summary(
         seconds=bench.clock.seconds,
         result_sha256=records_digest(records),
         tokens=_sums([record.tokens for record in records]),
         engine_seconds=_sums([record.engine_seconds for record in records]),
         counts=AdaptationCounts(
-            reward_questions=_number(records, "reward"),
-            held_out_questions=_number(records, "held-out"),
+            reward_questions=_number(parted, "reward"),
+            held_out_questions=_number(parted, "held-out"),
             questions_written=sum(record.written for record in records),
         ),
     )
@@ -261,7 +267,7 @@ def records_digest(records: Iterable[QuestionsRecord]) -> str:
 async def read_questions_made(
     store: ArtifactStore, run: str, *, shards: int
 ) -> dict[str, QuestionsRecord]:
-    """The questions of all shards, by passage.
+    """The questions of all shards, by passage, parted as its summary counts them.
 
     Raises:
         Internal: a shard's records are not those of its summary.
@@ -278,5 +284,5 @@ async def read_questions_made(
                 f"{files.path}/{FOLDER} is not what its summary says",
                 remedy="begin another adaptation",
             )
-        found |= {record.context_id: record for record in records}
+        found |= {record.context_id: record for record in with_a_test(records)}
     return found

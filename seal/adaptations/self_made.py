@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from seal.documents.places import question_key
 from seal.domains.graders import grade
-from seal.records import QuestionRole
+from seal.records import QuestionRole, QuestionsRecord
 from seal.restem.seeds import derive_seed
 
 SAME_ANSWER_F1 = 0.6
@@ -90,6 +90,22 @@ def keep_questions(
         (one, "held-out" if one in test else "reward") for one in kept
     ]
     return MadeQuestions(tuple(roles), dict(sorted(dropped.items())))
+
+
+def with_a_test(records: Sequence[QuestionsRecord]) -> tuple[QuestionsRecord, ...]:
+    """The same questions, of which at least one is the test, if there are any.
+
+    Of passages with one question each none may have been drawn; without a test nothing could be
+    judged in the end, whatever it has cost.
+    """
+    asked = [place for place, record in enumerate(records) if record.kept]
+    if not asked or any(one.role == "held-out" for record in records for one in record.kept):
+        return tuple(records)
+    place = asked[0]
+    first, *others = records[place].kept
+    kept = (first.model_copy(update={"role": "held-out"}), *others)
+    test = records[place].model_copy(update={"kept": kept})
+    return (*records[:place], test, *records[place + 1 :])
 
 
 def why_dropped(made: MadeQuestion) -> MadeDropReason | None:

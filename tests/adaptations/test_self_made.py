@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seal.adaptations.self_made import MadeQuestion, keep_questions, why_dropped
+from seal.adaptations.self_made import MadeQuestion, keep_questions, why_dropped, with_a_test
+from seal.records import KeptQuestion, QuestionRole, QuestionsRecord
 
 
 def made(
@@ -74,3 +75,31 @@ def test_of_passages_with_one_question_each_about_the_share_is_the_test() -> Non
         for seed in range(200)
     ]
     assert 30 < roles.count("held-out") < 70
+
+
+def record(place: int, *roles: QuestionRole) -> QuestionsRecord:
+    """A passage with so many questions."""
+    kept = tuple(
+        KeptQuestion(query_id=f"p{place}/{n}", question=f"{n}?", answers=("x",), role=role)
+        for n, role in enumerate(roles)
+    )
+    return QuestionsRecord(context_id=f"p{place}", kept=kept, written=len(roles), dropped={})
+
+
+@pytest.mark.parametrize(
+    ("drawn", "parted"),
+    [
+        ([["reward"], ["held-out"]], [["reward"], ["held-out"]]),
+        ([[], ["reward"], ["reward"]], [[], ["held-out"], ["reward"]]),
+        ([["reward"]], [["held-out"]]),
+        ([[], []], [[], []]),
+        ([], []),
+    ],
+)
+def test_where_no_question_was_drawn_for_the_test_the_first_one_is_it(
+    drawn: list[list[QuestionRole]], parted: list[list[QuestionRole]]
+) -> None:
+    records = [record(place, *roles) for place, roles in enumerate(drawn)]
+    found = with_a_test(records)
+    assert [[one.role for one in each.kept] for each in found] == parted
+    assert [each.context_id for each in found] == [each.context_id for each in records]
