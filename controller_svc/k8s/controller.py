@@ -27,7 +27,11 @@ from controller_svc.k8s.gauges import ObjectGauges
 from controller_svc.k8s.jobs import JobSettings, Owner
 from controller_svc.k8s.objects import ObjectPublication, to_object
 from controller_svc.k8s.publishing.publication import publish
-from controller_svc.k8s.refused import fail_refused, status_of_refused
+from controller_svc.k8s.refused import (
+    fail_refused,
+    kept_seconds_of_refused,
+    status_of_refused,
+)
 from controller_svc.k8s.services import Services
 from controller_svc.k8s.story import Story
 from controller_svc.k8s.wanted import (
@@ -115,8 +119,7 @@ class Controller:
         try:
             wanted = self._specs.read(key.resource, body)
         except InvalidInput as error:
-            await self._refuse(key.resource, body, error)
-            return None
+            return await self._refuse(key.resource, body, error)
         return await self._look_after(key, wanted)
 
     async def _look_after(self, key: Key, wanted: Wanted) -> float | None:
@@ -190,23 +193,28 @@ class Controller:
                     wanted.owner, publication.shown, now_seconds=self._clock()
                 )
             await world.publish(publication.shown)
-        left_seconds = seconds_to_live(wanted, status, self._clock())
-        if left_seconds is None or left_seconds > 0:
-            looks = (
-                left_seconds,
-                publication.due_seconds if publication is not None else None,
-                self._tracker_due_seconds(status),
-            )
-            return min((look for look in looks if look is not None), default=None)
-        owner = wanted.owner
-        await self._api.delete(wanted.kind, owner.namespace, owner.name, uid=owner.uid)
-        log.info("object deleted after its time", kind=owner.kind, name=owner.name)
-        return None
+        kept_seconds = wanted.cluster.ttl_seconds_after_finished
+        left_seconds = seconds_to_live(kept_seconds, status, self._clock())
+        if left_seconds is not None and left_seconds <= 0:
+            await self._delete(wanted.kind, wanted.owner)
+            return None
+        looks = (
+            left_seconds,
+            publication.due_seconds if publication is not None else None,
+            self._tracker_due_seconds(status),
+        )
+        return min((look for look in looks if look is not None), default=None)
 
-    async def _refuse(self, kind: Resource, body: Tree, error: InvalidInput) -> None:
+    async def _delete(self, kind: Resource, owner: Owner) -> None:
+        """An object whose time after its end is over."""
+        await self._api.delete(kind, owner.namespace, owner.name, uid=owner.uid)
+        log.info("object deleted after its time", kind=owner.kind, name=owner.name)
+
+    async def _refuse(self, kind: Resource, body: Tree, error: InvalidInput) -> float | None:
         """Let an object fail whose spec is none: it cannot be mended, as a spec is not changed."""
         owner, before = owner_of(kind, body), status_of_refused(kind, body)
         if before.phase.terminal:
+            after = before
             self._gauges.show(owner, before, percent=0, now_seconds=self._clock())
         else:
             after = fail_refused(before, error, self._clock())
@@ -214,6 +222,11 @@ class Controller:
             await write_status(self._api, kind, owner.namespace, body | {"status": status})
             self._tell(owner, before, after, percent=0)
         await self._stop_jobs(owner)
+        left_seconds = seconds_to_live(kept_seconds_of_refused(body), after, self._clock())
+        if left_seconds is not None and left_seconds <= 0:
+            await self._delete(kind, owner)
+            return None
+        return left_seconds
 
     async def _stop_jobs(self, owner: Owner) -> None:
         """Stop what an earlier version, which could read the spec, has started."""

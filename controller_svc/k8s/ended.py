@@ -77,9 +77,13 @@ async def _policies(store: ArtifactStore, run: str, spec: RunSpec) -> list[Adapt
     return found
 
 
-def seconds_to_live(wanted: Wanted, status: RunStatus, now_seconds: float) -> float | None:
-    """Until an object that has ended is to be deleted; None if it is kept. Its results stay."""
-    kept_seconds = wanted.cluster.ttl_seconds_after_finished
+def seconds_to_live(
+    kept_seconds: int | None, status: RunStatus, now_seconds: float
+) -> float | None:
+    """Until an object that has ended is to be deleted; None if it is kept. Its results stay.
+
+    `kept_seconds`: its `ttlSecondsAfterFinished`.
+    """
     if kept_seconds is None or status.finished_seconds is None:
         return None
     return status.finished_seconds + kept_seconds - now_seconds

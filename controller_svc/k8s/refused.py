@@ -28,6 +28,11 @@ def status_of_refused(kind: Resource, body: Tree) -> RunStatus:
     )
 
 
+def kept_seconds_of_refused(body: Tree) -> int | None:
+    """Its `ttlSecondsAfterFinished`, which the API server has checked; None keeps it."""
+    return cast("int | None", _spec(body).get("ttlSecondsAfterFinished"))
+
+
 def fail_refused(status: RunStatus, error: InvalidInput, now_seconds: float) -> RunStatus:
     """Its end, which names the field and what to do."""
     ended = status.model_copy(
@@ -40,3 +45,7 @@ def fail_refused(status: RunStatus, error: InvalidInput, now_seconds: float) -> 
     )
     reason = error_class(error).reason
     return set_condition(ended, "Failed", "True", reason, str(error), now_seconds)
+
+
+def _spec(body: Tree) -> Tree:
+    return cast("Tree", body.get("spec") or {})

@@ -11,7 +11,7 @@ import pytest
 from controller_office import Office, small_adaptation, small_run
 
 from controller_svc.core import Phase
-from controller_svc.k8s.api import EVENTS, JOBS, StatusRefused
+from controller_svc.k8s.api import EVENTS, JOBS, RUNS, StatusRefused
 from controller_svc.k8s.source import Seen
 from controller_svc.k8s.turn import key_of
 from seal.errors import Conflict, InvalidInput, NotFound
@@ -216,6 +216,20 @@ async def test_an_object_goes_in_its_time_after_its_end_and_its_results_stay(
         await office.cluster.step()
     assert await office.look(key) is None and office.count(JOBS) == 0
     assert office.store.exists(f"{run}/stages/r1-improve/shard-0000/summary.json")
+
+
+async def test_an_object_whose_spec_is_none_goes_in_its_time_too(office: Office) -> None:
+    key = office.submit(small_run(shards=0, ttlSecondsAfterFinished=500))
+    left = await office.look(key)
+    assert left == pytest.approx(500)
+    assert office.said(key, "Failed")[1] == "InvalidInput"
+    office.restart()
+    office.cluster.now += 400
+    assert await office.look(key) == pytest.approx(100)
+    office.cluster.now += 100
+    assert await office.look(key) is None
+    await office.cluster.step()
+    assert office.count(RUNS) == 0
 
 
 async def test_a_summary_that_is_damaged_keeps_no_object_beyond_its_time(office: Office) -> None:
