@@ -93,34 +93,44 @@ class PaddedProducts:
 
 @dataclass(frozen=True)
 class PackedProducts:
-    """One grouped matrix product for all slots; of a single one, as an M-step has, a plain one."""
+    """One grouped matrix product for all slots."""
 
     stops_G: torch.Tensor
     """int32: the token after each slot's last."""
 
     def multiply(self, x_T_k: torch.Tensor, weights_G_k_n: torch.Tensor) -> torch.Tensor:
         """(T, n): each token times its slot's weights."""
-        if len(weights_G_k_n) == 1:
-            return x_T_k @ weights_G_k_n[0]
         return F.grouped_mm(x_T_k.contiguous(), weights_G_k_n, offs=self.stops_G)
 
     def add(self, y_T_n: torch.Tensor, x_T_k: torch.Tensor, weights_G_k_n: torch.Tensor) -> None:
         """Add `multiply(x, weights)` to y in place."""
-        if len(weights_G_k_n) == 1:
-            y_T_n.addmm_(x_T_k, weights_G_k_n[0])
-        else:
-            y_T_n.add_(self.multiply(x_T_k, weights_G_k_n))
+        y_T_n.add_(self.multiply(x_T_k, weights_G_k_n))
 
     def reduce(
         self, left_T_m: torch.Tensor, right_T_n: torch.Tensor, out_G_m_n: torch.Tensor
     ) -> None:
         """Write the sum over each slot's tokens of left^T right into the float32 `out`."""
-        if len(out_G_m_n) == 1:
-            out_G_m_n[0].copy_(left_T_m.t() @ right_T_n)
-            return
         out_G_m_n.copy_(
             F.grouped_mm(left_T_m.contiguous().t(), right_T_n.contiguous(), offs=self.stops_G)
         )
+
+
+class PlainProducts:
+    """Matrix products of a single slot, as an M-step has: G is 1."""
+
+    def multiply(self, x_T_k: torch.Tensor, weights_G_k_n: torch.Tensor) -> torch.Tensor:
+        """(T, n): each token times the weights."""
+        return x_T_k @ weights_G_k_n[0]
+
+    def add(self, y_T_n: torch.Tensor, x_T_k: torch.Tensor, weights_G_k_n: torch.Tensor) -> None:
+        """Add `multiply(x, weights)` to y in place."""
+        y_T_n.addmm_(x_T_k, weights_G_k_n[0])
+
+    def reduce(
+        self, left_T_m: torch.Tensor, right_T_n: torch.Tensor, out_G_m_n: torch.Tensor
+    ) -> None:
+        """Write left^T right into the float32 `out`."""
+        out_G_m_n[0].copy_(left_T_m.t() @ right_T_n)
 
 
 @dataclass(frozen=True)
@@ -228,7 +238,8 @@ class PackedKernels:
             to_device(torch.tensor(borders, dtype=torch.int32), device),
             max(length for rows in rows_G for length in rows),
         )
-        return PassLayout(starts_G, borders[-1], PackedProducts(stops_G), attention)
+        products = PlainProducts() if len(rows_G) == 1 else PackedProducts(stops_G)
+        return PassLayout(starts_G, borders[-1], products, attention)
 
 
 def choose_kernels(

@@ -131,10 +131,9 @@ def test_packed_training_gives_grouped_mm_only_aligned_bfloat16(packed_on_cpu, m
 def test_packed_rows_follow_one_another_slot_by_slot(rows):
     layout = PackedKernels().lay_out(rows, CPU)
     assert layout.tokens == sum(map(sum, rows))
+    stops = layout.products.stops_G.tolist() if len(rows) > 1 else [layout.tokens]
     expected, starts = 0, []
-    for lengths, slot_starts, stop in zip(
-        rows, layout.row_starts_G, layout.products.stops_G.tolist(), strict=True
-    ):
+    for lengths, slot_starts, stop in zip(rows, layout.row_starts_G, stops, strict=True):
         for length, start in zip(lengths, slot_starts, strict=True):
             assert start == expected
             starts.append(start)
