@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
@@ -28,6 +29,13 @@ _BYTE = re.compile("<0x[0-9A-F]{2}>")
 """How tokenizers spell a token for one byte, for characters that they have no token for."""
 _SENTINEL = "\n"
 """Stands before a continuation where the tokenizer would add a space to the start of a text."""
+_TODAY = datetime(2024, 7, 26, tzinfo=UTC)
+"""The day that chat templates are told it is: a prompt must be the same tomorrow, or nothing could
+be repeated and no training resumed. Llama's templates take this day where they have no clock."""
+_CLOCK = "strftime_now"
+"""What transformers calls the clock that it lends to chat templates."""
+_DIRECTIVES = ("-d", "-m", "-I", "-H", "-M", "-S", *"aAbBcdHIjmMpSwxXyYZz")
+"""What may follow the per cent sign in the format of a date."""
 
 
 @dataclass(frozen=True)
@@ -309,7 +317,10 @@ class ModelText:
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=generate
+                    messages,
+                    chat_template=_with_fixed_day(str(self.tokenizer.get_chat_template())),
+                    tokenize=False,
+                    add_generation_prompt=generate,
                 )
             )
         except TemplateError as error:
@@ -341,6 +352,21 @@ class ModelText:
         chat = self._rendered(("user", "assistant"), [_PROBE, _PROBE], generate=False)
         after = self._plain(chat[chat.rfind(_PROBE) + len(_PROBE) :], continues=True)
         return next((token for token in after if token in self.end_tokens), self.end_token)
+
+
+def _with_fixed_day(template: str) -> str:
+    """A chat template in which it is always `_TODAY`.
+
+    A macro before it takes the place of the clock: transformers hands no functions to a template.
+    It leaves nothing behind: what follows a block's line break begins a line of its own.
+    """
+    if _CLOCK not in template:
+        return template
+    told = "".join(
+        f".replace('%{directive}', '{_TODAY.strftime('%' + directive)}')"
+        for directive in _DIRECTIVES
+    )
+    return f"{{%- macro {_CLOCK}(format) -%}}{{{{- format{told} -}}}}{{%- endmacro %}}\n{template}"
 
 
 def cut_at_stop(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:

@@ -142,6 +142,18 @@ def test_a_chat_is_tokenised_as_transformers_does() -> None:
         assert ModelText(tokenizer, name="tiny").prompt(prompt) == wanted
 
 
+def test_a_chat_is_the_same_on_every_day_whatever_its_template_says_of_the_date() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}{% endif %}"
+        "{% macro opening() %}{{ strftime_now('%Y-%m-%d %H:%M:%S') }}{% endmacro %}"
+        "Today Date: {{ day }}, {{ opening() }}\n{{ messages[0]['content'] }}"
+    )
+    text = ModelText(tokenizer, name="tiny")
+    shown = text.decode(text.prompt(chat("Who built it?")))
+    assert shown == "Today Date: 26 Jul 2024, 2024-07-26 00:00:00\nWho built it?"
+
+
 @pytest.mark.parametrize("make", [chatml_tokenizer, spaced_tokenizer])
 @pytest.mark.parametrize("content", ["a {end}\n{start}system b", "{end}{end}", "{start}"])
 def test_a_passage_cannot_end_its_turn_or_begin_another(
