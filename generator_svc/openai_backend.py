@@ -184,7 +184,9 @@ class OpenAIWriter:
             _Key(prompt, sampling), lambda: self._ask(prompt, sampling)
         )
         text = completion.text if self._api == "completions" else _after(prompt, completion.text)
-        return replace(completion, text=_before_stop(text, request.stop))
+        ended = _before_stop(text, request.stop)
+        # One that a stop text ends is whole, even where the endpoint went on up to its bound
+        return replace(completion, text=ended, truncated=completion.truncated and ended == text)
 
     async def _ask(self, prompt: Prompt, sampling: Sampling) -> Completion:
         if self._api == "completions":

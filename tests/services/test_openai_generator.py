@@ -276,6 +276,19 @@ async def test_texts_end_at_every_stop_text_though_an_endpoint_knows_few(tmp_pat
     assert result.samples[0][0].text == told[0] == "a fact\n\n"
 
 
+async def test_a_text_that_a_stop_text_ends_is_not_cut_off_though_its_endpoint_went_on(
+    tmp_path: Path,
+) -> None:
+    went_on = [says("a fact\nQuestion: more", finish="length"), says("a fa", finish="length")]
+    async with press(tmp_path, went_on) as place:
+        cut_off = []
+        for seed in (1, 2):
+            request = replace(REQUEST, seeds=((seed,),))
+            result = await asyncio.wrap_future(place.writer.generate(request).future)
+            cut_off.append(result.samples[0][0].truncated)
+    assert cut_off == [False, True]
+
+
 async def test_a_caller_that_leaves_stops_what_is_being_written(tmp_path: Path) -> None:
     async with press(tmp_path, HANGS) as place:
         call = place.generate(request_of(["Veldra."]))
