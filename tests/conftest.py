@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 
 import pytest
+from hypothesis import settings
 from s3_server import running_s3, s3_root
 
 # One server a process: a client of fsspec's lives as long, and knows the first that it was told of
@@ -18,6 +19,10 @@ __all__ = ["running_s3", "s3_root"]
 # A shell has what it starts in the background ignore Ctrl-C, and so do the children of that
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long one case takes says how busy a machine is, and nothing of the rule that it tries
+settings.register_profile("seal", deadline=None)
+settings.load_profile("seal")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
