@@ -49,7 +49,7 @@ class OpenTelemetry:
         service, _, name = method.rpartition("/")
         kind = SpanKind.SERVER if answers else SpanKind.CLIENT
         facts = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
-        return self._begin(method, hop, kind, facts, code_attribute="rpc.grpc.status")
+        return self._begin(method, hop, kind, facts, code_attribute="rpc.response.status_code")
 
     def work(self, name: str, hop: Hop, facts: Facts) -> Span:
         """A span whose parent is the hop's."""

@@ -80,7 +80,9 @@ class Recorder:
                 trace_id=f"{span.context.trace_id:032x}",
                 span_id=f"{span.context.span_id:016x}",
                 parent_id=f"{span.parent.span_id:016x}" if span.parent else "",
-                code=span.attributes.get("rpc.grpc.status", span.attributes.get("seal.code", "")),
+                code=span.attributes.get(
+                    "rpc.response.status_code", span.attributes.get("seal.code", "")
+                ),
                 failed=span.status.status_code.name == "ERROR",
                 request_id=span.attributes["seal.request_id"],
                 facts=_facts(span.attributes),
@@ -122,7 +124,7 @@ class Receiver:
                             trace_id=span.trace_id.hex(),
                             span_id=span.span_id.hex(),
                             parent_id=span.parent_span_id.hex(),
-                            code=said.get("rpc.grpc.status", said.get("seal.code", "")),
+                            code=said.get("rpc.response.status_code", said.get("seal.code", "")),
                             failed=span.status.code == span.status.STATUS_CODE_ERROR,
                             request_id=said["seal.request_id"],
                             facts=_facts(said),
