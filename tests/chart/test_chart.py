@@ -362,6 +362,17 @@ def test_a_volume_of_models_is_filled_by_a_job_that_another_model_replaces() -> 
     assert not of_kind(render(VOLUME, "--set=models.volume.pull.enabled=false"), "Job")
 
 
+@pytest.mark.parametrize("change", ["commonLabels.team=research", "nameOverride=other"])
+def test_a_pull_whose_pod_has_other_labels_is_another_job(change: str) -> None:
+    """The API server refuses any change of a Job's template, and with it the whole upgrade."""
+    (before,), (after,) = (
+        of_kind(render(VOLUME, "--set=fullnameOverride=seal", *given), "Job").values()
+        for given in ((), (f"--set={change}",))
+    )
+    assert before["spec"]["template"] != after["spec"]["template"]
+    assert before["metadata"]["name"] != after["metadata"]["name"]
+
+
 def test_every_namespace_that_is_served_has_a_role_and_an_account_for_its_jobs() -> None:
     made = render("--set=controller.namespaces={a,b}")
     roles = {(one["metadata"].get("namespace"), one["metadata"]["name"]) for one in made
