@@ -126,13 +126,18 @@ class Endpoint:
         )
 
     async def _ask(self, send: Callable[[], Awaitable[Any]]) -> Completion:
-        """Send a request until it is answered, or patience ends."""
-        started, pause = time.monotonic(), FIRST_PAUSE_SECONDS
+        """Send a request until it is answered, or patience ends.
+
+        Patience begins with the first time that it is sent: of many requests most wait longer than
+        that for a place, and one of these that fails for a moment is no outage.
+        """
+        started, pause = 0.0, FIRST_PAUSE_SECONDS
         while True:
             await self._until_open()
             try:
                 async with self._places:
                     await self._until_open()
+                    started = started or time.monotonic()
                     return await self._once(send)
             except _Away:
                 raise

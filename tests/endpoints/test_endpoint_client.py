@@ -162,6 +162,14 @@ async def test_an_outage_costs_one_patience_and_not_one_for_each_request() -> No
         assert len(server.calls) == before
 
 
+async def test_the_time_in_which_a_request_waits_for_its_turn_takes_no_patience() -> None:
+    slow = Reply(body=says("first").body, seconds=0.5)
+    limits = EndpointLimits(concurrency=1, patience_seconds=0.3)
+    async with client([slow, fails(503), says("second")], limits=limits) as (endpoint, _):
+        texts = await asyncio.gather(*(endpoint.chat(TURNS, SAMPLING) for _ in range(2)))
+    assert {one.text for one in texts} == {"first", "second"}
+
+
 @pytest.mark.parametrize(
     ("answer", "field"),
     [
