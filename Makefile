@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUNS ?= seal-runs
+# Recipes delete what lies there, and to a shell `my runs/smoke` would be two places
+$(foreach name,VENV RUNS,$(if $(filter-out 1,$(words $($(name)))),$(error $(name) has to be one path without spaces)))
 BIN := $(VENV)/bin
 PROTOS := $(wildcard proto/seal/v1/*.proto)
 # vLLM wants a transformers and a numpy of its own
@@ -18,7 +20,7 @@ FAST := core data docs domains report restem rpc store worker
 .PHONY: help demo demo-quick smoke bench bench-cuda learning test test-fast test-vllm e2e envtest lint format proto api metrics dashboards monitor schema chart-docs sbom constraints clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -60,6 +62,20 @@ def test_every_file_that_a_document_names_is_there(document: Path) -> None:
     missing += [link for link in LINKS.findall(text) if not (document.parent / link).exists()]
     missing += [name for name in MODULES.findall(text) if name not in NAMES]
     assert missing == []
+
+
+def test_make_help_shows_every_target_that_a_document_names() -> None:
+    if shutil.which("make") is None:
+        pytest.skip("there is no make")
+    named = {
+        target
+        for document in DOCUMENTS
+        for target in re.findall(r"`make ([a-z][a-z0-9-]*)", document.read_text(encoding="utf-8"))
+    }
+    shown = subprocess.run(
+        ["make", "-C", str(ROOT), "help"], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert named - {line.split()[0] for line in shown.splitlines() if line.strip()} == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
