@@ -335,7 +335,8 @@ def _failed(index: int, pods: Sequence[PodSeen]) -> FailedIndex:
         None,
     )
     name = pod.metadata.name
-    if ended is None:
+    if ended is None or pod.status.reason:
+        # Of a pod that the node has evicted its container says no more than that it was stopped
         reason = pod.status.reason or "Unknown"
         return FailedIndex(reason=reason, message=f"pod {name}: {pod.status.message}")
     if ended.reason == "OOMKilled":

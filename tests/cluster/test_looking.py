@@ -20,6 +20,7 @@ from seal.errors import Exhausted, InvalidInput, SealError, Superseded
 from seal.termination import failure_of
 
 DONE = {"type": "Complete", "status": "True", "reason": "CompletionsReached"}
+KILLED = {"terminated": {"exitCode": 137, "reason": "Error"}}
 
 
 def job(
@@ -182,6 +183,10 @@ def test_what_gets_on_has_no_reason_to_wait(name: str) -> None:
         (
             [pod(1, reason="Evicted", message="The node was low on memory")],
             FailedIndex(reason="Evicted", message="pod p1-0: The node was low on memory"),
+        ),
+        (
+            [pod(1, state=KILLED, reason="Evicted", message="Pod uses more than 1Gi of storage")],
+            FailedIndex(reason="Evicted", message="pod p1-0: Pod uses more than 1Gi of storage"),
         ),
         (
             [
