@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from decimal import Decimal
 from itertools import product
 
@@ -142,6 +143,31 @@ def test_labels_and_variables_of_yours_are_on_everything_and_choose_no_pod() -> 
         f"app.kubernetes.io/{one}" for one in ("name", "instance", "component")
     }
     assert chosen.items() <= deployment["template"]["metadata"]["labels"].items()
+
+
+NAMES = (
+    "namespace",
+    "app.kubernetes.io/name",
+    "app.kubernetes.io/instance",
+    "kubernetes.io/metadata.name",
+)
+
+
+def values_of(names: tuple[str, ...], within: object) -> Iterator[object]:
+    """What stands under one of the names, however deep."""
+    if isinstance(within, dict):
+        yield from (value for name, value in within.items() if name in names)
+    inner = within.values() if isinstance(within, dict) else within
+    for one in inner if isinstance(within, dict | list) else ():
+        yield from values_of(names, one)
+
+
+def test_a_name_that_would_be_another_thing_to_yaml_stays_a_name() -> None:
+    """The API server takes no truth value and no number for a namespace or a label."""
+    served = '--set-json=controller.namespaces=["no", "2024"]'
+    crds = "--set=crds.enabled=false"
+    made = render(served, crds, "--set=nameOverride=on", namespace="no", release="yes")
+    assert set(values_of(NAMES, made)) == {"no", "2024", "on", "yes"}
 
 
 def test_volumes_and_spreads_of_yours_are_the_pods() -> None:

@@ -27,18 +27,24 @@ def helm(program: str = "helm") -> Path:
     return assets / program
 
 
-def render(*arguments: str, namespace: str = "team", program: str = "helm") -> list[Object]:
+def render(
+    *arguments: str, namespace: str = "team", program: str = "helm", release: str = RELEASE
+) -> list[Object]:
     """The objects that the chart makes, in the order of their templates."""
-    done = template(*arguments, namespace=namespace, program=program)
+    done = template(*arguments, namespace=namespace, program=program, release=release)
     assert done.returncode == 0, done.stderr
     return [made for made in yaml.load_all(done.stdout, Loader=LOADER) if made]
 
 
 def template(
-    *arguments: str, namespace: str = "team", program: str = "helm", stdin: str = ""
+    *arguments: str,
+    namespace: str = "team",
+    program: str = "helm",
+    stdin: str = "",
+    release: str = RELEASE,
 ) -> subprocess.CompletedProcess[str]:
     """What `helm template` says."""
-    command = [str(helm(program)), "template", RELEASE, str(CHART), "-n", namespace]
+    command = [str(helm(program)), "template", release, str(CHART), "-n", namespace]
     return subprocess.run(
         [*command, "--kube-version", KUBE_VERSION, *arguments],
         input=stdin,

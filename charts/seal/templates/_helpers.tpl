@@ -13,10 +13,13 @@
 {{- end }}
 {{- end }}
 
-{{/* What chooses the pods of a component: (dict "root" $ "component" NAME). */}}
+{{/*
+What chooses the pods of a component: (dict "root" $ "component" NAME). In quotes: to YAML a name like
+`no` or `2024` would be none.
+*/}}
 {{- define "seal.selector" -}}
-app.kubernetes.io/name: {{ include "seal.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "seal.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
@@ -140,7 +143,7 @@ numbers are floats to templates, and a large one would be written as a power of 
 - {name: SEAL_LOG_FORMAT, value: json}
 - {name: SEAL_LOG_LEVEL, value: {{ .Values.logLevel | quote }}}
 {{- range $variable, $value := include "seal.variables" . | fromJson }}
-- {name: {{ $variable }}, value: {{ $value | quote }}}
+- {name: {{ $variable | quote }}, value: {{ $value | quote }}}
 {{- end }}
 {{- end }}
 

@@ -51,7 +51,7 @@ namespaceSelector:
 - ports: [{protocol: TCP, port: {{ $port }}}]
   to:
     - namespaceSelector:
-        matchLabels: {kubernetes.io/metadata.name: {{ $.Release.Namespace }}}
+        matchLabels: {kubernetes.io/metadata.name: {{ $.Release.Namespace | quote }}}
       podSelector:
         matchLabels:
           {{- include "seal.selector" (dict "root" $ "component" $component) | nindent 10 }}

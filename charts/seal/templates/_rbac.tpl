@@ -41,7 +41,7 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata:
   name: {{ include "seal.fullname" .root }}-{{ .role }}
-  namespace: {{ .namespace }}
+  namespace: {{ .namespace | quote }}
   labels:
     {{- include "seal.labels" . | nindent 4 }}
 roleRef:
@@ -51,5 +51,5 @@ roleRef:
 subjects:
   - kind: ServiceAccount
     name: {{ include "seal.fullname" .root }}-{{ .component }}
-    namespace: {{ .root.Release.Namespace }}
+    namespace: {{ .root.Release.Namespace | quote }}
 {{- end }}
