@@ -138,7 +138,10 @@ def _columns(kind: Kind) -> Iterator[Tree]:
 
 
 def _object_schema(kind: Kind) -> Tree:
-    """The whole object. A run may leave out its spec, as its profile has all of it."""
+    """The whole object. It has a spec, be it an empty one, as a run's profile has all of it.
+
+    One that was left out could be added later: rules compare fields with those of the spec before.
+    """
     name = {"type": "string", "maxLength": MAX_RUN_NAME_CHARACTERS, "pattern": RUN_NAME_PATTERN}
     spec = _spec_schema(kind)
     return {
