@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validato
 from pydantic.alias_generators import to_camel
 
 from controller_svc.core import FailedIndex, StageObserved, parse_ranges
-from controller_svc.k8s.jobs import INDEX_ANNOTATION, QUEUE_LABEL
+from controller_svc.k8s.jobs import CONTAINER, INDEX_ANNOTATION, QUEUE_LABEL
 from seal.termination import Termination, read_termination
 
 _IMAGE_REASONS = frozenset(
@@ -184,6 +184,7 @@ class _State(_Seen):
 
 
 class _ContainerStatus(_Seen):
+    name: str = ""
     image: str = ""
     state: _State = _State()
 
@@ -330,10 +331,9 @@ def _failed(index: int, pods: Sequence[PodSeen]) -> FailedIndex:
     if not own:
         return FailedIndex(reason="Unknown", message="its pod is gone, and why it failed with it")
     pod = max(own, key=lambda one: one.metadata.creation_timestamp)
-    ended = next(
-        (one.state.terminated for one in pod.status.container_statuses if one.state.terminated),
-        None,
-    )
+    # A mesh or an agent may have put containers of its own beside it, which end in their own way
+    own_container = (one for one in pod.status.container_statuses if one.name == CONTAINER)
+    ended = next((one.state.terminated for one in own_container if one.state.terminated), None)
     name = pod.metadata.name
     if ended is None or pod.status.reason:
         # Of a pod that the node has evicted its container says no more than that it was stopped

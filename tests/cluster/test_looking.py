@@ -57,6 +57,14 @@ def ended(index: int, code: int, message: str = "", *, at: int = 0, reason: str 
     return pod(index, state=state, at=at)
 
 
+def beside_an_agent(seen: PodSeen) -> PodSeen:
+    """The kubelet names containers in the order of their names."""
+    body = seen.model_dump(mode="json", by_alias=True)
+    agent = {"name": "agent", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}
+    body["status"]["containerStatuses"].insert(0, agent)
+    return PodSeen.model_validate(body)
+
+
 def refused(message: str, *, at: int = 30) -> EventSeen:
     return EventSeen.model_validate(
         {
@@ -187,6 +195,10 @@ def test_what_gets_on_has_no_reason_to_wait(name: str) -> None:
         (
             [pod(1, state=KILLED, reason="Evicted", message="Pod uses more than 1Gi of storage")],
             FailedIndex(reason="Evicted", message="pod p1-0: Pod uses more than 1Gi of storage"),
+        ),
+        (
+            [beside_an_agent(ended(1, 2, told(InvalidInput("wrong seed"))))],
+            FailedIndex(reason="InvalidInput", message="wrong seed", permanent=True),
         ),
         (
             [

@@ -21,7 +21,7 @@ from memory_api import Key, MemoryApi
 from controller_svc.core import format_ranges, parse_ranges
 from controller_svc.k8s.api import EVENTS, JOBS, PODS
 from controller_svc.k8s.children import CONTROLLER_UID_LABEL
-from controller_svc.k8s.jobs import INDEX_ANNOTATION
+from controller_svc.k8s.jobs import CONTAINER, INDEX_ANNOTATION
 from seal.artifacts import ArtifactStore
 from seal.errors import SealError, error_class
 from seal.records import AdapterReference, ShardSummary, Stage
@@ -236,7 +236,10 @@ class MemoryCluster:
                 "ownerReferences": [{"uid": pod.uid, "controller": True}],
                 "creationTimestamp": self.time(),
             },
-            "status": {"phase": "Failed", "containerStatuses": [{"state": {"terminated": ended}}]},
+            "status": {
+                "phase": "Failed",
+                "containerStatuses": [{"name": CONTAINER, "state": {"terminated": ended}}],
+            },
         }
         self.api.put(PODS, body, pod.job[1])
 
