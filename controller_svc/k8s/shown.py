@@ -83,8 +83,10 @@ class ShownStatus:
         return written.progress if written is not None else ObjectProgress()
 
     def _age_seconds(self, now_seconds: float) -> float:
+        """Since what is only counted was written; infinite of a time to come, by another clock."""
         last = self._before.last_update_time
-        return now_seconds - last.timestamp() if last is not None else float("inf")
+        seconds = now_seconds - last.timestamp() if last is not None else -1.0
+        return seconds if seconds >= 0 else float("inf")
 
 
 def _where(status: RunStatus) -> tuple[object, ...]:

@@ -88,6 +88,17 @@ async def test_shards_that_end_one_by_one_cost_less_than_a_write_in_ten_seconds(
     assert shown is not None and len(parse_ranges(shown.completed)) >= 360
 
 
+async def test_a_clock_that_is_set_back_stops_no_progress(office: Office) -> None:
+    """So it looks to a controller that leads after another one whose clock was ahead."""
+    key, name = await in_validation(office, shards=10)
+    for hours, done in ((1, "0"), (-1, "0-8")):
+        office.cluster.now += hours * 3600
+        at_work(office, name, done=done, active=1)
+        await office.look(key)
+        shown = office.shown(key).current
+        assert shown is not None and shown.completed == done
+
+
 async def test_what_is_decided_is_written_at_once(office: Office) -> None:
     key, name = await in_validation(office, shards=2)
     at_work(office, name, done="0", active=1)
