@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from controller_svc.cli import STOPPED as STOPPED_CODE
 from controller_svc.cli.adapters import adapters_of, print_adapters
 from controller_svc.cli.logs import LOG_FILE, human_line
 from controller_svc.cli.messages import program
@@ -289,13 +290,17 @@ def show_logs(root: str, run: str, *, follow: bool, as_json: bool) -> None:
     if not path.exists():
         raise NotFound(f"{run} has no log: {path} is not there", remedy="it is written from now on")
     with file_errors(path), path.open(encoding="utf-8", errors="replace") as handle:
-        while True:
-            for text in handle:
-                sys.stdout.write(text if as_json else f"{human_line(text)}\n")
-            sys.stdout.flush()
-            if not follow or not is_live(store, run):
-                return
-            time.sleep(0.5)
+        try:
+            while True:
+                goes_on = follow and is_live(store, run)  # before: what ends it is logged, too
+                for text in handle:
+                    sys.stdout.write(text if as_json else f"{human_line(text)}\n")
+                sys.stdout.flush()
+                if not goes_on:
+                    return
+                time.sleep(0.5)
+        except KeyboardInterrupt:  # how whoever follows a log leaves it: nothing to tell
+            raise typer.Exit(STOPPED_CODE) from None
 
 
 def remove_run(store: ArtifactStore, run: str) -> None:

@@ -271,6 +271,41 @@ def test_logs_are_read_by_people_as_lines_and_by_programs_as_json(
     assert seal("logs", "nothing") == 2
 
 
+def test_who_follows_a_log_sees_what_is_logged_until_the_run_has_ended(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArtifactStore(str(here / "seal-runs"))
+    store.write_json("tiny/run.json", load_run(here / "tiny.yaml"))
+    log = here / "seal-runs/tiny/controller.log"
+    log.write_text('{"event": "begun"}\n')
+
+    def ends_with_a_last_word(store: ArtifactStore, run: str) -> bool:
+        with log.open("a") as file:
+            file.write('{"event": "ended"}\n')
+        return False
+
+    monkeypatch.setattr("controller_svc.cli.runs.is_live", ends_with_a_last_word)
+    assert seal("logs", "tiny", "--follow") == 0
+    assert [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()] == [
+        "begun",
+        "ended",
+    ]
+
+
+def test_ctrl_c_is_how_one_leaves_a_log_that_goes_on(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(store: ArtifactStore, run: str) -> bool:
+        raise KeyboardInterrupt
+
+    store = ArtifactStore(str(here / "seal-runs"))
+    store.write_json("tiny/run.json", load_run(here / "tiny.yaml"))
+    (here / "seal-runs/tiny/controller.log").write_text("")
+    monkeypatch.setattr("controller_svc.cli.runs.is_live", interrupted)
+    assert seal("logs", "tiny", "--follow", "-o", "json") == 130
+    assert capsys.readouterr() == ("", "")
+
+
 def test_rm_asks_or_is_told_and_deletes_the_run_alone(
     here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
 ) -> None:
