@@ -35,7 +35,7 @@ from controller_svc.cli.messages import (
     print_failure,
     wants_json,
 )
-from controller_svc.cli.stopping import end_at_signals
+from controller_svc.cli.stopping import end_at_signals, say_the_end
 from seal.errors import InvalidInput, SealError, error_class
 from seal.files import file_errors
 
@@ -120,16 +120,14 @@ def _end(code: int) -> NoReturn:
 def _exit_code(given: list[str]) -> int:
     try:
         with _output_errors():
-            return int(app(args=given, prog_name="seal", standalone_mode=False) or 0)
+            return _run(given)
     except UsageError as error:
         return _misused(error, as_json=wants_json(given))
-    except typer.Abort:  # a question was answered with no, or Ctrl-C
-        complain("nothing was done", "", label="stopped")
-        if wants_json(given):
-            print_failure(
-                Failure(reason=INTERRUPTED, message="nothing was done", exit_code=STOPPED)
-            )
-        return STOPPED
+    except typer.Abort:  # a question was answered with no, or by Ctrl-C
+        return _stopped("nothing was done", as_json=wants_json(given))
+    except KeyboardInterrupt:  # that no command has words of its own for
+        say_the_end()
+        return _stopped("it did not come to its end", as_json=wants_json(given))
     except BrokenPipeError:
         return READER_GONE
     except SealError as error:
@@ -151,6 +149,28 @@ def _exit_code(given: list[str]) -> int:
             exit_code=UNFORESEEN,
         )
         return _tell(failure, error, as_json=wants_json(given))
+
+
+def _run(given: list[str]) -> int:
+    """Run the command; what escapes it is the boundary's.
+
+    Called as a function the app would make an exit code of Ctrl-C, and nobody would hear of it.
+    """
+    whole = typer.main.get_command(app)
+    try:
+        with whole.make_context("seal", list(given)) as context:
+            whole.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    return 0
+
+
+def _stopped(message: str, *, as_json: bool) -> int:
+    """Tell people and programs of an end by their own wish."""
+    complain(message, "", label="stopped")
+    if as_json:
+        print_failure(Failure(reason=INTERRUPTED, message=message, exit_code=STOPPED))
+    return STOPPED
 
 
 def _tell(failure: Failure, error: Exception, *, as_json: bool) -> int:

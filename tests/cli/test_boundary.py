@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,24 @@ def test_with_json_a_defect_and_an_interrupt_are_objects_too(
     assert (error["reason"], error["exit_code"]) == ("Interrupted", 130)
     assert "nothing has begun yet" in captured.err, "there is nothing to resume"
     assert "--resume" not in captured.err
+
+
+def test_ctrl_c_in_a_command_without_words_of_its_own_is_told_to_people_and_programs(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(store: object) -> tuple[str, ...]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("controller_svc.cli.listing.runs_in", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert seal("list", "-o", "json") == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    captured = capsys.readouterr()
+    error = json.loads(captured.out)["error"]
+    assert (error["reason"], error["exit_code"]) == ("Interrupted", 130)
+    assert captured.err == "stopped: it did not come to its end\n"
 
 
 def test_debug_shows_the_traceback_by_the_very_command_that_the_hint_names(
