@@ -78,6 +78,15 @@ class Work:
         return (self.request_id(model=model, deleted=deleted) for deleted in range(MOST_DELETED))
 
 
+@dataclass(frozen=True)
+class Found:
+    """An adaptation that a command has begun, or has found."""
+
+    adaptation: Adaptation
+    goes_on: bool
+    """Another process works at it, whatever becomes of this one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Showing:
     """How a command shows what it does."""
@@ -101,7 +110,7 @@ def adapt(
         SealError: what is refused, or what keeps a server of this process from starting.
         typer.Exit: 130 after Ctrl-C, or the code of an end without a published adapter.
     """
-    found: list[Adaptation] = []
+    found: list[Found] = []
     try:
         with showing.screen() as screen:
             adaptation = _until_its_end(
@@ -123,23 +132,24 @@ def watch(name: str, *, after: int, target: Target, showing: Showing) -> None:
         PreconditionFailed: it has not ended, and nobody works at it.
         typer.Exit: 130 after Ctrl-C, or the code of an end without a published adapter.
     """
-    found: list[Adaptation] = []
+    found: list[Found] = []
     try:
         with showing.screen() as screen:
 
             def follow(view: View) -> Adaptation:
-                found.append(view.client.get(name))
-                if not view.at_work and not found[-1].state.final:
+                adaptation = view.client.get(name)
+                found.append(Found(adaptation, goes_on=True))
+                if not view.at_work and not adaptation.state.final:
                     raise PreconditionFailed(
                         f"nobody works at {name}",
-                        remedy=f"go on with all that has not ended:  {target.resume(found[-1])}",
+                        remedy=f"go on with all that has not ended:  {target.resume(adaptation)}",
                     )
-                return _follow(view.client, found[-1], screen, after=after)
+                return _follow(view.client, adaptation, screen, after=after)
 
             adaptation = look(target, follow, on_retry=saying_away(screen.say))
     except KeyboardInterrupt:
         say_the_end()
-        raise typer.Exit(_tell_stop(found, target, showing, goes_on=True)) from None
+        raise typer.Exit(_tell_stop(found, target, showing)) from None
     print_adaptation(adaptation, json_output=showing.as_json, reach=target.reach)
     _end(adaptation, target, showing)
 
@@ -159,25 +169,26 @@ def _adapt(
     local: LocalServer,
     screen: Screen,
     detach: bool,
-    on_found: Callable[[Adaptation], None],
+    on_found: Callable[[Found], None],
 ) -> Adaptation:
     model = "" if target.server else local.model
     ended = None if target.server else ended_here(work.request_ids(model=model), target)
     if ended is not None:
         screen.say(_found_again(ended, target))
         return ended
-    with working(target, local, say=screen.say, on_download=screen.on_download) as client:
+    with working(target, local, say=screen.say, on_download=screen.on_download) as worker:
+        client = worker.client
         try:
             submission = _submit(client, work, model=model)
             adaptation = submission.adaptation
-            on_found(adaptation)
+            on_found(Found(adaptation, goes_on=not worker.is_here))
             if not submission.created:
                 screen.say(_found_again(adaptation, target))
             if detach:
                 return adaptation
             return _follow(client, adaptation, screen, after=0)
         except KeyboardInterrupt:
-            if not target.server:
+            if worker.is_here:
                 say_stopping(screen.say)  # before the server is stopped, which may take a while
             raise
 
@@ -223,14 +234,12 @@ def _found_again(adaptation: Adaptation, target: Target) -> str:
     )
 
 
-def _tell_stop(
-    found: Sequence[Adaptation], target: Target, showing: Showing, *, goes_on: bool = False
-) -> int:
+def _tell_stop(found: Sequence[Found], target: Target, showing: Showing) -> int:
     """Say how to come back after Ctrl-C; the exit code."""
     if not found:
         message, remedy = "nothing has begun yet", ""
-    elif target.server or goes_on:
-        name, at = found[-1].name, f" {target.reach}" if target.reach else ""
+    elif found[-1].goes_on:
+        name, at = found[-1].adaptation.name, f" {target.reach}" if target.reach else ""
         message = f"{name} goes on by itself; stop it with `{program()} cancel {name}{at}`, or"
         message += " come back to it with:"
         remedy = f"{program()} watch {name}{at}"

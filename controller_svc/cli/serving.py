@@ -131,6 +131,15 @@ def _looking(target: Target, on_retry: OnRetry | None) -> Iterator[View]:
         yield View(client, at_work=False)
 
 
+@dataclass(frozen=True)
+class Worker:
+    """A server that works at adaptations."""
+
+    client: Client
+    is_here: bool
+    """It is this process: with it ends the work."""
+
+
 @contextmanager
 def working(
     target: Target,
@@ -138,8 +147,8 @@ def working(
     *,
     say: Callable[[str], None],
     on_download: OnDownload,
-) -> Iterator[Client]:
-    """A client of a server that works at adaptations: without a named one this process becomes it.
+) -> Iterator[Worker]:
+    """A server that works at adaptations: without a named one this process becomes it.
 
     Raises ServerGone if another process begins to serve meanwhile, and from any call, once one that
     was found has ended: who looks again finds who serves now.
@@ -147,14 +156,14 @@ def working(
     on_retry = saying_away(say)
     if target.server:
         with target.client(target.server, on_retry) as client:
-            yield client
+            yield Worker(client, is_here=False)
         return
     store = ArtifactStore(target.root)
     if (serving := serving_now(store)) is not None:
         _same_model(serving, local.model)
         say("another process serves this root: it does the work")
         with target.client(serving.address, _unless_gone(store, on_retry)) as client:
-            yield client
+            yield Worker(client, is_here=False)
         return
     with ExitStack() as stack:
         try:
@@ -168,7 +177,8 @@ def working(
             server.check()
             on_retry(error)
 
-        yield stack.enter_context(target.client(server.address, unless_broken))
+        client = stack.enter_context(target.client(server.address, unless_broken))
+        yield Worker(client, is_here=True)
 
 
 def saying_away(

@@ -721,6 +721,24 @@ def test_ctrl_c_leaves_the_adaptation_of_a_server_alone_and_says_how_to_come_bac
         assert headline(client.wait("veldra", timeout_seconds=30)).startswith("veldra: published")
 
 
+def test_ctrl_c_leaves_the_work_of_the_process_that_serves_the_root_alone_and_says_so(
+    place: Path, fake: FakeAdaptations, server: ThreadedServer
+) -> None:
+    fake.delay_seconds = 0.5
+    store = ArtifactStore(str(place / "seal-runs"))
+    found = {"address": server.address, "model": "smollm2-135m", "pid": os.getpid()}
+    with run_lock(store, FOLDER):
+        store.write_bytes(f"{FOLDER}/serving.json", json.dumps(found).encode())
+        process = command_on_fakes(place, 0.0, "adapt", "note.md", "--name", "veldra")
+        until(process, "veldra: accepted")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=200)
+    assert process.returncode == 130
+    assert "stopping after" not in err, "this process has no engine"
+    assert "veldra goes on by itself; stop it with `seal cancel veldra`" in one_line(err)
+    assert "seal watch veldra" in one_line(err)
+
+
 def test_serve_serves_until_it_is_stopped_and_is_found_by_its_root(place: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
