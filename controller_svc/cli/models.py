@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import typer
@@ -33,8 +34,8 @@ def pull_model(name: str, *, to: Path | None, force: bool, as_json: bool) -> Non
         typer.echo(f"{model.name} is ready\npath    {model.path}\nsha256  {model.sha256}")
         if to is not None:
             by_name = is_downloadable(name)
-            options = f"{name} --model-cache {to.absolute()}" if by_name else str(model.path)
-            typer.echo(f"take it with  --model {options} --offline")
+            given = (name, "--model-cache", str(to.absolute())) if by_name else (str(model.path),)
+            typer.echo(f"take it with  {shlex.join(('--model', *given, '--offline'))}")
 
 
 def list_models(*, as_json: bool) -> None:

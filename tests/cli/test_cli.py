@@ -575,12 +575,12 @@ def test_models_pull_to_a_directory_says_where_the_model_is_and_how_services_tak
     from model_workplace import write_model
 
     write_model(here / "tiny")
-    assert seal("models", "pull", "./tiny", "--to", "volume") == 0
-    said, kept = capsys.readouterr().out, here / "volume" / "tiny"
+    assert seal("models", "pull", "./tiny", "--to", "my volume") == 0
+    said, kept = capsys.readouterr().out, here / "my volume" / "tiny"
     assert f"path    {kept}" in said
-    assert f"take it with  --model {kept} --offline" in said
+    assert f"take it with  --model '{kept}' --offline" in said, "as it is typed"
     assert (kept / "model.safetensors").is_file()
-    assert seal("models", "pull", "./tiny", "--to", "volume", "-o", "json") == 0
+    assert seal("models", "pull", "./tiny", "--to", "my volume", "-o", "json") == 0
     assert json.loads(capsys.readouterr().out)["path"] == str(kept)
 
 
