@@ -22,6 +22,7 @@ def confirm_and_delete(
         NotFound: there is no such adaptation; nothing is deleted then.
         InvalidInput: there is nobody to ask, and no --yes.
     """
+    names = tuple(dict.fromkeys(names))
     uids = look(target, lambda view: {name: view.client.get(name).uid for name in names})
     if not yes:
         if not sys.stdin.isatty():

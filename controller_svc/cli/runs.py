@@ -343,7 +343,7 @@ def confirm_and_remove(root: str, runs: list[str], *, yes: bool) -> None:
         Conflict: a process works at one; nothing is deleted then.
         InvalidInput: there is nobody to ask, and no --yes.
     """
-    store = ArtifactStore(root)
+    store, runs = ArtifactStore(root), list(dict.fromkeys(runs))
     for run in runs:
         require_run(store, run)
         check_free(store, run)

@@ -315,7 +315,7 @@ def test_rm_asks_or_is_told_and_deletes_the_run_alone(
     assert "add --yes" in capsys.readouterr().err
     assert seal("rm", "tiny", "nothing", "--yes") == 2
     assert (here / "seal-runs/tiny/run.json").exists(), "all or none"
-    assert seal("rm", "tiny", "--yes") == 0
+    assert seal("rm", "tiny", "tiny", "--yes") == 0, "named twice it is meant once"
     assert not (here / "seal-runs/tiny").exists()
     assert (here / "seal-runs/other/run.json").exists()
     assert seal(*RUN) == 0, "the name is free again"
