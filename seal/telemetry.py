@@ -72,9 +72,17 @@ _CONTROLS |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
 _CONTROLS |= {code: f"\\u{code:04x}" for code in (0x2028, 0x2029)}
 
 
+_STEERING = {code: shown for code, shown in _CONTROLS.items() if chr(code) not in "\n\t"}
+
+
 def escaped(text: str) -> str:
     """Text with its control characters escaped."""
     return text.translate(_CONTROLS)
+
+
+def harmless(text: str) -> str:
+    """Text of several lines, as others wrote it, for a terminal: it may not steer it."""
+    return text.translate(_STEERING)
 
 
 def _on_one_line(_logger: object, _method: str, event: EventDict) -> EventDict:

@@ -30,6 +30,7 @@ from seal.report.numbers.formats import (
     score,
 )
 from seal.report.numbers.model import Estimate
+from seal.telemetry import harmless
 
 SELF_MADE = "self-made"
 """Stands beside every number that rests on questions which the model itself wrote."""
@@ -357,6 +358,6 @@ def _estimate(value: Interval) -> Estimate:
 
 def _print_fact(console: Console, name: str, value: str) -> None:
     console.print(
-        Text(f"{name:<{FACT_COLUMNS}}", style="bold").append(value, style="default"),
+        Text(f"{name:<{FACT_COLUMNS}}", style="bold").append(harmless(value), style="default"),
         soft_wrap=True,
     )

@@ -11,6 +11,7 @@ from rich.text import Text
 from seal.artifacts import ArtifactStore
 from seal.records import AdapterReference, ContextRecord
 from seal.report.numbers.source import Stage, read_run
+from seal.telemetry import harmless
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ def print_adapters(console: Console, found: list[AdapterLine]) -> None:
             console.print(Text(f"\n{stage}", style="bold"))
         if line.title != title:
             title = line.title
-            console.print(f"  {title}", markup=False)
+            console.print(f"  {harmless(title)}", markup=False)
         what = line.kind if line.kind != "edit" else f"edit {line.candidate + 1}"
         if line.repeat:
             what += f", repeat {line.repeat + 1}"

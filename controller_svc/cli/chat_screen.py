@@ -12,6 +12,7 @@ from rich.text import Text
 
 from controller_svc.cli.chat_answers import SPEAKERS, Answer, Speaker
 from seal.outcomes import Outcome
+from seal.telemetry import harmless
 
 SIDE_BY_SIDE_COLUMNS = 80
 """From this width on the answers stand beside each other."""
@@ -76,7 +77,7 @@ def written(answer: Answer) -> Text:
     """An answer, and what must be said about it."""
     if answer.outcome not in (None, Outcome.OK):
         return Text(f"no answer: {answer.outcome}", style="red")
-    text = Text(answer.text.strip())
+    text = Text(harmless(answer.text.strip()))
     if answer.outcome is None:
         text.append(" …", style="dim")
     elif answer.truncated:

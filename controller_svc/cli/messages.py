@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from seal.telemetry import harmless
+
 INTERRUPTED = "Interrupted"
 """Reason of an end by Ctrl-C or SIGTERM."""
 
@@ -34,9 +36,10 @@ def complain(message: str, remedy: str, *, label: str = "error") -> None:
     from rich.text import Text
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text(f"{label}: ", style="bold red").append(message, style="not bold default"))
+    told = harmless(message)
+    console.print(Text(f"{label}: ", style="bold red").append(told, style="not bold default"))
     if remedy:
-        console.print(Text(" " * (len(label) + 2) + remedy))
+        console.print(Text(" " * (len(label) + 2) + harmless(remedy)))
 
 
 def print_failure(failure: Failure) -> None:

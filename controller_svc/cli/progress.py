@@ -21,6 +21,7 @@ from controller_svc.cli.stages import StageTracker
 from controller_svc.core import RunStatus
 from controller_svc.worker.progress import TaskProgress
 from seal.report.numbers.formats import duration
+from seal.telemetry import harmless
 
 LINE_INTERVAL_SECONDS = 30.0
 """Shortest time between two lines about one stage where there are no bars."""
@@ -95,7 +96,9 @@ class Lines:
 
     def say(self, message: str) -> None:
         """A line."""
-        line = json.dumps({"event": message, "level": "info"}) if self._json_lines else message
+        line = harmless(message)
+        if self._json_lines:
+            line = json.dumps({"event": message, "level": "info"})
         stream = self._stream or sys.stderr
         stream.write(f"{line.rstrip()}\n")
         stream.flush()
@@ -165,7 +168,7 @@ class Bars:
 
     def say(self, message: str) -> None:
         """A line above the bars."""
-        self._progress.console.print(Text(message))
+        self._progress.console.print(Text(harmless(message)))
 
     def on_status(self, status: RunStatus) -> None:
         """Say what has ended; begin the bars of the next stage."""

@@ -32,6 +32,7 @@ from seal.records import WARM_START
 from seal.report.numbers.formats import duration
 from seal.resources import RestEMRun
 from seal.runs.store import manifest_path, status_path
+from seal.telemetry import harmless
 
 LIVE = "running now"
 """What is said of a run that a process of this machine works at."""
@@ -235,7 +236,7 @@ def show_status(root: str, run: str, *, adapters: bool, as_json: bool) -> None:
         return
     console = Console(highlight=False, soft_wrap=True)
     for name, value in _facts(store, line):
-        console.print(Text(f"{name:<9}", style="bold").append(value, style="default"))
+        console.print(Text(f"{name:<9}", style="bold").append(harmless(value), style="default"))
     if adapters:
         print_adapters(console, found)
 

@@ -39,6 +39,7 @@ from seal.report.numbers.model import (
     Verdict,
     measures_of,
 )
+from seal.telemetry import harmless
 
 WIDTH = 80
 """Columns into which every table fits, whatever its numbers are. A narrower terminal wraps lines;
@@ -96,7 +97,7 @@ def _print(console: Console, report: Report, *, html: str, json: str) -> None:
     if any(comparisons(report.rows)):
         console.print(Text("unclear: the two cannot be told apart, the interval holds zero."))
     for note in report.notes:
-        console.print(Text("note: ", style="bold").append(note, style="default"))
+        console.print(Text("note: ", style="bold").append(harmless(note), style="default"))
     console.print(Text(f"Intervals: {report.interval}.", style="dim"))
     console.print(f"\nReport  {html}\nData    {json}", markup=False, soft_wrap=True)
 

@@ -275,6 +275,11 @@ def test_text_that_looks_like_markup_is_shown_as_it_is() -> None:
     assert "[red]x[/red]" in shown(100, answers) and "[/]" in shown(100, answers)
 
 
+def test_an_answer_that_holds_control_characters_steers_no_terminal() -> None:
+    answers = {"base": Answer("a\x1b[2Jb", Outcome.OK), "adapted": Answer("\x9b", Outcome.OK)}
+    assert r"a\x1b[2Jb" in shown(100, answers) and r"\x9b" in shown(100, answers)
+
+
 # What is refused
 
 

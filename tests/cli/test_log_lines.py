@@ -9,6 +9,7 @@ import pytest
 
 from controller_svc.cli.logs import human_line
 from controller_svc.cli.progress import Lines
+from seal.telemetry import harmless
 
 
 def test_what_a_caller_sent_begins_no_line_of_a_shown_log_and_steers_no_terminal() -> None:
@@ -19,6 +20,13 @@ def test_what_a_caller_sent_begins_no_line_of_a_shown_log_and_steers_no_terminal
     }
     line = human_line(json.dumps(event, ensure_ascii=False))
     assert "FORGED" in line and line.isprintable()
+
+
+def test_what_others_wrote_steers_no_terminal_and_keeps_its_lines() -> None:
+    assert harmless("a\x1b[2J\x9b\r\n\tb\u2028") == "a\\x1b[2J\\x9b\\r\n\tb\\u2028"
+    said = io.StringIO()
+    Lines(stream=said).say("gate passed: \x1b]0;owned\x07")
+    assert said.getvalue() == "gate passed: \\x1b]0;owned\\x07\n"
 
 
 @pytest.mark.parametrize(
