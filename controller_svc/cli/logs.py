@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TextIO, cast
@@ -107,13 +108,20 @@ class _RunLog(logging.FileHandler):
 
 
 def human_line(text: str) -> str:
-    """A line of the log file as people read it, with its time."""
+    """A line of the log file as people read it, with its time of day on this machine."""
     try:
         event = json.loads(text)
     except ValueError:
         return text.rstrip("\n")
-    when = str(event.get("timestamp", ""))[11:19]
-    return escaped(f"{when} {line_for_people(event)}")
+    return escaped(f"{_time_of_day(str(event.get('timestamp', '')))} {line_for_people(event)}")
+
+
+def _time_of_day(timestamp: str) -> str:
+    """As all times that the command shows: where its reader is, not in UTC."""
+    try:
+        return datetime.fromisoformat(timestamp).astimezone().strftime("%H:%M:%S")
+    except ValueError:
+        return ""
 
 
 def line_for_people(event: Mapping[str, object]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 
 import pytest
 
@@ -20,6 +21,18 @@ def test_what_a_caller_sent_begins_no_line_of_a_shown_log_and_steers_no_terminal
     }
     line = human_line(json.dumps(event, ensure_ascii=False))
     assert "FORGED" in line and line.isprintable()
+
+
+def test_the_time_of_a_line_is_that_of_its_readers_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "IST-5:30")
+    time.tzset()
+    try:
+        event = {"event": "run_created", "timestamp": "2026-01-01T23:00:00.5Z"}
+        assert human_line(json.dumps(event)) == "04:30:00 info: run created"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert human_line('{"event": "run_created"}') == " info: run created"
 
 
 def test_what_others_wrote_steers_no_terminal_and_keeps_its_lines() -> None:
