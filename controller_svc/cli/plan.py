@@ -246,9 +246,9 @@ def _count(number: int) -> str:
     """A whole number, long ones rounded: 940, 12k, 3.4M; a dash for none."""
     if number < 10_000:
         return str(number) if number else "–"
-    if number < 1_000_000:
+    if number < 999_500:  # which would be 1000k
         return f"{number / 1e3:.0f}k"
-    return f"{number / 1e6:.1f}M" if number < 10**9 else f"{number / 1e9:.1f}G"
+    return f"{number / 1e6:.1f}M" if number < 999_950_000 else f"{number / 1e9:.1f}G"
 
 
 H100_TFLOPS = 989.0

@@ -20,7 +20,7 @@ from rich.text import Text
 from controller_svc.cli.stages import StageTracker
 from controller_svc.core import RunStatus
 from controller_svc.worker.progress import TaskProgress
-from seal.report.numbers.formats import duration
+from seal.report.numbers.formats import NBSP, duration
 from seal.telemetry import harmless
 
 LINE_INTERVAL_SECONDS = 30.0
@@ -246,7 +246,9 @@ def time_left(eta_seconds: float | None, *, before: str = "", of: str = "") -> s
     """About 2 min left; nothing where it is unknown."""
     if eta_seconds is None:
         return ""
-    about = f"{before}about {duration(_rounded(eta_seconds))} left"
+    seconds = _rounded(eta_seconds)
+    shown = f"{seconds:.0f}{NBSP}s" if seconds < 60 else duration(seconds)
+    about = f"{before}about {shown} left"
     return f"{about} {of}" if of else about
 
 

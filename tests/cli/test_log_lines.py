@@ -9,7 +9,8 @@ import time
 import pytest
 
 from controller_svc.cli.logs import human_line
-from controller_svc.cli.progress import Lines
+from controller_svc.cli.plan import _count
+from controller_svc.cli.progress import Lines, time_left
 from seal.telemetry import harmless
 
 
@@ -40,6 +41,24 @@ def test_what_others_wrote_steers_no_terminal_and_keeps_its_lines() -> None:
     said = io.StringIO()
     Lines(stream=said).say("gate passed: \x1b]0;owned\x07")
     assert said.getvalue() == "gate passed: \\x1b]0;owned\\x07\n"
+
+
+def test_a_time_that_is_left_is_no_finer_than_an_estimate() -> None:
+    shown = [time_left(seconds).replace("\u00a0", " ") for seconds in (0.2, 4.7, 61.4, 601.0)]
+    assert shown == [
+        "about 1 s left",
+        "about 5 s left",
+        "about 1 min 01 s left",
+        "about 10 min 00 s left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(0, "–"), (9_999, "9999"), (999_499, "999k"), (999_500, "1.0M"), (999_950_000, "1.0G")],
+)
+def test_a_rounded_count_goes_over_to_the_next_unit(number: int, shown: str) -> None:
+    assert _count(number) == shown
 
 
 @pytest.mark.parametrize(

@@ -485,10 +485,13 @@ def test_numbers_read_well_and_missing_ones_are_dashes() -> None:
         "1 h 00 min",
         "2 h 05 min",
     ]
-    assert [storage(each).replace("\u00a0", " ") for each in (0, 1023, 1536, 5 * 2**30)] == [
+    assert [storage(each).replace("\u00a0", " ") for each in (0, 1023, 1536, 2**20 - 1)] == [
         "0 B",
         "1023 B",
         "1.5 KiB",
+        "1.0 MiB",
+    ]
+    assert [storage(each).replace("\u00a0", " ") for each in (5 * 2**30,)] == [
         "5.0 GiB",
     ]
     assert (plural(1, "passage"), plural(2, "passage"), count(12345)) == (

@@ -105,7 +105,7 @@ def storage(size: int) -> str:
     """Bytes: 512 B, 34.2 KiB, 1.5 MiB."""
     amount, units = float(size), iter(("B", "KiB", "MiB", "GiB", "TiB"))
     unit = next(units)
-    while amount >= 1024 and unit != "TiB":
+    while round(amount, 1) >= 1024 and unit != "TiB":
         amount, unit = amount / 1024, next(units)
     return f"{amount:.0f}{NBSP}B" if unit == "B" else f"{amount:.1f}{NBSP}{unit}"
 
