@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -69,7 +69,7 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 
 
 def _open_streams() -> None:
-    """Output that was closed is no error, nor is one that lacks some characters."""
+    """A stream that was closed is no error, nor is an output that lacks some characters."""
     codecs.register_error(ESCAPED, _escaped)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -167,19 +167,26 @@ def _run(given: list[str]) -> int:
 
 def _stopped(message: str, *, as_json: bool) -> int:
     """Tell people and programs of an end by their own wish."""
-    complain(message, "", label="stopped")
-    if as_json:
-        print_failure(Failure(reason=INTERRUPTED, message=message, exit_code=STOPPED))
-    return STOPPED
+    failure = Failure(reason=INTERRUPTED, message=message, exit_code=STOPPED)
+    return _told(lambda: complain(message, "", label="stopped"), failure, as_json=as_json)
 
 
 def _tell(failure: Failure, error: Exception, *, as_json: bool) -> int:
     """Message and remedy for people, an object for programs, the traceback for debugging."""
     if logging.getLogger().isEnabledFor(logging.DEBUG):
         sys.stderr.write("".join(traceback.format_exception(error)))
-    with suppress(OSError):  # an output that is full or closed takes nothing away from the code
-        complain(failure.message, failure.remedy)
-        if as_json:
+    return _told(lambda: complain(failure.message, failure.remedy), failure, as_json=as_json)
+
+
+def _told(say: Callable[[], None], failure: Failure, *, as_json: bool) -> int:
+    """The exit code, once people and programs are told.
+
+    An output that is full or closed takes nothing away from it, nor from what the other one says.
+    """
+    with suppress(OSError):
+        say()
+    if as_json:
+        with suppress(OSError):
             print_failure(failure)
     _drop_output()
     return failure.exit_code
@@ -187,12 +194,13 @@ def _tell(failure: Failure, error: Exception, *, as_json: bool) -> int:
 
 def _misused(error: Exception, *, as_json: bool) -> int:
     """Tell a wrong command line the way every program does."""
-    code = error_class(InvalidInput).exit_code
-    error.show()  # type: ignore[attr-defined]  # the parser's own way: usage, then what is wrong
-    if as_json:
-        message = str(error.format_message())  # type: ignore[attr-defined]
-        print_failure(Failure(reason="InvalidInput", message=message, exit_code=code))
-    return code
+    failure = Failure(
+        reason="InvalidInput",
+        message=str(error.format_message()),  # type: ignore[attr-defined]
+        exit_code=error_class(InvalidInput).exit_code,
+    )
+    # The parser's own way: usage, then what is wrong
+    return _told(error.show, failure, as_json=as_json)  # type: ignore[attr-defined]
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -37,9 +37,12 @@ def complain(message: str, remedy: str, *, label: str = "error") -> None:
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     told = harmless(message)
-    console.print(Text(f"{label}: ", style="bold red").append(told, style="not bold default"))
-    if remedy:
-        console.print(Text(" " * (len(label) + 2) + harmless(remedy)))
+    with console.capture() as captured:  # rich would close stdout, too, if nobody reads stderr
+        console.print(Text(f"{label}: ", style="bold red").append(told, style="not bold default"))
+        if remedy:
+            console.print(Text(" " * (len(label) + 2) + harmless(remedy)))
+    sys.stderr.write(captured.get())
+    sys.stderr.flush()
 
 
 def print_failure(failure: Failure) -> None:

@@ -124,6 +124,25 @@ def test_a_closed_stream_is_no_error_of_its_own(closed: str, tmp_path: Path) -> 
     assert "Traceback" not in found.stderr and "defect" not in found.stderr
 
 
+@pytest.mark.parametrize("arguments", [["get", "nothing"], ["fly"]])
+def test_who_does_not_read_stderr_gets_code_and_json_all_the_same(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    code = f"import os; os.read(0, 1)\n{SEAL}"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *arguments, "-o", "json"],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        out, _ = process.communicate("begin\n", timeout=120)
+    assert (process.returncode, json.loads(out)["error"]["exit_code"]) == (2, 2)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("arguments", [["config", "show"], ["--version"], ["--help"]])
 def test_an_output_that_is_full_is_told_in_one_line_and_is_no_defect(
