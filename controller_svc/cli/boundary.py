@@ -71,6 +71,8 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 def _open_streams() -> None:
     """A stream that was closed is no error, nor is an output that lacks some characters."""
     codecs.register_error(ESCAPED, _escaped)
+    if sys.stdin is None:
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

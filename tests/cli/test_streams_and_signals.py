@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from controller_svc.cli import STOPPED
+from seal.artifacts import ArtifactStore
+from seal.config import load_run
 from seal.errors import ERROR_CLASSES, Exhausted, NotFound
 
 SEAL = "from controller_svc.cli import main; main()"
@@ -122,6 +124,14 @@ def test_a_closed_stream_is_no_error_of_its_own(closed: str, tmp_path: Path) -> 
     found = seal("get", "nothing", cwd=tmp_path, shell=closed)
     assert found.returncode == 2
     assert "Traceback" not in found.stderr and "defect" not in found.stderr
+
+
+def test_where_standard_input_is_closed_there_is_nobody_to_ask(tmp_path: Path) -> None:
+    ArtifactStore(str(tmp_path / "seal-runs")).write_json("tiny/run.json", load_run(None))
+    found = seal("rm", "my-run", "tiny", cwd=tmp_path, shell="<&-")
+    assert found.returncode == 2 and "there is no run 'my-run'" in found.stderr
+    found = seal("rm", "tiny", cwd=tmp_path, shell="<&-")
+    assert found.returncode == 2 and "add --yes" in found.stderr
 
 
 @pytest.mark.parametrize("arguments", [["get", "nothing"], ["fly"]])
