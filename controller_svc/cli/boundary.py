@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -45,6 +46,7 @@ UNFORESEEN = 1
 """Exit code of an error that is not a `SealError`: a defect."""
 ESCAPED = "seal-escaped"
 """How an output writes characters that it lacks."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 READER_GONE = 1
 """Exit code where nobody reads the output any more (`| head`), which typer's own code has too."""
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -73,6 +75,8 @@ def _open_streams() -> None:
     codecs.register_error(ESCAPED, _escaped)
     if sys.stdin is None:
         sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115
+    elif isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -150,7 +154,19 @@ def _exit_code(given: list[str]) -> int:
             + command(front=["--log-level", "debug"]),
             exit_code=UNFORESEEN,
         )
+        if isinstance(error, UnicodeEncodeError) and (wrong := _no_text(given)):
+            failure = Failure(
+                reason="InvalidInput",
+                message=f"{wrong!a} is no UTF-8, and only the name of a file need not be",
+                remedy="write it in UTF-8",
+                exit_code=error_class(InvalidInput).exit_code,
+            )
         return _tell(failure, error, as_json=wants_json(given))
+
+
+def _no_text(given: Sequence[str]) -> str:
+    """An argument in which Python stands surrogates for bytes that are no UTF-8; empty for none."""
+    return next((one for one in given if _SURROGATE.search(one)), "")
 
 
 def _run(given: list[str]) -> int:

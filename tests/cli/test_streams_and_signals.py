@@ -134,6 +134,25 @@ def test_where_standard_input_is_closed_there_is_nobody_to_ask(tmp_path: Path) -
     assert found.returncode == 2 and "add --yes" in found.stderr
 
 
+def test_an_argument_that_is_no_utf8_is_wrong_input_and_no_defect(tmp_path: Path) -> None:
+    found = seal("list", "--server", os.fsdecode(b"h\xff:1"), "-o", "json", cwd=tmp_path)
+    assert found.returncode == 2, found.stderr
+    error = json.loads(found.stdout)["error"]
+    assert error["reason"] == "InvalidInput" and r"\udcff" in error["message"]
+
+
+def test_bytes_that_are_no_utf8_on_standard_input_stand_for_no_character() -> None:
+    code = "from controller_svc.cli import boundary as b; b._open_streams(); print(ascii(input()))"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        input=b"a\xffb\n",
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    assert found.stdout == b"'a\\ufffdb'\n"
+
+
 @pytest.mark.parametrize("arguments", [["get", "nothing"], ["fly"]])
 def test_who_does_not_read_stderr_gets_code_and_json_all_the_same(
     arguments: list[str], tmp_path: Path
