@@ -9,7 +9,7 @@ import typer
 
 from seal.errors import InvalidInput
 
-DEFAULT_ROOT = "seal-runs"
+DEFAULT_ROOT, ROOT_VARIABLE = "seal-runs", "SEAL_ROOT"
 METRICS_HOST = "127.0.0.1"
 """A command's metrics are for this machine: they name runs, and ask nobody who they are."""
 _EXAMPLES = {"--set": "--set inner.repeats=3", "--engine": "--engine slots=8"}
@@ -43,7 +43,7 @@ RootOption = Annotated[
         "--root",
         "--dir",
         metavar="DIR",
-        envvar="SEAL_ROOT",
+        envvar=ROOT_VARIABLE,
         help="Where runs are kept, each in a directory of its own: a directory, or a file://, "
         "s3:// or gs:// URI.",
     ),

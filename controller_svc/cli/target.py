@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass
 
 from controller_svc.cli.messages import program
-from controller_svc.cli.options import DEFAULT_ROOT
+from controller_svc.cli.options import DEFAULT_ROOT, ROOT_VARIABLE
 from seal.client import Adaptation, Client, ClientOptions
 from seal.client.calls import OnRetry
 
@@ -27,14 +28,20 @@ class Target:
         options = {
             "--server": self.server,
             "--namespace": self.namespace,
-            "--root": "" if self.server or self.root == DEFAULT_ROOT else self.root,
+            "--root": "" if self.server else self._root,
         }
         return " ".join(f"{name} {shlex.quote(value)}" for name, value in options.items() if value)
+
+    @property
+    def _root(self) -> str:
+        """Empty where another command without --root takes the same."""
+        usual = self.root == DEFAULT_ROOT and not os.environ.get(ROOT_VARIABLE)
+        return "" if usual else self.root
 
     def resume(self, adaptation: Adaptation) -> str:
         """The command that goes on with an adaptation of the root at which nobody works."""
         options = {
-            "--root": "" if self.root == DEFAULT_ROOT else self.root,
+            "--root": self._root,
             "--model": adaptation.base.name if adaptation.base is not None else "",
         }
         given = [part for name, value in options.items() if value for part in (name, value)]

@@ -75,6 +75,17 @@ def test_who_is_too_late_and_finds_nobody_any_more_serves_itself(
     assert len(tries) == 2
 
 
+def test_a_command_to_copy_names_the_root_unless_it_takes_the_same_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual = Target(server="", namespace="", root="seal-runs")
+    monkeypatch.delenv("SEAL_ROOT", raising=False)
+    assert usual.reach == ""
+    assert Target(server="", namespace="", root="my runs").reach == "--root 'my runs'"
+    monkeypatch.setenv("SEAL_ROOT", "/elsewhere")
+    assert usual.reach == "--root seal-runs"
+
+
 def test_another_conflict_is_the_commands_own_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
