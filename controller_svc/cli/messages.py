@@ -75,4 +75,5 @@ def command(*, add: Sequence[str] = (), drop: Sequence[str] = (), front: Sequenc
     """The command line of this process with options added at its end or front, or dropped."""
     given = [argument for argument in sys.argv[1:] if argument not in drop]
     more = [argument for argument in add if argument not in given]
-    return shlex.join([program(), *front, *given, *more])
+    end = given.index("--") if "--" in given else len(given)  # after it nothing is an option
+    return shlex.join([program(), *front, *given[:end], *more, *given[end:]])

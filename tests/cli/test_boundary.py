@@ -191,6 +191,8 @@ def test_commands_to_copy_name_the_program_as_it_was_called(
     monkeypatch.setattr(sys, "argv", [".venv/bin/seal", "run", "my run.yaml"])
     monkeypatch.setenv("PATH", "/usr/bin")
     assert command(add=["--resume"]) == ".venv/bin/seal run 'my run.yaml' --resume"
+    monkeypatch.setattr(sys, "argv", [".venv/bin/seal", "run", "--", "-my.yaml"])
+    assert command(add=["--resume"]) == ".venv/bin/seal run --resume -- -my.yaml"
     monkeypatch.setattr(sys, "argv", [str(binary), "demo"])
     assert program() == ".venv/bin/seal"
     monkeypatch.setenv("PATH", str(binary.parent))
