@@ -14,11 +14,11 @@ from itertools import takewhile
 from seal.documents.model import Document, Outline, titled
 from seal.limits import MAX_HEADING_CHARACTERS
 
-_HEADING = re.compile(r" {0,3}(?P<marks>#{1,6})(?:[ \t]+(?P<text>.*?))?(?:[ \t]+#+)?[ \t]*\Z")
+_HEADING = re.compile(r" {0,3}(?P<marks>#{1,6})(?P<text>[ \t].*)?\Z")
 _UNDERLINE = re.compile(r" {0,3}(?:(?P<first>=+)|-+)[ \t]*\Z")
 _FENCE = re.compile(r"\s*(?P<fence>`{3,}(?=[^`]*\Z)|~{3,})")
-_DELIMITERS = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)+\|?\s*\Z|\s*\|\s*:?-+:?\s*\|\s*\Z")
-"""The row under a table's head."""
+_DELIMITERS = re.compile(r"\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)+\|?\Z|\|\s*:?-+:?\s*\|\Z")
+"""The row under a table's head, without white space at its ends."""
 _ITEM_OR_QUOTE = re.compile(r" {0,3}(?:[>|]|(?:[-*+]|\d{1,9}[.)])(?:[ \t]|\Z))")
 _ITEM = re.compile(r"\s*(?:[-*+]|\d{1,9}[.)])[ \t]")
 _INDENTED = re.compile(r" {4}|\t")
@@ -55,7 +55,8 @@ def _front_matter(lines: Sequence[str]) -> tuple[str, list[str], Sequence[str]]:
             continue
         below = list(takewhile(lambda line: line[:1] in (" ", "\t"), front[place + 1 :]))
         whole = " ".join(" ".join([found["title"] or "", *below]).split())
-        whole = _QUOTED.sub(r"\g<text>", whole)
+        if quoted := _QUOTED.match(whole):
+            whole = quoted["text"]
         if 0 < len(whole) <= MAX_HEADING_CHARACTERS:
             title = whole
             del front[place : place + 1 + len(below)]
@@ -98,7 +99,7 @@ class _Reader:
             self._end_block()
         elif heading := _HEADING.match(line):
             self._end_block()
-            self._heading(len(heading["marks"]), heading["text"] or "")
+            self._heading(len(heading["marks"]), _without_closing(heading["text"] or ""))
         elif self._is_underlined() and (underline := _UNDERLINE.match(line)):
             text = self._block.pop()
             self._heading(1 if underline["first"] else 2, text)
@@ -118,7 +119,9 @@ class _Reader:
 
     def _heading(self, level: int, text: str) -> None:
         self._in_list = False
-        self.outline.heading(level, _EMPHASIS.sub(lambda mark: mark["code"] or "", text))
+        if len(text) <= MAX_HEADING_CHARACTERS:  # a longer one is a paragraph, and stays as it is
+            text = _EMPHASIS.sub(lambda mark: mark["code"] or "", text)
+        self.outline.heading(level, text)
 
     def _end_code(self) -> None:
         self.outline.block("\n".join(self._block), is_verbatim=True)
@@ -127,7 +130,14 @@ class _Reader:
 
     def _end_block(self) -> None:
         block = self._block
-        is_table = len(block) > 1 and bool(_DELIMITERS.match(block[1]))
+        is_table = len(block) > 1 and bool(_DELIMITERS.match(block[1].strip()))
         is_code = bool(block) and all(map(_INDENTED.match, block))
         self.outline.block("\n".join(block), is_verbatim=is_table or is_code)
         block.clear()
+
+
+def _without_closing(text: str) -> str:
+    """The text of a heading without the # that may close it after a space."""
+    text = text.strip(" \t")
+    bare = text.rstrip("#")
+    return text if bare[-1:] not in ("", " ", "\t") else bare.rstrip(" \t")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 
 import pytest
 
@@ -84,6 +85,41 @@ def test_a_title_is_the_front_matters_then_the_only_top_heading_then_the_files_n
 def test_a_title_of_the_front_matter_is_whole_however_it_is_written(title: str) -> None:
     text = f"---\ntitle: {title}\nauthor: Ann\n---\nRun now.\n"
     assert markdown(text) == [("Rules of fire", "author: Ann\n\nRun now.")]
+
+
+@pytest.mark.parametrize("title", ['The "Great" Fire', "Don't say 'no'", 'On "fire"'])
+def test_quotes_within_a_title_of_the_front_matter_stay(title: str) -> None:
+    assert markdown(f"---\ntitle: {title}\n---\nRun now.\n") == [(title, "Run now.")]
+
+
+@pytest.mark.parametrize(
+    ("written", "heading"),
+    [
+        ("Fire ##", "Fire"),
+        ("Fire #  ", "Fire"),
+        ("Fire # #", "Fire #"),
+        ("C#", "C#"),
+        ("\tFire\t#\t", "Fire"),
+    ],
+)
+def test_a_heading_loses_what_closes_it(written: str, heading: str) -> None:
+    assert markdown(f"# {written}\nRun now.\n") == [(heading, "Run now.")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"# a{' ' * 200_000}b\nSome text.",
+        f"# {'`' * 200_000} a\nSome text.",
+        f"a | b\n{' ' * 200_000}x",
+        f"a | b\n{'- | ' * 50_000}x",
+        "---\ntitle: a" + " 'b" * 50_000 + "\n---\nSome text.",
+    ],
+)
+def test_a_line_of_markdown_takes_no_longer_than_its_length(text: str) -> None:
+    started = time.process_time()
+    assert markdown(text)
+    assert time.process_time() - started < 10  # quadratic work takes minutes, or days
 
 
 @pytest.mark.parametrize(
