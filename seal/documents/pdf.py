@@ -33,10 +33,12 @@ _BROKEN = (
     *(OSError, RuntimeError, TypeError, ValueError, struct.error, zlib.error),
 )
 """What a reader of a foreign format raises where a file is not as it should be."""
-_WITHIN_WORD = re.compile(r"(?P<head>[^\W\d_]+)[-\u00ad]\n(?P<tail>[^\W\d_]+)")
+_WORD_BEGINS = r"(?<![^\W\d_])"
+"""Looked for within a word as well, each letter of a long one would be the start of a search."""
+_WITHIN_WORD = re.compile(rf"{_WORD_BEGINS}(?P<head>[^\W\d_]+)[-\u00ad]\n(?P<tail>[^\W\d_]+)")
 _LIGATURES = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)}
 """Letters that fonts draw as one: "fi" and the like."""
-_HYPHENATED = re.compile(r"[^\W\d_]+-[^\W\d_]+")
+_HYPHENATED = re.compile(rf"{_WORD_BEGINS}[^\W\d_]+-[^\W\d_]+")
 _END = re.compile(r"[.!?\u2026\u3002:;][\"'\u2019\u201d)\]]{0,3}\Z")
 _SAVE_AGAIN = "save it again with another program, or hand in its text"
 _CUT = "cut it into several"

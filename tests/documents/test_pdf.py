@@ -98,6 +98,13 @@ def test_a_protected_pdf_is_refused_unless_anybody_may_read_it() -> None:
             assert "protected" in refusal(written.getvalue()).message
 
 
+def test_a_line_without_a_space_takes_no_longer_than_its_length() -> None:
+    sequence = "GATTACA" * 30_000
+    started = time.process_time()
+    assert of_pages(["One two.", sequence]).sections[0].text == f"One two.\n{sequence}"
+    assert time.process_time() - started < 20  # quadratic work takes minutes
+
+
 def test_a_small_file_that_holds_a_great_deal_is_refused_in_bounded_time_and_memory() -> None:
     line = b"BT /F1 12 Tf (%s) Tj ET\n" % (SECRET.encode() * 1000)
     bomb = written_pdf([line * 30_000], packed=True)
