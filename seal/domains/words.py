@@ -47,7 +47,8 @@ _WIDE_PUNCTUATION = re.compile(
     r"|[\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65](?!\d)"
 )
 """What East Asian text has where others have a space. Between digits it is the ASCII sign."""
-_NUMBER = re.compile(r"([0-9]+(?:[.,][0-9]+)+)")
+_NUMBER = re.compile(r"(?<![0-9])([0-9]+(?:[.,][0-9]+)+)")
+"""From its first digit on: a search from each digit of a long number would be quadratic work."""
 _SEPARATORS = re.compile("[.,]")
 _DIGIT = re.compile(r"[^\D0-9]")
 """A decimal digit beside 0-9."""

@@ -217,6 +217,13 @@ def test_of_several_gold_answers_the_one_that_fits_best_counts(grader: TextGrade
     assert grade(grader, "Mirrowdelk", (" ", "Mirrowdelk"), None) == 1.0
 
 
+@pytest.mark.parametrize("text", ["7" * 200_000 + "x", "1." * 100_000, "0,1," * 50_000])
+def test_a_long_number_takes_no_longer_than_its_length(text: str) -> None:
+    started = time.process_time()
+    assert normalise(text)
+    assert time.process_time() - started < 10  # quadratic work takes minutes
+
+
 def test_a_long_answer_is_compared_with_many_gold_answers_in_no_time() -> None:
     answer, golds = "loom 1,000 " * 4000, tuple(f"frame {index}" for index in range(256))
     started = time.perf_counter()
