@@ -27,6 +27,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[object] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):  # `{{ name }}` is a mapping as a key
+                problem = "a key is a list or a mapping; is it a template that was not filled in?"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             key = key_node.value
             if key in seen:
                 raise yaml.constructor.ConstructorError(

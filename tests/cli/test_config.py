@@ -179,6 +179,8 @@ def test_an_unknown_profile_names_the_ones_there_are(config: Path) -> None:
         ("edit: {k: 1", "line 1"),
         ("edit:\n  k: 1\n k: 2", "line 3"),
         ("rounds: 1\nrounds: 2", "line 2, column 1: the key 'rounds' is there twice"),
+        ("model: {{ .Values.model }}", "line 1, column 9: a key is a list or a mapping"),
+        ("? [rounds]\n: 2", "line 1, column 3: a key is a list or a mapping"),
         ("- a\n- b", "no mapping"),
         ("just text", "no mapping"),
         ("model: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
