@@ -130,8 +130,8 @@ def _section(layer: Layer, name: str) -> Tree:
 def load_engine(profile: str, overrides: Mapping[str, object] | None = None) -> EngineSettings:
     """The engine of local mode: what the profile says, then `SEAL_*` variables, then overrides.
 
-    The variables are those of the services: `SEAL_MAX_RANK` for `maxRank`. Raises InvalidInput
-    naming source, field and remedy.
+    The variables are those of the services: `SEAL_MAX_RANK` for `maxRank`; an empty one is none.
+    Raises InvalidInput naming source, field and remedy.
     """
     layer = _load_profile(profile)
     layers = (
@@ -145,7 +145,7 @@ def load_engine(profile: str, overrides: Mapping[str, object] | None = None) -> 
 def _from_environment() -> Iterator[tuple[str, str]]:
     """Engine fields that a `SEAL_*` variable sets, as files write them."""
     for name, field in EngineSettings.model_fields.items():
-        if (value := os.environ.get(f"SEAL_{name.upper()}")) is not None:
+        if value := os.environ.get(f"SEAL_{name.upper()}"):
             yield field.alias or name, value
 
 

@@ -462,6 +462,8 @@ def test_variables_of_the_services_set_the_engine_below_what_the_command_says(
     monkeypatch.setenv("SEAL_MAX_RANK", "64")
     engine = load_engine("embedded", {"maxRank": 32})
     assert (engine.slots, engine.max_rank, engine.evaluation_rows) == (5, 32, 96)
+    monkeypatch.setenv("SEAL_SLOTS", "")
+    assert load_engine("embedded").slots == 16
     monkeypatch.setenv("SEAL_SLOTS", "many")
     with pytest.raises(InvalidInput, match=r"environment: slots: .*a whole number, got 'many'"):
         load_engine("embedded")
