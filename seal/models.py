@@ -191,7 +191,8 @@ def _hub_match(source: str) -> re.Match[str] | None:
                 remedy="write org/model or hf://org/model@revision",
             )
         return match
-    return None if ".." in source or Path(source).exists() else match
+    with file_errors(source):
+        return None if ".." in source or Path(source).exists() else match
 
 
 def _local_path(source: str) -> Path:
@@ -207,9 +208,11 @@ def _local_path(source: str) -> Path:
             )
         plain = unquote(rest)
     path = given_path(plain, field="model")
-    if path.is_dir():
+    with file_errors(path):
+        is_there, is_directory = path.exists(), path.is_dir()
+    if is_directory:
         return path
-    if path.exists():
+    if is_there:
         raise InvalidInput(
             f"model: {path} is a file",
             field="model",

@@ -159,6 +159,21 @@ def test_a_name_that_is_nothing_is_not_found_and_the_likely_one_is_told(
         resolve_model(str(model_directory / "config.json"))
 
 
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.EACCES, PreconditionFailed), (errno.ESTALE, Transient)]
+)
+@pytest.mark.parametrize("source", ["/models/tiny", "file:///models/tiny", "org/tiny"])
+def test_a_directory_that_cannot_be_looked_at_is_no_defect(
+    monkeypatch: pytest.MonkeyPatch, source: str, number: int, kind: type[SealError]
+) -> None:
+    def away(path: Path) -> bool:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "exists", away)
+    with pytest.raises(kind, match="tiny"):
+        resolve_model(source, offline=True)
+
+
 def test_a_complete_directory_is_resolved_by_path_and_by_uri(
     model_directory: Path, tmp_path: Path
 ) -> None:
