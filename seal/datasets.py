@@ -102,7 +102,15 @@ def _split(source: str) -> tuple[str, str]:
         if not source.strip():
             raise InvalidInput("no dataset is named", remedy="give a path, or corpus://train")
         return "file", source
-    parts = urlsplit(source)
+    unread = InvalidInput(
+        f"{source} cannot be read",
+        remedy="give a path, file:///path or corpus://NAME",
+        source=source,
+    )
+    try:
+        parts = urlsplit(source)
+    except ValueError:  # what stands in brackets is no address
+        raise unread from None
     if parts.scheme == "corpus":
         name = parts.netloc + parts.path
         if name not in CORPORA:
@@ -112,11 +120,7 @@ def _split(source: str) -> tuple[str, str]:
             )
         return "corpus", name
     if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-        raise InvalidInput(
-            f"{source} cannot be read",
-            remedy="give a path, file:///path or corpus://NAME",
-            source=source,
-        )
+        raise unread
     return "file", unquote(parts.path)
 
 

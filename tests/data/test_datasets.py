@@ -186,7 +186,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ["s3://bucket/data.json", "http://example.org/data.json", "file://host/data.json", "", " "],
+    [
+        "s3://bucket/data.json",
+        "s3://[bucket]/data.json",
+        "http://example.org/data.json",
+        "file://host/data.json",
+        "",
+        " ",
+    ],
 )
 def test_other_sources_are_refused(source: str) -> None:
     with pytest.raises(InvalidInput, match="give a path"):
