@@ -312,7 +312,12 @@ def _parse_uri(uri: str, *, field: str) -> tuple[str, str]:
                 field=field,
                 remedy="write file:// and an absolute path: file:///data",
             )
-        rest = unquote(rest)
+        try:
+            rest = unquote(rest, errors="strict")
+        except UnicodeDecodeError as error:  # with other characters it would be another directory
+            raise InvalidInput(
+                f"{uri} is not UTF-8", field=field, remedy="give a directory whose path is UTF-8"
+            ) from error
     elif "?" in rest or "#" in rest:
         raise InvalidInput(
             f"{uri} holds ? or #", field=field, remedy="give the plain URI of a directory"

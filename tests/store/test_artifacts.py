@@ -78,6 +78,8 @@ def test_a_scheme_that_is_not_allowed_is_refused(uri: str) -> None:
         "file:///data/%2e%2e/etc",
         "file:///da%00ta",
         "s3://bucket/a?x=1",
+        "file:///caf%E9",
+        os.fsdecode(b"/data/caf\xe9"),
     ],
 )
 def test_a_root_that_is_no_plain_directory_is_refused(uri: str) -> None:
