@@ -66,11 +66,11 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.E
 def cache_directory() -> Path:
     """`$SEAL_CACHE`, or `seal` in the platform's cache directory of this user.
 
-    It need not exist. Raises PreconditionFailed if this user has no home and SEAL_CACHE is not set.
+    It need not exist. Raises PreconditionFailed if it is in a home and this user has none.
     """
-    if chosen := os.environ.get("SEAL_CACHE"):
-        return Path(chosen).expanduser().absolute()
     try:
+        if chosen := os.environ.get("SEAL_CACHE"):
+            return Path(chosen).expanduser().absolute()
         return user_cache_path("seal", appauthor=False)
     except RuntimeError as error:
         raise PreconditionFailed("this user has no home directory", remedy=CACHE_REMEDY) from error

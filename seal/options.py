@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from seal import refusals
 from seal.errors import InvalidInput
+from seal.files import given_path
 from seal.rpc.settings import ServerSettings
 from seal.settings import EngineSettings, Settings
 from seal.settings.vllm import VllmSettings
@@ -143,8 +144,11 @@ class EngineOptions(EngineSettings, ProcessOptions):
 
     @property
     def models_dir(self) -> Path | None:
-        """Directory of models; None for the user's cache."""
-        return Path(self.model_cache).expanduser().absolute() if self.model_cache else None
+        """Directory of models; None for the user's cache.
+
+        Raises NotFound for the home of nobody.
+        """
+        return given_path(self.model_cache, field="model_cache") if self.model_cache else None
 
 
 def asks_for_json(arguments: Sequence[str]) -> bool:

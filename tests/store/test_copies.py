@@ -174,9 +174,12 @@ def test_without_a_home_the_variable_is_named_and_with_it_no_home_is_needed(
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # a user without an entry
     for name in ("HOME", "XDG_CACHE_HOME", "SEAL_CACHE"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(PreconditionFailed, match="no home") as caught:
-        cache_directory()
-    assert "set SEAL_CACHE" in caught.value.remedy
+    for chosen in (None, "~/cache"):
+        if chosen:
+            monkeypatch.setenv("SEAL_CACHE", chosen)
+        with pytest.raises(PreconditionFailed, match="no home") as caught:
+            cache_directory()
+        assert "set SEAL_CACHE" in caught.value.remedy
     monkeypatch.setenv("SEAL_CACHE", str(tmp_path))
     assert cache_directory() == tmp_path
 
