@@ -305,8 +305,10 @@ def remove_leftovers(directory: Path, *, older_than_seconds: float) -> int:
             if time.time() - entry.lstat().st_mtime < older_than_seconds:
                 continue
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-        except FileNotFoundError:
-            continue  # somebody else tidied up
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise
+            continue  # somebody else tidied up, or writes there still
         removed += 1
     return removed
 

@@ -236,9 +236,10 @@ class LocalStorage:
     def remove_leftovers(self, prefix: str, *, older_than_seconds: float) -> int:
         """Delete old `.tmp-` entries below a prefix."""
         removed = 0
-        for directory, children, _ in os.walk(self._locate(prefix)):
-            children[:] = [child for child in children if not child.startswith(TEMPORARY_PREFIX)]
-            removed += remove_leftovers(Path(directory), older_than_seconds=older_than_seconds)
+        with file_errors(self.uri(prefix)):
+            for directory, children, _ in os.walk(self._locate(prefix)):
+                children[:] = [name for name in children if not name.startswith(TEMPORARY_PREFIX)]
+                removed += remove_leftovers(Path(directory), older_than_seconds=older_than_seconds)
         return removed
 
     def remove_empty_directories(self, prefix: str) -> None:

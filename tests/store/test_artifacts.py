@@ -391,6 +391,23 @@ def test_leftovers_of_killed_writers_are_removed_and_young_ones_kept(
     )
 
 
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTEMPTY, errno.EACCES, errno.EIO])
+def test_a_leftover_that_somebody_still_writes_stays_and_other_errors_are_told(
+    local: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    (tmp_path / "store/run/.tmp-at-work").mkdir(parents=True)
+
+    def fail(path: Path) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr("shutil.rmtree", fail)
+    if number in (errno.ENOENT, errno.ENOTEMPTY):
+        assert local.remove_leftovers("run", older_than_seconds=0.0) == 0
+        return
+    with pytest.raises(SealError, match="run"):
+        local.remove_leftovers("run", older_than_seconds=0.0)
+
+
 def test_the_age_of_a_file_begins_anew_whenever_it_is_written(store: ArtifactStore) -> None:
     store.write_bytes("a/file", b"one")
     assert -1 < store.age_seconds("a/file") < 30
