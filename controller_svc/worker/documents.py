@@ -272,18 +272,22 @@ def check_adapter_sizes(spec: AdaptationSpec, contexts: Contexts) -> None:
         InvalidInput: naming the field.
 
     """
-    always = len(contexts[TRAIN]) + spec.adapter.replay_rows
+    passages, examples = len(contexts[TRAIN]), spec.inner.examples
+    times = max(1, examples.passage_repeats)
+    always = passages * times + spec.adapter.replay_rows
     if always > MAX_ROWS:
+        each = f", each {times} times," if times > 1 else ""
         raise InvalidInput(
-            f"{len(contexts[TRAIN])} passages and {spec.adapter.replay_rows} replayed rows are "
-            f"more than the {MAX_ROWS} rows of one training",
+            f"{passages} passages{each} and {spec.adapter.replay_rows} replayed rows are more than "
+            f"the {MAX_ROWS} rows of one training",
             field="documents",
-            remedy="give fewer documents, or allow longer passages (passages.maxTokens)",
+            remedy="give fewer documents, or allow longer passages (passages.maxTokens)"
+            + (", or repeat them less often (inner.examples.passageRepeats)" if each else ""),
         )
-    of_edit = spec.inner.examples.max_examples
-    rows = min(MAX_ROWS, always + len(contexts[TRAIN]) * of_edit)
+    rows = min(MAX_ROWS, always + passages * examples.max_examples)
     check_steps("adapter.optimizer", spec.adapter.optimizer, rows)
-    check_steps("inner.optimizer", spec.inner.optimizer, of_edit + 1)
+    rows = examples.max_examples + examples.passage_repeats
+    check_steps("inner.optimizer", spec.inner.optimizer, rows)
 
 
 def check_some_passage_fits(passages: Sequence[Context], too_long: Sequence[LongRow]) -> None:

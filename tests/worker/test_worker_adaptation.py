@@ -355,6 +355,18 @@ def many_epochs(spec: AdaptationSpec) -> AdaptationSpec:
     return spec.model_copy(update={"adapter": adapter, "inner": inner})
 
 
+def repeating(times: int, *, epochs: int = 1) -> Change:
+    """Passages are learnt so often, in inner loops of so many epochs."""
+
+    def change(spec: AdaptationSpec) -> AdaptationSpec:
+        examples = spec.inner.examples.model_copy(update={"passage_repeats": times})
+        optimizer = OptimizerSettings(epochs=epochs, batch_size=1)
+        update = {"examples": examples, "optimizer": optimizer}
+        return spec.model_copy(update={"inner": spec.inner.model_copy(update=update)})
+
+    return change
+
+
 def long_passages(spec: AdaptationSpec) -> AdaptationSpec:
     passages = spec.passages.model_copy(update={"max_tokens": MODEL.max_positions + 1})
     return spec.model_copy(update={"passages": passages})
@@ -368,6 +380,8 @@ def long_passages(spec: AdaptationSpec) -> AdaptationSpec:
         (with_policy, NotFound, "spec.policy"),
         (replaying(1000), InvalidInput, "spec.adapter.replayRows"),
         (many_epochs, InvalidInput, "spec.adapter.optimizer.epochs"),
+        (repeating(20_001), InvalidInput, "documents"),
+        (repeating(1000, epochs=1000), InvalidInput, "spec.inner.optimizer.epochs"),
         (long_passages, InvalidInput, "spec.passages.maxTokens"),
     ],
 )
