@@ -142,10 +142,12 @@ class _Shard:
         self, contexts: Sequence[tuple[int, Context]], group: asyncio.TaskGroup, *, k: int
     ) -> None:
         """The edits of a group of contexts, then an inner loop on each."""
-        if any(key_of(context.context_id) not in self.done.edits for _, context in contexts):
+        edits = self.done.edits
+        missing = [context for _, context in contexts if key_of(context.context_id) not in edits]
+        if missing:
             written = await write_edits(self.bench, [context for _, context in contexts], k=k)
-            self.done.edits |= {key_of(record.context_id): record for record in written}
-            self._drop_without_steps([context for _, context in contexts])
+            edits.update({key_of(record.context_id): record for record in written})
+            self._drop_without_steps(missing)  # the others are not in the plan
         if self.done.by_rubric:
             await self._rate([context for _, context in contexts])
         for index, context in contexts:

@@ -96,6 +96,14 @@ async def test_an_edit_that_holds_nothing_has_no_steps_that_the_passage_could_be
     async with workplace(tmp_path, spec=spec_of(tmp_path, equal_steps=True)) as place:
         summary = await place.run(Stage.VALIDATE, round=0, tell=told.append)
         records = await place.records(Stage.VALIDATE, round=0)
+        # An attempt that was killed between the edits of one context and those of the next
+        files = place.files(Stage.VALIDATE, round=0)
+        first, *_ = sorted(await files.edits())
+        for name in (f"edits/{first}.json", "records.jsonl", "summary.json"):
+            place.store.remove(f"{files.path}/{name}")
+        again: list[TaskProgress] = []
+        await place.run(Stage.VALIDATE, round=0, tell=again.append)
+    assert (again[-1].inner_loops_total, again[-1].queries_total) == (4, told[-1].queries_total)
     assert [kinds(record) for record in records] == [["edit", "passage"]] * 2
     assert summary.outcomes == {"invalid": 2, "ok": 2}
     assert "passage-equal-steps" not in summary.scores
