@@ -18,9 +18,17 @@ NAME = "pictureless"
 
 
 def set_jobs(settings: str, release: Release) -> None:
-    """Have the controller make Jobs by other settings."""
-    patch = json.dumps({"data": {"jobs.yaml": settings}})
-    release.kubectl("patch", "configmap", "seal-controller", "--type=merge", "-p", patch)
+    """Have the controller make Jobs by other settings.
+
+    In helm's name: helm 4 applies, and would refuse to change at the next upgrade what another one
+    has written.
+    """
+    whole = release.get("configmap", "seal-controller")
+    metadata = {name: whole["metadata"][name] for name in ("name", "labels", "annotations")}
+    data = whole["data"] | {"jobs.yaml": settings}
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+    as_helm = ("--server-side", "--field-manager=helm", "--force-conflicts")
+    release.kubectl("apply", *as_helm, "-f", "-", stdin=json.dumps(body))
     release.restart("controller")
 
 
