@@ -25,10 +25,13 @@ would cover them."""
 _HEADING = re.compile(r"^## +(\S+) *$", re.MULTILINE)
 _INTRODUCTION = """# Benchmarks
 
-Made by `make bench`; edit the notes in `benchmarks/` and the code, not this file. Every figure \
-is a ratio of two sides that took turns in
-one process on one machine, or a share of what that machine was measured to reach meanwhile; what \
-each side does stands at the end. Numbers
+Made by `make bench`, and by `python -m benchmarks.run --only NAME` for what takes long; edit the \
+notes in `benchmarks/` and the code,
+not this file. Most figures are ratios of two sides that took turns on one machine, or shares of \
+what it was measured to reach meanwhile;
+what each side does, and the command, stand with each. `--edits` and `--squad` name a reward log \
+and passages in the published system's
+formats; without them edits are derived from the embedded corpus. Numbers \
 with all samples: [benchmarks.json](benchmarks.json).
 """
 

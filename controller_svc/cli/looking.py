@@ -103,7 +103,10 @@ def remove(
 
 def show_config(
     profile: Annotated[
-        str, typer.Argument(metavar="[PROFILE]", help="embedded (the default) or published.")
+        str,
+        typer.Argument(
+            metavar="[PROFILE]", help="embedded (the default), published, arc or published-arc."
+        ),
     ] = "embedded",
     output: OutputOption = Output.TABLE,
 ) -> None:
