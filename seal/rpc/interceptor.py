@@ -52,6 +52,8 @@ _TYPES = {
 _WORDS = {False: "unary", True: "stream"}
 
 _QUIET_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
+_CALLERS_FAULT = ("INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "CANCELLED", "UNAUTHENTICATED")
+"""Codes of what a caller did, who is told of it: no warnings, as in go-grpc-middleware."""
 _LOGGED_CHARACTERS = 500
 
 
@@ -252,16 +254,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             **method.labels, grpc_code=_metric_code(str(facts["code"]))
         ).inc()
         self._metrics.grpc_handling_seconds.labels(**method.labels).observe(seconds)
-        level = (
-            "debug"
-            if method.service in _QUIET_SERVICES
-            else "info"
-            if failure is None
-            else "warning"
-        )
-        getattr(log, level)("call ended", **facts)
+        getattr(log, _level(method, failure))("call ended", **facts)
         if span.end is not None:
             span.end(str(facts["code"]))
+
+
+def _level(method: _Method, failure: SealError | None) -> str:
+    """How loud the line of a call's end is."""
+    if method.service in _QUIET_SERVICES:
+        return "debug"
+    if failure is None or error_class(failure).grpc_code in _CALLERS_FAULT:
+        return "info"
+    return "warning"
 
 
 def _is_unserved(error: Exception, code: str) -> bool:

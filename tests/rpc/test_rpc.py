@@ -392,24 +392,31 @@ async def test_faults_are_shown_at_zero_from_the_start_on_so_that_the_first_is_a
 
 
 @pytest.mark.asyncio
-async def test_a_call_is_one_log_line_with_its_outcome() -> None:
+@pytest.mark.parametrize(
+    ("error", "code", "level"),
+    [
+        (NotFound("no training", remedy="start it"), "NOT_FOUND", "info"),
+        (PreconditionFailed("no training", remedy="start it"), "FAILED_PRECONDITION", "warning"),
+    ],
+)
+async def test_a_call_is_one_log_line_with_its_outcome(
+    error: SealError, code: str, level: str
+) -> None:
+    """What the caller got wrong is the caller's to hear, and no warning to who serves."""
     with structlog.testing.capture_logs(
         processors=[structlog.contextvars.merge_contextvars]
     ) as logs:
-        async with serving(Trainer(raising(NotFound("no training", remedy="start it")))) as (
-            _,
-            channel,
-        ):
-            with pytest.raises(NotFound):
+        async with serving(Trainer(raising(error))) as (_, channel):
+            with pytest.raises(type(error)):
                 await get(channel)
     (line,) = [line for line in logs if line["event"] == "call ended"]
     assert (line["service"], line["method"], line["code"], line["reason"]) == (
         TRAINER,
         "GetTraining",
-        "NOT_FOUND",
-        "NotFound",
+        code,
+        type(error).__name__,
     )
-    assert (line["run"], line["request_id"], line["log_level"]) == ("demo", "r-1", "warning")
+    assert (line["run"], line["request_id"], line["log_level"]) == ("demo", "r-1", level)
     assert line["error"] == "no training; start it"
 
 
