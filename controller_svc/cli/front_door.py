@@ -35,7 +35,8 @@ ADAPT_HELP = (
     "extra `documents`. The model writes self-edits on each passage, the best are learnt by one "
     "adapter, and held-out questions say what it is worth: yours (--questions), or the model's "
     "own, labelled self-made. Without --server everything runs in this process. The same command "
-    "again goes on where it stopped."
+    "again goes on where it stopped. Options that are left out are the server's to choose: "
+    "docs/adapt.md has their defaults."
 )
 SERVE_HELP = (
     "Serve everything on this machine: the model, its services, and AdaptationService.\n\n"
