@@ -267,7 +267,8 @@ def test_logs_are_read_by_people_as_lines_and_by_programs_as_json(
     assert seal("logs", "tiny") == 0
     assert "info: run created" in capsys.readouterr().out
     assert seal("logs", "tiny", "-o", "json") == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[0])["run"] == "tiny"
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["run"] for line in lines if line["event"] == "run created"] == ["tiny"]
     assert seal("logs", "nothing") == 2
 
 

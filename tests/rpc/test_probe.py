@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import grpc.aio
 import pytest
-from fake_services import Fakes, serve_fakes
 
 from seal.rpc.probe import ALL_SERVE, ONE_DOES_NOT, main, probe
 from seal.rpc.server import RunningServer, start_server
@@ -62,8 +62,13 @@ async def test_one_that_does_not_serve_fails_the_whole(capsys: pytest.CaptureFix
 
 
 async def test_a_server_that_cannot_be_asked_does_not_serve() -> None:
-    async with serve_fakes(Fakes()) as addresses:  # they have no health
-        assert await probe([(addresses.trainer, SERVICE)], within_seconds=0) == ONE_DOES_NOT
+    bare = grpc.aio.server()  # has no health
+    port = bare.add_insecure_port("127.0.0.1:0")
+    await bare.start()
+    try:
+        assert await probe([(f"127.0.0.1:{port}", SERVICE)], within_seconds=0) == ONE_DOES_NOT
+    finally:
+        await bare.stop(grace=None)
 
 
 def test_an_argument_without_a_service_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

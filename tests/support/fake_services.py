@@ -30,6 +30,7 @@ from seal.outcomes import Outcome
 from seal.records import ModelDescription
 from seal.restem.seeds import derive_seed
 from seal.rpc.convert import OUTCOME_TO_WIRE, chat_message_list, description_message
+from seal.rpc.server import Registration, start_server
 from seal.settings import ALL_PROJECTIONS, RunSpec
 from seal.v1 import (
     common_pb2,
@@ -504,17 +505,29 @@ def _without_score(
 async def serve_fakes(fakes: Fakes) -> AsyncIterator[ServiceAddresses]:
     """The fakes on a Unix socket."""
     with TemporaryDirectory(prefix="seal-fake-") as directory:
-        server = grpc.aio.server()
-        generator_pb2_grpc.add_GeneratorServiceServicer_to_server(FakeGenerator(fakes), server)
-        trainer_pb2_grpc.add_TrainerServiceServicer_to_server(FakeTrainer(fakes), server)
-        evaluator_pb2_grpc.add_EvaluatorServiceServicer_to_server(FakeEvaluator(fakes), server)
-        address = f"unix:{directory}/seal.sock"
-        server.add_insecure_port(address)
-        await server.start()
+        server = await start_server(_registrations(fakes), address=f"unix:{directory}/seal.sock")
         try:
-            yield ServiceAddresses.all_at(address)
+            yield ServiceAddresses.all_at(server.address)
         finally:
-            await server.stop(grace=0)
+            await server.stop(grace_seconds=0)
+
+
+def _registrations(fakes: Fakes) -> tuple[Registration, ...]:
+    """The three services."""
+
+    def generator(server: grpc.aio.Server) -> str:
+        generator_pb2_grpc.add_GeneratorServiceServicer_to_server(FakeGenerator(fakes), server)
+        return generator_pb2.DESCRIPTOR.services_by_name["GeneratorService"].full_name
+
+    def trainer(server: grpc.aio.Server) -> str:
+        trainer_pb2_grpc.add_TrainerServiceServicer_to_server(FakeTrainer(fakes), server)
+        return trainer_pb2.DESCRIPTOR.services_by_name["TrainerService"].full_name
+
+    def evaluator(server: grpc.aio.Server) -> str:
+        evaluator_pb2_grpc.add_EvaluatorServiceServicer_to_server(FakeEvaluator(fakes), server)
+        return evaluator_pb2.DESCRIPTOR.services_by_name["EvaluatorService"].full_name
+
+    return generator, trainer, evaluator
 
 
 def resume_services(
