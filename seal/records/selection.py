@@ -89,6 +89,9 @@ class SelectionRecord(Record):
     """Candidates of which nothing is kept by reason (`seal.restem.select.DropReason`)."""
     dropped_parts: dict[str, int] = Field(default={})
     """Where parts are chosen: those not kept by reason (`seal.restem.select.PartDropReason`)."""
+    too_long: tuple[tuple[str, int], ...] = ()
+    """Where whole edits are chosen: (context, candidate) of those that would have been kept, but
+    have a row that the trainer does not take."""
     sha256: str
     """Digest over the kept edits' digests and those of the abstaining rows, in order."""
 

@@ -55,6 +55,7 @@ def select_records(
         label="" if control_seed is None else CONTROL_WITHOUT_REWARD,
         kept=kept,
         dropped=selection.counts,
+        too_long=tuple(sorted(too_long)),
         sha256=selection_digest(kept),
     )
 
@@ -82,32 +83,6 @@ def divide(
         for candidate in candidates_of(record)
     ]
     return select(candidates, keep_per_context=keep_per_context, control_seed=control_seed)
-
-
-def divide_as(
-    records: Sequence[ContextRecord],
-    kept: Collection[tuple[str, int]],
-    *,
-    keep_per_context: int,
-    control_seed: int | None = None,
-) -> Selection:
-    """The same after an M-step that kept these (context, candidate).
-
-    An edit that the rule would keep and the M-step has not was too long for its trainer, and left
-    its place to the next best.
-    """
-    too_long: set[tuple[str, int]] = set()
-    while True:
-        selection = divide(
-            records,
-            keep_per_context=keep_per_context,
-            too_long=too_long,
-            control_seed=control_seed,
-        )
-        chosen = {(one.candidate.context_id, one.candidate.candidate) for one in selection.kept}
-        if chosen <= set(kept):
-            return selection
-        too_long |= chosen - set(kept)
 
 
 def candidates_of(record: ContextRecord) -> tuple[Candidate, ...]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import pytest
 from synthetic_run import MACHINE, Maker, Recipe, make_run
@@ -348,11 +348,13 @@ def test_a_round_that_kept_nothing_has_trained_nothing_and_says_that_the_policy_
     assert report.headline.startswith("No round trained a new policy")
 
 
+@pytest.mark.parametrize("by", ["reward", "random"])
+@pytest.mark.parametrize("keep", [1, 2])
 @pytest.mark.parametrize("long_rows", [0, 6])
 def test_every_candidate_has_one_decision_and_they_are_those_of_the_selection(
-    store: ArtifactStore, long_rows: int
+    store: ArtifactStore, long_rows: int, keep: int, by: Literal["reward", "random"]
 ) -> None:
-    run = make_run(store, invalid=0.2, diverged=0.1, long_rows=long_rows)
+    run = make_run(store, invalid=0.2, diverged=0.1, long_rows=long_rows, keep=keep, selection=by)
     report = build_report(store, run)
     for rollout, details in zip(report.rollouts, report.rollout_details, strict=True):
         selection = store.read_json(

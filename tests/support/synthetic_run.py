@@ -45,7 +45,7 @@ from seal.resources import RestEMRun
 from seal.restem.part_selection import select_parts
 from seal.restem.parts import credits_of
 from seal.restem.racing import advance
-from seal.restem.rollout import runner_of, select_records
+from seal.restem.rollout import control_seed_of, runner_of, select_records
 from seal.runs.store import contexts_path, prepared_path
 from seal.settings import (
     ALL_PROJECTIONS,
@@ -109,6 +109,8 @@ class Recipe:
     credit: Literal["edit", "part"] = "edit"
     """Whether whole edits are learnt or, here each one part, parts with credit."""
     selection: Literal["reward", "random"] = "reward"
+    keep: int = 1
+    """Edits of a passage that are learnt."""
     warm: bool = False
     """A warm start on gold pairs."""
     shards: int = 1
@@ -171,6 +173,7 @@ class Maker:
             improve=ImproveSettings(
                 credit=recipe.credit,
                 selection=recipe.selection,
+                keep_per_context=recipe.keep,
                 warm_start="gold" if recipe.warm else "none",
             ),
             artifacts=ArtifactSettings(keep_inner_adapters=recipe.keep_inner_adapters),
@@ -288,7 +291,13 @@ class Maker:
         """The M-step's own way: it chooses again while what it has chosen is too long."""
         too_long: set[tuple[str, int]] = set()
         while True:
-            selection = select_records(records, round=number, keep_per_context=1, too_long=too_long)
+            selection = select_records(
+                records,
+                round=number,
+                keep_per_context=self.recipe.keep,
+                too_long=too_long,
+                control_seed=control_seed_of(self.spec, number),
+            )
             if len(too_long) >= self.recipe.long_rows or not selection.kept:
                 return selection
             too_long.add((selection.kept[0].context_id, selection.kept[0].candidate))

@@ -31,7 +31,7 @@ from seal.report.numbers.scores import answer_score, candidate_scores, loops_of
 from seal.report.numbers.source import RunFiles, Stage
 from seal.restem.part_selection import dropped_candidates
 from seal.restem.reward import gain
-from seal.restem.rollout import candidates_of, control_seed_of, divide, divide_as
+from seal.restem.rollout import candidates_of, control_seed_of, divide
 from seal.restem.select import DropReason
 
 MAX_EXAMPLE_CHARACTERS = 40_000
@@ -53,13 +53,12 @@ def decisions(files: RunFiles, stage: Stage) -> dict[str, dict[int, Decision]]:
     if files.spec.improve.credit == "part":
         return _decisions_by_part(files, stage)
     selection = files.selections.get(stage.round)
-    keep = files.spec.improve.keep_per_context
-    seed = control_seed_of(files.spec, stage.round)
     kept = [(edit.context_id, edit.candidate) for edit in (selection.kept if selection else ())]
-    chosen = (
-        divide_as(stage.records, kept, keep_per_context=keep, control_seed=seed)
-        if selection
-        else divide(stage.records, keep_per_context=keep, control_seed=seed)
+    chosen = divide(
+        stage.records,
+        keep_per_context=files.spec.improve.keep_per_context,
+        too_long=selection.too_long if selection else (),
+        control_seed=control_seed_of(files.spec, stage.round),
     )
     fates: dict[str, dict[int, Decision]] = {record.context_id: {} for record in stage.records}
     for graded in chosen.kept:
