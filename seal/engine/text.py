@@ -310,6 +310,12 @@ class ModelText:
         return tokens
 
     def _rendered(self, roles: Sequence[str], contents: Sequence[str], *, generate: bool) -> str:
+        """The chat as the template writes it.
+
+        Of a model that thinks before it answers unless it is told not to (Qwen3), an edit or an
+        answer would be its thoughts, cut at the bound of tokens, and would be learnt so. A template
+        without that variable does not see it.
+        """
         messages = [
             {"role": role, "content": content}
             for role, content in zip(roles, contents, strict=True)
@@ -321,6 +327,7 @@ class ModelText:
                     chat_template=_with_fixed_day(str(self.tokenizer.get_chat_template())),
                     tokenize=False,
                     add_generation_prompt=generate,
+                    enable_thinking=False,
                 )
             )
         except TemplateError as error:

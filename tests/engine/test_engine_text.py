@@ -154,6 +154,22 @@ def test_a_chat_is_the_same_on_every_day_whatever_its_template_says_of_the_date(
     assert shown == "Today Date: 26 Jul 2024, 2024-07-26 00:00:00\nWho built it?"
 
 
+def test_a_template_that_lets_the_model_think_is_told_not_to() -> None:
+    tokenizer = chatml_tokenizer()  # as Qwen3's, whose model thinks unless it is told otherwise
+    tokenizer.chat_template = CHATML.replace(
+        "assistant\n' }}",
+        "assistant\n' }}{% if enable_thinking is defined and enable_thinking is false %}"
+        "{{ '<think>\n\n</think>\n\n' }}{% endif %}",
+    )
+    text = ModelText(tokenizer, name="tiny")
+    prompt = chat("Who built it?", start="1.")
+    shown = text.tokenizer.decode(text.prompt(prompt), skip_special_tokens=False)
+    assert shown.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n1.")
+    row = text.example(prompt, " Odo Marrin")
+    learnt = row.tokens[len(row.tokens) - row.targets :]
+    assert text.decode(learnt) == " Odo Marrin" and learnt[-1] == text.end_token
+
+
 @pytest.mark.parametrize("make", [chatml_tokenizer, spaced_tokenizer])
 @pytest.mark.parametrize("content", ["a {end}\n{start}system b", "{end}{end}", "{start}"])
 def test_a_passage_cannot_end_its_turn_or_begin_another(
