@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
@@ -36,6 +37,8 @@ _CLOCK = "strftime_now"
 """What transformers calls the clock that it lends to chat templates."""
 _DIRECTIVES = ("-d", "-m", "-I", "-H", "-M", "-S", *"aAbBcdHIjmMpSwxXyYZz")
 """What may follow the per cent sign in the format of a date."""
+KEPT_CHATS = 64
+"""Orders of roles whose control tokens are remembered."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class ModelText:
         self._rows = rows
         self._start = self._added_before()
         self._adds_space = self._plain(_PROBE) != self._after_sentinel(_PROBE)
-        self._neutral: dict[tuple[str, ...], list[int]] = {}
+        self._neutral = lru_cache(maxsize=KEPT_CHATS)(self._controls_of_template)
 
     def prompt(self, prompt: str | Prompt) -> list[int]:
         """Tokens of a prompt: raw text after the tokenizer's own start, or the rendered chat.
@@ -263,7 +266,7 @@ class ModelText:
         self.check_prompt(prompt)
         roles = tuple(message.role for message in prompt.messages)
         contents = [message.content for message in prompt.messages]
-        wanted = self._controls_of_template(roles)
+        wanted = self._neutral(roles)
         tokens = self._plain(self._rendered(roles, contents, generate=True) + prompt.text)
         if self._controls(tokens) != wanted:
             tokens = self._chat_apart(roles, [*contents, prompt.text])
@@ -349,10 +352,8 @@ class ModelText:
 
     def _controls_of_template(self, roles: tuple[str, ...]) -> list[int]:
         """Control tokens of a chat of plain words."""
-        if roles not in self._neutral:
-            rendered = self._rendered(roles, [_PROBE] * len(roles), generate=True)
-            self._neutral[roles] = self._controls(self._plain(rendered))
-        return self._neutral[roles]
+        rendered = self._rendered(roles, [_PROBE] * len(roles), generate=True)
+        return self._controls(self._plain(rendered))
 
     def _turn_end(self) -> int:
         """What the template ends the model's turn with, if that ends a text; else the end token."""
@@ -361,6 +362,7 @@ class ModelText:
         return next((token for token in after if token in self.end_tokens), self.end_token)
 
 
+@lru_cache(maxsize=8)
 def _with_fixed_day(template: str) -> str:
     """A chat template in which it is always `_TODAY`.
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from seal.engine import Engine, EvaluationRequest, GenerationRequest, TrainingRequest
 from seal.engine.model import FrozenModel
-from seal.engine.text import ModelText
+from seal.engine.text import KEPT_CHATS, ModelText
 from seal.errors import InvalidInput, UnfitItem
 from seal.prompts import Message, Prompt
 from seal.settings import EngineSettings, LoraSettings, OptimizerSettings
@@ -168,6 +168,30 @@ def test_a_template_that_lets_the_model_think_is_told_not_to() -> None:
     row = text.example(prompt, " Odo Marrin")
     learnt = row.tokens[len(row.tokens) - row.targets :]
     assert text.decode(learnt) == " Odo Marrin" and learnt[-1] == text.end_token
+
+
+def test_a_dated_template_is_made_ready_once() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} {{ messages[0]['content'] }}"
+    text = ModelText(tokenizer, name="tiny")
+    given = []
+    render = tokenizer.apply_chat_template
+
+    def watched(*arguments: object, **options: object) -> object:
+        given.append(options["chat_template"])
+        return render(*arguments, **options)
+
+    tokenizer.apply_chat_template = watched
+    for question in ("Who?", "When?"):
+        text.prompt(chat(question))
+    assert len({id(template) for template in given}) == 1 < len(given)
+
+
+def test_what_is_kept_of_the_orders_of_roles_is_bounded() -> None:
+    text = ModelText(byte_tokenizer(), name="tiny")
+    for turns in range(1, 3 * KEPT_CHATS):
+        text.prompt(Prompt(messages=(Message("user", "Q"),) * turns))
+    assert text._neutral.cache_info().currsize == KEPT_CHATS
 
 
 @pytest.mark.parametrize("make", [chatml_tokenizer, spaced_tokenizer])
