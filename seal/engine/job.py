@@ -81,7 +81,8 @@ def make_job(model: FrozenModel, request: TrainingRequest, *, max_row_tokens: in
     """Tokenise and check a request.
 
     Raises InvalidInput for no examples, an unknown target, a foreign policy or padding that no row
-    may have; UnfitItem for a row that is too long for the engine or the model.
+    may have; UnfitItem for a row that is too long for the engine or the model, or has no token to
+    learn.
     """
     if not request.examples:
         raise InvalidInput(
@@ -115,6 +116,13 @@ def make_job(model: FrozenModel, request: TrainingRequest, *, max_row_tokens: in
                 outcome=Outcome.TOO_LONG,
                 field=f"examples[{index}]",
                 remedy="shorten or split the example",
+            )
+        if not (row.real and row.targets):
+            raise UnfitItem(
+                f"example {index} has no token to learn: the tokenizer makes none of its text",
+                outcome=Outcome.INVALID,
+                field=f"examples[{index}]",
+                remedy="give it another completion, or drop the example",
             )
         rows.append(row)
     order = StepOrder(

@@ -78,6 +78,15 @@ def test_a_training_row_longer_than_the_engine_or_the_model_takes_is_too_long_by
         make_job(short_model, training_request(examples=(("", "x" * 40),)), max_row_tokens=512)
 
 
+@pytest.mark.parametrize("pad_to_tokens", [0, 8])
+def test_a_row_with_nothing_to_learn_is_refused_by_its_place(engine, pad_to_tokens):
+    examples = (("", "a river"), ("", ""))
+    with pytest.raises(UnfitItem, match="example 1 has no token to learn") as caught:
+        engine.train(training_request(examples=examples, pad_to_tokens=pad_to_tokens))
+    assert (caught.value.outcome, caught.value.field) == (Outcome.INVALID, "examples[1]")
+    assert "drop the example" in caught.value.remedy
+
+
 def test_padding_no_row_may_have_is_refused_and_padding_that_is_allowed_takes_no_memory(engine):
     examples = tuple(("", str(number)) for number in range(3000))
     with pytest.raises(InvalidInput, match="padded to 32768") as caught:
