@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
 
@@ -95,7 +96,8 @@ def concatenate(lower: Adapter, upper: Adapter) -> Adapter:
     """Put two adapters side by side along the rank.
 
     One adapter whose update is the sum of both. The scales are folded into B, so the result has
-    alpha = r. Layers that only one of them has get zeros for the other.
+    alpha = r. Layers that only one of them has get zeros for the other. Factors of two types become
+    one that holds both: a float16 policy beneath bfloat16 factors makes float32 ones.
     """
     if not lower.base.same_as(upper.base):
         raise InvalidInput(
@@ -104,15 +106,23 @@ def concatenate(lower: Adapter, upper: Adapter) -> Adapter:
             remedy="train both on the same base model",
         )
     rank = lower.rank + upper.rank
+    dtype = reduce(
+        torch.promote_types,
+        (
+            factor.dtype
+            for adapter in (lower, upper)
+            for pair in adapter.pairs.values()
+            for factor in (pair.a, pair.b)
+        ),
+    )
     pairs: dict[str, LoraPair] = {}
     for name in sorted(set(lower.pairs) | set(upper.pairs)):
         known = lower.pairs.get(name) or upper.pairs[name]
-        a = known.a.new_zeros(rank, known.a.shape[1])
-        b = known.b.new_zeros(known.b.shape[0], rank)
-        if (pair := lower.pairs.get(name)) is not None:
-            a[: lower.rank], b[:, : lower.rank] = pair.a, pair.b * lower.scale
-        if (pair := upper.pairs.get(name)) is not None:
-            a[lower.rank :], b[:, lower.rank :] = pair.a, pair.b * upper.scale
+        a = known.a.new_zeros(rank, known.a.shape[1], dtype=dtype)
+        b = known.b.new_zeros(known.b.shape[0], rank, dtype=dtype)
+        for adapter, part in ((lower, slice(lower.rank)), (upper, slice(lower.rank, rank))):
+            if (pair := adapter.pairs.get(name)) is not None:
+                a[part], b[:, part] = pair.a, pair.b.to(dtype) * adapter.scale
         pairs[name] = LoraPair(a, b)
     return Adapter(lower.base, rank, float(rank), pairs)
 

@@ -16,7 +16,8 @@ from test_engine_training import train
 from tiny_model import ARCHITECTURES, tiny_model, tiny_transformer
 from torch.overrides import TorchFunctionMode
 
-from seal.engine.peft_format import Adapter, LoraPair, load_adapter, save_adapter
+from seal.bases import BaseReference
+from seal.engine.peft_format import Adapter, LoraPair, concatenate, load_adapter, save_adapter
 from seal.engine.requests import EvaluationRequest, GenerationRequest
 from seal.engine.sampling import DRAWN_AT_ONCE, Draw, Uniforms, choose_tokens
 from seal.engine.text import cut_at_stop
@@ -197,12 +198,28 @@ def test_an_adapter_on_a_policy_equals_their_concatenation_on_the_base():
     model = tiny_model()
     policy = trained(model, 4)
     upper = trained(model, 5, policy=policy)
-    from seal.engine.peft_format import concatenate
-
     (stacked,) = evaluated(model, [evaluation(upper, policy)])
     (merged,) = evaluated(model, [evaluation(concatenate(policy, upper))])
     assert stacked.answers == merged.answers
     assert stacked.logprobs == pytest.approx(merged.logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize("below", [torch.float16, torch.bfloat16])
+def test_an_adapter_keeps_its_precision_beside_a_policy_of_another_type(below):
+    def pair(scale: float, dtype: torch.dtype) -> LoraPair:
+        draw = torch.Generator().manual_seed(1)
+        a, b = torch.randn(2, 8, generator=draw), torch.randn(8, 2, generator=draw) * scale
+        return LoraPair(a.to(dtype), b.to(dtype))
+
+    base = BaseReference("tiny")
+    above = torch.bfloat16 if below == torch.float16 else torch.float32
+    policy = Adapter(base, 2, 2.0, {"q": pair(1.0, below), "k": pair(1.0, below)})
+    upper = Adapter(base, 2, 2.0, {"q": pair(1e-9, above), "v": pair(1.0, above)})
+    both = concatenate(policy, upper)
+    for adapter, part in ((policy, slice(0, 2)), (upper, slice(2, 4))):
+        for name, own in adapter.pairs.items():
+            assert torch.equal(both.pairs[name].a[part].double(), own.a.double())
+            assert torch.equal(both.pairs[name].b[:, part].double(), own.b.double())
 
 
 def with_factors(adapter: Adapter, change: Callable[[LoraPair], LoraPair]) -> Adapter:
