@@ -177,11 +177,16 @@ class VllmBackend:
         with self._lock:
             self._check_open(kind)
             self._unfinished.add(task)
-            task.future.add_done_callback(lambda _: self._unfinished.discard(task))
+            task.future.add_done_callback(lambda _: self._forget(task))
             follow(kind, task)
             self._queues[kind].put(task)
         self._wake()
         return task
+
+    def _forget(self, task: VllmTask[Any]) -> None:
+        """A task has ended, however it did."""
+        self._unfinished.discard(task)
+        self._tried.discard(task)
 
     def _fail_unfinished(self, reason: str) -> None:
         log.error("vllm_broken", reason=reason, tasks=len(self._unfinished))
@@ -290,9 +295,16 @@ class VllmBackend:
         self._news.set()
 
     def _drop(self, task: VllmTask[Any]) -> None:
-        """The caller has left: stop its texts."""
+        """The caller has left: stop its texts, or have it wait no more."""
         if (working := self._at_work.get(task)) is not None:
             working.cancel()
+            return
+        for queue in self._queues.values():
+            queue.take(lambda waiting: waiting is task)
+        if task in self._suspects:
+            self._suspects.remove(task)
+        task.fail(_cancelled())
+        self._news.set()
 
     async def _do(self, task: VllmTask[Any]) -> None:
         """One request, from its adapters to its result."""
@@ -300,7 +312,6 @@ class VllmBackend:
         try:
             with ExitStack() as held:
                 task.succeed(await self._result(task, held))
-                self._tried.discard(task)
         except asyncio.CancelledError:
             task.fail(_cancelled())
         except DecoderDeadError as error:
@@ -317,7 +328,6 @@ class VllmBackend:
         diverged = error.outcome is Outcome.DIVERGED
         self._poisoned = self._poisoned or diverged
         if not diverged or task in self._tried:
-            self._tried.discard(task)
             task.fail(error)
         else:
             self._tried.add(task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -307,6 +308,39 @@ def test_cancelling_stops_the_texts_and_the_next_request_gets_their_place(
     until(lambda: len(decoder.asked) == 4)
     backend._call(decoder.gate.set)
     assert ended(waiting).samples
+
+
+def test_a_cancelled_request_leaves_the_queue_at_once(make, decoder: FakeDecoder) -> None:
+    backend = make(max_queue=1, generation_rows=1, evaluation_rows=1)
+    decoder.gate.clear()
+    running = backend.generate(GENERATION)
+    until(lambda: len(decoder.asked) == 2)
+    waiting = backend.generate(GENERATION)
+    waiting.cancel()
+    assert isinstance(failed(waiting), Transient)
+    another = backend.generate(GENERATION)
+    backend._call(decoder.gate.set)
+    assert ended(running).samples and ended(another).samples
+
+
+def test_nothing_is_kept_of_a_suspect_that_is_cancelled(
+    make, decoder: FakeDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptied = asyncio.Event()
+
+    async def forget() -> None:
+        await emptied.wait()
+        decoder.poisoned = False
+
+    monkeypatch.setattr(decoder, "forget", forget)
+    backend, decoder.poisoned = make(), True
+    suspect = backend.generate(GENERATION)
+    until(lambda: bool(backend._suspects))
+    suspect.cancel()
+    assert isinstance(failed(suspect), Transient)
+    backend._call(emptied.set)
+    assert ended(backend.generate(GENERATION)).samples
+    assert not backend._tried and not backend._suspects
 
 
 def test_when_the_workers_have_ended_everybody_hears_it_and_it_counts_as_broken(
