@@ -128,8 +128,11 @@ class Trainings:
             return True
         if isinstance(found, Training) and not found.following:
             found.stop()
-            await asyncio.wait({found.task}, timeout=CANCEL_WAIT_SECONDS)
-            return found.task.done()
+            deadline = time.monotonic() + CANCEL_WAIT_SECONDS
+            while not found.following:  # it may yet learn that another trainer does it
+                await asyncio.wait({found.task}, timeout=CANCEL_LOOK_SECONDS)
+                if found.task.done() or time.monotonic() > deadline:
+                    return found.task.done()
         return await self._cancel_elsewhere(run, request_id)
 
     async def _cancel_elsewhere(self, run: str, request_id: str) -> bool:

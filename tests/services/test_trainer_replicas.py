@@ -27,6 +27,7 @@ from seal.errors import Conflict, Transient
 from seal.v1 import common_pb2, trainer_pb2, trainer_pb2_grpc
 from trainer_svc.claims import Claims
 from trainer_svc.service import register
+from trainer_svc.training import Training
 from trainer_svc.trainings import Trainings
 
 LEASE_SECONDS = 0.5
@@ -189,6 +190,32 @@ async def test_a_follower_passes_a_cancel_on(pair: tuple[Replica, Replica]) -> N
     assert await pair[1].cancel() == common_pb2.TASK_STATE_DONE
     for ended in (await first, await second):
         assert ended[-1].result.outcome == common_pb2.OUTCOME_CANCELLED
+
+
+async def test_a_cancel_that_comes_before_a_trainer_knows_that_it_follows_is_passed_on(
+    pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, other = pair
+    owner.engine.gate.clear()
+    first = owner.begin()
+    await until(lambda: owner.engine.waiting == 1)
+    claims, looking = other.trainings._claims, asyncio.Event()
+    assert claims is not None
+    take = claims.take
+
+    async def slow(training: Training, number: int) -> bool:
+        await looking.wait()
+        return await take(training, number)
+
+    monkeypatch.setattr(claims, "take", slow)
+    second = other.begin()
+    await until(lambda: bool(other.trainings._live))
+    cancelling = asyncio.create_task(other.cancel())
+    await until(lambda: any(one.cancel_requested for one in other.trainings._live.values()))
+    looking.set()
+    assert (await second)[-1].result.outcome == common_pb2.OUTCOME_CANCELLED
+    assert (await first)[-1].result.outcome == common_pb2.OUTCOME_CANCELLED
+    assert await cancelling == common_pb2.TASK_STATE_DONE
 
 
 async def test_a_cancel_through_the_other_trainer_outlives_a_failure_of_the_one_that_trains(
