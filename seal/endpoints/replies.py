@@ -81,7 +81,8 @@ def read_reply(content: bytes, *, model: str) -> Completion:
         )
     choice = reply.choices[0]
     text = choice.message.content if choice.message is not None else choice.text
-    if text is None and choice.finish_reason != "content_filter":
+    # Of a model that thinks aloud first: its thoughts, told apart, may use up the bound
+    if text is None and choice.finish_reason not in ("content_filter", "length"):
         raise Transient(UNREADABLE, remedy="does its URL name an OpenAI-compatible API?")
     return Completion(
         text=text or "",

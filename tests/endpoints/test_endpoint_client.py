@@ -205,6 +205,12 @@ async def test_a_text_that_a_filter_took_away_is_empty() -> None:
         assert (await endpoint.chat(TURNS, SAMPLING)).text == ""
 
 
+async def test_a_text_whose_bound_was_spent_on_thoughts_is_empty_and_cut_off() -> None:
+    async with client(says(None, finish="length")) as (endpoint, server):
+        completion = await endpoint.chat(TURNS, SAMPLING)
+    assert (completion.text, completion.truncated, len(server.calls)) == ("", True, 1)
+
+
 async def test_no_more_requests_are_outstanding_than_allowed() -> None:
     slow = Reply(body=says("Hello").body, seconds=0.02)
     async with client(slow, limits=EndpointLimits(concurrency=3)) as (endpoint, server):
