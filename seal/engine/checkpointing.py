@@ -113,7 +113,6 @@ class JobCheckpoints:
         self._last = time.monotonic()
         if (saved := self._resume) is None:
             return False
-        self._resume = None
         for row_P, own_P in (
             (slot.values_P, saved.values_P),
             (slot.first_P, saved.first_P),
@@ -122,6 +121,7 @@ class JobCheckpoints:
             row_P.zero_()
             _copy_row(self._shape, own_P, slot.shape, row_P)
         slot.steps.fill_(saved.optimizer_step)
+        self._resume = None  # only now: where that failed, it is tried once more
         job.step = job.resumed_step = saved.step
         job.losses = list(saved.losses)
         job.tokens, job.engine_seconds = saved.tokens, saved.engine_seconds

@@ -9,7 +9,7 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,7 @@ from seal.engine import (
     TrainingProgress,
     TrainingRequest,
     TrainingResult,
+    checkpointing,
     save_adapter,
 )
 from seal.engine.checkpoint import fingerprint_of
@@ -152,6 +153,25 @@ def test_interrupted_again_and_again_it_ends_with_the_same_bits(
         m_step(), None, Checkpoints(every_seconds=NEVER, on_checkpoint=lambda _: None, resume=saved)
     ).future.result(60)
     assert adapter_digest(resumed, tmp_path / "resumed") == adapter_digest(calm, tmp_path / "calm")
+
+
+def test_where_memory_is_short_for_a_moment_it_goes_on_from_its_checkpoint_all_the_same(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = suspended_at(engine, 4, m_step())
+    copy, calls = checkpointing._copy_row, count()
+
+    def short(*rows: object) -> None:
+        if next(calls) == 1:
+            raise RuntimeError("out of memory")
+        copy(*rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(checkpointing, "_copy_row", short)
+    news: list[TrainingProgress] = []
+    checkpoints = Checkpoints(every_seconds=NEVER, on_checkpoint=print, resume=saved)
+    again = engine.train(m_step(), news.append, checkpoints).future.result(60)
+    assert [one.step for one in news] == [4, 5, 6, 7, 8, 9]
+    assert again.outcome is Outcome.OK
 
 
 def test_checkpoints_come_between_steps_as_often_as_is_asked_and_do_not_change_the_training(
