@@ -43,6 +43,11 @@ _REFUSALS = (
     RuntimeError,  # aiohttp, of a connection that closes between two reads
 )
 """What a try of a stream may end with."""
+_DENIALS = (errors.APIForbiddenError, errors.APINotFoundError)
+"""Of these the namespace or the rights in it have gone, or are not there yet."""
+_REMEDY = (
+    "see that the namespace is there with its Role, or serve it no more (controller.namespaces)"
+)
 _KEPT = ("name", "namespace", "uid", "labels", "ownerReferences")
 """What is remembered of an object, for the case that its end is not seen."""
 
@@ -92,27 +97,25 @@ async def watch(
     *,
     client: ApiClient,
     ready: asyncio.Event,
+    on_listed: Callable[[str], None] = lambda namespace: None,
     times: WatchTimes = WatchTimes(),
 ) -> NoReturn:
     """Tell all that happens to these objects in these namespaces, until cancelled.
 
-    What is there is told first; `ready` is set once all of it has been. `on_event` is called on the
-    event loop and must return at once; what it raises ends the watch.
+    What is there is told first, and `on_listed` once all of a namespace has been. `ready` is set
+    once all namespaces have been listed, but for those that the server refuses: one that was
+    deleted does not keep the others waiting, and is taken up whenever it answers. Both functions
+    are called on the event loop and must return at once; what they raise ends the watch.
     """
     async with session_of(client) as session:
         login = kopf.AiohttpSession(aiohttp_session=session, server=client.configuration.host)
         auth.vault_var.set(_Login({"client": login}))
-        streams = [
-            _Stream(watched, namespace, on_event, times)
-            for watched in resources
-            for namespace in namespaces
-        ]
+        listing = _Listing(resources, namespaces, on_listed=on_listed, ready=ready)
         async with asyncio.TaskGroup() as group:
-            for stream in streams:
-                group.create_task(stream.run())
-            for stream in streams:
-                await stream.listed.wait()
-            ready.set()
+            for watched in resources:
+                for namespace in namespaces:
+                    stream = _Stream(watched, namespace, on_event, listing, times)
+                    group.create_task(stream.run())
     raise AssertionError("a stream has ended without an error")
 
 
@@ -127,6 +130,45 @@ class _Login(Vault):
             raise exc
 
 
+class _Listing:
+    """Which namespaces have been listed, with all kinds of objects."""
+
+    def __init__(
+        self,
+        resources: Sequence[Watched],
+        namespaces: Sequence[str],
+        *,
+        on_listed: Callable[[str], None],
+        ready: asyncio.Event,
+    ) -> None:
+        self._on_listed, self._ready = on_listed, ready
+        self._all, self._denied = frozenset(namespaces), set[str]()
+        self._missing = {namespace: set(resources) for namespace in namespaces}
+
+    def listed(self, namespace: str, watched: Watched) -> None:
+        """All objects of a kind have been told, as whenever a stream begins anew."""
+        if (missing := self._missing.get(namespace)) is None:
+            return
+        missing.discard(watched)
+        if not missing:
+            del self._missing[namespace]
+            log.info("namespace listed", namespace=namespace)
+            self._on_listed(namespace)
+        self._decide()
+
+    def denied(self, namespace: str, cause: str) -> None:
+        """The server refuses to list objects; nothing is new in one that was listed before."""
+        if namespace in self._missing:
+            log.error("namespace not served", namespace=namespace, cause=cause, remedy=_REMEDY)
+            self._denied.add(namespace)
+            self._decide()
+
+    def _decide(self) -> None:
+        """Where every namespace is refused it is no namespace's fault."""
+        if self._missing.keys() <= self._denied and self._missing.keys() < self._all:
+            self._ready.set()
+
+
 class _Stream:
     """All that happens to the objects of one kind in one namespace."""
 
@@ -135,15 +177,16 @@ class _Stream:
         watched: Watched,
         namespace: str,
         on_event: Callable[[Seen], None],
+        listing: _Listing,
         times: WatchTimes,
     ) -> None:
         self._watched, self._namespace, self._on_event = watched, namespace, on_event
+        self._listing = listing
         group, _, version = watched.resource.api_version.rpartition("/")
         self._resource = kopf.Resource(group, version, watched.resource.plural, namespaced=True)
         self._settings = _settings(watched.labels, times)
         self._known: dict[str, Tree] = {}
         self._found: dict[str, Tree] = {}
-        self.listed = asyncio.Event()
 
     async def run(self) -> NoReturn:
         """List and watch, again and again."""
@@ -157,7 +200,10 @@ class _Stream:
                     refused = 0
             except _REFUSALS as error:
                 refused += 1
-                log.warning("watch refused", what=what, cause=f"{type(error).__name__}: {error}")
+                cause = f"{type(error).__name__}: {error}"
+                log.warning("watch refused", what=what, cause=cause)
+                if isinstance(error, _DENIALS):
+                    self._listing.denied(self._namespace, cause)
             # A stream that ended in order has only lost its place (410): it is listed anew soon
             name = f"{what} {refused}"
             await asyncio.sleep(AGAIN.delay_seconds(name=name, attempt=max(refused, 1) + 1))
@@ -194,7 +240,7 @@ class _Stream:
         self._known, self._found = self._found, {}
         for body in gone:
             self._tell("DELETED", body)
-        self.listed.set()
+        self._listing.listed(self._namespace, self._watched)
 
     def _tell(self, kind: EventKind, body: Tree) -> None:
         self._on_event(Seen(resource=self._watched.resource, kind=kind, body=body))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn, Protocol, cast
 
@@ -46,6 +47,7 @@ class Watch(Protocol):
         on_event: Callable[[Seen], None],
         *,
         ready: asyncio.Event,
+        on_listed: Callable[[str], None],
     ) -> Awaitable[None]:
         """Tell it until cancelled."""
 
@@ -66,20 +68,24 @@ class Turn:
         self._controller, self._watch, self._namespaces = controller, watch, namespaces
         self._reads, self._news = reads, News()
         self._workers: Workers[Key] = Workers(self._look, _on_failure, count=workers)
+        self._listed: set[str] = set()
+        self._held: defaultdict[str, set[Key]] = defaultdict(set)
+        """Objects of namespaces of which not all has been seen."""
         self.ready = asyncio.Event()
-        """All that there is has been seen."""
+        """All that there is has been seen, but for namespaces that the API server refuses."""
 
     async def run(self) -> NoReturn:
         """Look after all objects until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(
-                    _never_ends(
-                        self._watch(WATCHED, self._namespaces, self._on_event, ready=self.ready)
-                    )
+                watching = self._watch(
+                    WATCHED,
+                    self._namespaces,
+                    self._on_event,
+                    ready=self.ready,
+                    on_listed=self._on_listed,
                 )
-                # Before all has been seen, a Job that is there could look as if it were not
-                await self.ready.wait()
+                group.create_task(_never_ends(watching))
                 await self._workers.run()
         finally:
             metrics.controller_queue_length.set(0)
@@ -89,9 +95,20 @@ class Turn:
         if self._reads is not None:
             self._reads.see(seen)
         after_seconds = self._news.after_seconds(seen)
-        if after_seconds is not None and (key := key_of(seen)) is not None:
+        if after_seconds is None or (key := key_of(seen)) is None:
+            return
+        if key.namespace in self._listed:
             self._workers.add(key, after_seconds=after_seconds)
             metrics.controller_queue_length.set(len(self._workers))
+        else:
+            # Before all has been seen, a Job that is there could look as if it were not
+            self._held[key.namespace].add(key)
+
+    def _on_listed(self, namespace: str) -> None:
+        self._listed.add(namespace)
+        for key in self._held.pop(namespace, ()):
+            self._workers.add(key)
+        metrics.controller_queue_length.set(len(self._workers))
 
     async def _look(self, key: Key) -> float | None:
         started, kind = time.monotonic(), kind_of(key.resource)

@@ -764,12 +764,49 @@ async def test_a_missed_deletion_is_found_and_old_news_brings_nothing_back(site:
         await api.delete(ADAPTATIONS, "default", "veldra", uid=made.uid)
         api.gone(ADAPTATIONS, "veldra", "default")
         assert len((await listed(door)).adaptations) == 2
-        await door.informer.check(api, ["default"])
+        await door.informer.check(api, "default")
         api.watches = watches
         assert door.informer.put(old) is None
         assert [one.name for one in (await listed(door)).adaptations] == ["calverow"]
         with pytest.raises(NotFound):
             await get(door, "veldra")
+
+
+async def test_of_a_namespace_that_is_refused_nobody_is_told_that_it_is_empty(site: Site) -> None:
+    api, store = site
+
+    def refuse(request: str, done: bool) -> None:
+        if request.startswith("list"):
+            raise PreconditionFailed("forbidden", remedy="look at the Role")
+
+    async with replica(api, store, watching=False, listed=False) as door:
+        api.put(ADAPTATIONS, adaptation_object("kubectls"), namespace="default")
+        api.fault = refuse
+        with pytest.raises(PreconditionFailed, match="forbidden"):
+            await listed(door)
+        api.fault = lambda request, done: None
+        assert [one.name for one in (await listed(door)).adaptations] == ["kubectls"]
+
+
+async def test_a_namespace_that_is_refused_keeps_no_other_from_being_checked(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, store = site
+    monkeypatch.setattr("controller_svc.k8s.front.informer.CHECK_SECONDS", 0.01)
+    refusals: list[str] = []
+
+    def refuse(request: str, done: bool) -> None:
+        if request.startswith("list") and not done and len(refusals) < 1:
+            refusals.append(request)
+            raise PreconditionFailed("forbidden")
+
+    async with replica(api, store, watching=False) as door:
+        api.put(ADAPTATIONS, adaptation_object("kubectls"), namespace="default")
+        api.fault = refuse
+        checking = asyncio.create_task(door.informer.keep_checked(api, ["team", "default"]))
+        await until(lambda: api.requests.count("list adaptations") == 2)
+        checking.cancel()
+        assert [one.name for one in (await listed(door)).adaptations] == ["kubectls"]
 
 
 async def test_while_the_api_server_is_away_what_is_known_is_told_and_what_is_new_waits(

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -144,8 +145,30 @@ def settled(office: Office) -> bool:
     return live or all(ended)
 
 
+async def test_nothing_is_done_in_a_namespace_before_all_of_it_was_seen(office: Office) -> None:
+    office.submit(small_run("before"))
+    heard: list[Callable[[str], None]] = []
+
+    async def watch(
+        *args: Any, ready: asyncio.Event, on_listed: Callable[[str], None]
+    ) -> None:  # another namespace is listed, this one is refused
+        heard.append(on_listed)
+        on_listed("other")
+        await office.api.watch(*args, ready=ready)
+
+    turn = Turn(office.controller, watch=watch, namespaces=["team", "other"], workers=1)
+    task = asyncio.create_task(turn.run())
+    await until(turn.ready.is_set)
+    office.submit(small_run("later"))
+    await asyncio.sleep(0.1)
+    assert not office.api.requests
+    heard[0]("team")
+    await until(lambda: office.count(JOBS) == 2)
+    await stop(task)
+
+
 async def test_a_turn_whose_watch_fails_ends(office: Office) -> None:
-    async def fail(*_: object, ready: asyncio.Event) -> None:
+    async def fail(*_: object, **__: object) -> None:
         raise Transient("no watch")
 
     turn = Turn(office.controller, watch=fail, namespaces=["team"], workers=1)

@@ -17,13 +17,14 @@ from cluster_objects import run
 from control_plane import ControlPlane
 from eventually import until
 from kubernetes.aio.client import ApiClient, Configuration
+from structlog.testing import capture_logs
 
 from controller_svc.k8s.api import JOBS, RUNS, KubernetesApi
 from controller_svc.k8s.connect import connect, own_namespace
 from controller_svc.k8s.source import Seen, Watched, WatchTimes, watch
 from seal.errors import InvalidInput
 
-RUN_PATH = "/apis/seal.dev/v1alpha1/namespaces/team/restemruns"
+RUN_PATH = "/apis/seal.dev/v1alpha1/namespaces/{namespace}/restemruns"
 Told = list[tuple[str, str]]
 
 
@@ -42,11 +43,17 @@ class Server:
         self.turns, self.refusals = list(turns), list(refusals)
         self.queries: list[Any] = []
         self.tokens: list[str] = []
-        self.port = 0
+        self.refused: dict[str, int] = {}
+        """Namespaces of which nothing is told, and the status that says so; 0 says nothing."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.queries.append(dict(request.query))
         self.tokens.append(request.headers.get("Authorization", ""))
+        refused = self.refused.get(request.match_info["namespace"])
+        if refused == 0:
+            await asyncio.sleep(60)
+        if refused:
+            return web.json_response({"kind": "Status", "message": "no"}, status=refused)
         if self.refusals:
             return web.json_response({"message": "no"}, status=self.refusals.pop(0))
         if "watch" not in request.query:
@@ -178,12 +185,53 @@ async def test_the_server_is_told_when_to_end_a_stream_and_a_renewed_token_is_us
 
 async def test_it_is_ready_once_all_kinds_in_all_namespaces_have_been_listed() -> None:
     server = Server(([], []))
+    server.refused = {"other": 0}
     async with server.serving() as client:
         async with watching(client, lambda seen: None, namespaces=["team", "other"]) as ready:
-            await asyncio.sleep(0.5)  # of the other one the server knows nothing
-            assert not ready.is_set() and any("watch" in query for query in server.queries)
+            await until(lambda: any("watch" in query for query in server.queries))
+            await asyncio.sleep(0.2)
+            assert not ready.is_set()
         async with watching(client, lambda seen: None) as ready:
             await until(ready.is_set)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_namespace_that_is_refused_keeps_no_other_waiting_and_is_taken_up_once_it_answers(
+    status: int,
+) -> None:
+    server, listed = Server(([], [])), list[str]()
+    server.refused = {"gone": status}
+    async with server.serving() as client:
+        with capture_logs() as logs:
+            async with watching(
+                client, lambda seen: None, namespaces=["gone", "team"], on_listed=listed.append
+            ) as ready:
+                await until(ready.is_set)
+                assert listed == ["team"]
+                (said, *_) = [one for one in logs if one["log_level"] == "error"]
+                assert said["namespace"] == "gone" and "Role" in said["remedy"]
+                server.refused.clear()
+                await until(lambda: listed == ["team", "gone"])
+
+
+async def test_where_every_namespace_is_refused_nothing_is_ready() -> None:
+    server = Server()
+    server.refused = {"team": 404}
+    async with server.serving() as client, watching(client, lambda seen: None) as ready:
+        await until(lambda: len(server.queries) >= 2)
+        assert not ready.is_set()
+
+
+async def test_a_namespace_is_listed_once_all_kinds_in_it_are() -> None:
+    server, listed = Server(([], [])), list[str]()
+    kinds = [Watched(resource=RUNS), Watched(resource=JOBS)]
+    async with (
+        server.serving() as client,
+        watching(client, lambda seen: None, resources=kinds, on_listed=listed.append) as ready,
+    ):
+        await until(lambda: any("watch" in query for query in server.queries))
+        await asyncio.sleep(0.2)
+        assert not (listed or ready.is_set()), "of Jobs the server knows nothing"
 
 
 async def test_a_real_server_tells_of_its_runs_and_of_the_jobs_that_a_label_chooses(

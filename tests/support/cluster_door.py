@@ -59,15 +59,25 @@ async def replica(
     store: ArtifactStore,
     *,
     watching: bool = True,
+    listed: bool = True,
     cluster: AdaptationClusterSettings = NOTHING_BESIDE,
 ) -> AsyncIterator[Replica]:
-    """A replica until the end of the block; one that does not watch hears of nothing."""
+    """A replica until the end of the block; one that does not watch hears of nothing.
+
+    `listed`: False where the API server has refused to list the namespaces.
+    """
     informer, ready = Informer(), asyncio.Event()
     adaptations = ClusterAdaptations(
         api, store, model=MODEL, namespaces=NAMESPACES, informer=informer, cluster=cluster
     )
     watch = asyncio.create_task(
-        api.watch([Watched(resource=ADAPTATIONS)], NAMESPACES, informer.on_event, ready=ready)
+        api.watch(
+            [Watched(resource=ADAPTATIONS)],
+            NAMESPACES,
+            informer.on_event,
+            ready=ready,
+            on_listed=informer.on_listed if listed else lambda namespace: None,
+        )
     )
     await ready.wait()
     if not watching:

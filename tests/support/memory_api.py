@@ -82,6 +82,7 @@ class MemoryApi:
         on_event: Callable[[Seen], None],
         *,
         ready: asyncio.Event,
+        on_listed: Callable[[str], None] = lambda namespace: None,
     ) -> None:
         """In the place of `controller_svc.k8s.source.watch`."""
         watched = {(one.resource, namespace): one for one in resources for namespace in namespaces}
@@ -95,6 +96,8 @@ class MemoryApi:
         for (kind, _, _), found in list(self.objects.items()):
             told(Seen(resource=kind, kind="LISTED", body=_copied(found)))
         self.watches.append(told)
+        for namespace in namespaces:
+            on_listed(namespace)
         ready.set()
         try:
             await asyncio.Event().wait()

@@ -125,8 +125,10 @@ class ClusterAdaptations:
         states: Collection[AdaptationState],
         name_prefix: str,
     ) -> Page:
-        """A page, by name."""
+        """A page, by name. Raises SealError: the API server is away, or refuses the namespace."""
         self._check_served(namespace)
+        if not self._informer.is_listed(namespace):
+            await self._informer.check(self._api, namespace)  # a page would be too short
         known = self._informer.entries
         names, following = page_of(
             known, namespace, after=after, limit=limit, states=states, name_prefix=name_prefix

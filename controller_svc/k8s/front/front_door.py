@@ -32,7 +32,7 @@ class FrontDoor:
 
     adaptations: ClusterAdaptations
     ready: asyncio.Event
-    """Set once all that there is has been listed; before, a list would be too short."""
+    """Set once all has been listed that the API server does not refuse to list."""
     watching: asyncio.Task[NoReturn]
     """The watch, which only a defect ends."""
 
@@ -68,7 +68,14 @@ async def cluster_front_door(
         )
         watched = [Watched(resource=ADAPTATIONS)]
         watching = asyncio.create_task(
-            watch(watched, namespaces, informer.on_event, client=client, ready=ready),
+            watch(
+                watched,
+                namespaces,
+                informer.on_event,
+                client=client,
+                ready=ready,
+                on_listed=informer.on_listed,
+            ),
             name="watch adaptations",
         )
         uploads = partial(adaptations.documents.sweep_uploads, UNUSED_SECONDS)

@@ -78,6 +78,7 @@ class Informer:
     _specs: OrderedDict[str, AdaptationSpec] = field(default_factory=OrderedDict)
     _graves: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _suspended: bool = False
+    _listed: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         metrics.adaptations.clear()
@@ -89,27 +90,36 @@ class Informer:
         else:
             self.put(seen.body)
 
+    def on_listed(self, namespace: str) -> None:
+        """The watch has told all of a namespace."""
+        self._listed.add(namespace)
+
+    def is_listed(self, namespace: str) -> bool:
+        """Whether all of a namespace is here; of one that the API server refuses nothing is."""
+        return namespace in self._listed
+
     async def keep_checked(self, api: ClusterApi, namespaces: Sequence[str]) -> NoReturn:
         """Look for missed deletions every now and then, until it is cancelled."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
-            try:
-                await self.check(api, namespaces)
-            except SealError as error:
-                log.warning("adaptations not checked", message=str(error))
+            for namespace in namespaces:
+                try:
+                    await self.check(api, namespace)
+                except SealError as error:
+                    log.warning("adaptations not checked", namespace=namespace, message=str(error))
 
-    async def check(self, api: ClusterApi, namespaces: Sequence[str]) -> None:
-        """Compare all with what the API server has.
+    async def check(self, api: ClusterApi, namespace: str) -> None:
+        """Compare all of a namespace with what the API server has.
 
         Raises:
-            SealError: it is away.
+            SealError: it is away, or the namespace is refused.
 
         """
-        known, listed = self.all(), set()
-        for namespace in namespaces:
-            for body in await api.list(ADAPTATIONS, namespace):
-                self.put(body)
-                listed.add(metadata_of(body).uid)
+        known = [metadata for metadata in self.all() if metadata.namespace == namespace]
+        listed = set()
+        for body in await api.list(ADAPTATIONS, namespace):
+            self.put(body)
+            listed.add(metadata_of(body).uid)
         for metadata in known:
             if metadata.uid not in listed:
                 self.remove(metadata)
