@@ -388,6 +388,28 @@ def test_a_volume_of_models_is_filled_by_a_job_that_another_model_replaces() -> 
     assert not of_kind(render(VOLUME, "--set=models.volume.pull.enabled=false"), "Job")
 
 
+def test_the_pull_and_helm_test_find_a_node_where_all_are_tainted() -> None:
+    anywhere = {"tolerations": [{"key": "team", "operator": "Exists"}], "nodeSelector": {"a": "b"}}
+    arm = {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [{"matchExpressions": [{"key": "arch", "operator": "Exists"}]}]
+            }
+        }
+    }
+    apart = {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+    made = render(
+        VOLUME,
+        f"--set-json=models.volume.pull={json.dumps(anywhere | {'affinity': arm})}",
+        f"--set-json=controller={json.dumps(anywhere | {'affinity': arm | apart})}",
+    )
+    ((_, pull),) = of_kind(made, "Job").items()
+    ((_, test),) = of_kind(made, "Pod").items()
+    for pod in (pull["spec"]["template"]["spec"], test["spec"]):
+        assert {name: pod[name] for name in anywhere} == anywhere
+        assert pod["affinity"] == arm, "it need not be apart from the controllers"
+
+
 @pytest.mark.parametrize("change", ["commonLabels.team=research", "nameOverride=other"])
 def test_a_pull_whose_pod_has_other_labels_is_another_job(change: str) -> None:
     """The API server refuses any change of a Job's template, and with it the whole upgrade."""
