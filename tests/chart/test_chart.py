@@ -21,6 +21,7 @@ from chart import (
     of_kind,
     pods,
     render,
+    template,
 )
 
 from controller_svc.k8s.jobs import JobSettings
@@ -340,6 +341,26 @@ def test_where_the_pods_of_jobs_run_is_the_controllers_to_say() -> None:
     assert told == placement
     assert settings.worker_placement == Placement()
     assert settings.queue_name == "gpus"
+
+
+def test_a_pod_has_the_time_that_its_process_takes_to_end() -> None:
+    def seconds(*values: str) -> dict[str, int]:
+        made = pods(render(*values))
+        found = {name: pod["spec"]["terminationGracePeriodSeconds"] for name, pod in made.items()}
+        return {name: found[f"seal-{name}"] for name in ("generator", "trainer", "api")}
+
+    assert seconds() == {"generator": 95, "trainer": 95, "api": 45}
+    own = [{"name": "SEAL_GRACE_SECONDS", "value": "120.5"}, {"name": "SEAL_A", "value": "1"}]
+    assert seconds(
+        "--set-string=environment.SEAL_UNREADY_SECONDS=10,environment.SEAL_GRACE_SECONDS=60",
+        f"--set-json=trainer.env={json.dumps(own)}",
+    ) == {"generator": 130, "trainer": 191, "api": 80}
+
+
+def test_a_grace_that_the_chart_cannot_read_is_refused_by_its_name() -> None:
+    own = [{"name": "SEAL_GRACE_SECONDS", "valueFrom": {"fieldRef": {"fieldPath": "a"}}}]
+    done = template(f"--set-json=api.env={json.dumps(own)}")
+    assert done.returncode and "SEAL_GRACE_SECONDS: give it a value" in done.stderr
 
 
 def test_the_requests_of_a_laptops_cluster_fit_two_cores() -> None:

@@ -156,6 +156,28 @@ numbers are floats to templates, and a large one would be written as a power of 
 {{- toJson $variables }}
 {{- end }}
 
+{{/*
+Seconds from a pod's SIGTERM to its kill: both settings of a server, whose defaults these are
+(seal/options.py), and what it takes beside: (dict "root" $ "values" VALUES "beside" SECONDS).
+*/}}
+{{- define "seal.termination" -}}
+{{- $settings := dict "SEAL_UNREADY_SECONDS" "5" "SEAL_GRACE_SECONDS" "30" }}
+{{- range $name, $value := .root.Values.environment }}
+{{- if and $value (hasKey $settings $name) }}{{ $_ := set $settings $name $value }}{{ end }}
+{{- end }}
+{{- range $one := .values.env }}
+{{- if hasKey $settings $one.name }}
+{{- if $one.valueFrom }}
+{{- fail (printf "%s: give it a value: terminationGracePeriodSeconds follows from it" $one.name) }}
+{{- end }}
+{{- with $one.value }}{{ $_ := set $settings $one.name . }}{{ end }}
+{{- end }}
+{{- end }}
+{{- $seconds := int64 .beside }}
+{{- range $settings }}{{ $seconds = add $seconds (float64 . | ceil | int64) }}{{ end }}
+{{- $seconds }}
+{{- end }}
+
 {{- define "seal.environmentFrom" -}}
 {{- with .Values.artifacts.existingSecret }}
 envFrom:
