@@ -276,15 +276,25 @@ def _suspended(job: JobSeen, workload: WorkloadSeen | None) -> Waiting:
     queue = job.metadata.labels.get(QUEUE_LABEL, "")
     if not queue:
         return Waiting(reason=WaitReason.SUSPENDED, message="the Job is suspended")
-    said = [
-        one.message
-        for type in ("Evicted", "QuotaReserved", "Admitted")
-        for one in (workload.status.conditions if workload is not None else ())
-        if one.type == type and one.status == ("True" if type == "Evicted" else "False")
-        if one.message
-    ]
-    words = said[0] if said else "Kueue has not looked at it yet"
+    words = _said_by_kueue(workload.status.conditions) if workload is not None else ""
+    words = words or "Kueue has not looked at it yet"
     return Waiting(reason=WaitReason.NOT_ADMITTED, message=f"queue {queue}: {words}")
+
+
+def _said_by_kueue(conditions: Sequence[ConditionSeen]) -> str:
+    """The newest of what keeps a Workload; empty if nothing is said.
+
+    After an eviction Kueue tells in `QuotaReserved` what it waits for; `Admitted` sums both up.
+    """
+    said = [
+        one
+        for type, status in (("QuotaReserved", "False"), ("Evicted", "True"), ("Admitted", "False"))
+        for one in conditions
+        if (one.type, one.status) == (type, status) and one.message
+    ]
+    causes = [one for one in said if one.type != "Admitted"]
+    newest = max(causes or said, key=lambda one: one.last_transition_time, default=None)
+    return newest.message if newest is not None else ""
 
 
 def _stuck(pod: PodSeen) -> Waiting | None:

@@ -129,6 +129,33 @@ WAITS = {
 }  # fmt: skip
 
 
+EVICTED, NO_QUOTA = ("Evicted", "True", "Preempted"), ("QuotaReserved", "False", "no quota for gpu")
+NO_ROOM = ("Admitted", "False", "The workload has no reservation")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "newest"),
+    [
+        ([(EVICTED, 1), (NO_QUOTA, 2), (NO_ROOM, 2)], "no quota for gpu"),
+        ([(NO_QUOTA, 1), (EVICTED, 2), (NO_ROOM, 3)], "Preempted"),
+        # Both within one second: Kueue goes on to write what it waits for into the second one
+        ([(EVICTED, 1), (NO_ROOM, 2), (NO_QUOTA, 1)], "no quota for gpu"),
+        ([(("Evicted", "False", "old"), 2), (NO_ROOM, 1)], "The workload has no reservation"),
+    ],
+)
+def test_of_what_kueue_says_the_newest_is_told(
+    conditions: list[tuple[tuple[str, str, str], int]], newest: str
+) -> None:
+    told = [
+        {"type": type, "status": status, "message": message,
+         "lastTransitionTime": f"2026-01-01T00:00:{second:02}Z"}
+        for (type, status, message), second in conditions
+    ]  # fmt: skip
+    load = WorkloadSeen.model_validate({"status": {"conditions": told}})
+    why = waiting(job(queue="gpus", suspend=True), workload=load)
+    assert why is not None and why.message == f"queue gpus: {newest}"
+
+
 @pytest.mark.parametrize("name", list(WAITS))
 def test_why_an_attempt_waits_is_said(name: str) -> None:
     seen, pods, events, load, reason = WAITS[name]
