@@ -194,21 +194,23 @@ class Controller:
                 )
             await world.publish(publication.shown)
         kept_seconds = wanted.cluster.ttl_seconds_after_finished
-        left_seconds = seconds_to_live(kept_seconds, status, self._clock())
-        if left_seconds is not None and left_seconds <= 0:
-            await self._delete(wanted.kind, wanted.owner)
-            return None
         looks = (
-            left_seconds,
+            await self._delete_in_time(wanted.kind, wanted.owner, kept_seconds, status),
             publication.due_seconds if publication is not None else None,
             self._tracker_due_seconds(status),
         )
         return min((look for look in looks if look is not None), default=None)
 
-    async def _delete(self, kind: Resource, owner: Owner) -> None:
-        """An object whose time after its end is over."""
+    async def _delete_in_time(
+        self, kind: Resource, owner: Owner, kept_seconds: int | None, status: RunStatus
+    ) -> float | None:
+        """Delete an object whose time after its end is over; until it is, the seconds left."""
+        left_seconds = seconds_to_live(kept_seconds, status, self._clock())
+        if left_seconds is None or left_seconds > 0:
+            return left_seconds
         await self._api.delete(kind, owner.namespace, owner.name, uid=owner.uid)
         log.info("object deleted after its time", kind=owner.kind, name=owner.name)
+        return None
 
     async def _refuse(self, kind: Resource, body: Tree, error: InvalidInput) -> float | None:
         """Let an object fail whose spec is none: it cannot be mended, as a spec is not changed."""
@@ -222,11 +224,7 @@ class Controller:
             await write_status(self._api, kind, owner.namespace, body | {"status": status})
             self._tell(owner, before, after, percent=0)
         await self._stop_jobs(owner)
-        left_seconds = seconds_to_live(kept_seconds_of_refused(body), after, self._clock())
-        if left_seconds is not None and left_seconds <= 0:
-            await self._delete(kind, owner)
-            return None
-        return left_seconds
+        return await self._delete_in_time(kind, owner, kept_seconds_of_refused(body), after)
 
     async def _stop_jobs(self, owner: Owner) -> None:
         """Stop what an earlier version, which could read the spec, has started."""
