@@ -36,6 +36,7 @@ AGAIN = AttemptBudget(attempts=1, base_seconds=0.5, max_seconds=10.0)
 """Pauses between two tries of a stream that the server refuses; it never gives up."""
 _REFUSALS = (
     errors.APIError,
+    errors.APISessionClosed,  # kopf's word for some ends of TLS, too
     watching.WatchingError,
     aiohttp.ClientError,
     OSError,  # TimeoutError is one

@@ -166,6 +166,21 @@ async def test_a_connection_that_closes_between_two_reads_ends_no_watch(
     assert closed and told[0] == ("LISTED", "a")
 
 
+async def test_tls_that_ends_in_disorder_ends_no_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    request, broken = aiohttp.ClientSession.request, list[bool]()
+
+    def break_once(session: aiohttp.ClientSession, **options: Any) -> Any:
+        if not broken:  # as OpenSSL says it of a connection that the other side has closed
+            broken.append(True)
+            raise aiohttp.ClientOSError(1, "[SSL: APPLICATION_DATA_AFTER_CLOSE_NOTIFY] application")
+        return request(session, **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "request", break_once)
+    server = Server(([item("a")], []))
+    assert await told_until(server, lambda told: bool(told)) == [("LISTED", "a")]
+    assert broken
+
+
 async def test_a_half_open_stream_is_given_up_and_goes_on_from_its_place() -> None:
     server = Server()
     times = WatchTimes(silence_seconds=0.2)
