@@ -107,6 +107,8 @@ class JobSettings(FileSettings):
     """Image of all stages but the M-step."""
     trainer_image: str
     """Image of the M-step, with an engine."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    """When nodes pull either; None leaves it to Kubernetes, by the image's tag."""
     services: ServiceAddresses
     store: StoreAccess
     models: ModelVolume | None = None
@@ -309,6 +311,8 @@ def _container(
         },
         "volumeMounts": _mounts(action, settings),
     }
+    if settings.image_pull_policy is not None:
+        container["imagePullPolicy"] = settings.image_pull_policy
     if settings.store.credentials_secret:
         container["envFrom"] = [{"secretRef": {"name": settings.store.credentials_secret}}]
     return container

@@ -363,6 +363,11 @@ def test_a_grace_that_the_chart_cannot_read_is_refused_by_its_name() -> None:
     assert done.returncode and "SEAL_GRACE_SECONDS: give it a value" in done.stderr
 
 
+def test_how_an_image_is_pulled_holds_for_the_pods_of_jobs_too() -> None:
+    settings = JobSettings.model_validate(jobs_file(render("--set=image.pullPolicy=Never")))
+    assert settings.image_pull_policy == "Never"
+
+
 def test_the_requests_of_a_laptops_cluster_fit_two_cores() -> None:
     made = render(KIND)
     standing = [container(pod)["resources"] for pod in pods(made).values()]

@@ -228,6 +228,12 @@ def test_the_m_step_has_an_engine_of_its_own_with_the_runs_resources(
     assert fallen_back["resources"]["limits"] == {"cpu": "1", "memory": "4Gi"}
 
 
+def test_an_image_is_pulled_as_the_settings_say() -> None:
+    assert "imagePullPolicy" not in pod(job())["containers"][0]
+    settings = SETTINGS.model_copy(update={"image_pull_policy": "Never"})
+    assert pod(job(settings=settings))["containers"][0]["imagePullPolicy"] == "Never"
+
+
 def test_workers_take_options_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     own = {"SEAL_CONCURRENCY": "7", "SEAL_REACH_SECONDS": "5", "SEAL_LOG_FORMAT": "console"}
     settings = SETTINGS.model_copy(update={"worker_environment": own})

@@ -8,6 +8,7 @@
 {{- end -}}
 workerImage: {{ include "seal.image" . | quote }}
 trainerImage: {{ include "seal.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
 services:
   {{- range $component := list "generator" "trainer" "evaluator" }}
   {{ $component }}: {{ include "seal.address" (dict "root" $ "component" $component) | quote }}
