@@ -414,6 +414,14 @@ def test_a_volume_of_models_is_filled_by_a_job_that_another_model_replaces() -> 
     assert not of_kind(render(VOLUME, "--set=models.volume.pull.enabled=false"), "Job")
 
 
+def test_a_pull_outlasts_a_night_without_the_hub() -> None:
+    """An upgrade finds a Job that has failed as it should be, and starts no other."""
+    ((_, made),) = of_kind(render(VOLUME), "Job").items()
+    assert made["spec"]["template"]["spec"]["restartPolicy"] == "OnFailure", "what it has it keeps"
+    kubelets = [min(10 * 2**restart, 300) for restart in range(made["spec"]["backoffLimit"])]
+    assert sum(kubelets) >= 8 * 3600
+
+
 def test_the_pull_and_helm_test_find_a_node_where_all_are_tainted() -> None:
     anywhere = {"tolerations": [{"key": "team", "operator": "Exists"}], "nodeSelector": {"a": "b"}}
     arm = {
