@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 EventKind = Literal["LISTED", "ADDED", "MODIFIED", "DELETED"]
 AGAIN = AttemptBudget(attempts=1, base_seconds=0.5, max_seconds=10.0)
 """Pauses between two tries of a stream that the server refuses; it never gives up."""
+DENIED_AGAIN = AttemptBudget(attempts=1, base_seconds=0.5, max_seconds=60.0)
+"""The same where it takes somebody to put it right: each try is four requests, and told."""
 _REFUSALS = (
     errors.APIError,
     errors.APISessionClosed,  # kopf's word for some ends of TLS, too
@@ -194,7 +196,7 @@ class _Stream:
         what = f"{self._watched.resource.plural} in {self._namespace}"
         refused = 0
         while True:
-            self._found = {}
+            self._found, again = {}, AGAIN
             try:
                 async for event in self._events():
                     self._take(event)
@@ -204,10 +206,11 @@ class _Stream:
                 cause = f"{type(error).__name__}: {error}"
                 log.warning("watch refused", what=what, cause=cause)
                 if isinstance(error, _DENIALS):
+                    again = DENIED_AGAIN
                     self._listing.denied(self._namespace, cause)
             # A stream that ended in order has only lost its place (410): it is listed anew soon
             name = f"{what} {refused}"
-            await asyncio.sleep(AGAIN.delay_seconds(name=name, attempt=max(refused, 1) + 1))
+            await asyncio.sleep(again.delay_seconds(name=name, attempt=max(refused, 1) + 1))
 
     def _events(self) -> AsyncIterator[watching.Bookmark | kopf.RawEvent]:
         """One list, and what happens from there on for as long as the server knows the place."""
