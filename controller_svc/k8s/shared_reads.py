@@ -20,7 +20,16 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from controller_svc.k8s.api import EVENTS, JOBS, ClusterApi, ForwardingApi, Resource, name_of
+from controller_svc.k8s.api import (
+    ADAPTATIONS,
+    EVENTS,
+    JOBS,
+    RUNS,
+    ClusterApi,
+    ForwardingApi,
+    Resource,
+    name_of,
+)
 from controller_svc.k8s.jobs import RUN_LABEL
 from controller_svc.k8s.source import Seen
 from seal.errors import Conflict, NotFound
@@ -40,6 +49,8 @@ class SharedReads(ForwardingApi):
         self._clock = clock
         self._jobs: defaultdict[tuple[str, str], dict[str, Tree]] = defaultdict(dict)
         self._objects: dict[tuple[Resource, str, str], Tree] = {}
+        self._outdated: set[tuple[Resource, str, str]] = set()
+        """Objects of which the API server has something newer, or none, than was told."""
         self._refusals: dict[str, tuple[float, Sequence[Tree]]] = {}
         self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -64,6 +75,7 @@ class SharedReads(ForwardingApi):
         place = (seen.resource, str(metadata["namespace"]), name_of(seen.body))
         if seen.kind in ("DELETED", "LISTED"):  # a list is the truth, whatever was known
             self._objects.pop(place, None)
+            self._outdated.discard(place)
         if seen.kind != "DELETED":
             self._keep(place, seen.body)
 
@@ -75,11 +87,20 @@ class SharedReads(ForwardingApi):
         known = self._objects.get(place)
         if known is None or _version(known) <= _version(body):
             self._objects[place] = body
+            self._outdated.discard(place)
 
     async def get(self, kind: Resource, namespace: str, name: str) -> Tree:
-        """A run or an adaptation as the watch told it, or as it was written; all else anew."""
-        known = self._objects.get((kind, namespace, name))
-        return known if known is not None else await self._api.get(kind, namespace, name)
+        """A run or an adaptation as the watch told it, or as it was written; all else anew.
+
+        One that has gone is not asked for: with its namespace the right to ask goes, too, and a
+        refusal would say nothing.
+        """
+        place = (kind, namespace, name)
+        if (known := self._objects.get(place)) is not None:
+            return known
+        if kind in (RUNS, ADAPTATIONS) and place not in self._outdated:
+            raise NotFound(f"there is no {name} of {kind.plural} in {namespace}")
+        return await self._api.get(kind, namespace, name)
 
     async def replace_status(self, kind: Resource, namespace: str, body: Tree) -> Tree:
         """Put a status in another's place; what was known is forgotten if it was out of date."""
@@ -87,7 +108,8 @@ class SharedReads(ForwardingApi):
         try:
             written = await self._api.replace_status(kind, namespace, body)
         except (Conflict, NotFound):
-            self._objects.pop(place, None)
+            if self._objects.pop(place, None) is not None:
+                self._outdated.add(place)
             raise
         if place in self._objects:
             self._keep(place, written)

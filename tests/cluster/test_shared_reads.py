@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from controller_svc.k8s.api import EVENTS, JOBS, PODS, RUNS
 from controller_svc.k8s.shared_reads import FRESH_SECONDS, SharedReads
 from controller_svc.k8s.source import EventKind, Seen
 from controller_svc.k8s.turn import Turn
-from seal.errors import Conflict
+from seal.errors import Conflict, NotFound, PreconditionFailed
 
 
 def job(name: str, run: str, namespace: str = "team") -> Any:
@@ -94,7 +95,7 @@ async def test_a_run_is_read_as_the_watch_told_it_or_as_it_was_written() -> None
     assert [request.split()[0] for request in api.requests] == ["replace_status"]
 
 
-async def test_a_run_is_asked_for_once_it_has_gone_or_was_out_of_date() -> None:
+async def test_a_run_is_asked_for_while_what_is_known_is_out_of_date() -> None:
     api = MemoryApi()
     made: Any = api.put(RUNS, {"metadata": {"name": "demo"}})
     reads = SharedReads(api)
@@ -104,9 +105,47 @@ async def test_a_run_is_asked_for_once_it_has_gone_or_was_out_of_date() -> None:
         await reads.replace_status(RUNS, "team", old.body)
     assert await reads.get(RUNS, "team", "demo") == made
     reads.see(Seen(resource=RUNS, kind="MODIFIED", body=made))
+    assert await reads.get(RUNS, "team", "demo") == made
+    assert [request.split()[0] for request in api.requests] == ["replace_status", "get"]
+
+
+@pytest.mark.parametrize("out_of_date", [False, True])
+async def test_who_has_gone_is_not_asked_for(out_of_date: bool) -> None:
+    """With its namespace went the right to ask: what is refused would be asked for for ever."""
+    api = MemoryApi()
+    reads, told = SharedReads(api), run_seen("LISTED", 0)
+    reads.see(told)
+    if out_of_date:
+        with pytest.raises(NotFound):
+            await reads.replace_status(RUNS, "team", told.body)
     reads.see(run_seen("DELETED", 0))
-    await reads.get(RUNS, "team", "demo")
-    assert [request.split()[0] for request in api.requests] == ["replace_status", "get", "get"]
+    with pytest.raises(NotFound):
+        await reads.get(RUNS, "team", "demo")
+    assert "get restemruns" not in api.requests
+
+
+async def test_objects_of_a_deleted_namespace_are_forgotten(tmp_path: Path) -> None:
+    office = Office(tmp_path / "store")
+    reads = SharedReads(office.api)
+    office.controller._api = reads
+    key = office.submit(small_run())
+    turn = Turn(
+        office.controller, watch=office.api.watch, namespaces=["team"], workers=1, reads=reads
+    )
+    task = asyncio.create_task(turn.run())
+    await until(lambda: office.count(JOBS) == 1)
+
+    def refuse(request: str, done: bool) -> None:
+        raise PreconditionFailed("forbidden")  # its Role went first
+
+    office.api.fault = refuse
+    for one in list(office.api.objects):
+        office.api.remove(one)
+    shown = partial(office.metrics.registry.get_sample_value, "seal_objects")
+    await until(lambda: not shown({"kind": "RestEMRun", "phase": "Running"}))
+    assert key.name and not len(turn._workers)
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def test_all_else_is_asked_for_anew() -> None:
