@@ -8,7 +8,14 @@ from typing import cast
 import structlog
 
 from controller_svc.core import StageObserved
-from controller_svc.k8s.api import EVENTS, JOBS, PODS, WORKLOADS, ClusterApi
+from controller_svc.k8s.api import (
+    EVENTS,
+    JOBS,
+    PODS,
+    WORKLOADS,
+    WORKLOADS_BEFORE,
+    ClusterApi,
+)
 from controller_svc.k8s.jobs import QUEUE_LABEL, RUN_LABEL, Owner
 from controller_svc.k8s.kept import Kept
 from controller_svc.k8s.looking import EventSeen, JobSeen, PodSeen, WorkloadSeen, observe_stage
@@ -104,8 +111,10 @@ class Children:
         if QUEUE_LABEL not in job.metadata.labels:
             return None
         label = f"{WORKLOAD_JOB_LABEL}={job.metadata.uid}"
-        try:
-            found = await self._api.list(WORKLOADS, self._owner.namespace, labels=label)
-        except NotFound:
-            return None
-        return WorkloadSeen.model_validate(found[0]) if found else None
+        for kind in (WORKLOADS, WORKLOADS_BEFORE):
+            try:
+                found = await self._api.list(kind, self._owner.namespace, labels=label)
+            except NotFound:
+                continue
+            return WorkloadSeen.model_validate(found[0]) if found else None
+        return None

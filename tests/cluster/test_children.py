@@ -8,8 +8,11 @@ import pytest
 from memory_api import MemoryApi
 
 from controller_svc.k8s import children
+from controller_svc.k8s.api import Resource
 from controller_svc.k8s.children import Children, ReadJobs
 from controller_svc.k8s.jobs import Owner
+from controller_svc.k8s.looking import JobSeen
+from seal.errors import NotFound
 
 OWNER = Owner(kind="RestEMRun", name="demo", namespace="team", uid="u-1")
 
@@ -51,6 +54,37 @@ async def test_a_job_is_read_again_once_it_has_changed_and_not_before() -> None:
 async def test_a_job_of_an_earlier_object_of_the_name_is_not_its_own() -> None:
     api = Jobs(job("a", version=1), job("old", version=2, owner="u-0"))
     assert set(await Children(api, OWNER).jobs()) == {"a"}
+
+
+class Kueue(MemoryApi):
+    """A server with a Kueue that serves one version of its kinds."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__()
+        self.version = version
+
+    async def list(self, kind: Resource, *_: Any, **__: Any) -> list[Any]:
+        if kind.api_version != self.version:
+            raise NotFound("the server could not find the requested resource")
+        why = {"type": "QuotaReserved", "status": "False", "message": "no quota for gpu"}
+        return [{"status": {"conditions": [why]}}]
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        ("kueue.x-k8s.io/v1beta2", "no quota for gpu"),
+        ("kueue.x-k8s.io/v1beta1", "no quota for gpu"),
+        ("none", "Kueue has not looked at it yet"),
+    ],
+)
+async def test_workloads_are_read_of_whatever_version_kueue_serves(
+    version: str, words: str
+) -> None:
+    body = job("a", version=1) | {"spec": {"suspend": True}}
+    body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "gpus"
+    seen = await Children(Kueue(version), OWNER).look(JobSeen.model_validate(body))
+    assert seen.message == f"queue gpus: {words}"
 
 
 async def test_jobs_beyond_those_that_are_kept_are_read_anew(
