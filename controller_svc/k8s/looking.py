@@ -195,6 +195,8 @@ class _PodStatus(_Seen):
     message: str = ""
     conditions: tuple[ConditionSeen, ...] = ()
     container_statuses: tuple[_ContainerStatus, ...] = ()
+    init_container_statuses: tuple[_ContainerStatus, ...] = ()
+    """Of what a mesh or an agent has put before the worker."""
 
 
 class PodSeen(_Seen):
@@ -299,7 +301,7 @@ def _said_by_kueue(conditions: Sequence[ConditionSeen]) -> str:
 
 def _stuck(pod: PodSeen) -> Waiting | None:
     """Why a pod does not start."""
-    for container in pod.status.container_statuses:
+    for container in (*pod.status.init_container_statuses, *pod.status.container_statuses):
         state = container.state.waiting
         if state is None or state.reason in _STARTING_REASONS:
             continue

@@ -112,6 +112,10 @@ WAITS = {
         job(active=2), [pod(0, "Pending", state=SECRET)], [], None,
         WaitReason.CONTAINER_NOT_STARTED,
     ),
+    "no image of a container that a mesh put before it": (
+        job(active=1), [pod(0, "Pending", initContainerStatuses=[{"name": "proxy", "state": PULL}])],
+        [], None, WaitReason.IMAGE_UNAVAILABLE,
+    ),
     "no node": (
         job(active=2), [pod(0, "Running"), pod(1, "Pending", conditions=[UNSCHEDULABLE])], [],
         None, WaitReason.UNSCHEDULABLE,
