@@ -357,6 +357,15 @@ def test_a_pod_has_the_time_that_its_process_takes_to_end() -> None:
     ) == {"generator": 130, "trainer": 191, "api": 80}
 
 
+def test_a_rollout_is_given_the_time_that_its_pods_may_take_to_start() -> None:
+    made = of_kind(render("--set=models.startupSeconds=3600"), "Deployment")
+    for name in SERVICES:
+        spec = made[f"seal-{name}"]["spec"]
+        probe = container(spec["template"])["startupProbe"]
+        starts = probe["periodSeconds"] * probe["failureThreshold"]
+        assert spec.get("progressDeadlineSeconds", 600) >= starts + 600, "and to pull its image"
+
+
 def test_a_grace_that_the_chart_cannot_read_is_refused_by_its_name() -> None:
     own = [{"name": "SEAL_GRACE_SECONDS", "valueFrom": {"fieldRef": {"fieldPath": "a"}}}]
     done = template(f"--set-json=api.env={json.dumps(own)}")
