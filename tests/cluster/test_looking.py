@@ -113,7 +113,8 @@ WAITS = {
         WaitReason.CONTAINER_NOT_STARTED,
     ),
     "no image of a container that a mesh put before it": (
-        job(active=1), [pod(0, "Pending", initContainerStatuses=[{"name": "proxy", "state": PULL}])],
+        job(active=1),
+        [pod(0, "Pending", initContainerStatuses=[{"name": "proxy", "state": PULL}])],
         [], None, WaitReason.IMAGE_UNAVAILABLE,
     ),
     "no node": (
