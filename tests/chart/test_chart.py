@@ -366,6 +366,12 @@ def test_a_rollout_is_given_the_time_that_its_pods_may_take_to_start() -> None:
         assert spec.get("progressDeadlineSeconds", 600) >= starts + 600, "and to pull its image"
 
 
+def test_a_front_door_is_not_killed_while_it_waits_for_the_api_server() -> None:
+    """It listens once all adaptations are listed: another start would be no further."""
+    probe = container(pods(render())["seal-api"])["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 1800
+
+
 def test_a_grace_that_the_chart_cannot_read_is_refused_by_its_name() -> None:
     own = [{"name": "SEAL_GRACE_SECONDS", "valueFrom": {"fieldRef": {"fieldPath": "a"}}}]
     done = template(f"--set-json=api.env={json.dumps(own)}")
