@@ -235,6 +235,11 @@ class ControllerMetrics:
         self.controller_leading = make.gauge(
             "seal_controller_leading", "1 while this controller leads, else 0."
         )
+        self.namespace_refused = make.gauge(
+            "seal_namespace_refused",
+            "1 while the API server refuses to list a namespace that is to be served, else 0.",
+            "namespace",
+        )
         self.objects = make.gauge(
             "seal_objects", "Runs and adaptations, by kind and phase.", "kind", "phase"
         )

@@ -27,6 +27,7 @@ from kubernetes.aio.client import ApiClient
 from controller_svc.core import AttemptBudget
 from controller_svc.k8s.api import Resource, name_of
 from controller_svc.k8s.connect import session_of
+from seal.metrics import metrics
 from seal.yaml_files import Tree
 
 log = structlog.get_logger(__name__)
@@ -147,9 +148,15 @@ class _Listing:
         self._on_listed, self._ready = on_listed, ready
         self._all, self._denied = frozenset(namespaces), set[str]()
         self._missing = {namespace: set(resources) for namespace in namespaces}
+        self._refused: dict[str, set[Watched]] = {namespace: set() for namespace in namespaces}
+        metrics.namespace_refused.clear()
+        for namespace in namespaces:
+            self._measure(namespace)
 
     def listed(self, namespace: str, watched: Watched) -> None:
         """All objects of a kind have been told, as whenever a stream begins anew."""
+        self._refused[namespace].discard(watched)
+        self._measure(namespace)
         if (missing := self._missing.get(namespace)) is None:
             return
         missing.discard(watched)
@@ -159,12 +166,18 @@ class _Listing:
             self._on_listed(namespace)
         self._decide()
 
-    def denied(self, namespace: str, cause: str) -> None:
+    def denied(self, namespace: str, watched: Watched, cause: str) -> None:
         """The server refuses to list objects; nothing is new in one that was listed before."""
+        self._refused[namespace].add(watched)
+        self._measure(namespace)
         if namespace in self._missing:
             log.error("namespace not served", namespace=namespace, cause=cause, remedy=_REMEDY)
             self._denied.add(namespace)
             self._decide()
+
+    def _measure(self, namespace: str) -> None:
+        refused = bool(self._refused[namespace])
+        metrics.namespace_refused.labels(namespace=namespace).set(refused)
 
     def _decide(self) -> None:
         """Where every namespace is refused it is no namespace's fault."""
@@ -207,7 +220,7 @@ class _Stream:
                 log.warning("watch refused", what=what, cause=cause)
                 if isinstance(error, _DENIALS):
                     again = DENIED_AGAIN
-                    self._listing.denied(self._namespace, cause)
+                    self._listing.denied(self._namespace, self._watched, cause)
             # A stream that ended in order has only lost its place (410): it is listed anew soon
             name = f"{what} {refused}"
             await asyncio.sleep(again.delay_seconds(name=name, attempt=max(refused, 1) + 1))

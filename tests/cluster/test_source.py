@@ -23,6 +23,7 @@ from controller_svc.k8s.api import JOBS, RUNS, KubernetesApi
 from controller_svc.k8s.connect import connect, own_namespace
 from controller_svc.k8s.source import Seen, Watched, WatchTimes, watch
 from seal.errors import InvalidInput
+from seal.metrics import metrics
 
 RUN_PATH = "/apis/seal.dev/v1alpha1/namespaces/{namespace}/restemruns"
 Told = list[tuple[str, str]]
@@ -210,6 +211,10 @@ async def test_it_is_ready_once_all_kinds_in_all_namespaces_have_been_listed() -
             await until(ready.is_set)
 
 
+def refused(namespace: str) -> float | None:
+    return metrics.registry.get_sample_value("seal_namespace_refused", {"namespace": namespace})
+
+
 @pytest.mark.parametrize("status", [403, 404])
 async def test_a_namespace_that_is_refused_keeps_no_other_waiting_and_is_taken_up_once_it_answers(
     status: int,
@@ -225,8 +230,10 @@ async def test_a_namespace_that_is_refused_keeps_no_other_waiting_and_is_taken_u
                 assert listed == ["team"]
                 (said, *_) = [one for one in logs if one["log_level"] == "error"]
                 assert said["namespace"] == "gone" and "Role" in said["remedy"]
+                assert (refused("gone"), refused("team")) == (1, 0)
                 server.refused.clear()
                 await until(lambda: listed == ["team", "gone"])
+                assert refused("gone") == 0
 
 
 async def test_where_every_namespace_is_refused_nothing_is_ready() -> None:
