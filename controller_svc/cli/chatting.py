@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from controller_svc.cli.front_door import target_of
 from controller_svc.cli.options import (
     DEFAULT_ROOT,
     EngineOption,
@@ -39,6 +40,7 @@ class Format(StrEnum):
 
 
 def chat(
+    context: typer.Context,
     adapter: Annotated[str, typer.Option("--adapter", metavar="REF", help=REF_HELP)],
     message: Annotated[
         str | None, typer.Option("--message", "-m", metavar="TEXT", help="Ask this, and end.")
@@ -96,14 +98,13 @@ def chat(
 ) -> None:
     """Ask a base model and its adapted self the same, and read both answers."""
     from controller_svc.cli.chat import Options, hold_chat
-    from controller_svc.cli.target import Target
     from seal.config import load_engine
 
     hold_chat(
         Options(
             adapter=adapter,
             message=message,
-            target=Target(server=server, namespace=namespace, root=root),
+            target=target_of(context, server, namespace, root, here=("model", "engine", "offline")),
             model=model,
             engine=load_engine("embedded", changes(engine or [], option="--engine")),
             offline=offline,

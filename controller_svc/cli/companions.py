@@ -31,6 +31,7 @@ NameArgument = Annotated[
 
 
 def get(
+    context: typer.Context,
     name: NameArgument,
     server: ServerOption = "",
     namespace: NamespaceOption = "",
@@ -41,7 +42,7 @@ def get(
     from controller_svc.cli.adaptation_tables import print_adaptation
     from controller_svc.cli.serving import look
 
-    target = target_of(server, namespace, root)
+    target = target_of(context, server, namespace, root)
     adaptation, at_work = look(target, lambda view: (view.client.get(name), view.at_work))
     print_adaptation(
         adaptation,
@@ -68,12 +69,13 @@ def watch(
     watch_adaptation(
         name,
         after=after,
-        target=target_of(server, namespace, root),
+        target=target_of(context, server, namespace, root),
         showing=showing_of(context, output),
     )
 
 
 def cancel(
+    context: typer.Context,
     name: NameArgument,
     server: ServerOption = "",
     namespace: NamespaceOption = "",
@@ -84,12 +86,13 @@ def cancel(
     from controller_svc.cli.adaptation_tables import print_adaptation
     from controller_svc.cli.serving import look
 
-    target = target_of(server, namespace, root)
+    target = target_of(context, server, namespace, root)
     adaptation = look(target, lambda view: view.client.cancel(name))
     print_adaptation(adaptation, json_output=output is Output.JSON, reach=target.reach)
 
 
 def delete(
+    context: typer.Context,
     names: Annotated[
         list[str], typer.Argument(metavar="NAME...", help="Names of adaptations (see `seal list`).")
     ],
@@ -107,7 +110,7 @@ def delete(
 
     confirm_and_delete(
         names,
-        target=target_of(server, namespace, root),
+        target=target_of(context, server, namespace, root),
         keep_adapters=keep_adapters,
         yes=yes,
         as_json=output is Output.JSON,
@@ -115,6 +118,7 @@ def delete(
 
 
 def export(
+    context: typer.Context,
     reference: Annotated[
         str,
         typer.Argument(
@@ -143,7 +147,14 @@ def export(
 ) -> None:
     """Write an adapter into a new directory."""
     from controller_svc.cli.exporting import Export, export_adapter
+    from seal.errors import InvalidInput
 
+    if model and not merged:
+        raise InvalidInput(
+            "--model is the base model that --merged takes",
+            field="--model",
+            remedy="leave it out, or add --merged",
+        )
     export_adapter(
         Export(
             reference=reference,
@@ -153,5 +164,5 @@ def export(
             offline=offline,
             as_json=output is Output.JSON,
         ),
-        target=target_of(server, namespace, root),
+        target=target_of(context, server, namespace, root),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from controller_svc.cli.logs import LogFormat
 from controller_svc.cli.options import (
     DEFAULT_ROOT,
     METRICS_HOST,
+    SERVER_VARIABLE,
     EngineOption,
     MetricsPortOption,
     NamespaceOption,
@@ -127,6 +129,7 @@ def adapt(
     from seal.client import Gate, Options, read_documents
     from seal.errors import InvalidInput
 
+    target = target_of(context, server, namespace, root, here=("model", "engine", "offline"))
     if detach and not server:
         raise InvalidInput(
             "without a server this process does the work, and has to stay",
@@ -154,7 +157,7 @@ def adapt(
     )
     adapt_documents(
         work,
-        target=target_of(server, namespace, root),
+        target=target,
         local=_local(model, engine, offline=offline),
         showing=showing_of(context, output),
         detach=detach,
@@ -207,11 +210,45 @@ def _policy(reference: str) -> AdapterReference | None:
     return found
 
 
-def target_of(server: str, namespace: str, root: str) -> Target:
-    """Whom a command talks to."""
+def target_of(
+    context: typer.Context, server: str, namespace: str, root: str, *, here: Sequence[str] = ()
+) -> Target:
+    """Whom a command talks to.
+
+    `here`: parameters of the command, beside the root, that mean nothing to a server. Raises
+    InvalidInput if the command line gives one of them although a server is named.
+    """
     from controller_svc.cli.target import Target
 
+    if server:
+        _check_given(context, server, ("root", *here))
     return Target(server=server, namespace=namespace, root=root)
+
+
+def _check_given(context: typer.Context, server: str, here: Sequence[str]) -> None:
+    """Refuse the parameters of this machine that a command line gives beside a server."""
+    from seal.errors import InvalidInput
+
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in here and _source(context, parameter.name) == "COMMANDLINE"
+    ]
+    if given:
+        them = "it" if len(given) == 1 else "them"
+        typed = _source(context, "server") == "COMMANDLINE"
+        raise InvalidInput(
+            f"{', '.join(given)}: for work on this machine, but a server is named: {server}",
+            field=given[0],
+            remedy=f"leave {them} out, or "
+            + ("leave out --server" if typed else f"add --server '' against {SERVER_VARIABLE}"),
+        )
+
+
+def _source(context: typer.Context, parameter: str) -> str:
+    """Where a parameter's value comes from: COMMANDLINE, ENVIRONMENT or DEFAULT, for example."""
+    source = context.get_parameter_source(parameter)
+    return source.name if source is not None else ""
 
 
 def _local(model: str, engine: list[str] | None, *, offline: bool) -> LocalServer:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from controller_svc.cli.front_door import target_of
 from controller_svc.cli.options import (
     DEFAULT_ROOT,
     NamespaceOption,
@@ -45,6 +46,7 @@ def report(
 
 
 def list_all(
+    context: typer.Context,
     server: ServerOption = "",
     namespace: NamespaceOption = "",
     root: RootOption = DEFAULT_ROOT,
@@ -52,11 +54,8 @@ def list_all(
 ) -> None:
     """Show the runs and adaptations of a root, or the adaptations of a server."""
     from controller_svc.cli.listing import print_everything
-    from controller_svc.cli.target import Target
 
-    print_everything(
-        Target(server=server, namespace=namespace, root=root), as_json=output is Output.JSON
-    )
+    print_everything(target_of(context, server, namespace, root), as_json=output is Output.JSON)
 
 
 def status(

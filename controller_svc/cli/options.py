@@ -10,6 +10,7 @@ import typer
 from seal.errors import InvalidInput
 
 DEFAULT_ROOT, ROOT_VARIABLE = "seal-runs", "SEAL_ROOT"
+SERVER_VARIABLE = "SEAL_SERVER"
 METRICS_HOST = "127.0.0.1"
 """A command's metrics are for this machine: they name runs, and ask nobody who they are."""
 _EXAMPLES = {"--set": "--set inner.repeats=3", "--engine": "--engine slots=8"}
@@ -77,7 +78,7 @@ ServerOption = Annotated[
     typer.Option(
         "--server",
         metavar="HOST:PORT",
-        envvar="SEAL_SERVER",
+        envvar=SERVER_VARIABLE,
         help="Address of a server (see `seal serve`), https://HOST[:PORT] if it is behind TLS; "
         "without one this process does what there is to do.",
     ),

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 
 from controller_svc.cli.messages import program
-from controller_svc.cli.options import DEFAULT_ROOT, ROOT_VARIABLE
+from controller_svc.cli.options import DEFAULT_ROOT, ROOT_VARIABLE, SERVER_VARIABLE
 from seal.client import Adaptation, Client, ClientOptions
 from seal.client.calls import OnRetry
 
@@ -30,7 +30,10 @@ class Target:
             "--namespace": self.namespace,
             "--root": "" if self.server else self._root,
         }
-        return " ".join(f"{name} {shlex.quote(value)}" for name, value in options.items() if value)
+        given = [f"{name} {shlex.quote(value)}" for name, value in options.items() if value]
+        if not self.server and os.environ.get(SERVER_VARIABLE):
+            given.insert(0, "--server ''")
+        return " ".join(given)
 
     @property
     def _root(self) -> str:

@@ -355,6 +355,72 @@ def test_what_is_wrong_is_refused_by_field_before_anything_is_begun(
     assert not fake.calls and not (place / "seal-runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("adapt", "note.md", "--model", "smollm2-135m"), "--model"),
+        (("adapt", "note.md", "--engine", "slots=8"), "--engine"),
+        (("adapt", "note.md", "--offline"), "--offline"),
+        (("adapt", "note.md", "--root", "other"), "--root"),
+        (("chat", "--adapter", "veldra", "-m", "Who?", "--model", "other"), "--model"),
+        (("chat", "--adapter", "veldra", "-m", "Who?", "--engine", "slots=8"), "--engine"),
+        (("chat", "--adapter", "veldra", "-m", "Who?", "--offline"), "--offline"),
+        (("list", "--root", "other"), "--root"),
+        (("get", "veldra", "--root", "other"), "--root"),
+        (("watch", "veldra", "--dir", "other"), "--root"),
+        (("cancel", "veldra", "--root", "other"), "--root"),
+        (("delete", "veldra", "--yes", "--root", "other"), "--root"),
+        (("export", "veldra", "new", "--root", "other"), "--root"),
+    ],
+)
+@pytest.mark.parametrize("variable", [False, True])
+def test_what_only_this_machine_has_is_refused_beside_a_server(
+    place: Path,
+    fake: FakeAdaptations,
+    server: ThreadedServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    option: str,
+    variable: bool,
+) -> None:
+    reach: tuple[str, ...] = ("--server", server.address)
+    if variable:
+        monkeypatch.setenv("SEAL_SERVER", server.address)
+        reach = ()
+    assert seal(*arguments, *reach, "--output", "json") == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["field"] == option and server.address in error["message"]
+    assert ("--server ''" if variable else "leave out --server") in error["remedy"]
+    assert not fake.calls and not (place / "other").exists()
+
+
+def test_a_root_of_the_environment_stands_beside_a_server_and_a_server_can_be_taken_back(
+    place: Path,
+    fake: FakeAdaptations,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SEAL_ROOT", str(place / "other"))
+    with serve_in_thread(FakeAdaptations()) as server:
+        monkeypatch.setenv("SEAL_SERVER", server.address)
+        assert seal("adapt", "note.md", "--name", "there") == 0
+        assert not (place / "other").exists() and not fake.calls
+        capsys.readouterr()
+        assert seal("adapt", "note.md", "--server", "", "--offline", "--name", "here") == 0
+    assert (place / "other").exists() and fake.calls
+    reach = f"--server '' --root {place}/other"
+    assert f"seal chat --adapter here {reach}" in one_line(capsys.readouterr().out)
+
+
+def test_the_base_model_of_an_export_is_that_of_a_merged_one(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal("export", "veldra", "new", "--model", "other", "-o", "json") == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["field"] == "--model" and "--merged" in error["remedy"]
+
+
 def test_nobody_serves_a_root_that_is_a_file(place: Path) -> None:
     assert serving.serving_now(ArtifactStore(str(place / "note.md"))) is None
 
