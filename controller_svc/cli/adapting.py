@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import typer
 
@@ -28,6 +29,7 @@ from controller_svc.cli.messages import (
 from controller_svc.cli.serving import LocalServer, ServerGone, View, look, saying_away, working
 from controller_svc.cli.stopping import say_stopping, say_the_end
 from controller_svc.cli.target import Target
+from controller_svc.cli.typed import HANDED_IN, as_typed
 from seal.client import Adaptation, Client, Document, Options, Question, State, Submission, to_wire
 from seal.errors import (
     ERROR_CLASSES,
@@ -46,6 +48,8 @@ class Work:
 
     documents: Sequence[Document]
     questions: Sequence[Question]
+    questions_file: Path | None
+    """Where they lie."""
     name: str
     """Empty lets the server choose."""
     options: Options
@@ -112,7 +116,10 @@ def adapt(
     """
     found: list[Found] = []
     try:
-        with showing.screen() as screen:
+        with (
+            showing.screen() as screen,
+            as_typed(HANDED_IN, documents=work.documents, questions=work.questions_file),
+        ):
             adaptation = _until_its_end(
                 lambda: _adapt(work, target, local, screen, detach, found.append)
             )

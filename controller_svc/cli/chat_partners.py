@@ -12,6 +12,7 @@ from controller_svc.adaptations import DEFAULT_NAMESPACE
 from controller_svc.cli.messages import program
 from controller_svc.cli.references import AdapterDirectory, NamedAdaptation
 from controller_svc.cli.target import Target
+from controller_svc.cli.typed import as_typed
 from controller_svc.local.objects import Objects
 from seal.artifacts import ArtifactStore
 from seal.errors import InvalidInput, NotFound, PreconditionFailed
@@ -53,7 +54,8 @@ async def partners_on(target: Target, reference: Reference) -> AsyncIterator[Par
 
         options = ClientOptions(namespace=target.namespace)
         async with AsyncClient(target.server, options=options) as client:
-            found = (await client.get(reference.name)).adapter
+            with as_typed():
+                found = (await client.get(reference.name)).adapter
         reference = _trained(reference, found, target)
     async with open_channel(target.server) as channel:
         yield Partners(

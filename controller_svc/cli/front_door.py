@@ -126,6 +126,7 @@ def adapt(
     from controller_svc.cli.adapting import Work
     from controller_svc.cli.adapting import adapt as adapt_documents
     from controller_svc.cli.questions import read_questions
+    from controller_svc.cli.typed import as_typed
     from seal.client import Gate, Options, read_documents
     from seal.errors import InvalidInput
 
@@ -137,13 +138,16 @@ def adapt(
             remedy="leave it out, or name a server with --server",
         )
     documents = read_documents(files)
-    work = Work(
-        documents=documents,
-        questions=(
+    with as_typed(documents=documents, questions=questions):
+        asked = (
             read_questions(questions, documents, passage_tokens=passage_tokens)
             if questions is not None
             else ()
-        ),
+        )
+    work = Work(
+        documents=documents,
+        questions=asked,
+        questions_file=questions,
         name=name,
         options=Options(
             seed=seed,

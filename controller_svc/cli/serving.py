@@ -24,6 +24,7 @@ from typing import TypeVar
 from controller_svc.adaptations import FOLDER
 from controller_svc.cli.server_thread import ServerThread
 from controller_svc.cli.target import Target
+from controller_svc.cli.typed import as_typed
 from controller_svc.local.lock import Locked, check_free
 from seal.artifacts import ArtifactStore
 from seal.client import Client
@@ -99,7 +100,7 @@ def look(
     """
     while True:
         try:
-            with _looking(target, on_retry) as view:
+            with as_typed(), _looking(target, on_retry) as view:
                 return work(view)
         except ServerGone:
             continue

@@ -66,7 +66,7 @@ def _set_scalars(message: Message, values: object, names: Sequence[str], *, with
             setattr(message, name, value)
         except (TypeError, ValueError):
             raise InvalidInput(
-                f"{name} {value!r} is out of bounds",
+                f"{within}.{name}: {value!r} is out of bounds",
                 field=f"{within}.{name}",
-                remedy="give a number within its bounds; `seal config show` lists them",
+                remedy="give one that is not negative and has at most 32 bits, a seed 64",
             ) from None

@@ -14,6 +14,7 @@ import sys
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import front_door_on_fakes
@@ -30,13 +31,18 @@ from fake_adaptations import (
 from synthetic_adaptation import adaptation_spec, synthetic_result
 
 from controller_svc.adaptations import FOLDER, RequestKey
+from controller_svc.api.service import register
 from controller_svc.cli import serving
 from controller_svc.cli.adaptation_progress import Story
 from controller_svc.cli.adaptation_tables import headline, print_adaptation, refusal_remedy
 from controller_svc.cli.adapting import Work
+from controller_svc.cli.server_thread import ServerThread
+from controller_svc.cli.typed import as_typed
 from controller_svc.core import Phase
+from controller_svc.local.adaptations import AdaptationSettings, local_adaptations
 from controller_svc.local.lock import run_lock
 from controller_svc.local.objects import AdaptationObject, Objects
+from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.client import (
     Advanced,
@@ -52,6 +58,7 @@ from seal.errors import Exhausted, InvalidInput, Transient
 from seal.records import GateReason
 from seal.resources import Adaptation as Manifest
 from seal.resources import ObjectMeta
+from seal.rpc.server import start_server
 from seal.runs.store import status_path
 from seal.v1 import adaptation_pb2 as pb
 
@@ -197,7 +204,11 @@ def test_what_has_ended_is_shown_again_without_a_model(
 
     monkeypatch.setattr(serving, "_everything", load)
     work = Work(
-        documents=read_documents(["note.md"]), questions=(), name="veldra", options=Options()
+        documents=read_documents(["note.md"]),
+        questions=(),
+        questions_file=None,
+        name="veldra",
+        options=Options(),
     )
     objects = Objects(ArtifactStore(str(place / "seal-runs")))
 
@@ -258,7 +269,13 @@ def test_a_request_id_follows_from_all_that_is_handed_in() -> None:
         name: str = "n", content: bytes = b"a", seed: int | None = None, model: str = "m"
     ) -> str:
         document = Document(name="d", content=content)
-        work = Work(documents=[document], questions=[], name=name, options=Options(seed=seed))
+        work = Work(
+            documents=[document],
+            questions=[],
+            questions_file=None,
+            name=name,
+            options=Options(seed=seed),
+        )
         return work.request_id(model=model)
 
     ids = [
@@ -423,6 +440,70 @@ def test_the_base_model_of_an_export_is_that_of_a_merged_one(
 
 def test_nobody_serves_a_root_that_is_a_file(place: Path) -> None:
     assert serving.serving_now(ArtifactStore(str(place / "note.md"))) is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "said", "field"),
+    [
+        (("--candidates", "0"), "--candidates: 0 is outside 1..1024", "--candidates"),
+        (("--candidates", "-1"), "--candidates: -1 is out of bounds", "--candidates"),
+        (("--passage-tokens", "9000"), "--passage-tokens: passages of 9000", "--passage-tokens"),
+        (("--held-out", "2"), "--held-out: 2.0 is not between 0 and 1", "--held-out"),
+        (("--max-regression", "2"), "--max-regression: 2.0 is outside", "--max-regression"),
+        (("--policy", f"runs/x/{'a' * 64}"), "--policy: no adapter is published", "--policy"),
+        (("--name", "A B"), "--name: is no name", "--name"),
+        (("--namespace", "A B"), "--namespace: is no DNS label", "--namespace"),
+        (("--questions", "wrong.jsonl"), "wrong.jsonl, row 2 has no", "questions[1].answers"),
+        (("--questions", "astray.jsonl"), "astray.jsonl, row 1 is on", "questions[0].document"),
+    ],
+)
+@pytest.mark.parametrize("at_server", [False, True])
+def test_what_a_server_refuses_is_told_by_the_option_or_file_that_said_it(
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    typed: tuple[str, ...],
+    said: str,
+    field: str,
+    at_server: bool,
+) -> None:
+    nobody = '{"question": "Who built the moon?", "answers": ["nobody"]'
+    (place / "wrong.jsonl").write_text(f"{QUESTION}{nobody}}}\n")
+    (place / "astray.jsonl").write_text(f'{nobody}, "document": "other.md"}}\n')
+
+    @asynccontextmanager
+    async def nothing_trains(store: ArtifactStore, *_: object, **__: object) -> AsyncIterator[str]:
+        services = ServiceAddresses.all_at(f"unix:{place}/none.sock")
+        settings = AdaptationSettings(max_running=0)
+        async with local_adaptations(
+            store, model="", services=services, settings=settings
+        ) as adaptations:
+            served = partial(register, adaptations=adaptations, store=store, max_positions=2048)
+            server = await start_server([served], address=f"unix:{place}/front.sock")
+            try:
+                yield server.address
+            finally:
+                await server.stop(0)
+
+    monkeypatch.setattr(serving, "_everything", nothing_trains)
+    arguments = ("adapt", "note.md", *typed, "-o", "json")
+    if at_server:
+        store = ArtifactStore(str(place / "store"))
+        with ServerThread(partial(nothing_trains, store)) as server:
+            assert seal(*arguments, "--server", server.address, "--detach") == 2
+    else:
+        assert seal(*arguments) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["message"].startswith(said) and error["field"] == field
+
+
+def test_a_document_is_told_by_its_file_and_what_is_not_typed_as_it_was(place: Path) -> None:
+    with pytest.raises(InvalidInput) as caught, as_typed(documents=read_documents(["note.md"])):
+        raise InvalidInput("documents[0].file: is gone", field="documents[0].file")
+    assert caught.value.message == "note.md, field file: is gone"
+    with pytest.raises(InvalidInput) as caught, as_typed():
+        raise InvalidInput("documents[0] is gone; options.name: is away", field="options.name")
+    assert caught.value.message == "documents[0] is gone; options.name: is away"
 
 
 def test_too_many_questions_on_one_passage_are_refused_before_anything_is_begun(
