@@ -11,6 +11,7 @@ from pathlib import Path
 from controller_svc.adaptations import DEFAULT_NAMESPACE
 from controller_svc.cli.messages import program
 from controller_svc.cli.references import AdapterDirectory, NamedAdaptation
+from controller_svc.cli.roots import existing_store, shown
 from controller_svc.cli.target import Target
 from controller_svc.cli.typed import as_typed
 from controller_svc.local.objects import Objects
@@ -78,10 +79,12 @@ async def partners_here(
     Raises InvalidInput if the adapter is not of this model, NotFound if there is none, and what
     keeps the model from loading.
     """
+    root, format = target.root, Partners.format
+    if not isinstance(reference, AdapterDirectory):
+        existing_store(root)  # before anything is loaded
     from controller_svc.local.services import local_services  # loads torch
     from seal.engine import load_adapter, save_adapter
 
-    root, format = target.root, Partners.format
     with tempfile.TemporaryDirectory(prefix="seal-chat-") as scratch:
         if isinstance(reference, AdapterDirectory):
             adapter = load_adapter(reference.path)
@@ -129,7 +132,7 @@ def _of_adaptation(
         adaptation = objects.status(one).adaptation
     except NotFound as error:
         raise NotFound(
-            f"there is no adaptation {named.name!r} in {store.root_uri}",
+            f"there is no adaptation {named.name!r} in {shown(store.root_uri)}",
             field=OPTION,
             remedy="check its name, --namespace and --root, or name the --server that keeps it",
         ) from error

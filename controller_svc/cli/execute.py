@@ -31,7 +31,8 @@ from controller_svc.cli.preflight import (
 )
 from controller_svc.cli.progress import Screen, open_screen
 from controller_svc.cli.reporting import print_report, write_report
-from controller_svc.cli.runs import local_directory, require_run
+from controller_svc.cli.roots import local_directory
+from controller_svc.cli.runs import require_run
 from controller_svc.cli.stages import StageTracker
 from controller_svc.cli.stopping import say_stopping, say_the_end
 from controller_svc.cli.tracking import check_tracker, tracked

@@ -14,9 +14,9 @@ import typer
 
 from controller_svc.cli.references import AdapterDirectory, NamedAdaptation, parse_reference
 from controller_svc.cli.resolving import adapter_of
+from controller_svc.cli.roots import existing_store
 from controller_svc.cli.serving import View, look
 from controller_svc.cli.target import Target
-from seal.artifacts import ArtifactStore
 from seal.client.transfers import check_new, new_directory
 from seal.errors import InvalidInput
 from seal.files import file_errors
@@ -81,7 +81,7 @@ def _fetch(adapter: AdapterReference, directory: Path, target: Target) -> None:
 
         look(target, download)
         return
-    store = ArtifactStore(target.root)
+    store = existing_store(target.root)
     with (
         store.fetch_directory(adapter) as source,
         new_directory(directory) as temporary,

@@ -9,11 +9,10 @@ import typer
 
 from controller_svc.cli.adaptation_tables import as_json as adaptation_json
 from controller_svc.cli.adaptation_tables import print_list
-from controller_svc.cli.reporting import shown
+from controller_svc.cli.roots import existing_store, shown
 from controller_svc.cli.runs import listed, print_runs, runs_in
 from controller_svc.cli.serving import has_adaptations, look
 from controller_svc.cli.target import Target
-from seal.artifacts import ArtifactStore
 from seal.client import Adaptation
 
 RUN, ADAPTATION = "RestEMRun", "Adaptation"
@@ -22,7 +21,7 @@ RUN, ADAPTATION = "RestEMRun", "Adaptation"
 
 def print_everything(target: Target, *, as_json: bool) -> None:
     """Print what there is; as JSON one list, each entry with its `kind`."""
-    store = None if target.server else ArtifactStore(target.root)
+    store = None if target.server else existing_store(target.root)
     runs = [listed(store, run) for run in runs_in(store)] if store is not None else []
     adaptations = _adaptations(target) if store is None or has_adaptations(store) else []
     if as_json:

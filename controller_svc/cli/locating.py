@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote
 
+from controller_svc.cli.roots import existing_store
 from controller_svc.cli.runs import require_run
 from seal.artifacts import ArtifactStore
 from seal.errors import NotFound
@@ -22,8 +23,9 @@ def locate_run(run: str, *, root: str) -> tuple[ArtifactStore, str]:
             below the directory.
     """
     if "/" not in run:
-        store = ArtifactStore(root)
-        if not Path(run).is_dir():
+        is_here = Path(run).is_dir()
+        store = ArtifactStore(root) if is_here else existing_store(root)
+        if not is_here:
             require_run(store, run)
         if store.exists(manifest_path(run)):
             return store, run

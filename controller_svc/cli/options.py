@@ -38,6 +38,19 @@ OutputOption = Annotated[
         "--output", "-o", help="Print the result as tables, or as one JSON object on stdout."
     ),
 ]
+
+
+def _given_root(root: str) -> str:
+    """Refuse an empty one: it would be the working directory, of which nobody has spoken."""
+    if not root.strip():
+        raise InvalidInput(
+            "--root is empty",
+            field="--root",
+            remedy="is a variable of the shell not set? `.` is this directory",
+        )
+    return root
+
+
 RootOption = Annotated[
     str,
     typer.Option(
@@ -45,6 +58,7 @@ RootOption = Annotated[
         "--dir",
         metavar="DIR",
         envvar=ROOT_VARIABLE,
+        callback=_given_root,
         help="Where runs are kept, each in a directory of its own: a directory, or a file://, "
         "s3:// or gs:// URI.",
     ),

@@ -6,10 +6,10 @@ Files into the run's directory, tables or JSON on stdout.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
 
 import typer
 
+from controller_svc.cli.roots import shown
 from seal.artifacts import ArtifactStore
 from seal.report import Report, build_report, render_html
 
@@ -38,12 +38,6 @@ def write_report(store: ArtifactStore, run: str) -> WrittenReport:
         html=shown(store.uri(f"{run}/report.html")),
         json=shown(store.uri(f"{run}/report.json")),
     )
-
-
-def shown(uri: str) -> str:
-    """A path for a `file://` URI, else the URI."""
-    parts = urlsplit(uri)
-    return unquote(parts.path) if parts.scheme == "file" else uri
 
 
 def print_report(written: WrittenReport, *, as_json: bool, whole: bool = False) -> None:

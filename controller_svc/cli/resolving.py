@@ -20,6 +20,8 @@ def adapter_of(name: str, target: Target, *, option: str) -> AdapterReference:
     try:
         adaptation = look(target, lambda view: view.client.get(name))
     except NotFound as error:
+        if error.field == "--root":
+            raise
         raise NotFound(
             f"there is no adaptation {name!r} at {target.server or target.root}",
             field=option,

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import typer
 from rich.console import Console
@@ -21,7 +20,7 @@ from controller_svc.cli import STOPPED as STOPPED_CODE
 from controller_svc.cli.adapters import adapters_of, print_adapters
 from controller_svc.cli.logs import LOG_FILE, human_line
 from controller_svc.cli.messages import program
-from controller_svc.cli.reporting import shown
+from controller_svc.cli.roots import existing_store, local_directory, shown
 from controller_svc.core import RunStatus, round_name
 from controller_svc.local.lock import LOCK_FILE, check_free, run_lock
 from controller_svc.local.objects import Objects
@@ -91,12 +90,6 @@ def runs_in(store: ArtifactStore) -> tuple[str, ...]:
             return tuple(sorted(path.parent.name for path in directory.glob("*/run.json")))
     found = (path.split("/") for path in store.list() if path.endswith("/run.json"))
     return tuple(sorted(parts[0] for parts in found if len(parts) == 2))
-
-
-def local_directory(store: ArtifactStore) -> Path | None:
-    """The root as a directory of this machine; None for an object store."""
-    parts = urlsplit(store.root_uri)
-    return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
 def require_run(store: ArtifactStore, run: str) -> None:
@@ -226,7 +219,7 @@ def show_status(root: str, run: str, *, adapters: bool, as_json: bool) -> None:
     Raises:
         NotFound: there is no such run.
     """
-    store = ArtifactStore(root)
+    store = existing_store(root)
     require_run(store, run)
     line = line_of(store, run)
     found = list(adapters_of(store, run)) if adapters else []
@@ -278,7 +271,7 @@ def show_logs(root: str, run: str, *, follow: bool, as_json: bool) -> None:
         NotFound: there is no such run, or it has no log here.
         InvalidInput: the root is an object store, where runs of a laptop leave no log.
     """
-    store = ArtifactStore(root)
+    store = existing_store(root)
     directory = local_directory(store)
     if directory is None:
         raise InvalidInput(
@@ -344,7 +337,7 @@ def confirm_and_remove(root: str, runs: list[str], *, yes: bool) -> None:
         Conflict: a process works at one; nothing is deleted then.
         InvalidInput: there is nobody to ask, and no --yes.
     """
-    store, runs = ArtifactStore(root), list(dict.fromkeys(runs))
+    store, runs = existing_store(root), list(dict.fromkeys(runs))
     for run in runs:
         require_run(store, run)
         check_free(store, run)

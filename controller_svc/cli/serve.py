@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from controller_svc.cli.adapting import Showing
 from controller_svc.cli.messages import program
-from controller_svc.cli.reporting import shown
+from controller_svc.cli.roots import shown
 from controller_svc.cli.serving import LocalServer, serve_here, serving_now
 from controller_svc.cli.stopping import say_stopping
 from seal.artifacts import ArtifactStore

@@ -22,6 +22,7 @@ from functools import partial
 from typing import TypeVar
 
 from controller_svc.adaptations import FOLDER
+from controller_svc.cli.roots import existing_store, shown
 from controller_svc.cli.server_thread import ServerThread
 from controller_svc.cli.target import Target
 from controller_svc.cli.typed import as_typed
@@ -112,7 +113,7 @@ def _looking(target: Target, on_retry: OnRetry | None) -> Iterator[View]:
         with target.client(target.server, on_retry, retry_seconds=LOOK_SECONDS) as client:
             yield View(client, at_work=True)
         return
-    store = ArtifactStore(target.root)
+    store = existing_store(target.root)
     if (serving := serving_now(store)) is not None:
         with target.client(
             serving.address, _unless_gone(store, on_retry), retry_seconds=LOOK_SECONDS
@@ -121,7 +122,7 @@ def _looking(target: Target, on_retry: OnRetry | None) -> Iterator[View]:
         return
     if not has_adaptations(store):
         raise NotFound(
-            f"there are no adaptations in {store.root_uri}",
+            f"there are no adaptations in {shown(store.root_uri)}",
             field="--root",
             remedy="--root names where they are kept, --server or SEAL_SERVER a server",
         )

@@ -421,3 +421,69 @@ def test_config_show_lists_every_field_as_json(
     assert all(row["description"].endswith(".") for row in fields.values())
     assert seal("config", "show", "large") == 2
     assert "embedded, published" in capsys.readouterr().err
+
+
+ADAPTER = f"adapters/{'a' * 64}"
+LOOKING = [
+    ("list",),
+    ("status", "x"),
+    ("report", "x"),
+    ("logs", "x"),
+    ("rm", "x", "--yes"),
+    ("get", "x"),
+    ("watch", "x"),
+    ("cancel", "x"),
+    ("delete", "x", "--yes"),
+    ("export", "x", "new"),
+    ("export", ADAPTER, "new"),
+    ("chat", "--adapter", "x", "-m", "Who?"),
+    ("chat", "--adapter", ADAPTER, "-m", "Who?"),
+]
+"""What looks for something in a root."""
+
+
+@pytest.mark.parametrize("command", LOOKING)
+def test_a_root_that_is_not_there_is_named(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+) -> None:
+    as_json = () if command[0] == "rm" else ("--output", "json")
+
+    def refused(*root: str) -> str:
+        assert seal(*command, *root, *as_json) == 2
+        said = capsys.readouterr()
+        if as_json:
+            assert json.loads(said.out)["error"]["field"] == "--root"
+        return said.err
+
+    (here / "note").write_text("a file")
+    for root in ("seal-rums", "note"):
+        assert str(here / root) in refused("--root", root)
+    assert "--root is empty" in refused("--root", "")
+    monkeypatch.setenv("SEAL_ROOT", "seal-rums")
+    assert "SEAL_ROOT" in refused()
+    assert not (here / "seal-rums").exists()
+
+
+def test_an_empty_root_and_the_usual_one_before_its_first_run_hold_no_runs(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "empty").mkdir()
+    for root in (("--root", "empty"), ()):
+        assert seal("list", *root) == 0
+        assert "There are no runs in" in capsys.readouterr().out
+        assert seal("list", *root, "-o", "json") == 0
+        assert json.loads(capsys.readouterr().out) == []
+        assert seal("status", "x", *root) == 2
+        assert "there are no runs yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [("run", "tiny.yaml"), ("demo",), ("adapt", "train.jsonl")])
+def test_nothing_begins_in_an_empty_root(
+    here: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    assert seal(*command, "--root", "", "-o", "json") == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["field"] == "--root" and "variable of the shell" in error["remedy"]
