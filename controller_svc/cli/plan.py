@@ -108,7 +108,8 @@ def show_plan(
         typer.echo("\nThe warm start is supervised: it learns gold questions of training passages.")
     typer.echo("\nSteps, tokens and time are estimates: the edits are not written yet.")
     typer.echo("\n".join(_machine_lines(manifest, engine, machine)))
-    if line := _accelerator_line(spec, machine, works):
+    takes_long = machine is None or sum(value or 0.0 for value in seconds) >= COMPARED_SECONDS
+    if takes_long and (line := _accelerator_line(spec, machine, works)):
         typer.echo(line)
 
 
@@ -255,6 +256,8 @@ H100_TFLOPS = 989.0
 """Of one H100 by its data sheet: bfloat16, dense."""
 H100_GEMM_SHARE = 2 / 3
 """What large matrix products reach of it. An assumption: an H200's reach 0.79 (docs/gpu.md)."""
+COMPARED_SECONDS = 3600
+"""A run that takes this machine less needs no other one."""
 LEAST_HOURS = 0.001
 """Less is not told apart."""
 _SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)[Bb](?![A-Za-z0-9])")
@@ -270,7 +273,11 @@ def _accelerator_line(spec: RunSpec, machine: Machine | None, works: Sequence[St
     hours = sum(work.seconds(weights=weights, teraflops=gemm) for work in works) / 3600
     shown = f"about {hours:.1f}" if hours >= 1 else f"about {hours:.2g}"
     shown = shown if hours >= LEAST_HOURS else f"less than {LEAST_HOURS}"
-    size = "" if machine else f" with {weights / 1e9:g} billion weights, as the model's name says,"
+    size = (
+        " in place of this machine"
+        if machine
+        else f" with {weights / 1e9:g} billion weights, as the model's name says,"
+    )
     read, write = TRAIN_SHARE_OF_PEAK * gemm, WRITE_SHARE_OF_PEAK * gemm
     return (
         f"On one H100{size} {shown} hours, if it trains and reads at {read:.0f} TFLOP/s and "

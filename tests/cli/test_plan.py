@@ -87,6 +87,24 @@ def test_a_plan_shows_the_stages_and_runs_nothing(
     assert not fakes.calls
 
 
+@pytest.mark.parametrize(("teraflops", "long"), [(0.75, False), (1e-7, True)])
+def test_a_plan_speaks_of_another_machine_where_this_one_takes_an_hour(
+    here: Path,
+    fakes: Fakes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    teraflops: float,
+    long: bool,
+) -> None:
+    monkeypatch.setattr(machine, "gemm_peak", lambda engine: ("float32", teraflops))
+    model = str(save_tiny_model(here / "model"))
+    lengths = ["--set", "edit.maxTokens=32", "--set", "evaluation.maxTokens=8"]
+    assert seal(*RUN, "--plan", "--model", model, *lengths) == 0
+    out = capsys.readouterr().out
+    assert ("On one H100 in place of this machine" in out) is long
+    assert ("H100" in out) is long
+
+
 def test_a_plan_as_json_has_every_number(
     here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
 ) -> None:
