@@ -16,7 +16,14 @@ import pytest
 import structlog
 import yaml
 
-from seal.config import PROFILES, _ClusterPart, load_engine, load_run, run_of_object
+from seal.config import (
+    PROFILES,
+    _ClusterPart,
+    load_adaptation,
+    load_engine,
+    load_run,
+    run_of_object,
+)
 from seal.errors import InvalidInput, NotFound
 from seal.resources import RestEMRun
 from seal.settings import ALL_PROJECTIONS, EngineSettings
@@ -121,6 +128,9 @@ def test_a_value_out_of_bounds_is_refused_by_file_and_field(
         ({"rounds": "abc"}, "must be a whole number, got 'abc'", "give a whole number, 0 to 1000"),
         ({"rounds": 2000}, "must be at most 1000, got 2000", "give a whole number, 0 to 1000"),
         ({"rounds": 1.5}, "must be a whole number, got 1.5", "give a whole number, 0 to 1000"),
+        ({"rounds": True}, "must be a whole number, got 'true'", "give a whole number, 0 to 1000"),
+        ({"edit.temperature": False}, "must be a number, got 'false'", "give a number, 0"),
+        ({"inner.racing": [True]}, "must be a whole number, got 'true'", "give a whole number"),
         ({"rounds": [1, 2]}, "must be a whole number, got a list", "give a whole number, 0 to"),
         ({"edit.temperature": {"a": 1}}, "got a section of fields", "give a number, 0"),
         ({"inner.racing": 3}, "must be a list, got 3", "give a list"),
@@ -142,6 +152,31 @@ def test_a_wrong_value_is_refused_in_plain_words_with_what_it_may_be(
     assert error.message.endswith(problem)
     assert error.remedy.startswith(remedy)
     assert "Input" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("rounds: yes", "spec.rounds"),
+        ("edit: {temperature: on}", "spec.edit.temperature"),
+        ("inner: {optimizer: {learningRate: true}}", "spec.inner.optimizer.learningRate"),
+        ("inner: {repeats: 2, racing: [true]}", "spec.inner.racing.0"),
+        ("ttlSecondsAfterFinished: yes", "spec.ttlSecondsAfterFinished"),
+    ],
+)
+def test_yes_is_no_number(config: Path, text: str, field: str) -> None:
+    error = refusal(config, text)
+    assert error.field == field and "got 'true'" in error.message
+
+
+def test_yes_is_no_number_of_an_engine_or_an_adaptation() -> None:
+    with pytest.raises(InvalidInput, match="must be a whole number, got 'true'") as caught:
+        load_engine("embedded", {"slots": True})
+    assert caught.value.field == "slots"
+    data = {"data.documents": [{"name": "a.txt", "path": "a.txt", "sha256": "a" * 64}]}
+    with pytest.raises(InvalidInput, match="must be a number, got 'true'") as caught:
+        load_adaptation(None, data | {"questions.heldOutShare": True})
+    assert caught.value.field == "spec.questions.heldOutShare"
 
 
 def test_what_an_option_of_its_own_says_is_refused_by_the_name_of_the_option(config: Path) -> None:
