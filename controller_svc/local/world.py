@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +41,7 @@ from controller_svc.worker.settings import DEFAULT_SETTINGS, ServiceAddresses, W
 from controller_svc.worker.task import run_task, shard_task
 from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict, SealError
+from seal.errors import Conflict, Retryable, SealError
 from seal.resources import RestEMRun
 from seal.rpc.hops import current_hop
 from seal.rpc.tracing import working
@@ -220,6 +221,8 @@ class LocalWorld:
         self._epoch, self._cancelled, self.story = epoch, cancelled, story
         self._stages: dict[str, IndexedStage] = {}
         self._changed = asyncio.Event()
+        self._looks: Counter[str] = Counter()
+        """By stage: how often what it came to could not be read."""
 
     @property
     def at_work(self) -> bool:
@@ -257,7 +260,25 @@ class LocalWorld:
         try:
             return replace(seen, sums=await read_sums(self._store, self._run, status.current))
         except SealError as error:
+            if isinstance(error, Retryable) and self._looks_again(status.current.name, error):
+                return replace(seen, ended=False)
             return replace(seen, failed={0: failure(error)})
+
+    def _looks_again(self, name: str, error: Retryable) -> bool:
+        """Look again after a pause at what a stage came to: it is there, and takes no new attempt.
+
+        False once it was looked at as often as a shard is tried.
+        """
+        self._looks[name] += 1
+        attempt = self._looks[name] + 1
+        if attempt > self._budget.attempts:
+            return False
+        pause = self._budget.delay_seconds(
+            name=name, attempt=attempt, retry_after_seconds=error.retry_after_seconds or 0.0
+        )
+        log.warning("stage not readable", stage=name, delay_seconds=pause, message=str(error))
+        asyncio.get_running_loop().call_later(pause, self.wake)
+        return True
 
     async def save(self, status: RunStatus) -> None:
         """Write `status.json`, unless a newer process has the run."""

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,11 +17,12 @@ from controller_harness import IMPATIENT, RUN, small_spec
 from fake_services import Fakes, serve_fakes
 from resume_harness import REPOSITORY, Effects, Scene
 
-from controller_svc.core import AttemptBudget, Phase, RunStatus
+from controller_svc.core import AttemptBudget, Phase, Reason, RunStatus, StageStatus, StageSums
 from controller_svc.local.lock import run_lock
 from controller_svc.local.world import Budgets, run_local
 from controller_svc.runs import check_run, open_run, read_manifest, read_status, write_status
 from controller_svc.worker.progress import TaskProgress
+from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore, Model
 from seal.errors import Conflict, InvalidInput, Transient
 from seal.metrics import metrics
@@ -535,3 +537,35 @@ async def test_a_store_that_refuses_to_delete_makes_no_run_fail(
     monkeypatch.undo()
     await run(small_spec(tmp_path, rounds=1), tmp_path, resume=True)
     assert len({path.split("/")[2] for path in store.list(f"{RUN}/adapters")}) == 1
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+async def test_a_store_away_while_it_is_read_what_a_stage_came_to_costs_no_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    asked = Counter[Stage]()
+
+    async def away(store: ArtifactStore, run: str, stage: StageStatus) -> StageSums | None:
+        asked[stage.stage] += 1
+        if asked[stage.stage] <= failures:
+            raise Transient("the store cannot be reached")
+        return await read_sums(store, run, stage)
+
+    monkeypatch.setattr("controller_svc.local.world.read_sums", away)
+    status = await run(small_spec(tmp_path, rounds=0), tmp_path)
+    assert status.phase is Phase.COMPLETE
+    assert asked == {Stage.PREPARE: failures + 1, Stage.VALIDATE: failures + 1}
+    assert status.counters.stages_failed == 0
+
+
+async def test_a_store_that_stays_away_uses_up_the_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise Transient("the store cannot be reached")
+
+    monkeypatch.setattr("controller_svc.local.world.read_sums", away)
+    status = await run(small_spec(tmp_path, rounds=0), tmp_path)
+    failed = status.condition("Failed")
+    assert failed is not None and failed.reason == Reason.ATTEMPTS_EXHAUSTED
+    assert "the store cannot be reached" in failed.message
