@@ -18,6 +18,9 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from pydantic import TypeAdapter
@@ -102,15 +105,19 @@ def supervised_path(run: str) -> str:
 async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """A blocking call in a thread.
 
-    Cancelled, it waits for the thread first: nothing writes on after its task has ended.
+    Cancelled, however often, it waits for the thread first: nothing writes on after its task has
+    ended, and a lock that the task holds is held as long.
     """
-    call_ends = asyncio.create_task(asyncio.to_thread(call, *args, **kwargs))
+    work = partial(copy_context().run, call, *args, **kwargs)
+    # No task, as asyncio.to_thread would need: a loop that ends cancels all of them
+    call_ends = asyncio.get_running_loop().run_in_executor(None, work)
     try:
         return await asyncio.shield(call_ends)
     except asyncio.CancelledError:
-        await asyncio.wait({call_ends})
-        if not call_ends.cancelled():
-            call_ends.exception()  # seen: who cancels does not want to know
+        while not call_ends.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({call_ends})
+        call_ends.exception()  # seen: who cancels does not want to know
         raise
 
 

@@ -153,6 +153,33 @@ async def test_a_cancelled_write_is_over_before_its_task_is() -> None:
     assert written == [1]
 
 
+@pytest.mark.parametrize("everything", [False, True])
+async def test_a_write_is_over_before_its_task_is_however_often_it_is_cancelled(
+    everything: bool,
+) -> None:
+    may_end, begun, written = threading.Event(), asyncio.Event(), []
+    loop = asyncio.get_running_loop()
+
+    def write() -> None:
+        loop.call_soon_threadsafe(begun.set)
+        may_end.wait(5)
+        written.append(1)
+
+    task = asyncio.create_task(in_thread(write))
+    await begun.wait()
+    for _ in range(3):
+        others = asyncio.all_tasks() - {asyncio.current_task()}  # as a loop that ends cancels all
+        for one in others if everything else {task}:
+            one.cancel()
+        await asyncio.sleep(0.01)
+    assert not task.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert written == [1]
+    assert task.cancelling() == 3
+
+
 @given(st.text(max_size=300))
 def test_a_key_is_a_safe_and_short_part_of_a_path(context_id: str) -> None:
     key = key_of(context_id)
