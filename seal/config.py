@@ -12,7 +12,7 @@ import importlib.resources
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Generic, TypeVar, cast, get_args
+from typing import Generic, TypeVar, cast
 
 import structlog
 from pydantic import BaseModel
@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from seal.errors import InvalidInput
 from seal.layers import Layer, aliases, nested_tree, validated
 from seal.resources import ADAPTATION_KIND, API_VERSION, RUN_KIND, Adaptation, RestEMRun
-from seal.settings import EngineSettings, FileSettings, LearningSpec, RunSpec
+from seal.settings import PROFILES, EngineSettings, FileSettings, LearningSpec
 from seal.settings.cluster import AdaptationClusterSettings, ClusterSettings
 from seal.yaml_files import STANDARD_INPUT, Tree, parse_yaml, read_text
 
@@ -33,10 +33,6 @@ class _ClusterPart(FileSettings, Generic[Section]):
     """A manifest of which nothing is left but what only a cluster has."""
 
     spec: Section
-
-
-PROFILES: tuple[str, ...] = get_args(RunSpec.model_fields["profile"].annotation)
-"""Names of the profiles in `seal/profiles`."""
 
 
 def load_run(

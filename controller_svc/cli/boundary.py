@@ -147,21 +147,25 @@ def _exit_code(given: list[str]) -> int:
         )
         return _tell(failure, error, as_json=wants_json(given))
     except Exception as error:  # noqa: BLE001 - the outermost boundary
-        failure = Failure(
-            reason="Defect",
-            message=f"{type(error).__name__}: {error}",
-            remedy="this is a defect; please report it with the traceback that this shows:  "
-            + command(front=["--log-level", "debug"]),
-            exit_code=UNFORESEEN,
+        return _tell(_unforeseen(error, given), error, as_json=wants_json(given))
+
+
+def _unforeseen(error: Exception, given: Sequence[str]) -> Failure:
+    """A defect, unless an argument is no text: nobody could look at each before it is used."""
+    if isinstance(error, UnicodeEncodeError) and (wrong := _no_text(given)):
+        return Failure(
+            reason="InvalidInput",
+            message=f"{wrong!a} is no UTF-8, and only the name of a file need not be",
+            remedy="write it in UTF-8",
+            exit_code=error_class(InvalidInput).exit_code,
         )
-        if isinstance(error, UnicodeEncodeError) and (wrong := _no_text(given)):
-            failure = Failure(
-                reason="InvalidInput",
-                message=f"{wrong!a} is no UTF-8, and only the name of a file need not be",
-                remedy="write it in UTF-8",
-                exit_code=error_class(InvalidInput).exit_code,
-            )
-        return _tell(failure, error, as_json=wants_json(given))
+    return Failure(
+        reason="Defect",
+        message=f"{type(error).__name__}: {error}",
+        remedy="this is a defect; please report it with the traceback that this shows:  "
+        + command(front=["--log-level", "debug"]),
+        exit_code=UNFORESEEN,
+    )
 
 
 def _no_text(given: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from controller_svc.cli.options import (
     RunArgument,
     ServerOption,
 )
+from seal.settings import PROFILES
 
 REPORT_HELP = (
     "Make the report of a run again and show its result.\n\n"
@@ -103,10 +104,8 @@ def remove(
 def show_config(
     profile: Annotated[
         str,
-        typer.Argument(
-            metavar="[PROFILE]", help="embedded (the default), published, arc or published-arc."
-        ),
-    ] = "embedded",
+        typer.Argument(metavar="[PROFILE]", help=f"One of {', '.join(PROFILES)}."),
+    ] = PROFILES[0],
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show every setting with its value, its meaning and its bounds, as a manifest that runs."""

@@ -45,7 +45,7 @@ from seal.settings.evaluation import (
 )
 from seal.settings.improve import ImproveSettings
 from seal.settings.inner import InnerLoopSettings, PreselectBy, RacingScore, check_survivors
-from seal.settings.learning import LearningSpec
+from seal.settings.learning import PROFILES, LearningSpec
 from seal.settings.run import RunSpec
 from seal.settings.tracking import TrackingSettings
 from seal.settings.training import ALL_PROJECTIONS, MAX_EPOCHS, LoraSettings, OptimizerSettings
@@ -57,6 +57,7 @@ __all__ = [
     "DOMAIN_OPTIONS",
     "MAX_EPOCHS",
     "MAX_SEED",
+    "PROFILES",
     "AdaptationData",
     "AdaptationSpec",
     "AdapterTraining",

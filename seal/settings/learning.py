@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -14,11 +14,15 @@ from seal.settings.edits import EditSettings
 from seal.settings.evaluation import EvaluationSettings
 from seal.settings.inner import InnerLoopSettings, check_survivors
 
+Profile = Literal["embedded", "published", "arc", "published-arc"]
+PROFILES: tuple[Profile, ...] = get_args(Profile)
+"""Names of the profiles in `seal/profiles`, the usual one first."""
+
 
 class LearningSpec(FileSettings):
     """How one learns from self-edits; where and how it is computed is no part of it."""
 
-    profile: Literal["embedded", "published", "arc", "published-arc"] = "embedded"
+    profile: Profile = "embedded"
     """Where the fields that the manifest leaves out come from."""
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Every sample, shuffle and initial weight derives from it."""

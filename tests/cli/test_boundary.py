@@ -28,6 +28,7 @@ from controller_svc.cli.messages import command, program, wants_json
 from seal.artifacts import ArtifactStore
 from seal.engine import Engine
 from seal.errors import Exhausted
+from seal.settings import PROFILES
 
 
 @pytest.mark.parametrize(
@@ -267,3 +268,11 @@ def test_a_command_whose_engine_hangs_ends_with_its_code_and_tears_nothing_down(
 
 def test_the_command_knows_the_engines_thread() -> None:
     assert f'name="{ENGINE_THREAD}"' in inspect.getsource(Engine)
+
+
+def test_the_help_of_config_show_names_every_profile(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert seal("config", "show", "--help") == 0
+    assert f"One of {', '.join(PROFILES)}." in capsys.readouterr().out

@@ -17,7 +17,6 @@ import structlog
 import yaml
 
 from seal.config import (
-    PROFILES,
     _ClusterPart,
     load_adaptation,
     load_engine,
@@ -26,7 +25,7 @@ from seal.config import (
 )
 from seal.errors import InvalidInput, NotFound
 from seal.resources import RestEMRun
-from seal.settings import ALL_PROJECTIONS, EngineSettings
+from seal.settings import ALL_PROJECTIONS, PROFILES, EngineSettings
 
 
 @pytest.fixture

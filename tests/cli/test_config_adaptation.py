@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from synthetic_adaptation import adaptation_spec
 
-from seal.config import PROFILES, load_adaptation, load_run
+from seal.config import load_adaptation, load_run
 from seal.errors import InvalidInput
 from seal.records import AdapterReference
 from seal.settings import (
+    PROFILES,
     AdaptationSpec,
     LearningSpec,
 )
