@@ -34,6 +34,7 @@ from controller_svc.cli.messages import (
     command,
     complain,
     print_failure,
+    program,
     wants_json,
 )
 from controller_svc.cli.stopping import end_at_signals, say_the_end
@@ -216,13 +217,26 @@ def _told(say: Callable[[], None], failure: Failure, *, as_json: bool) -> int:
 
 def _misused(error: Exception, *, as_json: bool) -> int:
     """Tell a wrong command line the way every program does."""
+    context = getattr(error, "ctx", None)
     failure = Failure(
         reason="InvalidInput",
         message=str(error.format_message()),  # type: ignore[attr-defined]
+        remedy=f"see:  {context.command_path if context else program()} --help",
+        field=_typed(error),
         exit_code=error_class(InvalidInput).exit_code,
     )
     # The parser's own way: usage, then what is wrong
     return _told(error.show, failure, as_json=as_json)  # type: ignore[attr-defined]
+
+
+def _typed(error: Exception) -> str:
+    """The option or argument that is wrong; empty if it is none."""
+    if option := getattr(error, "option_name", ""):
+        return str(option)
+    if (parameter := getattr(error, "param", None)) is None:
+        return ""
+    named = str(parameter.opts[0])
+    return named if named.startswith("-") else str(parameter.metavar or named)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

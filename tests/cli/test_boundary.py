@@ -276,3 +276,23 @@ def test_the_help_of_config_show_names_every_profile(
     monkeypatch.setenv("COLUMNS", "200")
     assert seal("config", "show", "--help") == 0
     assert f"One of {', '.join(PROFILES)}." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "help_of"),
+    [
+        (("run",), "FILE", "seal run"),
+        (("get", "a", "b"), "", "seal get"),
+        (("adapt", "x.md", "--held-out", "much"), "--held-out", "seal adapt"),
+        (("chat",), "--adapter", "seal chat"),
+        (("list", "--bogus"), "--bogus", "seal list"),
+        (("models", "push"), "", "seal models"),
+        (("--log-level", "loud", "list"), "--log-level", "seal"),
+    ],
+)
+def test_a_wrong_command_line_is_told_to_programs_with_its_field_and_remedy(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], field: str, help_of: str
+) -> None:
+    assert seal(*arguments, "-o", "json") == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["field"], error["remedy"]) == (field, f"see:  {help_of} --help")
