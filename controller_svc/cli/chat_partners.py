@@ -50,18 +50,18 @@ async def partners_on(target: Target, reference: Reference) -> AsyncIterator[Par
             field=OPTION,
             remedy="name an adapter of the server's store or an adaptation, or leave out --server",
         )
-    if isinstance(reference, NamedAdaptation):
-        from seal.client import AsyncClient, ClientOptions
+    with as_typed():
+        if isinstance(reference, NamedAdaptation):
+            from seal.client import AsyncClient, ClientOptions
 
-        options = ClientOptions(namespace=target.namespace)
-        async with AsyncClient(target.server, options=options) as client:
-            with as_typed():
+            options = ClientOptions(namespace=target.namespace)
+            async with AsyncClient(target.server, options=options) as client:
                 found = (await client.get(reference.name)).adapter
-        reference = _trained(reference, found, target)
-    async with open_channel(target.server) as channel:
-        yield Partners(
-            generator=generator_pb2_grpc.GeneratorServiceStub(channel), adapter=reference
-        )
+            reference = _trained(reference, found, target)
+        async with open_channel(target.server) as channel:
+            yield Partners(
+                generator=generator_pb2_grpc.GeneratorServiceStub(channel), adapter=reference
+            )
 
 
 @asynccontextmanager

@@ -11,13 +11,19 @@ import typer
 from controller_svc.cli.messages import program
 from controller_svc.cli.progress import open_screen
 from seal.embedded import EMBEDDED_MODELS
+from seal.errors import InvalidInput
 from seal.files import cache_directory
 from seal.model_copies import keep_model
 from seal.models import is_downloadable, resolve_model
 
 
 def pull_model(name: str, *, to: Path | None, force: bool, as_json: bool) -> None:
-    """Download, check and keep a model, in the cache or in `to`; print where it is."""
+    """Download, check and keep a model, in the cache or in `to`; print where it is.
+
+    Raises InvalidInput if `to` is a file, and what keeps the model from coming.
+    """
+    if to is not None and to.is_file():
+        raise InvalidInput(f"{to} is a file", field="--to", remedy="give a directory")
     with open_screen(None, bars=not as_json) as screen:
         if to is None:
             model = resolve_model(name, force=force, progress=screen.on_download)

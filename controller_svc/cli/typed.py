@@ -11,10 +11,11 @@ from types import MappingProxyType
 from seal.client import Document
 from seal.errors import SealError
 
-NAMED = MappingProxyType({"name": "NAME", "namespace": "--namespace"})
+NAMED = MappingProxyType({"address": "--server", "name": "NAME", "namespace": "--namespace"})
 """What commands for an adaptation that is there call a request's fields."""
 HANDED_IN = MappingProxyType(
     {
+        "address": "--server",
         "name": "--name",
         "namespace": "--namespace",
         "options.seed": "--seed",

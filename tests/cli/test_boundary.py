@@ -278,6 +278,13 @@ def test_the_help_of_config_show_names_every_profile(
     assert f"One of {', '.join(PROFILES)}." in capsys.readouterr().out
 
 
+def test_a_model_is_not_pulled_into_a_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "note.md").write_text("a file")
+    assert seal("models", "pull", "smollm2-135m", "--to", "note.md", "-o", "json") == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["field"] == "--to" and "note.md is a file" in error["message"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "field", "help_of"),
     [
