@@ -115,11 +115,15 @@ async def watch(
         login = kopf.AiohttpSession(aiohttp_session=session, server=client.configuration.host)
         auth.vault_var.set(_Login({"client": login}))
         listing = _Listing(resources, namespaces, on_listed=on_listed, ready=ready)
-        async with asyncio.TaskGroup() as group:
-            for watched in resources:
-                for namespace in namespaces:
-                    stream = _Stream(watched, namespace, on_event, listing, times)
-                    group.create_task(stream.run())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for watched in resources:
+                    for namespace in namespaces:
+                        stream = _Stream(watched, namespace, on_event, listing, times)
+                        group.create_task(stream.run())
+        finally:
+            # Another controller leads, and what it is refused is its own to say
+            metrics.namespace_refused.clear()
     raise AssertionError("a stream has ended without an error")
 
 
@@ -149,7 +153,6 @@ class _Listing:
         self._all, self._denied = frozenset(namespaces), set[str]()
         self._missing = {namespace: set(resources) for namespace in namespaces}
         self._refused: dict[str, set[Watched]] = {namespace: set() for namespace in namespaces}
-        metrics.namespace_refused.clear()
         for namespace in namespaces:
             self._measure(namespace)
 

@@ -236,6 +236,15 @@ async def test_a_namespace_that_is_refused_keeps_no_other_waiting_and_is_taken_u
                 assert refused("gone") == 0
 
 
+async def test_who_watches_no_more_measures_nothing() -> None:
+    server = Server(([], []))
+    server.refused = {"gone": 403}
+    async with server.serving() as client:
+        async with watching(client, lambda seen: None, namespaces=["gone", "team"]):
+            await until(lambda: refused("gone") == 1)
+        assert refused("gone") is None, "another controller leads, and it may be put right"
+
+
 async def test_where_every_namespace_is_refused_nothing_is_ready() -> None:
     server = Server()
     server.refused = {"team": 404}
