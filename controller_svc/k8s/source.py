@@ -247,7 +247,8 @@ class _Stream:
             return
         name = name_of(body)
         if type is None:
-            self._found[name] = _kept(body)
+            # Known at once: the list may break off, and the next have it no more
+            self._known[name] = self._found[name] = _kept(body)
         elif type == "DELETED":
             self._known.pop(name, None)
         else:

@@ -46,6 +46,8 @@ class Server:
         self.tokens: list[str] = []
         self.refused: dict[str, int] = {}
         """Namespaces of which nothing is told, and the status that says so; 0 says nothing."""
+        self.pages: list[tuple[int, list[Any]]] = []
+        """Status and objects of pages that another follows, before the first whole list."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.queries.append(dict(request.query))
@@ -57,6 +59,10 @@ class Server:
             return web.json_response({"kind": "Status", "message": "no"}, status=refused)
         if self.refusals:
             return web.json_response({"message": "no"}, status=self.refusals.pop(0))
+        if "watch" not in request.query and self.pages:
+            status, items = self.pages.pop(0)
+            metadata = {"resourceVersion": "5", "continue": "more"}
+            return web.json_response({"metadata": metadata, "items": items}, status=status)
         if "watch" not in request.query:
             items = self.turns[0][0] if self.turns else []
             return web.json_response({"metadata": {"resourceVersion": "7"}, "items": items})
@@ -135,6 +141,13 @@ async def test_a_stream_whose_place_is_forgotten_is_listed_anew_and_ghosts_are_t
     told = await told_until(server, lambda told: len(told) >= 6)
     assert told[:4] == [("LISTED", "a"), ("LISTED", "b"), ("ADDED", "c"), ("LISTED", "b")]
     assert sorted(told[4:6]) == [("DELETED", "a"), ("DELETED", "c")]
+
+
+async def test_what_a_list_that_broke_has_told_is_told_deleted_if_it_has_gone() -> None:
+    server = Server(([item("b")], []))
+    server.pages = [(200, [item("a")]), (410, [])]
+    told = await told_until(server, lambda told: len(told) >= 3)
+    assert told == [("LISTED", "a"), ("LISTED", "b"), ("DELETED", "a")]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500])
