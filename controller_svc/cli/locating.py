@@ -9,7 +9,7 @@ from controller_svc.cli.roots import existing_store
 from controller_svc.cli.runs import require_run
 from seal.artifacts import ArtifactStore
 from seal.errors import NotFound
-from seal.files import given_path
+from seal.files import file_errors, given_path
 from seal.runs.store import manifest_path
 
 NAME_A_RUN = "give its name (see `seal list`), or the directory that `seal run` named at its end"
@@ -21,9 +21,11 @@ def locate_run(run: str, *, root: str) -> tuple[ArtifactStore, str]:
     Raises:
         NotFound: there is no such run; the message lists runs of similar names, or those that lie
             below the directory.
+        InvalidInput: nothing can have such a name.
     """
     if "/" not in run:
-        is_here = Path(run).is_dir()
+        with file_errors(run):
+            is_here = Path(run).is_dir()
         store = ArtifactStore(root) if is_here else existing_store(root)
         if not is_here:
             require_run(store, run)

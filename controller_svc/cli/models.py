@@ -12,7 +12,7 @@ from controller_svc.cli.messages import program
 from controller_svc.cli.progress import open_screen
 from seal.embedded import EMBEDDED_MODELS
 from seal.errors import InvalidInput
-from seal.files import cache_directory
+from seal.files import cache_directory, file_errors
 from seal.model_copies import keep_model
 from seal.models import is_downloadable, resolve_model
 
@@ -22,8 +22,10 @@ def pull_model(name: str, *, to: Path | None, force: bool, as_json: bool) -> Non
 
     Raises InvalidInput if `to` is a file, and what keeps the model from coming.
     """
-    if to is not None and to.is_file():
-        raise InvalidInput(f"{to} is a file", field="--to", remedy="give a directory")
+    if to is not None:
+        with file_errors(to):
+            if to.is_file():
+                raise InvalidInput(f"{to} is a file", field="--to", remedy="give a directory")
     with open_screen(None, bars=not as_json) as screen:
         if to is None:
             model = resolve_model(name, force=force, progress=screen.on_download)

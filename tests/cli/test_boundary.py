@@ -286,6 +286,16 @@ def test_a_model_is_not_pulled_into_a_file(here: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
+    "arguments", [("models", "pull", "smollm2-135m", "--to", "a" * 300), ("report", "a" * 300)]
+)
+def test_a_path_that_cannot_be_looked_at_is_no_defect(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    assert seal(*arguments, "-o", "json") == 2
+    assert json.loads(capsys.readouterr().out)["error"]["reason"] in ("InvalidInput", "NotFound")
+
+
+@pytest.mark.parametrize(
     ("arguments", "field", "help_of"),
     [
         (("run",), "FILE", "seal run"),
