@@ -283,9 +283,11 @@ class VllmBackend:
         self._using.update(self._loras(task))
         working = asyncio.create_task(self._do(task))
         self._at_work[task] = working
-        working.add_done_callback(lambda _: self._leave(task))
+        working.add_done_callback(lambda _: self._leave(task, started=not working.cancelled()))
 
-    def _leave(self, task: VllmTask[Any]) -> None:
+    def _leave(self, task: VllmTask[Any], *, started: bool) -> None:
+        if not started:  # it was cancelled before its first step, and could not say so itself
+            task.fail(_cancelled())
         del self._at_work[task]
         self._rows -= task.job.rows
         self._using.subtract(self._loras(task))

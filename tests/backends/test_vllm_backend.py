@@ -323,6 +323,26 @@ def test_a_cancelled_request_leaves_the_queue_at_once(make, decoder: FakeDecoder
     assert ended(running).samples and ended(another).samples
 
 
+def test_a_request_that_is_cancelled_as_it_is_let_in_ends(make, decoder: FakeDecoder) -> None:
+    backend = make(generation_rows=1, evaluation_rows=1)
+    decoder.gate.clear()
+    running = backend.generate(GENERATION)
+    until(lambda: len(decoder.asked) == 2)
+    waiting = backend.generate(GENERATION)
+
+    def let_in_and_drop() -> None:
+        task = next(iter(backend._queues["generate"]))
+        backend._queues["generate"].take()
+        backend._enter(task)
+        task.cancel()
+        backend._drop(task)
+
+    backend._call(let_in_and_drop)
+    assert isinstance(failed(waiting), Transient)
+    backend._call(decoder.gate.set)
+    assert ended(running).samples
+
+
 def test_nothing_is_kept_of_a_suspect_that_is_cancelled(
     make, decoder: FakeDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
