@@ -37,7 +37,7 @@ from seal.settings import PROFILES
         (["run", "nowhere.yaml", "-o", "json"], 2, "NotFound", ""),
         ([*RUN, "--set", "edit.k=0", "--output", "json"], 2, "InvalidInput", "spec.edit.k"),
         ([*RUN, "--resume", "--output=json"], 2, "NotFound", "metadata.name"),
-        (["run", "--output", "json"], 2, "InvalidInput", ""),
+        (["run", "--output", "json"], 2, "InvalidInput", "FILE"),
         (["fly", "-o", "json"], 2, "InvalidInput", ""),
         (["status", "nothing", "-o", "json"], 2, "NotFound", "metadata.name"),
     ],
