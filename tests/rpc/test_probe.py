@@ -12,8 +12,9 @@ import pytest
 
 from seal.rpc.probe import ALL_SERVE, ONE_DOES_NOT, main, probe
 from seal.rpc.server import RunningServer, start_server
+from seal.v1 import trainer_pb2
 
-SERVICE = "seal.v1.TrainerService"
+SERVICE = trainer_pb2.DESCRIPTOR.services_by_name["TrainerService"].full_name
 
 
 @asynccontextmanager
