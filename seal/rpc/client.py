@@ -101,11 +101,15 @@ def blocking_rpc_errors() -> Iterator[None]:
 
 
 def _target(address: str) -> str:
-    """A plain `host:port` is looked up in DNS, all its addresses; TLS needs no port."""
+    """A plain `host:port` is looked up in DNS, all its addresses; TLS needs no port.
+
+    Without TLS gRPC would take a missing port for 443, where only TLS answers.
+    """
     if address.startswith(("unix:", "dns:", "ipv4:", "ipv6:", "xds:")):
         return address
     host = address.removeprefix(TLS).rstrip("/")
-    if "/" in host:
+    has_port = ":" in host.rpartition("]")[2]  # behind an IPv6 address, which is in brackets
+    if "/" in host or not (has_port or _is_tls(address)):
         raise InvalidInput(
             f"{address!r} is no address of a gRPC server",
             field="address",

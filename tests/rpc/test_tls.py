@@ -99,7 +99,10 @@ def test_without_https_nobody_speaks_tls(server: Server) -> None:
     assert call(f"127.0.0.1:{server.port}", trusted=server.certificate).returncode != 0
 
 
-@pytest.mark.parametrize("address", ["http://seal.example.org", "https://seal.example.org/v1"])
+@pytest.mark.parametrize(
+    "address",
+    ["http://seal.example.org", "https://seal.example.org/v1", "seal.example.org", "[::1]"],
+)
 def test_what_grpc_cannot_call_is_refused(address: str) -> None:
     with pytest.raises(InvalidInput, match="https://HOST"):
         open_blocking_channel(address)
