@@ -298,7 +298,7 @@ def test_alerts_link_to_dashboards_where_grafana_is(grafana: str, begins: str) -
         for rule in group["rules"]
         if "alert" in rule
     ]
-    assert len(links) == 8 and all(link.startswith(begins) for link in links)
+    assert len(links) == 9 and all(link.startswith(begins) for link in links)
 
 
 def test_runbooks_are_linked_where_they_are_read() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 
 import pytest
@@ -17,11 +19,21 @@ from fault_site import EVERYTHING
 def thousands_of_cases(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Neither the disk nor threads are waited for, and the log has no reader."""
 
-    async def at_once(call: Callable[..., object], *args: object, **named: object) -> object:
-        return call(*args, **named)
+    def at_once(
+        loop: asyncio.BaseEventLoop,
+        executor: Executor | None,
+        call: Callable[..., object],
+        *args: object,
+    ) -> asyncio.Future[object]:
+        ended = loop.create_future()
+        try:
+            ended.set_result(call(*args))
+        except Exception as error:
+            ended.set_exception(error)
+        return ended
 
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
-    monkeypatch.setattr("asyncio.to_thread", at_once)
+    monkeypatch.setattr(asyncio.BaseEventLoop, "run_in_executor", at_once)
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
