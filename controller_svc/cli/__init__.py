@@ -8,6 +8,8 @@ execute    one run from manifest to report, on services in this process
 plan       what a run would do and take; workload counts it, edit_work the edits
 progress   bars on a terminal, a line now and then elsewhere; stages, estimate: how far, how long
 runs       the runs below a root, their logs and adapters
+roots      where they lie, and that it is there
+typed      what a server refuses, in the words of the command line
 settings   all there is to set
 tables     the result in the terminal
 """
