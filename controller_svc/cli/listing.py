@@ -22,7 +22,8 @@ RUN, ADAPTATION = "RestEMRun", "Adaptation"
 def print_everything(target: Target, *, as_json: bool) -> None:
     """Print what there is; as JSON one list, each entry with its `kind`."""
     store = None if target.server else existing_store(target.root)
-    runs = [listed(store, run) for run in runs_in(store)] if store is not None else []
+    names = runs_in(store) if store is not None else ()
+    runs = [line for run in names if (line := listed(store, run)) is not None]
     adaptations = _adaptations(target) if store is None or has_adaptations(store) else []
     if as_json:
         entries = [

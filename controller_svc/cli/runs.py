@@ -25,12 +25,12 @@ from controller_svc.core import RunStatus, round_name
 from controller_svc.local.lock import LOCK_FILE, check_free, run_lock
 from controller_svc.local.objects import Objects
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict, Internal, InvalidInput, NotFound
+from seal.errors import Conflict, Internal, InvalidInput, NotFound, PreconditionFailed
 from seal.files import file_errors
 from seal.records import WARM_START
 from seal.report.numbers.formats import duration
 from seal.resources import RestEMRun
-from seal.runs.store import manifest_path, status_path
+from seal.runs.store import manifest_path, prepared_path, status_path
 from seal.telemetry import harmless
 
 LIVE = "running now"
@@ -39,6 +39,8 @@ UNREADABLE = "Unreadable"
 """Phase of a run whose manifest or status is damaged, or of another version."""
 STOPPED = "Stopped"
 """What is said of a run that is not finished and that nobody works at."""
+HERE_AND_ABOVE = (".", "..")
+"""Directories, and names of no run."""
 RESUME_HINT = "go on by the command that began it, with --resume (`seal demo` without)"
 
 
@@ -93,8 +95,12 @@ def runs_in(store: ArtifactStore) -> tuple[str, ...]:
 
 
 def require_run(store: ArtifactStore, run: str) -> None:
-    """Raise NotFound naming runs of similar names, or all, if there is no such run."""
-    if "/" not in run and store.exists(manifest_path(run)):
+    """Raise NotFound naming runs of similar names, or all, if there is no such run.
+
+    InvalidInput for a name of no characters.
+    """
+    require_name(run)
+    if "/" not in run and run not in HERE_AND_ABOVE and store.exists(manifest_path(run)):
         return
     names = runs_in(store)
     near = difflib.get_close_matches(run, names, n=3, cutoff=0.5)
@@ -109,6 +115,14 @@ def require_run(store: ArtifactStore, run: str) -> None:
         if names
         else "there are no runs yet; --root says where they are kept",
     )
+
+
+def require_name(run: str) -> None:
+    """Raise InvalidInput if no name or directory is given."""
+    if not run.strip():
+        raise InvalidInput(
+            "RUN is empty", field="RUN", remedy="is a variable of the shell not set?"
+        )
 
 
 def is_live(store: ArtifactStore, run: str) -> bool:
@@ -143,11 +157,16 @@ def line_of(store: ArtifactStore, run: str) -> RunLine:
     )
 
 
-def listed(store: ArtifactStore, run: str) -> RunLine:
-    """The same, and of one that cannot be read why: the others are to be seen all the same."""
+def listed(store: ArtifactStore, run: str) -> RunLine | None:
+    """The same, and of one that cannot be read why: the others are to be seen all the same.
+
+    None if it has been deleted meanwhile.
+    """
     try:
         return line_of(store, run)
-    except Internal as error:
+    except NotFound:
+        return None
+    except (Internal, InvalidInput, PreconditionFailed) as error:
         return RunLine(
             name=run,
             phase=UNREADABLE,
@@ -300,31 +319,34 @@ def show_logs(root: str, run: str, *, follow: bool, as_json: bool) -> None:
 def remove_run(store: ArtifactStore, run: str) -> None:
     """Delete a run with all that lies in its directory, its adapters included.
 
-    Nobody else works at it until it is gone.
+    Nobody else works at it until it is gone. Interrupted, it is still a run, which the next call
+    deletes: were results left behind, a new run of this name would take them for its own.
 
     Raises:
         NotFound: there is no such run.
         Conflict: a process works at it.
     """
     require_run(store, run)
+    pins = (prepared_path(run), manifest_path(run))
     with run_lock(store, run):
-        store.remove(manifest_path(run))  # first: from here on the run does not exist
         if (directory := local_directory(store)) is not None:
-            _remove_locked(directory / run)
+            _remove_locked(directory / run, last=[directory / path for path in pins])
             return
-        for path in store.list(run):
+        for path in (*(set(store.list(run)) - set(pins)), *pins):
             store.remove(path)
 
 
-def _remove_locked(directory: Path) -> None:
-    """Delete a run's directory whose lock is held: the lock goes last."""
+def _remove_locked(directory: Path, *, last: Sequence[Path]) -> None:
+    """Delete a run's directory whose lock is held: some files at the end, then the lock."""
+    lock = directory / LOCK_FILE
     with file_errors(directory):
-        for path in directory.iterdir():
+        for path in set(directory.iterdir()) - {*last, lock}:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif path.name != LOCK_FILE:
+            else:
                 path.unlink()
-        (directory / LOCK_FILE).unlink()
+        for path in (*last, lock):
+            path.unlink(missing_ok=True)
         with suppress(OSError):  # not empty: the name is free, and somebody has begun anew
             directory.rmdir()
 

@@ -22,7 +22,7 @@ import pytest
 from command import RUN, one_line, seal
 from fake_services import Fakes
 
-from controller_svc.cli.runs import is_live
+from controller_svc.cli.runs import is_live, listed, remove_run
 from controller_svc.local.lock import run_lock
 from seal.artifacts import ArtifactStore
 from seal.config import load_run
@@ -177,6 +177,21 @@ def test_list_shows_every_run_with_its_phase(
     assert lines[0].split() == ["NAME", "PHASE", "ROUND", "STAGE", "STARTED", "TOOK"]
     assert "Complete (running now)" in lines[2]
     assert max(map(len, lines)) <= 80
+
+
+def test_a_run_whose_manifest_is_no_file_hides_no_other_and_one_that_goes_is_left_out(
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal(*RUN) == 0
+    (here / "seal-runs/other/run.json").mkdir(parents=True)
+    capsys.readouterr()
+    assert seal("list", "-o", "json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["name"], row["phase"]) for row in rows] == [
+        ("other", "Unreadable"),
+        ("tiny", "Complete"),
+    ]
+    assert listed(ArtifactStore(str(here / "seal-runs")), "gone") is None
 
 
 def test_a_damaged_run_is_listed_with_its_cause_and_hides_no_other(
@@ -339,6 +354,55 @@ def test_rm_keeps_others_away_until_the_run_is_gone(
     assert seal("rm", "tiny", "--yes") == 0
     assert refused
     assert not (here / "seal-runs/tiny").exists()
+
+
+def test_an_interrupted_rm_leaves_a_run_and_the_next_deletes_it(
+    here: Path, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert seal(*RUN) == 0
+    run = here / "seal-runs/tiny"
+
+    def interrupted(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", interrupted)
+        assert seal("rm", "tiny", "--yes") == 130
+    assert (run / "run.json").exists() and (run / "prepared.json").exists()
+    assert seal(*RUN) == 2, "the name is not free: what is left would be taken for its own"
+    assert seal("rm", "tiny", "--yes") == 0
+    assert not run.exists()
+
+
+def test_in_an_object_store_what_makes_a_run_of_its_files_goes_last(
+    here: Path, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert seal(*RUN) == 0
+    store, removed = ArtifactStore(str(here / "seal-runs")), []
+    there = store.list("tiny")
+    monkeypatch.setattr("controller_svc.cli.runs.local_directory", lambda _: None)
+    monkeypatch.setattr(ArtifactStore, "remove", lambda _, path: removed.append(path))
+    remove_run(store, "tiny")
+    assert sorted(removed) == list(there)
+    assert removed[-2:] == ["tiny/prepared.json", "tiny/run.json"]
+
+
+@pytest.mark.parametrize("command", [("status",), ("report",), ("rm", "--yes"), ("logs",)])
+def test_a_name_of_no_characters_is_an_unset_variable(
+    here: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    name, *options = command
+    assert seal(name, "", *options) == 2
+    error = one_line(capsys.readouterr().err)
+    assert "RUN is empty" in error and "variable of the shell" in error
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_directory_that_is_no_run_is_not_found(
+    here: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert seal("report", name) == 2
+    assert "holds no run" in one_line(capsys.readouterr().err)
 
 
 def test_to_look_whether_a_run_is_live_writes_nothing_and_keeps_nobody_away(
