@@ -114,7 +114,7 @@ class JobSettings(FileSettings):
     models: ModelVolume | None = None
     """None: the trainer's image holds the models, where its own `SEAL_MODEL_CACHE` says."""
     worker_environment: dict[str, str] = Field(default={})
-    """Options of workers as variables: `SEAL_CONCURRENCY`, `SEAL_REACH_SECONDS`."""
+    """Options of workers as variables: `SEAL_CONCURRENCY`, `SEAL_PATIENCE_SECONDS`."""
     trainer_environment: dict[str, str] = Field(default={})
     """Options of the M-step's engine as variables: `SEAL_DTYPE`, `SEAL_MAX_ROW_TOKENS`."""
     worker_resources: ResourceSettings = ResourceSettings(

@@ -75,9 +75,6 @@ class WorkerOptions(WorkerSettings, ServiceAddresses, ProcessOptions):
     """Path in the store of the policy adapter that the stage works with; empty for none."""
     policy_sha256: str = ""
     """Digest of that adapter."""
-    reach_seconds: float = Field(default=120.0, ge=0)
-    """How long the services may take to answer for the first time; then it ends with 43 and names
-    those that are away."""
 
     @field_validator("shard")
     @classmethod
@@ -156,7 +153,7 @@ async def _work(options: WorkerOptions) -> ShardSummary:
                                 check_reachable,
                                 services,
                                 task.stage,
-                                within_seconds=options.reach_seconds,
+                                within_seconds=settings.patience_seconds,
                             ),
                         )
                     )

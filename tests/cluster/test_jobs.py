@@ -235,13 +235,13 @@ def test_an_image_is_pulled_as_the_settings_say() -> None:
 
 
 def test_workers_take_options_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = {"SEAL_CONCURRENCY": "7", "SEAL_REACH_SECONDS": "5", "SEAL_LOG_FORMAT": "console"}
+    own = {"SEAL_CONCURRENCY": "7", "SEAL_PATIENCE_SECONDS": "5", "SEAL_LOG_FORMAT": "console"}
     settings = SETTINGS.model_copy(update={"worker_environment": own})
     body = job(settings=settings)
     for variable, value in environment(body).items():
         monkeypatch.setenv(variable, value)
     options = WorkerOptions.parse(arguments(body))
-    assert (options.concurrency, options.reach_seconds) == (7, 5.0)
+    assert (options.concurrency, options.patience_seconds) == (7, 5.0)
     assert options.log_format == "console", "no flag says otherwise"
     assert not own.keys() & environment(job(Stage.IMPROVE, settings=settings)).keys()
 

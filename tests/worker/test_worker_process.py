@@ -223,7 +223,7 @@ async def test_a_worker_whose_services_are_not_there_ends_with_43_and_names_them
 ) -> None:
     async with workplace(tmp_path, fakes=fakes) as place, serve_fakes(fakes) as at:
         addresses = at.model_copy(update={"trainer": f"unix:{tmp_path}/nobody"})
-        pod = Pod(tmp_path, addresses, {"SEAL_REACH_SECONDS": "0.1"})
+        pod = Pod(tmp_path, addresses, {"SEAL_PATIENCE_SECONDS": "0.1"})
         code, lines = await pod.run(Stage.ROLLOUT)
         assert await place.files(Stage.ROLLOUT, round=1).summary() is None
     assert (code, pod.said.exit_code, pod.said.reason) == (43, 43, "Transient")
@@ -238,7 +238,7 @@ async def test_a_finished_shard_needs_no_service(tmp_path: Path, fakes: Fakes) -
     async with workplace(tmp_path, fakes=fakes) as place:
         await place.run(Stage.ROLLOUT, round=1, policy=POLICY)
         nowhere = ServiceAddresses.all_at(f"unix:{tmp_path}/nobody")
-        pod = Pod(tmp_path, nowhere, {"SEAL_REACH_SECONDS": "0"})
+        pod = Pod(tmp_path, nowhere, {"SEAL_PATIENCE_SECONDS": "0.1"})
         code, _ = await pod.run(Stage.ROLLOUT)
     assert code == 0 and pod.said.outcome == "done"
 
