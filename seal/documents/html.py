@@ -25,7 +25,6 @@ _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _NO_TEXT = frozenset(
     (
         *(
-            "head",
             "title",
             "script",
             "style",

@@ -50,6 +50,11 @@ def test_a_page_whose_title_is_its_heading_has_it_once() -> None:
     assert sections("<p>Run now.") == [("page", "Run now.")]
 
 
+def test_a_head_that_is_not_closed_ends_where_the_body_begins() -> None:
+    html = "<html><head><title>Guide</title><style>p {}</style><body><h1>Lamp</h1><p>It is green."
+    assert sections(html) == [("Guide: Lamp", "It is green.")]
+
+
 def test_tags_within_a_line_part_no_words_and_white_space_is_one_space() -> None:
     assert sections("<p>Hy<b>dro</b>gen\n  is <a href='x'>light</a>.<br>Very&nbsp;so.") == [
         ("page", "Hydrogen is light.\nVery so.")
