@@ -42,7 +42,7 @@ def _values(status: RunStatus, share: float, got_on_at: float) -> Iterator[Value
     yield "seal_run_progress_ratio", (), share
     yield "seal_run_last_progress_timestamp_seconds", (), got_on_at
     yield "seal_run_round", (), status.round
-    if status.stage is not None and not is_suspended(status):
+    if status.stage is not None and not (status.phase.terminal or is_suspended(status)):
         yield "seal_run_stage", (str(status.stage),), 1
     for entry in status.rounds:
         yield from _of_round(entry)

@@ -25,7 +25,7 @@ from controller_svc.k8s.children import Children, ReadJobs
 from controller_svc.k8s.ended import disown, seconds_to_live, sweep
 from controller_svc.k8s.gauges import ObjectGauges
 from controller_svc.k8s.jobs import JobSettings, Owner
-from controller_svc.k8s.objects import ObjectPublication, to_object
+from controller_svc.k8s.objects import ObjectPublication, shown_of, to_object
 from controller_svc.k8s.publishing.publication import publish
 from controller_svc.k8s.refused import (
     fail_refused,
@@ -219,8 +219,13 @@ class Controller:
             after = before
             self._gauges.show(owner, before, percent=0, now_seconds=self._clock())
         else:
-            after = fail_refused(before, error, self._clock())
-            status = to_object(after, generation=generation_of(body))
+            after, shown = fail_refused(before, error, self._clock()), shown_of(body)
+            status = to_object(
+                after,
+                generation=generation_of(body),
+                progress=shown.progress if shown else None,
+                columns=shown.columns if shown else None,
+            )
             await write_status(self._api, kind, owner.namespace, body | {"status": status})
             self._tell(owner, before, after, percent=0)
         await self._stop_jobs(owner)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from controller_svc.core import AdaptationStatus, Phase, RunStatus
+from controller_svc.core import AdaptationStatus, Phase, Reason, RunStatus
 from controller_svc.core.conditions import set_condition
 from controller_svc.k8s.api import RUNS, Resource
 from controller_svc.k8s.objects import of_object
@@ -43,6 +43,7 @@ def fail_refused(status: RunStatus, error: InvalidInput, now_seconds: float) -> 
             "finished_seconds": now_seconds,
         }
     )
+    ended = set_condition(ended, "Progressing", "False", Reason.RUN_FAILED, "", now_seconds)
     reason = error_class(error).reason
     return set_condition(ended, "Failed", "True", reason, str(error), now_seconds)
 

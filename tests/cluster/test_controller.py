@@ -138,6 +138,7 @@ async def test_of_a_spec_that_a_newer_version_does_not_know_no_job_stays_at_work
     office.change(key, data={"unheardOf": 1})
     await office.look(key)
     assert office.said(key, "Failed")[:2] == ("True", "InvalidInput")
+    assert office.said(key, "Progressing")[:2] == ("False", "RunFailed")
     await office.cluster.step()
     await office.look(key)
     assert not office.api.jobs()

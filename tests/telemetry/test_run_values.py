@@ -89,6 +89,12 @@ def test_a_run_that_is_suspended_has_no_stage_at_work_and_is_not_late_when_it_go
     assert told(AFTER, 9000.0) == {"seal_run_stage": [1.0], at: [9000.0]}
 
 
+def test_a_run_that_has_failed_has_no_stage_at_work() -> None:
+    failed = AFTER.model_copy(update={"phase": Phase.FAILED})
+    assert failed.stage is not None
+    assert "seal_run_stage" not in run_values(failed, share=0.5, got_on_at=7.0)
+
+
 def test_what_has_no_score_has_no_value_and_one_score_has_no_interval() -> None:
     values = run_values(AFTER, share=0.5, got_on_at=7.0)
     assert ("1", "validate", "passage") not in values["seal_run_reward"]
