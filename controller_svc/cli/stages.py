@@ -216,7 +216,8 @@ class StageTracker:
         if entry is None:
             return ""
         spent = duration(entry.seconds.get(str(kind), 0.0))
-        head = f"{self._title(stage)}: done in {spent}"
+        longest = "" if self._spec.shards == 1 else ", its longest shard"
+        head = f"{self._title(stage)}: done{longest} in {spent}"
         if kind is Stage.IMPROVE:
             policy = next((policy for policy in status.policies if policy.round == number), None)
             resumed = sum(shard.resumed_steps for shard in self._shards.values())

@@ -268,7 +268,7 @@ def _stages(report: Report) -> Table | None:
     rows.append(["all", str(run), str(resumed), duration(report.seconds), ""])
     return number_table(
         "Stages",
-        ["stage", "inner loops run", "resumed", "time", "without score"],
+        ["stage", "inner loops run", "resumed", report.seconds_are, "without score"],
         rows if report.stages else [],
         words=(0, 4),
     )

@@ -403,8 +403,16 @@ class Report(Record):
 
     @property
     def seconds(self) -> float:
-        """Wall time of all stages."""
+        """Of all stages together."""
         return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def seconds_are(self) -> str:
+        """What the seconds of stages are, in a word or two.
+
+        Not all shards of a stage need to run at once: of several, no wall time is known.
+        """
+        return "time" if self.spec.shards == 1 else "longest shard"
 
 
 def measure_names(spec: LearningSpec) -> tuple[Metric, ...]:

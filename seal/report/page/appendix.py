@@ -17,7 +17,7 @@ def cost(report: Report) -> Html | None:
         return None
     head: list[Child] = [
         "stage",
-        "wall time",
+        report.seconds_are,
         "inner loops run",
         "resumed",
         "tokens: written",

@@ -141,7 +141,10 @@ def _facts(report: Report) -> list[tuple[str, Child]]:
             f"{spec.edit.temperature:g}",
         ),
         ("intervals", report.interval),
-        ("time", f"{duration(report.seconds)} for {plural(len(report.stages), 'stage')}"),
+        (
+            report.seconds_are,
+            f"{duration(report.seconds)} for {plural(len(report.stages), 'stage')}",
+        ),
         ("machine", _machine(report.machine)),
     ]
 

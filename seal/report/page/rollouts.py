@@ -151,13 +151,15 @@ def _reliability(report: Report) -> Html | None:
     repeats = report.spec.inner.repeats
     if repeats == 1:
         return paragraph(
-            "Every candidate was trained once, so that this run cannot tell how much of a reward "
-            "is luck; ",
+            "No candidate was trained more than once, so that this run cannot tell how much of a "
+            "reward is luck; ",
             tag("code", "inner.repeats"),
             " above 1 would.",
         )
     if report.spec.inner.racing:
-        sizes = " → ".join(str(size) for size in (report.spec.edit.k, *report.spec.inner.racing))
+        sizes = " → ".join(
+            str(size) for size in (report.spec.trained_candidates, *report.spec.inner.racing)
+        )
         return paragraph(
             f"The candidates of a {report.words.context} ran a race ({sizes}): "
             "who was trained again was chosen by luck as well, so that the repeats do not tell "
@@ -177,9 +179,9 @@ def _reliability(report: Report) -> Html | None:
     return join(
         tag("h3", "Reliability of the reward"),
         paragraph(
-            f"Every candidate was trained {repeats} times with other seeds. A reliability of 1 "
-            f"means that the rewards of a {report.words.context}'s "
-            "candidates differ because the edits differ, 0 that they differ by luck."
+            f"Every candidate that was trained had {repeats} trainings with other seeds. A "
+            f"reliability of 1 means that the rewards of a {report.words.context}'s candidates "
+            "differ because the edits differ, 0 that they differ by luck."
         ),
         table(
             "Reliability by round",
