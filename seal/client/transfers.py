@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -139,7 +139,7 @@ class AdapterFiles:
 def new_directory(path: Path) -> Iterator[Path]:
     """A directory to fill that gets its name at the end of the block, or vanishes with an error.
 
-    Raises Conflict if there is something of this name that is no empty directory.
+    Raises Conflict if there is something of this name.
     """
     check_new(path)
     temporary = temporary_sibling(path)
@@ -149,17 +149,15 @@ def new_directory(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         with file_errors(path):
-            with suppress(FileNotFoundError):
-                path.rmdir()  # an empty one; a full one was refused
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_new(path: Path) -> None:
-    """Raise Conflict if there is something of this name that is no empty directory."""
+    """Raise Conflict if there is something of this name."""
     with file_errors(path):
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if path.exists() or path.is_symlink():
             raise Conflict(
                 f"{path} exists", field="directory", remedy="name a directory that does not exist"
             )

@@ -753,6 +753,12 @@ def test_export_writes_a_new_directory(
     assert seal("export", "veldra", "out", *reach) == 0
     assert {path.name: path.read_bytes() for path in (place / "out").iterdir()} == FILES
     assert seal("export", "veldra", "out", *reach) == 2
+    (place / "empty").mkdir()
+    assert seal("export", "veldra", "empty", *reach) == 2
+    assert not list((place / "empty").iterdir())
+    capsys.readouterr()
+    assert seal("export", "veldra", ".", *reach) == 2
+    assert ". exists" in capsys.readouterr().err
     reference = f"adapters/{ADAPTER_SHA256}@{ADAPTER_SHA256}"
     assert seal("export", reference, "again", *reach) == 0
     assert (place / "again").is_dir()
