@@ -97,7 +97,7 @@ class RunSpec(LearningSpec):
                 field="improve.keepPerContext",
                 remedy=f"keep {chosen} or fewer, or raise inner.preselect",
             )
-        if racing and keep > racing[-1]:
+        if racing and keep > racing[-1] and self.improve.credit == "edit":
             raise InvalidInput(
                 f"{keep} edits of a context cannot be kept where {racing[-1]} end the race",
                 field="improve.keepPerContext",

@@ -76,6 +76,15 @@ def test_ties_go_to_more_examples_then_to_likelier_words_then_to_the_first() -> 
     assert best(edit(0, BUILT), edit(1, BUILT)) == (0,)
 
 
+def test_how_many_edits_are_kept_is_no_matter_where_parts_have_the_credit() -> None:
+    spec = RunSpec(
+        edit=EditSettings(k=5, family="self-qa-by-sentence"),
+        inner=InnerLoopSettings(racing=(2,), repeats=2),
+        improve=ImproveSettings(credit="part", keep_per_context=3),
+    )
+    assert spec.improve.keep_per_context == 3
+
+
 @pytest.mark.parametrize(
     ("preselected", "racing", "keep", "field"),
     [
