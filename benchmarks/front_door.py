@@ -24,6 +24,7 @@ from controller_svc.local.adaptations import AdaptationSettings
 from seal.client import AsyncClient, Document, Options, Question, State
 from seal.datasets import load_contexts
 from seal.domains.base import Context
+from seal.engine.precision import dtype_name
 from seal.errors import Internal
 from seal.settings import EngineSettings
 
@@ -63,7 +64,7 @@ async def _measure(
         serve(
             setting.model,
             root=root,
-            engine=EngineSettings(slots=SLOTS),
+            engine=EngineSettings(slots=SLOTS, dtype=dtype_name(setting.dtype)),
             address=f"unix:{root}/front.sock",
             adaptations=AdaptationSettings(max_running=len(contexts)),
         ) as address,

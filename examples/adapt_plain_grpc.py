@@ -86,7 +86,7 @@ def result(adaptation: adaptation_pb2.Adaptation) -> None:
 
 def download(stub: Stub, adapter: common_pb2.AdapterRef, directory: Path) -> None:
     """The adapter's files, each compared with its digest."""
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     content: dict[str, bytes] = {}
     digests: dict[str, str] = {}
     name = ""
