@@ -64,7 +64,9 @@ async def _measure(
         serve(
             setting.model,
             root=root,
-            engine=EngineSettings(slots=SLOTS, dtype=dtype_name(setting.dtype)),
+            engine=EngineSettings.model_validate(
+                {"slots": SLOTS, "dtype": dtype_name(setting.dtype)}
+            ),
             address=f"unix:{root}/front.sock",
             adaptations=AdaptationSettings(max_running=len(contexts)),
         ) as address,

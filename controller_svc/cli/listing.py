@@ -10,7 +10,7 @@ import typer
 from controller_svc.cli.adaptation_tables import as_json as adaptation_json
 from controller_svc.cli.adaptation_tables import print_list
 from controller_svc.cli.roots import existing_store, shown
-from controller_svc.cli.runs import listed, print_runs, runs_in
+from controller_svc.cli.runs import listed, print_runs
 from controller_svc.cli.serving import has_adaptations, look
 from controller_svc.cli.target import Target
 from seal.client import Adaptation
@@ -22,8 +22,7 @@ RUN, ADAPTATION = "RestEMRun", "Adaptation"
 def print_everything(target: Target, *, as_json: bool) -> None:
     """Print what there is; as JSON one list, each entry with its `kind`."""
     store = None if target.server else existing_store(target.root)
-    names = runs_in(store) if store is not None else ()
-    runs = [line for run in names if (line := listed(store, run)) is not None]
+    runs = listed(store) if store is not None else []
     adaptations = _adaptations(target) if store is None or has_adaptations(store) else []
     if as_json:
         entries = [

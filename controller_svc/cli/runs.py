@@ -157,15 +157,19 @@ def line_of(store: ArtifactStore, run: str) -> RunLine:
     )
 
 
-def listed(store: ArtifactStore, run: str) -> RunLine | None:
-    """The same, and of one that cannot be read why: the others are to be seen all the same.
+def listed(store: ArtifactStore) -> list[RunLine]:
+    """What a list says of all runs; of one that has been deleted meanwhile nothing."""
+    lines = []
+    for run in runs_in(store):
+        with suppress(NotFound):
+            lines.append(_readable(store, run))
+    return lines
 
-    None if it has been deleted meanwhile.
-    """
+
+def _readable(store: ArtifactStore, run: str) -> RunLine:
+    """What a list says of a run: of one that cannot be read why, as it is to hide no other."""
     try:
         return line_of(store, run)
-    except NotFound:
-        return None
     except (Internal, InvalidInput, PreconditionFailed) as error:
         return RunLine(
             name=run,
