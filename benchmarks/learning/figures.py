@@ -123,6 +123,8 @@ CONTRASTS: tuple[Contrast, ...] = (
     Contrast(above="last", below="control", published=True),
     Contrast(above="last", below="passage", published=True),
     Contrast(above="warm", below="round0", published=True),
+    Contrast(above="warm-last", below="round0", published=True),
+    Contrast(above="warm-last", below="passage", published=True),
     Contrast(above="round1", below="control1"),
     Contrast(above="last", below="round1"),
     Contrast(above="control", below="control1"),
@@ -132,9 +134,7 @@ CONTRASTS: tuple[Contrast, ...] = (
     Contrast(above="last", below="passage-equal-steps"),
     Contrast(above="abstain", below="last"),
     Contrast(above="preselect", below="last"),
-    Contrast(above="warm-last", below="round0"),
     Contrast(above="warm-last", below="warm"),
-    Contrast(above="warm-last", below="passage"),
     Contrast(above="last", below="gold"),
 )
 

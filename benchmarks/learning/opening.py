@@ -1,14 +1,15 @@
-"""The first paragraphs of docs/learning.md: what the reward adds, and what the rest does."""
+"""The beginning of docs/learning.md: what the reward adds, and what the rest does."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from types import MappingProxyType
 
 from benchmarks.learning.figures import CONTRASTS, CorpusFigures, Measured
 from benchmarks.learning.plan import CorpusName
 from seal.records import Interval
-from seal.report.numbers.formats import listed, plain, plural
+from seal.report.numbers.formats import plain, plural
 
 CORPUS_WORDS: dict[CorpusName, str] = {
     "validation": "the embedded corpus",
@@ -33,7 +34,10 @@ SHORT = MappingProxyType(
 """Rows that differences are taken of, in a word or two."""
 CONTROL_AFTER = "control-control1"
 REWARD = "last-control"
-GAINS = ("last-round0", "last-round1", "last-passage", "round0-passage", "warm-round0")
+GAINS = (
+    *("last-round0", "last-round1", "last-passage", "round0-passage"),
+    *("warm-round0", "warm-last-round0", "warm-last-passage"),
+)
 
 
 def reward_words(figures: CorpusFigures) -> str:
@@ -103,24 +107,38 @@ def _control_alone(figures: CorpusFigures) -> str:
     )
 
 
-def gains_words(figures: CorpusFigures) -> str:
-    """The other published differences, as a sentence; empty if there are none."""
-    found = {
-        contrast: measured
+def gains_table(figures: Sequence[CorpusFigures]) -> str:
+    """The other differences that matter most, corpora side by side; empty if there are none."""
+    usual = {one.corpus: _usual(one) for one in figures}
+    rows = [
+        line(f"{SHORT[contrast.above]} over {SHORT[contrast.below]}", *cells)
         for contrast in CONTRASTS
-        if contrast.key in GAINS and (measured := figures.contrast(contrast.key, "f1")) is not None
-    }
-    if not found:
-        return ""
-    usual = Counter(map(basis, found.values())).most_common(1)[0][0]
-    parts = [
-        f"{SHORT[contrast.above]} over {SHORT[contrast.below]} "
-        f"{difference(measured.over_passages)} ({_clear(measured)}"
-        f"{'' if basis(measured) == usual else f'; {basis(measured)}'})"
-        for contrast, measured in found.items()
+        if contrast.key in GAINS
+        and any(cells := [_cell(one, contrast.key, usual[one.corpus]) for one in figures])
     ]
-    where = CORPUS_WORDS[figures.corpus]
-    return f"Differences in token F1 on {where} ({usual}): {listed(parts)}."
+    if not rows:
+        return ""
+    head = [f"{CORPUS_WORDS[one.corpus]}, {usual[one.corpus]}" for one in figures]
+    return "\n".join([line("token F1", *head), "|---" * (1 + len(head)) + "|", *rows])
+
+
+def line(*cells: object) -> str:
+    """A row of a Markdown table."""
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def _usual(figures: CorpusFigures) -> str:
+    """The passages and run seeds that most of these differences have."""
+    found = [one for key in GAINS if (one := figures.contrast(key, "f1")) is not None]
+    return Counter(map(basis, found)).most_common(1)[0][0] if found else "not measured"
+
+
+def _cell(figures: CorpusFigures, key: str, usual: str) -> str:
+    found = figures.contrast(key, "f1")
+    if found is None:
+        return ""
+    other = "" if basis(found) == usual else f" ({basis(found)})"
+    return f"{difference(found.over_passages)}, {_clear(found)}{other}"
 
 
 def _clear(found: Measured) -> str:

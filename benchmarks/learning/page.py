@@ -26,7 +26,8 @@ from benchmarks.learning.opening import (
     CORPUS_WORDS,
     SHORT,
     difference,
-    gains_words,
+    gains_table,
+    line,
     reward_words,
     with_ends,
 )
@@ -66,7 +67,7 @@ def render_page(
     parts = [
         "# What edits, rounds and the reward add",
         " ".join(reward_words(one) for one in figures),
-        " ".join(sentence for one in figures if (sentence := gains_words(one))),
+        gains_table(figures),
         f"![Scores of every arm on both corpora]({PICTURE_FILE})",
         *(part for one in figures for part in _corpus(one)),
         *_missing(figures, plan),
@@ -127,7 +128,7 @@ def _row(figures: CorpusFigures, key: str) -> str:
         with_ends(found[measure].over_passages) if measure in found else MISSING
         for measure in MEASURES
     ]
-    return _line(ROWS[key].words, first.over_passages.n, first.seeds, *cells)
+    return line(ROWS[key].words, first.over_passages.n, first.seeds, *cells)
 
 
 def _contrast_row(figures: CorpusFigures, key: str, above: str, below: str) -> str:
@@ -137,7 +138,7 @@ def _contrast_row(figures: CorpusFigures, key: str, above: str, below: str) -> s
         _two_intervals(found[measure]) if measure in found else MISSING for measure in COMPARED
     ]
     words = f"{SHORT[above]} − {SHORT[below]}"
-    return _line(words, first.over_passages.n, first.seeds, *cells)
+    return line(words, first.over_passages.n, first.seeds, *cells)
 
 
 def _two_intervals(found: Measured) -> str:
@@ -151,14 +152,10 @@ def _two_intervals(found: Measured) -> str:
     return f"{text} *{ends}*"
 
 
-def _line(*cells: object) -> str:
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
-
-
 def _edits(figures: CorpusFigures) -> Iterator[str]:
     """How the edits look and what was kept of them."""
     lines = [
-        _line(
+        line(
             summary.arm,
             summary.seed,
             stage,

@@ -23,6 +23,7 @@ from benchmarks.learning.__main__ import NOTES, write_page
 from benchmarks.learning.data import SourceFile, Sources, data_of
 from benchmarks.learning.execute import Bench, run_all
 from benchmarks.learning.figures import figures_of, measured, published
+from benchmarks.learning.opening import gains_table
 from benchmarks.learning.page import render_page
 from benchmarks.learning.plan import (
     ARMS,
@@ -156,6 +157,20 @@ def test_what_was_not_measured_is_absent_and_said_to_be_missing() -> None:
     assert "nothing can be said of what the reward adds" in first
     assert "- control on natural text: seeds 0, 1 and 2 of 3" in page
     assert "- reward on natural text: seeds 1 and 2 of 3" in page
+
+
+def test_what_rests_on_fewer_seeds_than_the_rest_of_the_opening_table_says_so() -> None:
+    second = summary("reward", 1, passage=0.2, edit_0=0.25, edit_1=0.3, edit_2=0.4)
+    figures = figures_of([REWARD, second, summary("warm", edit_2=0.9)], "natural")
+    head, _, *rows = gains_table([figures]).splitlines()
+    passages = f"{len(CONTEXTS)} passages"
+    assert head == f"| token F1 | natural text, {passages}, 2 run seeds |"
+    ends = {row.split(" | ")[0].lstrip("| "): row.rpartition("clear of 0")[2] for row in rows}
+    assert ends["last round over round 0"] == " |"
+    assert (
+        ends["rounds on the warm start (supervised) over round 0"] == f" ({passages}, 1 run seed) |"
+    )
+    assert gains_table([figures_of([CONTROL], "natural")]) == ""
 
 
 @pytest.mark.parametrize(
@@ -322,7 +337,8 @@ async def test_all_arms_end_in_a_page_with_the_figures_that_are_asked_for(tmp_pa
     assert set(figures) == {"validation", "natural"}
     for of_corpus in figures.values():
         assert set(of_corpus) == {
-            *("round0-passage", "last-round0", "last-control", "last-passage", "warm-round0")
+            *("round0-passage", "last-round0", "last-control", "last-passage"),
+            *("warm-round0", "warm-last-round0", "warm-last-passage"),
         }
         for measures in of_corpus.values():
             assert set(measures) == {"f1", "exact", "contains"}
