@@ -2,8 +2,9 @@
 
 At most so many requests are outstanding. One that fails for the moment is sent again with jitter as
 long as the patience lasts. When the endpoint says when to come back, all requests wait until then.
-Once one has been given up after all its patience, the endpoint counts as away and those that follow
-fail at once for a while: an outage costs one patience, not one for each of ten thousand requests.
+Once one has been given up after all its patience, in which no other was answered either, the
+endpoint counts as away and those that follow fail at once for a while: an outage costs one
+patience, not one for each of ten thousand requests.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 20.0
 """Longest pause that nobody asked for."""
 AWAY_SECONDS = 20.0
-"""How long an endpoint counts as away once a request was given up."""
+"""How long an endpoint counts as away."""
 MAX_STOPS = 4
 """Stop texts that an endpoint takes."""
 _NO_KEY = "none"
@@ -81,6 +82,8 @@ class Endpoint:
         self._open_at = 0.0
         """When the endpoint wants to be asked again."""
         self._away_until = 0.0
+        self._answered_at = 0.0
+        """When it last answered anybody."""
         self.calls = 0
         """Requests that were sent."""
 
@@ -138,7 +141,9 @@ class Endpoint:
                 async with self._places:
                     await self._until_open()
                     started = started or time.monotonic()
-                    return await self._once(send)
+                    completion = await self._once(send)
+                    self._answered_at = time.monotonic()
+                    return completion
             except _Away:
                 raise
             except Retryable as error:
@@ -149,11 +154,12 @@ class Endpoint:
                     wait = pause * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
                     pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
                 if time.monotonic() + wait - started > self._limits.patience_seconds:
-                    self._give_up(error)
+                    if self._answered_at < started:
+                        self._take_for_away(error)
                     raise
                 await asyncio.sleep(wait)
 
-    def _give_up(self, error: Retryable) -> None:
+    def _take_for_away(self, error: Retryable) -> None:
         now = time.monotonic()
         if now >= self._away_until:
             log.warning("endpoint away", host=self.host, reason=error.message)

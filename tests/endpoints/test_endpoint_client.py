@@ -162,6 +162,27 @@ async def test_an_outage_costs_one_patience_and_not_one_for_each_request() -> No
         assert len(server.calls) == before
 
 
+async def test_a_request_that_always_fails_is_no_outage_while_others_are_answered() -> None:
+    def answer(call: Call) -> Reply:
+        return fails(500) if call.asked == "hopeless" else says("Hello")
+
+    async with client(answer, limits=IMPATIENT) as (endpoint, _):
+        hopeless = asyncio.create_task(endpoint.chat((Message("user", "hopeless"),), SAMPLING))
+        while not hopeless.done():
+            assert (await endpoint.chat(TURNS, SAMPLING)).text == "Hello"
+        assert isinstance(hopeless.exception(), Transient)
+        assert (await endpoint.chat(TURNS, SAMPLING)).text == "Hello"
+
+
+async def test_an_outage_is_one_for_all_though_some_were_answered_before_it() -> None:
+    async with client([says("Hello"), fails(500)], limits=IMPATIENT) as (endpoint, server):
+        await endpoint.chat(TURNS, SAMPLING)
+        await failure(endpoint)
+        before = len(server.calls)
+        await failure(endpoint)
+        assert len(server.calls) == before
+
+
 async def test_the_time_in_which_a_request_waits_for_its_turn_takes_no_patience() -> None:
     slow = Reply(body=says("first").body, seconds=0.5)
     limits = EndpointLimits(concurrency=1, patience_seconds=0.3)
