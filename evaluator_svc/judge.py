@@ -103,13 +103,13 @@ class Judge:
         return await self._all([self._rating(one) for one in edits], on_done)
 
     async def check(self) -> None:
-        """Prove by one verdict, which is kept, that there is a judge.
+        """Prove by one verdict, asked for anew each time, that there is a judge.
 
         Raises PreconditionFailed for what its settings have to mend, Transient while it is away.
         """
         known = Asked("What is two plus two?", ("four",), "It is four.")
         try:
-            await self._kept.get(known.key, lambda: self._verdict(known))
+            await self._verdict(known)
         except (PreconditionFailed, UnfitItem) as error:
             field = f"judge_{error.field}" if error.field else ""
             raise PreconditionFailed(error.message, field=field, remedy=error.remedy) from None

@@ -163,7 +163,7 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         request: evaluator_pb2.DescribeJudgeRequest,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> evaluator_pb2.DescribeJudgeResponse:
-        """Say which model judges, once one verdict has proved that it does."""
+        """Say which model judges, once a new verdict has proved that it does."""
         if self._judge is None:
             raise no_judge("")
         await self._judge.check()

@@ -78,7 +78,7 @@ class EvaluatorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DescribeJudge(self, request, context):
-        """DescribeJudge says which model judges, once it has proved by one verdict that it does. Without a judge it is FAILED_PRECONDITION.
+        """DescribeJudge says which model judges, once it has proved by a new verdict that it does. Without a judge it is FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,7 @@ class EvaluatorServiceStub:
     and no question is seen. A stream of progress, then one result.
     """
     DescribeJudge: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.DescribeJudgeRequest, _evaluator_pb2.DescribeJudgeResponse]
-    """DescribeJudge says which model judges, once it has proved by one verdict that it does. Without a judge it is FAILED_PRECONDITION."""
+    """DescribeJudge says which model judges, once it has proved by a new verdict that it does. Without a judge it is FAILED_PRECONDITION."""
     DescribeEvaluator: _grpc.UnaryUnaryMultiCallable[_evaluator_pb2.DescribeEvaluatorRequest, _evaluator_pb2.DescribeEvaluatorResponse]
     """DescribeEvaluator says what can be known of every request before one is sent."""
 
@@ -60,7 +60,7 @@ class EvaluatorServiceAsyncStub(EvaluatorServiceStub):
     and no question is seen. A stream of progress, then one result.
     """
     DescribeJudge: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.DescribeJudgeRequest, _evaluator_pb2.DescribeJudgeResponse]  # type: ignore[assignment]
-    """DescribeJudge says which model judges, once it has proved by one verdict that it does. Without a judge it is FAILED_PRECONDITION."""
+    """DescribeJudge says which model judges, once it has proved by a new verdict that it does. Without a judge it is FAILED_PRECONDITION."""
     DescribeEvaluator: _aio.UnaryUnaryMultiCallable[_evaluator_pb2.DescribeEvaluatorRequest, _evaluator_pb2.DescribeEvaluatorResponse]  # type: ignore[assignment]
     """DescribeEvaluator says what can be known of every request before one is sent."""
 
@@ -93,7 +93,7 @@ class EvaluatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluator_pb2.DescribeJudgeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluator_pb2.DescribeJudgeResponse, _abc.Awaitable[_evaluator_pb2.DescribeJudgeResponse]]:
-        """DescribeJudge says which model judges, once it has proved by one verdict that it does. Without a judge it is FAILED_PRECONDITION."""
+        """DescribeJudge says which model judges, once it has proved by a new verdict that it does. Without a judge it is FAILED_PRECONDITION."""
 
     @_abc_1.abstractmethod
     def DescribeEvaluator(

@@ -288,13 +288,14 @@ async def described_as_error(stub: evaluator_pb2_grpc.EvaluatorServiceAsyncStub)
     return from_rpc_error(refused.value)
 
 
-async def test_who_judges_is_said_once_a_verdict_has_proved_it(
+async def test_who_judges_is_said_once_a_verdict_has_proved_it_and_proved_anew_each_time(
     tmp_path: Path, engine: FakeEngine
 ) -> None:
-    async with court(tmp_path, engine, says("yes")) as place:
-        for _ in range(2):
-            described = await place.stub.DescribeJudge(evaluator_pb2.DescribeJudgeRequest())
+    async with court(tmp_path, engine, [says("yes"), fails(401)]) as place:
+        described = await place.stub.DescribeJudge(evaluator_pb2.DescribeJudgeRequest())
         assert described.model == MODEL and len(place.server.calls) == 1
+        error = await described_as_error(place.stub)
+    assert (type(error), error.field) == (PreconditionFailed, "judge_api_key_file")
 
 
 @pytest.mark.parametrize(
