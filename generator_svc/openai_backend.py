@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pydantic import SecretStr
 
 from seal.bases import BaseReference
+from seal.domains.base import ABSTAIN
+from seal.domains.by_sentence import STARTS
 from seal.endpoints import Completion, Endpoint, Sampling, Shared
 from seal.engine import GenerationRequest, GenerationResult, Sample
 from seal.errors import InvalidInput, Retryable, SealError, UnfitItem
@@ -217,12 +219,19 @@ def turns(prompt: Prompt) -> tuple[Message, ...]:
 
 
 def _after(prompt: Prompt, text: str) -> str:
-    """What was written, without the beginning that the model was given, if it repeats it."""
+    """What follows the beginning that the model was given, whether it repeats it or not.
+
+    Without a repetition it is a word of its own. Where it begins a question of its own behind the
+    start of another, the part has no fitting one.
+    """
     given = prompt.text if prompt.messages else prompt.text.rpartition("\n")[2]
     written = text.lstrip()
     if given.strip() and written.startswith(given.strip()):
         return written[len(given.strip()) :]
-    return text
+    first = text[:1]
+    if not given[-1:].isalnum() or not (first.isdigit() or first.isupper() or first.islower()):
+        return text  # no word, or one of a script that has no capitals and may have no blanks
+    return ABSTAIN if first.isupper() and given in STARTS else f" {text}"
 
 
 def _before_stop(text: str, stops: tuple[str, ...]) -> str:

@@ -39,6 +39,7 @@ from generator_svc.openai_backend import OpenAIWriter
 from generator_svc.service import register
 from seal.adapters import AdapterCache
 from seal.artifacts import ArtifactStore
+from seal.domains.base import ABSTAIN
 from seal.domains.knowledge import KnowledgeDomain
 from seal.engine import GenerationRequest
 from seal.errors import InvalidInput, PreconditionFailed, Retryable, Transient
@@ -172,6 +173,45 @@ async def test_a_base_prompt_is_continued_and_what_the_model_repeats_of_it_is_le
         (edits,) = await place.edits(request)
     assert edits.parts and all(part.start for part in edits.parts)
     assert {part.text for part in edits.edits[0].parts} == {" and so on"}
+
+
+@pytest.mark.parametrize("format", ["base", "chat"])
+@pytest.mark.parametrize(
+    ("reply", "follows"),
+    [
+        ("cast the bell? Odo", " cast the bell? Odo"),
+        (" cast the bell? Odo", " cast the bell? Odo"),
+        ("'s bell is it? Odo", "'s bell is it? Odo"),
+        ("Zzz was it cast? 1822", ABSTAIN),
+    ],
+)
+async def test_a_part_goes_on_behind_its_start_or_abstains_where_the_model_begins_anew(
+    reply: str, follows: str, format: str, tmp_path: Path
+) -> None:
+    request = request_of(["The bell was cast in 1822 by Odo Marrin."], seeds=(1,))
+    by_sentence = generator_pb2.EditPrompt(family="self-qa-by-sentence", format=format)
+    async with press(tmp_path, says(reply)) as place:
+        request.prompt.CopyFrom(by_sentence)
+        (edits,) = await place.edits(request)
+    assert {part.text for part in edits.edits[0].parts} == {follows}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reply", "follows"),
+    [
+        ("The capital of France is", "Paris.", " Paris."),
+        ("It was cast in", "1822.", " 1822."),
+        ("Question:", "Who", "Who"),
+        ("上海", "是", "是"),  # a script without blanks between words
+    ],
+)
+async def test_a_text_goes_on_as_a_word_of_its_own(
+    prompt: str, reply: str, follows: str, tmp_path: Path
+) -> None:
+    request = replace(REQUEST, prompts=(prompt,), stop=())
+    async with press(tmp_path, says(reply)) as place:
+        result = await asyncio.wrap_future(place.writer.generate(request).future)
+    assert result.samples[0][0].text == follows
 
 
 async def test_a_continuation_endpoint_gets_the_text_itself_and_no_chat(tmp_path: Path) -> None:
