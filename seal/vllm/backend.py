@@ -84,6 +84,8 @@ class VllmBackend:
         """LoRAs of the requests at work, by policy and adapter."""
         self._suspects: deque[VllmTask[Any]] = deque()
         """Requests that diverged in company, each to be written again alone."""
+        self._alone = False
+        """A suspect is written: nobody joins."""
         self._tried: set[VllmTask[Any]] = set()
         self._poisoned = False
         """The cache holds what a diverged request has left."""
@@ -234,6 +236,8 @@ class VllmBackend:
 
     async def _let_in(self) -> None:
         """Suspects first, one at a time in an empty cache; then the others."""
+        if self._alone:
+            return
         if not (self._poisoned or self._suspects):
             self._admit()
         elif not self._at_work:
@@ -246,6 +250,7 @@ class VllmBackend:
             while self._suspects and self._suspects[0].unwanted:
                 self._suspects.popleft().fail(_cancelled())
             if self._suspects:
+                self._alone = True
                 self._enter(self._suspects.popleft())
             else:
                 self._admit()
@@ -293,6 +298,7 @@ class VllmBackend:
         self._using.subtract(self._loras(task))
         self._using += Counter()  # forgets what is used no more
         if not self._at_work:
+            self._alone = False
             self._health.rest()
         self._news.set()
 

@@ -182,6 +182,28 @@ def test_who_diverges_alone_is_the_cause_and_whom_it_spoilt_gets_its_answer(
     assert decoder.forgot >= 2
 
 
+@pytest.mark.parametrize("leaves", [False, True], ids=["comes", "leaves"])
+def test_who_is_written_again_alone_gets_no_company(
+    leaves: bool, make, decoder: FakeDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forget() -> None:
+        decoder.poisoned = False
+        decoder.gate.clear()
+
+    monkeypatch.setattr(decoder, "forget", forget)
+    backend, decoder.poisoned = make(), True
+    suspect = backend.generate(GENERATION)
+    until(lambda: suspect in backend._tried and suspect in backend._at_work)
+    until(lambda: bool(decoder.at_work))
+    later, another = backend.generate(GENERATION), backend.generate(GENERATION)
+    if leaves:
+        another.cancel()
+    time.sleep(0.1)
+    assert list(backend._at_work) == [suspect]
+    backend._call(decoder.gate.set)
+    assert ended(suspect).samples and ended(later).samples
+
+
 def test_a_text_is_told_while_it_is_written(make, decoder: FakeDecoder) -> None:
     decoder.written = byte_tokens("a €. Q: x"), 2
     telling: list[str] = []
