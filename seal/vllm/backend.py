@@ -350,16 +350,18 @@ class VllmBackend:
             told, seconds = await self._tell(work.asks(policy, text), progress)
             result: Any = work.result(told, seconds, text)
             progress.say(result.samples[0][0].text)
+            tokens = sum(sample.tokens for samples in result.samples for sample in samples)
         else:
             policy = await self._place(held, work.request.policy, None)
             adapted = await self._place(held, work.request.policy, work.request.adapter)
             progress = Progress(task, rows=len(work.prompts), counts_tokens=False)
             told, seconds = await self._tell(work.asks(policy, adapted, text), progress)
             result = work.result(told, seconds, text, dtype=self._model.dtype)
+            tokens = result.tokens
         kind: Kind = "generate" if isinstance(work, GenerationWork) else "evaluate"
         device = self.settings.device.partition(":")[0]
         metrics.engine_busy_seconds.labels(kind, device).inc(sum(seconds))
-        metrics.generated_tokens.inc(progress.tokens)
+        metrics.generated_tokens.inc(tokens)
         return result
 
     async def _place(
