@@ -6,6 +6,9 @@ same number for the same weights. So each adapter gets a name, a number and a pa
 no other ever has, and no adapter is ever loaded over another. The directory stays until no request
 needs it: a worker that has pushed an adapter out loads it again.
 
+A process that is killed leaves its adapters, in a tmpfs that may outlive it: each holds a lock on a
+file among its own, and removes at its start those whose lock nobody holds.
+
 An adapter on a policy is one LoRA here, both side by side along the rank: a request has one.
 
 On a CPU vLLM has no way to ask without a LoRA: where others are loaded, it gives a text that has
@@ -15,6 +18,7 @@ text of the base model alone is asked for with an adapter of zeros.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import shutil
 import tempfile
@@ -31,7 +35,10 @@ from seal.engine import Adapter, concatenate, folded, save_adapter
 from seal.errors import Exhausted
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs; the directory within is made by mkdtemp
+LOCK = "lock"
+"""File in a directory of adapters that is locked by whoever uses them."""
 RETRY_AFTER_SECONDS = 5.0
+_NAMES = "seal-adapters-"
 
 
 @dataclass(frozen=True)
@@ -63,9 +70,13 @@ class AdapterFiles:
         `dtype`: what vLLM computes in, `bfloat16` or `float32`; it would not use more. `neutral`:
         an adapter that changes nothing, to be used where there is no other.
         """
-        parent = directory or (MEMORY if MEMORY.is_dir() else tempfile.gettempdir())
-        Path(parent).mkdir(parents=True, exist_ok=True)
-        self.directory = Path(tempfile.mkdtemp(prefix="seal-adapters-", dir=parent))
+        parent = Path(directory or (MEMORY if MEMORY.is_dir() else tempfile.gettempdir()))
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_unused(parent)
+        made = Path(tempfile.mkdtemp(prefix=f".{_NAMES}", dir=parent))
+        self._in_use = (made / LOCK).open("w")
+        fcntl.flock(self._in_use, fcntl.LOCK_EX)
+        self.directory = made.rename(parent / made.name[1:])  # others see it locked only
         self._kept, self._dtype, self._neutral = kept, dtype, neutral
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -106,6 +117,7 @@ class AdapterFiles:
     def close(self) -> None:
         """Remove all."""
         shutil.rmtree(self.directory, ignore_errors=True)
+        self._in_use.close()
 
     def _put(self, key: tuple[int, int], policy: Adapter | None, adapter: Adapter | None) -> _Held:
         number = next(self._numbers)
@@ -127,6 +139,17 @@ class AdapterFiles:
         unused = [key for key, held in self._held.items() if not held.uses]
         for key in unused[: max(0, len(unused) - self._kept)]:
             shutil.rmtree(self._held.pop(key).placed.path, ignore_errors=True)
+
+
+def _remove_unused(parent: Path) -> None:
+    """Remove the directories whose lock nobody holds."""
+    for lock in parent.glob(f"{_NAMES}*/{LOCK}"):
+        try:
+            with lock.open("r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+        except OSError:
+            continue  # in use, another user's, or gone already
 
 
 def merged(policy: Adapter | None, adapter: Adapter | None) -> Adapter:

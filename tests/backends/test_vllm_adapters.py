@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,8 +24,10 @@ def outline(tmp_path_factory: pytest.TempPathFactory) -> ModelOutline:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> AdapterFiles:
-    return AdapterFiles(str(tmp_path), kept=1, dtype="float32")
+def files(tmp_path: Path) -> Iterator[AdapterFiles]:
+    files = AdapterFiles(str(tmp_path), kept=1, dtype="float32")
+    yield files
+    files.close()
 
 
 def test_no_two_adapters_share_a_name_a_number_or_a_path(
@@ -42,6 +47,32 @@ def test_no_two_adapters_share_a_name_a_number_or_a_path(
 def test_two_processes_never_use_the_same_path(tmp_path: Path) -> None:
     both = [AdapterFiles(str(tmp_path), kept=1, dtype="float32") for _ in range(2)]
     assert both[0].directory != both[1].directory
+
+
+def test_what_a_dead_process_has_left_is_removed_and_what_a_living_one_uses_stays(
+    tmp_path: Path,
+) -> None:
+    dead, foreign = tmp_path / "seal-adapters-dead", tmp_path / "models"
+    for directory in (dead / "1", foreign):
+        directory.mkdir(parents=True)
+        (directory / "adapter_model.safetensors").write_bytes(b"weights")
+    (dead / adapters.LOCK).touch()
+    living = AdapterFiles(str(tmp_path), kept=1, dtype="float32")
+    own = AdapterFiles(str(tmp_path), kept=1, dtype="float32")
+    assert set(tmp_path.iterdir()) == {foreign, living.directory, own.directory}
+    living.close()
+    assert set(tmp_path.iterdir()) == {foreign, own.directory}
+
+
+def test_a_directory_is_let_go_by_a_process_that_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from seal.vllm.adapters import AdapterFiles;"
+        "AdapterFiles(sys.argv[1], kept=1, dtype='float32'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    (left,) = tmp_path.iterdir()
+    own = AdapterFiles(str(tmp_path), kept=1, dtype="float32")
+    assert left != own.directory and list(tmp_path.iterdir()) == [own.directory]
 
 
 def test_one_adapter_is_written_once_for_all_that_use_it(
@@ -136,7 +167,7 @@ def test_a_directory_without_room_is_told_as_full_and_nothing_is_left_in_it(
         files.hold(None, random_adapter(outline, seed=1)),
     ):
         pass
-    assert list(files.directory.iterdir()) == []
+    assert [file.name for file in files.directory.iterdir()] == [adapters.LOCK]
 
 
 def test_an_adapter_with_a_zero_factor_in_every_layer_changes_nothing(
