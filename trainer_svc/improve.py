@@ -44,7 +44,8 @@ log = structlog.get_logger(__name__)
 
 HOW_IT_ENDS = """
 On SIGTERM the training stops after its current step, with a checkpoint from which the next attempt
-goes on; a second signal ends the process at once.
+goes on; a second signal ends the process at once, and so does the first where the run keeps no
+checkpoints (improve.checkpointEverySeconds: 0).
 
 Exit codes: 0 done (or found done), 2 a wrong option, model or store, 42 permanent error, 43 worth a
 retry (a signal, a store that is away, a broken engine).
@@ -134,6 +135,9 @@ async def _improve(
 
     async def suspend_on_signal() -> None:
         await signals.get()
+        if not spec.improve.checkpoint_every_seconds:
+            log.info("stopping at once: the run keeps no checkpoints")
+            leave(STOPPED_AT_ONCE)
         log.info("stopping after the current step, with a checkpoint")
         trainings.suspend()
         await signals.get()

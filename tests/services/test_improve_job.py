@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import structlog
 from controller_harness import RUN, Workplace, small_spec, workplace
 from fake_services import MODEL, Fakes
 from service_harness import FAST
@@ -31,6 +32,7 @@ from seal.records import Stage
 from seal.rpc.lifecycle import Signals
 from seal.rpc.server import start_server
 from seal.runs.epochs import claim_stage
+from seal.serving import STOPPED_AT_ONCE
 from seal.settings import EngineSettings, ImproveSettings, LoraSettings, OptimizerSettings
 from seal.termination import read_termination
 from trainer_svc.improve import ImproveOptions, run_improve
@@ -146,6 +148,30 @@ async def test_a_signal_leaves_a_checkpoint_and_the_next_attempt_goes_on_from_it
     assert summary is not None and summary.policy is not None and summary.attempt == 2
     assert steps[done] > 1, "it went on, it did not begin anew"
     assert place.store.list(f"{RUN}/checkpoints") == ()
+
+
+async def test_a_signal_ends_a_job_that_keeps_no_checkpoints_at_once(
+    place: Workplace, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = []
+
+    def leave(exit_code: int) -> None:
+        left.append(exit_code)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(trainer_svc.improve, "leave", leave)
+    signals: Signals = asyncio.Queue()
+    signals.put_nowait(signal.SIGTERM)
+    await place.repin(
+        place.spec.model_copy(
+            update={"improve": IMPROVE.model_copy(update={"checkpoint_every_seconds": 0.0})}
+        )
+    )
+    with structlog.testing.capture_logs() as logs:
+        await run_improve(options(place), backend(engine, place.store), signals)
+    assert left == [STOPPED_AT_ONCE]
+    said = [entry["event"] for entry in logs if "stopping" in entry["event"]]
+    assert said == ["stopping at once: the run keeps no checkpoints"]
 
 
 async def test_a_job_that_takes_shorter_rows_than_the_run_was_prepared_for_loses_no_kept_edit(
