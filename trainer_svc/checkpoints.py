@@ -94,6 +94,12 @@ class CheckpointFile:
                     step=checkpoint.step,
                     reason=str(error),
                 )
+            except Exception:  # noqa: BLE001 - a defect: the next ones are written all the same
+                self._log.exception(
+                    "checkpoint not written, training goes on",
+                    path=self._path,
+                    step=checkpoint.step,
+                )
             else:
                 seconds = round(time.monotonic() - started, 3)
                 self._log.info(

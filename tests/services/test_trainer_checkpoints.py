@@ -30,6 +30,8 @@ from seal.engine import SlotCheckpoint
 from seal.errors import SealError, Transient
 from seal.records import AdapterReference
 from seal.v1 import common_pb2, trainer_pb2
+from trainer_svc.checkpoints import CheckpointFile
+from trainer_svc.plan import TrainingLimits, parse_training
 
 LONG = optimizer(epochs=100)
 """300 steps."""
@@ -231,6 +233,31 @@ async def test_a_checkpoint_that_cannot_be_written_does_not_stop_the_training(
             assert trainer.checkpoints() == ()
     assert result.outcome == common_pb2.OUTCOME_OK
     assert any("checkpoint not written" in line["event"] for line in logs)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_defect_in_one_checkpoint_is_logged_and_the_next_is_written(tmp_path: Path) -> None:
+    class Checkpoint:
+        step = 1
+
+        def __init__(self, content: bytes | None) -> None:
+            self.content = content
+
+        def to_bytes(self) -> bytes:
+            if self.content is None:
+                raise RuntimeError("a defect")
+            return self.content
+
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    file = CheckpointFile(store, parse_training(m_step(), limits=TrainingLimits()))
+    with structlog.testing.capture_logs() as logs:
+        for content in (None, b"the next"):
+            file.put(Checkpoint(content))  # type: ignore[arg-type]
+            file.wait()
+    said = [line["event"] for line in logs]
+    assert said == ["checkpoint not written, training goes on", "checkpoint written"]
+    (path,) = store.list("run/checkpoints")
+    assert store.read_bytes(path) == b"the next"
 
 
 async def test_a_cancelled_training_leaves_no_checkpoint(tmp_path: Path) -> None:
