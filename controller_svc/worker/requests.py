@@ -23,9 +23,10 @@ from seal.rpc.convert import (
     optimizer_message,
     policy_message,
 )
+from seal.runs.improve import OTHERS_ROWS
 from seal.runs.shards import Alone
 from seal.runs.store import key_of
-from seal.settings import LearningSpec, OptimizerSettings
+from seal.settings import DOMAIN_OPTIONS, LearningSpec, OptimizerSettings
 from seal.v1 import common_pb2, evaluator_pb2, generator_pb2, trainer_pb2
 
 GRADERS = MappingProxyType(
@@ -45,9 +46,13 @@ _ROWS_NOTES: Mapping[InnerLoopKind, str] = MappingProxyType(
         "passage": "the text of a passage",
         "passage-equal-steps": "the text of a passage",
         "gold": "gold question-answer pairs of a passage (supervised)",
+        "fixed-edit": "demonstrations of a task, augmented as the run's settings say",
+        "oracle-edit": "demonstrations of a task, augmented as the run's settings say",
     }
 )
 """What the card of an adapter says of rows that no model wrote."""
+_CHOSEN_ROWS = "demonstrations of a task, augmented as a language model chose"
+"""The same where an edit is no text to learn but how to train on what is there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,8 +197,16 @@ class Requests:
             init_seed=derive_seed(self.spec.seed, "init", key.context_id, key.repeat),
             order_seed=derive_seed(self.spec.seed, "order", key.context_id, key.repeat),
             export_mode=trainer_pb2.EXPORT_MODE_ADAPTER,
-            rows_note=_ROWS_NOTES.get(key.kind, ""),
+            rows_note=self._rows_note(key.kind),
         )
+
+    def _rows_note(self, kind: InnerLoopKind) -> str:
+        """What the adapter's card says of its rows; empty for text that its own model wrote."""
+        if kind != "edit":
+            return _ROWS_NOTES[kind]
+        if not DOMAIN_OPTIONS[self.spec.domain].learns_text:
+            return _CHOSEN_ROWS
+        return OTHERS_ROWS if self.by_endpoint or self.spec.cross_model else ""
 
     def baseline(self, context: Context) -> evaluator_pb2.EvaluateRequest:
         """The student alone on a context's queries; of the base the same request in all rounds."""

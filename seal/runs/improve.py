@@ -53,6 +53,12 @@ ON_WARM_START_ROWS = (
     "question-answer pairs"
 )
 """The same of a policy that goes on from it."""
+OTHERS_ROWS = "text that another language model wrote"
+"""The same of what has learnt edits that it did not write."""
+ON_OTHERS_ROWS = (
+    "text that a language model wrote for itself, on top of text that another one wrote"
+)
+"""The same of a policy that goes on from one that has."""
 OnStep = Callable[[int, int], None]
 """(step, total steps) of the training."""
 OnResumed = Callable[[int], None]
@@ -251,15 +257,27 @@ def improve_request(
         order_seed=derive_seed(spec.seed, "order", "improve", round),
         export_mode=trainer_pb2.EXPORT_MODE_WITH_POLICY,
         checkpoint_every_seconds=settings.checkpoint_every_seconds,
-        rows_note=_rows_note(round, beneath=beneath is not None, spec=spec),
+        rows_note=_rows_note(round, policy=policy, beneath=beneath, spec=spec),
     )
 
 
-def _rows_note(round: int, *, beneath: bool, spec: RunSpec) -> str:
-    """What the adapter's card says of its rows; empty for a model's own texts alone."""
+def _rows_note(
+    round: int, *, policy: AdapterReference | None, beneath: AdapterReference | None, spec: RunSpec
+) -> str:
+    """What the adapter's card says of its rows; empty for a model's own texts alone.
+
+    `policy`: which wrote the edits, None for the base model or, if there is one, the endpoint's.
+    """
     if round == 0:
         return WARM_START_ROWS
-    return ON_WARM_START_ROWS if beneath and spec.improve.warm_start == "gold" else ""
+    by_others = spec.edit.generator is not None
+    if by_others and policy is None:
+        return OTHERS_ROWS
+    if beneath is None:
+        return ""
+    if spec.improve.warm_start == "gold":
+        return ON_WARM_START_ROWS
+    return ON_OTHERS_ROWS if by_others else ""
 
 
 async def carried(

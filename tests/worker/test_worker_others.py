@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import grpc
 import pytest
@@ -18,23 +19,35 @@ from controller_harness import (
     workplace,
 )
 from fake_services import MODEL, Fakes
+from few_shot import few_shot_spec
 
 from controller_svc.core import Phase
 from controller_svc.local.world import run_local
 from controller_svc.worker.others import check_others
 from controller_svc.worker.progress import SILENT
 from controller_svc.worker.rating import best_rated
+from controller_svc.worker.requests import LoopKey, Requests
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, InvalidInput, SealError
 from seal.outcomes import Outcome
-from seal.records import ContextEditsRecord, EditRecord, ExampleRecord, RatingsRecord, Stage
+from seal.records import (
+    AdapterReference,
+    ContextEditsRecord,
+    EditRecord,
+    ExampleRecord,
+    InnerLoopKind,
+    RatingsRecord,
+    Stage,
+)
 from seal.report.numbers.build import build_report
 from seal.resources import RestEMRun
+from seal.runs.improve import improve_request
 from seal.runs.store import read_prepared, read_selection
 from seal.settings import (
     EditGenerator,
     EditSettings,
     EvaluationSettings,
+    ImproveSettings,
     InnerLoopSettings,
     OptimizerSettings,
     RunSpec,
@@ -50,6 +63,12 @@ Request = (
     | trainer_pb2.TrainAdapterRequest
     | evaluator_pb2.EvaluateRequest
 )
+
+
+def rows_note(spec: RunSpec, kind: InnerLoopKind, policy: AdapterReference | None = None) -> str:
+    """What an inner loop's adapter says that it was trained on."""
+    requests = Requests(run=RUN, spec=spec, stage=Stage.VALIDATE, round=1, policy=policy)
+    return requests.train(LoopKey(kind=kind, context_id="c", candidate=0, repeat=0), ()).rows_note
 
 
 def cross_spec(directory: Path, **changes: object) -> RunSpec:
@@ -380,3 +399,50 @@ def test_edits_rank_by_rating_then_examples_then_place() -> None:
     assert best_rated(written, (None, 0.5, 0.5, 0.0), count=1) == (2,)
     assert best_rated(written, (None, 0.5, 0.5, 0.0), count=3) == (1, 2, 3)
     assert best_rated(written, (None,) * 4, count=2) == (2, 3)
+
+
+def test_an_adapter_says_who_wrote_what_it_was_trained_on(tmp_path: Path) -> None:
+    own = small_spec(tmp_path)
+    by_endpoint = small_spec(tmp_path, edit=EditSettings(k=3, generator=GENERATOR))
+    assert rows_note(own, "edit") == rows_note(by_endpoint, "edit", POLICY) == ""
+    for spec in (by_endpoint, cross_spec(tmp_path)):
+        assert rows_note(spec, "edit") == "text that another language model wrote"
+        assert rows_note(spec, "passage") == "the text of a passage"
+
+
+def test_an_adapter_of_a_few_shot_task_says_that_no_model_wrote_its_rows(tmp_path: Path) -> None:
+    spec = few_shot_spec(tmp_path)
+    notes = [rows_note(spec, kind) for kind in ("edit", "fixed-edit", "oracle-edit")]
+    assert all(note.startswith("demonstrations of a task, augmented as ") for note in notes)
+    assert [note.rpartition(" as ")[2] for note in notes] == [
+        "a language model chose",
+        "the run's settings say",
+        "the run's settings say",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("start", "policy", "note"),
+    [
+        ("policy", None, "text that another language model wrote"),
+        ("base", None, "text that another language model wrote"),
+        (
+            "policy",
+            POLICY,
+            "text that a language model wrote for itself, on top of text that another one wrote",
+        ),
+        ("base", POLICY, ""),
+    ],
+)
+def test_a_policy_says_who_wrote_what_it_has_learnt(
+    start: Literal["policy", "base"], policy: AdapterReference | None, note: str, tmp_path: Path
+) -> None:
+    spec = small_spec(
+        tmp_path,
+        edit=EditSettings(k=3, generator=GENERATOR),
+        improve=ImproveSettings(start=start),
+    )
+    request = improve_request((), run=RUN, round=1, spec=spec, policy=policy)
+    assert request.rows_note == note
+    own = small_spec(tmp_path, improve=ImproveSettings(start=start))
+    assert improve_request((), run=RUN, round=1, spec=own, policy=policy).rows_note == ""
