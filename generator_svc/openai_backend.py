@@ -225,9 +225,9 @@ def _after(prompt: Prompt, text: str) -> str:
     start of another, the part has no fitting one.
     """
     given = prompt.text if prompt.messages else prompt.text.rpartition("\n")[2]
-    written = text.lstrip()
-    if given.strip() and written.startswith(given.strip()):
-        return written[len(given.strip()) :]
+    start, written = given.strip(), text.lstrip()
+    if start and written[: len(start)].lower() == start.lower():
+        return written[len(start) :]
     first = text[:1]
     if not given[-1:].isalnum() or not (first.isdigit() or first.isupper() or first.islower()):
         return text  # no word, or one of a script that has no capitals and may have no blanks

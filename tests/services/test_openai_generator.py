@@ -158,13 +158,14 @@ async def test_an_edit_has_a_log_probability_only_if_the_endpoint_gives_one(
     assert [part.logprob for part in found] == [None, -1.5]
 
 
+@pytest.mark.parametrize("repeat", [str, str.lower])
 async def test_a_base_prompt_is_continued_and_what_the_model_repeats_of_it_is_left_out(
-    tmp_path: Path,
+    repeat: Callable[[str], str], tmp_path: Path
 ) -> None:
     def answer(call: Call) -> Reply:
         assert isinstance(call.body["messages"], list)
         assert call.body["messages"][0]["role"] == "system"
-        return says(call.asked.rpartition("\n")[2] + " and so on")
+        return says(repeat(call.asked.rpartition("\n")[2]) + " and so on")
 
     request = request_of(["Veldra is a river."], format="base", seeds=(1,))
     by_sentence = generator_pb2.EditPrompt(family="self-qa-by-sentence", format="base")
