@@ -84,7 +84,7 @@ def test_ctrl_c_in_a_command_without_words_of_its_own_is_told_to_people_and_prog
     def interrupted(store: object) -> tuple[str, ...]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("controller_svc.cli.listing.runs_in", interrupted)
+    monkeypatch.setattr("controller_svc.cli.listing.listed", interrupted)
     before = signal.getsignal(signal.SIGINT)
     try:
         assert seal("list", "-o", "json") == 130
