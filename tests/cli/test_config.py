@@ -360,7 +360,8 @@ def test_reading_a_config_needs_neither_torch_nor_grpc() -> None:
         ),
         ("inner: {racing: [0], repeats: 2}", "spec.inner.racing", "do not become fewer"),
         (
-            "edit: {k: 10}\ninner: {racing: [3, 2], repeats: 3}\nimprove: {credit: edit, keepPerContext: 3}",
+            "edit: {k: 10}\ninner: {racing: [3, 2], repeats: 3}\n"
+            "improve: {credit: edit, keepPerContext: 3}",
             "spec.improve.keepPerContext",
             r"run\.yaml: spec\.improve\.keepPerContext: 3 edits of a context cannot be kept "
             r"where 2 end the race; keep 2 or fewer",
