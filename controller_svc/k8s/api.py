@@ -8,7 +8,7 @@ server refuses (`fieldValidation=Strict`; by default it would only warn). An err
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -31,6 +31,8 @@ from seal.yaml_files import Tree
 
 TIMEOUT_SECONDS = 15.0
 """Of one request; a lease, which is renewed every second, has a client with less."""
+PAGE_OBJECTS = 100
+"""Asked for at once of all objects of a namespace: 2.5 MB of adaptations that have ended."""
 MAX_MESSAGE_CHARACTERS = 500
 API_SERVER = "API server"
 _JSON = {"Accept": "application/json", "Content-Type": "application/json"}
@@ -85,7 +87,16 @@ class ClusterApi(Protocol):
     async def list(
         self, kind: Resource, namespace: str, *, labels: str = "", fields: str = ""
     ) -> list[Tree]:
-        """Objects that both selectors choose, as they are now and not as a cache has them."""
+        """Objects that both selectors choose, as they are now and not as a cache has them.
+
+        All in one reply: selectors that choose few, as those of one object do.
+        """
+
+    def pages(self, kind: Resource, namespace: str) -> AsyncIterator[Sequence[Tree]]:
+        """All objects of a namespace that were there when this began, however many.
+
+        Where the server forgets the place meanwhile they are begun anew, and some come twice.
+        """
 
     async def create(self, kind: Resource, namespace: str, body: Tree) -> Tree:
         """Make an object; as the server keeps it."""
@@ -121,6 +132,10 @@ class ForwardingApi:
         """Objects that both selectors choose."""
         return await self._api.list(kind, namespace, labels=labels, fields=fields)
 
+    def pages(self, kind: Resource, namespace: str) -> AsyncIterator[Sequence[Tree]]:
+        """All objects of a namespace."""
+        return self._api.pages(kind, namespace)
+
     async def create(self, kind: Resource, namespace: str, body: Tree) -> Tree:
         """Make an object."""
         return await self._api.create(kind, namespace, body)
@@ -141,9 +156,16 @@ class ForwardingApi:
 class KubernetesApi:
     """The API server behind a client of `kubernetes.aio`."""
 
-    def __init__(self, client: ApiClient, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        page_objects: int = PAGE_OBJECTS,
+    ) -> None:
         """`client` stays the caller's to close."""
         self._client, self._timeout_seconds = client, timeout_seconds
+        self._page_objects = page_objects
 
     async def get(self, kind: Resource, namespace: str, name: str) -> Tree:
         """One object."""
@@ -158,7 +180,25 @@ class KubernetesApi:
         selectors = {"labelSelector": labels, "fieldSelector": fields}
         query = {name: value for name, value in selectors.items() if value}
         found = await self._ask("GET", kind.path(namespace), query)
-        return cast("list[Tree]", found.get("items") or [])
+        return _items(found)
+
+    async def pages(self, kind: Resource, namespace: str) -> AsyncIterator[Sequence[Tree]]:
+        """All objects of a namespace."""
+        query, begun_anew = {"limit": str(self._page_objects)}, False
+        while True:
+            _count("list", kind)
+            try:
+                found = await self._ask("GET", kind.path(namespace), query)
+            except Expired:
+                if begun_anew:
+                    raise
+                query, begun_anew = {"limit": str(self._page_objects)}, True
+                continue
+            yield _items(found)
+            place = str(cast("Tree", found.get("metadata") or {}).get("continue") or "")
+            if not place:
+                return
+            query["continue"] = place
 
     async def create(self, kind: Resource, namespace: str, body: Tree) -> Tree:
         """Make an object."""
@@ -221,6 +261,14 @@ def _object(data: bytes, request: str) -> Tree:
     return reply
 
 
+def _items(found: Tree) -> list[Tree]:
+    return cast("list[Tree]", found.get("items") or [])
+
+
+class Expired(Transient):
+    """The API server has forgotten where a list was to go on (410)."""
+
+
 class StatusRefused(PreconditionFailed):
     """The API server does not take a status: its definitions of the kinds are of another version.
 
@@ -276,8 +324,9 @@ def api_error(status: int, body: str, headers: Mapping[str, str] | None, request
         return Exhausted(message, retry_after_seconds=wait, away=API_SERVER)
     if status == 403 and "exceeded quota" in message:
         return Exhausted(message, retry_after_seconds=wait)
-    if status in (408, 410) or status >= 500:
-        # 410: what a list went on from is too old; it is begun anew
+    if status == 410:
+        return Expired(message, retry_after_seconds=wait, away=API_SERVER)
+    if status == 408 or status >= 500:
         return _away(message, wait)
     if status in (400, 413, 415, 422):
         return InvalidInput(message, field=_field(said))

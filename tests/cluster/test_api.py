@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from cluster_objects import run
 from control_plane import ControlPlane
 from kubernetes.aio import config
@@ -17,6 +21,7 @@ from controller_svc.k8s.api import (
     LEASES,
     RUNS,
     WORKLOADS,
+    Expired,
     KubernetesApi,
     api_error,
 )
@@ -36,7 +41,7 @@ QUOTA = 'jobs.batch "x" is forbidden: exceeded quota: small'
 CLASSES = [
     (400, "", InvalidInput), (401, "", PreconditionFailed), (403, "", PreconditionFailed),
     (403, QUOTA, Exhausted), (404, "", NotFound), (408, "", Transient), (409, "", Conflict),
-    (410, "", Transient), (413, "", InvalidInput), (415, "", InvalidInput),
+    (410, "", Expired), (413, "", InvalidInput), (415, "", InvalidInput),
     (422, "", InvalidInput), (429, "", Exhausted), (500, "", Transient), (502, "", Transient),
     (503, "", Transient), (504, "", Transient), (302, "", Internal),
 ]  # fmt: skip
@@ -127,6 +132,58 @@ async def test_a_real_server_keeps_versions_refuses_typos_and_waits_for_what_is_
         # Nobody collects what is owned here: the object stays, and says that it is going
         left = await api.get(RUNS, "default", "api-1")
         assert left["metadata"]["deletionTimestamp"]
+
+
+async def test_a_real_server_gives_all_of_a_namespace_page_by_page(seal_api: ControlPlane) -> None:
+    client = await config.new_client_from_config(str(seal_api.kubeconfig))
+    async with client:
+        api = KubernetesApi(client, page_objects=2)
+        names = {f"paged-{n}" for n in range(5)}
+        for name in names:
+            await api.create(RUNS, "default", run(name, rounds=1))
+        pages = [page async for page in api.pages(RUNS, "default")]
+        told = [one["metadata"]["name"] for page in pages for one in page]
+        assert max(map(len, pages)) == 2 and len(told) == len(set(told))
+        assert names <= set(told)  # other tests' too
+        with pytest.raises(NotFound):
+            [page async for page in api.pages(WORKLOADS, "default")]
+
+
+PAGES = {
+    "": {"metadata": {"continue": "second"}, "items": [1, 2]},
+    "second": {"metadata": {}, "items": [3]},
+}
+
+
+@asynccontextmanager
+async def pages_that_expire(*, times: int) -> AsyncGenerator[tuple[KubernetesApi, list[str]]]:
+    """A server that has forgotten where the second page begins so many times; what it is asked."""
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        place = request.query.get("continue", "")
+        asked.append(place)
+        if place and asked.count(place) <= times:
+            return web.json_response({"message": "too old", "reason": "Expired"}, status=410)
+        return web.json_response(PAGES[place])
+
+    site = web.Application()
+    site.router.add_get("/{path:.*}", answer)
+    async with (
+        TestServer(site) as server,
+        ApiClient(Configuration(host=str(server.make_url("")).rstrip("/"))) as client,
+    ):
+        yield KubernetesApi(client), asked
+
+
+async def test_pages_are_begun_anew_once_where_the_server_has_forgotten_their_place() -> None:
+    async with pages_that_expire(times=1) as (api, asked):
+        told = [page async for page in api.pages(JOBS, "team")]
+    assert told == [[1, 2], [1, 2], [3]] and asked == ["", "second", "", "second"]
+    async with pages_that_expire(times=9) as (api, asked):
+        with pytest.raises(Transient, match="too old"):
+            [page async for page in api.pages(JOBS, "team")]
+    assert asked == ["", "second", "", "second"]
 
 
 async def test_a_real_lease_is_taken_renewed_and_handed_over(control_plane: ControlPlane) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from memory_api import MemoryApi
 from controller_svc.k8s.api import ADAPTATIONS
 from controller_svc.k8s.front.documents import STALE_SECONDS
 from controller_svc.k8s.front.front_door import read_cluster_settings
+from controller_svc.k8s.front.informer import Informer
 from controller_svc.k8s.hops import hop_of_object
 from controller_svc.k8s.objects import ObjectPublication
 from seal.artifacts import ArtifactStore
@@ -633,15 +634,15 @@ async def test_a_document_is_not_removed_under_a_submit_of_another_replica(site:
     async with collected(api), replica(api, store) as one, replica(api, store) as other:
         await submit(one, "one", name="one")
         listing, go = asyncio.Event(), asyncio.Event()
-        find = api.list
+        find = api.pages
 
-        async def slow(*args: Any, **kwargs: Any) -> Any:
-            found = await find(*args, **kwargs)
-            listing.set()
-            await go.wait()
-            return found
+        async def slow(*args: Any) -> AsyncIterator[Any]:
+            async for page in find(*args):
+                listing.set()
+                await go.wait()
+                yield page
 
-        one.adaptations.documents._api = _With(api, list=slow)  # type: ignore[assignment]
+        one.adaptations.documents._api = _With(api, pages=slow)  # type: ignore[assignment]
         deleting = asyncio.create_task(delete(one, "one"))
         await listing.wait()
         late = asyncio.create_task(submit(other, "two", name="two"))
@@ -683,6 +684,28 @@ async def test_uploads_that_no_adaptation_is_given_are_removed_and_no_others(sit
         assert await door.adaptations.documents.sweep_uploads(60.0) == 0
         assert await door.adaptations.documents.sweep_uploads(0.0) == 1
         assert set(store.list("adaptations/files")) == used
+
+
+async def test_a_namespace_is_never_asked_for_in_one_reply(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, store = site
+
+    async def whole(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("all objects of a namespace in one reply")
+
+    monkeypatch.setattr(api, "list", whole)
+    async with collected(api), replica(api, store, watching=False, listed=False) as door:
+        names = ["five", "four", "one", "three", "two"]
+        for name in names:
+            await submit(door, name, name=name)
+        await delete(door, "one")
+        assert len(store.list("adaptations/files")) == 1  # the others' too
+        other = Informer()
+        await other.check(api, "default")
+        assert sorted(name for _, name in other.entries) == ["five", "four", "three", "two"]
+        assert len((await listed(door)).adaptations) == 4
+        assert await door.adaptations.documents.sweep_uploads(0.0) == 0
 
 
 async def test_pages_are_by_name_and_by_state_on_every_replica(site: Site) -> None:

@@ -12,7 +12,7 @@ import asyncio
 import functools
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, cast
 
 from controller_svc.k8s.api import JOBS, Resource, name_of
@@ -21,6 +21,7 @@ from seal.errors import Conflict, NotFound
 from seal.yaml_files import Tree
 
 Key = tuple[Resource, str, str]
+PAGE_OBJECTS = 2
 Fault = Callable[[str, bool], None]
 """Of (request, whether it has been carried out)."""
 
@@ -117,13 +118,17 @@ class MemoryApi:
         def chosen() -> list[Tree]:
             return [
                 found
-                for (of, where, _), found in self.objects.items()
-                if (of, where) == (kind, namespace)
-                and _fits(labels, found["metadata"].get("labels", {}).get)
+                for found in self._all(kind, namespace)
+                if _fits(labels, found["metadata"].get("labels", {}).get)
                 and _fits(fields, functools.partial(_at, found))
             ]
 
         return self._asked(f"list {kind.plural}", chosen)
+
+    async def pages(self, kind: Resource, namespace: str) -> AsyncIterator[Sequence[Tree]]:
+        objects = self._asked(f"list {kind.plural}", lambda: self._all(kind, namespace))
+        for start in range(0, max(len(objects), 1), PAGE_OBJECTS):
+            yield objects[start : start + PAGE_OBJECTS]
 
     async def create(self, kind: Resource, namespace: str, body: Tree) -> Tree:
         def create() -> Tree:
@@ -152,6 +157,10 @@ class MemoryApi:
             self.going((kind, namespace, name), since="2026-01-01T00:01:00Z")
 
         self._asked(f"delete {kind.plural}", delete)
+
+    def _all(self, kind: Resource, namespace: str) -> list[Tree]:
+        found = self.objects.items()
+        return [body for (of, where, _), body in found if (of, where) == (kind, namespace)]
 
     def _replaced(self, kind: Resource, namespace: str, body: Any, part: str) -> Tree:
         found = self._found(kind, namespace, name_of(body))

@@ -8,7 +8,7 @@ right after a reply is the moment before the next side effect.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -88,6 +88,9 @@ class MortalApi:
     ) -> list[Tree]:
         asked = self._api.list(kind, namespace, labels=labels, fields=fields)
         return await self._ask(f"list {kind.plural}", asked)
+
+    async def pages(self, kind: Resource, namespace: str) -> AsyncIterator[Sequence[Tree]]:
+        yield await self.list(kind, namespace)
 
     async def create(self, kind: Resource, namespace: str, body: Tree) -> Tree:
         return await self._ask(f"create {kind.plural}", self._api.create(kind, namespace, body))

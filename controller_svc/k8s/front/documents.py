@@ -110,11 +110,11 @@ class Documents:
             await in_thread(self._store.remove, note)
 
     async def _given(self) -> set[str]:
-        """What all adaptations were given that there are at this moment."""
+        """What all adaptations were given that there are at this moment, and maybe some more."""
         given: set[str] = set()
         for namespace in self._namespaces:
-            for body in await self._api.list(ADAPTATIONS, namespace):
-                given |= given_paths(body)
+            async for page in self._api.pages(ADAPTATIONS, namespace):
+                given.update(*map(given_paths, page))
         return given
 
     async def _being_removed(self) -> set[str]:

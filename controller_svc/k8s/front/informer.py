@@ -117,9 +117,10 @@ class Informer:
         """
         known = [metadata for metadata in self.all() if metadata.namespace == namespace]
         listed = set()
-        for body in await api.list(ADAPTATIONS, namespace):
-            self.put(body)
-            listed.add(metadata_of(body).uid)
+        async for page in api.pages(ADAPTATIONS, namespace):
+            for body in page:
+                self.put(body)
+                listed.add(metadata_of(body).uid)
         for metadata in known:
             if metadata.uid not in listed:
                 self.remove(metadata)
