@@ -20,19 +20,23 @@ MOST_SECONDS = 20.0
 
 
 class ShownStatus:
-    """What the object shows, and the newest status, which may not be written yet."""
+    """What the object shows, and what has been counted since."""
 
     def __init__(self, wanted: Wanted, *, api: ClusterApi) -> None:
         self._wanted, self._api, self._body = wanted, api, wanted.body
         self.newest = wanted.status
+        """All that is decided in it is in the object; what is counted may not be yet."""
         self.written = wanted.shown
         """What the object shows; None if nothing yet."""
         self.publication = self.written.publication if self.written is not None else None
 
-    def take(self, status: RunStatus) -> bool:
-        """Note a newer status; whether it decides something, and is to be written at once."""
-        before, self.newest = self.newest, status
-        return self.written is None or not _only_counts(before, status)
+    def decides(self, status: RunStatus) -> bool:
+        """Whether a newer status decides something, and is to be written at once."""
+        return self.written is None or not _only_counts(self.newest, status)
+
+    def count(self, status: RunStatus) -> None:
+        """Note a newer status that decides nothing."""
+        self.newest = status
 
     def may_count(self, now_seconds: float) -> bool:
         """Whether it is worth counting how far it is."""
@@ -40,38 +44,45 @@ class ShownStatus:
 
     async def write_count(self, stage: StageProgress, now_seconds: float) -> None:
         """Write how far it is, unless that says nothing new."""
-        progress = self._progress(stage, now_seconds)
+        progress = self._progress(self.newest, stage, now_seconds)
         same = progress.percent == self._before.percent
         if not same or self._age_seconds(now_seconds) >= MOST_SECONDS:
-            await self._replace(progress)
+            await self._replace(self.newest, progress)
 
-    async def write(self, now_seconds: float) -> None:
-        """Write the newest status, if it differs from what the object shows."""
-        moved = self.written is None or _where(self.written) != _where(self.newest)
-        await self._replace(self._progress(StageProgress(), now_seconds) if moved else self._before)
+    async def write(self, status: RunStatus, now_seconds: float) -> None:
+        """Write a status, if it differs from what the object shows; once it is, it is the newest.
 
-    async def _replace(self, progress: ObjectProgress) -> None:
-        status: Tree = to_object(
-            self.newest,
+        `publication` is written with it.
+        """
+        moved = self.written is None or _where(self.written) != _where(status)
+        progress = self._progress(status, StageProgress(), now_seconds) if moved else self._before
+        await self._replace(status, progress)
+        self.newest = status
+
+    async def _replace(self, status: RunStatus, progress: ObjectProgress) -> None:
+        shown: Tree = to_object(
+            status,
             generation=generation_of(self._body),
             progress=progress,
-            columns=columns_of(self._wanted.manifest.spec, self.newest),
+            columns=columns_of(self._wanted.manifest.spec, status),
             publication=self.publication,
         )
-        if self.written == ObjectStatus.model_validate(status):
+        if self.written == ObjectStatus.model_validate(shown):
             return
         self._body = await write_status(
             self._api,
             self._wanted.kind,
             self._wanted.owner.namespace,
-            self._body | {"status": status},
+            self._body | {"status": shown},
         )
         self.written = shown_of(self._body)
 
-    def _progress(self, stage: StageProgress, now_seconds: float) -> ObjectProgress:
+    def _progress(
+        self, status: RunStatus, stage: StageProgress, now_seconds: float
+    ) -> ObjectProgress:
         return progress_of(
             self._wanted.manifest.spec,
-            self.newest,
+            status,
             stage,
             before=self._before,
             now_seconds=now_seconds,

@@ -141,13 +141,15 @@ class ClusterWorld:
         What only counts more finished shards waits for `show`: nothing rests on it.
         """
         before = self._shown.newest
-        if self._shown.take(status):
-            currents = [one.current for one in (status, before) if one.current is not None]
-            places = {(current.round, current.stage) for current in currents}
-            if places:
-                await check_epochs(self._store, status.run, places, self._epoch)
-            await self._shown.write(self._now())
-            self._entered = _attempt(status) if _attempt(status) != _attempt(before) else ""
+        if not self._shown.decides(status):
+            self._shown.count(status)
+            return
+        currents = [one.current for one in (status, before) if one.current is not None]
+        places = {(current.round, current.stage) for current in currents}
+        if places:
+            await check_epochs(self._store, status.run, places, self._epoch)
+        await self._shown.write(status, self._now())
+        self._entered = _attempt(status) if _attempt(status) != _attempt(before) else ""
 
     async def show(self) -> None:
         """Write how far the current stage is, if the last time is some time ago."""
@@ -162,19 +164,21 @@ class ClusterWorld:
         await self._shown.write_count(StageProgress(share=share, seconds=job.seconds(now)), now)
 
     async def say(self, error: SealError) -> RunStatus:
-        """Let the object say what keeps it, as the world cannot be seen or changed; its status."""
+        """Let the object say what keeps it, as the world cannot be seen or changed; its status.
+
+        What was decided and could not be saved is no part of it: the next look decides anew.
+        """
         status, reason = self._shown.newest, error_class(error).reason
         if not status.phase.terminal:
             now = self._now()
             status = set_condition(status, "Progressing", "False", reason, str(error), now)
-            self._shown.take(status)
-            await self._shown.write(now)
+            await self._shown.write(status, now)
         return status
 
     async def publish(self, shown: ObjectPublication) -> None:
         """Write what became of the adapter that it is to serve, if that is news."""
         self._shown.publication = shown
-        await self._shown.write(self._now())
+        await self._shown.write(self._shown.newest, self._now())
 
     async def act(self, action: Action) -> None:
         """Create the Job of an attempt, or adopt it; delete one that nothing wants.

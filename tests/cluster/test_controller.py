@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from controller_office import Office, small_adaptation, small_run
 
 from controller_svc.core import Phase
 from controller_svc.k8s.api import EVENTS, JOBS, RUNS, StatusRefused
+from controller_svc.k8s.controller import Key
 from controller_svc.k8s.source import Seen
 from controller_svc.k8s.turn import key_of
-from seal.errors import Conflict, InvalidInput, NotFound
+from seal.errors import Conflict, InvalidInput, NotFound, Transient
 from seal.runs.cancelled import is_cancelled
+from seal.runs.epochs import check_epochs
 from seal.runs.shards import ShardStore
 
 
@@ -307,6 +310,51 @@ async def test_of_a_status_that_somebody_else_wrote_first_nothing_is_lost(office
     assert not office.api.jobs()
     await office.to_the_end(key)
     assert office.shown(key).phase is Phase.COMPLETE
+
+
+def _store_is_away(office: Office, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each second look at the epochs, which comes before a decision is saved."""
+    looks = itertools.count()
+
+    async def sometimes(*args: Any) -> None:
+        if next(looks) % 2 == 0:
+            raise Transient("the store is away")
+        await check_epochs(*args)
+
+    monkeypatch.setattr("controller_svc.k8s.world.check_epochs", sometimes)
+
+
+def _others_write_first(office: Office, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody changes the object before each second status is written."""
+    writes = itertools.count()
+
+    def change(request: str, done: bool) -> None:
+        if request.startswith("replace_status") and not done and next(writes) % 4 == 0:
+            office.api.change(key.resource, key.name)
+
+    office.api.fault = change
+
+
+@pytest.mark.parametrize("trouble", [_store_is_away, _others_write_first])
+async def test_what_is_not_saved_is_neither_told_nor_counted_and_no_trouble_writes_it(
+    office: Office, monkeypatch: pytest.MonkeyPatch, trouble: Any
+) -> None:
+    key, failed = office.submit(small_adaptation()), 0
+    trouble(office, key, monkeypatch)
+    counted = office.metrics.registry.get_sample_value
+    while not office.status(key).phase.terminal:
+        before = office.status(key)
+        try:
+            await office.look(key)
+        except (Transient, Conflict):
+            failed += 1
+            kept = office.status(key)
+            assert kept.model_copy(update={"conditions": before.conditions}) == before
+        ended = counted("seal_adaptations_ended_total", {"state": "Published"}) or 0
+        told = office.told(key).count(("Normal", "Published"))
+        assert ended == told == office.status(key).phase.terminal
+        await office.cluster.step()
+    assert failed > 2
 
 
 def test_a_job_brings_its_owner_and_one_of_others_brings_nobody() -> None:
