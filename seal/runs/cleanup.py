@@ -68,19 +68,25 @@ async def sweep_run(
 ) -> bool:
     """Delete what a run that has ended does not need: all but its records and its policies.
 
-    False if something could not be deleted.
+    What killed writers have left among adapters and checkpoints goes, too. False if something could
+    not be deleted.
     """
 
     def sweep() -> int:
         doomed = [path for name in SHORT_LIVED for path in store.list(f"{run}/{name}")]
         for path in doomed:
             store.remove(path)
-        for name in SHORT_LIVED:  # nobody writes there any more
-            store.remove_empty_directories(f"{run}/{name}")
         adapters = set() if keep_inner_adapters else _adapters(store, run) - set(policies)
         for adapter in adapters:
             store.remove_directory(adapter)
-        return len(doomed) + len(adapters)
+        # Of any age: who still writes there has been given up, and nobody waits for what he writes
+        left = [
+            store.remove_leftovers(f"{run}/{name}", older_than_seconds=0.0)
+            for name in (*SHORT_LIVED, "adapters")
+        ]
+        for name in SHORT_LIVED:
+            store.remove_empty_directories(f"{run}/{name}")
+        return len(doomed) + len(adapters) + sum(left)
 
     try:
         removed = await in_thread(sweep)

@@ -416,3 +416,20 @@ async def test_what_could_not_be_swept_up_is_logged_and_the_adaptation_has_ended
             await until(lambda: not door.adaptations._drivers, seconds=20)
     assert one.state == adaptation_pb2.ADAPTATION_STATE_PUBLISHED
     assert [line for line in logs if line["event"] == "adaptation not swept up"]
+
+
+async def test_what_a_killed_writer_left_among_adapters_goes_once_an_adaptation_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(hold=lambda task: task.stage is Stage.ADAPT)
+    async with front_door(tmp_path, work, monkeypatch) as door:
+        await door.stub.SubmitAdaptation(request(name="veldra"))
+        await work.began(Stage.ADAPT)
+        (run,) = work.hops
+        left = tmp_path / run / "adapters/.tmp-1-directory"
+        left.mkdir(parents=True)
+        (left / "adapter_model.safetensors").write_bytes(b"half")
+        work.go.set()
+        await ended(door, "veldra")
+        await until(lambda: not door.adaptations._drivers, seconds=20)
+    assert not left.exists()

@@ -257,14 +257,22 @@ async def test_an_object_that_is_going_is_left_alone(office: Office) -> None:
     assert await office.look(key) is None and office.writes() == writes
 
 
-async def test_what_only_the_way_needed_is_removed_once_from_the_store(office: Office) -> None:
+async def test_what_only_the_way_needed_is_removed_once_from_the_store(
+    office: Office, tmp_path: Path
+) -> None:
     key = office.submit(small_run())
     await office.look(key)
     run = office.status(key).run
     office.store.write_bytes(f"{run}/trainings/t1.json", b"{}")
+    of_killed = [tmp_path / "store" / run / name for name in ("adapters", "checkpoints")]
+    for folder in of_killed:
+        (folder / ".tmp-1-directory").mkdir(parents=True)
+        (folder / ".tmp-1-directory/adapter_model.safetensors").write_bytes(b"half")
+        (folder / ".tmp-2-file").write_bytes(b"half")
     await office.to_the_end(key)
     await office.look(key)
     assert not office.store.exists(f"{run}/trainings/t1.json")
+    assert not [path for folder in of_killed for path in folder.glob(".tmp-*")]
     assert not await is_cancelled(office.store, run)
     office.store.write_bytes(f"{run}/trainings/late.json", b"{}")
     await office.look(key)
