@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from time import monotonic
 from typing import TypeVar
 
 import grpc.aio
@@ -84,21 +85,46 @@ class Calls:
 
     async def retried(self, call: Callable[[], Awaitable[T]]) -> T:
         """What a call answers, sent again as long as its service is away or full."""
-        settings = self.settings
+        settings, patience = self.settings, _Patience(self.settings)
         retries = stamina.retry_context(
-            on=_pause_before_retry,
+            on=patience.pause_after,
             attempts=None,
-            timeout=settings.patience_seconds,
+            timeout=None,
             wait_initial=settings.retry_initial_seconds,
             wait_max=settings.retry_max_seconds,
             wait_jitter=settings.retry_initial_seconds,
         )
         async for attempt in retries:
             with attempt:
+                patience.begin()
                 return await call()
         raise Internal("a retry ended neither well nor badly")
 
 
-def _pause_before_retry(error: Exception) -> bool | float:
-    """Whether an error is worth another attempt, after how many seconds if the server said so."""
-    return isinstance(error, Retryable) and (error.retry_after_seconds or True)
+class _Patience:
+    """That with one call: it counts from the first failure after which nothing worked."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._begun = 0.0
+        self._failing_since: float | None = None
+
+    def begin(self) -> None:
+        """A try begins."""
+        self._begun = monotonic()
+
+    def pause_after(self, error: Exception) -> bool | float:
+        """Whether a try's error is worth another, after how many seconds if the server said so."""
+        if not isinstance(error, Retryable):
+            return False
+        now = monotonic()
+        lasted = now - self._begun
+        # A stream that says nothing, or one thing, has been given up by then
+        spoke = lasted > 2 * self._settings.silence_timeout_seconds
+        # All that it said by its deadline has come to nothing
+        too_long = lasted >= self._settings.call_timeout_seconds
+        if self._failing_since is None or (spoke and not too_long):
+            self._failing_since = self._begun if too_long else now
+        if now - self._failing_since >= self._settings.patience_seconds:
+            return False
+        return error.retry_after_seconds or True

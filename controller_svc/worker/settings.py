@@ -48,7 +48,7 @@ class WorkerSettings(Settings):
     """A stream that says nothing for so long is given up and asked for again."""
     patience_seconds: float = Field(default=4 * 3600.0, gt=0)
     """How long a call whose service is away or full is sent again before its error is passed up:
-    waiting is no attempt of the task."""
+    waiting is no attempt of the task. A call that went on meanwhile has ended the outage."""
     retry_initial_seconds: float = Field(default=0.5, gt=0)
     """Pause before the second attempt; it doubles from there."""
     retry_max_seconds: float = Field(default=30.0, gt=0)

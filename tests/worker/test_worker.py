@@ -11,6 +11,7 @@ import pytest
 from controller_harness import IMPATIENT, POLICY, RUN, small_spec, workplace
 from fake_services import Fakes
 
+from controller_svc.worker.calls import Calls
 from controller_svc.worker.contexts_task import principal_error
 from controller_svc.worker.progress import TaskProgress
 from seal.artifacts import ArtifactStore
@@ -95,6 +96,54 @@ async def test_a_service_that_stays_away_longer_than_patience_is_a_transient_err
         if most > 3:
             break
     assert most > 3
+
+
+class Tries:
+    """A call whose tries take so many seconds and fail, before one is answered."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.seconds, self.now, self.number = seconds, 1000.0, 0
+
+    async def __call__(self) -> str:
+        if self.number == len(self.seconds):
+            return "answered"
+        self.now += self.seconds[self.number]
+        self.number += 1
+        raise Transient("cut")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "answered", "tries"),
+    [
+        # Of 300 s may say nothing who has said something, and a deadline is 4000 s
+        pytest.param([3000, 3000, 3000], True, 3, id="streams that went well and were cut"),
+        pytest.param([3000, 0, 700, 0, 3000], True, 5, id="a new outage after each"),
+        pytest.param([3000, *[500] * 10], False, 5, id="silent from then on"),
+        pytest.param([500] * 10, False, 5, id="silent from the beginning"),
+        pytest.param([4000, 0], False, 1, id="nothing has worked until the deadline"),
+        pytest.param([0, 4000, 0], False, 2, id="nor at the second try"),
+    ],
+)
+async def test_patience_counts_from_the_first_failure_after_which_nothing_worked(
+    monkeypatch: pytest.MonkeyPatch, seconds: list[float], answered: bool, tries: int
+) -> None:
+    call = Tries(*seconds)
+    monkeypatch.setattr("controller_svc.worker.calls.monotonic", lambda: call.now)
+    calls = Calls(
+        IMPATIENT.model_copy(
+            update={
+                "patience_seconds": 2000.0,
+                "silence_timeout_seconds": 300.0,
+                "call_timeout_seconds": 4000.0,
+            }
+        )
+    )
+    if answered:
+        assert await calls.retried(call) == "answered"
+    else:
+        with pytest.raises(Transient, match="cut"):
+            await calls.retried(call)
+    assert call.number == tries
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE])
