@@ -37,7 +37,14 @@ from controller_svc.k8s.objects import ObjectPublication
 from seal.artifacts import ArtifactStore
 from seal.client import Serving, convert
 from seal.config import adaptation_of_object
-from seal.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, Transient
+from seal.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    PreconditionFailed,
+    SealError,
+    Transient,
+)
 from seal.rpc.client import rpc_errors
 from seal.rpc.hops import Hop, within
 from seal.settings.cluster import AdaptationClusterSettings
@@ -647,13 +654,76 @@ async def test_a_document_is_not_removed_under_a_submit_of_another_replica(site:
         await listing.wait()
         late = asyncio.create_task(submit(other, "two", name="two"))
         await until(lambda: len(bodies(api)) == 1)
+        (first,) = bodies(api)
         go.set()
         await deleting
         with pytest.raises(Transient, match="document was deleted"):
             await late
+        await until(lambda: not bodies(api))  # its work has begun, and fails for want of documents
         made = await submit(other, "two", name="two")
-        assert made.name == "two" and len(bodies(api)) == 1
+        assert made.uid != first["metadata"]["uid"] and len(bodies(api)) == 1
         assert len(store.list("adaptations/files")) == 1
+
+
+async def test_an_object_is_not_taken_back_once_another_try_of_its_request_was_answered(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, store = site
+    async with collected(api), replica(api, store) as one, replica(api, store) as other:
+        answered: list[adaptation_pb2.Adaptation] = []
+
+        async def gone(paths: object) -> bool:
+            answered.append(await submit(other, name="veldra"))
+            return False
+
+        monkeypatch.setattr(one.adaptations.documents, "stay", gone)
+        with pytest.raises(Transient, match="document was deleted"):
+            await submit(one, name="veldra")
+        assert (await submit(one, name="veldra")).uid == answered[0].uid
+        assert "delete adaptations" not in api.requests
+
+
+async def test_an_object_that_an_earlier_try_has_made_is_not_taken_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, store = site
+    async with collected(api), replica(api, store) as door:
+        stays: list[bool | Exception] = [Transient("the store is away"), False]
+
+        async def stay(paths: object) -> bool:
+            found = stays.pop(0)
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(door.adaptations.documents, "stay", stay)
+            for reason in ("away", "document was deleted"):
+                with pytest.raises(Transient, match=reason):
+                    await submit(door, name="veldra")
+        (body,) = bodies(api)
+        assert (await submit(door, name="veldra")).uid == body["metadata"]["uid"]
+
+
+@pytest.mark.parametrize("error", [NotFound("gone"), Conflict("another's uid"), Transient("away")])
+async def test_who_cannot_take_an_object_back_is_asked_to_try_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch, error: SealError
+) -> None:
+    api, store = site
+
+    def refuse(request: str, done: bool) -> None:
+        if request == "delete adaptations":
+            raise error
+
+    async def gone(paths: object) -> bool:
+        return False
+
+    async with replica(api, store) as door:
+        monkeypatch.setattr(door.adaptations.documents, "stay", gone)
+        api.fault = refuse
+        with pytest.raises(Transient):
+            await submit(door, name="veldra")
+        assert api.requests.count("delete adaptations") == 1
 
 
 async def test_the_note_of_a_killed_replica_that_removed_documents_holds_nobody_up_for_long(

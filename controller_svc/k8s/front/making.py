@@ -6,7 +6,7 @@
 A request is noted before its object is made, under a name that follows from it, so that of all
 tries the API server lets one make it; the others find it. That it was made is noted before anybody
 is told so. An object that is noted and not there was deleted, by whomever, and a late try of its
-request brings nothing back.
+request brings nothing back. One whose documents went while it was made is taken back, unnoted.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ class Making:
         body, created = await self._create(manifest, record)
         await self._check_first(metadata_of(body), record, await in_thread(self._made, record))
         if not await self._documents.stay(given_files(manifest.spec)):
-            # The object stays: the next try stores the documents again, and finds it
+            if created and await in_thread(self._made, record) is None:
+                # Its work has begun and ends for want of a document: the next try makes it anew
+                await self._take_back(metadata_of(body))
             raise file_deleted()
         await self._settle(metadata_of(body), record)
         if created:
@@ -137,9 +139,13 @@ class Making:
         Another replica's was made and deleted between this one's look and its own.
         """
         if made is not None and made.uid != metadata.uid:
-            with suppress(NotFound):
-                await self._api.delete(ADAPTATIONS, *metadata.key, uid=metadata.uid)
+            await self._take_back(metadata)
             raise was_deleted(record.name)
+
+    async def _take_back(self, metadata: Metadata) -> None:
+        """Delete an object, unless it has gone, and its name may be another's."""
+        with suppress(NotFound, Conflict):
+            await self._api.delete(ADAPTATIONS, *metadata.key, uid=metadata.uid)
 
     def _made(self, record: RequestRecord) -> MadeRecord | None:
         path = _made_path(record)
