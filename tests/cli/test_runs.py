@@ -12,7 +12,7 @@ import sys
 import textwrap
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -179,28 +179,22 @@ def test_list_shows_every_run_with_its_phase(
     assert max(map(len, lines)) <= 80
 
 
-def test_a_run_whose_manifest_is_no_file_hides_no_other_and_one_that_goes_is_left_out(
-    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert seal(*RUN) == 0
-    (here / "seal-runs/other/run.json").mkdir(parents=True)
-    capsys.readouterr()
-    assert seal("list", "-o", "json") == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert [(row["name"], row["phase"]) for row in rows] == [
-        ("other", "Unreadable"),
-        ("tiny", "Complete"),
-    ]
-    monkeypatch.setattr("controller_svc.cli.runs.runs_in", lambda _: ("gone", "tiny"))
-    assert [line.name for line in listed(ArtifactStore(str(here / "seal-runs")))] == ["tiny"]
+def cut_short(manifest: Path) -> None:
+    manifest.write_text('{"kind": "RestEMRun"')
 
 
+def make_a_directory(manifest: Path) -> None:
+    manifest.unlink()
+    manifest.mkdir()
+
+
+@pytest.mark.parametrize("damage", [cut_short, make_a_directory])
 def test_a_damaged_run_is_listed_with_its_cause_and_hides_no_other(
-    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
+    here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None]
 ) -> None:
     assert seal(*RUN) == 0
     assert seal(*RUN, "--name", "other", "--set", "rounds=0") == 0
-    (here / "seal-runs/other/run.json").write_text('{"kind": "RestEMRun"')
+    damage(here / "seal-runs/other/run.json")
     capsys.readouterr()
     assert seal("list", "-o", "json") == 0
     rows = json.loads(capsys.readouterr().out)
@@ -211,6 +205,14 @@ def test_a_damaged_run_is_listed_with_its_cause_and_hides_no_other(
     assert "run.json" in rows[0]["message"]
     assert seal("list") == 0
     assert "other cannot be read" in capsys.readouterr().out
+
+
+def test_a_run_that_is_deleted_while_it_is_listed_is_left_out(
+    here: Path, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert seal(*RUN) == 0
+    monkeypatch.setattr("controller_svc.cli.runs.runs_in", lambda _: ("gone", "tiny"))
+    assert [line.name for line in listed(ArtifactStore(str(here / "seal-runs")))] == ["tiny"]
 
 
 def test_status_says_where_a_run_is_and_which_adapter_belongs_to_which_passage(
