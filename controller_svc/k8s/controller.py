@@ -54,6 +54,8 @@ log = structlog.get_logger(__name__)
 
 STOPPING_LOOK_SECONDS = 25.0
 """Between two looks at an object that has ended and whose Jobs have not gone yet."""
+UNSWEPT_LOOK_SECONDS = 300.0
+"""Between two looks at one of whose files some could not be removed."""
 SUSPENDED_LOOK_SECONDS = 300.0
 """Between two looks at one that is suspended, if nothing is heard of it."""
 
@@ -185,7 +187,7 @@ class Controller:
         await disown(self._store, status)
         if world.at_work:
             return STOPPING_LOOK_SECONDS
-        await sweep(self._store, wanted, status)
+        swept = await sweep(self._store, wanted, status)
         publication = await publish(wanted, status, api=self._api, clock=self._clock)
         if publication is not None:
             if publication.news:  # before it is written: a controller that dies tells it again
@@ -198,6 +200,7 @@ class Controller:
             await self._delete_in_time(wanted.kind, wanted.owner, kept_seconds, status),
             publication.due_seconds if publication is not None else None,
             self._tracker_due_seconds(status),
+            None if swept else UNSWEPT_LOOK_SECONDS,
         )
         return min((look for look in looks if look is not None), default=None)
 

@@ -19,8 +19,8 @@ from seal.settings import RunSpec
 log = structlog.get_logger(__name__)
 
 
-async def sweep(store: ArtifactStore, wanted: Wanted, status: RunStatus) -> None:
-    """Remove once what only the way to the end needed.
+async def sweep(store: ArtifactStore, wanted: Wanted, status: RunStatus) -> bool:
+    """Remove once what only the way to the end needed; False if some of it could not be.
 
     A run that failed keeps it, for whoever wants to know why, and so does one whose summaries are
     damaged: what they named would go as well.
@@ -33,7 +33,7 @@ async def sweep(store: ArtifactStore, wanted: Wanted, status: RunStatus) -> None
     started = status.started_seconds is not None
     failed_run = isinstance(spec, RunSpec) and status.phase is not Phase.COMPLETE
     if not started or failed_run or await in_thread(store.exists, marker):
-        return
+        return True
     try:
         kept = (
             await _policies(store, status.run, spec)
@@ -42,7 +42,7 @@ async def sweep(store: ArtifactStore, wanted: Wanted, status: RunStatus) -> None
         )
     except Internal as error:
         log.warning("run not swept", run=status.run, cause=str(error))
-        return
+        return True
     swept = await sweep_run(
         store,
         status.run,
@@ -51,6 +51,7 @@ async def sweep(store: ArtifactStore, wanted: Wanted, status: RunStatus) -> None
     )
     if swept:
         await in_thread(store.create_bytes, marker, b"")
+    return swept
 
 
 async def disown(store: ArtifactStore, status: RunStatus) -> None:

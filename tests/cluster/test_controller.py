@@ -13,9 +13,10 @@ from controller_office import Office, small_adaptation, small_run
 
 from controller_svc.core import Phase
 from controller_svc.k8s.api import EVENTS, JOBS, RUNS, StatusRefused
-from controller_svc.k8s.controller import Key
+from controller_svc.k8s.controller import UNSWEPT_LOOK_SECONDS, Key
 from controller_svc.k8s.source import Seen
 from controller_svc.k8s.turn import key_of
+from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, InvalidInput, NotFound, Transient
 from seal.runs.cancelled import is_cancelled
 from seal.runs.epochs import check_epochs
@@ -277,6 +278,29 @@ async def test_what_only_the_way_needed_is_removed_once_from_the_store(
     office.store.write_bytes(f"{run}/trainings/late.json", b"{}")
     await office.look(key)
     assert office.store.exists(f"{run}/trainings/late.json"), "it is swept once"
+
+
+async def test_what_could_not_be_removed_is_tried_again_without_a_restart(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = office.submit(small_run())
+    await office.look(key)
+    late = f"{office.status(key).run}/trainings/t1.json"
+    office.store.write_bytes(late, b"{}")
+    remove = ArtifactStore.remove
+
+    def away(store: ArtifactStore, path: str) -> None:
+        if path == late:
+            raise Transient("the store is away")
+        remove(store, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ArtifactStore, "remove", away)
+        await office.to_the_end(key)
+        assert await office.look(key) == UNSWEPT_LOOK_SECONDS
+    assert office.store.exists(late)
+    assert await office.look(key) is None
+    assert not office.store.exists(late)
 
 
 async def test_a_status_that_the_server_refuses_is_told_once_by_an_event(office: Office) -> None:
