@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 
 from benchmarks.learning.figures import CONTRASTS, CorpusFigures, Measured
@@ -119,7 +119,12 @@ def gains_table(figures: Sequence[CorpusFigures]) -> str:
     if not rows:
         return ""
     head = [f"{CORPUS_WORDS[one.corpus]}, {usual[one.corpus]}" for one in figures]
-    return "\n".join([line("token F1", *head), "|---" * (1 + len(head)) + "|", *rows])
+    return table(["token F1", *head], rows)
+
+
+def table(head: Sequence[str], lines: Iterable[str]) -> str:
+    """A Markdown table."""
+    return "\n".join([line(*head), "|---" * len(head) + "|", *lines])
 
 
 def line(*cells: object) -> str:

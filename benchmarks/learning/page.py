@@ -29,6 +29,7 @@ from benchmarks.learning.opening import (
     gains_table,
     line,
     reward_words,
+    table,
     with_ends,
 )
 from benchmarks.learning.plan import ARMS, PLAN, Planned
@@ -81,14 +82,8 @@ def _corpus(figures: CorpusFigures) -> Iterator[str]:
     """The tables of one corpus."""
     where = CORPUS_WORDS[figures.corpus]
     yield f"## {where[0].upper()}{where[1:]}"
-    head = " | ".join(GRADER_NAMES[measure] for measure in MEASURES)
-    yield "\n".join(
-        [
-            f"| trained on | passages | seeds | {head} |",
-            "|---" * (3 + len(MEASURES)) + "|",
-            *(_row(figures, key) for key in ROWS if _is_shown(figures, key)),
-        ]
-    )
+    head = ["trained on", "passages", "seeds", *(GRADER_NAMES[measure] for measure in MEASURES)]
+    yield table(head, (_row(figures, key) for key in ROWS if _is_shown(figures, key)))
     if figures.contrasts:
         yield from _contrasts(figures)
     yield from _edits(figures)
@@ -100,19 +95,15 @@ def _contrasts(figures: CorpusFigures) -> Iterator[str]:
         "Paired differences, bold where the interval over passages is clear of 0 before it is "
         "rounded; in italics the interval over passages and run seeds where there are several."
     )
-    head = " | ".join(GRADER_NAMES[measure] for measure in COMPARED)
-    yield "\n".join(
-        [
-            f"| difference | passages | seeds | {head} |",
-            "|---" * (3 + len(COMPARED)) + "|",
-            *(
-                _contrast_row(figures, contrast.key, contrast.above, contrast.below)
-                for contrast in CONTRASTS
-                if contrast.key in figures.contrasts
-                and _is_shown(figures, contrast.above)
-                and _is_shown(figures, contrast.below)
-            ),
-        ]
+    yield table(
+        ["difference", "passages", "seeds", *(GRADER_NAMES[measure] for measure in COMPARED)],
+        (
+            _contrast_row(figures, contrast.key, contrast.above, contrast.below)
+            for contrast in CONTRASTS
+            if contrast.key in figures.contrasts
+            and _is_shown(figures, contrast.above)
+            and _is_shown(figures, contrast.below)
+        ),
     )
 
 
@@ -170,13 +161,8 @@ def _edits(figures: CorpusFigures) -> Iterator[str]:
     ]
     if lines:
         yield "Edits by stage; what the M-step of a rollout's round kept of them stands beside it."
-        yield "\n".join(
-            [
-                "| arm | seed | stage | edits | usable pairs an edit | cover | empty | M-step |",
-                "|---|---|---|---|---|---|---|---|",
-                *lines,
-            ]
-        )
+        asked = ["usable pairs an edit", "cover", "empty"]
+        yield table(["arm", "seed", "stage", "edits", *asked, "M-step"], lines)
 
 
 def _selection(summary: Summary, stage: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from controller_svc.cli.roots import existing_store
-from controller_svc.cli.runs import HERE_AND_ABOVE, require_name, require_run
+from controller_svc.cli.runs import is_name, require_name, require_run
 from seal.artifacts import ArtifactStore
 from seal.errors import NotFound
 from seal.files import file_errors, given_path
@@ -24,7 +24,7 @@ def locate_run(run: str, *, root: str) -> tuple[ArtifactStore, str]:
         InvalidInput: nothing can have such a name.
     """
     require_name(run)
-    if "/" not in run and run not in HERE_AND_ABOVE:
+    if is_name(run):
         with file_errors(run):
             is_here = Path(run).is_dir()
         store = ArtifactStore(root) if is_here else existing_store(root)

@@ -39,8 +39,6 @@ UNREADABLE = "Unreadable"
 """Phase of a run whose manifest or status is damaged, or of another version."""
 STOPPED = "Stopped"
 """What is said of a run that is not finished and that nobody works at."""
-HERE_AND_ABOVE = (".", "..")
-"""Directories, and names of no run."""
 RESUME_HINT = "go on by the command that began it, with --resume (`seal demo` without)"
 
 
@@ -100,7 +98,7 @@ def require_run(store: ArtifactStore, run: str) -> None:
     InvalidInput for a name of no characters.
     """
     require_name(run)
-    if "/" not in run and run not in HERE_AND_ABOVE and store.exists(manifest_path(run)):
+    if is_name(run) and store.exists(manifest_path(run)):
         return
     names = runs_in(store)
     near = difflib.get_close_matches(run, names, n=3, cutoff=0.5)
@@ -115,6 +113,11 @@ def require_run(store: ArtifactStore, run: str) -> None:
         if names
         else "there are no runs yet; --root says where they are kept",
     )
+
+
+def is_name(run: str) -> bool:
+    """Whether a run can be called so: all else is a directory or a URI."""
+    return "/" not in run and run not in (".", "..")
 
 
 def require_name(run: str) -> None:
