@@ -150,3 +150,18 @@ def test_a_store_that_replaces_what_it_should_create_is_refused(
         local.check()
     assert "If-None-Match" in caught.value.remedy
     assert local.list() == ()
+
+
+def test_a_probe_whose_reply_was_lost_is_no_fault_of_the_store(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = store._storage.create
+
+    def create_twice(path: str, content: bytes) -> bool:
+        """The first put is done, its reply lost, and the driver's repeat finds the object there."""
+        real(path, content)
+        return real(path, content)
+
+    monkeypatch.setattr(store._storage, "create", create_twice)
+    store.check()
+    assert store.list() == ()
