@@ -9,6 +9,7 @@ refused may be begun again with a mended one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import structlog
@@ -114,7 +115,8 @@ async def find_status(
         await in_thread(load_data, manifest.spec)
     if saved is None:
         return None
-    return reopen(manifest.spec, status or new_status(manifest.spec, run=run))
+    status = status or new_status(manifest.spec, run=run)
+    return reopen(manifest.spec, status, now_seconds=time.time())
 
 
 async def read_manifest(store: ArtifactStore, run: str) -> RestEMRun | None:

@@ -11,13 +11,13 @@ from seal.records import Stage
 from seal.settings import Spec
 
 
-def reopen(spec: Spec, status: RunStatus, *, now_seconds: float = 0.0) -> RunStatus:
+def reopen(spec: Spec, status: RunStatus, *, now_seconds: float) -> RunStatus:
     """A run as its owner takes it up again, with a spec that may have more rounds.
 
     A failed one gets another attempt of its stage with a fresh budget, a complete one goes on with
     the rounds that it did not have. This is the one way out of a terminal phase, it is never taken
     by `decide`, and it is for the owner's explicit wish only. What was cancelled, and an adaptation
-    that has ended, stay as they are: who watched it has been told.
+    that has ended, stay as they are: who watched it has been told. `now_seconds`: Unix time.
     """
     if status.adaptation is not None:
         return status

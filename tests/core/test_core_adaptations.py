@@ -308,7 +308,7 @@ def test_a_run_is_cancelled_in_the_same_way() -> None:
 
 def test_nobody_takes_up_an_adaptation_that_has_ended() -> None:
     for status in (ended(), ended(result=None), cancel(at(Stage.ROLLOUT)).status):
-        assert reopen(SPEC, status) == status
+        assert reopen(SPEC, status, now_seconds=9.0) == status
 
 
 def test_a_run_has_no_events_of_an_adaptation() -> None:

@@ -269,7 +269,7 @@ def test_too_few_scores_end_the_run_and_the_condition_counts_the_outcomes() -> N
     half = finish_stage(status, outcomes={"ok": 2, "invalid": 2})
     assert half.stage is Stage.IMPROVE, "half is still enough"
     tolerant = SPEC.model_copy(update={"max_unscored_share": 0.9})
-    again = finish_stage(reopen(tolerant, ended), spec=tolerant, outcomes=outcomes)
+    again = finish_stage(reopen(tolerant, ended, now_seconds=9.0), spec=tolerant, outcomes=outcomes)
     assert again.stage is Stage.IMPROVE
 
 
@@ -281,7 +281,7 @@ def test_what_a_stage_with_too_few_scores_took_is_told_at_once_and_only_once() -
     assert told.outcomes == {"rollout/diverged": 9, "rollout/ok": 1}
     assert ended.cost.tokens["rollout/train"] == 10
     tolerant = SPEC.model_copy(update={"max_unscored_share": 0.9})
-    again = finish_stage(reopen(tolerant, ended), spec=tolerant, outcomes=outcomes)
+    again = finish_stage(reopen(tolerant, ended, now_seconds=9.0), spec=tolerant, outcomes=outcomes)
     assert again.stage is Stage.IMPROVE
     assert again.rounds == ended.rounds and again.cost == ended.cost
     calm = finish_stage(at(1, Stage.ROLLOUT), outcomes={"ok": 10})
@@ -365,17 +365,17 @@ def test_only_its_owner_takes_up_a_failed_run_again_and_a_name_is_never_used_twi
             seen = failed(start, completed="0")
             status = decide(SPEC, status, seen, budget=budget).status
         assert starts(decide(SPEC, status, Observed())) == []
-        status = reopen(SPEC, status)
+        status = reopen(SPEC, status, now_seconds=9.0)
         assert status.current is not None and status.current.completed == "0"
     assert len(names) == 6, "each resume has a budget of its own"
     assert finish_stage(status).stage is Stage.IMPROVE
     running_status = at(1, Stage.ROLLOUT)
-    assert reopen(SPEC, running_status) == running_status
+    assert reopen(SPEC, running_status, now_seconds=9.0) == running_status
 
 
 def test_a_finished_run_that_is_given_more_rounds_goes_on_from_its_last() -> None:
     done, three = to_the_end(), SPEC.model_copy(update={"rounds": 3})
-    again = reopen(three, done)
+    again = reopen(three, done, now_seconds=9.0)
     start = wanted(again, spec=three)
     assert (start.name, start.policy) == ("demo-r2-rollout-a1", POLICY)
     assert again.rounds == done.rounds
@@ -385,7 +385,7 @@ def test_a_finished_run_that_is_given_more_rounds_goes_on_from_its_last() -> Non
         again = finish_stage(again, spec=three)
     assert again.phase is Phase.COMPLETE
     assert [entry.round for entry in again.rounds] == [0, 1, 2, 3]
-    assert reopen(SPEC, done) == done
+    assert reopen(SPEC, done, now_seconds=9.0) == done
 
 
 def test_the_policy_of_a_round_to_come_is_a_lookup_error() -> None:

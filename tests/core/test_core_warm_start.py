@@ -95,7 +95,7 @@ def test_one_that_fails_is_tried_again_as_any_stage_and_resumed_under_a_new_name
         assert start.name == f"demo-r0-improve-a{attempt}"
         status = decide(SPEC, status, failed(start), budget=budget).status
     assert status.phase is Phase.FAILED
-    again = reopen(SPEC, status)
+    again = reopen(SPEC, status, now_seconds=9.0)
     assert wanted(again, spec=SPEC).name == "demo-r0-improve-a3"
     assert finish_stage(again, spec=SPEC).stage is Stage.VALIDATE
 
@@ -104,7 +104,7 @@ def test_a_run_that_is_only_warmed_may_be_given_rounds_later() -> None:
     none, one = SPEC.model_copy(update={"rounds": 0}), SPEC
     done = finish_stage(warmed(none), spec=none)
     assert done.phase is Phase.COMPLETE
-    start = wanted(reopen(one, done), spec=one)
+    start = wanted(reopen(one, done, now_seconds=9.0), spec=one)
     assert (start.round, start.stage, start.policy) == (1, Stage.ROLLOUT, WARM)
 
 
@@ -126,7 +126,7 @@ def test_a_run_that_was_refused_before_it_was_pinned_may_begin_again_with_or_wit
     begun = decide(first, new_status(first, run="demo"), Observed()).status
     refused = decide(first, begun, failed(wanted(begun, spec=first), permanent=True)).status
     assert refused.phase is Phase.FAILED
-    status = finish_stage(reopen(second, refused), spec=second)
+    status = finish_stage(reopen(second, refused, now_seconds=9.0), spec=second)
     if not warm_first:
         assert (status.stage, status.policies) == (Stage.IMPROVE, ())
         status = finish_stage(status, spec=second, policy=WARM, label=WARM_START)

@@ -217,7 +217,9 @@ async def test_a_permanent_error_ends_the_run_with_its_reason_and_a_resume_tries
     assert failed == await read_status(ArtifactStore(str(tmp_path / "artifacts")), "demo")
     done = await run(spec, tmp_path, resume=True)
     assert done.phase is Phase.COMPLETE
-    assert done.condition("Failed") is not None
+    no_more = done.condition("Failed")
+    assert no_more is not None
+    assert no_more.last_transition_seconds > condition.last_transition_seconds
     assert [c.type for c in done.conditions if c.status == "True"] == ["Complete"]
 
 
