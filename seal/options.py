@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +23,7 @@ from seal.files import given_path
 from seal.rpc.settings import ServerSettings
 from seal.settings import EngineSettings, Settings
 from seal.settings.vllm import VllmSettings
+from seal.telemetry import LogFormat, writes_json
 
 Part = TypeVar("Part", bound=Settings)
 
@@ -74,7 +74,7 @@ class ProcessOptions(BaseSettings):
     """Artifact store that holds the adapters: a directory, file://, s3:// or gs://."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that is logged."""
-    log_format: Literal["auto", "json", "console"] = "auto"
+    log_format: LogFormat = "auto"
     """auto writes to a terminal for people, else JSON lines."""
 
     program: ClassVar[str] = ""
@@ -108,14 +108,9 @@ class ProcessOptions(BaseSettings):
             raise InvalidInput(str(error), remedy="see --help") from error
 
     @property
-    def log_json(self) -> bool | None:
-        """JSON lines or not; None leaves it to the stream."""
-        return None if self.log_format == "auto" else self.log_format == "json"
-
-    @property
     def writes_json(self) -> bool:
         """JSON lines or not, decided."""
-        return not sys.stderr.isatty() if self.log_json is None else self.log_json
+        return writes_json(self.log_format)
 
     def part(self, kind: type[Part]) -> Part:
         """The options that belong to one of the settings models, for example `EngineSettings`."""

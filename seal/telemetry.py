@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import structlog
 from prometheus_client import CollectorRegistry, start_http_server
@@ -26,6 +26,8 @@ from seal.errors import InvalidInput
 from seal.metrics import metrics
 
 LEVELS = ("debug", "info", "warning", "error")
+LogFormat = Literal["auto", "json", "console"]
+"""How log lines are written: for machines, for people, or for people where stderr is a terminal."""
 
 
 _SHARED: tuple[Callable[..., Any], ...] = (
@@ -99,6 +101,11 @@ def _on_one_line(_logger: object, _method: str, event: EventDict) -> EventDict:
 def _is_no_cancelled_call(record: logging.LogRecord) -> bool:
     """False for what grpc tells, as an error, of calls that end because their server stops."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
+def writes_json(format: LogFormat) -> bool:
+    """JSON lines or not, on stderr."""
+    return not sys.stderr.isatty() if format == "auto" else format == "json"
 
 
 def configure_logging(

@@ -12,7 +12,6 @@ import typer
 
 from controller_svc.cli import companions, front_door, looking
 from controller_svc.cli.chatting import CHAT_HELP, chat
-from controller_svc.cli.logs import LogFormat
 from controller_svc.cli.messages import command
 from controller_svc.cli.options import (
     DEFAULT_ROOT,
@@ -26,6 +25,7 @@ from controller_svc.cli.options import (
     RootOption,
     changes,
 )
+from seal.telemetry import LogFormat, writes_json
 
 if TYPE_CHECKING:
     from controller_svc.cli.execute import TimeLimit
@@ -108,9 +108,10 @@ def configure(
         typer.Option(
             "--log-format",
             envvar="SEAL_LOG_FORMAT",
-            help="Write logs and progress on stderr as text for people, or as JSON lines.",
+            help="Write logs and progress on stderr for people (console) or as JSON lines; "
+            "auto: for people on a terminal, else as JSON lines.",
         ),
-    ] = LogFormat.TEXT,
+    ] = "console",
     version: Annotated[
         bool,
         typer.Option(
@@ -122,9 +123,9 @@ def configure(
     from controller_svc.cli.logs import configure as configure_logs
     from seal.rpc.tracing import configure_tracing
 
-    configure_logs(log_level.value, log_format)
+    context.obj = writes_json(log_format)
+    configure_logs(log_level.value, as_json=context.obj)
     configure_tracing("seal")
-    context.obj = log_format
 
 
 @app.command(help=DEMO_HELP)
@@ -175,7 +176,7 @@ def demo(
             resume=exists and not fresh,
             offline=offline,
             as_json=output is Output.JSON,
-            json_lines=context.obj is LogFormat.JSON,
+            json_lines=context.obj,
             again=command(drop=["--fresh"]),
             anew=f"begin anew with:  {command(add=['--fresh'])}",
             limit=_limit(quick) if domain is DemoDomain.KNOWLEDGE else None,
@@ -285,7 +286,7 @@ def run(
         resume=resume,
         offline=offline,
         as_json=output is Output.JSON,
-        json_lines=context.obj is LogFormat.JSON,
+        json_lines=context.obj,
         again=command(add=["--resume"]),
         anew="begin another one with --name or --root",
         may_grow=True,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controller_svc.cli.logs import LogFormat
 from controller_svc.cli.options import (
     DEFAULT_ROOT,
     METRICS_HOST,
@@ -267,4 +266,4 @@ def showing_of(context: typer.Context, output: Output) -> Showing:
     """How a command shows what it does."""
     from controller_svc.cli.adapting import Showing
 
-    return Showing(as_json=output is Output.JSON, json_lines=context.obj is LogFormat.JSON)
+    return Showing(as_json=output is Output.JSON, json_lines=context.obj)

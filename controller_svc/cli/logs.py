@@ -1,7 +1,8 @@
 """Logs of the command: one plain line for people, JSON for machines, and a file with each run.
 
-seal --log-format auto|text      "warning: task failed: no space left (task demo-r1-rollout-a1)"
+seal --log-format console        "warning: task failed: no space left (task demo-r1-rollout-a1)"
 seal --log-format json           one JSON object a line, progress included
+seal --log-format auto           console where stderr is a terminal, else json
 {run}/controller.log             always JSON, from level info on: what `seal logs` shows
 """
 
@@ -12,7 +13,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -28,23 +28,9 @@ _NOT_FOR_PEOPLE = {
 _RETRY = "stamina.retry_scheduled"
 
 
-class LogFormat(StrEnum):
-    """How log lines are written on stderr."""
-
-    TEXT = "text"
-    """For people."""
-    JSON = "json"
-    """For machines."""
-
-
-def configure(level: str, format: LogFormat) -> None:
+def configure(level: str, *, as_json: bool) -> None:
     """Log to stderr, wherever that goes at the time."""
-    configure_logging(
-        level,
-        format is LogFormat.JSON,
-        stream=cast(TextIO, LateStderr()),
-        console=_render_for_people,
-    )
+    configure_logging(level, as_json, stream=cast(TextIO, LateStderr()), console=_render_for_people)
 
 
 @contextmanager

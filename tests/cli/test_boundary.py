@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import cli_on_fakes
 import grpc
@@ -23,11 +24,12 @@ from fake_services import Fakes
 import controller_svc.cli.machine as machine
 from controller_svc import runs
 from controller_svc.cli.boundary import ENGINE_THREAD
-from controller_svc.cli.logs import LOG_FILE, LogFormat, configure, line_for_people, run_log
+from controller_svc.cli.logs import LOG_FILE, configure, line_for_people, run_log
 from controller_svc.cli.messages import command, program, wants_json
 from seal.artifacts import ArtifactStore
 from seal.engine import Engine
 from seal.errors import Exhausted
+from seal.options import ProcessOptions
 from seal.settings import PROFILES
 
 
@@ -144,6 +146,15 @@ def test_json_logs_have_progress_as_json_too(
     assert any(event.startswith("round 1 of 1, validate: done in") for event in events)
 
 
+@pytest.mark.parametrize("form", get_args(ProcessOptions.model_fields["log_format"].annotation))
+def test_what_the_services_call_a_form_of_logs_the_command_calls_so_too(
+    fakes: Fakes, here: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    assert seal("--log-format", form, "--log-level", "info", *RUN) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith("{") is (form != "console"), "this is no terminal"
+
+
 def test_a_line_for_people_has_no_braces_and_no_time() -> None:
     event = {
         "event": "batch_limited",
@@ -214,7 +225,7 @@ def test_json_is_wanted_however_it_is_written() -> None:
 
 
 def test_logs_go_to_stderr_as_it_is_at_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    configure("warning", LogFormat.TEXT)
+    configure("warning", as_json=False)
     later = io.StringIO()
     monkeypatch.setattr(sys, "stderr", later)
     logging.getLogger("x").warning("hello")
