@@ -176,7 +176,10 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
     ) -> evaluator_pb2.DescribeEvaluatorResponse:
         """What the loaded base model can be asked with, if it is the one that the caller means."""
         self._adapters.check_base(base_reference(request.policy))
-        return evaluator_pb2.DescribeEvaluatorResponse(max_rank=self._engine.max_lora_rank)
+        return evaluator_pb2.DescribeEvaluatorResponse(
+            max_rank=self._engine.max_lora_rank,
+            judge="" if self._judge is None else self._judge.model,
+        )
 
     def _judging(
         self, answers: Sequence[Asked]

@@ -35,7 +35,7 @@ from controller_svc.reconcile import reconcile
 from controller_svc.runs import open_run, read_status, write_status
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.demands import describe_model
-from controller_svc.worker.others import check_others
+from controller_svc.worker.others import check_others, check_same_model
 from controller_svc.worker.progress import SILENT, Observer, TaskProgress
 from controller_svc.worker.settings import DEFAULT_SETTINGS, ServiceAddresses, WorkerSettings
 from controller_svc.worker.task import run_task, shard_task
@@ -47,7 +47,6 @@ from seal.rpc.hops import current_hop
 from seal.rpc.tracing import working
 from seal.runs.cleanup import sweep_run
 from seal.runs.epochs import claim_stage, newest_epoch, take_epoch
-from seal.runs.improve import check_row_tokens
 from seal.runs.store import in_thread, read_prepared
 from seal.settings import Spec
 
@@ -163,15 +162,7 @@ async def check_model(store: ArtifactStore, manifest: RestEMRun, clients: Servic
     if prepared is None:
         return
     now = await describe_model(manifest.spec, clients)
-    before = prepared.model
-    if before.base_sha256 and now.base_sha256 and before.base_sha256 != now.base_sha256:
-        raise Conflict(
-            f"run {manifest.name!r} was begun on base model {before.base_model!r} with weights "
-            f"{before.base_sha256}; {now.base_model!r} has now the weights {now.base_sha256}",
-            field="spec.model",
-            remedy="bring the weights back, or begin another run",
-        )
-    check_row_tokens(manifest.name, before, now.max_row_tokens)
+    check_same_model(manifest.name, prepared.model, now, field="spec.model")
     await check_others(manifest.name, manifest.spec, prepared, clients)
 
 

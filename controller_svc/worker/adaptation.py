@@ -11,6 +11,7 @@ from controller_svc.worker.bench import Bench
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.contexts_task import principal_error, run_contexts
 from controller_svc.worker.documents import TRAIN, prepare_adaptation
+from controller_svc.worker.others import check_judge
 from controller_svc.worker.progress import Meter
 from controller_svc.worker.questions import make_questions, question_requests
 from controller_svc.worker.requests import Requests
@@ -50,6 +51,7 @@ class AdaptationTask:
         if self.task.stage is Stage.PREPARE:
             return await self._prepare()
         prepared = await pinned(self.store, self.task.run)
+        await check_judge(self.spec, prepared, self.clients)
         try:
             if self.task.stage is Stage.QUESTION:
                 return await self._question(prepared)

@@ -100,26 +100,48 @@ async def check_others(
     """
     check_generator(spec, clients)
     writer = await describe_writer(spec, clients)
-    before = prepared.writer
-    if writer is not None and before is not None:
-        check_row_tokens(run, before, writer.max_row_tokens)
-    if (
-        writer is not None
-        and before is not None
-        and writer.base_sha256
-        and before.base_sha256
-        and writer.base_sha256 != before.base_sha256
-    ):
-        raise Conflict(
-            f"the edits were begun by {before.base_model!r} with weights {before.base_sha256}; "
-            f"{writer.base_model!r} has now the weights {writer.base_sha256}",
-            field="spec.edit.model",
-            remedy="bring the weights back, or begin another run",
-        )
-    judge = await describe_judge(spec, clients)
+    if writer is not None and prepared.writer is not None:
+        check_same_model(run, prepared.writer, writer, field="spec.edit.model")
+    _check_same_judge(prepared, await describe_judge(spec, clients))
+
+
+async def check_judge(
+    spec: LearningSpec, prepared: PreparedRecord, clients: ServiceClients
+) -> None:
+    """Refuse to go on with another judge; its endpoint is not asked.
+
+    Raises:
+        Conflict: naming both.
+
+    """
+    if spec.needs_judge:
+        policy = policy_message(spec.model, None, base_sha256=prepared.model.base_sha256)
+        _check_same_judge(prepared, await clients.evaluator.judge(policy))
+
+
+def _check_same_judge(prepared: PreparedRecord, judge: str) -> None:
     if judge != prepared.judge:
         raise Conflict(
             f"answers were judged by {prepared.judge!r}, the judge is now {judge!r}",
             field="spec.evaluation.grader",
-            remedy="start the evaluator with that model, or begin another run",
+            remedy="start the evaluator with --judge-model as it was, or begin another run",
         )
+
+
+def check_same_model(
+    run: str, before: ModelDescription, now: ModelDescription, *, field: str
+) -> None:
+    """Refuse to go on on other weights, or with a trainer that takes shorter rows.
+
+    Raises:
+        Conflict: naming both digests, or the longest row that the run was prepared for.
+
+    """
+    if before.base_sha256 and now.base_sha256 and before.base_sha256 != now.base_sha256:
+        raise Conflict(
+            f"{field}: run {run!r} was begun on {before.base_model!r} with weights "
+            f"{before.base_sha256}; {now.base_model!r} has now the weights {now.base_sha256}",
+            field=field,
+            remedy="bring the weights back, or begin another run",
+        )
+    check_row_tokens(run, before, now.max_row_tokens)

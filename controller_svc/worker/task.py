@@ -18,6 +18,7 @@ from controller_svc.worker.bench import Bench
 from controller_svc.worker.bounds import bounds_of
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.contexts_task import principal_error, run_contexts
+from controller_svc.worker.others import check_judge
 from controller_svc.worker.prepare import prepare
 from controller_svc.worker.progress import SILENT, Meter, TaskProgress
 from controller_svc.worker.requests import Requests, RetainedSet
@@ -132,6 +133,7 @@ async def _do(
     if task.stage is Stage.IMPROVE:
         return await _improve(task, spec, store, clients, clock, meter)
     prepared = await pinned(store, task.run)
+    await check_judge(spec, prepared, clients)
     requests = Requests(
         run=task.run,
         spec=spec,

@@ -560,16 +560,20 @@ class DescribeEvaluatorResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_RANK_FIELD_NUMBER: _builtins.int
+    JUDGE_FIELD_NUMBER: _builtins.int
     max_rank: _builtins.int
     """Largest rank of one LoRA: of a policy, or of a policy and the adapter on it together. 0 if there is no such bound."""
+    judge: _builtins.str
+    """Model that judges, as the service was started; DescribeJudge proves that it does. Empty without a judge."""
     def __init__(
         self,
         *,
         max_rank: _builtins.int = ...,
+        judge: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_rank", b"max_rank"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["judge", b"judge", "max_rank", b"max_rank"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

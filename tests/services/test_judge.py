@@ -31,6 +31,7 @@ from service_harness import (
     each_is_refused_by_its_field,
     evaluation_request,
     fake_cache,
+    policy,
     rating_request,
     read_all,
     refusal,
@@ -292,6 +293,10 @@ async def test_who_judges_is_said_once_a_verdict_has_proved_it_and_proved_anew_e
     tmp_path: Path, engine: FakeEngine
 ) -> None:
     async with court(tmp_path, engine, [says("yes"), fails(401)]) as place:
+        evaluator = await place.stub.DescribeEvaluator(
+            evaluator_pb2.DescribeEvaluatorRequest(policy=policy())
+        )
+        assert evaluator.judge == MODEL and not place.server.calls, "it is named without a proof"
         described = await place.stub.DescribeJudge(evaluator_pb2.DescribeJudgeRequest())
         assert described.model == MODEL and len(place.server.calls) == 1
         error = await described_as_error(place.stub)

@@ -470,7 +470,7 @@ class FakeEvaluator(evaluator_pb2_grpc.EvaluatorServiceServicer):
         context: grpc.aio.ServicerContext[object, object],
     ) -> evaluator_pb2.DescribeEvaluatorResponse:
         held = self._fakes.max_lora_rank.get("evaluator", 0)
-        return evaluator_pb2.DescribeEvaluatorResponse(max_rank=held)
+        return evaluator_pb2.DescribeEvaluatorResponse(max_rank=held, judge=self._fakes.judge)
 
 
 def _answer(

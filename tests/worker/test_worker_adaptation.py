@@ -22,7 +22,7 @@ from seal.adaptations.lesson import Lesson
 from seal.artifacts import ArtifactStore
 from seal.documents.places import question_key
 from seal.domains.base import Query
-from seal.errors import InvalidInput, NotFound, PreconditionFailed, SealError, Superseded
+from seal.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, SealError, Superseded
 from seal.outcomes import Outcome
 from seal.records import (
     AdaptationResult,
@@ -97,6 +97,18 @@ async def test_an_adaptation_ends_with_an_adapter_measured_against_base_and_pass
         if "/adapt/" in name:
             is_open = any(query.context for query in request.queries)
             assert is_open == ("/retained/" in name)
+
+
+async def test_an_adaptation_goes_on_with_no_other_judge_than_it_was_begun_with(
+    tmp_path: Path,
+) -> None:
+    evaluation = EvaluationSettings(question_format="few-shot", grader="judge")
+    fakes = Fakes(judge="a-judge")
+    async with adapting(tmp_path, fakes=fakes, evaluation=evaluation) as (place, _):
+        await place.run(Stage.PREPARE)
+        fakes.judge = "another-judge"
+        with pytest.raises(Conflict, match="'another-judge'"):
+            await place.run(Stage.ROLLOUT)
 
 
 @pytest.mark.parametrize("given", [True, False])

@@ -302,6 +302,17 @@ async def test_a_run_asks_for_verdicts_and_is_pinned_to_its_judge(tmp_path: Path
     assert refused.value.field == "spec.evaluation.grader"
 
 
+async def test_no_shard_mixes_the_verdicts_of_two_judges(tmp_path: Path) -> None:
+    fakes = Fakes(judge="a-judge")
+    async with workplace(tmp_path, spec=judged_spec(tmp_path), fakes=fakes) as place:
+        await place.run(Stage.ROLLOUT, round=1)
+        before = len(asked(fakes, "evaluate"))
+        fakes.judge = "another-judge"
+        with pytest.raises(Conflict, match="by 'a-judge', the judge is now 'another-judge'"):
+            await place.run(Stage.VALIDATE, round=1, policy=POLICY)
+    assert len(asked(fakes, "evaluate")) == before
+
+
 def rubric_spec(directory: Path) -> RunSpec:
     return small_spec(
         directory,
