@@ -24,11 +24,12 @@ from benchmarks.mimicked import (
     run_object,
     spec_of,
 )
-from controller_svc.core import stage_name, stages
+from controller_svc.core import stages
 from controller_svc.k8s.api import RUNS, KubernetesApi
 from controller_svc.k8s.jobs import JobSettings
 from controller_svc.k8s.wanted import owner_of, store_name
 from seal.artifacts import ArtifactStore
+from seal.names import stage_name
 from seal.yaml_files import Tree
 
 SHORT, LONG = "seal-scale", "seal-active"

@@ -38,12 +38,13 @@ from benchmarks.common import Setting, make_figure
 from benchmarks.controller_process import Scraped, controllers, processor_seconds
 from benchmarks.figures import Figure, Figures, Side
 from benchmarks.mimicked import prepare, spec_of
-from controller_svc.core import StartStage, shards, stage_name, stages
+from controller_svc.core import StartStage, shards, stages
 from controller_svc.k8s.api import JOBS, RUNS, KubernetesApi, name_of
 from controller_svc.k8s.connect import connect
 from controller_svc.k8s.jobs import Owner, stage_job
 from seal.config import run_of_object
 from seal.errors import Internal
+from seal.names import stage_name
 from seal.records import Stage
 from seal.resources import RUN_KIND
 from seal.yaml_files import Tree

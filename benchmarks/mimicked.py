@@ -17,7 +17,7 @@ from typing import Any, cast
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from controller_svc.core import shards, stage_name, stages
+from controller_svc.core import shards, stages
 from controller_svc.k8s.api import RUNS, KubernetesApi, Resource
 from controller_svc.k8s.jobs import JobSettings, StoreAccess
 from controller_svc.worker.settings import ServiceAddresses
@@ -182,7 +182,6 @@ class Summaries:
 
 def _task(run: str, spec: RunSpec, round: int, stage: Stage, shard: int) -> ShardTask:
     return ShardTask(
-        name=stage_name(run=run, round=round, stage=stage, attempt=1),
         run=run,
         stage=stage,
         round=round,

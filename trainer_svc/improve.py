@@ -83,7 +83,6 @@ class ImproveOptions(EngineOptions):
         """What is to be done."""
         policy = AdapterReference(path=self.policy_path, sha256=self.policy_sha256)
         return ShardTask(
-            name=f"{self.run}-r{self.round}-{Stage.IMPROVE}-a{self.attempt}-0",
             run=self.run,
             stage=Stage.IMPROVE,
             round=self.round,

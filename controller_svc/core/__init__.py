@@ -16,7 +16,6 @@ from controller_svc.core.events import (
     adaptation_state,
     events,
 )
-from controller_svc.core.names import stage_name
 from controller_svc.core.observed import (
     Action,
     Decision,
@@ -109,7 +108,6 @@ __all__ = [
     "share_of",
     "share_of_stage",
     "spec_digest",
-    "stage_name",
     "stages",
     "sum_shards",
     "transitions",

@@ -20,7 +20,6 @@ from controller_svc.core.budget import DEFAULT_BUDGET, AttemptBudget
 from controller_svc.core.conditions import cut, set_condition
 from controller_svc.core.ends import cancel, end, fail
 from controller_svc.core.moves import count, enter, progressing, set_current
-from controller_svc.core.names import stage_name
 from controller_svc.core.observed import (
     Action,
     Decision,
@@ -45,6 +44,7 @@ from controller_svc.core.state import (
 )
 from controller_svc.core.suspension import go_on, is_suspended, suspend
 from seal.errors import Internal, error_class
+from seal.names import stage_name
 from seal.outcomes import Outcome
 from seal.records import AdaptationResult, AdapterReference, Stage
 from seal.settings import AdaptationSpec, RunSpec, Spec

@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from controller_svc.core.conditions import set_condition
-from controller_svc.core.names import stage_name
 from controller_svc.core.plan import place_name, shards
 from controller_svc.core.state import Counters, Reason, RunStatus, StageStatus
+from seal.names import stage_name
 from seal.records import Stage
 from seal.settings import Spec
 

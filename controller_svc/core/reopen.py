@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from controller_svc.core.conditions import set_condition
 from controller_svc.core.moves import count, enter, set_current
-from controller_svc.core.names import stage_name
 from controller_svc.core.plan import spec_digest, stages
 from controller_svc.core.state import Phase, Reason, RunStatus, StageState, StageStatus
+from seal.names import stage_name
 from seal.records import Stage
 from seal.settings import Spec
 

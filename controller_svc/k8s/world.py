@@ -27,7 +27,6 @@ from controller_svc.core import (
     StartStage,
     StopStage,
     spec_digest,
-    stage_name,
 )
 from controller_svc.core.conditions import set_condition
 from controller_svc.k8s.api import JOBS, ClusterApi
@@ -43,6 +42,7 @@ from controller_svc.k8s.wanted import Wanted
 from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, Internal, SealError, Transient, error_class
+from seal.names import stage_name
 from seal.rpc.hops import Hop
 from seal.rpc.tracing import working
 from seal.runs.epochs import check_epochs, claim_newest

@@ -51,7 +51,7 @@ class IndexedStage:
         self._failed: dict[int, FailedIndex] = {}
         self._stopped = False
         self._tasks = [
-            asyncio.create_task(self._index(shard), name=f"{action.name}-{shard}")
+            asyncio.create_task(self._index(shard), name=self._name(shard))
             for shard in range(action.shards)
         ]
 
@@ -80,6 +80,9 @@ class IndexedStage:
         """Wait until nothing of it runs any more."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _name(self, shard: int) -> str:
+        return f"{self._action.name}-{shard}"
+
     async def _index(self, shard: int) -> None:
         try:
             await asyncio.sleep(self._action.delay_seconds)
@@ -90,7 +93,7 @@ class IndexedStage:
                     self._failed[shard] = error
                     return
                 attempt += 1
-                name = f"{self._action.name}-{shard}"
+                name = self._name(shard)
                 pause = self._budget.delay_seconds(
                     name=name, attempt=attempt, retry_after_seconds=error.retry_after_seconds
                 )
@@ -106,7 +109,7 @@ class IndexedStage:
 
         This is the loop's boundary: no defect of a worker ends the controller.
         """
-        name = f"{self._action.name}-{shard}"
+        name = self._name(shard)
         try:
             async with self._places:
                 await self._work(shard)

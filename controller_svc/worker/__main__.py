@@ -15,7 +15,6 @@ from typing import ClassVar
 import structlog
 from pydantic import Field, ValidationInfo, field_validator
 
-from controller_svc.core import stage_name
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.reaching import check_reachable
 from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
@@ -87,10 +86,8 @@ class WorkerOptions(WorkerSettings, ServiceAddresses, ProcessOptions):
     @property
     def task(self) -> ShardTask:
         """What is to be done."""
-        name = stage_name(run=self.run, round=self.round, stage=self.stage, attempt=self.attempt)
         policy = AdapterReference(path=self.policy_path, sha256=self.policy_sha256)
         return ShardTask(
-            name=f"{name}-{self.shard}",
             run=self.run,
             stage=self.stage,
             round=self.round,

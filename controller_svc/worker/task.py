@@ -47,7 +47,6 @@ POLICY = "policy"
 def shard_task(action: StartStage, shard: int) -> ShardTask:
     """One index of a stage."""
     return ShardTask(
-        name=f"{action.name}-{shard}",
         run=action.run,
         stage=action.stage,
         round=action.round,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from seal.names import stage_name
 from seal.records import (
     AdaptationCounts,
     AdaptationResult,
@@ -20,7 +21,6 @@ from seal.records import (
 class ShardTask:
     """One shard of one attempt of a stage: what a pod of an Indexed Job gets."""
 
-    name: str
     run: str
     stage: Stage
     round: int
@@ -34,6 +34,12 @@ class ShardTask:
     """Turn of the controller that started it."""
     policy: AdapterReference | None
     """The policy that the stage works with; None is the base model."""
+
+    @property
+    def name(self) -> str:
+        """That of the attempt and its index, as the Job's pods have it."""
+        name = stage_name(run=self.run, round=self.round, stage=self.stage, attempt=self.attempt)
+        return f"{name}-{self.shard}"
 
     @property
     def facts(self) -> dict[str, str | int]:

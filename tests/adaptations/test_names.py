@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller_svc.core.names import MAX_NAME_CHARACTERS
 from seal.adaptations.names import run_of
+from seal.names import MAX_NAME_CHARACTERS
 from seal.records import Stage
 from seal.rpc.validation import run_name
 

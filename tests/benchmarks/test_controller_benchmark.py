@@ -11,12 +11,13 @@ from benchmarks.controller_process import Scraped
 from benchmarks.job_watch import JobWatch
 from benchmarks.mimicked import AHEAD, Summaries, run_object, spec_of
 from benchmarks.mimicked_cluster import mimicked_cluster
-from controller_svc.core import StageStatus, shards, stage_name, stages
+from controller_svc.core import StageStatus, shards, stages
 from controller_svc.k8s.api import JOBS
 from controller_svc.k8s.source import Seen
 from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
 from seal.errors import InvalidInput
+from seal.names import stage_name
 
 
 async def test_summaries_are_there_before_a_run_comes_to_their_stages(tmp_path: Path) -> None:

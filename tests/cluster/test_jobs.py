@@ -12,7 +12,7 @@ import pytest
 from kubernetes import client
 from pydantic import ValidationError
 
-from controller_svc.core import StartStage, spec_digest, stage_name
+from controller_svc.core import StartStage, spec_digest
 from controller_svc.k8s.jobs import (
     PERMANENT_EXIT_CODES,
     QUEUE_LABEL,
@@ -28,6 +28,7 @@ from controller_svc.k8s.placement import Placement
 from controller_svc.worker.__main__ import WorkerOptions
 from controller_svc.worker.settings import ServiceAddresses
 from seal.errors import ERROR_CLASSES
+from seal.names import stage_name
 from seal.records import AdapterReference, Stage
 from seal.rpc.hops import Hop
 from seal.settings import RunSpec
@@ -268,6 +269,19 @@ def test_an_object_store_needs_no_volume_but_perhaps_credentials() -> None:
     assert container["envFrom"] == [{"secretRef": {"name": "s3"}}]
     assert "persistentVolumeClaim" not in str(pod(body))
     assert "--artifacts=s3://bucket/seal" in container["args"]
+
+
+@pytest.mark.parametrize("stage", [Stage.ROLLOUT, Stage.IMPROVE])
+def test_a_task_is_called_as_the_pod_of_its_job_also_where_the_name_is_cut(stage: Stage) -> None:
+    name = stage_name(run="r" * 40, round=123, stage=stage, attempt=1000)
+    assert "-improve-" not in name and "-rollout-" not in name
+    flags = ("--run", "r" * 40, "--round", "123", "--attempt", "1000", "--artifacts", "memory://x")
+    if stage is Stage.IMPROVE:
+        assert ImproveOptions.parse([*flags]).task.name == f"{name}-0"
+    else:
+        addresses = [f"--{name}=localhost:1" for name in ("generator", "trainer", "evaluator")]
+        worker = WorkerOptions.parse([*flags, "--stage", str(stage), *addresses])
+        assert worker.task.name == f"{name}-0"
 
 
 def test_the_longest_name_leaves_room_for_an_index_of_four_digits() -> None:

@@ -111,7 +111,7 @@ async def test_what_is_decided_is_written_at_once(office: Office) -> None:
 async def test_a_shard_at_work_tells_how_far_it_is_and_cleans_up(tmp_path: Path) -> None:
     store = ArtifactStore(str(tmp_path))
     task = ShardTask(
-        name="t", run="demo-1", stage=Stage.ROLLOUT, round=1, shard=3, shards=4, attempt=1,
+        run="demo-1", stage=Stage.ROLLOUT, round=1, shard=3, shards=4, attempt=1,
         epoch=1, policy=None,
     )  # fmt: skip
     teller, path = ShareTeller(store, task), share_path("demo-1", 1, Stage.ROLLOUT, 3)

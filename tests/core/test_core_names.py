@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller_svc.core import format_ranges, parse_ranges, stage_name
-from controller_svc.core.names import MAX_NAME_CHARACTERS, shorten
+from controller_svc.core import format_ranges, parse_ranges
 from seal.errors import Internal
+from seal.names import MAX_NAME_CHARACTERS, shorten, stage_name
 
 RUNS = st.from_regex(r"\A[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?\Z")
 STAGES = st.sampled_from(["prepare", "rollout", "improve", "validate"])

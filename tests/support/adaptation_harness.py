@@ -10,7 +10,7 @@ from pathlib import Path
 
 from controller_harness import IMPATIENT, write_passages
 
-from controller_svc.core import shards, stage_name, stages
+from controller_svc.core import shards, stages
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.progress import TaskProgress
 from controller_svc.worker.settings import WorkerSettings
@@ -133,7 +133,6 @@ class Adapting:
         tell: Callable[[TaskProgress], None] = self.told.append
         return await run_task(
             ShardTask(
-                name=f"{stage_name(run=RUN, round=0, stage=stage, attempt=1)}-{shard}",
                 run=RUN,
                 stage=stage,
                 round=0,

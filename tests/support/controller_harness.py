@@ -16,7 +16,7 @@ import grpc
 import pytest
 from fake_services import Fakes, serve_fakes
 
-from controller_svc.core import shards, stage_name
+from controller_svc.core import shards
 from controller_svc.runs import open_run
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.progress import SILENT, TaskProgress
@@ -105,7 +105,6 @@ def start(
 ) -> ShardTask:
     """One shard of the first attempt of a stage."""
     return ShardTask(
-        name=f"{stage_name(run=RUN, round=round, stage=stage, attempt=1)}-{shard}",
         run=RUN,
         stage=stage,
         round=round,

@@ -179,7 +179,7 @@ class MemoryCluster:
                 self._refuse(key, job)
                 return
             name = f"{key[2]}-{index}-{self.number}"
-            task = task_of(job["spec"]["template"]["spec"], name=name, shard=index)
+            task = task_of(job["spec"]["template"]["spec"], shard=index)
             self.live.append(Pod(name=name, job=key, uid=uid, index=index, task=task))
             working.add(index)
 
@@ -291,7 +291,7 @@ def ended(job: Any) -> float:
     return 0.0
 
 
-def task_of(pod: Any, *, name: str, shard: int) -> ShardTask:
+def task_of(pod: Any, *, shard: int) -> ShardTask:
     """What a pod's container is told, as both of the Jobs' programs read it."""
     container = pod["containers"][0]
     flags = (flag.removeprefix("--").partition("=") for flag in container["args"])
@@ -300,7 +300,6 @@ def task_of(pod: Any, *, name: str, shard: int) -> ShardTask:
     path = told.get("policy-path", "")
     policy = AdapterReference(path=path, sha256=told.get("policy-sha256", ""))
     return ShardTask(
-        name=name,
         run=told["run"],
         stage=Stage.IMPROVE if trains else Stage(told["stage"]),
         round=int(told["round"]),

@@ -51,7 +51,7 @@ class RealPods:
         if name in self.ended or metadata.get("deletionTimestamp"):
             return
         index = int(metadata["annotations"][INDEX_ANNOTATION])
-        code, said = await self._work(task_of(pod["spec"], name=name, shard=index))
+        code, said = await self._work(task_of(pod["spec"], shard=index))
         self.ended[name] = code
         state = {
             "exitCode": code,
