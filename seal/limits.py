@@ -35,6 +35,8 @@ MAX_CHECKPOINT_SECONDS = 86_400.0
 """Longest time between two checkpoints of a training, seconds."""
 MAX_RANK = 1024
 """Rank of one adapter; the engine's slots may allow less."""
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Largest ranks that vLLM can be started for."""
 MAX_TARGET_MODULES = 32
 """Names of the layers that one adapter is on."""
 MAX_TEMPERATURE = 10.0
@@ -89,3 +91,8 @@ MAX_HEADING_CHARACTERS = 120
 """A longer heading of a document is text: a title has room for six of them and the document's."""
 MAX_GIVEN_QUESTIONS = 20_000
 """Questions that are given to one adaptation."""
+
+
+def vllm_rank(rank: int) -> int | None:
+    """The smallest of `VLLM_RANKS` that holds a rank; None above the largest."""
+    return next((known for known in VLLM_RANKS if rank <= known), None)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from seal.limits import VLLM_RANKS, vllm_rank
+
 if TYPE_CHECKING:
     from seal.engine import Adapter
     from trainer_svc.plan import TrainingPlan
@@ -91,15 +93,16 @@ model = AutoPeftModelForCausalLM.from_pretrained("path/to/this/directory")
 tokenizer = AutoTokenizer.from_pretrained("{location}")
 ```
 
-With vLLM:
+{_with_vllm(location, adapter.rank)}{exact}"""
+
+
+def _with_vllm(location: str, rank: int) -> str:
+    if (bound := vllm_rank(rank)) is None:
+        return f"vLLM does not serve it: it takes adapters of rank {VLLM_RANKS[-1]} at most.\n"
+    return f"""With vLLM:
 
 ```sh
-vllm serve {location} --enable-lora --max-lora-rank {_vllm_rank(adapter.rank)} \\
+vllm serve {location} --enable-lora --max-lora-rank {bound} \\
   --lora-modules seal=path/to/this/directory
 ```
-{exact}"""
-
-
-def _vllm_rank(rank: int) -> int:
-    """The smallest bound of vLLM's that lets the rank in."""
-    return next((bound for bound in (1, 8, 16, 32, 64, 128, 256, 320, 512) if rank <= bound), rank)
+"""

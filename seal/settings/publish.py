@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from seal.errors import InvalidInput
+from seal.limits import VLLM_RANKS
 from seal.settings.base import FileSettings
 from seal.settings.resources import ResourceSettings
 
@@ -58,7 +59,7 @@ class KServeSettings(FileSettings):
         default="", pattern=r"^([a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?)?$", max_length=40
     )
     """Name by which clients ask for the adapter; empty is the adaptation's own."""
-    max_lora_rank: int = Field(default=0, ge=0, le=512)
+    max_lora_rank: int = Field(default=0, ge=0, le=VLLM_RANKS[-1])
     """Highest rank that the service is prepared for; it is never below those of its adapters, and
     goes up to the next that vLLM knows."""
     model_format: str = Field(default=HUGGING_FACE, pattern=r"^[A-Za-z0-9-]+$", max_length=63)

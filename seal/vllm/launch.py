@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from seal.errors import InvalidInput
+from seal.limits import VLLM_RANKS, vllm_rank
 from seal.remedies import engine_setting
 
 if TYPE_CHECKING:
     from seal.settings import EngineSettings
     from seal.settings.vllm import VllmSettings
 
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What max_lora_rank can be."""
 CPU_CACHE_BYTES = 1 << 30
 """Keys and values on a CPU where nothing is said."""
 CPU_STEP_TOKENS = 1024
@@ -98,13 +97,12 @@ def margin(adapters: int) -> int:
 
 def rank_bucket(rank: int) -> int:
     """The smallest max_lora_rank that holds a rank. Raises InvalidInput above the largest."""
-    for bucket in RANKS:
-        if rank <= bucket:
-            return bucket
+    if (bucket := vllm_rank(rank)) is not None:
+        return bucket
     raise InvalidInput(
-        f"vLLM holds adapters of rank {RANKS[-1]} at most, {rank} is asked for",
+        f"vLLM holds adapters of rank {VLLM_RANKS[-1]} at most, {rank} is asked for",
         field="engine.maxRank",
-        remedy=f"set {engine_setting('max_rank', RANKS[-1])}, or use the engine backend",
+        remedy=f"set {engine_setting('max_rank', VLLM_RANKS[-1])}, or use the engine backend",
     )
 
 

@@ -9,9 +9,10 @@ import pytest
 from tiny_model import save_tiny_model
 
 from seal.errors import InvalidInput
+from seal.limits import VLLM_RANKS
 from seal.settings import ALL_PROJECTIONS, EngineSettings
 from seal.settings.vllm import VllmSettings
-from seal.vllm.launch import RANKS, VllmArguments, arguments, check_version, rank_bucket
+from seal.vllm.launch import VllmArguments, arguments, check_version, rank_bucket
 from seal.vllm.load import load_vllm
 
 
@@ -35,7 +36,7 @@ def test_the_largest_rank_is_the_next_that_vllm_has(rank: int, bucket: int) -> N
 
 def test_a_rank_above_all_that_vllm_has_is_refused_by_its_setting() -> None:
     with pytest.raises(InvalidInput, match="512") as refused:
-        launched(EngineSettings(max_rank=RANKS[-1] + 1))
+        launched(EngineSettings(max_rank=VLLM_RANKS[-1] + 1))
     assert refused.value.field == "engine.maxRank"
 
 

@@ -34,12 +34,12 @@ def plan(**changes: object) -> TrainingPlan:
     return parse_training(training_request(**changes), limits=TrainingLimits())
 
 
-def adapter(base: BaseReference = BASE, layer: str = "q_proj") -> Adapter:
+def adapter(base: BaseReference = BASE, layer: str = "q_proj", rank: int = 4) -> Adapter:
     generator = torch.Generator().manual_seed(0)
     pair = LoraPair(
-        torch.randn(4, 32, generator=generator), torch.randn(32, 4, generator=generator)
+        torch.randn(rank, 32, generator=generator), torch.randn(32, rank, generator=generator)
     )
-    return Adapter(base, 4, 8.0, {f"model.layers.0.self_attn.{layer}": pair})
+    return Adapter(base, rank, 8.0, {f"model.layers.0.self_attn.{layer}": pair})
 
 
 def test_peft_finds_the_base_and_gives_the_engines_numbers(tmp_path: Path) -> None:
@@ -77,6 +77,13 @@ def test_the_card_says_what_it_was_trained_on_and_how_it_is_loaded() -> None:
         "vllm serve org/model --enable-lora --max-lora-rank 8 ",
     ):
         assert fact in card
+
+
+def test_the_card_of_an_adapter_that_vllm_cannot_hold_prints_no_command_for_it() -> None:
+    assert "--max-lora-rank 512 " in adapter_card(adapter(rank=512), plan(), steps=1)
+    card = adapter_card(adapter(rank=513), plan(), steps=1)
+    assert "vllm serve" not in card
+    assert "vLLM does not serve it: it takes adapters of rank 512 at most." in card
 
 
 def test_the_card_of_an_adapter_that_sits_on_a_policy_warns_unless_it_contains_the_policy() -> None:

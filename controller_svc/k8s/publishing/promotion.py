@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from controller_svc.k8s.publishing.serving import DIGEST_CHARACTERS, Adapter, Service
 from seal.errors import Conflict, InvalidInput, PreconditionFailed
+from seal.limits import VLLM_RANKS, vllm_rank
 from seal.records import AdapterReference
 from seal.settings import Settings
 from seal.settings.publish import KServeSettings
@@ -38,8 +39,6 @@ LABELS = {
 }
 MAX_NAMES = 32
 """Adapters of one service: vLLM loads them all at its start."""
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""That vLLM can be prepared for."""
 
 
 class Revision(Settings):
@@ -174,7 +173,8 @@ def service_of(names: Names, *, settings: KServeSettings, namespace: str) -> Ser
         labels=LABELS,
         annotations={SERVED_ANNOTATION: text.decode()},
         adapters=tuple(sorted(adapters, key=lambda adapter: adapter.name)),
-        max_rank=_known_rank(max(ranks + wished, default=1)),
+        # More than the largest is let in neither by settings nor by `check_revision`
+        max_rank=vllm_rank(max(ranks + wished, default=1)) or VLLM_RANKS[-1],
     )
 
 
@@ -185,9 +185,9 @@ def check_revision(revision: Revision) -> None:
         InvalidInput: the rank is above what vLLM knows, or the base model has the name.
 
     """
-    if revision.rank > _RANKS[-1]:
+    if vllm_rank(revision.rank) is None:
         raise InvalidInput(
-            f"the adapter has rank {revision.rank}, and vLLM serves up to {_RANKS[-1]}",
+            f"the adapter has rank {revision.rank}, and vLLM serves up to {VLLM_RANKS[-1]}",
             field="adapter.lora.rank",
             remedy="adapt with a lower rank",
         )
@@ -221,7 +221,3 @@ def _check_beside(others: Names, revision: Revision) -> None:
 def _both_names(revision: Revision) -> Iterator[Adapter]:
     for name in (revision.name, revision.digest_name):
         yield Adapter(name=name, uri=revision.adapter_uri, sha256=revision.adapter.sha256)
-
-
-def _known_rank(rank: int) -> int:
-    return next(known for known in _RANKS if known >= rank)
