@@ -6,7 +6,14 @@ import time
 from collections.abc import Callable
 
 from controller_svc.adaptations import Progress
-from controller_svc.core import Phase, RunStatus, share_done, stages
+from controller_svc.core import (
+    Phase,
+    RunStatus,
+    StageStatus,
+    share_done,
+    share_of_stage,
+    stages,
+)
 from controller_svc.worker.progress import TaskProgress
 from seal.records import Stage
 from seal.settings import AdaptationSpec
@@ -28,7 +35,7 @@ class StageProgress:
         self._seconds_per_percent: float | None = None
         self._told = float("-inf")
         self._stage: Stage | None = None
-        self._shards = 1
+        self._current: StageStatus | None = None
         self._tasks: dict[int, TaskProgress] = {}
         self._percent = 0.0
 
@@ -36,10 +43,8 @@ class StageProgress:
         """The stage that the status is at, of which nothing is known yet."""
         if status.current is None or status.stage is not self._stage:
             self._tasks = {}
-        self._stage = status.stage
-        if status.current is not None:
-            self._shards = status.current.shards
-        elif status.phase.terminal:
+        self._stage, self._current = status.stage, status.current
+        if status.current is None and status.phase.terminal:
             return Progress(percent=100.0 if status.phase is Phase.COMPLETE else self._percent)
         return self._progress()
 
@@ -58,7 +63,8 @@ class StageProgress:
         tasks = self._tasks.values()
         self._percent = max(self._percent, self._percent_at(self._here()))
         steps = sum(task.trained_steps + task.resumed_steps for task in tasks)
-        fraction = sum(task.training_fraction for task in tasks) / self._shards
+        shards = self._current.shards if self._current else 1
+        fraction = sum(task.training_fraction for task in tasks) / shards
         return Progress(
             stage=str(self._stage or ""),
             percent=self._percent,
@@ -73,7 +79,10 @@ class StageProgress:
 
     def _here(self) -> float:
         """Share of the stage that is done, in [0, 1]."""
-        return sum(task.share for task in self._tasks.values()) / self._shards
+        if self._current is None:
+            return 0.0
+        told = {shard: task.share for shard, task in self._tasks.items()}
+        return share_of_stage(self._current, told)
 
     def _percent_at(self, share: float) -> float:
         """What of the whole is done once this share of the stage is."""

@@ -11,6 +11,12 @@ from controller_svc.worker.progress import TaskProgress
 from seal.records import Stage
 
 
+def at(stage: Stage, *, shards: int = 1, completed: str = "") -> RunStatus:
+    """An adaptation in one of its stages."""
+    current = StageStatus(name=stage, stage=stage, round=0, shards=shards, completed=completed)
+    return RunStatus(run="demo", spec_sha256="d", phase=Phase.RUNNING, stage=stage, current=current)
+
+
 class Followed:
     """A progress whose tasks expect what the test says."""
 
@@ -23,11 +29,7 @@ class Followed:
     def enter(self, stage: Stage) -> float | None:
         """A stage begins; the seconds left."""
         self._stage = stage
-        current = StageStatus(name=stage, stage=stage, round=0, shards=1)
-        status = RunStatus(
-            run="demo", spec_sha256="d", phase=Phase.RUNNING, stage=stage, current=current
-        )
-        return self.progress.enter(status).eta_seconds
+        return self.progress.enter(at(stage)).eta_seconds
 
     def reach(self, share: float, *, expected: float | None) -> float | None:
         """A share of the stage is done, and its task expects so many seconds; those left in all."""
@@ -63,3 +65,11 @@ def test_what_an_earlier_process_did_says_nothing_of_the_pace() -> None:
     followed.enter(Stage.ROLLOUT)
     assert followed.reach(0.8, expected=None) is None
     assert followed.reach(0.9, expected=5.5) == pytest.approx(5.5 + 60.0)
+
+
+def test_shards_that_an_earlier_process_finished_count_although_they_tell_nothing() -> None:
+    progress = Followed().progress
+    begun = progress.enter(at(Stage.ROLLOUT, shards=4)).percent
+    done = progress.enter(at(Stage.ROLLOUT, shards=4, completed="0-2")).percent
+    whole = Followed().progress.enter(at(Stage.ADAPT)).percent
+    assert done - begun == pytest.approx(0.75 * (whole - begun))
