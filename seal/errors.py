@@ -145,6 +145,17 @@ ERROR_CLASSES: Mapping[type[SealError], ErrorClass] = MappingProxyType(
     }
 )
 
+PERMANENT_EXIT_CODES = tuple(
+    sorted(
+        {row.exit_code for kind, row in ERROR_CLASSES.items() if not issubclass(kind, Retryable)}
+    )
+)
+"""Of processes whose next attempt would end the same way."""
+RETRY_EXIT_CODE = ERROR_CLASSES[Transient].exit_code
+"""Of processes that are worth another attempt."""
+SUPERSEDED = "Superseded"
+"""Reason of an attempt that a newer controller has begun anew; it is no fault of the stage."""
+
 _FOREIGN_CODES: Mapping[str, type[SealError]] = MappingProxyType(
     {
         "OUT_OF_RANGE": InvalidInput,

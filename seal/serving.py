@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from seal.backends import ModelWriter
-from seal.errors import SealError, Transient, error_class
+from seal.errors import RETRY_EXIT_CODE, SealError, Transient, error_class
 from seal.loading import Backend, load_engine, open_backend, wrong_input
 from seal.options import EngineOptions, ProcessOptions, ServiceOptions, asks_for_json
 from seal.rpc.lifecycle import Serving, Signals, serve_until_signal, stop_signals
@@ -36,7 +36,7 @@ Options = TypeVar("Options", bound=ServiceOptions)
 JobOptions = TypeVar("JobOptions", bound=EngineOptions)
 Loaded = TypeVar("Loaded", bound=ModelWriter)
 
-STOPPED_AT_ONCE = 43
+STOPPED_AT_ONCE = RETRY_EXIT_CODE
 """Exit code after a second signal: work was cut, and its caller should ask again."""
 
 

@@ -15,7 +15,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from seal.errors import SealError, Superseded, error_class
+from seal.errors import PERMANENT_EXIT_CODES, SUPERSEDED, SealError, Superseded, error_class
 from seal.records import ShardSummary
 
 log = structlog.get_logger(__name__)
@@ -26,8 +26,6 @@ VARIABLE = "SEAL_TERMINATION_MESSAGE"
 """Environment variable that names another file."""
 DEFAULT_PATH = Path("/dev/termination-log")
 """Where Kubernetes mounts the file, unless the container says otherwise."""
-SUPERSEDED = "Superseded"
-"""Reason of an attempt that a newer controller has begun anew."""
 _MAX_MESSAGE_BYTES, _MAX_FIELD_BYTES = 400, 100
 """JSON may write six bytes for one: together they stay below `MAX_BYTES`."""
 
@@ -65,7 +63,7 @@ class Termination(BaseModel):
     @property
     def permanent(self) -> bool:
         """True if another attempt would fail the same way."""
-        return self.exit_code in (2, 42) and self.reason != SUPERSEDED
+        return self.exit_code in PERMANENT_EXIT_CODES and self.reason != SUPERSEDED
 
 
 def failure_of(error: SealError) -> Termination:

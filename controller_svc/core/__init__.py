@@ -1,6 +1,6 @@
 """The controller's pure core: state, names and decisions. No I/O, no clock, no randomness."""
 
-from controller_svc.core.budget import DEFAULT_BUDGET, AttemptBudget
+from controller_svc.core.budget import DEFAULT_BUDGET, SHARD_ATTEMPTS, AttemptBudget
 from controller_svc.core.conditions import set_condition
 from controller_svc.core.decide import decide, new_status, policy_of
 from controller_svc.core.events import (
@@ -58,6 +58,7 @@ from controller_svc.core.transitions import Transition, transitions
 
 __all__ = [
     "DEFAULT_BUDGET",
+    "SHARD_ATTEMPTS",
     "STAGE_WEIGHTS",
     "Accepted",
     "Action",

@@ -29,5 +29,7 @@ class AttemptBudget:
         return max(full * (0.5 + share / 2), retry_after_seconds)
 
 
+SHARD_ATTEMPTS = 4
+"""Of one shard within one attempt of its stage, by its Job or its stand-in."""
 DEFAULT_BUDGET = AttemptBudget()
 """Of a whole stage, whose shards have a budget of their own: that of the Job."""

@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from seal import errors
 from seal.records import (
     AdaptationCounts,
     AdaptationResult,
@@ -80,7 +81,7 @@ class Reason(StrEnum):
     """Its owner wished it to stop for now."""
     ATTEMPTS_EXHAUSTED = "AttemptsExhausted"
     """A stage failed transiently as often as its budget allows."""
-    SUPERSEDED = "Superseded"
+    SUPERSEDED = errors.SUPERSEDED
     """A newer controller started the same stage: this attempt ends, and another takes its place."""
     TOO_FEW_SCORES = "TooFewScores"
     """So many inner loops of a stage have no score that what follows would rest on chance."""

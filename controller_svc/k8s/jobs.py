@@ -18,9 +18,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from controller_svc.core import StartStage, spec_digest
+from controller_svc.core import SHARD_ATTEMPTS, StartStage, spec_digest
 from controller_svc.k8s.placement import Placement, placed
 from controller_svc.worker.settings import ServiceAddresses
+from seal.errors import PERMANENT_EXIT_CODES, RETRY_EXIT_CODE
 from seal.records import Stage
 from seal.resources import API_VERSION
 from seal.rpc.hops import TRACE_VARIABLES, Hop
@@ -29,12 +30,10 @@ from seal.settings.cluster import QUEUE_NAME, ClusterSettings, JobTemplate
 from seal.settings.resources import ResourceSettings
 from seal.yaml_files import Tree
 
-RETRIES_PER_SHARD = 3
-"""Four attempts of a shard within one attempt of its stage, as in local mode."""
 FAILED_SHARDS_SHARE = 0.25
 """Share of failed shards from which on the rest is stopped: it would go the same way."""
-PERMANENT_EXIT_CODES, RETRYABLE_EXIT_CODES = (2, 42), (43, 137)
-"""By `seal.errors`; 137 is SIGKILL, which is how the kernel takes back memory."""
+KILLED_EXIT_CODE = 137
+"""SIGKILL, which is how the kernel takes back memory."""
 CONTAINER = "worker"
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 INDEX = "$(JOB_COMPLETION_INDEX)"
@@ -202,7 +201,7 @@ def stage_job(
             "completionMode": "Indexed",
             "completions": action.shards,
             "parallelism": min(action.shards, settings.parallelism),
-            "backoffLimitPerIndex": RETRIES_PER_SHARD,
+            "backoffLimitPerIndex": SHARD_ATTEMPTS - 1,
             "maxFailedIndexes": math.ceil(FAILED_SHARDS_SHARE * action.shards),
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {"rules": _failure_rules()},
@@ -222,7 +221,7 @@ def _failure_rules() -> list[Tree]:
     return [
         {"action": "Ignore", "onPodConditions": [ignored]},
         _by_exit_code("FailIndex", PERMANENT_EXIT_CODES),
-        _by_exit_code("Count", RETRYABLE_EXIT_CODES),
+        _by_exit_code("Count", (RETRY_EXIT_CODE, KILLED_EXIT_CODE)),
     ]
 
 

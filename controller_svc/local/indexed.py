@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from controller_svc.core import (
+    SHARD_ATTEMPTS,
     AttemptBudget,
     FailedIndex,
     Reason,
@@ -24,8 +25,8 @@ from seal.errors import Retryable, SealError, Superseded, error_class
 
 log = structlog.get_logger(__name__)
 
-SHARD_BUDGET = AttemptBudget(attempts=4, base_seconds=2.0, max_seconds=60.0)
-"""Attempts of one shard within one attempt of its stage."""
+SHARD_BUDGET = AttemptBudget(attempts=SHARD_ATTEMPTS, base_seconds=2.0, max_seconds=60.0)
+"""Of one shard within one attempt of its stage."""
 PARALLELISM = 16
 """Shards of a stage at work at once."""
 

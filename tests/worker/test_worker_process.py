@@ -24,13 +24,13 @@ from controller_svc.worker import __main__ as worker
 from controller_svc.worker.settings import ServiceAddresses
 from controller_svc.worker.task import shard_task
 from seal.artifacts import ArtifactStore
-from seal.errors import AccessDenied, SealError, error_class
+from seal.errors import SUPERSEDED, AccessDenied, SealError, error_class
 from seal.records import Stage
 from seal.resources import Adaptation, ObjectMeta
 from seal.runs.epochs import claim_stage
 from seal.runs.shards import ShardStore
 from seal.runs.store import manifest_path
-from seal.termination import MAX_BYTES, SUPERSEDED, Termination, read_termination
+from seal.termination import MAX_BYTES, Termination, read_termination
 
 ROOT = Path(__file__).parents[2]
 TRACEPARENT = f"00-{'a' * 32}-{'b' * 16}-01"
