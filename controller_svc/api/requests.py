@@ -26,7 +26,7 @@ from seal.limits import (
 from seal.resources import RUN_NAME_PATTERN
 from seal.rpc import validation
 from seal.rpc.convert import adapter_reference, lora_settings, optimizer_settings
-from seal.settings import LoraSettings, Settings
+from seal.settings import MAX_SEED, LoraSettings, Settings
 from seal.v1 import adaptation_pb2, common_pb2, trainer_pb2
 
 MAX_PAGE = 500
@@ -207,7 +207,7 @@ def parse_options(options: adaptation_pb2.AdaptationOptions) -> Mapping[str, obj
                 value, field=f"options.{name}", minimum=minimum, maximum=maximum
             )
 
-    whole("seed", "seed", minimum=0, maximum=validation.MAX_SEED)
+    whole("seed", "seed", minimum=0, maximum=MAX_SEED)
     whole("candidates", "edit.k", minimum=1, maximum=MAX_CANDIDATES)
     whole("passage_tokens", "passages.maxTokens", minimum=16, maximum=MAX_PASSAGE_TOKENS)
     whole("replay_rows", "adapter.replayRows", minimum=0, maximum=MAX_ROWS)

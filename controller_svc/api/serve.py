@@ -32,8 +32,6 @@ from seal.settings import EngineSettings
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_ADDRESS = "localhost:50051"
-"""Where `seal serve` listens, and where a client looks for it."""
 GRACE_SECONDS = 5.0
 """How long running calls may go on once the process is asked to end; watches end at once."""
 
@@ -44,7 +42,7 @@ async def serve(
     *,
     root: str | Path,
     engine: EngineSettings,
-    address: str = DEFAULT_ADDRESS,
+    address: str,
     cache_dir: Path | None = None,
     offline: bool = False,
     on_download: Callable[[str, int, int], None] | None = None,

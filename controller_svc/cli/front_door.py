@@ -22,6 +22,7 @@ from controller_svc.cli.options import (
     ServerOption,
     changes,
 )
+from seal.rpc.settings import DEFAULT_ADDRESS
 
 if TYPE_CHECKING:
     from controller_svc.cli.adapting import Showing
@@ -177,7 +178,7 @@ def serve(
             help="Where to listen; port 0 takes a free one. There is no authentication: leave it "
             "to this machine, or to a network that you trust.",
         ),
-    ] = "localhost:50051",
+    ] = DEFAULT_ADDRESS,
     root: RootOption = DEFAULT_ROOT,
     model: ModelOption = DEFAULT_MODEL,
     offline: OfflineOption = False,

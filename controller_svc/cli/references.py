@@ -10,6 +10,7 @@ from seal.errors import InvalidInput
 from seal.files import file_errors, given_path
 from seal.model_files import ADAPTER_CONFIG
 from seal.records import AdapterReference
+from seal.resources import RUN_NAME_PATTERN
 
 REF_HELP = (
     "the name of an adaptation, the path of an adapter in the store (as `seal get` or `seal status "
@@ -18,7 +19,6 @@ REF_HELP = (
 _STORED = re.compile(r"(?P<path>.+)@(?P<sha256>[0-9a-f]{64})")
 _ADDRESS = re.compile(r"(?P<path>[^/].*/(?P<sha256>[0-9a-f]{64}))")
 """Where an adapter was published: the path ends in the digest, which need not be said twice."""
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def parse_reference(
     if (stored := _STORED.fullmatch(ref) or _ADDRESS.fullmatch(ref)) is not None:
         return AdapterReference(path=stored["path"], sha256=stored["sha256"])
     directory = given_path(ref, field=option)
-    is_name = _NAME.fullmatch(ref) is not None
+    is_name = re.fullmatch(RUN_NAME_PATTERN, ref) is not None
     with file_errors(directory):
         is_directory = bool(ref) and directory.is_dir()
         if is_directory and (not is_name or (directory / ADAPTER_CONFIG).exists()):

@@ -13,7 +13,7 @@
 
 from seal.client.aio import AsyncClient
 from seal.client.blocking import Client
-from seal.client.calls import DEFAULT_ADDRESS, SERVER_VARIABLE, ClientOptions
+from seal.client.calls import SERVER_VARIABLE, ClientOptions
 from seal.client.evaluations import Difference, Evaluation, Interval, Score, Verdict
 from seal.client.events import (
     Accepted,
@@ -43,6 +43,7 @@ from seal.client.types import (
     StoredFile,
     Submission,
 )
+from seal.rpc.settings import DEFAULT_ADDRESS
 
 __all__ = [
     "DEFAULT_ADDRESS",

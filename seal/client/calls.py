@@ -18,9 +18,9 @@ from seal.client.events import Ended, Event
 from seal.client.files import read_documents
 from seal.client.types import Adaptation, Document, Options, Question, State, StoredFile
 from seal.errors import Retryable, Transient
+from seal.rpc.settings import DEFAULT_ADDRESS
 from seal.v1 import adaptation_pb2
 
-DEFAULT_ADDRESS = "localhost:50051"
 SERVER_VARIABLE = "SEAL_SERVER"
 """Variable that names the server where no address is given."""
 CALLER_KEY = "x-seal-caller"
@@ -65,7 +65,7 @@ def address_of(address: str) -> str:
 class Attempts:
     """How long a call is made again, and after which pauses."""
 
-    FIRST_PAUSE_SECONDS = 0.1
+    FIRST_PAUSE_SECONDS = 0.2
     LONGEST_PAUSE_SECONDS = 5.0
 
     def __init__(
@@ -91,8 +91,8 @@ class Attempts:
         """
         if self._until is None:
             self._until = self._clock() + self._seconds
-        self._pause = min(2 * self._pause, self.LONGEST_PAUSE_SECONDS)
         pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
+        self._pause = min(2 * self._pause, self.LONGEST_PAUSE_SECONDS)
         pause = max(pause, error.retry_after_seconds or 0.0)
         if self._clock() + pause > self._until:
             raise error

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from seal.settings import Settings
 
+DEFAULT_ADDRESS = "localhost:50051"
+"""Where `seal serve` listens, and where a client looks for it."""
+
 
 class ServerSettings(Settings):
     """Limits of a server."""

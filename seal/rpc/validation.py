@@ -16,11 +16,9 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from seal.errors import InvalidInput
+from seal.resources import RUN_NAME_PATTERN
+from seal.settings import MAX_SEED
 
-MAX_SEED = 2**63 - 1
-"""Seeds are 63 bits: what torch's generators take on every device."""
-
-_RUN = re.compile(r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _MAX_ID_CHARACTERS = 256
 
@@ -34,7 +32,7 @@ def refuse(field: str, problem: str, remedy: str) -> InvalidInput:
 
 def run_name(value: str) -> str:
     """A run's name: a DNS label of at most 40 characters."""
-    if not _RUN.fullmatch(value):
+    if not re.fullmatch(RUN_NAME_PATTERN, value):
         raise refuse(
             "run",
             f"{_shown(value)} is no run name",

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 
 MAX_SEED = 2**63 - 1
-"""A seed fits the 64-bit integer that Kubernetes and protobuf know."""
+"""A seed fits the 64-bit integer that Kubernetes and protobuf know, and torch's generators."""
 
 
 class Settings(BaseModel):

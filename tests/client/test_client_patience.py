@@ -54,3 +54,9 @@ def test_a_watch_that_gets_on_again_has_all_its_time_again() -> None:
         attempts.allow(300.0)
         for _ in range(20):
             clock.now += attempts.pause_seconds(AWAY)
+
+
+def test_the_first_pause_is_as_long_as_its_name_says_and_the_next_twice_that() -> None:
+    attempts = Attempts(600.0, on_retry=None, clock=Clock())
+    for longest in (attempts.FIRST_PAUSE_SECONDS, 2 * attempts.FIRST_PAUSE_SECONDS):
+        assert longest / 2 <= attempts.pause_seconds(AWAY) <= longest
