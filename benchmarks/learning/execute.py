@@ -25,8 +25,9 @@ from benchmarks.learning.summary import (
 )
 from controller_svc.cli.machine import describe_machine, gemm_peak
 from controller_svc.core import Phase, RunStatus
+from controller_svc.local.observer import Observer
 from controller_svc.local.world import run_local
-from controller_svc.worker.progress import Observer, TaskProgress
+from controller_svc.worker.progress import TaskProgress
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.errors import Internal

@@ -39,9 +39,10 @@ from controller_svc.cli.tracking import check_tracker, tracked
 from controller_svc.cli.workload import StageWork, read_data, workload
 from controller_svc.core import Phase, RunStatus
 from controller_svc.local.lock import check_free
+from controller_svc.local.observer import Observer
 from controller_svc.local.world import run_local
 from controller_svc.runs import SAME_SPEC, check_run
-from controller_svc.worker.progress import Observer, TaskProgress
+from controller_svc.worker.progress import TaskProgress
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, SealError

@@ -30,15 +30,16 @@ from controller_svc.core import (
 )
 from controller_svc.local.indexed import SHARD_BUDGET, IndexedStage, failure
 from controller_svc.local.lock import run_lock, while_held
+from controller_svc.local.observer import SILENT, Observer
 from controller_svc.local.story import LocalStory
 from controller_svc.reconcile import reconcile
 from controller_svc.runs import open_run, read_status, write_status
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.demands import describe_model
 from controller_svc.worker.others import check_others, check_same_model
-from controller_svc.worker.progress import SILENT, Observer, TaskProgress
+from controller_svc.worker.progress import TaskProgress
 from controller_svc.worker.settings import DEFAULT_SETTINGS, ServiceAddresses, WorkerSettings
-from controller_svc.worker.task import run_task, shard_task
+from controller_svc.worker.task import run_task
 from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, Retryable, SealError
@@ -48,6 +49,7 @@ from seal.rpc.tracing import working
 from seal.runs.cleanup import sweep_run
 from seal.runs.epochs import claim_stage, newest_epoch, take_epoch
 from seal.runs.store import in_thread, read_prepared
+from seal.runs.task import ShardTask
 from seal.settings import Spec
 
 log = structlog.get_logger(__name__)
@@ -315,3 +317,17 @@ class LocalWorld:
             stage.stop()
         for stage in self._stages.values():
             await stage.gone()
+
+
+def shard_task(action: StartStage, shard: int) -> ShardTask:
+    """One index of a stage."""
+    return ShardTask(
+        run=action.run,
+        stage=action.stage,
+        round=action.round,
+        shard=shard,
+        shards=action.shards,
+        attempt=action.attempt,
+        epoch=action.epoch,
+        policy=action.policy,
+    )

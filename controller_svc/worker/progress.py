@@ -10,9 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
-from controller_svc.core import RunStatus
 from seal.records import Stage
 from seal.runs.task import ShardTask
 
@@ -68,29 +66,6 @@ class TaskProgress:
             "evaluate": (self.evaluated_queries, self.queries_total),
         }
         return _done(work) or 0.0
-
-
-class Observer(Protocol):
-    """Who watches a run. Called on the event loop: return quickly, never raise."""
-
-    def on_status(self, status: RunStatus) -> None:
-        """The status changed and is saved."""
-
-    def on_progress(self, progress: TaskProgress) -> None:
-        """A task got on."""
-
-
-class SilentObserver:
-    """Watches nothing."""
-
-    def on_status(self, status: RunStatus) -> None:
-        """Ignore it."""
-
-    def on_progress(self, progress: TaskProgress) -> None:
-        """Ignore it."""
-
-
-SILENT = SilentObserver()
 
 
 class Meter:

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from controller_svc.core import StartStage
 from controller_svc.worker.adaptation import AdaptationTask
 from controller_svc.worker.bench import Bench
 from controller_svc.worker.bounds import bounds_of
@@ -20,7 +19,7 @@ from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.contexts_task import principal_error, run_contexts
 from controller_svc.worker.others import check_judge
 from controller_svc.worker.prepare import prepare
-from controller_svc.worker.progress import SILENT, Meter, TaskProgress
+from controller_svc.worker.progress import Meter, TaskProgress
 from controller_svc.worker.requests import Requests, RetainedSet
 from controller_svc.worker.settings import DEFAULT_SETTINGS, WorkerSettings
 from controller_svc.worker.shard_plan import ShardPlan, shard_of
@@ -44,18 +43,8 @@ POLICY = "policy"
 """What the meter calls the M-step's training."""
 
 
-def shard_task(action: StartStage, shard: int) -> ShardTask:
-    """One index of a stage."""
-    return ShardTask(
-        run=action.run,
-        stage=action.stage,
-        round=action.round,
-        shard=shard,
-        shards=action.shards,
-        attempt=action.attempt,
-        epoch=action.epoch,
-        policy=action.policy,
-    )
+def _to_nobody(progress: TaskProgress) -> None:
+    """The default of `tell`."""
 
 
 async def _at_once() -> None:
@@ -69,7 +58,7 @@ async def run_task(
     store: ArtifactStore,
     clients: ServiceClients,
     settings: WorkerSettings = DEFAULT_SETTINGS,
-    tell: Callable[[TaskProgress], None] = SILENT.on_progress,
+    tell: Callable[[TaskProgress], None] = _to_nobody,
     ready: Callable[[], Awaitable[None]] = _at_once,
 ) -> ShardSummary:
     """Do one task to its end, or what is left of it; the summary is in the store when it returns.

@@ -42,7 +42,8 @@ from benchmarks.learning.sharing import borrow
 from benchmarks.learning.summary import Summary, read_summaries, write_summary
 from benchmarks.learning.tiny import tiny_files
 from controller_svc.core import RunStatus
-from controller_svc.worker.progress import Observer, TaskProgress
+from controller_svc.local.observer import Observer
+from controller_svc.worker.progress import TaskProgress
 from seal.datasets import load_contexts
 from seal.errors import Conflict, InvalidInput
 from seal.records import Stage

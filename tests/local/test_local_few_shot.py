@@ -17,9 +17,9 @@ from openai_server import MODEL, Call, Reply, openai_server, says
 from tiny_model import save_tiny_model
 
 from controller_svc.core import Phase
+from controller_svc.local.observer import SILENT
 from controller_svc.local.services import OtherModels, local_services
 from controller_svc.local.world import run_local
-from controller_svc.worker.progress import SILENT
 from seal.artifacts import ArtifactStore
 from seal.records import ContextRecord, Stage
 from seal.report.numbers.build import build_report

@@ -29,9 +29,9 @@ from s3_server import (
 from tiny_model import save_tiny_model
 
 from controller_svc.core import Phase, RunStatus
+from controller_svc.local.observer import SilentObserver
 from controller_svc.local.services import local_services
 from controller_svc.local.world import run_local
-from controller_svc.worker.progress import SilentObserver
 from seal.artifacts import ArtifactStore
 from seal.errors import Retryable
 from seal.records import SelectionRecord

@@ -17,9 +17,10 @@ import pytest
 from fake_services import Fakes, serve_fakes
 
 from controller_svc.core import shards
+from controller_svc.local.observer import SILENT
 from controller_svc.runs import open_run
 from controller_svc.worker.clients import ServiceClients
-from controller_svc.worker.progress import SILENT, TaskProgress
+from controller_svc.worker.progress import TaskProgress
 from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
 from controller_svc.worker.task import run_task
 from seal.artifacts import ArtifactStore

@@ -26,7 +26,8 @@ from controller_svc.core import (
     new_status,
 )
 from controller_svc.local.indexed import IndexedStage
-from controller_svc.worker.task import run_task, shard_task
+from controller_svc.local.world import shard_task
+from controller_svc.worker.task import run_task
 from controller_svc.world import read_sums
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, SealError, Transient

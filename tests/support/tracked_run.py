@@ -11,10 +11,10 @@ from controller_harness import IMPATIENT, RUN, small_spec
 from fake_services import Fakes, serve_fakes
 
 from controller_svc.core import Phase, RunStatus
+from controller_svc.local.observer import SilentObserver
 from controller_svc.local.world import run_local
 from controller_svc.tracking import Telling, Tracker
 from controller_svc.tracking.model import TrackedRun
-from controller_svc.worker.progress import SilentObserver
 from seal.artifacts import ArtifactStore
 from seal.errors import Transient
 from seal.resources import RestEMRun

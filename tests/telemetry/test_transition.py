@@ -14,8 +14,8 @@ from fake_services import Fakes, serve_fakes
 from structlog.testing import capture_logs
 
 from controller_svc.core import Phase, RunStatus, transitions
+from controller_svc.local.observer import SilentObserver
 from controller_svc.local.world import run_local
-from controller_svc.worker.progress import SilentObserver
 from seal.metrics import metrics
 from seal.records import Stage
 from seal.resources import RUN_KIND, RestEMRun

@@ -22,9 +22,9 @@ from fake_services import MODEL, Fakes
 from few_shot import few_shot_spec
 
 from controller_svc.core import Phase
+from controller_svc.local.observer import SILENT
 from controller_svc.local.world import run_local
 from controller_svc.worker.others import check_others
-from controller_svc.worker.progress import SILENT
 from controller_svc.worker.rating import best_rated
 from controller_svc.worker.requests import LoopKey, Requests
 from seal.artifacts import ArtifactStore

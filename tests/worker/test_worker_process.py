@@ -20,9 +20,9 @@ from fake_services import Fakes, serve_fakes
 from spans import otlp_receiver
 
 from controller_svc.core import StartStage
+from controller_svc.local.world import shard_task
 from controller_svc.worker import __main__ as worker
 from controller_svc.worker.settings import ServiceAddresses
-from controller_svc.worker.task import shard_task
 from seal.artifacts import ArtifactStore
 from seal.errors import SUPERSEDED, AccessDenied, SealError, error_class
 from seal.records import Stage
