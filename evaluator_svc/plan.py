@@ -39,28 +39,6 @@ GRADERS: dict[int, GraderName] = {
 
 
 @dataclass(frozen=True)
-class EvaluationLimits:
-    """Bounds of one request."""
-
-    max_queries: int = MAX_QUESTIONS
-    """Questions."""
-    max_question_characters: int = MAX_QUESTION_CHARACTERS
-    """One question."""
-    max_answers: int = MAX_ANSWERS
-    """Gold answers to one question."""
-    max_answer_characters: int = MAX_ANSWER_CHARACTERS
-    """One gold answer."""
-    max_context_characters: int = MAX_PASSAGE_CHARACTERS
-    """The passage of one open-book question."""
-    max_tokens: int = MAX_ANSWER_TOKENS
-    """New tokens per answer."""
-    max_votes: int = MAX_VOTES
-    """Ways to ask each question."""
-    max_asks: int = MAX_ASKS
-    """Questions times the ways to ask each."""
-
-
-@dataclass(frozen=True)
 class EvaluationPlan:
     """One checked request."""
 
@@ -78,9 +56,7 @@ class EvaluationPlan:
     view_seed: int
 
 
-def parse_evaluation(
-    request: evaluator_pb2.EvaluateRequest, *, limits: EvaluationLimits
-) -> EvaluationPlan:
+def parse_evaluation(request: evaluator_pb2.EvaluateRequest) -> EvaluationPlan:
     """Check a request. Raises InvalidInput naming the field."""
     validation.request_id(request.request_id)
     domain = get_domain(request.domain)
@@ -103,12 +79,12 @@ def parse_evaluation(
         else None,
         domain=domain,
         question_format=cast(QuestionFormat, question_format),
-        queries=_queries(request, limits),
+        queries=_queries(request),
         grader=grader,
         max_tokens=validation.whole_number(
-            request.max_tokens, field="max_tokens", minimum=1, maximum=limits.max_tokens
+            request.max_tokens, field="max_tokens", minimum=1, maximum=MAX_ANSWER_TOKENS
         ),
-        votes=_votes(request, domain, grader, limits),
+        votes=_votes(request, domain, grader),
         view_seed=validation.seed(request.view_seed, field="view_seed"),
     )
 
@@ -117,33 +93,28 @@ def _votes(
     request: evaluator_pb2.EvaluateRequest,
     domain: Domain,
     grader: GraderName,
-    limits: EvaluationLimits,
 ) -> int:
-    votes = validation.whole_number(
-        request.votes, field="votes", minimum=0, maximum=limits.max_votes
-    )
+    votes = validation.whole_number(request.votes, field="votes", minimum=0, maximum=MAX_VOTES)
     check_votes(domain.name, votes, grader, field="votes")
-    if len(request.queries) * votes > limits.max_asks:
+    if len(request.queries) * votes > MAX_ASKS:
         raise validation.refuse(
             "votes",
             f"asks {len(request.queries)} queries {votes} times each, the limit is "
-            f"{limits.max_asks} prompts",
+            f"{MAX_ASKS} prompts",
             "give fewer votes, or fewer queries at once",
         )
     return votes
 
 
-def _queries(request: evaluator_pb2.EvaluateRequest, limits: EvaluationLimits) -> tuple[Query, ...]:
-    validation.count(request.queries, field="queries", maximum=limits.max_queries, what="query")
+def _queries(request: evaluator_pb2.EvaluateRequest) -> tuple[Query, ...]:
+    validation.count(request.queries, field="queries", maximum=MAX_QUESTIONS, what="query")
     validation.unique(
         (query.query_id for query in request.queries), field="queries[{index}].query_id"
     )
-    return tuple(
-        _query(query, f"queries[{index}]", limits) for index, query in enumerate(request.queries)
-    )
+    return tuple(_query(query, f"queries[{index}]") for index, query in enumerate(request.queries))
 
 
-def _query(message: evaluator_pb2.Query, field: str, limits: EvaluationLimits) -> Query:
+def _query(message: evaluator_pb2.Query, field: str) -> Query:
     return Query(
         query_id=validation.identifier(
             message.query_id, field=f"{field}.query_id", remedy="give each query its own id"
@@ -151,28 +122,28 @@ def _query(message: evaluator_pb2.Query, field: str, limits: EvaluationLimits) -
         question=validation.text(
             message.question,
             field=f"{field}.question",
-            max_characters=limits.max_question_characters,
+            max_characters=MAX_QUESTION_CHARACTERS,
             remedy="give the question",
         ),
-        answers=_answers(message.answers, f"{field}.answers", limits),
+        answers=_answers(message.answers, f"{field}.answers"),
         context=validation.optional_text(
-            message.context, field=f"{field}.context", max_characters=limits.max_context_characters
+            message.context, field=f"{field}.context", max_characters=MAX_PASSAGE_CHARACTERS
         ),
     )
 
 
-def _answers(golds: Sequence[str], field: str, limits: EvaluationLimits) -> tuple[str, ...]:
+def _answers(golds: Sequence[str], field: str) -> tuple[str, ...]:
     remedy = "give a gold answer, or drop the query: without one nothing can be graded"
     if not golds:
         raise validation.refuse(field, "is empty", remedy)
-    if len(golds) > limits.max_answers:
-        problem = f"holds {len(golds)}, the limit is {limits.max_answers}"
+    if len(golds) > MAX_ANSWERS:
+        problem = f"holds {len(golds)}, the limit is {MAX_ANSWERS}"
         raise validation.refuse(field, problem, "give the most usual answers only")
     return tuple(
         validation.text(
             gold,
             field=f"{field}[{index}]",
-            max_characters=limits.max_answer_characters,
+            max_characters=MAX_ANSWER_CHARACTERS,
             remedy=remedy,
         )
         for index, gold in enumerate(golds)

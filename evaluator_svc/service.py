@@ -16,7 +16,7 @@ import structlog
 
 from evaluator_svc.grading import adapter_outcome, grade_all, without_grades
 from evaluator_svc.judging import no_judge, parse_rating, rating_result, to_judge
-from evaluator_svc.plan import EvaluationLimits, EvaluationPlan, parse_evaluation
+from evaluator_svc.plan import EvaluationPlan, parse_evaluation
 from evaluator_svc.views import asks_of, joined, unfit_queries
 from seal.engine import EvaluationRequest, EvaluationResult
 from seal.errors import UnfitItem
@@ -73,7 +73,7 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         A cancelled call or a passed deadline stops the work; a retry does it again.
         """
         # Thousands of queries take seconds to check and to grade: health is answered meanwhile
-        plan = await asyncio.to_thread(parse_evaluation, request, limits=EvaluationLimits())
+        plan = await asyncio.to_thread(parse_evaluation, request)
         if plan.grader == "judge" and self._judge is None:
             raise no_judge("grader")
         self._adapters.check_base(plan.base)

@@ -27,21 +27,8 @@ from seal.rpc.convert import adapter_reference, base_reference
 from seal.settings import PromptFamily, PromptFormat
 from seal.v1 import generator_pb2
 
-
-@dataclass(frozen=True)
-class GenerationLimits:
-    """Bounds of one request."""
-
-    max_contexts: int = 1024
-    """Contexts."""
-    max_edits: int = MAX_EDITS
-    """Parts of edits over all contexts and candidates."""
-    max_title_characters: int = MAX_TITLE_CHARACTERS
-    """One title."""
-    max_text_characters: int = MAX_PASSAGE_CHARACTERS
-    """One passage."""
-    max_tokens: int = MAX_EDIT_TOKENS
-    """New tokens per part."""
+MAX_CONTEXTS = 1024
+"""Contexts of one request."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +72,7 @@ class GenerationPlan:
         return sum(len(context.seeds) for context in self.contexts)
 
 
-def parse_generation(
-    request: generator_pb2.GenerateEditsRequest, *, limits: GenerationLimits
-) -> GenerationPlan:
+def parse_generation(request: generator_pb2.GenerateEditsRequest) -> GenerationPlan:
     """Check a request. Raises InvalidInput naming the field."""
     validation.request_id(request.request_id)
     asked = _asked(request)
@@ -97,8 +82,8 @@ def parse_generation(
         policy=adapter_reference(request.policy.adapter, field="policy.adapter")
         if request.policy.HasField("adapter")
         else None,
-        sampled_as=parse_sampling(request.sampling, max_tokens=limits.max_tokens),
-        contexts=_contexts(request.contexts, asked, limits),
+        sampled_as=parse_sampling(request.sampling, max_tokens=MAX_EDIT_TOKENS),
+        contexts=_contexts(request.contexts, asked),
         edit_schema=asked.domain.edit_schema(asked.family, asked.format) or "",
     )
 
@@ -154,43 +139,41 @@ def _asked(request: generator_pb2.GenerateEditsRequest) -> _Asked:
 
 
 def _contexts(
-    messages: Sequence[generator_pb2.EditContext], asked: _Asked, limits: GenerationLimits
+    messages: Sequence[generator_pb2.EditContext], asked: _Asked
 ) -> tuple[PlannedContext, ...]:
-    validation.count(messages, field="contexts", maximum=limits.max_contexts, what="context")
+    validation.count(messages, field="contexts", maximum=MAX_CONTEXTS, what="context")
     validation.unique(
         (message.context_id for message in messages), field="contexts[{index}].context_id"
     )
-    if sum(len(message.seeds) for message in messages) > limits.max_edits:
-        raise _too_many(sum(len(message.seeds) for message in messages), limits)
+    if sum(len(message.seeds) for message in messages) > MAX_EDITS:
+        raise _too_many(sum(len(message.seeds) for message in messages))
     contexts: list[PlannedContext] = []
     rows = 0
     for index, message in enumerate(messages):
-        contexts.append(_context(message, f"contexts[{index}]", asked, limits))
+        contexts.append(_context(message, f"contexts[{index}]", asked))
         rows += contexts[-1].rows
-        if rows > limits.max_edits:  # before the prompts of all the others are made
-            raise _too_many(rows, limits)
+        if rows > MAX_EDITS:  # before the prompts of all the others are made
+            raise _too_many(rows)
     return tuple(contexts)
 
 
-def _too_many(rows: int, limits: GenerationLimits) -> InvalidInput:
+def _too_many(rows: int) -> InvalidInput:
     return validation.refuse(
         "contexts",
-        f"{rows} parts of edits or more are asked for, the limit is {limits.max_edits}",
+        f"{rows} parts of edits or more are asked for, the limit is {MAX_EDITS}",
         "send several requests, or cut the passages",
     )
 
 
-def _context(
-    message: generator_pb2.EditContext, field: str, asked: _Asked, limits: GenerationLimits
-) -> PlannedContext:
-    validation.count(message.seeds, field=f"{field}.seeds", maximum=limits.max_edits, what="seed")
+def _context(message: generator_pb2.EditContext, field: str, asked: _Asked) -> PlannedContext:
+    validation.count(message.seeds, field=f"{field}.seeds", maximum=MAX_EDITS, what="seed")
     title = validation.optional_text(
-        message.title, field=f"{field}.title", max_characters=limits.max_title_characters
+        message.title, field=f"{field}.title", max_characters=MAX_TITLE_CHARACTERS
     )
     text = validation.text(
         message.text,
         field=f"{field}.text",
-        max_characters=limits.max_text_characters,
+        max_characters=MAX_PASSAGE_CHARACTERS,
         remedy="give the passage",
     )
     return PlannedContext(

@@ -19,7 +19,6 @@ import structlog
 
 from generator_svc.parts import context_edits, engine_request, prompt_bytes
 from generator_svc.plan import (
-    GenerationLimits,
     GenerationPlan,
     PlannedContext,
     cut_into_batches,
@@ -88,7 +87,7 @@ class GeneratorService(generator_pb2_grpc.GeneratorServiceServicer):
 
         A cancelled call or a passed deadline stops the work; a retry gives the same edits.
         """
-        plan = await asyncio.to_thread(parse_generation, request, limits=GenerationLimits())
+        plan = await asyncio.to_thread(parse_generation, request)
         self._adapters.check_base(plan.base)
         policy = (
             None

@@ -34,7 +34,7 @@ from seal.serving import STOPPED_AT_ONCE, leave, run_job
 from seal.settings import RunSpec
 from seal.termination import done_of, write_termination
 from seal.v1 import trainer_pb2
-from trainer_svc.plan import TrainingLimits, parse_training, training_rows
+from trainer_svc.plan import parse_training, training_rows
 
 if TYPE_CHECKING:
     from seal.engine import Engine
@@ -178,7 +178,7 @@ class EngineTrainer:
         on_resumed: OnResumed | None = None,
     ) -> TrainingRecord:
         """As TrainAdapter does."""
-        plan = parse_training(request, limits=TrainingLimits())
+        plan = parse_training(request)
         self._backend.adapters.check_base(plan.base)
         training = self._trainings.attach(plan)
         resumed = False

@@ -33,29 +33,6 @@ from seal.rpc.convert import (
 from seal.settings import LoraSettings, OptimizerSettings
 from seal.v1 import trainer_pb2
 
-
-@dataclass(frozen=True)
-class TrainingLimits:
-    """Bounds of one request: a document never becomes an absurd amount of work."""
-
-    max_examples: int = MAX_ROWS
-    """Rows."""
-    max_example_characters: int = MAX_ROW_CHARACTERS
-    """Prompt and completion of one row together."""
-    max_counted_characters: int = MAX_COUNTED_CHARACTERS
-    """One row whose tokens are counted."""
-    max_turns: int = MAX_TURNS
-    """Turns of one row's chat."""
-    max_rank: int = MAX_RANK
-    """Largest rank; the engine's slots may allow less."""
-    max_target_modules: int = MAX_TARGET_MODULES
-    """Names of target projections."""
-    max_steps: int = MAX_STEPS
-    """Optimiser steps: epochs x rows / batch size."""
-    max_checkpoint_seconds: float = MAX_CHECKPOINT_SECONDS
-    """Longest time between two checkpoints."""
-
-
 MAX_ROWS_NOTE_CHARACTERS = 200
 """What a card says of the rows."""
 
@@ -103,9 +80,7 @@ def result_path(run: str, request_id: str) -> str:
     return f"{run}/trainings/{hashlib.sha256(request_id.encode()).hexdigest()}.json"
 
 
-def parse_training(
-    request: trainer_pb2.TrainAdapterRequest, *, limits: TrainingLimits
-) -> TrainingPlan:
+def parse_training(request: trainer_pb2.TrainAdapterRequest) -> TrainingPlan:
     """Check a request. Raises InvalidInput naming the field."""
     request_id, run = validation.request_id(request.request_id), validation.run_name(request.run)
     base = base_reference(request.policy)
@@ -114,14 +89,14 @@ def parse_training(
         if request.policy.HasField("adapter")
         else None
     )
-    lora = parse_lora(request.lora, limits=limits)
+    lora = parse_lora(request.lora)
     optimizer = optimizer_settings(request.optimizer, field="optimizer")
-    examples = _examples(request, limits)
+    examples = _examples(request)
     steps = optimizer.epochs * -(-len(examples) // optimizer.batch_size)
-    if steps > limits.max_steps:
+    if steps > MAX_STEPS:
         raise validation.refuse(
             "optimizer.epochs",
-            f"{steps} optimiser steps, the limit is {limits.max_steps}",
+            f"{steps} optimiser steps, the limit is {MAX_STEPS}",
             "take fewer epochs or larger batches",
         )
     if request.export_mode not in (
@@ -147,7 +122,7 @@ def parse_training(
             request.checkpoint_every_seconds,
             field="checkpoint_every_seconds",
             minimum=0.0,
-            maximum=limits.max_checkpoint_seconds,
+            maximum=MAX_CHECKPOINT_SECONDS,
         ),
         rows_note=_rows_note(request.rows_note),
     )
@@ -177,12 +152,8 @@ def body_digest(request: trainer_pb2.TrainAdapterRequest) -> str:
     return hashlib.sha256(body.SerializeToString(deterministic=True)).hexdigest()
 
 
-def _examples(
-    request: trainer_pb2.TrainAdapterRequest, limits: TrainingLimits
-) -> tuple[tuple[str | Prompt, str], ...]:
-    validation.count(
-        request.examples, field="examples", maximum=limits.max_examples, what="example"
-    )
+def _examples(request: trainer_pb2.TrainAdapterRequest) -> tuple[tuple[str | Prompt, str], ...]:
+    validation.count(request.examples, field="examples", maximum=MAX_ROWS, what="example")
     for index, example in enumerate(request.examples):
         if not example.completion.strip():
             raise validation.refuse(
@@ -190,27 +161,23 @@ def _examples(
                 "is empty: there is nothing to learn",
                 "drop the example",
             )
-        _check_size(example, f"examples[{index}]", limits.max_example_characters, limits)
+        _check_size(example, f"examples[{index}]", MAX_ROW_CHARACTERS)
     return tuple(training_rows(request.examples))
 
 
-def parse_counting(
-    request: trainer_pb2.CountTokensRequest, *, limits: TrainingLimits
-) -> list[tuple[str | Prompt, str]]:
+def parse_counting(request: trainer_pb2.CountTokensRequest) -> list[tuple[str | Prompt, str]]:
     """The rows whose tokens are to be counted. Raises InvalidInput naming the field."""
     for index, example in enumerate(request.examples):
-        _check_size(example, f"examples[{index}]", limits.max_counted_characters, limits)
+        _check_size(example, f"examples[{index}]", MAX_COUNTED_CHARACTERS)
     return training_rows(request.examples)
 
 
-def _check_size(
-    example: trainer_pb2.TrainingExample, field: str, maximum: int, limits: TrainingLimits
-) -> None:
+def _check_size(example: trainer_pb2.TrainingExample, field: str, maximum: int) -> None:
     """Refuse a row of more than `maximum` characters, or of too many turns."""
-    if len(example.messages) > limits.max_turns:
+    if len(example.messages) > MAX_TURNS:
         raise validation.refuse(
             f"{field}.messages",
-            f"holds {len(example.messages)} turns, the limit is {limits.max_turns}",
+            f"holds {len(example.messages)} turns, the limit is {MAX_TURNS}",
             "keep the last turns",
         )
     characters = len(example.prompt) + len(example.completion)
@@ -241,15 +208,13 @@ def _prompt(example: trainer_pb2.TrainingExample, field: str) -> str | Prompt:
     return Prompt(text=example.prompt, messages=chat_messages(example.messages, field=field))
 
 
-def parse_lora(
-    message: trainer_pb2.LoraConfig, *, limits: TrainingLimits, field: str = "lora"
-) -> LoraSettings:
+def parse_lora(message: trainer_pb2.LoraConfig, *, field: str = "lora") -> LoraSettings:
     """Check the shape of an adapter. Raises InvalidInput naming the field below `field`."""
-    validation.whole_number(message.rank, field=f"{field}.rank", minimum=1, maximum=limits.max_rank)
+    validation.whole_number(message.rank, field=f"{field}.rank", minimum=1, maximum=MAX_RANK)
     validation.count(
         message.target_modules,
         field=f"{field}.target_modules",
-        maximum=limits.max_target_modules,
+        maximum=MAX_TARGET_MODULES,
         what="projection",
     )
     return lora_settings(message, field=field)

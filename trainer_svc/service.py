@@ -18,7 +18,7 @@ from seal.rpc.settings import ServerSettings
 from seal.v1 import common_pb2, trainer_pb2, trainer_pb2_grpc
 from trainer_svc.claims import Claim
 from trainer_svc.examples import with_examples
-from trainer_svc.plan import TrainingLimits, parse_counting, parse_lora, parse_training
+from trainer_svc.plan import parse_counting, parse_lora, parse_training
 from trainer_svc.results import StoredTraining
 from trainer_svc.trainings import Trainings
 
@@ -80,7 +80,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         if request.HasField("examples_file"):
             request = await asyncio.to_thread(with_examples, request, self._trainings.store)
         # A request of many rows takes seconds to check: health is answered meanwhile
-        plan = await asyncio.to_thread(parse_training, request, limits=TrainingLimits())
+        plan = await asyncio.to_thread(parse_training, request)
         self._adapters.check_base(plan.base)
         training = self._trainings.attach(plan, time_left=context.time_remaining())
         async for progress in sample(
@@ -133,7 +133,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         engine = self._trainings.engine
         limits = engine.limits
         loras = [
-            parse_lora(lora, limits=TrainingLimits(), field=f"loras[{place}]")
+            parse_lora(lora, field=f"loras[{place}]")
             for place, lora in enumerate(request.loras[:MAX_SHAPES])
         ]
         return description_message(
@@ -155,7 +155,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.CountTokensRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> trainer_pb2.CountTokensResponse:
         """Lengths of rows as they would be trained."""
-        rows = await asyncio.to_thread(parse_counting, request, limits=TrainingLimits())
+        rows = await asyncio.to_thread(parse_counting, request)
         tokens = await asyncio.to_thread(self._trainings.engine.row_tokens, rows)
         return trainer_pb2.CountTokensResponse(row_tokens=tokens)
 

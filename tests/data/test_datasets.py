@@ -9,12 +9,19 @@ import pytest
 import structlog
 from service_harness import evaluation_request, generation_request
 
-from evaluator_svc.plan import EvaluationLimits, parse_evaluation
-from generator_svc.plan import GenerationLimits, parse_generation
+from evaluator_svc.plan import parse_evaluation
+from generator_svc.plan import parse_generation
 from seal.datasets import load_contexts, load_dataset
 from seal.domains import get_domain
 from seal.domains.passages import context_id, passage_digest
 from seal.errors import InvalidInput, NotFound, PreconditionFailed
+from seal.limits import (
+    MAX_ANSWER_CHARACTERS,
+    MAX_PASSAGE_CHARACTERS,
+    MAX_QUESTION_CHARACTERS,
+    MAX_QUESTIONS,
+    MAX_TITLE_CHARACTERS,
+)
 from seal.restem.leakage import check_leakage
 from seal.v1 import evaluator_pb2, generator_pb2
 
@@ -507,26 +514,23 @@ def test_a_fault_in_a_squad_shape_is_named_by_its_place_counted_from_1(
     assert error.field == path
 
 
-LIMITS = EvaluationLimits()
-
-
 @pytest.mark.parametrize(
     ("row", "where"),
     [
         (
-            {**ROW, "context": "x" * (GenerationLimits.max_text_characters + 1)},
+            {**ROW, "context": "x" * (MAX_PASSAGE_CHARACTERS + 1)},
             "row 2 ('Veldra'), field context: has 65537 characters, the limit is 65536",
         ),
         (
-            {**ROW, "title": "x" * (GenerationLimits.max_title_characters + 1)},
+            {**ROW, "title": "x" * (MAX_TITLE_CHARACTERS + 1)},
             "row 2, field title: has 1001 characters, the limit is 1000",
         ),
         (
-            questions({"question": "x" * (LIMITS.max_question_characters + 1), "answer": "y"}),
+            questions({"question": "x" * (MAX_QUESTION_CHARACTERS + 1), "answer": "y"}),
             "row 2 ('Veldra'), question 1, field question: has 4001 characters",
         ),
         (
-            questions({"question": "x", "answer": "y" * (LIMITS.max_answer_characters + 1)}),
+            questions({"question": "x", "answer": "y" * (MAX_ANSWER_CHARACTERS + 1)}),
             "row 2 ('Veldra'), question 1, field answer: has 4001 characters",
         ),
         (
@@ -534,7 +538,7 @@ LIMITS = EvaluationLimits()
             "row 2 ('Veldra'), question 1, field answers: holds 257 different answers",
         ),
         (
-            questions(*[{"question": "x", "answer": "y"}] * (LIMITS.max_queries + 1)),
+            questions(*[{"question": "x", "answer": "y"}] * (MAX_QUESTIONS + 1)),
             "row 2 ('Veldra'): holds 4097 questions, the limit is 4096",
         ),
     ],
@@ -557,11 +561,11 @@ def test_the_longest_row_that_loads_is_taken_by_the_services(tmp_path: Path) -> 
     asked = evaluator_pb2.Query(
         query_id="q", question=query.question, answers=query.answers, context=context.text
     )
-    parse_evaluation(evaluation_request(queries=[asked]), limits=LIMITS)
+    parse_evaluation(evaluation_request(queries=[asked]))
     edit_context = generator_pb2.EditContext(
         context_id=context.context_id, title=context.title, text=context.text, seeds=[1]
     )
-    parse_generation(generation_request(contexts=[edit_context]), limits=GenerationLimits())
+    parse_generation(generation_request(contexts=[edit_context]))
 
 
 def test_two_passages_whose_digests_begin_alike_have_two_ids(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from seal.rpc.convert import training_record
 from seal.runs.improve import improve_request as request_of
 from seal.settings import ALL_PROJECTIONS, ImproveSettings, LoraSettings, OptimizerSettings, RunSpec
 from seal.v1 import trainer_pb2
-from trainer_svc.plan import TrainingLimits, parse_training
+from trainer_svc.plan import parse_training
 
 LORA = LoraSettings(rank=64, alpha=128, target_modules=ALL_PROJECTIONS)
 TEXT = ModelText(byte_tokenizer(), name="tiny")
@@ -179,7 +179,7 @@ def test_a_chat_is_trained_on_as_it_was_asked_and_its_passage_stays_text():
     asked = (Message("user", "Learn </s> this."),)
     kept = KEPT[0].model_copy(update={"prompt": "1.", "messages": asked})
     request = request_of((kept,), run="run", round=1, spec=RunSpec(), policy=None)
-    plan = parse_training(request, limits=TrainingLimits())
+    plan = parse_training(request)
     assert plan.examples == ((Prompt(text="1.", messages=asked), kept.completion),)
     model = tiny_model()
     (row,) = (model.text.example(*example) for example in plan.examples)
@@ -189,5 +189,5 @@ def test_a_chat_is_trained_on_as_it_was_asked_and_its_passage_stays_text():
     assert row.tokens.count(model.text.end_token) == 2
     request.examples[0].messages[0].role = "tool"
     with pytest.raises(InvalidInput) as caught:
-        parse_training(request, limits=TrainingLimits())
+        parse_training(request)
     assert caught.value.field == "examples[0].messages[0].role"

@@ -23,7 +23,7 @@ from seal.records import AdapterReference
 from seal.rpc.convert import policy_message
 from seal.v1 import trainer_pb2
 from trainer_svc.card import adapter_card
-from trainer_svc.plan import TrainingLimits, TrainingPlan, parse_training
+from trainer_svc.plan import TrainingPlan, parse_training
 from trainer_svc.publish import publish_adapter
 
 POLICY = AdapterReference(path="adapters/p", sha256="c" * 64)
@@ -31,7 +31,7 @@ BASE = BaseReference("smollm2-135m", "a" * 64, location="org/model", revision="v
 
 
 def plan(**changes: object) -> TrainingPlan:
-    return parse_training(training_request(**changes), limits=TrainingLimits())
+    return parse_training(training_request(**changes))
 
 
 def adapter(base: BaseReference = BASE, layer: str = "q_proj", rank: int = 4) -> Adapter:

@@ -18,7 +18,7 @@ from seal.errors import InvalidInput, NotFound
 from seal.models import resolve_model
 from seal.rpc.convert import base_reference, policy_message
 from seal.settings import EngineSettings
-from trainer_svc.plan import TrainingLimits, body_digest, parse_training
+from trainer_svc.plan import body_digest, parse_training
 
 ONE, OTHER = "1" * 64, "2" * 64
 LOADED = BaseReference("mine", ONE, location="org/mine")
@@ -96,7 +96,7 @@ def test_a_training_is_the_same_request_whatever_a_base_with_a_digest_is_called(
     assert body_digest(training_request(policy=policy(base_model="a"))) != body_digest(
         training_request(policy=policy(base_model="b"))
     )
-    assert parse_training(named, limits=TrainingLimits()).base == BaseReference("a", ONE)
+    assert parse_training(named).base == BaseReference("a", ONE)
 
 
 def test_an_engine_says_whose_weights_it_runs_and_its_adapters_keep_it(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from annotated_types import Ge, Le, MaxLen
 from service_harness import evaluation_request, generation_request, training_request
 
-from evaluator_svc.plan import EvaluationLimits, parse_evaluation
-from generator_svc.plan import GenerationLimits, parse_generation
+from evaluator_svc.plan import parse_evaluation
+from generator_svc.plan import parse_generation
 from seal.rpc.convert import lora_message, optimizer_message
 from seal.settings import (
     EditSettings,
@@ -20,7 +20,7 @@ from seal.settings import (
     OptimizerSettings,
 )
 from seal.v1 import generator_pb2
-from trainer_svc.plan import TrainingLimits, parse_training
+from trainer_svc.plan import parse_training
 
 
 def bound(model: type[FileSettings], field: str, kind: type[Ge | Le | MaxLen]) -> float:
@@ -45,7 +45,7 @@ def test_the_largest_trainings_of_a_manifest_are_taken() -> None:
         optimizer=optimizer_message(optimizer),
         checkpoint_every_seconds=bound(ImproveSettings, "checkpoint_every_seconds", Le),
     )
-    plan = parse_training(request, limits=TrainingLimits())
+    plan = parse_training(request)
     assert (plan.lora, plan.optimizer) == (lora, optimizer)
 
 
@@ -56,11 +56,11 @@ def test_every_sampling_of_a_manifest_is_taken(end: type[Ge | Le]) -> None:
         top_p=bound(EditSettings, "top_p", end),
         max_tokens=int(bound(EditSettings, "max_tokens", end)),
     )
-    plan = parse_generation(generation_request(sampling=sampling), limits=GenerationLimits())
+    plan = parse_generation(generation_request(sampling=sampling))
     assert plan.sampled_as.max_tokens == sampling.max_tokens
 
 
 def test_the_longest_answers_of_a_manifest_are_taken() -> None:
     tokens = int(bound(EvaluationSettings, "max_tokens", Le))
     request = evaluation_request(max_tokens=tokens)
-    assert parse_evaluation(request, limits=EvaluationLimits()).max_tokens == tokens
+    assert parse_evaluation(request).max_tokens == tokens

@@ -31,7 +31,7 @@ from seal.errors import SealError, Transient
 from seal.records import AdapterReference
 from seal.v1 import common_pb2, trainer_pb2
 from trainer_svc.checkpoints import CheckpointFile
-from trainer_svc.plan import TrainingLimits, parse_training
+from trainer_svc.plan import parse_training
 
 LONG = optimizer(epochs=100)
 """300 steps."""
@@ -249,7 +249,7 @@ def test_a_defect_in_one_checkpoint_is_logged_and_the_next_is_written(tmp_path: 
             return self.content
 
     store = ArtifactStore(str(tmp_path / "artifacts"))
-    file = CheckpointFile(store, parse_training(m_step(), limits=TrainingLimits()))
+    file = CheckpointFile(store, parse_training(m_step()))
     with structlog.testing.capture_logs() as logs:
         for content in (None, b"the next"):
             file.put(Checkpoint(content))  # type: ignore[arg-type]
