@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from seal.artifacts import ArtifactStore
     from seal.bases import BaseReference
 
+CAPACITY = 16
+"""Adapters kept."""
+
 
 class AdapterCache:
     """Loaded adapters by reference; belongs to one event loop."""
@@ -30,16 +33,14 @@ class AdapterCache:
         store: ArtifactStore,
         *,
         base: BaseReference,
-        capacity: int = 16,
         load: Callable[[Path], Adapter] = load_adapter,
     ) -> None:
         """`base`: the engine's base model; adapters of another are refused.
 
-        `capacity`: adapters kept. `load` reads a PEFT directory.
+        `load` reads a PEFT directory.
         """
         self._store = store
         self.base = base
-        self._capacity = capacity
         self._load = load
         self._loads: OrderedDict[AdapterReference, asyncio.Task[Adapter]] = OrderedDict()
 
@@ -90,7 +91,7 @@ class AdapterCache:
             )
             loading.add_done_callback(lambda done: self._forget_failed(reference, done))
             self._loads[reference] = loading
-            while len(self._loads) > self._capacity:
+            while len(self._loads) > CAPACITY:
                 self._loads.popitem(last=False)
         self._loads.move_to_end(reference)
         return loading

@@ -19,9 +19,9 @@ def stage_name(*, run: str, round: int, stage: str, attempt: int) -> str:
     return shorten(f"{run}-r{round}-{stage}-a{attempt}")
 
 
-def shorten(name: str, *, limit: int = MAX_NAME_CHARACTERS) -> str:
-    """`name` if it fits into `limit` characters, else its start and a hash of the whole."""
-    if len(name) <= limit:
+def shorten(name: str) -> str:
+    """`name` if it fits into `MAX_NAME_CHARACTERS`, else its start and a hash of the whole."""
+    if len(name) <= MAX_NAME_CHARACTERS:
         return name
     tail = hashlib.sha256(name.encode()).hexdigest()[:_HASH_CHARACTERS]
-    return f"{name[: limit - _HASH_CHARACTERS - 1].rstrip('-')}-{tail}"
+    return f"{name[: MAX_NAME_CHARACTERS - _HASH_CHARACTERS - 1].rstrip('-')}-{tail}"

@@ -27,7 +27,6 @@ from controller_svc.local.lock import check_free
 from controller_svc.local.services import LocalServices, local_services
 from seal.artifacts import ArtifactStore
 from seal.rpc.server import check_address, start_server
-from seal.rpc.settings import ServerSettings
 from seal.settings import EngineSettings
 
 log = structlog.get_logger(__name__)
@@ -43,12 +42,9 @@ async def serve(
     root: str | Path,
     engine: EngineSettings,
     address: str,
-    cache_dir: Path | None = None,
     offline: bool = False,
     on_download: Callable[[str, int, int], None] | None = None,
     adaptations: AdaptationSettings = DEFAULT_SETTINGS,
-    server: ServerSettings | None = None,
-    grace_seconds: float = GRACE_SECONDS,
 ) -> AsyncIterator[str]:
     """Load the model and serve all four services until the end of the block; gives the address.
 
@@ -69,37 +65,19 @@ async def serve(
     check_free(store, FOLDER)  # before the model, which takes its time
     async with (
         local_services(
-            model,
-            root=root,
-            engine=engine,
-            cache_dir=cache_dir,
-            offline=offline,
-            on_download=on_download,
+            model, root=root, engine=engine, offline=offline, on_download=on_download
         ) as services,
         local_adaptations(
             store, model=model, services=services.addresses, settings=adaptations
         ) as kept,
-        front_door(
-            services,
-            adaptations=kept,
-            store=store,
-            address=address,
-            server=server,
-            grace_seconds=grace_seconds,
-        ) as bound,
+        front_door(services, adaptations=kept, store=store, address=address) as bound,
     ):
         yield bound
 
 
 @asynccontextmanager
 async def front_door(
-    services: LocalServices,
-    *,
-    adaptations: LocalAdaptations,
-    store: ArtifactStore,
-    address: str,
-    server: ServerSettings | None = None,
-    grace_seconds: float = GRACE_SECONDS,
+    services: LocalServices, *, adaptations: LocalAdaptations, store: ArtifactStore, address: str
 ) -> AsyncIterator[str]:
     """Serve all four services at an address until the end of the block."""
     door = partial(
@@ -108,14 +86,10 @@ async def front_door(
         store=store,
         max_positions=services.engine.limits.max_positions,
     )
-    running = await start_server(
-        [*services.registrations, door],
-        address=address,
-        settings=server,
-    )
+    running = await start_server([*services.registrations, door], address=address)
     try:
         yield running.address
     finally:
         await running.leave()
         adaptations.suspend()
-        await running.stop(grace_seconds)
+        await running.stop(GRACE_SECONDS)

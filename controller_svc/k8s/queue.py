@@ -28,8 +28,7 @@ the longest."""
 class WorkQueue(Generic[Key]):
     """Objects by the time at which they are due, in seconds of any one clock."""
 
-    def __init__(self, *, again: AttemptBudget = AGAIN) -> None:
-        self._again = again
+    def __init__(self) -> None:
         self._due: dict[Key, float] = {}
         self._heap: list[tuple[float, int, Key]] = []
         self._at_work: set[Key] = set()
@@ -72,7 +71,7 @@ class WorkQueue(Generic[Key]):
     ) -> float:
         """An object could not be looked after; it comes again after so many seconds."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        pause_seconds = self._again.delay_seconds(
+        pause_seconds = AGAIN.delay_seconds(
             name=f"{key} {failures}",
             attempt=failures + 1,
             retry_after_seconds=retry_after_seconds or 0.0,
@@ -108,13 +107,12 @@ class Workers(Generic[Key]):
         on_failure: Callable[[Key, Exception], float | None],
         *,
         count: int,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`work` gives the seconds after which another look is worth it, None for no look.
 
         `on_failure` is told what `work` raised, and gives the least pause that was asked for.
         """
-        self._work, self._on_failure, self._count, self._clock = work, on_failure, count, clock
+        self._work, self._on_failure, self._count = work, on_failure, count
         self._queue: WorkQueue[Key] = WorkQueue()
         self._news = asyncio.Event()
         self._free = count
@@ -125,7 +123,7 @@ class Workers(Generic[Key]):
 
     def add(self, key: Key, *, after_seconds: float = 0.0) -> None:
         """Let an object be looked at."""
-        self._queue.add(key, at_seconds=self._clock() + after_seconds)
+        self._queue.add(key, at_seconds=time.monotonic() + after_seconds)
         self._news.set()
 
     async def run(self) -> NoReturn:
@@ -133,7 +131,7 @@ class Workers(Generic[Key]):
         async with asyncio.TaskGroup() as group:
             while True:
                 self._news.clear()
-                while self._free and (key := self._queue.take(self._clock())) is not None:
+                while self._free and (key := self._queue.take(time.monotonic())) is not None:
                     self._free -= 1
                     group.create_task(self._look_after(key))
                 await self._wait()
@@ -141,7 +139,7 @@ class Workers(Generic[Key]):
     async def _wait(self) -> None:
         """Until there is news, or the next one is due and somebody is free."""
         due_seconds = self._queue.due_seconds() if self._free else None
-        pause_seconds = None if due_seconds is None else max(0.0, due_seconds - self._clock())
+        pause_seconds = None if due_seconds is None else max(0.0, due_seconds - time.monotonic())
         with suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), pause_seconds)
 
@@ -150,10 +148,10 @@ class Workers(Generic[Key]):
             again_seconds = await self._work(key)
         except Exception as error:  # noqa: BLE001 - the loop's boundary: no object stops the others
             asked = self._on_failure(key, error)
-            self._queue.failed(key, now_seconds=self._clock(), retry_after_seconds=asked)
+            self._queue.failed(key, now_seconds=time.monotonic(), retry_after_seconds=asked)
         else:
             if again_seconds is not None:
-                self._queue.add(key, at_seconds=self._clock() + again_seconds)
+                self._queue.add(key, at_seconds=time.monotonic() + again_seconds)
             self._queue.done(key)
         finally:
             self._free += 1

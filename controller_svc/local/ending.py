@@ -13,9 +13,7 @@ LOOK_SECONDS = 1.0
 
 
 @asynccontextmanager
-async def ends_when(
-    why: Callable[[], SealError | None], *, look_seconds: float = LOOK_SECONDS
-) -> AsyncIterator[None]:
+async def ends_when(why: Callable[[], SealError | None]) -> AsyncIterator[None]:
     """Look every now and then whether there is an error, and end the block with it.
 
     Raises what `why` gave.
@@ -24,7 +22,7 @@ async def ends_when(
 
     async def watch() -> None:
         while (error := why()) is None:  # noqa: ASYNC110 - it may come from any thread or process
-            await asyncio.sleep(look_seconds)
+            await asyncio.sleep(LOOK_SECONDS)
         found.append(error)
         if block is not None:
             block.cancel()

@@ -22,7 +22,7 @@ from controller_svc.local.indexed import unexpected
 from controller_svc.local.objects import AdaptationObject, Objects
 from controller_svc.local.stage_progress import StageProgress
 from controller_svc.local.story import LocalStory
-from controller_svc.local.world import DEFAULT_BUDGETS, Budgets, LocalWorld, to_the_end
+from controller_svc.local.world import DEFAULT_BUDGETS, LocalWorld, to_the_end
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.progress import TaskProgress
 from controller_svc.worker.settings import WorkerSettings
@@ -102,12 +102,7 @@ class Live:
         return self.one.view(self._shown, base_sha256=self._base_sha256, progress=self._progress)
 
     async def drive(
-        self,
-        *,
-        store: ArtifactStore,
-        clients: ServiceClients,
-        settings: WorkerSettings,
-        budgets: Budgets = DEFAULT_BUDGETS,
+        self, *, store: ArtifactStore, clients: ServiceClients, settings: WorkerSettings
     ) -> None:
         """Bring it to its end, whatever comes between.
 
@@ -116,7 +111,7 @@ class Live:
         looks = 0
         while not self.status.phase.terminal:
             try:
-                await self._work(store, clients, settings, budgets)
+                await self._work(store, clients, settings)
             except Conflict as error:
                 log.error("adaptation taken over", run=self.one.run, message=str(error))
                 self._wait(error_class(error).reason, str(error))
@@ -139,11 +134,7 @@ class Live:
             log.warning("adaptation not swept up", run=self.one.run, message=str(error))
 
     async def _work(
-        self,
-        store: ArtifactStore,
-        clients: ServiceClients,
-        settings: WorkerSettings,
-        budgets: Budgets,
+        self, store: ArtifactStore, clients: ServiceClients, settings: WorkerSettings
     ) -> None:
         spec = self.one.manifest.spec
         self._world = LocalWorld(
@@ -152,7 +143,7 @@ class Live:
             store=store,
             clients=clients,
             settings=settings,
-            budget=budgets.shard,
+            budget=DEFAULT_BUDGETS.shard,
             observer=self,
             story=LocalStory(spec, namespace=self.one.namespace, name=self.one.name),
             epoch=await take_epoch(store, self.one.run),
@@ -160,7 +151,7 @@ class Live:
         )
         learning = asyncio.create_task(self._learn_base(Objects(store)))
         try:
-            await to_the_end(spec, self.status, self._world, budgets.stage)
+            await to_the_end(spec, self.status, self._world, DEFAULT_BUDGETS.stage)
         finally:
             self._world = None
             learning.cancel()

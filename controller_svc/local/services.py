@@ -89,7 +89,6 @@ async def local_services(
     *,
     root: str | Path,
     engine: EngineSettings,
-    cache_dir: Path | None = None,
     offline: bool = False,
     on_download: Callable[[str, int, int], None] | None = None,
     others: OtherModels = NO_OTHERS,
@@ -106,9 +105,7 @@ async def local_services(
         SealError: the model cannot be downloaded.
 
     """
-    load = partial(
-        _engine, settings=engine, cache_dir=cache_dir, offline=offline, on_download=on_download
-    )
+    load = partial(_engine, settings=engine, offline=offline, on_download=on_download)
     async with AsyncExitStack() as stack:
         resolved, loaded = await stack.enter_async_context(load(model))
         if (judge := open_judge(others.judge)) is not None:
@@ -139,14 +136,11 @@ async def _engine(
     model: str,
     *,
     settings: EngineSettings,
-    cache_dir: Path | None,
     offline: bool,
     on_download: Callable[[str, int, int], None] | None,
 ) -> AsyncIterator[tuple[ResolvedModel, Engine]]:
     """An engine with a model; the block ends when it breaks."""
-    resolve = partial(
-        resolve_model, model, cache_dir=cache_dir, offline=offline, progress=on_download
-    )
+    resolve = partial(resolve_model, model, offline=offline, progress=on_download)
     resolved = await asyncio.to_thread(resolve)
     loaded = await asyncio.to_thread(
         partial(Engine.load, resolved.path, name=model, settings=settings, base=resolved.base)

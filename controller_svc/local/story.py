@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from controller_svc.core import (
     Reason,
@@ -32,12 +31,11 @@ class LocalStory:
         namespace: str,
         name: str,
         metrics: Metrics = metrics,
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`namespace`, `name`: what its manifest calls it; `clock` gives Unix time."""
+        """`namespace`, `name`: what its manifest calls it."""
         self._spec, self._place = spec, (namespace, name)
         self._kind = RUN_KIND if isinstance(spec, RunSpec) else ADAPTATION_KIND
-        self._metrics, self._clock = metrics, clock
+        self._metrics = metrics
         self._runs = ShownRuns(metrics.runs)
         self._status: RunStatus | None = None
         self._tasks: dict[int, TaskProgress] = {}
@@ -84,7 +82,7 @@ class LocalStory:
             status,
             share=self._share,
             stage_share=stage_share,
-            now_seconds=self._clock(),
+            now_seconds=time.time(),
         )
 
     def _stage_share(self, status: RunStatus) -> float:

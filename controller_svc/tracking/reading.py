@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 @contextmanager
-def untold(
-    store: ArtifactStore,
-    telling: Telling,
-    ledger: Ledger,
-    *,
-    clock: Callable[[], float] = time.time,
-) -> Iterator[TrackedRun | None]:
+def untold(store: ArtifactStore, telling: Telling, ledger: Ledger) -> Iterator[TrackedRun | None]:
     """What a tracker has not been told yet; None if that is nothing.
 
     The files that go with it are there as long as the block lasts.
@@ -53,13 +47,13 @@ def untold(
             uid=ledger.uid(),
             name=telling.name,
             experiment=telling.spec.tracking.experiment,
-            started_seconds=telling.status.started_seconds or clock(),
+            started_seconds=telling.status.started_seconds or time.time(),
             parameters=_parameters(telling),
             tags=_tags(store, telling, report),
             rounds=tuple(
                 TrackedRound(
                     round=round,
-                    time_seconds=clock() - store.age_seconds(_last_summary(telling, round)),
+                    time_seconds=time.time() - store.age_seconds(_last_summary(telling, round)),
                     metrics=round_metrics(report, round),
                 )
                 for round in rounds

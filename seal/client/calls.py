@@ -123,11 +123,9 @@ class WatchPlace:
         name: str,
         after: int,
         timeout_seconds: float | None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._namespace, self._name, self._after = namespace, name, after
-        self._clock = clock
-        self._until = None if timeout_seconds is None else clock() + timeout_seconds
+        self._until = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         self.ended = False
         """The event of the end has come, or was known before."""
 
@@ -138,7 +136,7 @@ class WatchPlace:
         """
         if self._until is None:
             return None
-        left = self._until - self._clock()
+        left = self._until - time.monotonic()
         if left <= 0:
             raise Transient(
                 f"{self._name} has not ended in time; it goes on", remedy="watch it again"

@@ -57,14 +57,14 @@ def compute_with(threads: int) -> None:
     _in_new_thread(lambda: torch.set_num_threads(default))
 
 
-def in_parallel(function: Callable[[], Result], *, threads: int = 0) -> Result:
-    """Result of a function that runs in a thread of its own with so many threads; 0 takes all.
+def in_parallel(function: Callable[[], Result]) -> Result:
+    """Result of a function that runs on a thread of its own and may compute with all.
 
     Raises what the function raises.
     """
 
     def run() -> Result:
-        compute_with(threads)
+        compute_with(0)
         return function()
 
     return _in_new_thread(run)

@@ -126,24 +126,16 @@ def _resampled_means(
 
 
 def paired_interval(
-    scores: Mapping[str, float | None],
-    reference: Mapping[str, float | None],
-    *,
-    seed: int,
-    resamples: int = RESAMPLES,
+    scores: Mapping[str, float | None], reference: Mapping[str, float | None], *, seed: int
 ) -> Interval | None:
     """Mean of `scores` - `reference` over the contexts (by id) that have both, with its interval.
 
     None if there is no such context.
     """
-    return mean_interval(
-        paired_differences(scores, reference).values(), seed=seed, resamples=resamples
-    )
+    return mean_interval(paired_differences(scores, reference).values(), seed=seed)
 
 
-def crossed_interval(
-    values: Sequence[Mapping[str, float]], *, seed: int, resamples: int = RESAMPLES
-) -> Interval | None:
+def crossed_interval(values: Sequence[Mapping[str, float]], *, seed: int) -> Interval | None:
     """Mean over contexts and runs with an interval that speaks for other runs too.
 
     `values`: by context id, one mapping per run (per run seed); contexts that lack a run are left
@@ -162,8 +154,8 @@ def crossed_interval(
     if runs < 2 or contexts < 2:
         return Interval(centre, None, None, contexts)
     generator = np.random.default_rng(seed)
-    drawn_R_S = generator.multinomial(runs, [1 / runs] * runs, size=resamples) / runs
-    drawn_R_C = generator.multinomial(contexts, [1 / contexts] * contexts, size=resamples)
+    drawn_R_S = generator.multinomial(runs, [1 / runs] * runs, size=RESAMPLES) / runs
+    drawn_R_C = generator.multinomial(contexts, [1 / contexts] * contexts, size=RESAMPLES)
     means_R = (drawn_R_S @ values_S_C * (drawn_R_C / contexts)).sum(axis=1)
     return _expanded(means_R, centre, n=contexts)
 

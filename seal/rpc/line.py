@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from seal.errors import Exhausted
-from seal.metrics import Metrics, metrics
+from seal.metrics import metrics
 
 Result = TypeVar("Result")
 Given = TypeVar("Given")
@@ -46,7 +46,7 @@ class EngineTask(Protocol[Result]):
 class Line:
     """The line before one queue of the engine; belongs to one event loop."""
 
-    def __init__(self, kind: str, *, metrics: Metrics = metrics) -> None:
+    def __init__(self, kind: str) -> None:
         """`kind`: train, generate or evaluate."""
         self._waiting: deque[asyncio.Event] = deque()
         self._gauge = metrics.waiting_calls.labels(kind=kind)

@@ -39,9 +39,9 @@ GRADER_WORDS: Mapping[str, str] = {
 """What a grader measures, to go on from "is"."""
 
 
-def percent(value: float | None, *, signed: bool = False) -> str:
+def percent(value: float | None) -> str:
     """0.1234 -> 12.3 %."""
-    return MISSING if value is None else f"{_number(100 * value, 1, signed)}{NBSP}%"
+    return MISSING if value is None else f"{_number(100 * value, 1, False)}{NBSP}%"
 
 
 def points(value: float | None) -> str:
