@@ -22,7 +22,7 @@ from seal.errors import InvalidInput, NotFound, PreconditionFailed, Transient
 from seal.files import cache_directory, file_errors, given_path
 from seal.kept_models import Progress, hub_place, pull_again, verified_model
 from seal.manifest import Manifest
-from seal.model_files import COMPANION_FILES, check_model_directory, has_chat_template
+from seal.model_files import COMPANION_FILES, check_model_directory
 
 HUB_FILES = ("*.safetensors", *COMPANION_FILES)
 """What is taken from a repository of the Hugging Face hub."""
@@ -44,8 +44,6 @@ class ResolvedModel:
     """Directory with config.json, tokenizer and safetensors."""
     base: BaseReference
     """What requests and adapters call it; its name is the source as it was given."""
-    has_chat_template: bool
-    """Whether it can be asked in a chat."""
 
     @property
     def sha256(self) -> str:
@@ -87,12 +85,14 @@ def resolve_model(
             progress=report,
         )
         base = BaseReference(source, _weights_of(manifest), location=embedded.hub_id)
-        return _resolved(source, path, base)
+        return ResolvedModel(source, path, base)
     if (match := _hub_match(source)) is not None:
         base = BaseReference(source, location=match["repository"], revision=match["revision"] or "")
         if (kept := hub_place(models, match["repository"], match["revision"])).is_dir():
             manifest = verified_model(kept, remedy=again)
-            return _resolved(_hub_name(source), kept, replace(base, sha256=_weights_of(manifest)))
+            return ResolvedModel(
+                _hub_name(source), kept, replace(base, sha256=_weights_of(manifest))
+            )
         path = _from_hub(source, match, offline=offline, models_dir=models_dir)
         return _checked(_hub_name(source), path, base, cache=cache, progress=report)
     path = _local_path(source)
@@ -165,12 +165,7 @@ def _checked(
 ) -> ResolvedModel:
     """Refuse a directory that is not complete or wants to run code; hash its weights."""
     sha256 = weights_sha256(path, cache_dir=cache, progress=progress)
-    return _resolved(name, path, replace(base, sha256=sha256))
-
-
-def _resolved(name: str, path: Path, base: BaseReference) -> ResolvedModel:
-    with file_errors(path):
-        return ResolvedModel(name, path, base, has_chat_template(path))
+    return ResolvedModel(name, path, replace(base, sha256=sha256))
 
 
 def _hub_name(source: str) -> str:

@@ -6,7 +6,6 @@ artifact store. It is small (4,096 bytes), so it holds a digest and a reason, ne
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Literal
@@ -55,8 +54,6 @@ class Termination(BaseModel):
     """Of a failure: the least pause that the failing side asked for."""
     name: str = ""
     """Of a finished shard: its task."""
-    summary_sha256: str = ""
-    """Of a finished shard: digest of its summary in the store."""
     result_sha256: str = ""
     """Of a finished shard: digest of its records."""
 
@@ -86,7 +83,6 @@ def done_of(summary: ShardSummary, *, name: str, said: str) -> Termination:
         exit_code=0,
         message=_cut(said, _MAX_MESSAGE_BYTES),
         name=name,
-        summary_sha256=hashlib.sha256(summary.model_dump_json().encode()).hexdigest(),
         result_sha256=summary.result_sha256,
     )
 

@@ -52,8 +52,6 @@ class TaskProgress:
     inner_loops_resumed: int = 0
     """Of these, found finished."""
     inner_loops_total: int = 0
-    elapsed_seconds: float = 0.0
-    """Since this attempt started."""
     eta_seconds: float | None = None
     """Estimated seconds to the task's end; None if unknown."""
 
@@ -186,7 +184,6 @@ class Meter:
             inner_loops_done=self._loops_resumed + self._loops_done,
             inner_loops_resumed=self._loops_resumed,
             inner_loops_total=self._loops_total,
-            elapsed_seconds=elapsed,
             eta_seconds=self._eta(elapsed, edits, fractions - resumed, queries, resumed=resumed),
         )
 

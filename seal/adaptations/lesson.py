@@ -50,10 +50,6 @@ class Lesson(Record):
         """Digest of all of it."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
-    def of_kind(self, kind: RowKind) -> tuple[LessonRow, ...]:
-        """The rows of one kind."""
-        return tuple(row for row in self.rows if row.kind == kind)
-
     def only(self, keep: Callable[[LessonRow], bool]) -> Lesson:
         """The lesson without some rows, which are counted as dropped."""
         rows = tuple(row for row in self.rows if keep(row))

@@ -105,8 +105,6 @@ class LoadedContexts:
     """Questions left out: they have no answer."""
     emptied: int = 0
     """Contexts left out: none of their questions has an answer."""
-    joined: int = 0
-    """Rows or paragraphs whose questions joined those of the same context before."""
 
 
 @dataclass(frozen=True)

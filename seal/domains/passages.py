@@ -52,7 +52,6 @@ def contexts_of(groups: list[list[Passage]]) -> LoadedContexts:
         contexts=contexts,
         unanswerable=sum(part.unanswerable for group in groups for part in group),
         emptied=len(groups) - len(contexts),
-        joined=sum(map(len, groups)) - len(groups),
     )
 
 

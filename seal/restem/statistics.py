@@ -34,7 +34,6 @@ class PassCounts:
     improved: int
     unchanged: int
     worsened: int
-    missing: int
 
 
 @dataclass(frozen=True)
@@ -176,14 +175,11 @@ def paired_differences(
 
 
 def pass_counts(gains: Iterable[float | None]) -> PassCounts:
-    """Gains above, at and below 0, and missing ones."""
-    values = list(gains)
-    there = present(values)
+    """Gains above, at and below 0; missing ones do not count."""
+    there = present(gains)
     improved = sum(value > SAME_SCORE for value in there)
     worsened = sum(value < -SAME_SCORE for value in there)
-    return PassCounts(
-        improved, len(there) - improved - worsened, worsened, len(values) - len(there)
-    )
+    return PassCounts(improved, len(there) - improved - worsened, worsened)
 
 
 def reliability(

@@ -123,7 +123,7 @@ def lesson(*, held_out: Sequence[str] = ()) -> Lesson:
 def test_a_lesson_holds_each_passage_with_its_edit_and_no_question_of_the_test() -> None:
     whole = lesson()
     assert whole.counts == {"edit": 3, "passage": 2} and whole.candidates == {"a": 1, "b": 0}
-    assert [row.completion for row in whole.of_kind("passage")] == [
+    assert [row.completion for row in whole.rows if row.kind == "passage"] == [
         "Tower\nThe a tower is old.",
         "Tower\nThe b tower is old.",
     ]
@@ -136,7 +136,7 @@ def test_edits_give_up_rows_evenly_where_a_training_takes_no_more() -> None:
     with mock.patch.object(lesson_module, "MAX_ROWS", 4):
         cut = lesson()
     assert cut.counts == {"edit": 2, "passage": 2} and cut.dropped == 1
-    assert [row.context_id for row in cut.of_kind("edit")] == ["a", "b"]
+    assert [row.context_id for row in cut.rows if row.kind == "edit"] == ["a", "b"]
 
 
 def test_a_row_that_no_training_takes_is_counted_as_dropped() -> None:
