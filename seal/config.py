@@ -123,7 +123,9 @@ def _section(layer: Layer, name: str) -> Tree:
     return section if isinstance(section, dict) else {}
 
 
-def load_engine(profile: str, overrides: Mapping[str, object] | None = None) -> EngineSettings:
+def load_engine_settings(
+    profile: str, overrides: Mapping[str, object] | None = None
+) -> EngineSettings:
     """The engine of local mode: what the profile says, then `SEAL_*` variables, then overrides.
 
     The variables are those of the services: `SEAL_MAX_RANK` for `maxRank`; an empty one is none.

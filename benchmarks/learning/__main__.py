@@ -39,7 +39,7 @@ from benchmarks.learning.settings import check_same_settings
 from benchmarks.learning.summary import file_name, read_summaries
 from benchmarks.learning.tiny import tiny_files, tiny_model
 from controller_svc.cli.options import changes
-from seal.config import load_engine
+from seal.config import load_engine_settings
 from seal.errors import SealError, error_class
 from seal.files import file_errors
 from seal.telemetry import configure_logging
@@ -136,7 +136,7 @@ def main(
             if not only:
                 wanted = tuple(run for run in wanted if has_data(run.planned, sources))
             if not render_only:
-                options = load_engine("embedded", changes(engine or [], option="--engine"))
+                options = load_engine_settings("embedded", changes(engine or [], option="--engine"))
                 bench = Bench(
                     root=root,
                     out=docs / SUMMARIES,

@@ -158,7 +158,7 @@ def demo(
     from controller_svc.cli.execute import Options, execute
     from controller_svc.cli.runs import remove_run
     from seal.artifacts import ArtifactStore
-    from seal.config import load_engine, load_run
+    from seal.config import load_engine_settings, load_run
     from seal.runs.store import manifest_path
 
     with demo_manifest(DEMO_NAMES[domain, quick]) as path:
@@ -170,7 +170,9 @@ def demo(
         remove_run(store, manifest.name)
     execute(
         manifest,
-        engine=load_engine(manifest.spec.profile, changes(engine or [], option="--engine")),
+        engine=load_engine_settings(
+            manifest.spec.profile, changes(engine or [], option="--engine")
+        ),
         options=Options(
             root=root,
             resume=exists and not fresh,
@@ -263,7 +265,7 @@ def run(
 ) -> None:
     """Run ReST^EM on your own passages and questions."""
     from controller_svc.cli.execute import Options, execute
-    from seal.config import load_engine, load_run
+    from seal.config import load_engine_settings, load_run
     from seal.telemetry import serving_metrics
 
     named = {
@@ -273,7 +275,7 @@ def run(
         "--name": ("metadata.name", name),
     }
     manifest = load_run(file, changes(change or []), named)
-    settings = load_engine(manifest.spec.profile, changes(engine or [], option="--engine"))
+    settings = load_engine_settings(manifest.spec.profile, changes(engine or [], option="--engine"))
     if plan:
         from controller_svc.cli.plan import show_plan
 

@@ -98,7 +98,7 @@ def chat(
 ) -> None:
     """Ask a base model and its adapted self the same, and read both answers."""
     from controller_svc.cli.chat import Options, hold_chat
-    from seal.config import load_engine
+    from seal.config import load_engine_settings
 
     hold_chat(
         Options(
@@ -106,7 +106,7 @@ def chat(
             message=message,
             target=target_of(context, server, namespace, root, here=("model", "engine", "offline")),
             model=model,
-            engine=load_engine("embedded", changes(engine or [], option="--engine")),
+            engine=load_engine_settings("embedded", changes(engine or [], option="--engine")),
             offline=offline,
             format=None if format is None else format.value,
             max_tokens=max_tokens,

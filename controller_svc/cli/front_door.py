@@ -257,9 +257,9 @@ def _source(context: typer.Context, parameter: str) -> str:
 
 def _local(model: str, engine: list[str] | None, *, offline: bool) -> LocalServer:
     from controller_svc.cli.serving import LocalServer
-    from seal.config import load_engine
+    from seal.config import load_engine_settings
 
-    settings = load_engine("embedded", changes(engine or [], option="--engine"))
+    settings = load_engine_settings("embedded", changes(engine or [], option="--engine"))
     return LocalServer(model=model, engine=settings, offline=offline)
 
 

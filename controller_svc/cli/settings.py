@@ -15,7 +15,7 @@ import typer
 import yaml
 from pydantic import BaseModel
 
-from seal.config import load_engine, load_run
+from seal.config import load_engine_settings, load_run
 from seal.refusals import bounds
 from seal.resources import API_VERSION, RUN_KIND
 from seal.settings import FileSettings
@@ -45,7 +45,7 @@ def show_settings(profile: str, *, as_json: bool) -> None:
         InvalidInput: there is no such profile.
     """
     run = load_run(None, {"spec.profile": profile})
-    engine = load_engine(profile)
+    engine = load_engine_settings(profile)
     spec = list(settings_of(run.spec, "spec."))
     machine = list(settings_of(engine, ""))
     if as_json:

@@ -19,7 +19,7 @@ import yaml
 from seal.config import (
     _ClusterPart,
     load_adaptation,
-    load_engine,
+    load_engine_settings,
     load_run,
     run_of_object,
 )
@@ -170,7 +170,7 @@ def test_yes_is_no_number(config: Path, text: str, field: str) -> None:
 
 def test_yes_is_no_number_of_an_engine_or_an_adaptation() -> None:
     with pytest.raises(InvalidInput, match="must be a whole number, got 'true'") as caught:
-        load_engine("embedded", {"slots": True})
+        load_engine_settings("embedded", {"slots": True})
     assert caught.value.field == "slots"
     data = {"data.documents": [{"name": "a.txt", "path": "a.txt", "sha256": "a" * 64}]}
     with pytest.raises(InvalidInput, match="must be a number, got 'true'") as caught:
@@ -481,12 +481,15 @@ def test_no_integer_of_the_schema_is_without_bounds() -> None:
 
 
 def test_the_engine_takes_what_its_profile_says_unless_it_is_told_otherwise() -> None:
-    assert (load_engine("embedded").slots, load_engine("embedded").evaluation_rows) == (16, 96)
-    assert load_engine("published").device == "cuda"
-    engine = load_engine("published", {"device": "cpu", "maxRowTokens": 512})
+    assert (
+        load_engine_settings("embedded").slots,
+        load_engine_settings("embedded").evaluation_rows,
+    ) == (16, 96)
+    assert load_engine_settings("published").device == "cuda"
+    engine = load_engine_settings("published", {"device": "cpu", "maxRowTokens": 512})
     assert (engine.device, engine.dtype, engine.max_row_tokens) == ("cpu", "bfloat16", 512)
     with pytest.raises(InvalidInput, match="--engine: max_rank: there is no such") as caught:
-        load_engine("embedded", {"max_rank": 3})
+        load_engine_settings("embedded", {"max_rank": 3})
     assert caught.value.remedy == "did you mean maxRank?"
 
 
@@ -495,13 +498,13 @@ def test_variables_of_the_services_set_the_engine_below_what_the_command_says(
 ) -> None:
     monkeypatch.setenv("SEAL_SLOTS", "5")
     monkeypatch.setenv("SEAL_MAX_RANK", "64")
-    engine = load_engine("embedded", {"maxRank": 32})
+    engine = load_engine_settings("embedded", {"maxRank": 32})
     assert (engine.slots, engine.max_rank, engine.evaluation_rows) == (5, 32, 96)
     monkeypatch.setenv("SEAL_SLOTS", "")
-    assert load_engine("embedded").slots == 16
+    assert load_engine_settings("embedded").slots == 16
     monkeypatch.setenv("SEAL_SLOTS", "many")
     with pytest.raises(InvalidInput, match=r"environment: slots: .*a whole number, got 'many'"):
-        load_engine("embedded")
+        load_engine_settings("embedded")
 
 
 def test_what_only_a_cluster_has_is_checked_and_said_to_be_ignored(config: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from seal.config import load_engine, load_run
+from seal.config import load_engine_settings, load_run
 from seal.domains import get_domain
 from seal.domains.arc.edits import MAX_EDIT_EPOCHS, parse_edit
 from seal.domains.arc.training_sets import MAX_ROW_VISITS
@@ -16,7 +16,7 @@ def test_a_profile_is_a_whole_run_whose_given_edits_are_edits(profile: str) -> N
     assert spec.domain == "arc"
     assert parse_edit(spec.validation.fixed_edit)
     assert not spec.validation.oracle_edit or parse_edit(spec.validation.oracle_edit)
-    assert load_engine(profile).slots > 0
+    assert load_engine_settings(profile).slots > 0
 
 
 def test_the_published_numbers_are_those_of_the_paper() -> None:

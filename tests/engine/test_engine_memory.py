@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from test_engine_training import TEXTS, difference, request, train
 from tiny_model import ARCHITECTURES, byte_tokenizer, save_tiny_model, tiny_model, tiny_transformer
 
-from seal.config import load_engine
+from seal.config import load_engine_settings
 from seal.engine import Engine
 from seal.engine import training as training_module
 from seal.engine.available import free_host_bytes
@@ -538,4 +538,4 @@ def test_this_machine_has_memory():
 )
 def test_the_switch_is_read_from_yaml_as_it_is_written(written, read):
     overrides = yaml.safe_load(f"gradientCheckpointing: {written}\n")
-    assert load_engine("embedded", overrides).gradient_checkpointing == read
+    assert load_engine_settings("embedded", overrides).gradient_checkpointing == read

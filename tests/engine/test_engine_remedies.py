@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from seal.config import load_engine
+from seal.config import load_engine_settings
 from seal.options import ServiceOptions
 from seal.remedies import engine_setting
 from seal.settings import EngineSettings
@@ -56,7 +56,7 @@ def test_what_a_remedy_says_can_be_given_to_a_laptops_engine_and_to_a_service(na
     found = re.search(r"--engine (\w+)=(\w+), a service: (--[a-z-]+) (\w+)\)", said)
     assert found is not None
     written, on_a_laptop, flag, of_a_service = found.groups()
-    laptop = load_engine("published", {written: on_a_laptop})
+    laptop = load_engine_settings("published", {written: on_a_laptop})
     service = ServiceOptions.parse(["--artifacts", "store", flag, of_a_service])
     assert str(getattr(laptop, name)).removesuffix(".0") == value
     assert getattr(laptop, name) == getattr(service, name)
