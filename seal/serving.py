@@ -10,8 +10,8 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -70,18 +70,8 @@ def run_process(
 
     `loop_factory`: makes the event loop; None takes asyncio's own.
     """
-    as_json = asks_for_json(sys.argv[1:])
-    try:
-        options = kind.parse(sys.argv[1:])
-        as_json = options.writes_json
-        configure_logging(options.log_level, as_json)
-        with wrong_input():
-            configure_tracing(_service_name(options.program))
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(serve(options))
-    except SealError as error:
-        _say(error, as_json=as_json)
-        sys.exit(error_class(error).exit_code)
+    with _begun(kind) as options, asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(serve(options))
 
 
 def run_job(
@@ -93,6 +83,13 @@ def run_job(
     `work` takes the signals that come meanwhile; one that comes before ends the process with 43.
     A failure is told in the termination message, too.
     """
+    with _begun(kind, is_job=True) as options:
+        asyncio.run(_work(options, work))
+
+
+@contextmanager
+def _begun(kind: type[Process], *, is_job: bool = False) -> Iterator[Process]:
+    """The options of this process, which logs and traces as they say; an error ends it."""
     as_json = asks_for_json(sys.argv[1:])
     try:
         options = kind.parse(sys.argv[1:])
@@ -100,11 +97,14 @@ def run_job(
         configure_logging(options.log_level, as_json)
         with wrong_input():
             configure_tracing(_service_name(options.program))
-        asyncio.run(_work(options, work))
+        yield options
     except SealError as error:
-        write_termination(failure_of(error))
+        if is_job:
+            write_termination(failure_of(error))
         _say(error, as_json=as_json)
-        leave(error_class(error).exit_code)
+        if is_job:
+            leave(error_class(error).exit_code)
+        sys.exit(error_class(error).exit_code)
 
 
 def _service_name(program: str) -> str:
