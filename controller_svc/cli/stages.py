@@ -25,9 +25,6 @@ from seal.records import WARM_START, ScoreSum, Stage
 from seal.report.numbers.formats import GRADER_NAMES, duration, plural, score
 from seal.settings import RunSpec
 
-_COSTS = {"edits": 0.2, "trainings": 0.55, "answers": 0.25}
-"""Shares of a stage's time by kind of work, where its work is not known."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Amount:
@@ -141,19 +138,7 @@ class StageTracker:
     def _share_of(self, progress: TaskProgress) -> float:
         """Share of a shard's expected work that is done: its kinds by what they cost."""
         work = self._work.get((progress.round, progress.stage))
-        costs = work.costs if work is not None else _COSTS
-        parts = [
-            (costs["edits"], progress.edits_done, progress.edits_total),
-            (
-                costs["trainings"],
-                progress.training_fraction * progress.trainings_total,
-                progress.trainings_total,
-            ),
-            (costs["answers"], progress.evaluated_queries, progress.queries_total),
-        ]
-        known = [(cost, done / total) for cost, done, total in parts if total]
-        whole = sum(cost for cost, _ in known)
-        return sum(cost * share for cost, share in known) / whole if whole else 0.0
+        return progress.share if work is None else progress.share_by(work.costs)
 
     def amounts(self) -> tuple[Amount, ...]:
         """Generation, training and evaluation of the stage, over all its shards."""

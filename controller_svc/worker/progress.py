@@ -18,7 +18,7 @@ MIN_FRACTION_FOR_ETA = 0.05
 """Share of the work from which on the time that it took says something about the rest."""
 MIN_INTERVAL_SECONDS = 0.1
 """Shortest time between two snapshots: dozens of streams report several times a second each."""
-_WEIGHTS = {"generate": 0.2, "train": 0.55, "evaluate": 0.25}
+_COSTS = {"edits": 0.2, "trainings": 0.55, "answers": 0.25}
 """Rough share of a task's time by kind of work; nothing but what is shown depends on it."""
 
 
@@ -58,12 +58,16 @@ class TaskProgress:
     @property
     def share(self) -> float:
         """What is done of the task's work, in [0, 1]; 0 while none is planned."""
+        return self.share_by(_COSTS)
+
+    def share_by(self, costs: Mapping[str, float]) -> float:
+        """`share`, where the kinds of work cost what `costs` says, in any unit."""
         work = {
-            "generate": (self.edits_done, self.edits_total),
-            "train": (self.training_fraction * self.trainings_total, self.trainings_total),
-            "evaluate": (self.evaluated_queries, self.queries_total),
+            "edits": (self.edits_done, self.edits_total),
+            "trainings": (self.training_fraction * self.trainings_total, self.trainings_total),
+            "answers": (self.evaluated_queries, self.queries_total),
         }
-        return _done(work) or 0.0
+        return _done(work, costs) or 0.0
 
 
 class Meter:
@@ -192,23 +196,24 @@ class Meter:
     ) -> float | None:
         """Seconds to the end if what is left goes as fast as what this attempt did."""
         work = {
-            "generate": (edits, self._edits_total - self._edits_before),
-            "train": (trainings, self._trainings_total - self._trainings_before - resumed),
-            "evaluate": (queries, self._queries_total - self._queries_before),
+            "edits": (edits, self._edits_total - self._edits_before),
+            "trainings": (trainings, self._trainings_total - self._trainings_before - resumed),
+            "answers": (queries, self._queries_total - self._queries_before),
         }
-        fraction = _done(work)
+        fraction = _done(work, _COSTS)
         if fraction is None:
             return 0.0
         return None if fraction < MIN_FRACTION_FOR_ETA else elapsed * (1 - fraction) / fraction
 
 
-def _done(work: Mapping[str, tuple[float, float]]) -> float | None:
+def _done(work: Mapping[str, tuple[float, float]], costs: Mapping[str, float]) -> float | None:
     """Share that is done of (done, planned) by kind, in [0, 1]; None while nothing is planned."""
     planned = {kind: (done, total) for kind, (done, total) in work.items() if total > 0}
-    if not planned:
+    whole = sum(costs[kind] for kind in planned)
+    if not whole:
         return None
-    parts = (_WEIGHTS[kind] * min(1.0, done / total) for kind, (done, total) in planned.items())
-    return sum(parts) / sum(_WEIGHTS[kind] for kind in planned)
+    parts = (costs[kind] * min(1.0, done / total) for kind, (done, total) in planned.items())
+    return sum(parts) / whole
 
 
 def _share(part: float, whole: float) -> float:
