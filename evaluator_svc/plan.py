@@ -24,18 +24,9 @@ from seal.limits import (
 )
 from seal.records import AdapterReference
 from seal.rpc import validation
-from seal.rpc.convert import adapter_reference, base_reference
+from seal.rpc.convert import GRADER_FROM_WIRE, adapter_reference, base_reference
 from seal.settings import GraderName, QuestionFormat, check_votes
 from seal.v1 import evaluator_pb2
-
-GRADERS: dict[int, GraderName] = {
-    evaluator_pb2.GRADER_EXACT: "exact",
-    evaluator_pb2.GRADER_CONTAINS: "contains",
-    evaluator_pb2.GRADER_F1: "f1",
-    evaluator_pb2.GRADER_LOGPROB: "logprob",
-    evaluator_pb2.GRADER_JUDGE: "judge",
-    evaluator_pb2.GRADER_GRID: "grid",
-}
 
 
 @dataclass(frozen=True)
@@ -60,10 +51,10 @@ def parse_evaluation(request: evaluator_pb2.EvaluateRequest) -> EvaluationPlan:
     """Check a request. Raises InvalidInput naming the field."""
     validation.request_id(request.request_id)
     domain = get_domain(request.domain)
-    if request.grader not in GRADERS:
+    if request.grader not in GRADER_FROM_WIRE:
         graders = (f"GRADER_{grader.upper()}" for grader in domain.options.graders)
         raise validation.refuse("grader", "is not set", f"use one of: {', '.join(graders)}")
-    grader = GRADERS[request.grader]
+    grader = GRADER_FROM_WIRE[request.grader]
     validation.one_of(grader, domain.options.graders, field="grader")
     question_format = validation.one_of(
         request.question_format, domain.options.question_formats, field="question_format"

@@ -18,6 +18,7 @@ from seal.domains.base import Context, Example, Query
 from seal.records import AdapterReference, InnerLoopKind, Stage
 from seal.restem.seeds import derive_seed
 from seal.rpc.convert import (
+    GRADER_TO_WIRE,
     adapter_message,
     lora_message,
     optimizer_message,
@@ -28,18 +29,6 @@ from seal.runs.shards import Alone
 from seal.runs.store import key_of
 from seal.settings import DOMAIN_OPTIONS, LearningSpec, OptimizerSettings
 from seal.v1 import common_pb2, evaluator_pb2, generator_pb2, trainer_pb2
-
-GRADERS = MappingProxyType(
-    {
-        "exact": evaluator_pb2.GRADER_EXACT,
-        "contains": evaluator_pb2.GRADER_CONTAINS,
-        "f1": evaluator_pb2.GRADER_F1,
-        "logprob": evaluator_pb2.GRADER_LOGPROB,
-        "judge": evaluator_pb2.GRADER_JUDGE,
-        "grid": evaluator_pb2.GRADER_GRID,
-    }
-)
-
 
 _ROWS_NOTES: Mapping[InnerLoopKind, str] = MappingProxyType(
     {
@@ -279,7 +268,7 @@ class Requests:
                 )
                 for query in queries
             ],
-            grader=GRADERS[settings.grader],
+            grader=GRADER_TO_WIRE[settings.grader],
             max_tokens=settings.max_tokens,
             votes=settings.votes,
             view_seed=derive_seed(self.spec.seed, "views") if settings.votes > 1 else 0,

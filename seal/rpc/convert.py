@@ -6,7 +6,7 @@ Services and workers both use it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import cast, get_args
 
@@ -23,7 +23,7 @@ from seal.records import (
     TrainingRecord,
 )
 from seal.rpc import validation
-from seal.settings import LoraSettings, OptimizerSettings
+from seal.settings import GraderName, LoraSettings, OptimizerSettings
 from seal.v1 import common_pb2, evaluator_pb2, generator_pb2, trainer_pb2
 
 OUTCOME_TO_WIRE = MappingProxyType(
@@ -39,6 +39,17 @@ OUTCOME_TO_WIRE = MappingProxyType(
     }
 )
 OUTCOME_FROM_WIRE = MappingProxyType({wire: outcome for outcome, wire in OUTCOME_TO_WIRE.items()})
+GRADER_TO_WIRE: Mapping[GraderName, evaluator_pb2.Grader.ValueType] = MappingProxyType(
+    {
+        "exact": evaluator_pb2.GRADER_EXACT,
+        "contains": evaluator_pb2.GRADER_CONTAINS,
+        "f1": evaluator_pb2.GRADER_F1,
+        "logprob": evaluator_pb2.GRADER_LOGPROB,
+        "judge": evaluator_pb2.GRADER_JUDGE,
+        "grid": evaluator_pb2.GRADER_GRID,
+    }
+)
+GRADER_FROM_WIRE = MappingProxyType({wire: grader for grader, wire in GRADER_TO_WIRE.items()})
 
 
 def adapter_reference(message: common_pb2.AdapterRef, *, field: str) -> AdapterReference:
