@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from seal.artifacts import ArtifactStore
 from seal.records import AdapterReference
+from seal.runs.store import adapters_path, published_adapters
 
 
 def erase_run(store: ArtifactStore, run: str, *, kept: Collection[AdapterReference]) -> None:
@@ -17,14 +18,9 @@ def erase_run(store: ArtifactStore, run: str, *, kept: Collection[AdapterReferen
         SealError: the store is away; the next call goes on.
 
     """
-    folder = f"{run}/adapters"
-    addresses = {path.rpartition("/")[0] for path in store.list(folder)}
-    published = {
-        AdapterReference(path=address, sha256=address.rpartition("/")[2]) for address in addresses
-    }
-    for adapter in published - set(kept):
+    for adapter in published_adapters(store, run) - set(kept):
         store.remove_directory(adapter)
-    paths = [path for path in store.list(run) if not path.startswith(f"{folder}/")]
+    paths = [path for path in store.list(run) if not path.startswith(f"{adapters_path(run)}/")]
     # What a killed writer has left may hold text of a document
     store.remove_leftovers(run, older_than_seconds=0.0)
     for path in paths:

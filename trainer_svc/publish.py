@@ -13,16 +13,12 @@ from safetensors import SafetensorError
 
 from seal.files import file_errors
 from seal.records import AdapterReference
+from seal.runs.store import adapters_path
 from trainer_svc.card import CARD_FILE
 
 if TYPE_CHECKING:
     from seal.artifacts import ArtifactStore
     from seal.engine import Adapter
-
-
-def adapters_prefix(run: str) -> str:
-    """Where a run's adapters are published, relative to the artifacts root."""
-    return f"{run}/adapters"
 
 
 def publish_adapter(
@@ -46,7 +42,7 @@ def publish_adapter(
         except SafetensorError as error:
             raise OSError(_error_number(error), str(error)) from error
         (Path(scratch) / CARD_FILE).write_text(card, encoding="utf-8")
-        return store.publish_directory(Path(scratch), adapters_prefix(run))
+        return store.publish_directory(Path(scratch), adapters_path(run))
 
 
 def _error_number(error: SafetensorError) -> int:

@@ -15,7 +15,7 @@ import structlog
 from seal.artifacts import ArtifactStore
 from seal.errors import SealError
 from seal.records import AdapterReference, ContextRecord
-from seal.runs.store import in_thread
+from seal.runs.store import adapters_path, in_thread, published_adapters
 
 log = structlog.get_logger(__name__)
 
@@ -76,13 +76,13 @@ async def sweep_run(
         doomed = [path for name in SHORT_LIVED for path in store.list(f"{run}/{name}")]
         for path in doomed:
             store.remove(path)
-        adapters = set() if keep_inner_adapters else _adapters(store, run) - set(policies)
+        adapters = set() if keep_inner_adapters else published_adapters(store, run) - set(policies)
         for adapter in adapters:
             store.remove_directory(adapter)
         # Of any age: who still writes there has been given up, and nobody waits for what he writes
         left = [
-            store.remove_leftovers(f"{run}/{name}", older_than_seconds=0.0)
-            for name in (*SHORT_LIVED, "adapters")
+            store.remove_leftovers(path, older_than_seconds=0.0)
+            for path in (*(f"{run}/{name}" for name in SHORT_LIVED), adapters_path(run))
         ]
         for name in SHORT_LIVED:
             store.remove_empty_directories(f"{run}/{name}")
@@ -95,9 +95,3 @@ async def sweep_run(
         return False
     log.info("run swept", run=run, removed=removed)
     return True
-
-
-def _adapters(store: ArtifactStore, run: str) -> set[AdapterReference]:
-    """All adapters that were published for a run."""
-    folders = {path.rpartition("/")[0] for path in store.list(f"{run}/adapters")}
-    return {AdapterReference(path=folder, sha256=folder.rpartition("/")[2]) for folder in folders}

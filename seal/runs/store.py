@@ -8,6 +8,7 @@
                                               records.jsonl, and summary.json last
     {run}/stages/r{round}-improve/            selection.json, of a warm start supervised.json
     {run}/baselines/<key>.json                where the student is the base: one for all rounds
+    {run}/adapters/{sha256}/                  policies, and inner adapters as long as they are kept
 
 What is pinned or decided is created once and never written again.
 """
@@ -30,6 +31,7 @@ from seal.domains.base import Context
 from seal.errors import Internal
 from seal.records import (
     AdaptationCounts,
+    AdapterReference,
     LongRow,
     ModelDescription,
     PreparedRecord,
@@ -100,6 +102,22 @@ def selection_path(run: str, round: int) -> str:
 def supervised_path(run: str) -> str:
     """What the warm start learns."""
     return f"{stage_path(run, 0, Stage.IMPROVE)}/supervised.json"
+
+
+def adapters_path(run: str) -> str:
+    """Directory that the run's adapters are published in."""
+    return f"{run}/adapters"
+
+
+def published_adapters(store: ArtifactStore, run: str) -> set[AdapterReference]:
+    """All adapters that were published for a run and are still there.
+
+    It blocks. Raises SealError if the store is away.
+    """
+    addresses = {path.rpartition("/")[0] for path in store.list(adapters_path(run))}
+    return {
+        AdapterReference(path=address, sha256=address.rpartition("/")[2]) for address in addresses
+    }
 
 
 async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
