@@ -23,7 +23,7 @@ from controller_svc.cli.workload import (
     round_contexts,
     workload,
 )
-from controller_svc.core import Phase, RunStatus
+from controller_svc.core import Phase, RunStatus, is_warm_start
 from controller_svc.local.lock import check_free
 from controller_svc.runs import find_status
 from controller_svc.worker.prepare import load_data
@@ -33,7 +33,6 @@ from seal.domains import get_domain
 from seal.domains.base import Context
 from seal.errors import InvalidInput, NotFound
 from seal.models import is_downloadable, resolve_model
-from seal.records import Stage
 from seal.report.numbers.formats import duration, plural
 from seal.resources import RestEMRun
 from seal.runs.store import manifest_path
@@ -104,7 +103,7 @@ def show_plan(
         return
     typer.echo("")
     _print_table(_total_name(spec, saved), works, seconds)
-    if any((work.round, work.stage) == (0, Stage.IMPROVE) for work in works):
+    if any(is_warm_start(work.round, work.stage) for work in works):
         typer.echo("\nThe warm start is supervised: it learns gold questions of training passages.")
     typer.echo("\nSteps, tokens and time are estimates: the edits are not written yet.")
     typer.echo("\n".join(_machine_lines(manifest, engine, machine)))
@@ -224,7 +223,7 @@ def _print_table(
 
 def _cells(work: StageWork, seconds: float | None) -> tuple[str, ...]:
     numbers = (work.contexts, work.edits, work.trainings, work.steps, work.answers, _tokens(work))
-    warm = (work.round, work.stage) == (0, Stage.IMPROVE)
+    warm = is_warm_start(work.round, work.stage)
     return (
         "round 0, warm start" if warm else f"round {work.round}, {work.stage}",
         *(_count(number) for number in numbers),

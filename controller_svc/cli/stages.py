@@ -15,6 +15,7 @@ from controller_svc.core import (
     Phase,
     RunStatus,
     StageStatus,
+    is_warm_start,
     parse_ranges,
     share_of_stage,
     stages,
@@ -190,7 +191,7 @@ class StageTracker:
 
     def _title(self, stage: tuple[int, Stage]) -> str:
         number, kind = stage
-        warm = WARM_START if stage == (0, Stage.IMPROVE) else ""
+        warm = WARM_START if is_warm_start(number, kind) else ""
         label = self._labels.get(number) or warm
         return f"round {number} of {self._spec.rounds}{f' ({label})' if label else ''}, {kind}"
 

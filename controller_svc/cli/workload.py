@@ -24,7 +24,7 @@ from controller_svc.cli.edit_work import (
     question_tokens,
     tokens_in,
 )
-from controller_svc.core import stages
+from controller_svc.core import is_warm_start, stages
 from controller_svc.worker.bounds import (
     EQUAL_STEPS,
     GIVEN_EDITS,
@@ -144,7 +144,7 @@ def _stage_work(
         work = _loops_work(spec, contexts, round, stage, k=k, loops=loops, before=before)
         work = _with_bounds(spec, data["validation"], work) if round == 0 else work
         return _with_retained(spec, data["retained"], work)
-    if stage is Stage.IMPROVE and round == 0:
+    if is_warm_start(round, stage):
         return _warm_start_work(spec, data["train"])
     if stage is Stage.IMPROVE:
         return _improve_work(spec, round_contexts(spec, data["train"]), round)

@@ -28,6 +28,7 @@ from controller_svc.core.observed import (
 )
 from controller_svc.core.plan import (
     STAGE_WEIGHTS,
+    is_warm_start,
     place_name,
     shards,
     share_done,
@@ -97,6 +98,7 @@ __all__ = [
     "decide",
     "events",
     "format_ranges",
+    "is_warm_start",
     "new_status",
     "parse_ranges",
     "place_name",

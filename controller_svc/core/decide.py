@@ -30,7 +30,7 @@ from controller_svc.core.observed import (
     StartStage,
     StopStage,
 )
-from controller_svc.core.plan import spec_digest, stages
+from controller_svc.core.plan import is_warm_start, spec_digest, stages
 from controller_svc.core.ranges import format_ranges, parse_ranges
 from controller_svc.core.rounds import fold_stage, unscored
 from controller_svc.core.state import (
@@ -127,7 +127,7 @@ def _step(spec: Spec, status: RunStatus, observed: Observed, budget: AttemptBudg
 
 def _first_policies(spec: Spec) -> tuple[PolicyStatus, ...]:
     """The base model is a run's policy of round 0, unless a warm start makes that."""
-    if isinstance(spec, AdaptationSpec) or (0, Stage.IMPROVE) in stages(spec):
+    if isinstance(spec, AdaptationSpec) or spec.improve.warm_start == "gold":
         return ()
     return (PolicyStatus(round=0, adapter=None, trained=False),)
 
@@ -293,7 +293,7 @@ def _policy_for(spec: Spec, status: RunStatus, current: StageStatus) -> AdapterR
     """
     if isinstance(spec, AdaptationSpec):
         return spec.policy if current.stage is Stage.ROLLOUT else None
-    if current.stage is Stage.PREPARE or (current.round, current.stage) == (0, Stage.IMPROVE):
+    if current.stage is Stage.PREPARE or is_warm_start(current.round, current.stage):
         return None
     before = current.round if current.stage is Stage.VALIDATE else current.round - 1
     return policy_of(status, before).adapter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from controller_svc.core.conditions import set_condition
-from controller_svc.core.plan import place_name, shards
+from controller_svc.core.plan import is_warm_start, place_name, shards
 from controller_svc.core.state import Counters, Reason, RunStatus, StageStatus
 from seal.names import stage_name
 from seal.records import Stage
@@ -44,7 +44,7 @@ def progressing(
     """The status with nothing that keeps its current stage."""
     round, stage = current.round, current.stage
     message = place_name(spec, round, stage)
-    if (round, stage) == (0, Stage.IMPROVE):
+    if is_warm_start(round, stage):
         message = "round 0: warm start on gold pairs (supervised)"
     return set_condition(
         status, "Progressing", "True", _RUNNING_REASONS[stage], message, now_seconds

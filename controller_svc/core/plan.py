@@ -65,10 +65,7 @@ def share_of_stage(current: StageStatus, at_work: Mapping[int, float]) -> float:
 
 
 def stages(spec: Spec) -> tuple[tuple[int, Stage], ...]:
-    """(round, stage) of the whole, in order; all of an adaptation's are of round 0.
-
-    An M-step of round 0 is a run's warm start.
-    """
+    """(round, stage) of the whole, in order; all of an adaptation's are of round 0."""
     if isinstance(spec, AdaptationSpec):
         made = (Stage.QUESTION,) if spec.questions.source == "self-made" else ()
         return tuple((0, stage) for stage in (Stage.PREPARE, *made, Stage.ROLLOUT, Stage.ADAPT))
@@ -79,6 +76,11 @@ def stages(spec: Spec) -> tuple[tuple[int, Stage], ...]:
     )
     warm = ((0, Stage.IMPROVE),) if spec.improve.warm_start == "gold" else ()
     return ((0, Stage.PREPARE), *warm, (0, Stage.VALIDATE), *learning)
+
+
+def is_warm_start(round: int, stage: Stage) -> bool:
+    """Whether a run's stage is its supervised M-step, before round 1."""
+    return (round, stage) == (0, Stage.IMPROVE)
 
 
 def shards(spec: LearningSpec, stage: Stage) -> int:

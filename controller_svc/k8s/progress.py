@@ -15,6 +15,7 @@ from controller_svc.core import (
     Phase,
     RunStatus,
     StageStatus,
+    is_warm_start,
     parse_ranges,
     share_of,
     share_of_stage,
@@ -124,5 +125,5 @@ def _measured(spec: Spec, status: RunStatus) -> dict[Stage, float]:
         Stage(name): seconds
         for entry in status.rounds
         for name, seconds in entry.seconds.items()
-        if seconds > 0 and (entry.round, name) != (0, Stage.IMPROVE)  # a warm start is another work
+        if seconds > 0 and not is_warm_start(entry.round, Stage(name))  # which is another work
     }
