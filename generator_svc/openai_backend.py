@@ -21,7 +21,7 @@ from seal.domains.base import ABSTAIN
 from seal.domains.by_sentence import STARTS
 from seal.endpoints import Completion, Endpoint, Sampling, Shared
 from seal.engine import GenerationRequest, GenerationResult, Sample
-from seal.errors import InvalidInput, Retryable, SealError, UnfitItem
+from seal.errors import InvalidInput, UnfitItem, principal_error
 from seal.prompts import Message, Prompt
 from seal.settings import EditGenerator, EndpointLimits, EngineSettings
 
@@ -160,7 +160,7 @@ class OpenAIWriter:
                     for place, seeds in enumerate(request.seeds)
                 ]
         except BaseExceptionGroup as errors:
-            raise _principal(errors) from None
+            raise principal_error(errors) from None
         if unfit:
             first = unfit[min(unfit)]
             alike = [place for place, error in unfit.items() if error.outcome is first.outcome]
@@ -237,11 +237,3 @@ def _after(prompt: Prompt, text: str) -> str:
 def _before_stop(text: str, stops: tuple[str, ...]) -> str:
     """An endpoint takes few stop texts, and some take none."""
     return text[: min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)]
-
-
-def _principal(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error that decides: what no retry mends goes first."""
-    errors = list(group.exceptions)
-    ours = [error for error in errors if isinstance(error, SealError)]
-    permanent = [error for error in errors if not isinstance(error, Retryable)]
-    return (permanent or ours or errors)[0]

@@ -191,3 +191,21 @@ def error_class_for_code(code: str) -> type[SealError]:
         if row.grpc_code == code:
             return kind
     return _FOREIGN_CODES.get(code, Internal)
+
+
+def principal_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error that decides what happens next.
+
+    One that no retry mends goes before one that a retry may mend.
+    """
+    errors = _leaves(group)
+    permanent = [error for error in errors if not isinstance(error, Retryable)]
+    return (permanent or errors)[0]
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    return [
+        leaf
+        for error in group.exceptions
+        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    ]

@@ -9,7 +9,7 @@ from controller_svc.worker.adapt import adapt
 from controller_svc.worker.adaptation_data import read_data
 from controller_svc.worker.bench import Bench
 from controller_svc.worker.clients import ServiceClients
-from controller_svc.worker.contexts_task import principal_error, run_contexts
+from controller_svc.worker.contexts_task import run_contexts
 from controller_svc.worker.documents import TRAIN, prepare_adaptation
 from controller_svc.worker.others import check_judge
 from controller_svc.worker.progress import Meter
@@ -19,6 +19,7 @@ from controller_svc.worker.settings import WorkerSettings
 from controller_svc.worker.shard_plan import ShardPlan, shard_of
 from seal.artifacts import ArtifactStore
 from seal.domains import get_domain
+from seal.errors import principal_error
 from seal.records import ContextRecord, PreparedRecord, ShardSummary, Stage
 from seal.runs.clock import ShardClock
 from seal.runs.selection import rollout_records

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from controller_svc.worker.bench import Bench
 from controller_svc.worker.shard import run_shard
 from controller_svc.worker.shard_plan import ShardPlan
@@ -15,7 +13,6 @@ from controller_svc.worker.summary import (
     shard_tokens,
 )
 from seal.artifacts import ArtifactStore
-from seal.errors import Retryable
 from seal.records import ShardSummary
 from seal.runs.cleanup import inner_adapters, measure
 from seal.runs.task import ShardTask
@@ -41,21 +38,3 @@ async def run_contexts(
         scores=shard_scores(records, result.retained),
         measures=shard_measures(records),
     )
-
-
-def principal_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error that decides what happens next.
-
-    One that no retry mends goes before one that a retry may mend.
-    """
-    errors = list(_leaves(group))
-    permanent = [error for error in errors if not isinstance(error, Retryable)]
-    return (permanent or errors)[0]
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Sequence[BaseException]:
-    return [
-        leaf
-        for error in group.exceptions
-        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    ]

@@ -16,7 +16,7 @@ from controller_svc.worker.adaptation import AdaptationTask
 from controller_svc.worker.bench import Bench
 from controller_svc.worker.bounds import bounds_of
 from controller_svc.worker.clients import ServiceClients
-from controller_svc.worker.contexts_task import principal_error, run_contexts
+from controller_svc.worker.contexts_task import run_contexts
 from controller_svc.worker.others import check_judge
 from controller_svc.worker.prepare import prepare
 from controller_svc.worker.progress import Meter, TaskProgress
@@ -25,6 +25,7 @@ from controller_svc.worker.settings import DEFAULT_SETTINGS, WorkerSettings
 from controller_svc.worker.shard_plan import ShardPlan, shard_of
 from seal.artifacts import ArtifactStore
 from seal.domains import get_domain
+from seal.errors import principal_error
 from seal.records import ShardSummary, Stage
 from seal.restem.plan import plan_round
 from seal.rpc.hops import current_hop

@@ -12,7 +12,6 @@ from controller_harness import IMPATIENT, POLICY, RUN, small_spec, workplace
 from fake_services import Fakes
 
 from controller_svc.worker.calls import Calls
-from controller_svc.worker.contexts_task import principal_error
 from controller_svc.worker.progress import TaskProgress
 from seal.artifacts import ArtifactStore
 from seal.errors import (
@@ -22,6 +21,7 @@ from seal.errors import (
     PreconditionFailed,
     SealError,
     Transient,
+    principal_error,
 )
 from seal.outcomes import Outcome
 from seal.records import Stage, edit_text
