@@ -14,8 +14,10 @@ from functools import cached_property
 from typing import Protocol
 
 from controller_svc.core import AdaptationState, Event, RunStatus, adaptation_state, events
+from seal.config import load_adaptation
 from seal.errors import Conflict, NotFound, Transient
 from seal.records import AdapterReference
+from seal.resources import Adaptation
 from seal.settings import AdaptationSpec, FileReference
 
 DEFAULT_NAMESPACE = "default"
@@ -269,6 +271,21 @@ class Adaptations(Protocol):
             Conflict: the name is that of another adaptation than `uid`, unless that is empty.
 
         """
+
+
+def manifest_of(submission: Submission, *, profile: str, model: str) -> Adaptation:
+    """The adaptation that is asked for, of the profile and the base model of who keeps it.
+
+    Raises InvalidInput naming the field.
+    """
+    changes = {
+        **submission.changes,
+        "profile": profile,
+        "model": model,
+        "metadata.namespace": submission.key.namespace,
+        "metadata.name": submission.name or submission.key.name,
+    }
+    return load_adaptation(None, changes, source="request")
 
 
 def given_files(spec: AdaptationSpec) -> frozenset[str]:

@@ -9,6 +9,7 @@ from controller_svc.cli.serving import has_adaptations, look
 from controller_svc.cli.target import Target
 from controller_svc.core import adaptation_state
 from controller_svc.local.objects import Objects
+from controller_svc.requests import find_request
 from seal.artifacts import ArtifactStore
 from seal.client import Adaptation
 from seal.errors import NotFound
@@ -24,9 +25,8 @@ def ended_here(request_ids: Iterable[str], target: Target) -> Adaptation | None:
         return None
     objects, namespace = Objects(store), target.namespace or DEFAULT_NAMESPACE
     for request_id in request_ids:
-        record = objects.requested(
-            RequestKey(caller="", namespace=namespace, request_id=request_id)
-        )
+        key = RequestKey(caller="", namespace=namespace, request_id=request_id)
+        record = find_request(store, key)
         if record is None:
             return None
         if objects.tombstone(record.uid) is None:

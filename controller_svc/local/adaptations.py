@@ -28,6 +28,7 @@ from controller_svc.adaptations import (
     file_deleted,
     given_files,
     kept_adapters,
+    manifest_of,
     not_found,
     of_another_uid,
     page_of,
@@ -39,7 +40,13 @@ from controller_svc.local.index import Index
 from controller_svc.local.live import Live
 from controller_svc.local.lock import run_lock, while_held
 from controller_svc.local.objects import AdaptationObject, Objects, Saved
-from controller_svc.requests import check_same_body, name_taken, was_deleted
+from controller_svc.requests import (
+    check_same_body,
+    find_request,
+    name_taken,
+    note_request,
+    was_deleted,
+)
 from controller_svc.uploads import (
     SWEEP_SECONDS,
     UNUSED_SECONDS,
@@ -49,7 +56,6 @@ from controller_svc.uploads import (
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
 from seal.artifacts import ArtifactStore
-from seal.config import load_adaptation
 from seal.errors import Exhausted, Internal, NotFound, SealError
 from seal.metrics import metrics
 from seal.resources import Adaptation
@@ -179,7 +185,7 @@ class LocalAdaptations:
 
     async def requested(self, key: RequestKey, body_sha256: str) -> View | None:
         """The adaptation that a request has made; None if there is none yet."""
-        record = await in_thread(self._objects.requested, key)
+        record = await in_thread(find_request, self._store, key)
         if record is None:
             return None
         check_same_body(record, body_sha256)
@@ -201,7 +207,7 @@ class LocalAdaptations:
         async with self._lock(name):
             if (view := await self.requested(key, submission.body_sha256)) is not None:
                 return view, False
-            manifest = self._manifest(submission, name)
+            manifest = manifest_of(submission, profile=self._settings.profile, model=self._model)
             entry = self._index.find(name)
             if entry is not None and entry.uid != key.uid:
                 raise name_taken(name)
@@ -213,7 +219,11 @@ class LocalAdaptations:
                     retry_after_seconds=RETRY_AFTER_SECONDS,
                 )
             record = await in_thread(
-                self._objects.request, key, name=name[1], body_sha256=submission.body_sha256
+                note_request,
+                self._store,
+                key,
+                name=name[1],
+                body_sha256=submission.body_sha256,
             )
             check_same_body(record, submission.body_sha256)
             async with self._files:
@@ -317,16 +327,6 @@ class LocalAdaptations:
             task.cancel()
             await asyncio.wait({task})
         await self._clients.cancel_trainings(one.run)
-
-    def _manifest(self, submission: Submission, name: Name) -> Adaptation:
-        changes = {
-            **submission.changes,
-            "profile": self._settings.profile,
-            "model": self._model,
-            "metadata.namespace": name[0],
-            "metadata.name": name[1],
-        }
-        return load_adaptation(None, changes, source="request")
 
     def _check_files(self, manifest: Adaptation) -> None:
         """Refuse what was removed with the last adaptation that was given it."""

@@ -26,13 +26,12 @@ from controller_svc.adaptations import (
     FOLDER,
     Name,
     Progress,
-    RequestKey,
     View,
     given_files,
 )
 from controller_svc.core import RunStatus, new_status
 from controller_svc.erasing import erase_run
-from controller_svc.requests import RequestRecord, find_request, name_taken, note_request
+from controller_svc.requests import name_taken
 from seal.adaptations.names import run_of
 from seal.artifacts import ArtifactStore
 from seal.errors import Internal
@@ -127,14 +126,6 @@ class Objects:
 
     def __init__(self, store: ArtifactStore) -> None:
         self.store = store
-
-    def requested(self, key: RequestKey) -> RequestRecord | None:
-        """What a request id stands for; None before its first request."""
-        return find_request(self.store, key)
-
-    def request(self, key: RequestKey, *, name: str, body_sha256: str) -> RequestRecord:
-        """Note what a request id stands for, unless that is noted; the record that counts."""
-        return note_request(self.store, key, name=name, body_sha256=body_sha256)
 
     def create(self, manifest: Adaptation, *, uid: str) -> AdaptationObject:
         """Make an adaptation, unless it is there.

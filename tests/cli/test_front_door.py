@@ -42,6 +42,7 @@ from controller_svc.core import Phase
 from controller_svc.local.adaptations import AdaptationSettings, local_adaptations
 from controller_svc.local.lock import run_lock
 from controller_svc.local.objects import AdaptationObject, Objects
+from controller_svc.requests import note_request
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.client import (
@@ -216,7 +217,7 @@ def test_what_has_ended_is_shown_again_without_a_model(
         """What a process that has accepted the work has left."""
         request_id = work.request_id(model="smollm2-135m", deleted=deleted)
         key = RequestKey(caller="", namespace="default", request_id=request_id)
-        objects.request(key, name="veldra", body_sha256="a" * 64)
+        note_request(objects.store, key, name="veldra", body_sha256="a" * 64)
         metadata = ObjectMeta(name="veldra", namespace="default")
         manifest = Manifest(metadata=metadata, spec=adaptation_spec())
         return objects.create(manifest, uid=key.uid)

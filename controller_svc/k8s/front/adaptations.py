@@ -20,6 +20,7 @@ from controller_svc.adaptations import (
     RequestKey,
     Submission,
     View,
+    manifest_of,
     not_found,
     of_another_uid,
     page_of,
@@ -34,10 +35,8 @@ from controller_svc.k8s.front.informer import Entry, Informer
 from controller_svc.k8s.front.making import MadeRecord, Making
 from controller_svc.requests import was_deleted
 from seal.artifacts import ArtifactStore
-from seal.config import load_adaptation
 from seal.errors import Conflict, NotFound, Transient
 from seal.metrics import metrics
-from seal.resources import Adaptation
 from seal.runs.store import read_prepared
 from seal.settings.cluster import AdaptationClusterSettings
 from seal.yaml_files import Tree
@@ -104,7 +103,7 @@ class ClusterAdaptations:
         key = submission.key
         if (view := await self.requested(key, submission.body_sha256)) is not None:
             return view, False
-        manifest = self._manifest(submission)
+        manifest = manifest_of(submission, profile=PROFILE, model=self._model)
         body, created = await self._making.make(manifest, key, submission.body_sha256)
         if created:
             metrics.adaptations_submitted.inc()
@@ -237,16 +236,6 @@ class ClusterAdaptations:
             prepared = await read_prepared(self._store, view.status.run)
             entry.base_sha256 = prepared.model.base_sha256 if prepared is not None else ""
         return replace(view, base_sha256=entry.base_sha256)
-
-    def _manifest(self, submission: Submission) -> Adaptation:
-        changes = {
-            **submission.changes,
-            "profile": PROFILE,
-            "model": self._model,
-            "metadata.namespace": submission.key.namespace,
-            "metadata.name": submission.name or submission.key.name,
-        }
-        return load_adaptation(None, changes, source="request")
 
     def _check_served(self, namespace: str) -> None:
         if namespace not in self._namespaces:
