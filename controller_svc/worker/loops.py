@@ -81,18 +81,14 @@ async def run_inner_loop(
             if training and training.adapter
             else (None, None)
         )
-        record = InnerLoopRecord(
-            kind=key.kind,
-            context_id=key.context_id,
-            candidate=key.candidate,
-            repeat=key.repeat,
-            outcome=fault or _outcome(training, evaluation[0], without_examples),
+        record = await _commit(
+            bench,
+            key,
+            fault or _outcome(training, evaluation[0], without_examples),
             training=training,
             evaluation=evaluation[0],
             retained=evaluation[1],
         )
-        record = await bench.files.commit("inner", key.file, record)
-        await bench.clock.tick()
     unasked = 0 if record.evaluation else len(context.queries) + len(retained)
     bench.meter.inner_loop_done(
         trainings_skipped=0 if record.training else 1, queries_skipped=unasked
@@ -107,18 +103,8 @@ async def take_baseline(
 
     `unasked`: questions that are not asked for it.
     """
-    record = InnerLoopRecord(
-        kind=key.kind,
-        context_id=key.context_id,
-        candidate=key.candidate,
-        repeat=key.repeat,
-        outcome=baseline.outcome,
-        training=None,
-        evaluation=baseline.model_copy(update={"tokens": 0, "engine_seconds": 0.0}),
-        retained=None,
-    )
-    record = await bench.files.commit("inner", key.file, record)
-    await bench.clock.tick()
+    evaluation = baseline.model_copy(update={"tokens": 0, "engine_seconds": 0.0})
+    record = await _commit(bench, key, baseline.outcome, evaluation=evaluation)
     bench.meter.inner_loop_done(trainings_skipped=1, queries_skipped=unasked)
     return record
 
@@ -128,19 +114,32 @@ async def run_open_book(bench: Bench, key: LoopKey, context: Context) -> InnerLo
     async with bench.places:
         request = bench.requests.open_book(key, context)
         evaluation = await evaluate(bench, request, request.request_id)
-        record = InnerLoopRecord(
-            kind=key.kind,
-            context_id=key.context_id,
-            candidate=key.candidate,
-            repeat=key.repeat,
-            outcome=evaluation.outcome,
-            training=None,
-            evaluation=evaluation,
-            retained=None,
-        )
-        record = await bench.files.commit("inner", key.file, record)
-        await bench.clock.tick()
+        record = await _commit(bench, key, evaluation.outcome, evaluation=evaluation)
     bench.meter.evaluating(request.request_id, queries=len(request.queries))
+    return record
+
+
+async def _commit(
+    bench: Bench,
+    key: LoopKey,
+    outcome: Outcome,
+    *,
+    training: TrainingRecord | None = None,
+    evaluation: EvaluationRecord | None,
+    retained: EvaluationRecord | None = None,
+) -> InnerLoopRecord:
+    record = InnerLoopRecord(
+        kind=key.kind,
+        context_id=key.context_id,
+        candidate=key.candidate,
+        repeat=key.repeat,
+        outcome=outcome,
+        training=training,
+        evaluation=evaluation,
+        retained=retained,
+    )
+    record = await bench.files.commit("inner", key.file, record)
+    await bench.clock.tick()
     return record
 
 

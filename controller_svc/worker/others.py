@@ -47,8 +47,9 @@ async def describe_writer(spec: LearningSpec, clients: ServiceClients) -> ModelD
 
 
 def _shapes(spec: LearningSpec) -> dict[str, LoraSettings]:
-    learns = isinstance(spec, RunSpec) and spec.learns
-    return {"spec.improve.lora": spec.improve.lora} if learns else {}  # type: ignore[attr-defined]
+    if isinstance(spec, RunSpec) and spec.learns:
+        return {"spec.improve.lora": spec.improve.lora}
+    return {}
 
 
 async def describe_judge(spec: LearningSpec, clients: ServiceClients) -> str:
