@@ -8,6 +8,7 @@ is its status, which a restart finds again, and how far its current stage is, wh
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ FOLDER = "adaptations"
 """Folder of the artifact store for what belongs to no run."""
 FILES = f"{FOLDER}/files"
 """Documents and questions by digest: `{FILES}/{sha256}`."""
+_STORED = re.compile(rf"{FILES}/[0-9a-f]{{64}}")
 Name = tuple[str, str]
 """Namespace and name of an adaptation."""
 
@@ -294,6 +296,15 @@ def given_files(spec: AdaptationSpec) -> frozenset[str]:
     if spec.data.questions is not None:
         given = (*given, spec.data.questions)
     return frozenset(file.path for file in given)
+
+
+def stored_files(paths: Collection[str]) -> tuple[str, ...]:
+    """Those that this service stored, under their digests, sorted: they go with an adaptation.
+
+    Others are left alone, as a document by reference may be anybody's; nor need they be paths at
+    all, of an object that was applied by hand.
+    """
+    return tuple(sorted(filter(_STORED.fullmatch, paths)))
 
 
 def kept_adapters(status: RunStatus) -> tuple[AdapterReference, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 
-from controller_svc.adaptations import FILES
+from controller_svc.adaptations import FILES, stored_files
 from seal.artifacts import ArtifactStore
 from seal.errors import NotFound, SealError
 
@@ -47,7 +47,8 @@ def old_uploads(
 
     """
     store.remove_leftovers(FILES, older_than_seconds=older_than_seconds)
-    return tuple(path for path in store.list(FILES) if _is_old(store, path, older_than_seconds))
+    stored = stored_files(store.list(FILES))
+    return tuple(path for path in stored if _is_old(store, path, older_than_seconds))
 
 
 async def sweep_again_and_again(

@@ -22,12 +22,12 @@ from dataclasses import dataclass
 import structlog
 
 from controller_svc.adaptations import (
-    FILES,
     FOLDER,
     Name,
     Progress,
     View,
     given_files,
+    stored_files,
 )
 from controller_svc.core import RunStatus, new_status
 from controller_svc.erasing import erase_run
@@ -214,8 +214,7 @@ class Objects:
         Nothing of it may be at work. `shared`: files that others were given too.
         """
         erase_run(self.store, one.run, kept=tombstone.kept)
-        # Only what this service stored: a document by reference may be anybody's
-        paths = [path for path in one.files - shared if path.startswith(f"{FILES}/")]
+        paths = list(stored_files(one.files - shared))
         # At the very end: until then the next start finds what is left to be removed
         paths += [f"{FOLDER}/cancelled/{one.uid}", _object_path(one.namespace, one.name)]
         for path in paths:

@@ -29,6 +29,7 @@ from grpc.aio import EOF
 from memory_api import MemoryApi
 
 from controller_svc.k8s.api import ADAPTATIONS
+from controller_svc.k8s.front.deletions import Tombstone
 from controller_svc.k8s.front.documents import STALE_SECONDS
 from controller_svc.k8s.front.front_door import read_cluster_settings
 from controller_svc.k8s.front.informer import Informer
@@ -636,6 +637,26 @@ async def test_a_document_stays_until_the_last_adaptation_of_it_is_deleted(site:
         assert not store.list("adaptations/files")
 
 
+@pytest.mark.parametrize("path", ["adaptations/files/../x", f"adaptations/files/{'x' * 256}"])
+async def test_an_object_that_names_no_path_keeps_no_other_document_from_being_removed(
+    site: Site, path: str
+) -> None:
+    api, store = site
+    bad = adaptation_object("bad")
+    bad["spec"]["data"]["documents"][0]["path"] = path
+    api.put(ADAPTATIONS, bad, "default")
+    # A version that took any path has begun to delete another one
+    before = Tombstone(namespace="default", name="x", uid="x", run="x", kept=(), files=(path,))
+    store.create_json("adaptations/deleting/x.json", before)
+    async with collected(api), replica(api, store) as door:
+        await submit(door, name="veldra")
+        await door.adaptations.deletions.sweep()
+        await delete(door, "bad")
+        await delete(door, "veldra")
+        await until(lambda: not store.list("adaptations/deleting"))
+    assert not bodies(api) and not store.list("adaptations/files")
+
+
 async def test_a_document_is_not_removed_under_a_submit_of_another_replica(site: Site) -> None:
     api, store = site
     async with collected(api), replica(api, store) as one, replica(api, store) as other:
@@ -754,6 +775,17 @@ async def test_uploads_that_no_adaptation_is_given_are_removed_and_no_others(sit
         assert await door.adaptations.documents.sweep_uploads(60.0) == 0
         assert await door.adaptations.documents.sweep_uploads(0.0) == 1
         assert set(store.list("adaptations/files")) == used
+
+
+async def test_a_file_whose_name_is_none_keeps_no_upload_from_being_removed(site: Site) -> None:
+    api, store = site
+    async with replica(api, store) as door:
+        with rpc_errors():
+            await door.stub.UploadDocument(iter(pieces(b"Nobody asks for this.")))
+        folder = Path(store.root_uri.removeprefix("file://")) / "adaptations/files"
+        (folder / "\\").touch()
+        assert await door.adaptations.documents.sweep_uploads(0.0) == 1
+        assert store.list("adaptations/files") == ("adaptations/files/\\",)
 
 
 async def test_a_namespace_is_never_asked_for_in_one_reply(

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import structlog
 
-from controller_svc.adaptations import FILES, FOLDER, kept_adapters
+from controller_svc.adaptations import FOLDER, kept_adapters, stored_files
 from controller_svc.erasing import erase_run
 from controller_svc.k8s.api import ADAPTATIONS, ClusterApi
 from controller_svc.k8s.front.adaptation_objects import given_paths, metadata_of, read_view
@@ -74,8 +74,7 @@ class Deletions:
             uid=metadata.uid,
             run=store_name(owner_of(ADAPTATIONS, body)),
             kept=kept_adapters(read_view(body).status) if keep_adapters else (),
-            # Only what this service stored: a document by reference may be anybody's
-            files=tuple(sorted(path for path in given_paths(body) if path.startswith(f"{FILES}/"))),
+            files=stored_files(given_paths(body)),
         )
         path = _grave(metadata.uid)
         counted = await in_thread(self._store.create_json, path, tombstone)
@@ -135,8 +134,8 @@ class Deletions:
     async def _finish(self, tombstone: Tombstone) -> None:
         await self._wait_until_gone(tombstone)
         await in_thread(erase_run, self._store, tombstone.run, kept=tombstone.kept)
-        if tombstone.files:
-            await self._documents.remove(tombstone.files)
+        if files := stored_files(tombstone.files):
+            await self._documents.remove(files)
         await in_thread(self._store.remove, _grave(tombstone.uid))
         log.info("adaptation deleted", run=tombstone.run, kept_adapters=len(tombstone.kept))
 
