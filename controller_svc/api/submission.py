@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 
 from google.protobuf.json_format import MessageToJson
 
 from controller_svc.adaptations import RequestKey, Submission
 from controller_svc.api.files import Files
+from controller_svc.api.reader import Reader, ReaderThread, reader_process
+from controller_svc.api.reading import Unread
 from controller_svc.api.requests import (
     check_documents,
     check_questions,
@@ -22,9 +25,9 @@ from controller_svc.api.requests import (
     parse_options,
 )
 from controller_svc.worker.demands import check_passage_tokens
-from seal.documents import Document, GivenQuestion, check_together, read_document
-from seal.documents.questions import check_questions as check_given
-from seal.errors import InvalidInput, NotFound
+from seal.documents import GivenQuestion, media_type_of
+from seal.documents.read import HTML, PDF
+from seal.errors import Exhausted, InvalidInput, NotFound
 from seal.manifest import MANIFEST_FILE
 from seal.records import AdapterReference
 from seal.rpc import validation
@@ -32,14 +35,12 @@ from seal.runs.store import in_thread
 from seal.settings import FileReference, PassageSettings
 from seal.v1 import adaptation_pb2
 
-READERS = 1
-"""Requests whose documents are read at once: a page of many tags takes half a gigabyte. Whose
-caller gives up keeps its place until its thread has ended."""
-CHECKED_CHARACTERS = 4 * 1024 * 1024
-"""Text that is kept to look for the questions in it; in more of it `prepare` looks, which does
-nothing else meanwhile."""
-_PIECE_CHARACTERS = 200
-"""What a section or a block takes beside its text."""
+LIGHT_BYTES = 64 * 1024
+"""A request no larger than this, all of it plain text or rows, is read at once by this process."""
+WAITING = 16
+"""Other requests that may wait while one is read: each may hold 4 MiB."""
+RETRY_AFTER_SECONDS = 5.0
+"""When a caller who met too many requests may ask again."""
 _OPTION_OF = {
     "spec.seed": "options.seed",
     "spec.policy": "options.policy",
@@ -63,7 +64,9 @@ class Submissions:
     def __init__(self, files: Files, max_positions: int = 0) -> None:
         """`max_positions`: of the base model; 0 if they are not known here."""
         self._files, self._max_positions = files, max_positions
-        self._readers = asyncio.Semaphore(READERS)
+        self._place = asyncio.Lock()
+        self._heavy = 0
+        """Requests that are read by a process of their own, or wait for it."""
 
     async def key_of(
         self, request: adaptation_pb2.SubmitAdaptationRequest, *, caller: str
@@ -93,15 +96,16 @@ class Submissions:
 
         Raises:
             InvalidInput: a document cannot be read, or a question is about none of them, by its
-                place in the request; they are too long together.
+                place in the request; they are too long together, or take too much to read.
             NotFound: a document or a policy that it refers to is not there.
+            Exhausted: too many wait for their documents to be read.
 
         """
         if request.options.HasField("policy"):
             policy = request.options.policy
             await self._check_policy(AdapterReference(path=policy.path, sha256=policy.sha256))
-        async with self._readers:
-            references, brings_questions = await self._documents(request)
+        async with self._reader(request) as reader:
+            references, brings_questions = await self._documents(request, reader)
         questions = await self._questions(request.questions)
         given = brings_questions or questions is not None
         return Submission(
@@ -116,53 +120,64 @@ class Submissions:
             },
         )
 
-    async def _documents(
+    @asynccontextmanager
+    async def _reader(
         self, request: adaptation_pb2.SubmitAdaptationRequest
+    ) -> AsyncIterator[Reader]:
+        """Who reads the documents of a request, once it is its turn.
+
+        Raises:
+            Exhausted: too many wait for theirs.
+
+        """
+        if _is_light(request):
+            yield ReaderThread()
+            return
+        if self._heavy > WAITING:
+            raise Exhausted(
+                f"the documents of {self._heavy} requests are being read or wait for it",
+                remedy="try again later",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+        self._heavy += 1
+        try:
+            async with self._place, reader_process() as reader:
+                yield reader
+        finally:
+            self._heavy -= 1
+
+    async def _documents(
+        self, request: adaptation_pb2.SubmitAdaptationRequest, reader: Reader
     ) -> tuple[list[dict[str, str]], bool]:
         """All documents as manifests write them, and whether any brings questions."""
-        references, kept = [], list[Document]()
-        characters, held, brings_questions = 0, 0, False
+        references, brings_questions = [], False
         for place, document in enumerate(request.documents):
-            reference, read = await self._document(document, f"documents[{place}]")
-            references.append(reference)
-            characters += read.characters
-            check_together(characters)
-            brings_questions = brings_questions or bool(read.questions)
-            held += _memory_characters(read)
-            kept.append(read)
-            if held > CHECKED_CHARACTERS:
-                kept.clear()
-        if held <= CHECKED_CHARACTERS:
-            await in_thread(check_answered, request, kept)
+            field = f"documents[{place}]"
+            reference, content = await self._content(document, f"{field}.file")
+            unread = Unread(document.name, document.media_type, content, field)
+            brings_questions |= await reader.add(unread)
+            kept = reference or await self._files.keep(content)
+            references.append(
+                {
+                    "name": document.name,
+                    "mediaType": document.media_type,
+                    "path": kept.path,
+                    "sha256": kept.sha256,
+                }
+            )
+        tokens = request.options.passage_tokens or PassageSettings().max_tokens
+        await reader.check(_given(request.questions), passage_tokens=tokens)
         return references, brings_questions
 
-    async def _document(
+    async def _content(
         self, document: adaptation_pb2.Document, field: str
-    ) -> tuple[dict[str, str], Document]:
-        """A document as manifests write it, and as it was read."""
-        is_stored = document.WhichOneof("source") == "file"
-        if is_stored:
-            file = document.file
-            reference = validation.settings(
-                FileReference, field=f"{field}.file", path=file.path, sha256=file.sha256
-            )
-            content = await self._files.read(
-                reference.path, reference.sha256, field=f"{field}.file"
-            )
-        else:
-            content = document.content
-        read = await in_thread(
-            read_document, document.name, document.media_type, content, field=field
-        )
-        if not is_stored:
-            reference = await self._files.keep(content)
-        written = {
-            "name": document.name,
-            "mediaType": document.media_type,
-            "path": reference.path,
-            "sha256": reference.sha256,
-        }
-        return written, read
+    ) -> tuple[FileReference | None, bytes]:
+        """The bytes of a document, and where they are stored already."""
+        if document.WhichOneof("source") != "file":
+            return None, document.content
+        path, sha256 = document.file.path, document.file.sha256
+        reference = validation.settings(FileReference, field=field, path=path, sha256=sha256)
+        return reference, await self._files.read(path, sha256, field=field)
 
     async def _questions(
         self, questions: Sequence[adaptation_pb2.Question]
@@ -198,30 +213,29 @@ class Submissions:
             )
 
 
-def check_answered(
-    request: adaptation_pb2.SubmitAdaptationRequest, documents: Sequence[Document]
-) -> None:
-    """Refuse questions that no document is about, as `prepare` would once it has cut them.
+def _is_light(request: adaptation_pb2.SubmitAdaptationRequest) -> bool:
+    """Whether nothing in a request can take long to read.
 
     Raises:
-        InvalidInput: names the field: "questions", "questions[7].answers".
+        InvalidInput: a document does not say what it is.
 
     """
-    given = [
-        GivenQuestion(one.question, tuple(one.answers), one.document, field=f"questions[{place}]")
-        for place, one in enumerate(request.questions)
-    ]
-    check_given(
-        [*given, *(own for one in documents for own in one.questions)],
-        documents,
-        passage_tokens=request.options.passage_tokens or PassageSettings().max_tokens,
+    media_types = {
+        media_type_of(one.name, one.media_type, field=f"documents[{place}]")
+        for place, one in enumerate(request.documents)
+    }
+    return (
+        request.ByteSize() <= LIGHT_BYTES
+        and media_types.isdisjoint((HTML, PDF))
+        and all(one.WhichOneof("source") == "content" for one in request.documents)
     )
 
 
-def _memory_characters(document: Document) -> int:
-    """The memory that a document takes, in characters of text."""
-    pieces = sum(1 + len(section.blocks) for section in document.sections)
-    return document.characters + _PIECE_CHARACTERS * pieces
+def _given(questions: Iterable[adaptation_pb2.Question]) -> list[GivenQuestion]:
+    return [
+        GivenQuestion(one.question, tuple(one.answers), one.document, field=f"questions[{place}]")
+        for place, one in enumerate(questions)
+    ]
 
 
 def as_options(error: InvalidInput) -> InvalidInput:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pypdf import PdfReader
 
 _BROKEN = (
-    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError),
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError),
     *(OSError, RuntimeError, TypeError, ValueError, struct.error, zlib.error),
 )
 """What a reader of a foreign format raises where a file is not as it should be."""
@@ -67,7 +67,7 @@ def read_pdf(source: Source) -> Document:
         return _document(source, reader)
     except InvalidInput:
         raise
-    except LimitReachedError:
+    except (LimitReachedError, MemoryError):
         raise source.refuse("holds too much", _CUT) from None
     except DependencyError:
         raise source.refuse("is protected", "save it without protection") from None
@@ -100,16 +100,20 @@ def _document(source: Source, reader: PdfReader) -> Document:
 def _pages(source: Source, reader: PdfReader) -> Iterator[str]:
     """The text of each page."""
     characters = operations = 0
+    problem = ""
 
     def count(*_: Any) -> None:
         nonlocal operations
         operations += 1
+        if operations > MAX_DRAWING_OPERATIONS:  # a single page may hold any number
+            raise source.refuse(problem, _CUT)
 
     for number, page in enumerate(reader.pages, 1):
+        problem = f"holds too much by page {number} of {len(reader.pages)}"
         text = page.extract_text(visitor_operand_before=count)
         characters += len(text)
         if characters > MAX_DOCUMENT_CHARACTERS or operations > MAX_DRAWING_OPERATIONS:
-            raise source.refuse(f"holds too much by page {number} of {len(reader.pages)}", _CUT)
+            raise source.refuse(problem, _CUT)
         yield text
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from front_door_harness import SETTINGS, TEXT, Work, ended, front_door, pieces, request
+from front_door_harness import SETTINGS, TEXT, Work, ended, front_door, request
 
 from controller_svc.local.objects import Objects
 from seal.errors import Conflict, InvalidInput, Transient
@@ -162,13 +162,12 @@ async def test_a_submit_whose_caller_has_gone_is_made_whole(
         assert (await ended(door, "veldra", seconds=SECONDS)).name == "veldra"
 
 
-async def test_documents_that_are_too_long_together_are_refused_however_small_the_request(
+async def test_documents_that_are_too_long_together_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("seal.documents.read.MAX_ALL_CHARACTERS", 3 * len(TEXT))
     async with front_door(tmp_path, Work(), monkeypatch) as door:
-        file = (await door.stub.UploadDocument(iter(pieces(TEXT.encode())))).file
-        named = [adaptation_pb2.Document(name=f"{n}.txt", file=file) for n in range(4)]
+        named = [adaptation_pb2.Document(name=f"{n}.txt", content=TEXT.encode()) for n in range(4)]
         with pytest.raises(InvalidInput) as refused, rpc_errors():
             await door.stub.SubmitAdaptation(request(documents=named))
         assert refused.value.field == "documents" and refused.value.remedy

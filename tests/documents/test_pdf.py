@@ -126,6 +126,16 @@ def test_many_drawing_operations_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     assert "holds too much by page 2 of 3" in refusal(tiny_pdf([["one two"] * 20] * 3)).message
 
 
+def test_a_file_that_takes_all_memory_is_refused_as_too_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*args: object, **kwargs: object) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr("pypdf.PageObject.extract_text", full)
+    assert "holds too much" in refusal(tiny_pdf([["one two"]])).message
+
+
 def test_no_text_of_a_document_reaches_a_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         refusal(tiny_pdf([[f"{SECRET} one two"]]).replace(b"xref", b"xerf")[:420])
