@@ -48,6 +48,9 @@ class FrontDoorOptions(ServerOptions):
     """With --world cluster: YAML file of what each adaptation that is submitted gets beside its
     spec, which no caller may say: jobTemplate, queueName, ttlSecondsAfterFinished, publish. Empty:
     nothing."""
+    stored_bytes: int = Field(default=10 * 1024**3, ge=0)
+    """Documents in the artifact store together; uploads that would be more are refused. 0 for any
+    number. The default is half of the volume that the chart asks for."""
     generator: str = "127.0.0.1:50051"
     """With --world local: address of the GeneratorService."""
     trainer: str = "127.0.0.1:50052"
@@ -122,8 +125,11 @@ async def _until_signal(
     suspend: Callable[[], None],
     broken: Callable[[], str | None] = lambda: None,
 ) -> bool:
+    registration = partial(
+        register, adaptations=adaptations, store=store, stored_bytes=options.stored_bytes
+    )
     return await serve_until_signal(
-        Serving(partial(register, adaptations=adaptations, store=store), suspend=suspend),
+        Serving(registration, suspend=suspend),
         address=options.address,
         signals=signals,
         settings=options.part(ServerSettings),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from controller_svc.adaptations import FILES
 from seal.artifacts import ArtifactStore
-from seal.errors import InvalidInput, NotFound, Transient
+from seal.errors import Exhausted, InvalidInput, NotFound, Transient
 from seal.limits import MAX_DOCUMENT_BYTES
 from seal.manifest import MANIFEST_FILE, read_manifest
 from seal.records import AdapterReference
@@ -27,9 +27,11 @@ MAX_UPLOADS = 4
 """Documents that are received at once; more wait. Each may take `MAX_DOCUMENT_BYTES` of memory."""
 SILENCE_SECONDS = 60.0
 """An upload that sends nothing for so long is given up: it holds memory."""
-LEAST_BYTES = 64 * 1024
+LEAST_BYTES = 1024 * 1024
 """An upload that brings less in `SILENCE_SECONDS`, and is not at its end, is given up, too: small
 pieces keep a place as silence does."""
+UPLOAD_SECONDS = 900.0
+"""An upload that keeps its place for longer is given up: others wait for it."""
 REFUSED_SECONDS = 10.0
 """How long a refused upload may go on sending before it is cut off."""
 CHUNK_BYTES = 256 * 1024
@@ -39,9 +41,16 @@ CHUNK_BYTES = 256 * 1024
 class Files:
     """The documents and adapters of one store; belongs to one event loop."""
 
-    def __init__(self, store: ArtifactStore, *, silence_seconds: float = SILENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        store: ArtifactStore,
+        *,
+        silence_seconds: float = SILENCE_SECONDS,
+        stored_bytes: int = 0,
+    ) -> None:
+        """`stored_bytes`: of all documents in the store, at most; 0 for any number."""
         self.store = store
-        self._silence_seconds = silence_seconds
+        self._silence_seconds, self._stored_bytes = silence_seconds, stored_bytes
         self._places = asyncio.Semaphore(MAX_UPLOADS)
 
     async def receive(
@@ -51,7 +60,8 @@ class Files:
 
         Raises:
             InvalidInput: what comes is not what its header says, or is too large.
-            Transient: nothing came for a while, or too little.
+            Transient: nothing came for a while, or too little, or it took too long.
+            Exhausted: there are as many documents as there may be, or the store is full.
 
         """
         if (first := await self._next(requests)) is None:
@@ -59,13 +69,11 @@ class Files:
         try:
             header = _header(first)
             async with self._places:
-                received = BytesIO()
-                while await self._more(requests, received, header):
-                    pass
-                content = received.getvalue()  # no copy
+                await self._check_room(header.size)
+                content = await self._whole(requests, header)
                 _check_whole(content, header)
                 return await self.keep(content)
-        except InvalidInput:
+        except (InvalidInput, Exhausted):
             await self._let_finish(requests)
             raise
 
@@ -163,6 +171,36 @@ class Files:
                 f"the upload sent nothing for {self._silence_seconds:g} s",
                 remedy="send it again",
             ) from error
+
+    async def _check_room(self, size: int) -> None:
+        """Refuse an upload that would take the room which runs need."""
+        if not self._stored_bytes:
+            return
+        stored = await in_thread(self.store.bytes_under, FILES)
+        if stored + size > self._stored_bytes:
+            raise Exhausted(
+                f"{stored} bytes of documents are in the store, the limit is {self._stored_bytes}",
+                remedy="delete adaptations, or wait until uploads that none was given are a day"
+                " old; whoever runs the server may allow more (SEAL_STORED_BYTES)",
+            )
+
+    async def _whole(
+        self,
+        requests: AsyncIterator[adaptation_pb2.UploadDocumentRequest],
+        header: adaptation_pb2.UploadHeader,
+    ) -> bytes:
+        """All pieces up to the end of the stream."""
+        received = BytesIO()
+        try:
+            async with asyncio.timeout(UPLOAD_SECONDS):
+                while await self._more(requests, received, header):
+                    pass
+        except TimeoutError as error:
+            raise Transient(
+                f"the upload sent {received.tell()} of {header.size} bytes in {UPLOAD_SECONDS:g} s",
+                remedy="send it again over a faster connection",
+            ) from error
+        return received.getvalue()  # no copy
 
     async def _more(
         self,

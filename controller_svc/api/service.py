@@ -38,12 +38,14 @@ def register(
     adaptations: Adaptations,
     store: ArtifactStore,
     max_positions: int = 0,
+    stored_bytes: int = 0,
 ) -> str:
     """Add the service to `server`; returns its full name for health checks.
 
     `max_positions`: of the base model where it is known; 0 leaves its check to `prepare`.
+    `stored_bytes`: of all documents in the store, at most; 0 for any number.
     """
-    files = Files(store)
+    files = Files(store, stored_bytes=stored_bytes)
     service = AdaptationService(adaptations, Submissions(files, max_positions), files)
     adaptation_pb2_grpc.add_AdaptationServiceServicer_to_server(service, server)
     return adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"].full_name

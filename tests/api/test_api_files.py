@@ -13,7 +13,7 @@ from front_door_harness import TEXT, FrontDoor, Work, ended, front_door, pieces,
 from controller_svc.api import files
 from controller_svc.api.files import Files
 from seal.artifacts import ArtifactStore
-from seal.errors import InvalidInput, NotFound, SealError, Transient
+from seal.errors import Exhausted, InvalidInput, NotFound, SealError, Transient
 from seal.limits import MAX_DOCUMENT_BYTES
 from seal.records import AdapterReference
 from seal.rpc.client import rpc_errors
@@ -123,22 +123,53 @@ async def test_an_upload_that_says_nothing_more_is_given_up(tmp_path: Path) -> N
         await Files(ArtifactStore(str(tmp_path)), silence_seconds=0.05).receive(stalled())
 
 
-@pytest.mark.parametrize("at_once", [0, 200_000])
+@pytest.mark.parametrize("at_once", [0, 2 * files.LEAST_BYTES])
 async def test_an_upload_of_empty_pieces_keeps_no_place_for_ever(
     tmp_path: Path, at_once: int
 ) -> None:
     async def trickle() -> AsyncIterator[adaptation_pb2.UploadDocumentRequest]:
-        header = adaptation_pb2.UploadHeader(sha256="0" * 64, size=10**6)
+        header = adaptation_pb2.UploadHeader(sha256="0" * 64, size=10**7)
         yield adaptation_pb2.UploadDocumentRequest(header=header)
         yield adaptation_pb2.UploadDocumentRequest(data=bytes(at_once))
         while True:
             await asyncio.sleep(0.01)
             yield adaptation_pb2.UploadDocumentRequest(data=b"")
 
-    files = Files(ArtifactStore(str(tmp_path)), silence_seconds=0.1)
     async with asyncio.timeout(10):
         with pytest.raises(Transient, match="sent 0 bytes"):
-            await files.receive(trickle())
+            await Files(ArtifactStore(str(tmp_path)), silence_seconds=0.1).receive(trickle())
+
+
+async def test_an_upload_that_goes_on_and_on_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow() -> AsyncIterator[adaptation_pb2.UploadDocumentRequest]:
+        header = adaptation_pb2.UploadHeader(sha256="0" * 64, size=MAX_DOCUMENT_BYTES)
+        yield adaptation_pb2.UploadDocumentRequest(header=header)
+        for _ in range(50):
+            await asyncio.sleep(0.05)
+            yield adaptation_pb2.UploadDocumentRequest(data=bytes(files.LEAST_BYTES))
+
+    monkeypatch.setattr(files, "UPLOAD_SECONDS", 0.2)
+    with pytest.raises(Transient, match=r"of 67108864 bytes in 0\.2 s") as refused:
+        await Files(ArtifactStore(str(tmp_path)), silence_seconds=5).receive(slow())
+    assert refused.value.remedy
+
+
+async def test_uploads_leave_room_for_all_else_in_the_store(tmp_path: Path) -> None:
+    async def sent() -> AsyncIterator[adaptation_pb2.UploadDocumentRequest]:
+        for message in pieces(CONTENT):
+            yield message
+
+    store = ArtifactStore(str(tmp_path))
+    store.write_bytes("adaptations/files/other", bytes(10))
+    full = Files(store, stored_bytes=len(CONTENT) + 9)
+    with pytest.raises(Exhausted, match="10 bytes of documents") as refused:
+        await full.receive(sent())
+    assert refused.value.remedy and store.list("adaptations/files") == ("adaptations/files/other",)
+    for enough in (len(CONTENT) + 10, 0):
+        assert await Files(store, stored_bytes=enough).receive(sent())
+        store.remove(f"adaptations/files/{SHA256}")
 
 
 async def test_an_adapter_goes_in_pieces_with_its_digests(
