@@ -38,6 +38,9 @@ retries what a service refused."""
 RETRY_AFTER_SECONDS = 5.0
 """When a caller who met too many calls may ask again."""
 
+WATCH_SHARE = 0.75
+"""Of the places for calls: so many may be watches, which last as long as their clients like."""
+
 FAULTS = ("Internal", "Unknown", "DataLoss")
 """Codes, as metrics spell them, that a healthy service never answers. The alert on them asks for
 their rate, and a counter that is first seen at 1 has none."""
@@ -72,6 +75,11 @@ class _Method:
         return f"{self.service}/{self.name}"
 
     @property
+    def is_watch(self) -> bool:
+        """Whether it tells of what others do, without end; streams of work end by themselves."""
+        return self.type == "server_stream" and self.name.startswith("Watch")
+
+    @property
     def labels(self) -> dict[str, str]:
         return {"grpc_type": self.type, "grpc_service": self.service, "grpc_method": self.name}
 
@@ -84,10 +92,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self, metrics: Metrics, *, max_calls: int) -> None:
-        """`max_calls`: calls of the services that may run at once; more end with Exhausted."""
+        """`max_calls`: calls of the services that may run at once; more end with Exhausted.
+
+        Of them `WATCH_SHARE` may be watches, so that these keep nobody from other calls.
+        """
         self._metrics = metrics
-        self._max_calls = max_calls
-        self._running = 0
+        self._max_calls, self._max_watches = max_calls, max(1, int(WATCH_SHARE * max_calls))
+        self._running = self._watching = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._watches: set[asyncio.Task[Any]] = set()
@@ -177,15 +188,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         started = time.monotonic()
         watch = asyncio.current_task() if quiet else None
         self._metrics.grpc_started.labels(**method.labels).inc()
-        if watch is None and self._running >= self._max_calls:
-            refused = Exhausted(
-                f"{self._running} calls run already",
-                remedy="try again later or add servers",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
+        if watch is None and (refused := self._refused(method)) is not None:
             self._record(method, "OK", refused, span, seconds=time.monotonic() - started)
             await abort(context, refused)
-        self._enter(watch)
+        self._enter(method, watch)
         code, unserved = "OK", False
         failure: SealError | None = None
         try:
@@ -213,20 +219,36 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 details = f"{method.path} is not served here"
                 await context.abort(grpc.StatusCode.UNIMPLEMENTED, details, (NO_TRANSPORT_RETRY,))
         finally:
-            self._leave(watch)
+            self._leave(method, watch)
 
-    def _enter(self, watch: asyncio.Task[Any] | None) -> None:
+    def _refused(self, method: _Method) -> Exhausted | None:
+        """Why no place is left for a call."""
+        if method.is_watch and self._watching >= self._max_watches:
+            taken = f"{self._watching} watches"
+        elif self._running >= self._max_calls:
+            taken = f"{self._running} calls"
+        else:
+            return None
+        return Exhausted(
+            f"{taken} run already",
+            remedy="try again later or add servers",
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+        )
+
+    def _enter(self, method: _Method, watch: asyncio.Task[Any] | None) -> None:
         if watch is not None:
             self._watches.add(watch)
         else:
             self._running += 1
+            self._watching += method.is_watch
             self._idle.clear()
 
-    def _leave(self, watch: asyncio.Task[Any] | None) -> None:
+    def _leave(self, method: _Method, watch: asyncio.Task[Any] | None) -> None:
         if watch is not None:
             self._watches.discard(watch)
             return
         self._running -= 1
+        self._watching -= method.is_watch
         if not self._running:
             self._idle.set()
 

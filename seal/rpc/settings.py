@@ -16,8 +16,8 @@ class ServerSettings(Settings):
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     """Largest message that is received or sent."""
     max_concurrent_calls: int = Field(default=4096, ge=1)
-    """Calls of the services that may run at once; more are refused with RESOURCE_EXHAUSTED. Health
-    checks are not counted."""
+    """Calls of the services that may run at once; more are refused with RESOURCE_EXHAUSTED. Three
+    quarters of them may be watches; health checks are not counted."""
     unready_seconds: float = Field(default=0.0, ge=0)
     """Pause between NOT_SERVING and refusing calls: as long as the probes of a load balancer need
     to notice."""

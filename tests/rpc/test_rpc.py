@@ -9,7 +9,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from seal.rpc.errors import from_rpc_error, from_status, to_status
 from seal.rpc.interceptor import FAULTS
 from seal.rpc.server import RunningServer, check_address, start_server
 from seal.rpc.settings import ServerSettings
-from seal.v1 import trainer_pb2, trainer_pb2_grpc
+from seal.v1 import adaptation_pb2, adaptation_pb2_grpc, trainer_pb2, trainer_pb2_grpc
 
 TRAINER = "seal.v1.TrainerService"
 Get = Callable[[trainer_pb2.GetTrainingRequest], trainer_pb2.GetTrainingResponse]
@@ -98,7 +98,7 @@ def raising(error: BaseException) -> Callable[[], object]:
 
 @asynccontextmanager
 async def serving(
-    trainer: Unwritten,
+    trainer: Unwritten | Watched,
     *,
     settings: ServerSettings | None = None,
     metrics: Metrics | None = None,
@@ -527,6 +527,56 @@ async def test_calls_over_the_limit_are_refused() -> None:
             get(channel), get(channel), get(channel), return_exceptions=True
         )
     assert sum(isinstance(one, Exhausted) for one in ended) == 2
+
+
+class Watched(adaptation_pb2_grpc.AdaptationServiceServicer):
+    """Watches that last, and calls that do not."""
+
+    def register(self, server: grpc.aio.Server) -> str:
+        adaptation_pb2_grpc.add_AdaptationServiceServicer_to_server(self, server)
+        return "seal.v1.AdaptationService"
+
+    async def WatchAdaptation(self, request, context):  # type: ignore[no-untyped-def]
+        yield adaptation_pb2.WatchAdaptationResponse()
+        await asyncio.Event().wait()
+
+    async def GetAdaptation(self, request, context):  # type: ignore[no-untyped-def]
+        return adaptation_pb2.GetAdaptationResponse()
+
+
+@pytest.mark.asyncio
+async def test_watches_leave_places_to_all_other_calls() -> None:
+    async with serving(Watched(), settings=ServerSettings(max_concurrent_calls=4)) as (_, channel):
+        stub = adaptation_pb2_grpc.AdaptationServiceStub(channel)
+        asked = adaptation_pb2.WatchAdaptationRequest()
+        watches = [stub.WatchAdaptation(asked) for _ in range(3)]
+        for watch in watches:
+            await watch.read()
+        with pytest.raises(Exhausted, match="3 watches run already") as refused, rpc_errors():
+            await stub.WatchAdaptation(asked).read()
+        assert refused.value.remedy and refused.value.retry_after_seconds
+        with rpc_errors():
+            await stub.GetAdaptation(adaptation_pb2.GetAdaptationRequest())
+        watches[0].cancel()
+
+        async def watched() -> bool:
+            with suppress(Exhausted), rpc_errors():
+                return await stub.WatchAdaptation(asked).read() is not grpc.aio.EOF
+            return False
+
+        async with asyncio.timeout(10):
+            while not await watched():  # noqa: ASYNC110 - the server says when, by what it answers
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.asyncio
+async def test_streams_of_work_take_every_place() -> None:
+    trainer = Trainer(delay_seconds=30)
+    async with serving(trainer, settings=ServerSettings(max_concurrent_calls=4)) as (_, channel):
+        stub = trainer_pb2_grpc.TrainerServiceStub(channel)
+        calls = [stub.TrainAdapter(trainer_pb2.TrainAdapterRequest()) for _ in range(4)]
+        for call in calls:
+            assert (await call.read()).progress.step == 0
 
 
 @pytest.mark.asyncio
