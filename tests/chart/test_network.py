@@ -101,7 +101,7 @@ def lets(made: list[Object], direction: str, pod: Pod, other: Pod | None, port: 
     ]
     side = {"ingress": "from", "egress": "to"}[direction]
     return not own or any(
-        {"protocol": "TCP", "port": port} in rule["ports"]
+        (not rule.get("ports") or {"protocol": "TCP", "port": port} in rule["ports"])  # none: all
         and (
             not rule.get(side)  # an empty one too is everybody
             or (other is not None and any(is_peer(one, other, NAMESPACE) for one in rule[side]))
@@ -171,6 +171,21 @@ def test_only_a_bucket_and_the_pull_of_models_need_the_world() -> None:
     assert {name for name, pod in found.items() if lets(bucket, "egress", pod, None, 443)} == (
         found.keys() - {"test"}
     )
+
+
+@pytest.mark.parametrize("none", ["null", "[]"])
+def test_without_ports_of_its_bucket_or_of_the_api_server_nobody_reaches_the_world(
+    none: str,
+) -> None:
+    made, found = release(
+        *S3,
+        f"--set-json=networkPolicy.objectStorePorts={none}",
+        f"--set-json=networkPolicy.apiServerPorts={none}",
+    )
+    out = {name for name, pod in found.items() if lets(made, "egress", pod, None, 443)}
+    assert out == {"models"}
+    assert not any(lets(made, "egress", pod, None, 6443) for pod in found.values())
+    assert reaches(made, found["controller"], found["trainer"], PORTS["trainer"])
 
 
 def test_workers_of_every_namespace_that_is_served_are_let_in() -> None:

@@ -37,12 +37,14 @@ namespaceSelector:
     - {protocol: TCP, port: 5353}
 {{- end }}
 
-{{/* TCP ports of whatever address: a list of numbers. */}}
+{{/* TCP ports of whatever address: a list of numbers. An edge without ports would be one to all of them. */}}
 {{- define "seal.network.ports" -}}
+{{- with . }}
 - ports:
     {{- range . }}
     - {protocol: TCP, port: {{ int64 . }}}
     {{- end }}
+{{- end }}
 {{- end }}
 
 {{/* The three services of this release, by the ports of their calls. */}}
