@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from decimal import Decimal
@@ -39,6 +40,8 @@ GPU = f"--values={CHART / 'values-gpu.yaml'}"
 PRODUCTION = f"--values={CHART / 'values-prod.yaml'}"
 OPENSHIFT = f"--values={CHART / 'values-openshift.yaml'}"
 HOST = "seal.example.org"
+CLUSTER_SCOPE = re.compile("^(Cluster|CustomResource|Namespace$|API|.*(Class|Webhook|Volume$))")
+"""Kinds that belong to no namespace."""
 GRPC_BEHIND = {"nginx.ingress.kubernetes.io/backend-protocol": "GRPC"}
 EVALUATOR: Object = {
     "podLabels": {"team": "judges", "app.kubernetes.io/name": "other"},
@@ -481,6 +484,20 @@ def test_every_namespace_that_is_served_has_a_role_and_an_account_for_its_jobs()
     assert {one["namespace"] for one in accounts if one["name"] == "seal-jobs"} == {"a", "b"}
     served = environment(pods(made)["seal-controller"])["SEAL_NAMESPACES"]
     assert served == environment(pods(made)["seal-api"])["SEAL_NAMESPACES"] == "a,b"
+
+
+def test_the_page_tells_all_that_is_of_cluster_scope() -> None:
+    page = " ".join((CHART.parents[1] / "docs/install.md").read_text(encoding="utf-8").split())
+    needs = page.partition("## What it needs")[2].partition("## ")[0]
+    for values in VALUES.values():
+        found = [one for one in render(*values) if CLUSTER_SCOPE.search(one["kind"])]
+        kinds = [one["kind"] for one in found]
+        assert sorted(kinds) == ["ClusterRole"] * 2 + ["CustomResourceDefinition"] * 2
+        for made in found:
+            if made["kind"] == "ClusterRole":
+                assert f"`{made['metadata']['name']}`" in needs
+    made = render("--set=crds.enabled=false")
+    assert not [one for one in made if CLUSTER_SCOPE.search(one["kind"])]
 
 
 def test_who_may_view_or_edit_a_namespace_may_do_so_with_its_runs() -> None:
