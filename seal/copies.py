@@ -40,11 +40,11 @@ _ATTEMPTS = 10
 class LocalCopies:
     """A directory of copies, each named by the sha256 of its manifest; thread-safe.
 
-    Beyond `capacity` the least recently used leave, unless they are in use.
+    Beyond `capacity_bytes` the least recently used leave, unless they are in use.
     """
 
-    def __init__(self, root: Path, *, capacity: int) -> None:
-        self._root, self._capacity = root, capacity
+    def __init__(self, root: Path, *, capacity_bytes: int) -> None:
+        self._root, self._capacity_bytes = root, capacity_bytes
 
     @contextmanager
     def held(
@@ -108,14 +108,18 @@ class LocalCopies:
 
     def _make_room(self) -> None:
         """Let the least recently used copies go that nobody holds."""
-        used: list[tuple[float, Path]] = []
+        used: list[tuple[float, int, Path]] = []
         for entry in self._root.iterdir():
             if len(entry.name) == 64:
                 with suppress(FileNotFoundError):  # another process makes room too
-                    used.append((entry.stat().st_mtime, entry))
-        for _, entry in sorted(used, reverse=True)[self._capacity :]:
-            with self._names():
-                _take_away(entry)
+                    size_bytes = sum(file.stat().st_size for file in entry.iterdir())
+                    used.append((entry.stat().st_mtime, size_bytes, entry))
+        total_bytes = 0
+        for _, size_bytes, entry in sorted(used, reverse=True):
+            total_bytes += size_bytes
+            if total_bytes > self._capacity_bytes:
+                with self._names():
+                    _take_away(entry)
         remove_leftovers(self._root, older_than_seconds=LEFTOVER_SECONDS)
 
 

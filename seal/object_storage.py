@@ -41,6 +41,9 @@ from seal.manifest import (
     read_manifest,
 )
 
+CACHED_BYTES = 4 * 2**30
+"""Of local copies: a dozen adapters of rank 64 of a model of 7B, hundreds of small ones. What is in
+use stays beside them."""
 _CONFLICT_WAITS_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
 _MEMORY = threading.RLock()
 """fsspec's memory is shared by all threads and safe for none."""
@@ -78,7 +81,7 @@ class ObjectStorage:
     """
 
     def __init__(
-        self, scheme: str, root: str, *, cache: Path, cached_directories: int = 64
+        self, scheme: str, root: str, *, cache: Path, cached_bytes: int = CACHED_BYTES
     ) -> None:
         """`root`: bucket and prefix.
 
@@ -98,7 +101,7 @@ class ObjectStorage:
                 else "install the package that it names",
             ) from error
         self._scheme, self._root = scheme, root
-        self._copies = LocalCopies(cache, capacity=cached_directories)
+        self._copies = LocalCopies(cache, capacity_bytes=cached_bytes)
         self._driver_errors: tuple[type[Exception], ...] = (OSError, *_driver_errors(scheme))
         self._turn: AbstractContextManager[Any] = _MEMORY if scheme == "memory" else nullcontext()
 

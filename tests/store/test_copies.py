@@ -18,9 +18,14 @@ from seal.artifacts import ArtifactStore
 from seal.embedded import EMBEDDED_MODELS, ensure_embedded
 from seal.errors import Exhausted, PreconditionFailed
 from seal.files import cache_directory
+from seal.manifest import FileEntry, Manifest
 from seal.object_storage import ObjectStorage
 from seal.records import AdapterReference
 
+DIRECTORY_BYTES = 1 + len(
+    Manifest(files={"adapter_config.json": FileEntry(sha256="0" * 64, bytes=1)}).to_bytes()
+)
+"""Of one of `publish_some`, with its manifest."""
 CAPACITY = 2
 
 
@@ -35,7 +40,8 @@ def publish_some(storage: ObjectStorage, adapter: Path, number: int) -> list[str
 
 def small_cache(root_uri: str, tmp_path: Path) -> ObjectStorage:
     scheme, _, root = root_uri.partition("://")
-    return ObjectStorage(scheme, root, cache=tmp_path / "cache", cached_directories=CAPACITY)
+    capacity_bytes = CAPACITY * DIRECTORY_BYTES
+    return ObjectStorage(scheme, root, cache=tmp_path / "cache", cached_bytes=capacity_bytes)
 
 
 def copies(tmp_path: Path) -> list[Path]:
@@ -90,6 +96,23 @@ def test_the_least_recently_used_copies_leave_and_one_in_use_stays(
         assert (held / "adapter_config.json").read_text() == "0"
     assert {entry.name for entry in copies(tmp_path)} == {digests[3], digests[4]}
     assert not list((tmp_path / "cache").glob(".tmp-*"))
+
+
+@pytest.mark.parametrize("root_uri", ["memory"], indirect=True)
+def test_a_large_copy_takes_the_room_of_many_small_ones(
+    root_uri: str, adapter: Path, tmp_path: Path
+) -> None:
+    storage = small_cache(root_uri, tmp_path)
+    small = publish_some(storage, adapter, 2)
+    (adapter / "adapter_config.json").write_text("1" * (DIRECTORY_BYTES - 10))
+    large = storage.publish(adapter, ("adapter_config.json",), "a")
+    (adapter / "adapter_config.json").write_text("1" * (DIRECTORY_BYTES * CAPACITY))
+    too_large = storage.publish(adapter, ("adapter_config.json",), "a")
+    for digests, left in ((small, set(small)), ([large], {large}), ([too_large], set())):
+        for digest in digests:
+            with storage.fetch(f"a/{digest}", digest) as directory:
+                assert (directory / "adapter_config.json").exists()
+        assert {entry.name for entry in copies(tmp_path)} == left
 
 
 @pytest.mark.parametrize("root_uri", ["memory"], indirect=True)
