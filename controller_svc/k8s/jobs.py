@@ -27,7 +27,7 @@ from seal.resources import API_VERSION
 from seal.rpc.hops import TRACE_VARIABLES, Hop
 from seal.settings import FileSettings, Settings, Spec
 from seal.settings.cluster import QUEUE_NAME, ClusterSettings, JobTemplate
-from seal.settings.resources import ResourceSettings
+from seal.settings.resources import Quantity, ResourceSettings
 from seal.yaml_files import Tree
 
 FAILED_SHARDS_SHARE = 0.25
@@ -133,6 +133,8 @@ class JobSettings(FileSettings):
     service_account: str = "default"
     """Of the pods; they get no token of it."""
     image_pull_secrets: tuple[str, ...] = ()
+    temporary_size_limit: Quantity | None = None
+    """Of the pods' temporary files, and copies from an object store; None: what the node has."""
     pod_security_context: PodUsers = IMAGES_USER
     """Whom their processes run as, all of it: a field that is not given has no default."""
     parallelism: int = Field(default=16, ge=1)
@@ -365,7 +367,9 @@ def _plain(values: Mapping[str, str]) -> list[Tree]:
 
 def _volumes(action: StartStage, settings: JobSettings) -> list[Tree]:
     """A read-only root needs somewhere to put temporary files."""
-    volumes: list[Tree] = [{"name": SCRATCH_VOLUME, "emptyDir": {}}]
+    limit = settings.temporary_size_limit
+    scratch: Tree = {"sizeLimit": limit} if limit else {}
+    volumes: list[Tree] = [{"name": SCRATCH_VOLUME, "emptyDir": scratch}]
     if settings.store.claim_name:
         claim: Tree = {"claimName": settings.store.claim_name}
         volumes.append({"name": STORE_VOLUME, "persistentVolumeClaim": claim})

@@ -381,6 +381,20 @@ def test_a_grace_that_the_chart_cannot_read_is_refused_by_its_name() -> None:
     assert done.returncode and "SEAL_GRACE_SECONDS: give it a value" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "limit"), [("", "16Gi"), ("=3Gi", "3Gi"), ("=", None), ("=null", None)]
+)
+def test_no_pod_fills_its_nodes_disk_with_temporary_files(given: str, limit: str | None) -> None:
+    made = render(VOLUME, *([f"--set=temporaryFiles.sizeLimit{given}"] if given else []))
+    specs = [pod["spec"] for pod in (*pods(made).values(), *of_kind(made, "Pod").values())]
+    for spec in specs:
+        (own,) = [one["emptyDir"] for one in spec["volumes"] if one["name"] == "tmp"]
+        pulls = "pull" in spec["containers"][0]["command"]  # a model is as large as it is
+        assert own == ({"sizeLimit": limit} if limit and not pulls else {})
+    settings = JobSettings.model_validate(jobs_file(made))
+    assert settings.temporary_size_limit == limit
+
+
 def test_how_an_image_is_pulled_holds_for_the_pods_of_jobs_too() -> None:
     settings = JobSettings.model_validate(jobs_file(render("--set=image.pullPolicy=Never")))
     assert settings.image_pull_policy == "Never"

@@ -75,6 +75,7 @@ WRONG = {
     "podSecurityContext: {runAsUser: 0}": "runAsUser",
     "podSecurityContext: {fsGroupChangePolicy: Never}": "fsGroupChangePolicy",
     "podSecurityContext: {privileged: true}": "privileged",
+    "temporaryFiles: {sizeLimit: 4 GB}": "sizeLimit",
     "networkPolicy: {scrapers: [{namespace: monitoring}]}": "namespace",
     "networkPolicy: {apiServerPorts: [443, https]}": "apiServerPorts",
     "disruptionBudget: {maxUnavailable: half}": "maxUnavailable",

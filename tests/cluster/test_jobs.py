@@ -42,6 +42,7 @@ SETTINGS = JobSettings(
     store=StoreAccess(uri="file:///artifacts", claim_name="artifacts"),
     models=ModelVolume(claim_name="models"),
     service_account="seal-worker",
+    temporary_size_limit="8Gi",
 )
 CLUSTER = ClusterSettings.model_validate(
     {
@@ -175,7 +176,7 @@ def test_every_pod_fits_the_restricted_pod_security_standard(stage: Stage) -> No
         "capabilities": {"drop": ["ALL"]},
     }
     assert body["automountServiceAccountToken"] is False
-    assert {"name": "tmp", "emptyDir": {}} in body["volumes"]
+    assert {"name": "tmp", "emptyDir": {"sizeLimit": "8Gi"}} in body["volumes"]
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in body["volumes"]}
     assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"

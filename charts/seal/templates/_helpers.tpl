@@ -92,6 +92,13 @@ seccompProfile: {type: RuntimeDefault}
 {{- toJson $users }}
 {{- end }}
 
+{{/* Temporary files of a pod, as a volume. */}}
+{{- define "seal.tmp" -}}
+{{- $limit := dict }}
+{{- with .Values.temporaryFiles.sizeLimit }}{{ $_ := set $limit "sizeLimit" . }}{{ end }}
+{{- dict "name" "tmp" "emptyDir" $limit | toJson }}
+{{- end }}
+
 {{- define "seal.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true

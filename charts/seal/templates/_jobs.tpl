@@ -31,6 +31,9 @@ workerResources: {{ toJson .Values.jobs.worker.resources }}
 trainerResources: {{ toJson .Values.jobs.trainer.resources }}
 workerPlacement: {{ include "seal.jobs.placement" .Values.jobs.worker }}
 trainerPlacement: {{ include "seal.jobs.placement" .Values.jobs.trainer }}
+{{- with .Values.temporaryFiles.sizeLimit }}
+temporarySizeLimit: {{ . | quote }}
+{{- end }}
 queueName: {{ .Values.jobs.queueName | quote }}
 podSecurityContext: {{ include "seal.users" . }}
 serviceAccount: {{ .Values.serviceAccount.jobsName | quote }}
