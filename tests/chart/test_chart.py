@@ -122,6 +122,11 @@ def test_what_every_submitted_adaptation_gets_is_a_file_of_the_front_door() -> N
     assert "SEAL_ADAPTATIONS_FILE" not in environment(pods(render())["seal-api"])
 
 
+def test_in_production_ended_adaptations_go_in_time() -> None:
+    told = of_kind(render(GPU, PRODUCTION), "ConfigMap")["seal-api"]["data"]["adaptations.yaml"]
+    assert AdaptationClusterSettings.model_validate(yaml.safe_load(told)).ttl_seconds_after_finished
+
+
 def test_how_much_is_logged_holds_for_the_pods_of_jobs_too() -> None:
     settings = JobSettings.model_validate(jobs_file(render("--set=logLevel=debug")))
     for told in (settings.worker_environment, settings.trainer_environment):

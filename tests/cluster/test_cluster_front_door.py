@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from grpc.aio import EOF
 from memory_api import MemoryApi
 
 from controller_svc.k8s.api import ADAPTATIONS
+from controller_svc.k8s.front.adaptation_objects import read_object
 from controller_svc.k8s.front.deletions import Tombstone
 from controller_svc.k8s.front.documents import STALE_SECONDS
 from controller_svc.k8s.front.front_door import read_cluster_settings
@@ -808,6 +811,51 @@ async def test_a_namespace_is_never_asked_for_in_one_reply(
         assert sorted(name for _, name in other.entries) == ["five", "four", "three", "two"]
         assert len((await listed(door)).adaptations) == 4
         assert await door.adaptations.documents.sweep_uploads(0.0) == 0
+
+
+def known_object(name: str, *, documents: int) -> Any:
+    """An adaptation as the API server has it."""
+    digests = [sha256(f"{name} {number}".encode()).hexdigest() for number in range(documents)]
+    named = [
+        {"name": f"{one[:8]}.md", "path": f"adaptations/files/{one}", "sha256": one}
+        for one in digests
+    ]
+    body = adaptation_object(name, data={"documents": named})
+    body["metadata"] |= {
+        "uid": name,
+        "resourceVersion": "7",
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+    }
+    return body
+
+
+def test_an_object_takes_half_of_its_json_in_memory_and_is_shown_whole() -> None:
+    body, informer = known_object("large", documents=500), Informer()
+    entry = informer.put(body)
+    assert entry is not None
+    assert len(entry.content) * 2 < len(json.dumps(body))
+    shown = informer.view(entry).spec.data.documents
+    wanted = body["spec"]["data"]["documents"]
+    assert [(one.name, one.sha256) for one in shown] == [
+        (one["name"], one["sha256"]) for one in wanted
+    ]
+
+
+def test_of_large_specs_few_are_kept_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def counted(body: Any) -> Any:
+        read.append(body["metadata"]["name"])
+        return read_object(body)
+
+    monkeypatch.setattr("controller_svc.k8s.front.informer.read_object", counted)
+    monkeypatch.setattr("controller_svc.k8s.front.informer.MAX_SPEC_DOCUMENTS", 100)
+    informer = Informer()
+    entries = [informer.put(known_object(name, documents=40)) for name in ("a", "b", "c")]
+    for entry in reversed(entries):
+        assert entry is not None
+        assert len(informer.view(entry).spec.data.documents) == 40
+    assert read == ["a", "b", "c", "a"], "the least recently used is read again, others are not"
 
 
 async def test_pages_are_by_name_and_by_state_on_every_replica(site: Site) -> None:

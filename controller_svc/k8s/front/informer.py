@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ CHECK_SECONDS = 300.0
 """Between two looks whether a deletion was missed."""
 MAX_SPECS = 1024
 """Specs that are kept read; the others are read again when they are asked for."""
+MAX_SPEC_DOCUMENTS = 16_384
+"""Documents of all specs that are kept read: each takes a kilobyte, and a spec may name 1,000."""
 
 
 @dataclass
@@ -56,7 +59,8 @@ class Entry:
 
     metadata: Metadata
     content: bytes
-    """The object as JSON: an ended one is seldom looked at, and a tree takes five times as much."""
+    """The object as JSON, compressed: an ended one is seldom looked at, and a tree takes five times
+    as much as JSON, and that three times as much as this."""
     state: AdaptationState | None
     """Where it is; None if it cannot be read."""
     views: Broadcast[View] | None = None
@@ -137,7 +141,7 @@ class Informer:
         if known is not None and known.metadata.uid != metadata.uid:
             self.remove(known.metadata)
             known = None
-        self._adopt(entry, known)
+        self._adopt(entry, known, body)
         return entry
 
     def remove(self, metadata: Identity) -> None:
@@ -174,8 +178,7 @@ class Informer:
             PreconditionFailed: it cannot be read.
 
         """
-        body: Tree = json.loads(entry.content)
-        return view_of(body, self._spec(entry.metadata.uid, body))
+        return self._view(entry.metadata.uid, json.loads(zlib.decompress(entry.content)))
 
     def follow(self, entry: Entry) -> Broadcast[View]:
         """What it looks like, for all who watch it.
@@ -197,13 +200,16 @@ class Informer:
             if entry.views is not None:
                 entry.views.end(stopping)
 
-    def _adopt(self, entry: Entry, known: Entry | None) -> None:
+    def _view(self, uid: str, body: Tree) -> View:
+        return view_of(body, self._spec(uid, body))
+
+    def _adopt(self, entry: Entry, known: Entry | None, body: Tree) -> None:
         """The newest state of an object."""
         if known is not None:
             entry.views, entry.base_sha256 = known.views, known.base_sha256
             _count(known.state, -1)
         try:
-            view = self.view(entry)
+            view = self._view(entry.metadata.uid, body)
         except PreconditionFailed as error:
             log.warning("adaptation left out", name=entry.metadata.name, message=str(error))
         else:
@@ -220,17 +226,21 @@ class Informer:
         spec = self._specs.get(uid)
         if spec is None:
             spec = self._specs[uid] = read_object(body)[0]
-            if len(self._specs) > MAX_SPECS:
+            while len(self._specs) > MAX_SPECS or self._documents_read() > MAX_SPEC_DOCUMENTS:
                 self._specs.popitem(last=False)
-        self._specs.move_to_end(uid)
+        else:
+            self._specs.move_to_end(uid)
         return spec
+
+    def _documents_read(self) -> int:
+        return sum(len(spec.data.documents) for spec in self._specs.values())
 
 
 def _content(body: Tree) -> bytes:
     """The object without what says which client wrote which field."""
     metadata = dict(cast("Tree", body["metadata"]))
     metadata.pop("managedFields", None)
-    return json.dumps(body | {"metadata": metadata}).encode()
+    return zlib.compress(json.dumps(body | {"metadata": metadata}).encode(), 1)
 
 
 def _count(state: AdaptationState | None, change: int) -> None:
