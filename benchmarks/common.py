@@ -12,6 +12,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -169,11 +170,12 @@ def train_all(engine: Engine, requests: Sequence[TrainingRequest]) -> tuple[Trai
 def time_stream(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing:
     """Seconds and adapter-steps while all slots are in use.
 
-    They count from the first request to the first step of the one admitted last. A server's
-    requests neither begin nor end. What a finite list adds, the thinning out after its last
-    admission, would measure the list: one edit with 59 rows among edits with nine. Tokenising (of
-    all, before the first step), admission, initial weights and the export of those that end are in
-    it. The trainings that are not done by then are cancelled, and only steps that were done count.
+    They count from the first request until a slot is left empty: the first training ends after the
+    last was admitted (with one slot that is the last itself). A server's requests neither begin nor
+    end. What a finite list adds, the thinning out after that, would measure the list: one edit with
+    59 rows among edits with nine. Tokenising (of all, before the first step), admission, initial
+    weights and the export of those that end are in it. The trainings that are not done by then are
+    cancelled, and only steps that were done count.
     """
     steps: list[list[tuple[float, int]]] = [[] for _ in requests]
     begun = threading.Event()
@@ -193,14 +195,15 @@ def time_stream(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing:
         raise Transient(
             "the engine did not begin all trainings", remedy="is it busy with something else?"
         )
+    in_slots = [task.future for task in tasks if not task.future.done()]
+    wait(in_slots, timeout=_STREAM_TIMEOUT_SECONDS, return_when=FIRST_COMPLETED)
+    ended = time.perf_counter()
     for task in tasks:
         task.cancel()
     results = [task.future.result() for task in tasks]
-    ended = max(done[0][0] for done in steps)
     within = [[tokens for at, tokens in done if at <= ended] for done in steps]
-    seconds = ended - started
     return Timing(
-        seconds,
+        ended - started,
         sum(map(len, within)),
         sum(max(done, default=0) for done in within),
         slots_in_use=sum(result.seconds for result in results) / (time.perf_counter() - started),

@@ -4,7 +4,7 @@ Every round runs these sides, and the figures share them:
 
 - *engine*: `edits` real edits (rows as `seal.domains.knowledge` makes them, published settings:
   q_proj and v_proj, rank 32, batch 1, AdamW) pass through `slots` slots, `epochs` epochs each.
-  Slots are refilled as edits end, and the round lasts until no edit waits any more (`time_stream`):
+  Slots are refilled as edits end, and the round lasts until a slot is left empty (`time_stream`):
   tokenising, initial weights and the copy of the finished adapters are in it, the end of the list
   is not.
 - *reference* (P1): transformers Trainer + PEFT, see `benchmarks.reference`; one of the same edits

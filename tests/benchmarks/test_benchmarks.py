@@ -279,6 +279,14 @@ def test_slots_in_use_are_at_most_the_slots_and_one_for_one_adapter(setting: Set
     assert 0.0 < one.slots_in_use <= 1.0
 
 
+def test_one_slot_is_timed_to_the_end_of_its_last_edit(setting: Setting) -> None:
+    cases = setting.cases.take(2)
+    requests = [common.training_request(case, epochs=2, seed=0) for case in cases]
+    with common.engine_on(common.load_model(setting), slots=1) as engine:
+        timing = common.time_stream(engine, requests)
+    assert timing.count == 2 * sum(len(case.examples) for case in cases)
+
+
 def test_the_single_slot_trains_each_of_the_engines_edits_once(setting: Setting) -> None:
     cases = setting.cases.take(5)
     parts = training_speed._parts(cases, 2)
