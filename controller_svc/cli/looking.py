@@ -94,11 +94,12 @@ def remove(
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     root: RootOption = DEFAULT_ROOT,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Delete runs with all their results; one that is being run is refused."""
     from controller_svc.cli.runs import confirm_and_remove
 
-    confirm_and_remove(root, runs, yes=yes)
+    confirm_and_remove(root, runs, yes=yes, as_json=output is Output.JSON)
 
 
 def show_config(

@@ -358,8 +358,8 @@ def _remove_locked(directory: Path, *, last: Sequence[Path]) -> None:
             directory.rmdir()
 
 
-def confirm_and_remove(root: str, runs: list[str], *, yes: bool) -> None:
-    """Delete runs once it is certain that this is meant.
+def confirm_and_remove(root: str, runs: list[str], *, yes: bool, as_json: bool) -> None:
+    """Delete runs once it is certain that this is meant: a line for each, or all of them as JSON.
 
     Raises:
         NotFound: there is no such run.
@@ -380,7 +380,11 @@ def confirm_and_remove(root: str, runs: list[str], *, yes: bool) -> None:
         typer.confirm(
             f"Delete {', '.join(runs)} from {shown(store.root_uri)}, with all results?",
             abort=True,
+            err=True,
         )
     for run in runs:
         remove_run(store, run)
-        typer.echo(f"deleted {run}")
+        if not as_json:
+            typer.echo(f"deleted {run}")
+    if as_json:
+        typer.echo(json.dumps({"deleted": runs}, ensure_ascii=False))

@@ -334,7 +334,9 @@ def test_rm_asks_or_is_told_and_deletes_the_run_alone(
     assert "add --yes" in capsys.readouterr().err
     assert seal("rm", "tiny", "nothing", "--yes") == 2
     assert (here / "seal-runs/tiny/run.json").exists(), "all or none"
-    assert seal("rm", "tiny", "tiny", "--yes") == 0, "named twice it is meant once"
+    capsys.readouterr()
+    assert seal("rm", "tiny", "tiny", "--yes", "--output", "json") == 0, "twice is meant once"
+    assert json.loads(capsys.readouterr().out) == {"deleted": ["tiny"]}
     assert not (here / "seal-runs/tiny").exists()
     assert (here / "seal-runs/other/run.json").exists()
     assert seal(*RUN) == 0, "the name is free again"
@@ -516,13 +518,10 @@ def test_a_root_that_is_not_there_is_named(
     monkeypatch: pytest.MonkeyPatch,
     command: tuple[str, ...],
 ) -> None:
-    as_json = () if command[0] == "rm" else ("--output", "json")
-
     def refused(*root: str) -> str:
-        assert seal(*command, *root, *as_json) == 2
+        assert seal(*command, *root, "--output", "json") == 2
         said = capsys.readouterr()
-        if as_json:
-            assert json.loads(said.out)["error"]["field"] == "--root"
+        assert json.loads(said.out)["error"]["field"] == "--root"
         return said.err
 
     (here / "note").write_text("a file")
