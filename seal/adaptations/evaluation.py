@@ -1,7 +1,8 @@
 """From the answers of base, passages and adapter to what the adapter is worth.
 
 Scores are means over passages, as a passage's questions are no independent trials; differences are
-paired, passage by passage. An answer without a grade is in no mean.
+paired, passage by passage, over the questions that both sides have a grade of. An answer without a
+grade is in no mean.
 """
 
 from __future__ import annotations
@@ -75,10 +76,13 @@ def _differences(answers: Answers, seed: int) -> tuple[ModelDifference, ...]:
     found = []
     for against in _AGAINST:
         other = answers.get(against)
-        for measure in MEASURES if other is not None else ():
+        if other is None:
+            continue
+        one, two = _graded_in_both(adapter, other), _graded_in_both(other, adapter)
+        for measure in MEASURES:
             interval = paired_interval(
-                by_passage(adapter, measure),
-                by_passage(other, measure) if other is not None else {},
+                by_passage(one, measure),
+                by_passage(two, measure),
                 seed=derive_seed(seed, "adapter", against, measure),
             )
             if interval is not None:
@@ -88,6 +92,13 @@ def _differences(answers: Answers, seed: int) -> tuple[ModelDifference, ...]:
                     )
                 )
     return tuple(found)
+
+
+def _graded_in_both(record: EvaluationRecord, other: EvaluationRecord) -> EvaluationRecord:
+    """The record with those answers alone whose questions have a grade in the other, too."""
+    graded = {answer.query_id for answer in other.answers if answer.outcome is Outcome.OK}
+    answers = tuple(answer for answer in record.answers if answer.query_id in graded)
+    return record.model_copy(update={"answers": answers})
 
 
 def _short(interval: Interval) -> Interval:

@@ -15,6 +15,7 @@ from seal.records import (
     CONTROL_WITHOUT_REWARD,
     ContextRecord,
     EditRecord,
+    EvaluationRecord,
     InnerLoopRecord,
     KeptEdit,
     LearntRow,
@@ -91,7 +92,9 @@ def candidates_of(record: ContextRecord) -> tuple[Candidate, ...]:
     Those that ran fewer than others were in a race; those that ran none where others did were not
     preselected, which makes no race of what the others ran.
     """
-    runners = [runner_of(edit, record.inner_loops) for edit in record.edits]
+    runners = [
+        runner_of(edit, record.inner_loops, baseline=record.baseline) for edit in record.edits
+    ]
     in_the_end = finalists([runner for runner in runners if runner.scores] or runners)
     return tuple(
         Candidate(
@@ -109,12 +112,18 @@ def candidates_of(record: ContextRecord) -> tuple[Candidate, ...]:
 
 
 def runner_of(
-    edit: EditRecord, inner_loops: Iterable[InnerLoopRecord], *, first_rung: RacingScore = "reward"
+    edit: EditRecord,
+    inner_loops: Iterable[InnerLoopRecord],
+    *,
+    baseline: EvaluationRecord | None = None,
+    first_rung: RacingScore = "reward",
 ) -> Runner:
     """An edit with the rewards of those of the inner loops that are its own.
 
-    `first_rung`: what a single repeat is scored by. The log-probability is there even where the
-    answers could not be graded.
+    `baseline`: edits are compared with it and with each other, so a reward is that of the queries
+    which have a grade there, and a repeat that lacks one of these has none: without the verdict
+    that a judge failed to give it would be another test. `first_rung`: what a single repeat is
+    scored by. The log-probability is there even where the answers could not be graded.
     """
     loops = sorted(
         (loop for loop in inner_loops if loop.kind == "edit" and loop.candidate == edit.candidate),
@@ -132,10 +141,20 @@ def runner_of(
         outcome=_outcome(edit, loops),
         scores=(logprob,)
         if by_logprob
-        else tuple(evaluation.reward if evaluation else None for evaluation in counted),
+        else tuple(evaluation and _reward(evaluation, baseline) for evaluation in counted),
         logprob=logprob,
         characters=characters(edit),
     )
+
+
+def _reward(evaluation: EvaluationRecord, baseline: EvaluationRecord | None) -> float | None:
+    """Mean score over what has a grade in the baseline, if anything has; None if one lacks here."""
+    scores = {answer.query_id: answer.score for answer in evaluation.answers}
+    graded = [answer for answer in baseline.answers if answer.score is not None] if baseline else []
+    compared = [scores.get(answer.query_id) for answer in graded]
+    if not compared:
+        return evaluation.reward
+    return None if None in compared else mean(compared)
 
 
 def characters(edit: EditRecord) -> int:

@@ -100,3 +100,12 @@ def test_no_passage_of_the_retained_set_is_both_replayed_and_asked() -> None:
 
 def _query(passage: int, number: int) -> Query:
     return Query(f"{passage}-{number}", "What?", ("x",))
+
+
+def test_a_difference_is_over_the_questions_that_both_have_a_grade_of() -> None:
+    held_out: Answers = {
+        "base": answers({"a": [1.0, 0.0], "b": [1.0, 0.0]}),
+        "adapter": answers({"a": [1.0, None], "b": [1.0, 0.0]}),
+    }
+    found = evaluate_adapter(held_out, {}, self_made=True, seed=0)
+    assert mean(found.differences, "adapter") == 0.0, "an ungraded answer is no gain"

@@ -108,6 +108,37 @@ def test_a_candidate_whose_answers_could_not_be_graded_is_ungraded() -> None:
     ).dropped == {"ungraded": 1}
 
 
+def judged(*scores: float | None) -> EvaluationRecord:
+    """An evaluation of as many queries; None is a verdict that the judge failed to give."""
+    answers = tuple(
+        evaluation(score).answers[0].model_copy(update={"query_id": f"q{place}"})
+        for place, score in enumerate(scores)
+    )
+    given = [score for score in scores if score is not None]
+    reward = sum(given) / len(given) if given else None
+    return evaluation(reward).model_copy(
+        update={"answers": answers, "ungraded": len(scores) - len(given)}
+    )
+
+
+@pytest.mark.parametrize(
+    ("baseline", "edit", "reward"),
+    [
+        ((1.0, 0.0), (1.0, None), None),  # the same answers are no gain of a half
+        ((1.0, None), (1.0, 0.0), 1.0),
+        ((1.0, None), (0.0, None), 0.0),
+        ((None, None), (1.0, None), 1.0),
+    ],
+)
+def test_an_edit_is_compared_over_the_queries_that_the_baseline_has_grades_of(
+    baseline: tuple[float | None, ...], edit: tuple[float | None, ...], reward: float | None
+) -> None:
+    ran = loop(0, 0, 1.0).model_copy(update={"evaluation": judged(*edit)})
+    one = record(ran, edits=1).model_copy(update={"baseline": judged(*baseline)})
+    (candidate,) = candidates_of(one)
+    assert candidate.rewards == (reward,)
+
+
 def test_an_edit_without_examples_is_invalid() -> None:
     empty = record(failed(0, 0, Outcome.INVALID), edits=1)
     empty = empty.model_copy(
