@@ -20,8 +20,9 @@ from seal.domains import get_domain
 from seal.domains.words import distinct_share
 from seal.errors import Internal, NotFound
 from seal.outcomes import Outcome
-from seal.records import ContextRecord, SelectionRecord, ShardSummary, Stage
+from seal.records import ContextRecord, Interval, SelectionRecord, ShardSummary, Stage
 from seal.report import Report, build_report
+from seal.report.numbers import estimates
 from seal.report.numbers.comparisons import comparisons
 from seal.report.numbers.entries import Decision
 from seal.report.numbers.estimates import Estimator
@@ -247,6 +248,17 @@ def test_a_round_is_compared_with_round_zero_and_the_round_before_passage_by_pas
         assert (over["score"].n, over["score"].mean) == (len(both), pytest.approx(expected))
     first, bounds = report.row("edit-0"), (report.row("passage"), report.row("gold"))
     assert all(row and not row.over_first and not row.over_previous for row in (first, *bounds))
+
+
+@pytest.mark.parametrize(("end", "verdict"), [(-5e-18, Verdict.UNCLEAR), (-0.1, Verdict.WORSE)])
+def test_an_end_that_is_0_but_for_the_last_bit_is_not_clear_of_it(
+    monkeypatch: pytest.MonkeyPatch, end: float, verdict: Verdict
+) -> None:
+    def interval(*_: object, **__: object) -> Interval:
+        return Interval(-0.2, -0.4, end, 11)
+
+    monkeypatch.setattr(estimates, "paired_interval", interval)
+    assert Estimator(seed=0).difference({}, {}).verdict is verdict
 
 
 @pytest.mark.parametrize(

@@ -128,8 +128,10 @@ def _notes(
     for rollout in rollouts:
         if rollout.label.startswith(CONTROL_WITHOUT_REWARD):
             notes.append(
-                f"Round {rollout.round} is a {rollout.label}: chance drew as many parts as the "
-                "reward would have kept. What another run gains over this one, its reward adds."
+                f"Round {rollout.round} is a {rollout.label}: chance drew as many "
+                f"{files.spec.improve.credit}s as the reward would have kept. In round 1 a run of "
+                "the same seed whose reward chose has learnt from the same edits; later rounds "
+                "differ in more than the reward."
             )
         if rollout.selection_sha256 and not rollout.kept:
             notes.append(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from seal.records import Interval
 from seal.report.numbers.model import Difference, Estimate, Metric, Verdict
+from seal.restem.select import SAME_SCORE
 from seal.restem.statistics import (
     RESAMPLES,
     mean_interval,
@@ -59,6 +60,6 @@ def _estimate(interval: Interval | None) -> Estimate:
 def _verdict(found: Estimate) -> Verdict:
     if found.n < LEAST_FOR_A_VERDICT or found.low is None or found.high is None:
         return Verdict.UNKNOWN
-    if found.low > 0:
+    if found.low > SAME_SCORE:
         return Verdict.BETTER
-    return Verdict.WORSE if found.high < 0 else Verdict.UNCLEAR
+    return Verdict.WORSE if found.high < -SAME_SCORE else Verdict.UNCLEAR
