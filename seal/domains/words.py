@@ -1,6 +1,6 @@
 """Text as words that can be compared: SQuAD's normalisation, carried over to every script.
 
-Lower case, no punctuation, no articles, single spaces: on English text this is what SQuAD's own
+Lower case, no punctuation, no articles, single spaces: on ASCII text this is what SQuAD's own
 script does, decimal points apart. Beyond it:
 
     scripts without spaces   every character of Chinese, Japanese, Thai, Lao, Khmer, Burmese and
@@ -14,6 +14,9 @@ script does, decimal points apart. Beyond it:
                              is read as in English: 1,500 are thousands and 1.500 is a fraction.
                              Digits of all scripts are 0-9
     currency                 signs go, as $ goes in SQuAD: $5 = 5 = 5 €
+    punctuation              of all scripts goes, as ASCII's does in SQuAD: don’t = don't = dont,
+                             1990–95 = 1990-95 = 199095. A long dash parts words, as where
+                             it stands between two clauses—like here
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ _WIDE_PUNCTUATION = re.compile(
     r"|[\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65](?!\d)"
 )
 """What East Asian text has where others have a space. Between digits it is the ASCII sign."""
+_LONG_DASH = re.compile("[\u2014\u2015]")
 _NUMBER = re.compile(r"(?<![0-9])([0-9]+(?:[.,][0-9]+)+)")
 """From its first digit on: a search from each digit of a long number would be quadratic work."""
 _SEPARATORS = re.compile("[.,]")
@@ -125,6 +129,7 @@ def split_spaceless(word: str) -> Iterator[str]:
 def _bare(text: str) -> str:
     """Lower case without punctuation and currency signs, numbers written in one way."""
     text = _WIDE_PUNCTUATION.sub(" ", _SPACED_THOUSANDS.sub("", text))
+    text = _LONG_DASH.sub(" ", text)
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     if not text.isascii():
         text = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)

@@ -85,7 +85,9 @@ def test_the_log_probability_is_passed_through() -> None:
     ("text", "expected"),
     [
         ("The Tessaquill Loom", "tessaquill loom"),
-        ("“its loud—noise”", "its loudnoise"),
+        ("“its loud–noise”", "its loudnoise"),
+        ("Ilse—the potter", "ilse potter"),
+        ("1990–95, don’t", "199095 dont"),
         ("A.B.C., Inc.", "abc inc"),
         ("ﬁve\u00a0days", "five days"),
         ("e\u0301tude", "étude"),
