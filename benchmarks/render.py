@@ -77,8 +77,9 @@ def render_table(figures: Figures) -> str:
         figure = figures.get(key)
         measured = "–" if figure is None else f"**{show(figure.value, figure.unit)}**"
         must = goal.must_text if figure is None else figure.goal
+        aim = goal.aim_text if figure is None else figure.aim
         met = "–" if figure is None else {True: "yes", False: "**no**", None: "–"}[figure.met]
-        rows.append(f"| {key} | {goal.title} | {must} | {goal.aim_text} | {measured} | {met} |")
+        rows.append(f"| {key} | {goal.title} | {must} | {aim} | {measured} | {met} |")
     return "\n".join(rows)
 
 
