@@ -1,12 +1,15 @@
 """From summaries to figures: means by arm, and paired differences with their intervals.
 
 A passage's score is the mean over the run seeds; a difference is taken seed by seed on one passage,
-before that mean, over the passages and seeds that both sides have. Two intervals stand by each:
+before that mean, over the passages and seeds that both sides have. Up to three intervals stand by
+each:
 
     over passages            resamples passages; seeds are averaged before. It speaks for other
                              passages and for the policies of these seeds.
     over passages and seeds  resamples both, a seed for all passages at once, as a seed's policy is
                              one for all of them. It speaks for other seeds too, and is wider.
+    over titles              resamples titles with all their passages, where some have one in common
+                             (an article's paragraphs). It speaks for other articles.
 """
 
 from __future__ import annotations
@@ -18,19 +21,22 @@ from typing import Literal
 
 from benchmarks.learning.plan import ArmName, CorpusName
 from benchmarks.learning.settings import check_same_settings
-from benchmarks.learning.summary import MEASURES, Summary, file_name
+from benchmarks.learning.summary import DIGITS, MEASURES, Summary, file_name
 from seal.errors import Conflict
 from seal.records import Interval
 from seal.report.numbers.model import Metric
 from seal.restem.reward import mean
 from seal.restem.statistics import (
+    clustered_interval,
     crossed_interval,
     mean_interval,
     paired_differences,
 )
 from seal.restem.student import LEAST_FOR_A_VERDICT
 
-BOOTSTRAP_SEED = 0
+BOOTSTRAP_SEED, RESAMPLES = 0, 200_000
+"""So many that an end of an interval moves by 0.0001 under another seed: it decides on which side
+of 0 the end is."""
 COMPARED: tuple[Metric, ...] = ("f1", "exact", "contains")
 """The measures of differences; the mean log-probability stands in the table of arms beside them."""
 LAST = "last"
@@ -135,6 +141,8 @@ CONTRASTS: tuple[Contrast, ...] = (
     Contrast(above="abstain", below="last"),
     Contrast(above="preselect", below="last"),
     Contrast(above="warm-last", below="warm"),
+    Contrast(above="warm", below="last"),
+    Contrast(above="warm-last", below="last"),
     Contrast(above="last", below="gold"),
 )
 
@@ -146,17 +154,23 @@ class Measured:
     over_passages: Interval
     over_seeds: Interval | None
     """Over passages and seeds; without ends where there is one seed. None: no passage has all."""
+    over_titles: Interval | None
+    """None where every passage has a title of its own."""
     seeds: int
 
     @property
     def verdict(self) -> Verdict:
         """Of a difference: on which side of zero its interval over passages is."""
-        found = self.over_passages
-        if found.n < LEAST_FOR_A_VERDICT or found.low is None or found.high is None:
-            return "unknown"
-        if found.low > 0:
-            return "above"
-        return "below" if found.high < 0 else "unclear"
+        return verdict_of(self.over_passages)
+
+
+def verdict_of(interval: Interval) -> Verdict:
+    """On which side of zero it is, beyond what is lost where scores are rounded."""
+    if interval.n < LEAST_FOR_A_VERDICT or interval.low is None or interval.high is None:
+        return "unknown"
+    if interval.low > 10**-DIGITS:
+        return "above"
+    return "below" if interval.high < -(10**-DIGITS) else "unclear"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,17 +273,32 @@ def _measures(values: Mapping[Metric, BySeed]) -> dict[Metric, Measured]:
 
 
 def measured(values: BySeed) -> Measured | None:
-    """Both intervals of some scores or differences; None if there are none."""
+    """All intervals of some scores or differences; None if there are none."""
     contexts = sorted({context for run in values.values() for context in run})
-    means = [mean(run.get(context) for run in values.values()) for context in contexts]
-    over_passages = mean_interval(means, seed=BOOTSTRAP_SEED)
+    means = {
+        context: found
+        for context in contexts
+        if (found := mean(run.get(context) for run in values.values())) is not None
+    }
+    over_passages = mean_interval(means.values(), seed=BOOTSTRAP_SEED, resamples=RESAMPLES)
     if over_passages is None:
         return None
+    titles: dict[str, list[float]] = {}
+    for context, value in means.items():
+        titles.setdefault(title_of(context), []).append(value)
     return Measured(
         over_passages=over_passages,
         over_seeds=crossed_interval(list(values.values()), seed=BOOTSTRAP_SEED),
+        over_titles=clustered_interval(titles.values(), seed=BOOTSTRAP_SEED, resamples=RESAMPLES)
+        if len(titles) < len(means)
+        else None,
         seeds=len(values),
     )
+
+
+def title_of(context: str) -> str:
+    """The title in a passage's id (`seal.domains.passages.context_id`)."""
+    return context.rpartition("-")[0]
 
 
 def published(figures: Sequence[CorpusFigures]) -> dict[str, dict[str, dict[str, Ends]]]:

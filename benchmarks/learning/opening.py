@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 
-from benchmarks.learning.figures import CONTRASTS, CorpusFigures, Measured
+from benchmarks.learning.figures import CONTRASTS, CorpusFigures, Measured, verdict_of
 from benchmarks.learning.plan import CorpusName
 from seal.records import Interval
 from seal.report.numbers.formats import plain, plural
@@ -71,7 +71,7 @@ def reward_words(figures: CorpusFigures) -> str:
 def _seeds_too(found: Measured) -> str:
     """A warning where the policies of other run seeds might not show it."""
     wide = found.over_seeds
-    if wide is None or wide.low is None or wide.high is None or wide.low > 0 or wide.high < 0:
+    if wide is None or verdict_of(wide) != "unclear":
         return ""
     return (
         f" With the run seeds resampled as well it is {with_ends(wide, signed=True)} and holds 0: "
@@ -147,11 +147,13 @@ def _cell(figures: CorpusFigures, key: str, usual: str) -> str:
 
 
 def _clear(found: Measured) -> str:
-    """Whether 0 is in the interval over passages, and in that over run seeds as well."""
+    """Whether 0 is in the interval over passages, and whether in the wider ones."""
     if found.verdict == "unclear":
         return "not told apart"
     words = {"above": "clear of 0", "below": "below 0"}.get(found.verdict, "too few passages")
-    return f"{words}, but not over run seeds" if _seeds_too(found) else words
+    wider = {"run seeds": found.over_seeds, "titles": found.over_titles}
+    lost = [what for what, wide in wider.items() if wide and verdict_of(wide) == "unclear"]
+    return f"{words}, but not over {' or '.join(lost)}" if lost else words
 
 
 def difference(interval: Interval) -> str:

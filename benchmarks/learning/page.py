@@ -8,7 +8,7 @@ in whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -18,9 +18,11 @@ from benchmarks.learning.figures import (
     BOOTSTRAP_SEED,
     COMPARED,
     CONTRASTS,
+    RESAMPLES,
     ROWS,
     CorpusFigures,
     Measured,
+    verdict_of,
 )
 from benchmarks.learning.opening import (
     CORPUS_WORDS,
@@ -36,6 +38,7 @@ from benchmarks.learning.plan import ARMS, PLAN, Planned
 from benchmarks.learning.settings import Settings, is_own
 from benchmarks.learning.summary import MEASURES, Summary
 from seal.files import file_errors
+from seal.records import Interval
 from seal.report.numbers.formats import (
     GRADER_NAMES,
     MISSING,
@@ -45,7 +48,8 @@ from seal.report.numbers.formats import (
     plain,
     plural,
 )
-from seal.restem.statistics import RESAMPLES
+from seal.report.numbers.model import Metric
+from seal.restem import statistics
 
 PICTURE_FILE = "learning.svg"
 HEADING = re.compile(r"^## ", re.MULTILINE)
@@ -105,6 +109,46 @@ def _contrasts(figures: CorpusFigures) -> Iterator[str]:
             and _is_shown(figures, contrast.below)
         ),
     )
+    yield from _over_titles(figures)
+
+
+def _over_titles(figures: CorpusFigures) -> Iterator[str]:
+    """The same differences for other articles, where passages share some."""
+    shown = [
+        contrast
+        for contrast in CONTRASTS
+        if (found := figures.contrast(contrast.key, "f1")) is not None
+        and found.over_titles is not None
+        and _is_shown(figures, contrast.above)
+        and _is_shown(figures, contrast.below)
+    ]
+    if not shown:
+        return
+    yield (
+        "The same with titles resampled in place of passages, bold where the interval is clear of "
+        "0: passages of one title are paragraphs of one article, and need not be independent."
+    )
+    yield table(
+        ["difference", "passages", "titles", *(GRADER_NAMES[measure] for measure in COMPARED)],
+        (_title_row(figures.contrasts[one.key], one.above, one.below) for one in shown),
+    )
+
+
+def _title_row(found: Mapping[Metric, Measured], above: str, below: str) -> str:
+    first = found["f1"]
+    cells = [
+        _marked(one.over_titles) if (one := found.get(measure)) and one.over_titles else MISSING
+        for measure in COMPARED
+    ]
+    words = f"{SHORT[above]} − {SHORT[below]}"
+    titles = first.over_titles.n if first.over_titles else MISSING
+    return line(words, first.over_passages.n, titles, *cells)
+
+
+def _marked(interval: Interval) -> str:
+    """A difference, bold where it is clear of 0."""
+    text = difference(interval)
+    return f"**{text}**" if verdict_of(interval) in ("above", "below") else text
 
 
 def _is_shown(figures: CorpusFigures, key: str) -> bool:
@@ -133,9 +177,7 @@ def _contrast_row(figures: CorpusFigures, key: str, above: str, below: str) -> s
 
 
 def _two_intervals(found: Measured) -> str:
-    text = difference(found.over_passages)
-    if found.verdict in ("above", "below"):
-        text = f"**{text}**"
+    text = _marked(found.over_passages)
     wide = found.over_seeds
     if wide is None or wide.low is None or wide.high is None:
         return text
@@ -205,15 +247,16 @@ def _how(summaries: Sequence[Summary]) -> Iterator[str]:
         "Every adapter is trained on the base model, afresh for every passage; the policy only "
         "writes. The last round is the last one that was planned, never the best one. A score is "
         "the mean over a passage's questions, then over run seeds. Intervals are 95 % "
-        f"bootstraps ({RESAMPLES:,} resamples, seed {BOOTSTRAP_SEED}) of the differences, taken "
+        f"bootstraps (seed {BOOTSTRAP_SEED}; {RESAMPLES:,} resamples of passages or titles, "
+        f"{statistics.RESAMPLES:,} of passages and run seeds) of the differences, taken "
         "passage by passage and seed by seed, with percentiles as far out as Student's t has them "
         "(Hesterberg, arXiv 1411.5279). The first one resamples passages, each with its mean "
         "over seeds: it speaks for other passages and these policies. The one in italics resamples "
         "run seeds as well, a drawn seed for all passages at once, because a seed's policy is one "
         "for all of them; it speaks for other runs too, and with few seeds it is still too narrow. "
-        "Both take passages for independent, though some are of one title. Of a title that both "
-        "given files have, the passages are used on one side alone: no article is learnt from and "
-        "measured on."
+        "Both take passages for independent; where some share a title, a table of its own has "
+        "titles resampled with all their passages. Of a title that both given files have, the "
+        "passages are used on one side alone: no article is learnt from and measured on."
     )
     yield "\n".join(_provenance(summaries))
     yield (
@@ -249,14 +292,12 @@ def _provenance(summaries: Sequence[Summary]) -> Iterator[str]:
     }
     yield from (f"- Model: {name}, weights {sha256}" for name, sha256 in models)
     rounds = {
-        (summary.corpus, summary.rounds, summary.settings["data.trainContexts"]): None
-        for summary in summaries
+        (summary.corpus, summary.rounds, _learnt_from(summary)): None for summary in summaries
     }
     taken = listed(
         [
-            f"{plural(n, 'round')} on {CORPUS_WORDS[corpus]}, each on {contexts} training passages "
-            "drawn by the run seed"
-            for corpus, n, contexts in rounds
+            f"{plural(n, 'round')} on {CORPUS_WORDS[corpus]}, each on {passages}"
+            for corpus, n, passages in rounds
         ]
     )
     yield f"- Rounds: {taken}"
@@ -270,6 +311,14 @@ def _provenance(summaries: Sequence[Summary]) -> Iterator[str]:
     total = sum(sum(summary.seconds.values()) for summary in summaries)
     yield f"- Time: {duration(total)} for {plural(len(summaries), 'run')}"
     yield f"- Command: `{COMMAND}`; a run for each file of [learning](learning)"
+
+
+def _learnt_from(summary: Summary) -> str:
+    """The training passages of a round."""
+    taken, there = int(str(summary.settings["data.trainContexts"])), summary.train.contexts
+    if taken < there:
+        return f"{taken} of {there} training passages, drawn by the run seed"
+    return f"all {there} training passages, the same for every run seed"
 
 
 def _shared(settings: Settings) -> dict[str, JsonValue]:

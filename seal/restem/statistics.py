@@ -159,6 +159,27 @@ def crossed_interval(values: Sequence[Mapping[str, float]], *, seed: int) -> Int
     return _expanded(means_R, centre, n=contexts)
 
 
+def clustered_interval(
+    values: Iterable[Sequence[float]], *, seed: int, resamples: int = RESAMPLES
+) -> Interval | None:
+    """Mean over all values, with an interval that draws whole groups of them with replacement.
+
+    It speaks for other groups where the values of one are no independent ones, as passages of one
+    article are not. A drawn sample's mean is over its values, so that large groups count for more.
+    The percentiles are those for as many groups (`mean_interval`), and so is the interval's `n`.
+    None without a value; no ends below two groups.
+    """
+    groups = sorted((sum(group), len(group)) for group in values if group)
+    if not groups:
+        return None
+    sums_G, sizes_G = np.asarray(groups, dtype=np.float64).T
+    centre, n = float(sums_G.sum() / sizes_G.sum()), len(groups)
+    if n < 2:
+        return Interval(centre, None, None, n)
+    drawn_R_G = np.random.default_rng(seed).multinomial(n, [1 / n] * n, size=resamples)
+    return _expanded(drawn_R_G @ sums_G / (drawn_R_G @ sizes_G), centre, n=n)
+
+
 def paired_differences(
     scores: Mapping[str, float | None], reference: Mapping[str, float | None]
 ) -> dict[str, float]:

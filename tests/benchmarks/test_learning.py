@@ -22,7 +22,7 @@ from synthetic_run import MACHINE
 from benchmarks.learning.__main__ import NOTES, write_page
 from benchmarks.learning.data import SourceFile, Sources, data_of
 from benchmarks.learning.execute import Bench, run_all
-from benchmarks.learning.figures import figures_of, measured, published
+from benchmarks.learning.figures import figures_of, measured, published, verdict_of
 from benchmarks.learning.opening import gains_table
 from benchmarks.learning.page import render_page
 from benchmarks.learning.plan import (
@@ -46,10 +46,10 @@ from controller_svc.local.observer import Observer
 from controller_svc.worker.progress import TaskProgress
 from seal.datasets import load_contexts
 from seal.errors import Conflict, InvalidInput
-from seal.records import Stage
+from seal.records import Interval, Stage
 
 ROOT = Path(__file__).parents[2]
-CONTEXTS = tuple(f"c{number}" for number in range(30))
+CONTEXTS = tuple(f"title-{number}-d" for number in range(30))
 
 
 def summary(arm: str, seed: int = 0, *, corpus: str = "natural", **rows: float) -> Summary:
@@ -144,6 +144,40 @@ def test_seeds_are_averaged_before_passages_are_resampled() -> None:
     found = measured(values)
     assert found is not None and found.over_passages.n == 20
     assert (found.over_passages.low, found.over_passages.high) == (0.5, 0.5)
+
+
+def test_titles_are_drawn_whole_where_passages_share_them() -> None:
+    of_article = {f"a{title}-{number}": float(title % 2) for title in range(8) for number in "xyz"}
+    found = measured({0: of_article})
+    assert found is not None and found.over_titles is not None
+    assert (found.over_titles.n, found.over_titles.mean) == (8, found.over_passages.mean)
+    wide, narrow = found.over_titles, found.over_passages
+    assert wide.low is not None and narrow.low is not None and wide.low < narrow.low - 0.1
+    alone = measured({0: {f"a{number}-x": float(number % 2) for number in range(8)}})
+    assert alone is not None and alone.over_titles is None
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(1e-6, "unclear"), (1e-4, "above")])
+def test_an_end_that_rounding_may_have_moved_is_not_clear_of_0(low: float, verdict: str) -> None:
+    assert verdict_of(Interval(0.1, low, 0.2, 30)) == verdict
+
+
+def test_what_other_articles_need_not_show_is_said() -> None:
+    by_title = tuple((0.5, -0.2)[number // 3 % 2] for number in range(30))
+    measures = ("f1", "exact", "contains", "logprob")
+    one = summary("reward").model_copy(
+        update={
+            "contexts": tuple(f"t{number // 3}-{number}" for number in range(30)),
+            "rows": {
+                "edit-0": dict.fromkeys(measures, (0.0,) * 30),
+                "edit-2": dict.fromkeys(measures, by_title),
+            },
+        }
+    )
+    figures = figures_of([one], "natural")
+    assert "clear of 0, but not over titles |" in gains_table([figures])
+    page = render_page([figures], "")
+    assert "| last round − round 0 | 30 | 10 | +0.150 [−" in page, "and not bold"
 
 
 def test_what_was_not_measured_is_absent_and_said_to_be_missing() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from seal.records import Interval
 from seal.restem.statistics import (
     PassCounts,
+    clustered_interval,
     crossed_interval,
     diversity,
     mean_interval,
@@ -34,6 +35,25 @@ def test_without_values_there_is_no_mean() -> None:
 
 def test_one_context_says_nothing_about_the_spread() -> None:
     assert mean_interval([0.5, None], seed=0) == Interval(0.5, None, None, 1)
+
+
+def test_groups_are_drawn_whole_and_large_ones_count_for_more() -> None:
+    groups = [[1.0] * 6, *([0.0] for _ in range(6))]
+    found = clustered_interval(groups, seed=0)
+    assert found is not None and (found.mean, found.n) == (0.5, 7)
+    assert found.low == 0.0, "the large one is not drawn in a third of the samples"
+    assert clustered_interval([[0.5, 0.7], []], seed=0) == Interval(0.6, None, None, 1)
+    assert clustered_interval([], seed=0) is None
+
+
+def test_groups_of_one_are_values() -> None:
+    values = [0.1, 0.4, 0.2, 0.9, 0.5, 0.7]
+    found, alone = (
+        clustered_interval([[value] for value in values], seed=0),
+        mean_interval(values, seed=0),
+    )
+    assert found is not None and alone is not None
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=0.02)
 
 
 def test_a_context_that_lacks_a_score_on_one_side_drops_out_on_both() -> None:
