@@ -141,7 +141,7 @@ def runner_of(
         outcome=_outcome(edit, loops),
         scores=(logprob,)
         if by_logprob
-        else tuple(evaluation and _reward(evaluation, baseline) for evaluation in counted),
+        else tuple(_reward(evaluation, baseline) if evaluation else None for evaluation in counted),
         logprob=logprob,
         characters=characters(edit),
     )
