@@ -52,6 +52,7 @@ def test_all_kinds_of_work_from_many_threads_end_with_the_right_results(engine):
     for thread in threads:
         thread.join()
     assert len(samples.samples) == 3
+    assert results.keys() == set(range(5)), "a caller that fails dies with its thread"
     for seed, (trained, evaluated) in results.items():
         (alone,) = train(tiny_model(), [training_request(seed=seed)])
         assert difference(trained.adapter, alone.adapter) <= 1e-4
