@@ -8,7 +8,9 @@ import pytest
 
 from seal.client import Document, read_documents
 from seal.client.calls import as_documents
-from seal.errors import InvalidInput, NotFound, SealError
+from seal.client.transfers import AdapterFiles
+from seal.errors import Internal, InvalidInput, NotFound, SealError
+from seal.v1 import adaptation_pb2
 
 
 @pytest.fixture
@@ -95,3 +97,15 @@ def test_two_files_of_one_name_are_refused_with_the_way_out(books: Path) -> None
     with pytest.raises(InvalidInput, match=r"would both be called a\.md"):
         read_documents(["books/a.md", "books/other/a.md"])
     assert len(names("books")) == 4
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "/", "", ".", "..", "{outside}/x"])
+def test_a_server_names_no_file_outside_the_directory_of_the_download(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "down" / "a").mkdir(parents=True)
+    name = name.format(outside=tmp_path)
+    header = adaptation_pb2.DownloadAdapterResponse(file=adaptation_pb2.AdapterFile(name=name))
+    with pytest.raises(Internal, match="sends a file named"):
+        AdapterFiles(tmp_path / "down").take(header)
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "down", tmp_path / "down" / "a"]
