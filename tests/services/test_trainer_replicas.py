@@ -25,12 +25,15 @@ from service_harness import (
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, Transient
 from seal.v1 import common_pb2, trainer_pb2, trainer_pb2_grpc
+from trainer_svc import claims as claims_module
 from trainer_svc.claims import Claims
 from trainer_svc.service import register
 from trainer_svc.training import Training
 from trainer_svc.trainings import Trainings
 
-LEASE_SECONDS = 0.5
+LEASE_SECONDS = 30.0
+"""Longer than a busy machine holds a process up: none takes over from one that lives."""
+NEVER_SECONDS = 86_400.0
 
 
 class MortalStore(ArtifactStore):
@@ -104,7 +107,11 @@ async def replica(root: Path) -> AsyncIterator[Replica]:
 
 
 @pytest.fixture
-async def pair(tmp_path: Path) -> AsyncIterator[tuple[Replica, Replica]]:
+async def pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Replica, Replica]]:
+    monkeypatch.setattr(claims_module, "RENEWALS_PER_LEASE", 300)
+    monkeypatch.setattr(claims_module, "LONGEST_LOOK_SECONDS", 0.05)
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(replica(tmp_path))
         yield first, await stack.enter_async_context(replica(tmp_path))
@@ -124,6 +131,12 @@ async def _held_up(
     second = other.begin()
     await until(lambda: any(one.following for one in other.trainings._live.values()))
     return first, second
+
+
+def _set_lease(replica: Replica, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on it takes an owner for dead, and renews its own claims, by this lease."""
+    assert replica.trainings._claims is not None
+    monkeypatch.setattr(replica.trainings._claims, "_lease_seconds", seconds)
 
 
 async def test_the_same_request_through_two_trainers_trains_once_and_both_answer(
@@ -225,8 +238,7 @@ async def test_a_cancel_through_the_other_trainer_outlives_a_failure_of_the_one_
         raise Transient("the step failed in company")
 
     owner, other = pair
-    assert owner.trainings._claims is not None
-    monkeypatch.setattr(owner.trainings._claims, "_lease_seconds", 3600.0)  # it does not look
+    _set_lease(owner, NEVER_SECONDS, monkeypatch)  # it does not look
     owner.engine.gate.clear()
     first = owner.begin()
     await until(lambda: owner.engine.waiting == 1)
@@ -258,11 +270,12 @@ async def test_another_body_under_the_same_id_is_refused_by_the_other_trainer_to
 
 
 async def test_a_training_whose_owner_is_killed_is_taken_over_and_has_one_result(
-    pair: tuple[Replica, Replica],
+    pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner, other = pair
     first, second = await _held_up(pair)
     owner.store.dead = True
+    _set_lease(other, 1.0, monkeypatch)
     result = (await second)[-1].result
     assert result.outcome == common_pb2.OUTCOME_OK
     assert len(other.engine.trained) == 1
@@ -276,9 +289,8 @@ async def test_a_training_whose_owner_shuts_down_is_taken_over_without_waiting_f
     pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner, other = pair
-    assert other.trainings._claims is not None
     first, second = await _held_up(pair)
-    monkeypatch.setattr(other.trainings._claims, "_lease_seconds", 3600.0)
+    _set_lease(other, NEVER_SECONDS, monkeypatch)
     await owner.trainings.close(grace_seconds=0.0)
     with pytest.raises(Transient):
         await first
@@ -291,7 +303,7 @@ async def test_a_trainer_that_ends_does_not_spend_its_grace_on_what_another_does
 ) -> None:
     owner, other = pair
     first, second = await _held_up(pair)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         await other.trainings.close(grace_seconds=60.0)
     with pytest.raises(Transient):
         await second
@@ -300,7 +312,7 @@ async def test_a_trainer_that_ends_does_not_spend_its_grace_on_what_another_does
 
 
 async def test_a_paused_owner_that_fails_late_leaves_the_claim_of_who_took_over_to_be_found(
-    pair: tuple[Replica, Replica],
+    pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner, other = pair
     claims = other.trainings._claims
@@ -308,6 +320,7 @@ async def test_a_paused_owner_that_fails_late_leaves_the_claim_of_who_took_over_
     first, second = await _held_up(pair)
     other.engine.gate.clear()
     owner.store.dead = True
+    _set_lease(other, 1.0, monkeypatch)
     await until(lambda: other.engine.waiting == 1)
     owner.store.dead = False
     await owner.trainings.close(grace_seconds=0.0)
