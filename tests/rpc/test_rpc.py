@@ -17,6 +17,7 @@ import grpc
 import grpc.aio
 import pytest
 import structlog
+from eventually import until
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
@@ -63,12 +64,15 @@ class Trainer(Unwritten):
         self.get = get or trainer_pb2.GetTrainingResponse
         self.delay_seconds, self.steps = delay_seconds, steps
         self.calls = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.cancelled = asyncio.Event()
         self.streaming = asyncio.Event()
 
     async def GetTraining(self, request, context):  # type: ignore[no-untyped-def]
         self.calls += 1
         await asyncio.sleep(self.delay_seconds)
+        await self.gate.wait()
         return self.get()
 
     async def TrainAdapter(self, request, context):  # type: ignore[no-untyped-def]
@@ -520,13 +524,16 @@ async def test_what_is_no_message_ends_a_stream_of_requests_as_invalid_input() -
 
 @pytest.mark.asyncio
 async def test_calls_over_the_limit_are_refused() -> None:
-    async with serving(
-        Trainer(delay_seconds=0.3), settings=ServerSettings(max_concurrent_calls=1)
-    ) as (_, channel):
-        ended = await asyncio.gather(
-            get(channel), get(channel), get(channel), return_exceptions=True
-        )
-    assert sum(isinstance(one, Exhausted) for one in ended) == 2
+    trainer = Trainer()
+    trainer.gate.clear()
+    async with serving(trainer, settings=ServerSettings(max_concurrent_calls=1)) as (_, channel):
+        taken = asyncio.create_task(get(channel))
+        await until(lambda: trainer.calls == 1)
+        for _ in range(2):
+            with pytest.raises(Exhausted):
+                await get(channel)
+        trainer.gate.set()
+        await taken
 
 
 class Watched(adaptation_pb2_grpc.AdaptationServiceServicer):
@@ -581,11 +588,11 @@ async def test_streams_of_work_take_every_place() -> None:
 
 @pytest.mark.asyncio
 async def test_health_checks_are_answered_when_no_more_calls_are_taken() -> None:
-    async with serving(
-        Trainer(delay_seconds=0.5), settings=ServerSettings(max_concurrent_calls=1)
-    ) as (_, channel):
+    trainer = Trainer()
+    trainer.gate.clear()
+    async with serving(trainer, settings=ServerSettings(max_concurrent_calls=1)) as (_, channel):
         running = asyncio.create_task(get(channel))
-        await asyncio.sleep(0.1)
+        await until(lambda: trainer.calls == 1)
         health: Any = health_pb2_grpc.HealthStub(channel)
         checks = [health.Check(health_pb2.HealthCheckRequest(service=TRAINER)) for _ in range(20)]
         for check in checks:
@@ -593,7 +600,7 @@ async def test_health_checks_are_answered_when_no_more_calls_are_taken() -> None
         with pytest.raises(Exhausted) as caught:
             await get(channel)
         assert caught.value.retry_after_seconds
-        assert not running.done()
+        trainer.gate.set()
         await running
 
 
