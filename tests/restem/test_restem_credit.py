@@ -97,6 +97,15 @@ def test_what_every_candidate_scores_without_a_part_is_not_the_parts_merit() -> 
     assert no_merit is not None and merit is not None and no_merit < 0.6 * merit
 
 
+def test_the_luck_of_a_repeat_is_no_merit_of_a_part() -> None:
+    helped = trial((0.8,), parts=(0,), scores=(1.0,))
+    lucky = [trial(parts=(), scores=(1.0,), candidate=c) for c in (1, 2, 3)]
+    elsewhere = [trial(parts=(), scores=(1.0,), candidate=c, repeat=1) for c in (1, 2, 3)]
+    (shared,) = credit_parts([helped, *lucky], parts=1, baseline_Q=(0.0,))
+    (own,) = credit_parts([helped, *elsewhere], parts=1, baseline_Q=(0.0,))
+    assert shared is not None and own is not None and shared < own
+
+
 def test_a_part_that_comes_again_and_helps_again_is_surer() -> None:
     once = credit_parts([trial((0.6,), scores=(1.0,))], parts=1, baseline_Q=(0.0,))
     twice = credit_parts(

@@ -21,6 +21,7 @@ from seal.restem.statistics import (
     pass_counts,
     reliability,
     spearman_brown,
+    success_interval,
 )
 from seal.restem.student import LEAST_FOR_A_VERDICT
 
@@ -107,6 +108,21 @@ def test_about_95_of_100_intervals_hold_the_true_mean(size: int) -> None:
     assert 0.92 <= sum(map(holds_zero, intervals)) / 400 <= 0.98
 
 
+def test_six_values_have_the_half_width_that_students_t_gives_them() -> None:
+    values = np.array([-2.0, -0.5, -0.2, 0.2, 0.5, 2.0])
+    interval = mean_interval(values.tolist(), seed=4)
+    assert interval is not None and interval.low is not None and interval.high is not None
+    half = 2.5706 * float(values.std(ddof=1)) / math.sqrt(6)
+    assert (interval.high - interval.low) / 2 == pytest.approx(half, rel=0.05)
+
+
+def test_the_interval_of_a_share_is_wilsons() -> None:
+    interval = success_interval([1.0] * 8 + [0.0] * 2 + [None])
+    assert interval is not None and (interval.mean, interval.n) == (0.8, 10)
+    assert interval.low == pytest.approx(0.490, abs=0.001)
+    assert interval.high == pytest.approx(0.943, abs=0.001)
+
+
 def holds_zero(interval: Interval | None) -> bool:
     assert interval is not None and interval.low is not None and interval.high is not None
     return interval.low <= 0.0 <= interval.high
@@ -179,6 +195,13 @@ def test_reliability_is_the_one_way_intraclass_correlation() -> None:
     assert found.single == pytest.approx(0.17, abs=0.005)
     assert found.averaged == pytest.approx(0.44, abs=0.005)
     assert (found.repeats, found.candidates) == (4, 6)
+
+
+def test_a_context_of_unequal_repeats_counts_by_those_that_it_has_on_average() -> None:
+    """Three repeats and one: 4 - (9 + 1) / 4 of them, squares 12 between and 2 / 2 within."""
+    found = reliability([[[1.0, 2.0, 3.0], [6.0]]], repeats=3)
+    assert found is not None
+    assert found.single == pytest.approx((12 - 1) / (12 + 0.5))
 
 
 def test_what_differs_between_contexts_is_not_reliability() -> None:
