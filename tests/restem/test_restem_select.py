@@ -161,6 +161,12 @@ def test_ties_go_to_the_higher_log_probability_then_the_shorter_edit_then_the_lo
     assert kept(select([low, *tied], keep_per_context=5)) == [3, 4, 2, 0, 1]
 
 
+def test_rewards_that_differ_in_their_last_bits_are_tied() -> None:
+    tied = [replace(one, characters=9) for one in of(0.1 + 0.2, 0.0)]
+    shorter = replace(BASE, candidate=2, rewards=(0.3,), characters=4)
+    assert kept(select([*tied, shorter])) == [2]
+
+
 def test_contexts_do_not_compete() -> None:
     selection = select([*of(1.0, 0.5, context="b"), *of(0.3, 0.0, context="a")])
     assert [(one.candidate.context_id, one.candidate.candidate) for one in selection.kept] == [
