@@ -101,8 +101,17 @@ def record(
         ([None, None], [[], ["b?"]], 1),
         ([], [["a?"]], 0),
         ([], [[]], None),
+        ([0.3, 0.1 + 0.2], [["a?"], ["b?"]], 0),
     ],
-    ids=["best", "scored before unscored", "no score", "says something", "unasked", "nothing"],
+    ids=[
+        "best",
+        "scored before unscored",
+        "no score",
+        "says something",
+        "unasked",
+        "nothing",
+        "apart in the last bits alone",
+    ],
 )
 def test_the_best_edit_is_learnt_or_without_a_reward_the_first_that_says_something(
     rewards: list[float | None], questions: list[list[str]], expected: int | None
@@ -111,13 +120,20 @@ def test_the_best_edit_is_learnt_or_without_a_reward_the_first_that_says_somethi
     assert (edit and edit.candidate) == expected
 
 
-def lesson(*, held_out: Sequence[str] = ()) -> Lesson:
+def test_an_edit_that_left_a_race_is_not_learnt_however_it_stood() -> None:
+    raced = record([0.9, 0.5], [["a?"], ["b?"]])
+    second = raced.inner_loops[1].model_copy(update={"repeat": 1})
+    found = chosen_edit(raced.model_copy(update={"inner_loops": (*raced.inner_loops, second)}))
+    assert found is not None and found.candidate == 1
+
+
+def lesson(*, held_out: Sequence[str] = (), examples: ExampleSettings = EXAMPLES) -> Lesson:
     contexts = [Context(name, "Tower", f"The {name} tower is old.", ()) for name in "ab"]
     records = {
         "a": record([0.1, 0.9], [["Who?"], ["How high is it?", "Who built it?"]], name="a"),
         "b": record([], [["Where is b?"]], name="b"),
     }
-    return make_lesson(contexts, records, domain=DOMAIN, examples=EXAMPLES, held_out=held_out)
+    return make_lesson(contexts, records, domain=DOMAIN, examples=examples, held_out=held_out)
 
 
 def test_a_lesson_holds_each_passage_with_its_edit_and_no_question_of_the_test() -> None:
@@ -132,11 +148,24 @@ def test_a_lesson_holds_each_passage_with_its_edit_and_no_question_of_the_test()
     assert "How high is it?" not in "".join(row.prompt for row in without.rows)
 
 
+def test_a_passage_is_learnt_even_where_the_settings_repeat_none() -> None:
+    none = EXAMPLES.model_copy(update={"passage_repeats": 0})
+    assert lesson(examples=none).counts == {"edit": 3, "passage": 2}
+
+
 def test_edits_give_up_rows_evenly_where_a_training_takes_no_more() -> None:
     with mock.patch.object(lesson_module, "MAX_ROWS", 4):
         cut = lesson()
     assert cut.counts == {"edit": 2, "passage": 2} and cut.dropped == 1
-    assert [row.context_id for row in cut.rows if row.kind == "edit"] == ["a", "b"]
+    edits = [row for row in cut.rows if row.kind == "edit"]
+    assert [row.context_id for row in edits] == ["a", "b"]
+    assert "How high is it?" in edits[0].prompt, "its last rows are given up"
+
+
+def test_edits_give_up_all_rows_where_passages_leave_no_room() -> None:
+    with mock.patch.object(lesson_module, "MAX_ROWS", 2):
+        cut = lesson()
+    assert cut.counts == {"passage": 2} and cut.dropped == 3
 
 
 def test_a_row_that_no_training_takes_is_counted_as_dropped() -> None:
