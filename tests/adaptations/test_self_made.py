@@ -11,9 +11,13 @@ from seal.records import KeptQuestion, QuestionRole, QuestionsRecord
 
 
 def made(
-    number: int = 0, *, again: str | None = "Odo Pell", closed: str | None = "a king"
+    number: int = 0,
+    *,
+    answer: str = "Odo Pell",
+    again: str | None = "Odo Pell",
+    closed: str | None = "a king",
 ) -> MadeQuestion:
-    return MadeQuestion(f"Who built tower {number}?", "Odo Pell", again, closed)
+    return MadeQuestion(f"Who built tower {number}?", answer, again, closed)
 
 
 @pytest.mark.parametrize(
@@ -22,6 +26,7 @@ def made(
         (made(), None),
         (made(again="It was Odo Pell."), None),
         (made(again="It was built in the year 1412 by Odo Pell for a king."), None),
+        (made(answer="the mason Odo Pell, called the elder", again="Pell"), None),
         (made(closed="The tower was built by Odo Pell."), "known"),
         (made(again="Runa Vahl"), "unsure"),
         (made(again=""), "unsure"),
@@ -55,6 +60,12 @@ def test_both_sides_have_a_question_and_none_is_on_both(
         assert {"reward", "held-out"} == set(roles)
         assert abs(roles.count("held-out") - share * len(roles)) <= 1
     assert found == keep_questions(questions, most=most, held_out_share=share, seed=seed)
+
+
+def test_what_is_kept_is_spread_over_the_passage() -> None:
+    questions = [numbered(n) for n in range(30)]
+    found = keep_questions(questions, most=3, held_out_share=0.5, seed=0)
+    assert [one for one, _ in found.kept] == [questions[n] for n in (5, 15, 25)]
 
 
 def test_of_questions_with_the_same_answer_one_is_kept_the_first_that_is_good() -> None:
