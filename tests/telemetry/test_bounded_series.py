@@ -48,6 +48,18 @@ def test_fifty_runs_leave_as_many_series_as_one() -> None:
     assert series(metrics) == one
 
 
+def test_a_run_that_has_ended_goes_in_its_time_however_often_it_is_looked_at() -> None:
+    now = 0.0
+    metrics = Metrics(CollectorRegistry(), clock=lambda: now)
+    place = ("team", "demo")
+    values = {"seal_run_progress_ratio": {(): 1.0}}
+    while now <= SHOWN_AFTER_END_SECONDS:
+        metrics.runs.show(place, values, ended=True)
+        assert [found for found in series(metrics) if found[0] == "seal_run_progress_ratio"]
+        now += 60.0
+    assert not [found for found in series(metrics) if found[0] == "seal_run_progress_ratio"]
+
+
 def test_a_run_that_had_ended_when_it_was_first_seen_is_not_shown() -> None:
     metrics = Metrics(CollectorRegistry())
     done = AFTER.model_copy(update={"phase": Phase.COMPLETE, "stage": None})

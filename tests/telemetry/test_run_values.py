@@ -60,6 +60,12 @@ def test_rewards_forgetting_fates_and_costs_are_those_of_the_status() -> None:
     assert values["seal_run_reward"]["1", "validate", "edit"] == 0.25
     assert values["seal_run_retained_score"] == {("1", "policy"): 0.9, ("1", "edit"): 0.7}
     assert values["seal_run_gain"]["1", "rollout"] == pytest.approx(0.1)
+    for gauge, at, score in (
+        ("seal_run_reward", ("1", "rollout", "edit"), ROUND.rollout["edit"]),
+        ("seal_run_gain", ("1", "rollout"), ROUND.measures["rollout/gain"]),
+    ):
+        low, mean, high = (values[gauge + end][at] for end in ("_low", "", "_high"))
+        assert low < mean < high and high - mean == pytest.approx(half_width(score))
     assert values["seal_run_edits"] == {("1", "kept"): 3, ("1", "no_gain"): 2}
     assert values["seal_run_inner_loops"] == {
         ("1", "rollout", "ok"): 7,
@@ -70,6 +76,16 @@ def test_rewards_forgetting_fates_and_costs_are_those_of_the_status() -> None:
     assert values["seal_run_tokens"]["rollout", "train"] == 100
     assert values["seal_run_gpu_seconds"] == {("rollout", "train"): 2.5}
     assert values["seal_run_last_progress_timestamp_seconds"] == {(): 7.0}
+
+
+def test_a_run_on_processors_has_engine_seconds_and_none_of_a_gpu() -> None:
+    before, after = (one.model_copy(update={"device": "cpu"}) for one in (BEFORE, AFTER))
+    values = run_values(after, share=0.5, got_on_at=7.0)
+    assert "seal_run_engine_seconds" in values and "seal_run_gpu_seconds" not in values
+    metrics = Metrics(CollectorRegistry())
+    count_news(metrics, before, after)
+    found = {family.name: family.samples for family in metrics.registry.collect()}
+    assert found["seal_stage_engine_seconds"] and not found["seal_stage_gpu_seconds"]
 
 
 def test_a_run_that_is_suspended_has_no_stage_at_work_and_is_not_late_when_it_goes_on() -> None:
