@@ -20,9 +20,11 @@ from controller_svc.core import (
     new_status,
     policy_of,
     reopen,
+    share_of_stage,
     stages,
+    sum_shards,
 )
-from seal.records import AdapterReference, ScoreSum, Stage
+from seal.records import AdapterReference, ScoreSum, ShardSummary, Stage
 from seal.settings import RunSpec
 
 SPEC = RunSpec(rounds=1, shards=2)
@@ -189,10 +191,21 @@ def test_the_pause_before_an_attempt_doubles_is_bounded_and_honours_what_the_ser
     assert 1.0 <= pauses[1] <= 2.0
     assert pauses[1:6] == sorted(pauses[1:6]) and pauses[2] == 2 * pauses[1]
     assert max(pauses) <= 60.0
+    for name in map(str, range(50)):
+        assert 1.0 <= budget.delay_seconds(name=name, attempt=2) <= 2.0
+        assert 30.0 <= budget.delay_seconds(name=name, attempt=30) <= 60.0
     assert budget.delay_seconds(name="x", attempt=2, retry_after_seconds=120.0) == 120.0
     status = at(1, Stage.IMPROVE)
     asked = decide(SPEC, status, failed(wanted(status), retry_after_seconds=1000.0)).status
     assert asked.current is not None and asked.current.delay_seconds == 1000.0
+    start = wanted(status := at(1, Stage.ROLLOUT))
+    busy = {
+        index: FailedIndex(reason="Exhausted", message="full", retry_after_seconds=seconds)
+        for index, seconds in enumerate((30.0, 1000.0))
+    }
+    seen = Observed(stages={start.name: StageObserved(failed=busy, ended=True)})
+    longest = decide(SPEC, status, seen).status.current
+    assert longest is not None and longest.delay_seconds == 1000.0, "of two the longer"
 
 
 def test_a_second_attempt_waits_until_the_first_has_gone() -> None:
@@ -285,6 +298,8 @@ def test_what_a_stage_with_too_few_scores_took_is_told_at_once_and_only_once() -
     assert again.stage is Stage.IMPROVE
     assert again.rounds == ended.rounds and again.cost == ended.cost
     calm = finish_stage(at(1, Stage.ROLLOUT), outcomes={"ok": 10})
+    hopeless = finish_stage(reopen(SPEC, ended, now_seconds=9.0), outcomes=outcomes)
+    assert hopeless.phase is Phase.FAILED and hopeless.cost == ended.cost
     assert again.cost == calm.cost and again.rounds[1].stored_bytes == calm.rounds[1].stored_bytes
 
 
@@ -346,6 +361,42 @@ def test_a_round_sums_its_stages_and_keeps_them_apart() -> None:
     assert (counters.shards_succeeded, counters.stages_failed) == (8, 0)
 
 
+def test_the_time_of_a_stage_is_that_of_its_longest_shard_and_squares_are_of_all_or_none() -> None:
+    def summary(shard: int, seconds: float, squares: float | None) -> ShardSummary:
+        return ShardSummary(
+            name="s",
+            stage=Stage.ROLLOUT,
+            round=1,
+            shard=shard,
+            attempt=1,
+            seconds=seconds,
+            inner_loops_run=0,
+            inner_loops_resumed=0,
+            outcomes={},
+            tokens={},
+            engine_seconds={},
+            scores={
+                "edit": ScoreSum(n=2, total=0.5, squares=0.25),
+                "best": ScoreSum(n=2, total=1.0, squares=squares),
+            },
+            result_sha256="a" * 64,
+        )
+
+    shards = [summary(0, 2.0, None), summary(1, 3.0, 0.5), summary(2, 1.0, 0.5)]
+    sums = sum_shards(shards, stage=Stage.ROLLOUT, round=1)
+    assert sums.seconds == 3.0
+    assert sums.scores["edit"] == ScoreSum(n=6, total=1.5, squares=0.75)
+    assert sums.scores["best"] == ScoreSum(n=6, total=3.0, squares=None)
+
+
+def test_a_shard_counts_once_in_the_share_of_its_stage() -> None:
+    current = at(1, Stage.ROLLOUT).current
+    assert current is not None and current.shards == 2
+    current = current.model_copy(update={"completed": "0"})
+    assert share_of_stage(current, {0: 0.4, 1: 0.5}) == 0.75
+    assert share_of_stage(current, {}) == 0.5
+
+
 def test_a_condition_keeps_its_transition_time_while_its_value_stays() -> None:
     status = decide(SPEC, new_status(SPEC, run=RUN), Observed(now_seconds=5.0)).status
     seen = finished(wanted(status))
@@ -373,12 +424,23 @@ def test_only_its_owner_takes_up_a_failed_run_again_and_a_name_is_never_used_twi
     assert reopen(SPEC, running_status, now_seconds=9.0) == running_status
 
 
+def test_the_pauses_of_a_run_that_was_taken_up_again_begin_anew() -> None:
+    status, budget = at(1, Stage.ROLLOUT), AttemptBudget(attempts=6)
+    while not status.phase.terminal:
+        status = decide(SPEC, status, failed(wanted(status)), budget=budget).status
+    status = reopen(SPEC, status, now_seconds=9.0)
+    again = decide(SPEC, status, failed(wanted(status)), budget=budget).status.current
+    assert again is not None and again.attempt == 8
+    assert again.delay_seconds <= budget.base_seconds
+
+
 def test_a_finished_run_that_is_given_more_rounds_goes_on_from_its_last() -> None:
     done, three = to_the_end(), SPEC.model_copy(update={"rounds": 3})
     again = reopen(three, done, now_seconds=9.0)
     start = wanted(again, spec=three)
     assert (start.name, start.policy) == ("demo-r2-rollout-a1", POLICY)
     assert again.rounds == done.rounds
+    assert done.finished_seconds is not None and again.finished_seconds is None
     complete = again.condition("Complete")
     assert complete is not None and complete.status == "False"
     while again.stage is not None:
