@@ -79,6 +79,14 @@ def test_a_submitted_document_is_watched_to_its_adapter(
     assert adaptation.finished_seconds == pytest.approx(time.time(), abs=60)
 
 
+def test_progress_is_told_between_the_events_that_are_kept(
+    client: Client, fake: FakeAdaptations
+) -> None:
+    fake.delay_seconds = 0.02
+    client.submit([NOTE], name="veldra")
+    assert any(isinstance(event.what, Advanced) for event in client.watch("veldra"))
+
+
 def test_options_that_are_not_set_are_left_to_the_server(
     client: Client, fake: FakeAdaptations
 ) -> None:
@@ -257,7 +265,7 @@ def test_a_server_that_starts_again_is_found_again(
     events, errors = [], []
     watching = Client(
         server.address,
-        options=ClientOptions(reconnect_seconds=20, on_retry=errors.append),
+        options=ClientOptions(retry_seconds=0.05, reconnect_seconds=20, on_retry=errors.append),
         channel=ClientSettings(connection_attempts=2),
     )
     with watching:
