@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 
+import ci_skips
 import pytest
 from hypothesis import settings
 from s3_server import running_s3, s3_root
@@ -23,6 +24,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # How long one case takes says how busy a machine is, and nothing of the rule that it tries
 settings.register_profile("seal", deadline=None)
 settings.load_profile("seal")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(ci_skips, "ci_skips")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
