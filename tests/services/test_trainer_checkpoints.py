@@ -235,7 +235,6 @@ async def test_a_checkpoint_that_cannot_be_written_does_not_stop_the_training(
     assert any("checkpoint not written" in line["event"] for line in logs)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_defect_in_one_checkpoint_is_logged_and_the_next_is_written(tmp_path: Path) -> None:
     class Checkpoint:
         step = 1
