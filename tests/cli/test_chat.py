@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -222,9 +223,15 @@ def test_ctrl_c_stops_an_answer_and_not_the_conversation(
 ) -> None:
     fakes.delay_seconds = 30.0
 
+    def interrupt() -> None:
+        """Once both are asked."""
+        until = time.monotonic() + 20
+        while len(fakes.requests) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
     def lines() -> Iterator[str]:
-        stop = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
-        stop.start()
+        threading.Thread(target=interrupt).start()
         yield "Who?"
         fakes.delay_seconds = 0.0
         yield "Where?"

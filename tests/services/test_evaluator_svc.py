@@ -238,7 +238,7 @@ async def test_others_are_answered_while_many_queries_are_checked_asked_or_grade
 
     def slow(*given: object, **named: object) -> object:
         at_work.set()
-        assert others_answered.wait(timeout=3), "the event loop does it"
+        assert others_answered.wait(timeout=15), "the event loop does it"
         return real(*given, **named)
 
     monkeypatch.setattr(evaluator_svc.service, step, slow)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import time
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -119,11 +119,14 @@ async def test_every_bound_is_refused_by_its_field_with_a_remedy_before_the_engi
 
 
 async def test_the_pieces_come_while_it_is_written_and_are_the_text(writer: Writer) -> None:
-    writer.engine.between_words = lambda: time.sleep(0.05)
-    events = await writer.events()
+    told, events = threading.Semaphore(0), []
+    writer.engine.between_words = lambda: told.acquire(timeout=15)
+    async for event in writer.write(text_request()):
+        events.append(event)
+        told.release()
     deltas = [event.delta for event in events if event.WhichOneof("event") == "delta"]
     result = events[-1].result
-    assert len(deltas) > 3
+    assert len(deltas) == 5
     assert "".join(deltas) == result.text == "base edit 7 on 33"
     assert (result.outcome, result.tokens, result.truncated) == (common_pb2.OUTCOME_OK, 5, False)
     assert result.engine_seconds == 0.25

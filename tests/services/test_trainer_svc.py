@@ -292,12 +292,22 @@ async def test_a_stream_falls_silent_when_the_engine_shows_no_life(start: Start)
     async with start() as trainer:
         trainer.engine.gate.clear()
         call = trainer.train(training_request())
-        await anext(aiter(call))
+        messages = aiter(call)
+        await anext(messages)
         trainer.engine.heartbeat_seconds = trainer.engine.settings.stall_seconds
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(3 * FAST.heartbeat_seconds):
-                await anext(aiter(call))
+        async with asyncio.timeout(15):
+            with pytest.raises(TimeoutError):
+                await _read_while_they_come(messages)  # one may be on its way
         trainer.engine.gate.set()
+
+
+async def _read_while_they_come(
+    messages: AsyncIterator[trainer_pb2.TrainAdapterResponse],
+) -> None:
+    """Read on; raises TimeoutError once three heartbeats have brought nothing."""
+    while True:
+        async with asyncio.timeout(3 * FAST.heartbeat_seconds):
+            await anext(messages)
 
 
 async def test_a_request_id_with_another_body_is_refused_running_ended_and_after_a_restart(

@@ -27,7 +27,7 @@ from seal.rpc.server import start_server
 from seal.v1 import common_pb2, evaluator_pb2, generator_pb2, trainer_pb2
 
 FAST = Pace(interval_seconds=0.01, heartbeat_seconds=0.2)
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 Message = TypeVar("Message")
 Request = TypeVar("Request")
