@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from front_door_harness import SETTINGS, TEXT, Work, ended, front_door, request
 
+from controller_svc.local import adaptations
 from controller_svc.local.objects import Objects
 from seal.errors import Conflict, InvalidInput, Transient
 from seal.records import Stage
@@ -139,16 +140,16 @@ async def test_a_submit_whose_caller_has_gone_is_made_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with front_door(tmp_path, Work(), monkeypatch) as door:
-        noted, gone, note = asyncio.Event(), threading.Event(), Objects.request
+        noted, gone, note = asyncio.Event(), threading.Event(), adaptations.note_request
 
-        def slow(self: Objects, *args: Any, **kwargs: Any) -> Any:
-            record = note(self, *args, **kwargs)
+        def slow(*args: Any, **kwargs: Any) -> Any:
+            record = note(*args, **kwargs)
             loop.call_soon_threadsafe(noted.set)
             assert gone.wait(SECONDS)
             return record
 
         loop = asyncio.get_running_loop()
-        monkeypatch.setattr(Objects, "request", slow)
+        monkeypatch.setattr(adaptations, "note_request", slow)
         call = door.stub.SubmitAdaptation(request(name="veldra"))
         async with asyncio.timeout(SECONDS):
             await noted.wait()
