@@ -189,11 +189,14 @@ async def test_a_raced_rollouts_mean_score_is_the_first_repeats_and_its_best_is_
         records = await place.records(Stage.ROLLOUT, round=1)
     means, best = [], []
     for record in records:
-        rewards: dict[tuple[int, int], float] = {
-            (loop.candidate, loop.repeat): loop.evaluation.reward
-            for loop in record.inner_loops
-            if loop.evaluation and loop.evaluation.reward is not None
-        }
+        compared = {one.query_id for one in record.baseline.answers if one.score is not None}
+        rewards: dict[tuple[int, int], float] = {}
+        for loop in record.inner_loops:
+            answers = loop.evaluation.answers if loop.evaluation else ()
+            scores = [one.score for one in answers if one.query_id in compared]
+            graded = [score for score in scores if score is not None]
+            if graded and len(graded) == len(scores):
+                rewards[loop.candidate, loop.repeat] = sum(graded) / len(graded)
         means.append(mean(reward for (_, repeat), reward in rewards.items() if repeat == 0) or 0.0)
         scored = {
             c: [rewards[c, repeat] for repeat in range(3) if (c, repeat) in rewards]
