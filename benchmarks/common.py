@@ -196,8 +196,10 @@ def time_stream(engine: Engine, requests: Sequence[TrainingRequest]) -> Timing:
             "the engine did not begin all trainings", remedy="is it busy with something else?"
         )
     in_slots = [task.future for task in tasks if not task.future.done()]
-    wait(in_slots, timeout=_STREAM_TIMEOUT_SECONDS, return_when=FIRST_COMPLETED)
+    left = wait(in_slots, timeout=_STREAM_TIMEOUT_SECONDS, return_when=FIRST_COMPLETED)
     ended = time.perf_counter()
+    if in_slots and not left.done:
+        raise Transient("the engine ended no training", remedy="is it busy with something else?")
     for task in tasks:
         task.cancel()
     results = [task.future.result() for task in tasks]
