@@ -20,6 +20,7 @@ from benchmarks.learning.figures import (
     CONTRASTS,
     RESAMPLES,
     ROWS,
+    Contrast,
     CorpusFigures,
     Measured,
     verdict_of,
@@ -101,26 +102,29 @@ def _contrasts(figures: CorpusFigures) -> Iterator[str]:
     )
     yield table(
         ["difference", "passages", "seeds", *(GRADER_NAMES[measure] for measure in COMPARED)],
-        (
-            _contrast_row(figures, contrast.key, contrast.above, contrast.below)
-            for contrast in CONTRASTS
-            if contrast.key in figures.contrasts
-            and _is_shown(figures, contrast.above)
-            and _is_shown(figures, contrast.below)
-        ),
+        (_contrast_row(figures, one.key, one.above, one.below) for one in _shown(figures)),
     )
     yield from _over_titles(figures)
+
+
+def _shown(figures: CorpusFigures) -> Iterator[Contrast]:
+    """The differences that were measured, of rows that the page has."""
+    return (
+        contrast
+        for contrast in CONTRASTS
+        if contrast.key in figures.contrasts
+        and _is_shown(figures, contrast.above)
+        and _is_shown(figures, contrast.below)
+    )
 
 
 def _over_titles(figures: CorpusFigures) -> Iterator[str]:
     """The same differences for other articles, where passages share some."""
     shown = [
         contrast
-        for contrast in CONTRASTS
+        for contrast in _shown(figures)
         if (found := figures.contrast(contrast.key, "f1")) is not None
         and found.over_titles is not None
-        and _is_shown(figures, contrast.above)
-        and _is_shown(figures, contrast.below)
     ]
     if not shown:
         return
