@@ -10,7 +10,8 @@ Kind = Literal["lines", "stacked", "number", "map", "rounds", "stacked rounds"]
 """`lines` over time, `stacked` ones, the newest value as a `number`, a heat `map`: a row for each
 series, coloured by its value over time; or what there is now by `rounds` (see `by_round`)."""
 Unit = Literal["short", "percentunit", "s", "ops", "bytes", "suffix: tok/s", "none"]
-"""Grafana's names; a `percentunit` is a share from 0 to 1, `ops` are operations a second."""
+"""Grafana's names; a `percentunit` is a share from 0 to 1, `ops` are operations a second. Rewards
+and what is made of them are `short`, plain numbers: of some runs they are log-probabilities."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ _REWARD = Row(
                 Query(by_round(latest("seal_run_reward", f'{OF_RUN}, kind="edit"'), "stage")),
             ),
             kind="rounds",
-            unit="percentunit",
             columns=12,
             runbook="SealHeldOutFallingWhileRewardRises",
         ),
@@ -38,7 +37,6 @@ _REWARD = Row(
                 Query(by_round(latest("seal_run_reward", f'{OF_RUN}, stage="validate"'), "kind")),
             ),
             kind="rounds",
-            unit="percentunit",
             columns=12,
             runbook="SealRewardFalling",
         ),
@@ -54,14 +52,14 @@ _FORGETTING = Row(
         Panel(
             title="Retained score",
             description="Score on questions that no edit is about, of the policy alone and after "
-            "an edit is learnt, by round. From green to red it is forgotten.",
+            "an edit is learnt, by round. From green to red it is forgotten; log-probabilities "
+            "lie below the scale, and are red.",
             queries=(
                 Query(
                     f"seal_run_retained_score{{{OF_RUN}}}",
                     "{{namespace}} {{run}} round {{round}} {{model}}",
                 ),
             ),
-            unit="percentunit",
             kind="map",
             columns=12,
             runbook="SealForgettingBudget",
@@ -70,7 +68,8 @@ _FORGETTING = Row(
         Panel(
             title="What learning an edit costs",
             description="Retained score of the model before all rounds, minus that after an edit "
-            "of each round is learnt.",
+            "of each round is learnt. The line is for shares from 0 to 1, not for "
+            "log-probabilities.",
             queries=(
                 Query(
                     by_round(
@@ -81,7 +80,6 @@ _FORGETTING = Row(
                 ),
             ),
             kind="rounds",
-            unit="percentunit",
             columns=12,
             runbook="SealForgettingBudget",
             threshold=0.05,

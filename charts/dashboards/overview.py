@@ -51,10 +51,10 @@ _LEARNING = Row(
         Panel(
             title="Held-out reward by round",
             description="Mean reward of validation contexts with the edits of each round, and its "
-            "95 % interval. A round has gained something if its interval lies above another's.",
+            "95 % interval: shares from 0 to 1, or log-probabilities with the grader logprob. A "
+            "round has gained something if its interval lies above another's.",
             queries=(Query(intervals("seal_run_reward", _HELD_OUT)),),
             kind="rounds",
-            unit="percentunit",
             columns=12,
             runbook="SealRewardFalling",
         ),
@@ -64,7 +64,6 @@ _LEARNING = Row(
             "held-out contexts. An interval that holds 0 has shown nothing.",
             queries=(Query(intervals("seal_run_gain", f'{OF_RUN}, stage="validate"')),),
             kind="rounds",
-            unit="percentunit",
             columns=12,
         ),
     ),

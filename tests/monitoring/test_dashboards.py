@@ -87,6 +87,13 @@ def test_runs_of_one_name_in_two_namespaces_are_told_apart(board: Board, panel: 
 
 
 @pytest.mark.parametrize(("board", "panel"), PANELS, ids=lambda one: one.title)
+def test_what_may_be_a_log_probability_is_no_share(board: Board, panel: Panel) -> None:
+    asked = " ".join(query.expr for query in panel.queries)
+    if re.search(r"seal_run_(?:reward|gain|retained_score)", asked):
+        assert panel.unit == "short"
+
+
+@pytest.mark.parametrize(("board", "panel"), PANELS, ids=lambda one: one.title)
 def test_a_legend_names_labels_that_its_series_have(board: Board, panel: Panel) -> None:
     for query in panel.queries:
         grouped = re.search(r"by \(([^)]*)\)", query.expr)
