@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from charts.dashboards.board import Board, Panel, Query, Row, Variable
 
-_NAMESPACE = Variable(
-    name="namespace", label="Namespace", query="label_values(seal_engine_slots, namespace)"
+_INSTALLATION = Variable(
+    name="installation", label="Namespace", query="label_values(seal_engine_slots, namespace)"
 )
-_OURS = 'namespace=~"$namespace"'
+"""That of the pods. Links between dashboards hand variables on by name, and the other dashboards'
+`namespace` is that of runs."""
+_OURS = 'namespace=~"$installation"'
 _RATE = "$__rate_interval"
 
 
@@ -221,6 +223,6 @@ ENGINE = Board(
     uid="seal-engine",
     title="SEAL engine and services",
     description="Throughput, saturation, latency and errors of engines, services and controller.",
-    variables=(_NAMESPACE,),
+    variables=(_INSTALLATION,),
     rows=(_THROUGHPUT, _SATURATION, _CALLS, _CONTROLLER),
 )

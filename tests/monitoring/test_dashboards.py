@@ -86,6 +86,13 @@ def test_runs_of_one_name_in_two_namespaces_are_told_apart(board: Board, panel: 
         assert ("{{run}}" in query.legend) == ("{{namespace}}" in query.legend)
 
 
+def test_a_link_between_dashboards_hands_on_only_what_means_the_same_in_both() -> None:
+    queries: dict[str, str] = {}
+    for board in BOARDS:
+        for variable in board.variables:
+            assert queries.setdefault(variable.name, variable.query) == variable.query
+
+
 @pytest.mark.parametrize(("board", "panel"), PANELS, ids=lambda one: one.title)
 def test_what_may_be_a_log_probability_is_no_share(board: Board, panel: Panel) -> None:
     asked = " ".join(query.expr for query in panel.queries)
