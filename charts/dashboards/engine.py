@@ -126,11 +126,11 @@ _SATURATION = Row(
             description="What the engine's process holds; what it would at most with adapters of "
             "the default rank and targets, by the memory model; and if the engine took all that "
             "it may. Python and libraries are in all three. An M-step may go beyond the estimate "
-            "and not beyond the limit: size a pod by the most that a whole run has held.",
-            queries=(
-                Query(f"seal_engine_memory_bytes{{{_OURS}}}", "{{instance}} held"),
-                Query(f"seal_engine_memory_estimate_bytes{{{_OURS}}}", "{{instance}} estimate"),
-                Query(f"seal_engine_memory_limit_bytes{{{_OURS}}}", "{{instance}} limit"),
+            "and not beyond the limit: size a pod by the most that a whole run has held. vLLM says "
+            "nothing of its memory here.",
+            queries=tuple(
+                Query(f"seal_engine_memory{part}_bytes{{{_OURS}}} > 0", f"{{{{instance}}}} {name}")
+                for part, name in (("", "held"), ("_estimate", "estimate"), ("_limit", "limit"))
             ),
             unit="bytes",
             columns=12,

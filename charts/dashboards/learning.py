@@ -56,7 +56,7 @@ _FORGETTING = Row(
             "lie below the scale, and are red.",
             queries=(
                 Query(
-                    f"seal_run_retained_score{{{OF_RUN}}}",
+                    f"max by (namespace, run, round, model) (seal_run_retained_score{{{OF_RUN}}})",
                     "{{namespace}} {{run}} round {{round}} {{model}}",
                 ),
             ),

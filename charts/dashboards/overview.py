@@ -18,9 +18,9 @@ _NOW = Row(
     (
         Panel(
             title="Controller leads",
-            description="1 while a controller leads; 0 or nothing means that no run gets on. On a "
-            "laptop there is none.",
-            queries=(Query("sum(seal_controller_leading)"),),
+            description="1 while a controller of the installation in this namespace leads; 0 or "
+            "nothing means that no run gets on. On a laptop there is none.",
+            queries=(Query("max by (namespace) (seal_controller_leading)", "{{namespace}}"),),
             kind="number",
             columns=4,
             runbook="SealControllerDown",
@@ -36,7 +36,12 @@ _NOW = Row(
             title="Progress",
             description="Share of each run that is done. A flat line is a run that waits: see its "
             "condition Progressing.",
-            queries=(Query(f"seal_run_progress_ratio{{{OF_RUN}}}", "{{namespace}} {{run}}"),),
+            queries=(
+                Query(
+                    f"max by (namespace, run) (seal_run_progress_ratio{{{OF_RUN}}})",
+                    "{{namespace}} {{run}}",
+                ),
+            ),
             unit="percentunit",
             columns=10,
             runbook="SealRunStalled",
