@@ -18,7 +18,7 @@ from seal.rpc.tracing import tracing
 
 Make = Callable[..., Callable[..., Any]]
 
-_followed: set[asyncio.Task[None]] = set()
+_followed: set[asyncio.Task[str]] = set()
 """Nothing else holds on to these tasks."""
 
 
@@ -94,11 +94,15 @@ class _Carrier(
 
 
 def _follow(call: grpc.aio.Call, end: Callable[[str], None]) -> None:
-    """Tell how a call has ended, once it has."""
+    """Tell how a call has ended, once it has; its loop may end before it."""
 
-    async def ended() -> None:
-        end((await call.code()).name)
+    async def code() -> str:
+        return (await call.code()).name
 
-    following = asyncio.create_task(ended())
+    def told(following: asyncio.Task[str]) -> None:
+        _followed.discard(following)
+        end("CANCELLED" if following.cancelled() else following.result())
+
+    following = asyncio.create_task(code())
     _followed.add(following)
-    following.add_done_callback(_followed.discard)
+    following.add_done_callback(told)

@@ -226,6 +226,19 @@ async def test_a_call_that_fails_is_a_span_with_its_code(
         assert span.failed and span.trace_id == TRACE
 
 
+def test_a_call_that_is_left_with_its_loop_is_a_span_too(
+    tmp_path: object, recorder: Recorder
+) -> None:
+    async def leave() -> None:
+        channel = open_channel(f"unix:{tmp_path}/nobody")
+        stub = generator_pb2_grpc.GeneratorServiceStub(channel)
+        stub.GenerateText(generator_pb2.GenerateTextRequest(prompt="x"), wait_for_ready=True)
+
+    asyncio.run(leave())
+    (span,) = recorder.spans
+    assert (span.kind, span.code) == ("CLIENT", "CANCELLED")
+
+
 def test_nothing_is_traced_unless_the_environment_says_where_to(
     untraced: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
