@@ -76,6 +76,11 @@ _CONTROLS |= {code: f"\\u{code:04x}" for code in (0x2028, 0x2029)}
 
 _STEERING = {code: shown for code, shown in _CONTROLS.items() if chr(code) not in "\n\t"}
 
+_CHATTY = ("httpx", "httpcore", "huggingface_hub", "filelock", "fsspec", "asyncio")
+"""Loggers of libraries that are heard from warnings on."""
+_TELLTALE = ("openai", "botocore", "aiobotocore", "kubernetes")
+"""The same of those that show requests whole at debug level: documents, a bucket's credentials."""
+
 
 def escaped(text: str) -> str:
     """Text with its control characters escaped."""
@@ -138,10 +143,8 @@ def configure_logging(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("httpx", "httpcore", "huggingface_hub", "filelock", "fsspec", "asyncio"):
-        logging.getLogger(chatty).setLevel(
-            max(logging.WARNING, logging.getLevelName(level.upper()))
-        )
+    for name in (*_CHATTY, *_TELLTALE):
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_cancelled_call)
     structlog.configure(
         processors=[

@@ -123,6 +123,18 @@ def test_lines_below_the_level_are_not_written_and_configuring_twice_does_not_do
     assert [line["event"] for line in lines(stream)] == ["loud"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["openai._base_client", "botocore.auth", "aiobotocore.endpoint", "kubernetes.aio.client.rest"],
+)
+def test_a_log_at_debug_level_shows_no_request_with_its_credentials(name: str) -> None:
+    stream = io.StringIO()
+    configure_logging("debug", json=True, stream=stream)
+    logging.getLogger(name).debug("headers: x-amz-security-token, a passage")
+    structlog.get_logger().debug("ours")
+    assert [line["event"] for line in lines(stream)] == ["ours"]
+
+
 def test_without_a_terminal_logs_are_json_unless_console_is_asked_for() -> None:
     stream = io.StringIO()
     configure_logging(stream=stream)
