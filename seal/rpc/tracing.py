@@ -1,7 +1,8 @@
 """Spans of calls and work: none, unless OpenTelemetry is installed and told where to send them.
 
-`OTEL_EXPORTER_OTLP_ENDPOINT` turns it on; all other `OTEL_*` variables mean what they mean to
-OpenTelemetry. Without it the trace of a caller is handed on as it came.
+`OTEL_EXPORTER_OTLP_ENDPOINT` turns it on; the other `OTEL_*` variables mean what they mean to
+OpenTelemetry, but that OTLP goes by gRPC alone. Without it the trace of a caller is handed on as it
+came.
 """
 
 from __future__ import annotations
@@ -12,10 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+import structlog
+
 from seal.errors import PreconditionFailed, SealError, error_class
 from seal.rpc.hops import Facts, Hop, Span, within
 
+log = structlog.get_logger(__name__)
+
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 SERVICE_VARIABLE = "OTEL_SERVICE_NAME"
 
 
@@ -104,4 +110,11 @@ def configure_tracing(service: str) -> None:
             field=wanted,
             remedy="install it: pip install 'seal-kubernetes[otel]', or unset the variable",
         ) from error
+    protocol = next((name for name in PROTOCOL_VARIABLES if os.environ.get(name)), "")
+    if protocol and os.environ[protocol] != "grpc":
+        log.warning(
+            "spans are sent by gRPC",
+            **{protocol: os.environ[protocol]},
+            remedy=f"let {wanted} name the collector's port for OTLP by gRPC, usually 4317",
+        )
     trace_with(exporting(os.environ.get(SERVICE_VARIABLE) or service))

@@ -273,6 +273,19 @@ def test_the_environment_turns_spans_on(untraced: None, monkeypatch: pytest.Monk
     assert not isinstance(tracing_module.tracing(), Untraced)
 
 
+def test_a_collector_that_is_to_hear_http_is_told_of(
+    untraced: None, monkeypatch: pytest.MonkeyPatch, logged: io.StringIO
+) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp", reason="the extra otel is not installed")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    monkeypatch.delenv("OTEL_SDK_DISABLED", raising=False)
+    configure_tracing("seal-test")
+    (line,) = lines(logged)
+    assert line["OTEL_EXPORTER_OTLP_PROTOCOL"] == "http/protobuf"
+    assert "4317" in str(line["remedy"])
+
+
 async def test_a_stream_that_the_event_loop_closes_after_its_task_ends_without_an_error() -> None:
     told: list[str] = []
 
