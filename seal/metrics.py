@@ -196,7 +196,11 @@ class ControllerMetrics:
     """The controller and the front door."""
 
     def __init__(self, make: Families) -> None:
-        self.adaptations = make.gauge("seal_adaptations", "Adaptations, by state.", "state")
+        self.adaptations = make.gauge(
+            "seal_adaptations",
+            "Adaptations, by state; each replica of the front door shows all of them.",
+            "state",
+        )
         self.adaptations_submitted = make.counter(
             "seal_adaptations_submitted", "Adaptations that were accepted."
         )
