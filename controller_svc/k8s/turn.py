@@ -7,7 +7,6 @@ another look. A turn ends with the lease: at once, wherever each look may be.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn, Protocol, cast
@@ -76,6 +75,7 @@ class Turn:
 
     async def run(self) -> NoReturn:
         """Look after all objects until cancelled."""
+        metrics.controller_queue_length.set_function(lambda: len(self._workers))
         try:
             async with asyncio.TaskGroup() as group:
                 watching = self._watch(
@@ -88,7 +88,7 @@ class Turn:
                 group.create_task(_never_ends(watching))
                 await self._workers.run()
         finally:
-            metrics.controller_queue_length.set(0)
+            metrics.controller_queue_length.set_function(lambda: 0)
         raise AssertionError("the workers have ended without an error")
 
     def _on_event(self, seen: Seen) -> None:
@@ -99,7 +99,6 @@ class Turn:
             return
         if key.namespace in self._listed:
             self._workers.add(key, after_seconds=after_seconds)
-            metrics.controller_queue_length.set(len(self._workers))
         else:
             # Before all has been seen, a Job that is there could look as if it were not
             self._held[key.namespace].add(key)
@@ -108,15 +107,15 @@ class Turn:
         self._listed.add(namespace)
         for key in self._held.pop(namespace, ()):
             self._workers.add(key)
-        metrics.controller_queue_length.set(len(self._workers))
 
     async def _look(self, key: Key) -> float | None:
-        started, kind = time.monotonic(), kind_of(key.resource)
-        with structlog.contextvars.bound_contextvars(namespace=key.namespace, object=key.name):
+        kind = kind_of(key.resource)
+        with (
+            structlog.contextvars.bound_contextvars(namespace=key.namespace, object=key.name),
+            metrics.reconcile_seconds.labels(kind=kind).time(),
+        ):
             again_seconds = await self._controller.reconcile(key)
-        metrics.reconcile_seconds.labels(kind=kind).observe(time.monotonic() - started)
         metrics.reconciles.labels(kind=kind, result="ok").inc()
-        metrics.controller_queue_length.set(len(self._workers))
         return again_seconds
 
 

@@ -15,12 +15,15 @@ from eventually import until
 
 from controller_svc.core.suspension import is_suspended
 from controller_svc.k8s.api import ADAPTATIONS, JOBS, RUNS
+from controller_svc.k8s.controller import Key
 from controller_svc.k8s.news import NOW, SOON_SECONDS, News
 from controller_svc.k8s.publishing.publication import WITHDRAW_ANNOTATION
 from controller_svc.k8s.source import EventKind, Seen
 from controller_svc.k8s.turn import Turn
 from controller_svc.k8s.wanted import ReadSpecs
+from seal.errors import Transient
 from seal.metrics import metrics
+from seal.resources import RUN_KIND
 
 
 def job(**status: object) -> Any:
@@ -89,6 +92,25 @@ async def test_a_turn_that_has_ended_leaves_no_queue_to_the_metrics(tmp_path: Pa
     running.cancel()
     await asyncio.wait({running})
     assert length() == 0
+
+
+async def test_a_look_in_vain_took_its_time_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(key: Key) -> None:
+        raise Transient("the API server is away")
+
+    office = Office(tmp_path / "store")
+    monkeypatch.setattr(office.controller, "reconcile", fail)
+    turn = Turn(office.controller, watch=office.api.watch, namespaces=["team"], workers=2)
+    name, kind = "seal_reconcile_seconds_count", {"kind": RUN_KIND}
+    count = partial(metrics.registry.get_sample_value, name, kind)
+    before = count() or 0
+    running = asyncio.create_task(turn.run())
+    office.submit(small_run())
+    await until(lambda: (count() or 0) > before)
+    running.cancel()
+    await asyncio.wait({running})
 
 
 async def test_a_turn_looks_at_no_echo_of_its_own_writes(tmp_path: Path) -> None:
