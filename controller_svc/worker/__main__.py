@@ -108,53 +108,52 @@ async def run_worker(options: WorkerOptions) -> None:
         SealError: as `run_task`.
 
     """
-    try:
-        summary = await _work(options)
-    except SealError as error:
-        write_termination(failure_of(error))
-        raise
-    except Exception as error:
-        # This process's boundary: a defect is an answer like any other
-        log.exception("worker crashed", task=options.task.name)
-        # Without its text, which may hold data: it ends in the conditions of an object
-        internal = Internal(
-            f"unexpected {type(error).__name__}", remedy="see the pod's log for the traceback"
-        )
-        write_termination(failure_of(internal))
-        raise internal from error
-    said = in_words(options.task, summary)
-    write_termination(done_of(summary, name=options.task.name, said=said))
-    log.info("shard done", task=options.task.name, said=said)
+    with within(hop_of_environment()):
+        try:
+            summary = await _work(options)
+        except SealError as error:
+            write_termination(failure_of(error))
+            raise
+        except Exception as error:
+            # This process's boundary: a defect is an answer like any other
+            log.exception("worker crashed", task=options.task.name)
+            # Without its text, which may hold data: it ends in the conditions of an object
+            internal = Internal(
+                f"unexpected {type(error).__name__}", remedy="see the pod's log for the traceback"
+            )
+            write_termination(failure_of(internal))
+            raise internal from error
+        said = in_words(options.task, summary)
+        write_termination(done_of(summary, name=options.task.name, said=said))
+        log.info("shard done", task=options.task.name, said=said)
 
 
 async def _work(options: WorkerOptions) -> ShardSummary:
-    """The shard, with the trace that it belongs to."""
-    hop = hop_of_environment()
+    """The shard."""
     store, task = ArtifactStore(options.artifacts), options.task
     async with stop_signals() as signals:
-        with within(hop):
-            spec = await read_spec(store, task.run)
-            with let_in():
-                services, settings = options.part(ServiceAddresses), options.part(WorkerSettings)
-                teller = ShareTeller(store, task)
-                async with ServiceClients(services, settings) as clients, teller.telling():
-                    working = asyncio.create_task(
-                        run_task(
-                            task,
-                            spec=spec,
-                            store=store,
-                            clients=clients,
-                            settings=settings,
-                            tell=lambda progress: teller.tell(progress.share),
-                            ready=partial(
-                                check_reachable,
-                                services,
-                                task.stage,
-                                within_seconds=settings.patience_seconds,
-                            ),
-                        )
+        spec = await read_spec(store, task.run)
+        with let_in():
+            services, settings = options.part(ServiceAddresses), options.part(WorkerSettings)
+            teller = ShareTeller(store, task)
+            async with ServiceClients(services, settings) as clients, teller.telling():
+                working = asyncio.create_task(
+                    run_task(
+                        task,
+                        spec=spec,
+                        store=store,
+                        clients=clients,
+                        settings=settings,
+                        tell=lambda progress: teller.tell(progress.share),
+                        ready=partial(
+                            check_reachable,
+                            services,
+                            task.stage,
+                            within_seconds=settings.patience_seconds,
+                        ),
                     )
-                    return await _unless_stopped(working, signals)
+                )
+                return await _unless_stopped(working, signals)
 
 
 async def _unless_stopped(working: asyncio.Task[ShardSummary], signals: Signals) -> ShardSummary:
