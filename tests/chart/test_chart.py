@@ -154,6 +154,25 @@ def test_labels_and_variables_of_yours_are_on_everything_and_choose_no_pod() -> 
     assert chosen.items() <= deployment["template"]["metadata"]["labels"].items()
 
 
+def test_a_variable_that_several_values_name_is_there_once_and_the_last_holds() -> None:
+    """Server-side apply, which helm 4 uses, takes no name twice."""
+    own = [{"name": name, "value": "own"} for name in ("SEAL_LOG_LEVEL", "SEAL_MODEL", "SEEN")]
+    given = {"SEAL_CACHE": "/cache", "SEAL_LOG_LEVEL": "error", "SEEN": "by all"}
+    made = render(
+        VOLUME,
+        f"--set-json=environment={json.dumps(given)}",
+        *(f"--set-json={name}.env={json.dumps(own)}" for name in (*SERVICES, "controller", "api")),
+    )
+    for name, pod in pods(made).items():
+        names = [one["name"] for one in container(pod)["env"]]
+        assert sorted(names) == sorted(set(names)), name
+        told = environment(pod)
+        if "models" in name:
+            assert (told["SEAL_CACHE"], told["SEEN"]) == ("/cache", "by all")
+        else:
+            assert {told["SEAL_LOG_LEVEL"], told["SEAL_MODEL"], told["SEEN"]} == {"own"}
+
+
 NAMES = (
     "namespace",
     "app.kubernetes.io/name",
