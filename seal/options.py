@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -36,7 +37,7 @@ Exit codes: 0 ended by a signal, 2 a wrong option, model, address or store, 42 p
 """
 """What the help of every service ends with."""
 
-LOOPBACK, ALL_ADDRESSES = "127.0.0.1", "0.0.0.0"  # noqa: S104 - a container's own network
+LOOPBACK = "127.0.0.1"
 _CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
 _CONTAINER_VARIABLES = ("KUBERNETES_SERVICE_HOST", "container")
 
@@ -52,6 +53,11 @@ def in_container(
     return any(map(environment.get, _CONTAINER_VARIABLES)) or any(
         Path(file).exists() for file in files
     )
+
+
+def all_addresses() -> str:
+    """What takes calls at every address of a machine, by IPv4 and by IPv6 as far as it has them."""
+    return "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - a container's network
 
 
 _CONFIG = SettingsConfigDict(
@@ -162,9 +168,10 @@ class ServerOptions(ServerSettings, ProcessOptions):
     address: str = f"{LOOPBACK}:0"
     """host:port to listen on (port 0 takes a free one), or unix:/path/to/socket."""
     metrics_address: str = ""
-    """Address that the Prometheus metrics listen on. Empty: 127.0.0.1, but 0.0.0.0 in a container,
-    where a scraper comes from outside. A container is known by KUBERNETES_SERVICE_HOST or
-    `container` in the environment, or by /.dockerenv or /run/.containerenv."""
+    """Address that the Prometheus metrics listen on. Empty: 127.0.0.1, but all in a container (::,
+    or 0.0.0.0 without IPv6), where a scraper comes from outside. A container is known by
+    KUBERNETES_SERVICE_HOST or `container` in the environment, or by /.dockerenv or
+    /run/.containerenv."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """HTTP port of the metrics; 0 for none."""
     unready_seconds: float = Field(default=5.0, ge=0)
@@ -178,7 +185,7 @@ class ServerOptions(ServerSettings, ProcessOptions):
     @property
     def metrics_host(self) -> str:
         """Address of the metrics, decided."""
-        return self.metrics_address or (ALL_ADDRESSES if in_container() else LOOPBACK)
+        return self.metrics_address or (all_addresses() if in_container() else LOOPBACK)
 
 
 class ServiceOptions(EngineOptions, ServerOptions):

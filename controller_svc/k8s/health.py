@@ -5,6 +5,7 @@ Both are answered on the event loop: one that hangs answers neither.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -19,7 +20,8 @@ async def serve_health(
 ) -> AsyncIterator[int]:
     """Answer until the end of the block; gives the port.
 
-    `why_not_ready` says what is missing; empty if nothing is. Port 0 takes a free one.
+    `why_not_ready` says what is missing; empty if nothing is. Port 0 takes a free one. At the host
+    `::` it is answered by IPv4, too.
 
     Raises:
         InvalidInput: the port is in use.
@@ -40,7 +42,7 @@ async def serve_health(
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, host, port).start()
+            await _site(runner, host, port).start()
         except OSError as error:
             raise InvalidInput(
                 f"health port {host}:{port} cannot be opened: {error}",
@@ -50,3 +52,11 @@ async def serve_health(
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
+
+
+def _site(runner: web.AppRunner, host: str, port: int) -> web.BaseSite:
+    """A loop's own sockets of IPv6 take no calls by IPv4."""
+    if host != "::":
+        return web.TCPSite(runner, host, port)
+    both = socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return web.SockSite(runner, both)

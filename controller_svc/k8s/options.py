@@ -11,7 +11,7 @@ from pydantic import Field
 
 from controller_svc.k8s.jobs import JobSettings
 from seal.layers import Layer, validated
-from seal.options import ALL_ADDRESSES, LOOPBACK, ProcessOptions, in_container
+from seal.options import LOOPBACK, ProcessOptions, all_addresses, in_container
 from seal.yaml_files import parse_yaml, read_text
 
 HOW_IT_ENDS = """
@@ -55,12 +55,13 @@ class ControllerOptions(ProcessOptions):
     """HTTP port of /healthz (it is alive) and /readyz (what it watches has been seen, or another
     leads); 0 takes a free one."""
     http_address: str = ""
-    """Address that both listen on. Empty: 127.0.0.1, but 0.0.0.0 in a container."""
+    """Address that both listen on. Empty: 127.0.0.1, but all in a container: ::, or 0.0.0.0
+    without IPv6."""
 
     @property
     def http_host(self) -> str:
         """Address of metrics and health, decided."""
-        return self.http_address or (ALL_ADDRESSES if in_container() else LOOPBACK)
+        return self.http_address or (all_addresses() if in_container() else LOOPBACK)
 
     @property
     def name(self) -> str:

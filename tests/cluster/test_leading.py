@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from controller_svc.k8s.leading import WorkHangs, lead_again_and_again
 from controller_svc.k8s.lease import Leadership, LeaseTimes
 from controller_svc.k8s.turn import Turn
 from seal.errors import InvalidInput, Transient
+from seal.options import all_addresses
 
 TIMES = LeaseTimes(retry_seconds=0.05, deadline_seconds=1.0, duration_seconds=2)
 
@@ -190,6 +192,17 @@ async def test_health_is_answered_by_the_loop_and_readiness_says_what_is_missing
         with pytest.raises(InvalidInput, match="health port"):
             async with serve_health(lambda: "", port=port, host="127.0.0.1"):
                 pass
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6 here")
+async def test_a_kubelet_that_knows_ipv6_alone_is_answered_as_any_other() -> None:
+    async with (
+        serve_health(lambda: "", port=0, host=all_addresses()) as port,
+        aiohttp.ClientSession() as session,
+    ):
+        for host in ("127.0.0.1", "[::1]"):
+            async with session.get(f"http://{host}:{port}/readyz") as reply:
+                assert reply.status == 200
 
 
 async def test_a_turn_that_ends_leaves_the_jobs_at_work(office: Office) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from seal import options
 from seal.errors import InvalidInput
-from seal.options import ServiceOptions, in_container
+from seal.options import ServiceOptions, all_addresses, in_container
 from seal.rpc.settings import ServerSettings
 from seal.settings import EngineSettings
 
@@ -48,7 +48,7 @@ def test_metrics_listen_on_this_machine_alone_unless_in_a_container(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = ServiceOptions.parse(["--artifacts", "a"])
-    for inside, address in ((False, "127.0.0.1"), (True, "0.0.0.0")):
+    for inside, address in ((False, "127.0.0.1"), (True, all_addresses())):
         monkeypatch.setattr(options, "in_container", lambda inside=inside: inside)
         assert given.metrics_host == address
         told = ServiceOptions.parse(["--artifacts", "a", "--metrics-address", "10.0.0.1"])

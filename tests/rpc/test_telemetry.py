@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from seal.errors import InvalidInput
 from seal.metrics import Metrics, metrics
+from seal.options import all_addresses
 from seal.telemetry import configure_logging, start_metrics_server
 
 
@@ -174,6 +175,18 @@ def test_the_metrics_endpoint_serves_what_was_counted() -> None:
     assert "seal_training_steps_total 0.0" in text and "seal_generated_tokens_total 0.0" in text
     with pytest.raises(OSError):
         urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=1)
+
+
+def test_metrics_for_all_are_there_by_ipv4_and_by_ipv6() -> None:
+    """There are clusters whose pods have no address of IPv4."""
+    server = start_metrics_server(0, host=all_addresses(), registry=CollectorRegistry())
+    try:
+        for host in ("127.0.0.1", "[::1]") if socket.has_dualstack_ipv6() else ("127.0.0.1",):
+            url = f"http://{host}:{server.port}/metrics"
+            with urllib.request.urlopen(url, timeout=5) as reply:
+                assert reply.status == 200
+    finally:
+        server.stop()
 
 
 def test_the_metrics_of_the_process_include_its_memory() -> None:
