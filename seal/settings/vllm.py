@@ -23,10 +23,11 @@ class VllmSettings(Settings):
     less memory."""
     vllm_adapter_directory: str = ""
     """Where adapters are put for vLLM, which loads them from a path only: memory (a tmpfs) with
-    room for twice `vllm_adapters` of them. Empty: /dev/shm, or the system's temporary directory."""
+    room for twice `vllm_adapters` of them. Empty: /dev/shm if it has that, else the system's
+    temporary directory."""
     vllm_cache_bytes: int = Field(default=0, ge=0, le=2**50)
-    """Bytes for keys and values. 0: on a GPU what is left of nine tenths of its memory, on a CPU
-    1 GiB."""
+    """Bytes for keys and values. 0: on a GPU what the model leaves of 92 % of its memory, vLLM's
+    own default, on a CPU 1 GiB."""
     vllm_context_tokens: int = Field(default=0, ge=0, le=16_777_216)
     """Longest prompt with its answer, tokens; 0: the model's positions. Keys and values of one such
     text must fit into `vllm_cache_bytes`."""

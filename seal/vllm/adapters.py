@@ -29,10 +29,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 from safetensors import SafetensorError
 
 from seal.engine import Adapter, concatenate, folded, save_adapter
 from seal.errors import Exhausted
+
+log = structlog.get_logger(__name__)
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs; the directory within is made by mkdtemp
 LOCK = "lock"
@@ -63,14 +66,14 @@ class AdapterFiles:
     """The adapters in use and some more. Safe to use from any thread."""
 
     def __init__(
-        self, directory: str, *, kept: int, dtype: str, neutral: Adapter | None = None
+        self, directory: Path, *, kept: int, dtype: str, neutral: Adapter | None = None
     ) -> None:
-        """`directory`: where; empty: memory. `kept`: adapters that stay after their last use.
+        """`directory`: where. `kept`: adapters that stay after their last use.
 
         `dtype`: what vLLM computes in, `bfloat16` or `float32`; it would not use more. `neutral`:
         an adapter that changes nothing, to be used where there is no other.
         """
-        parent = Path(directory or (MEMORY if MEMORY.is_dir() else tempfile.gettempdir()))
+        parent = directory
         parent.mkdir(parents=True, exist_ok=True)
         _remove_unused(parent)
         made = Path(tempfile.mkdtemp(prefix=f".{_NAMES}", dir=parent))
@@ -139,6 +142,18 @@ class AdapterFiles:
         unused = [key for key, held in self._held.items() if not held.uses]
         for key in unused[: max(0, len(unused) - self._kept)]:
             shutil.rmtree(self._held.pop(key).placed.path, ignore_errors=True)
+
+
+def place_for(needed_bytes: int) -> Path:
+    """Where adapters go unless it is said: to memory if that has room, else to temporary files.
+
+    A container's /dev/shm has 64 MB unless its pod asks for more.
+    """
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= needed_bytes:
+        return MEMORY
+    place = Path(tempfile.gettempdir())
+    log.info("vllm_adapters_on_disk", directory=str(place), needed_bytes=needed_bytes)
+    return place
 
 
 def _remove_unused(parent: Path) -> None:

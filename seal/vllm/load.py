@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seal.engine import read_outline
-from seal.engine.precision import compute_dtype, dtype_name
+from seal.engine.precision import DTYPES, compute_dtype, dtype_name
 from seal.errors import InvalidInput, PreconditionFailed
-from seal.vllm.adapters import AdapterFiles
+from seal.vllm.adapters import AdapterFiles, place_for
 from seal.vllm.asks import Decoder
 from seal.vllm.backend import VllmBackend
 from seal.vllm.launch import arguments, device_type, margin
@@ -61,6 +61,10 @@ def load_vllm(
     launch = arguments(
         directory, settings, own, dtype=dtype, target_modules=own.vllm_target_modules
     )
+    kept = margin(own.vllm_adapters)
+    per_rank = outline.parameters_per_rank(launch.lora_target_modules)
+    one = settings.max_rank * per_rank * DTYPES[dtype].itemsize
+    needed = (own.vllm_adapters + kept) * one
 
     async def start() -> Decoder:
         for variable, value in ENVIRONMENT.items():
@@ -87,8 +91,8 @@ def load_vllm(
         ),
         settings,
         AdapterFiles(
-            own.vllm_adapter_directory,
-            kept=margin(own.vllm_adapters),
+            Path(own.vllm_adapter_directory) if own.vllm_adapter_directory else place_for(needed),
+            kept=kept,
             dtype=dtype,
             neutral=outline.neutral_adapter() if device_type(settings.device) == "cpu" else None,
         ),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from fake_vllm import random_adapter, tiny_outline
 from seal.engine import ModelOutline, load_adapter
 from seal.errors import Exhausted
 from seal.vllm import adapters
-from seal.vllm.adapters import AdapterFiles
+from seal.vllm.adapters import AdapterFiles, place_for
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def outline(tmp_path_factory: pytest.TempPathFactory) -> ModelOutline:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Iterator[AdapterFiles]:
-    files = AdapterFiles(str(tmp_path), kept=1, dtype="float32")
+    files = AdapterFiles(tmp_path, kept=1, dtype="float32")
     yield files
     files.close()
 
@@ -45,7 +47,7 @@ def test_no_two_adapters_share_a_name_a_number_or_a_path(
 
 
 def test_two_processes_never_use_the_same_path(tmp_path: Path) -> None:
-    both = [AdapterFiles(str(tmp_path), kept=1, dtype="float32") for _ in range(2)]
+    both = [AdapterFiles(tmp_path, kept=1, dtype="float32") for _ in range(2)]
     assert both[0].directory != both[1].directory
 
 
@@ -57,8 +59,8 @@ def test_what_a_dead_process_has_left_is_removed_and_what_a_living_one_uses_stay
         directory.mkdir(parents=True)
         (directory / "adapter_model.safetensors").write_bytes(b"weights")
     (dead / adapters.LOCK).touch()
-    living = AdapterFiles(str(tmp_path), kept=1, dtype="float32")
-    own = AdapterFiles(str(tmp_path), kept=1, dtype="float32")
+    living = AdapterFiles(tmp_path, kept=1, dtype="float32")
+    own = AdapterFiles(tmp_path, kept=1, dtype="float32")
     assert set(tmp_path.iterdir()) == {foreign, living.directory, own.directory}
     living.close()
     assert set(tmp_path.iterdir()) == {foreign, own.directory}
@@ -66,12 +68,12 @@ def test_what_a_dead_process_has_left_is_removed_and_what_a_living_one_uses_stay
 
 def test_a_directory_is_let_go_by_a_process_that_is_killed(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from seal.vllm.adapters import AdapterFiles;"
-        "AdapterFiles(sys.argv[1], kept=1, dtype='float32'); os.kill(os.getpid(), 9)"
+        "import os, pathlib, sys; from seal.vllm.adapters import AdapterFiles;"
+        "AdapterFiles(pathlib.Path(sys.argv[1]), kept=1, dtype='float32'); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     (left,) = tmp_path.iterdir()
-    own = AdapterFiles(str(tmp_path), kept=1, dtype="float32")
+    own = AdapterFiles(tmp_path, kept=1, dtype="float32")
     assert left != own.directory and list(tmp_path.iterdir()) == [own.directory]
 
 
@@ -128,7 +130,7 @@ def test_the_base_alone_needs_no_lora(files: AdapterFiles) -> None:
 def test_where_a_lora_must_be_given_the_base_has_one_that_changes_nothing(
     tmp_path: Path, outline: ModelOutline
 ) -> None:
-    files = AdapterFiles(str(tmp_path), kept=1, dtype="float32", neutral=outline.neutral_adapter())
+    files = AdapterFiles(tmp_path, kept=1, dtype="float32", neutral=outline.neutral_adapter())
     with files.hold(None, None) as placed, files.hold(None, None) as again:
         assert placed is not None and placed == again
         assert load_adapter(placed.path).changes_nothing()
@@ -146,12 +148,22 @@ def test_where_none_need_be_given_the_base_counts_as_no_lora(
     assert len(files.needed(policy, adapter)) == 2
 
 
-def test_adapters_lie_in_memory_unless_a_directory_is_named() -> None:
-    files = AdapterFiles("", kept=1, dtype="float32")
-    try:
-        assert not adapters.MEMORY.is_dir() or files.directory.parent == adapters.MEMORY
-    finally:
-        files.close()
+def test_adapters_lie_in_memory_where_that_has_room_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's has 64 MB, where one adapter of a model of 7B would wait for ever."""
+    monkeypatch.setattr(adapters, "MEMORY", tmp_path)
+    free = shutil.disk_usage(tmp_path).free
+    assert place_for(free // 2) == tmp_path
+    assert place_for(2 * free) == Path(tempfile.gettempdir())
+    monkeypatch.setattr(adapters, "MEMORY", tmp_path / "none")
+    assert place_for(1) == Path(tempfile.gettempdir())
+
+
+def test_the_room_of_an_adapter_is_known_before_there_is_one(outline: ModelOutline) -> None:
+    adapter = random_adapter(outline, seed=1)
+    numbers = sum(pair.a.numel() + pair.b.numel() for pair in adapter.pairs.values())
+    assert outline.parameters_per_rank(adapter.target_modules) * adapter.rank == numbers
 
 
 def test_a_directory_without_room_is_told_as_full_and_nothing_is_left_in_it(

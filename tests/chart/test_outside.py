@@ -1,4 +1,4 @@
-"""Callers from outside: the Ingress of the chart, and what docs/install.md shows beside it."""
+"""Callers from outside: the Ingress of the chart, and the values that docs/install.md shows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import CHART, of_kind, render, template
-from test_chart import HOST, VALUES
+from chart import CHART, LOADER, container, environment, of_kind, pods, render, template
+from test_chart import GPU, HOST, VALUES
 
 DOC = CHART.parents[1] / "docs/install.md"
 
@@ -52,6 +52,21 @@ def test_the_values_that_the_page_shows_make_an_ingress() -> None:
     assert ingress["spec"]["rules"][0]["host"] == host
     assert ingress["metadata"]["annotations"] == values["api"]["ingress"]["annotations"]
     assert f"--server https://{host}" in DOC.read_text(encoding="utf-8")
+
+
+def test_the_values_that_the_page_shows_let_the_services_use_vllm() -> None:
+    done = template(GPU, "--values=-", stdin=json.dumps(shown("# vllm.yaml")))
+    assert done.returncode == 0, done.stderr
+    made = pods([one for one in yaml.load_all(done.stdout, Loader=LOADER) if one])
+    for name in ("generator", "evaluator"):
+        pod = made[f"seal-{name}"]
+        told = environment(pod)
+        assert (told["SEAL_BACKEND"], told["SEAL_MAX_RANK"]) == ("vllm", "160")
+        (mount,) = (one for one in container(pod)["volumeMounts"] if one["mountPath"] == "/dev/shm")
+        (volume,) = (one for one in pod["spec"]["volumes"] if one["name"] == mount["name"])
+        assert volume["emptyDir"]["medium"] == "Memory"
+        assert container(pod)["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert "SEAL_BACKEND" not in environment(made["seal-trainer"])
 
 
 def test_the_route_that_the_page_shows_leads_to_a_port_of_the_front_door() -> None:

@@ -161,5 +161,5 @@ def fake_backend(
             target_modules=("q_proj", "v_proj"),
         ),
         EngineSettings(**settings),  # type: ignore[arg-type]
-        AdapterFiles(str(directory), kept=2, dtype="float32"),
+        AdapterFiles(directory, kept=2, dtype="float32"),
     )
