@@ -222,9 +222,10 @@ class _Away(Transient):
 def _parameters(sampling: Sampling) -> dict[str, Any]:
     parameters: dict[str, Any] = {
         "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
     }
+    if sampling.temperature > 0:  # some endpoints refuse both, and greedily it means nothing
+        parameters["top_p"] = sampling.top_p
     if sampling.seed is not None:
         parameters["seed"] = sampling.seed % 2**31  # more than some endpoints, or JSON, can hold
     if sampling.stop:

@@ -17,6 +17,11 @@ from seal.outcomes import Outcome
 
 _AGAIN = frozenset({408, 409, 425})
 _OF_THE_ITEM = frozenset({400, 413, 422})
+_UNSUPPORTED = frozenset({"unsupported_parameter", "unsupported_value"})
+_PARAMETERS = frozenset({"temperature", "top_p", "max_tokens", "seed", "stop", "response_format"})
+"""What a request says beside its text: names that may be repeated."""
+_OF_THE_LENGTH = "input_tokens"
+"""What vLLM calls at fault in a request that is longer than its model takes."""
 _LONGEST_WAIT_SECONDS = 86_400.0
 
 
@@ -44,8 +49,15 @@ def from_status(error: APIStatusError, *, host: str) -> SealError:
             field="api_key_file",
             remedy="put a key that is valid there into the file that the settings name",
         )
+    if code in _UNSUPPORTED and error.param in _PARAMETERS:
+        return PreconditionFailed(
+            f"{said}: its model does not take the request's {error.param}",
+            field="model",
+            remedy="take a model that does: those that think before they answer often do not",
+        )
     if status in _OF_THE_ITEM:
         too_long = status == 413 or code == "context_length_exceeded"
+        too_long = too_long or error.param == _OF_THE_LENGTH
         return UnfitItem(
             said,
             outcome=Outcome.TOO_LONG if too_long else Outcome.REFUSED,

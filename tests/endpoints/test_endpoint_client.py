@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,12 @@ async def test_a_chat_is_asked_as_it_stands_and_its_text_comes_back() -> None:
     }
     assert call.body["stop"] == ["a", "b"]
     assert isinstance(call.body["seed"], int) and 0 <= call.body["seed"] < 2**31
+
+
+async def test_a_greedy_request_says_no_top_p_which_some_endpoints_refuse_beside_it() -> None:
+    async with client(says("Hello")) as (endpoint, server):
+        await endpoint.chat(TURNS, replace(SAMPLING, temperature=0.0))
+    assert server.calls[0].body["temperature"] == 0 and "top_p" not in server.calls[0].body
 
 
 async def test_a_text_is_continued_and_has_the_log_probability_that_the_endpoint_gives() -> None:
@@ -198,6 +205,8 @@ async def test_the_time_in_which_a_request_waits_for_its_turn_takes_no_patience(
         (fails(403), "api_key_file"),
         (fails(404), "base_url"),
         (fails(429, code="insufficient_quota"), ""),
+        (fails(400, code="unsupported_parameter", param="max_tokens"), "model"),
+        (fails(400, code="unsupported_value", param="temperature"), "model"),
         (says("Hello", model="great-model-mini"), "model"),
     ],
 )
@@ -212,6 +221,8 @@ async def test_what_no_patience_mends_is_refused_at_once(answer: Reply, field: s
     [
         (fails(400), Outcome.REFUSED),
         (fails(400, code="context_length_exceeded"), Outcome.TOO_LONG),
+        (fails(400, code=400, param="input_tokens"), Outcome.TOO_LONG),  # vLLM's
+        (fails(400, code="unsupported_value", param="messages[0].content"), Outcome.REFUSED),
         (fails(413), Outcome.TOO_LONG),
     ],
 )

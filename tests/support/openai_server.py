@@ -64,11 +64,18 @@ def says(
     )
 
 
-def fails(status: int, *, message: str = "no", code: str | None = None, **headers: str) -> Reply:
+def fails(
+    status: int,
+    *,
+    message: str = "no",
+    code: str | int | None = None,
+    param: str | None = None,
+    **headers: str,
+) -> Reply:
     """An error as OpenAI words it; `retry_after` among `headers` is Retry-After."""
     return Reply(
         status=status,
-        body={"error": {"message": message, "type": "error", "code": code, "param": None}},
+        body={"error": {"message": message, "type": "error", "code": code, "param": param}},
         headers={name.replace("_", "-"): value for name, value in headers.items()},
     )
 
