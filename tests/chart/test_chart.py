@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from decimal import Decimal
 from itertools import product
+from pathlib import Path
 
 import pytest
 import yaml
 from chart import (
     CHART,
+    KUBE_VERSION,
     SERVICES,
     Object,
     container,
@@ -94,6 +97,28 @@ def test_helm_finds_nothing_to_complain_of(values: tuple[str, ...], program: str
     command = [str(helm(program)), "lint", "--strict", str(CHART), *values]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(("enabled", "made"), [("true", True), ("false", False)])
+def test_a_parent_chart_has_it_or_not_by_a_condition(
+    enabled: str, made: bool, tmp_path: Path
+) -> None:
+    """Helm hands what the condition names down to the chart, whose schema has to know it."""
+    shutil.copytree(CHART, tmp_path / "charts/seal")
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    needed = {"name": "seal", "version": chart["version"], "condition": "seal.enabled"}
+    parent = {"apiVersion": "v2", "name": "parent", "version": "1.0.0", "dependencies": [needed]}
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(parent), encoding="utf-8")
+    command = [str(helm()), "template", "ours", str(tmp_path), "--kube-version", KUBE_VERSION]
+    done = subprocess.run(
+        [*command, f"--set=seal.enabled={enabled}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("kind: Deployment" in done.stdout) is made
 
 
 def test_a_change_of_the_jobs_settings_starts_another_controller() -> None:
