@@ -269,6 +269,8 @@ def test_an_engine_computes_with_the_threads_that_its_container_may_use() -> Non
     assert "SEAL_THREADS" not in environment(pods(without)["seal-trainer"])
     given = render("--set=trainer.engine.threads=3")
     assert environment(pods(given)["seal-trainer"])["SEAL_THREADS"] == "3"
+    for_all = pods(render("--set-string=environment.SEAL_THREADS=5"))
+    assert environment(for_all["seal-trainer"])["SEAL_THREADS"] == "5"
 
 
 def test_a_rolling_update_keeps_what_is_asked_for_also_a_zero() -> None:

@@ -27,7 +27,8 @@ Server-side apply, by which helm 4 and others write, refuses an object that has 
 # The volume may be filled only now
 - {name: SEAL_MODEL_WAIT_SECONDS, value: {{ .root.Values.models.startupSeconds | quote }}}
 {{- end }}
-{{- if and (hasKey $limits "cpu") (not (hasKey $engine "SEAL_THREADS")) }}
+{{- $threads := or (hasKey $engine "SEAL_THREADS") (hasKey .root.Values.environment "SEAL_THREADS") }}
+{{- if and (hasKey $limits "cpu") (not $threads) }}
 # PyTorch would take as many threads as the node has cores
 - {name: SEAL_THREADS, valueFrom: {resourceFieldRef: {containerName: {{ .component }}, resource: limits.cpu}}}
 {{- end }}
