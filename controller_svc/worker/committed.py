@@ -71,11 +71,13 @@ class Committed:
     def rung(self, context: Context, repeat: int) -> Sequence[int]:
         """Edits that run a repeat.
 
-        In a race all inner loops of the repeat before have to be there.
+        In a race all inner loops of the repeat before have to be there, and the baseline: a race is
+        run by what its end is judged by.
         """
         if repeat == 0 or not self.plan.survivors:
             return self.trained_on(context)
-        edits = self.edits[key_of(context.context_id)].edits
+        name = key_of(context.context_id)
+        edits, baseline = self.edits[name].edits, self.baselines[name]
         runners = [
             runner_of(
                 edits[candidate],
@@ -83,6 +85,7 @@ class Committed:
                     self.loops[self.key(context, "edit", candidate, earlier).file]
                     for earlier in range(repeat)
                 ],
+                baseline=baseline,
                 first_rung=self.bench.requests.spec.inner.racing_score,
             )
             for candidate in self.rung(context, repeat - 1)

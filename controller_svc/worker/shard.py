@@ -185,6 +185,8 @@ class _Shard:
     async def _race(self, index: int, context: Context) -> None:
         """Repeat after repeat of a context's edits, each of the best of the one before."""
         for repeat in range(self.done.repeats):
+            if repeat:  # the first one is run by all
+                await self._measured_baseline(context)
             async with asyncio.TaskGroup() as rung:
                 for candidate in self.done.rung(context, repeat):
                     examples = self.done.edit_examples(context, candidate)
@@ -288,8 +290,13 @@ class _Shard:
 
     async def _untrained(self, key: LoopKey, context: Context) -> InnerLoopRecord:
         """The inner loop of an edit that comes to no training: the answers of the baseline."""
+        baseline = await self._measured_baseline(context)
+        queries = len(context.queries) + self.done.window_size
+        return await take_baseline(self.bench, key, baseline, unasked=queries)
+
+    async def _measured_baseline(self, context: Context) -> EvaluationRecord:
+        """What the student alone answers, once it is measured."""
         name = key_of(context.context_id)
         if name in self.baselines:
             await self.baselines[name]
-        queries = len(context.queries) + self.done.window_size
-        return await take_baseline(self.bench, key, self.done.baselines[name], unasked=queries)
+        return self.done.baselines[name]

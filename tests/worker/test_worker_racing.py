@@ -68,7 +68,8 @@ async def test_each_repeat_goes_to_the_best_of_the_one_before(tmp_path: Path) ->
         for repeat, survivors in ((0, 3), (1, 2)):
             loops = [loop for loop in record.inner_loops if loop.repeat <= repeat]
             runners = [
-                runner_of(record.edits[candidate], loops) for candidate in ran(record)[repeat]
+                runner_of(record.edits[candidate], loops, baseline=record.baseline)
+                for candidate in ran(record)[repeat]
             ]
             assert tuple(ran(record)[repeat + 1]) == advance(runners, survivors)
 
