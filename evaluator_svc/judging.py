@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from seal.endpoint_keys import read_key
-from seal.errors import InvalidInput, PreconditionFailed
+from seal.errors import Conflict, InvalidInput, PreconditionFailed
 from seal.judge_options import JUDGE_KEY_VARIABLE
 from seal.limits import MAX_CONTEXT_EDITS_BYTES, MAX_PASSAGE_CHARACTERS, MAX_TITLE_CHARACTERS
 from seal.outcomes import Outcome
 from seal.rpc import validation
 from seal.rpc.convert import OUTCOME_TO_WIRE
 from seal.settings import JudgeSettings
+from seal.settings.endpoints import MAX_MODEL_NAME_CHARACTERS
 from seal.v1 import evaluator_pb2
 
 if TYPE_CHECKING:
@@ -46,13 +47,26 @@ def open_judge(settings: JudgeSettings | None) -> Judge | None:
     return Judge(Endpoint(settings.endpoint, key=key, limits=settings.limits))
 
 
-def no_judge(field: str) -> PreconditionFailed:
-    """The refusal of what needs a judge where there is none."""
-    return PreconditionFailed(
-        "this evaluator has no judge",
-        field=field,
-        remedy="start it with --judge-base-url and --judge-model",
-    )
+def the_judge(judge: Judge | None, *, wanted: str, field: str) -> Judge:
+    """The judge, if it is the one that a request names; an empty name is any.
+
+    Raises PreconditionFailed if there is none, Conflict if it is another: verdicts of two models
+    are not comparable.
+    """
+    if judge is None:
+        raise PreconditionFailed(
+            "this evaluator has no judge",
+            field=field,
+            remedy="start it with --judge-base-url and --judge-model",
+        )
+    validation.optional_text(wanted, field="judge", max_characters=MAX_MODEL_NAME_CHARACTERS)
+    if wanted and wanted != judge.model:
+        raise Conflict(
+            f"answers were judged by {wanted!r}, the judge is now {judge.model!r}",
+            field="judge",
+            remedy="start the evaluator with --judge-model as it was, or begin another run",
+        )
+    return judge
 
 
 def to_judge(

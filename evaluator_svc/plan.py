@@ -45,6 +45,8 @@ class EvaluationPlan:
     votes: int
     """Ways in which each query is asked; 0 and 1 ask once."""
     view_seed: int
+    judge: str
+    """Name of the model that has to judge; empty for any."""
 
 
 def parse_evaluation(request: evaluator_pb2.EvaluateRequest) -> EvaluationPlan:
@@ -77,6 +79,7 @@ def parse_evaluation(request: evaluator_pb2.EvaluateRequest) -> EvaluationPlan:
         ),
         votes=_votes(request, domain, grader),
         view_seed=validation.seed(request.view_seed, field="view_seed"),
+        judge=request.judge,
     )
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
 from evaluator_svc.grading import adapter_outcome, grade_all, without_grades
-from evaluator_svc.judging import no_judge, parse_rating, rating_result, to_judge
+from evaluator_svc.judging import parse_rating, rating_result, the_judge, to_judge
 from evaluator_svc.plan import EvaluationPlan, parse_evaluation
 from evaluator_svc.views import asks_of, joined, unfit_queries
 from seal.engine import EvaluationRequest, EvaluationResult
@@ -29,7 +29,7 @@ from seal.v1 import common_pb2, evaluator_pb2, evaluator_pb2_grpc
 if TYPE_CHECKING:
     import grpc
 
-    from evaluator_svc.judge import Asked, Judge
+    from evaluator_svc.judge import Judge
     from seal.adapters import AdapterCache
     from seal.backends import Answerer
     from seal.domains.base import Query
@@ -74,8 +74,11 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         """
         # Thousands of queries take seconds to check and to grade: health is answered meanwhile
         plan = await asyncio.to_thread(parse_evaluation, request)
-        if plan.grader == "judge" and self._judge is None:
-            raise no_judge("grader")
+        judge = (
+            the_judge(self._judge, wanted=plan.judge, field="grader")
+            if plan.grader == "judge"
+            else None
+        )
         self._adapters.check_base(plan.base)
         adapters = await self._fetch(plan)
         progress = Newest(_progress(common_pb2.TASK_STATE_QUEUED, 0, plan))
@@ -110,9 +113,9 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
             answered = await asyncio.to_thread(joined, plan, asks, asked, evaluated, unfit)
             places, evaluated, left_out = answered.places, answered.evaluated, answered.unfit
         verdicts: Sequence[float | None] = ()
-        if plan.grader == "judge" and evaluated is not None and outcome is Outcome.OK:
+        if judge is not None and evaluated is not None and outcome is Outcome.OK:
             answers = await asyncio.to_thread(to_judge, plan, places, evaluated)
-            async with self._judging(answers) as judged:
+            async with _owned(judge.grades(answers, lambda _: None)) as judged:
                 async for news in sample(progress, judged, pace=self._pace):
                     yield evaluator_pb2.EvaluateResponse(progress=news)
                 verdicts = judged.result()
@@ -140,11 +143,10 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
 
         A cancelled call or a passed deadline stops the work; a retry does it again.
         """
-        if self._judge is None:
-            raise no_judge("")
+        judge = the_judge(self._judge, wanted=request.judge, field="")
         edits = parse_rating(request)
         progress = Newest(_rated(0, len(edits)))
-        rating = self._judge.ratings(edits, lambda done: progress.set(_rated(done, len(edits))))
+        rating = judge.ratings(edits, lambda done: progress.set(_rated(done, len(edits))))
         async with _owned(rating) as rated:
             async for news in sample(progress, rated, pace=self._pace):
                 yield evaluator_pb2.RateEditsResponse(progress=news)
@@ -164,10 +166,9 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> evaluator_pb2.DescribeJudgeResponse:
         """Say which model judges, once a new verdict has proved that it does."""
-        if self._judge is None:
-            raise no_judge("")
-        await self._judge.check()
-        return evaluator_pb2.DescribeJudgeResponse(model=self._judge.model)
+        judge = the_judge(self._judge, wanted="", field="")
+        await judge.check()
+        return evaluator_pb2.DescribeJudgeResponse(model=judge.model)
 
     async def DescribeEvaluator(
         self,
@@ -176,17 +177,7 @@ class EvaluatorService(evaluator_pb2_grpc.EvaluatorServiceServicer):
     ) -> evaluator_pb2.DescribeEvaluatorResponse:
         """What the loaded base model can be asked with, if it is the one that the caller means."""
         self._adapters.check_base(base_reference(request.policy))
-        return evaluator_pb2.DescribeEvaluatorResponse(
-            max_rank=self._engine.max_lora_rank,
-            judge="" if self._judge is None else self._judge.model,
-        )
-
-    def _judging(
-        self, answers: Sequence[Asked]
-    ) -> AbstractAsyncContextManager[asyncio.Task[list[float | None]]]:
-        if self._judge is None:
-            raise no_judge("grader")
-        return _owned(self._judge.grades(answers, lambda _: None))
+        return evaluator_pb2.DescribeEvaluatorResponse(max_rank=self._engine.max_lora_rank)
 
     async def _fetch(self, plan: EvaluationPlan) -> tuple[Adapter | None, Adapter | None]:
         """Policy and adapter of a request."""

@@ -11,7 +11,6 @@ from controller_svc.worker.bench import Bench
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.contexts_task import run_contexts
 from controller_svc.worker.documents import TRAIN, prepare_adaptation
-from controller_svc.worker.others import check_judge
 from controller_svc.worker.progress import Meter
 from controller_svc.worker.questions import make_questions, question_requests
 from controller_svc.worker.requests import Requests
@@ -52,7 +51,6 @@ class AdaptationTask:
         if self.task.stage is Stage.PREPARE:
             return await self._prepare()
         prepared = await pinned(self.store, self.task.run)
-        await check_judge(self.spec, prepared, self.clients)
         try:
             if self.task.stage is Stage.QUESTION:
                 return await self._question(prepared)
@@ -90,7 +88,7 @@ class AdaptationTask:
             preselect=self.spec.inner.preselect if writes else 0,
             survivors=self.spec.inner.racing if writes else (),
         )
-        bench = self._bench(self._requests(prepared))
+        bench = self._bench(Requests.of(self.task, self.spec, prepared))
         return await run_contexts(self.task, self.store, bench, plan)
 
     async def _adapt(self, prepared: PreparedRecord) -> ShardSummary:
@@ -101,23 +99,12 @@ class AdaptationTask:
         by_id: dict[str, ContextRecord] = {record.context_id: record for record in records}
         return await adapt(
             self.task,
-            self._bench(self._requests(prepared)),
+            self._bench(Requests.of(self.task, self.spec, prepared)),
             spec=self.spec,
             data=data,
             records=by_id,
             store=self.store,
             max_row_tokens=prepared.model.max_row_tokens,
-        )
-
-    def _requests(self, prepared: PreparedRecord) -> Requests:
-        return Requests(
-            run=self.task.run,
-            spec=self.spec,
-            stage=self.task.stage,
-            round=self.task.round,
-            policy=self.task.policy,
-            base_sha256=prepared.model.base_sha256,
-            writer_sha256=prepared.policy_model.base_sha256,
         )
 
     def _bench(self, requests: Requests) -> Bench:

@@ -94,25 +94,11 @@ class EvaluatorClient:
             SealError: what the service answered, after the retries.
 
         """
-        return (await self._describe(policy)).max_rank
-
-    async def judge(self, policy: common_pb2.PolicyRef) -> str:
-        """Name of the model that judges, without a proof; empty if the evaluator has none.
-
-        Raises:
-            InvalidInput: it has another base model than `policy`.
-            SealError: what the service answered, after the retries.
-
-        """
-        return (await self._describe(policy)).judge
-
-    async def _describe(
-        self, policy: common_pb2.PolicyRef
-    ) -> evaluator_pb2.DescribeEvaluatorResponse:
         request = evaluator_pb2.DescribeEvaluatorRequest(policy=policy)
-        return await self._calls.answered(
+        described = await self._calls.answered(
             lambda: self._stub.DescribeEvaluator(request, timeout=UNARY_TIMEOUT_SECONDS)
         )
+        return described.max_rank
 
 
 def _cut_off(work: str) -> Transient:

@@ -103,24 +103,7 @@ async def check_others(
     writer = await describe_writer(spec, clients)
     if writer is not None and prepared.writer is not None:
         check_same_model(run, prepared.writer, writer, field="spec.edit.model")
-    _check_same_judge(prepared, await describe_judge(spec, clients))
-
-
-async def check_judge(
-    spec: LearningSpec, prepared: PreparedRecord, clients: ServiceClients
-) -> None:
-    """Refuse to go on with another judge; its endpoint is not asked.
-
-    Raises:
-        Conflict: naming both.
-
-    """
-    if spec.needs_judge:
-        policy = policy_message(spec.model, None, base_sha256=prepared.model.base_sha256)
-        _check_same_judge(prepared, await clients.evaluator.judge(policy))
-
-
-def _check_same_judge(prepared: PreparedRecord, judge: str) -> None:
+    judge = await describe_judge(spec, clients)
     if judge != prepared.judge:
         raise Conflict(
             f"answers were judged by {prepared.judge!r}, the judge is now {judge!r}",

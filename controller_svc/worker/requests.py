@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from seal.domains.base import Context, Example, Query
-from seal.records import AdapterReference, InnerLoopKind, Stage
+from seal.records import AdapterReference, InnerLoopKind, PreparedRecord, Stage
 from seal.restem.seeds import derive_seed
 from seal.rpc.convert import (
     GRADER_TO_WIRE,
@@ -27,6 +27,7 @@ from seal.rpc.convert import (
 from seal.runs.improve import OTHERS_ROWS
 from seal.runs.shards import Alone
 from seal.runs.store import key_of
+from seal.runs.task import ShardTask
 from seal.settings import DOMAIN_OPTIONS, LearningSpec, OptimizerSettings
 from seal.v1 import common_pb2, evaluator_pb2, generator_pb2, trainer_pb2
 
@@ -76,6 +77,22 @@ class Requests:
     """Digest of the base model that the run is pinned to; services refuse another."""
     writer_sha256: str = ""
     """The same of the model that writes, where it is another one."""
+    judge: str = ""
+    """Name of the model that the run is judged by, if it is; an evaluator refuses another."""
+
+    @classmethod
+    def of(cls, task: ShardTask, spec: LearningSpec, prepared: PreparedRecord) -> Requests:
+        """Those of one task of what is pinned."""
+        return cls(
+            run=task.run,
+            spec=spec,
+            stage=task.stage,
+            round=task.round,
+            policy=task.policy,
+            base_sha256=prepared.model.base_sha256,
+            writer_sha256=prepared.policy_model.base_sha256,
+            judge=prepared.judge,
+        )
 
     @property
     def by_endpoint(self) -> bool:
@@ -164,6 +181,7 @@ class Requests:
                 evaluator_pb2.EditToRate(edit_id=str(candidate), text=text)
                 for candidate, text in edits
             ],
+            judge=self.judge,
         )
 
     def train(
@@ -272,6 +290,7 @@ class Requests:
             max_tokens=settings.max_tokens,
             votes=settings.votes,
             view_seed=derive_seed(self.spec.seed, "views") if settings.votes > 1 else 0,
+            judge=self.judge if settings.grader == "judge" else "",
         )
 
     def _policy(self, adapter: AdapterReference | None) -> common_pb2.PolicyRef:

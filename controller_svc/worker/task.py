@@ -17,7 +17,6 @@ from controller_svc.worker.bench import Bench
 from controller_svc.worker.bounds import bounds_of
 from controller_svc.worker.clients import ServiceClients
 from controller_svc.worker.contexts_task import run_contexts
-from controller_svc.worker.others import check_judge
 from controller_svc.worker.prepare import prepare
 from controller_svc.worker.progress import Meter, TaskProgress
 from controller_svc.worker.requests import Requests, RetainedSet
@@ -122,18 +121,8 @@ async def _do(
     if task.stage is Stage.IMPROVE:
         return await _improve(task, spec, store, clients, clock, meter)
     prepared = await pinned(store, task.run)
-    await check_judge(spec, prepared, clients)
-    requests = Requests(
-        run=task.run,
-        spec=spec,
-        stage=task.stage,
-        round=task.round,
-        policy=task.policy,
-        base_sha256=prepared.model.base_sha256,
-        writer_sha256=prepared.policy_model.base_sha256,
-    )
     bench = Bench(
-        requests=requests,
+        requests=Requests.of(task, spec, prepared),
         clients=clients,
         files=files,
         clock=clock,

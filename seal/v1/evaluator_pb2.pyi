@@ -111,6 +111,7 @@ class EvaluateRequest(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     VOTES_FIELD_NUMBER: _builtins.int
     VIEW_SEED_FIELD_NUMBER: _builtins.int
+    JUDGE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key."""
     run: _builtins.str
@@ -127,6 +128,8 @@ class EvaluateRequest(_message.Message):
     """Ways in which each query is asked, where the domain has several: what the answers to them agree on is graded. 0 and 1 ask once."""
     view_seed: _builtins.int
     """Seed of what the ways draw at random."""
+    judge: _builtins.str
+    """Name of the model that has to judge (DescribeJudgeResponse.model): another is refused as ALREADY_EXISTS. Empty takes any."""
     @_builtins.property
     def policy(self) -> _common_pb2.PolicyRef:
         """Model beneath the adapter."""
@@ -153,10 +156,11 @@ class EvaluateRequest(_message.Message):
         max_tokens: _builtins.int = ...,
         votes: _builtins.int = ...,
         view_seed: _builtins.int = ...,
+        judge: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "domain", b"domain", "grader", b"grader", "max_tokens", b"max_tokens", "policy", b"policy", "queries", b"queries", "question_format", b"question_format", "request_id", b"request_id", "run", b"run", "view_seed", b"view_seed", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "domain", b"domain", "grader", b"grader", "judge", b"judge", "max_tokens", b"max_tokens", "policy", b"policy", "queries", b"queries", "question_format", b"question_format", "request_id", b"request_id", "run", b"run", "view_seed", b"view_seed", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -375,6 +379,7 @@ class RateEditsRequest(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     EDITS_FIELD_NUMBER: _builtins.int
+    JUDGE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key."""
     run: _builtins.str
@@ -383,6 +388,8 @@ class RateEditsRequest(_message.Message):
     """Title of the passage; may be empty."""
     text: _builtins.str
     """The passage that the edits are on."""
+    judge: _builtins.str
+    """As EvaluateRequest.judge."""
     @_builtins.property
     def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EditToRate]:
         """What to rate."""
@@ -395,10 +402,11 @@ class RateEditsRequest(_message.Message):
         title: _builtins.str = ...,
         text: _builtins.str = ...,
         edits: _abc.Iterable[Global___EditToRate] | None = ...,
+        judge: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["edits", b"edits", "request_id", b"request_id", "run", b"run", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edits", b"edits", "judge", b"judge", "request_id", b"request_id", "run", b"run", "text", b"text", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -560,20 +568,16 @@ class DescribeEvaluatorResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_RANK_FIELD_NUMBER: _builtins.int
-    JUDGE_FIELD_NUMBER: _builtins.int
     max_rank: _builtins.int
     """Largest rank of one LoRA: of a policy, or of a policy and the adapter on it together. 0 if there is no such bound."""
-    judge: _builtins.str
-    """Model that judges, as the service was started; DescribeJudge proves that it does. Empty without a judge."""
     def __init__(
         self,
         *,
         max_rank: _builtins.int = ...,
-        judge: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["judge", b"judge", "max_rank", b"max_rank"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_rank", b"max_rank"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

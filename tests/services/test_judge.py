@@ -31,7 +31,6 @@ from service_harness import (
     each_is_refused_by_its_field,
     evaluation_request,
     fake_cache,
-    policy,
     rating_request,
     read_all,
     refusal,
@@ -43,7 +42,7 @@ from evaluator_svc.judge import Asked, EditText, read_rating, read_verdict
 from evaluator_svc.judging import open_judge
 from evaluator_svc.service import register
 from seal.artifacts import ArtifactStore
-from seal.errors import InvalidInput, PreconditionFailed, SealError
+from seal.errors import Conflict, InvalidInput, PreconditionFailed, SealError
 from seal.outcomes import Outcome
 from seal.rpc.convert import OUTCOME_FROM_WIRE, evaluation_record
 from seal.rpc.errors import from_rpc_error
@@ -289,14 +288,24 @@ async def described_as_error(stub: evaluator_pb2_grpc.EvaluatorServiceAsyncStub)
     return from_rpc_error(refused.value)
 
 
+async def test_another_judge_than_a_request_names_is_refused_before_the_engine_is_asked(
+    tmp_path: Path, engine: FakeEngine
+) -> None:
+    graded, rated = judged(["Who?"]), rating_request()
+    graded.judge = rated.judge = "another"
+    async with court(tmp_path, engine, says("yes")) as place:
+        for error in (await refusal(place.evaluate(graded)), await refusal(place.rate(rated))):
+            assert isinstance(error, Conflict) and error.field == "judge"
+            assert "'another'" in error.message and repr(MODEL) in error.message
+        assert engine.evaluated == [] and not place.server.calls
+        graded.judge = MODEL
+        assert (await read_all(place.evaluate(graded)))[-1].result.ungraded == 0
+
+
 async def test_who_judges_is_said_once_a_verdict_has_proved_it_and_proved_anew_each_time(
     tmp_path: Path, engine: FakeEngine
 ) -> None:
     async with court(tmp_path, engine, [says("yes"), fails(401)]) as place:
-        evaluator = await place.stub.DescribeEvaluator(
-            evaluator_pb2.DescribeEvaluatorRequest(policy=policy())
-        )
-        assert evaluator.judge == MODEL and not place.server.calls, "it is named without a proof"
         described = await place.stub.DescribeJudge(evaluator_pb2.DescribeJudgeRequest())
         assert described.model == MODEL and len(place.server.calls) == 1
         error = await described_as_error(place.stub)

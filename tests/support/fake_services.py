@@ -409,6 +409,7 @@ class FakeEvaluator(evaluator_pb2_grpc.EvaluatorServiceServicer):
         context: grpc.aio.ServicerContext[object, object],
     ) -> AsyncIterator[evaluator_pb2.EvaluateResponse]:
         await self._fakes.enter("evaluate", request.request_id, request, context)
+        await self._check_judge(request, context)
         total = len(request.queries)
         progress = evaluator_pb2.EvaluateProgress(
             state=common_pb2.TASK_STATE_RUNNING, queries_done=total // 2, queries_total=total
@@ -438,6 +439,7 @@ class FakeEvaluator(evaluator_pb2_grpc.EvaluatorServiceServicer):
         context: grpc.aio.ServicerContext[object, object],
     ) -> AsyncIterator[evaluator_pb2.RateEditsResponse]:
         await self._fakes.enter("rate", request.request_id, request, context)
+        await self._check_judge(request, context)
         self._fakes.executed("rate", request.request_id)
         ratings = [
             (edit.edit_id, self._fakes.rating(request.title, int(edit.edit_id)))
@@ -455,6 +457,15 @@ class FakeEvaluator(evaluator_pb2_grpc.EvaluatorServiceServicer):
         )
         yield evaluator_pb2.RateEditsResponse(result=result)
 
+    async def _check_judge(
+        self,
+        request: evaluator_pb2.EvaluateRequest | evaluator_pb2.RateEditsRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> None:
+        if request.judge and request.judge != self._fakes.judge:
+            words = f"judged by {request.judge!r}, the judge is now {self._fakes.judge!r}"
+            await context.abort(grpc.StatusCode.ALREADY_EXISTS, words)
+
     async def DescribeJudge(
         self,
         request: evaluator_pb2.DescribeJudgeRequest,
@@ -470,7 +481,7 @@ class FakeEvaluator(evaluator_pb2_grpc.EvaluatorServiceServicer):
         context: grpc.aio.ServicerContext[object, object],
     ) -> evaluator_pb2.DescribeEvaluatorResponse:
         held = self._fakes.max_lora_rank.get("evaluator", 0)
-        return evaluator_pb2.DescribeEvaluatorResponse(max_rank=held, judge=self._fakes.judge)
+        return evaluator_pb2.DescribeEvaluatorResponse(max_rank=held)
 
 
 def _answer(

@@ -303,14 +303,22 @@ async def test_a_run_asks_for_verdicts_and_is_pinned_to_its_judge(tmp_path: Path
 
 
 async def test_no_shard_mixes_the_verdicts_of_two_judges(tmp_path: Path) -> None:
-    fakes = Fakes(judge="a-judge")
+    """Not even where the evaluator is started anew while the shard is at work."""
+    fakes, judges = Fakes(judge="a-judge"), dict[str, str]()
+
+    def started_anew(kind: str, name: str, call: int) -> None:
+        if len(judges) == 3:
+            fakes.judge = "another-judge"
+        if kind == "evaluate":
+            judges[name] = fakes.judge
+
+    fakes.fail = started_anew
     async with workplace(tmp_path, spec=judged_spec(tmp_path), fakes=fakes) as place:
-        await place.run(Stage.ROLLOUT, round=1)
-        before = len(asked(fakes, "evaluate"))
-        fakes.judge = "another-judge"
         with pytest.raises(Conflict, match="by 'a-judge', the judge is now 'another-judge'"):
-            await place.run(Stage.VALIDATE, round=1, policy=POLICY)
-    assert len(asked(fakes, "evaluate")) == before
+            await place.run(Stage.ROLLOUT, round=1)
+        files = place.files(Stage.ROLLOUT, round=1)
+        done = len(await files.baselines()) + len(await files.inner_loops())
+    assert list(judges.values()).count("a-judge") == 3 and done <= 3
 
 
 def rubric_spec(directory: Path) -> RunSpec:
