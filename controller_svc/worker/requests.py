@@ -28,7 +28,7 @@ from seal.runs.improve import OTHERS_ROWS
 from seal.runs.shards import Alone
 from seal.runs.store import key_of
 from seal.runs.task import ShardTask
-from seal.settings import DOMAIN_OPTIONS, LearningSpec, OptimizerSettings
+from seal.settings import DOMAIN_OPTIONS, GraderName, LearningSpec, OptimizerSettings
 from seal.v1 import common_pb2, evaluator_pb2, generator_pb2, trainer_pb2
 
 _ROWS_NOTES: Mapping[InnerLoopKind, str] = MappingProxyType(
@@ -253,8 +253,12 @@ class Requests:
     def ask(
         self, name: str, part: int, adapter: AdapterReference | None, queries: Sequence[Query]
     ) -> evaluator_pb2.EvaluateRequest:
-        """The base model, or an adapter on it, on one part of some questions."""
-        return self._evaluate(self._id(name, part), adapter, queries, over=None)
+        """The base model, or an adapter on it, on one part of some questions.
+
+        What is made of the answers are their measures, which each has whatever grades it: nobody
+        asks a judge, and none that is away leaves an answer out.
+        """
+        return self._evaluate(self._id(name, part), adapter, queries, over=None, grader="f1")
 
     def loop_id(self, key: LoopKey) -> str:
         """Request id of an inner loop's training and of its evaluation."""
@@ -267,9 +271,11 @@ class Requests:
         queries: Sequence[Query],
         *,
         over: AdapterReference | None,
+        grader: GraderName | None = None,
     ) -> evaluator_pb2.EvaluateRequest:
-        """`adapter` on top of the model that `over` makes of the base."""
+        """`adapter` on top of the model that `over` makes of the base; graded as the run's."""
         settings = self.spec.evaluation
+        grader = grader or settings.grader
         return evaluator_pb2.EvaluateRequest(
             request_id=name,
             run=self.run,
@@ -286,11 +292,11 @@ class Requests:
                 )
                 for query in queries
             ],
-            grader=GRADER_TO_WIRE[settings.grader],
+            grader=GRADER_TO_WIRE[grader],
             max_tokens=settings.max_tokens,
             votes=settings.votes,
             view_seed=derive_seed(self.spec.seed, "views") if settings.votes > 1 else 0,
-            judge=self.judge if settings.grader == "judge" else "",
+            judge=self.judge if grader == "judge" else "",
         )
 
     def _policy(self, adapter: AdapterReference | None) -> common_pb2.PolicyRef:

@@ -111,6 +111,21 @@ async def test_an_adaptation_goes_on_with_no_other_judge_than_it_was_begun_with(
             await place.run(Stage.ROLLOUT)
 
 
+async def test_a_judge_grades_what_edits_are_chosen_by_and_nothing_else(tmp_path: Path) -> None:
+    evaluation = EvaluationSettings(question_format="few-shot", grader="judge")
+    fakes = Fakes(judge="a-judge")
+    async with adapting(tmp_path, fakes=fakes, given=False, evaluation=evaluation) as (place, _):
+        await place.run_all()
+    graders: dict[str, set[tuple[int, str]]] = {}
+    for name, request in requests_of(fakes, "evaluate").items():
+        assert isinstance(request, evaluator_pb2.EvaluateRequest)
+        stage = "rollout" if "/baseline/" in name else name.split("/")[2]
+        graders.setdefault(stage, set()).add((request.grader, request.judge))
+    by_words = {(evaluator_pb2.GRADER_F1, "")}
+    judged = {(evaluator_pb2.GRADER_JUDGE, "a-judge")}
+    assert graders == {"question": by_words, "rollout": judged, "adapt": by_words}
+
+
 @pytest.mark.parametrize("given", [True, False])
 async def test_nothing_that_learns_or_chooses_ever_sees_a_question_of_the_test(
     tmp_path: Path, given: bool
