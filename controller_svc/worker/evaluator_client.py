@@ -73,6 +73,9 @@ class EvaluatorClient:
     async def describe_judge(self) -> str:
         """Name of the model that judges, which a verdict has proved.
 
+        It says nothing meanwhile, and is given up like a stream that says nothing: a try that could
+        last longer would be taken for one that went well for a while, and have no end.
+
         Raises:
             PreconditionFailed: the evaluator has none, or its settings are at fault.
             SealError: what the service answered, after the retries.
@@ -80,7 +83,9 @@ class EvaluatorClient:
         """
         request = evaluator_pb2.DescribeJudgeRequest()
         described = await self._calls.answered(
-            lambda: self._stub.DescribeJudge(request, timeout=self._calls.timeout_seconds)
+            lambda: self._stub.DescribeJudge(
+                request, timeout=self._calls.settings.silence_timeout_seconds
+            )
         )
         return described.model
 

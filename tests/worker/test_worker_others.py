@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import grpc
@@ -24,11 +25,14 @@ from few_shot import few_shot_spec
 from controller_svc.core import Phase
 from controller_svc.local.observer import SILENT
 from controller_svc.local.world import run_local
+from controller_svc.worker.calls import Calls
+from controller_svc.worker.evaluator_client import EvaluatorClient
 from controller_svc.worker.others import check_others
 from controller_svc.worker.rating import best_rated
 from controller_svc.worker.requests import LoopKey, Requests
+from controller_svc.worker.settings import DEFAULT_SETTINGS
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict, InvalidInput, SealError
+from seal.errors import Conflict, InvalidInput, SealError, Transient
 from seal.outcomes import Outcome
 from seal.records import (
     AdapterReference,
@@ -319,6 +323,30 @@ async def test_no_shard_mixes_the_verdicts_of_two_judges(tmp_path: Path) -> None
         files = place.files(Stage.ROLLOUT, round=1)
         done = len(await files.baselines()) + len(await files.inner_loops())
     assert list(judges.values()).count("a-judge") == 3 and done <= 3
+
+
+async def test_a_judge_that_does_not_answer_is_given_up_like_a_stream_that_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, timeouts = 1000.0, list[float]()
+
+    async def hang(request: object, **call: float) -> None:
+        nonlocal now
+        now += call["timeout"]
+        timeouts.append(call["timeout"])
+        raise Transient("the deadline has passed")
+
+    monkeypatch.setattr("controller_svc.worker.calls.monotonic", lambda: now)
+    settings = DEFAULT_SETTINGS.model_copy(
+        update={"retry_initial_seconds": 0.001, "retry_max_seconds": 0.001}
+    )
+    async with grpc.aio.insecure_channel("localhost:1") as channel:
+        client = EvaluatorClient(Calls(settings), channel)
+        monkeypatch.setattr(client, "_stub", SimpleNamespace(DescribeJudge=hang))
+        with pytest.raises(Transient):
+            await client.describe_judge()
+    assert set(timeouts) == {settings.silence_timeout_seconds}
+    assert sum(timeouts) <= settings.patience_seconds + 2 * settings.silence_timeout_seconds
 
 
 def rubric_spec(directory: Path) -> RunSpec:
