@@ -38,6 +38,7 @@ from seal.runs.clock import ShardClock
 from seal.runs.epochs import check_epoch
 from seal.runs.rows import RowCounter, training_row
 from seal.runs.selection import choose_edits
+from seal.runs.shards import ShardStore
 from seal.runs.store import commit_selection, in_thread, pinned, read_selection, stage_path
 from seal.runs.task import ShardTask
 from seal.runs.warm_start import choose_rows, commit_supervised, read_supervised
@@ -127,6 +128,7 @@ async def improve(
             spec=spec,
             policy=task.policy,
             base_sha256=prepared.policy_model.base_sha256,
+            warmed=task.round > 0 and await _warmed(store, task.run),
         )
         request = await carried(
             request,
@@ -238,11 +240,12 @@ def improve_request(
     spec: RunSpec,
     policy: AdapterReference | None,
     base_sha256: str = "",
+    warmed: bool = False,
 ) -> trainer_pb2.TrainAdapterRequest:
     """The M-step: the policy, or the base model, learns the kept rows.
 
     The result is one adapter on the base model. The same round gives the same request, byte for
-    byte.
+    byte. `warmed`: a warm start has made the run's first policy.
     """
     settings = spec.improve
     beneath = policy if settings.start == "policy" else None
@@ -257,12 +260,23 @@ def improve_request(
         order_seed=derive_seed(spec.seed, "order", "improve", round),
         export_mode=trainer_pb2.EXPORT_MODE_WITH_POLICY,
         checkpoint_every_seconds=settings.checkpoint_every_seconds,
-        rows_note=_rows_note(round, policy=policy, beneath=beneath, spec=spec),
+        rows_note=_rows_note(round, policy=policy, beneath=beneath, spec=spec, warmed=warmed),
     )
 
 
+async def _warmed(store: ArtifactStore, run: str) -> bool:
+    """Whether a warm start has made a policy: one that learnt nothing leaves the base model."""
+    warm = await ShardStore(store, run=run, round=0, stage=Stage.IMPROVE, shard=0).summary()
+    return warm is not None and warm.policy is not None
+
+
 def _rows_note(
-    round: int, *, policy: AdapterReference | None, beneath: AdapterReference | None, spec: RunSpec
+    round: int,
+    *,
+    policy: AdapterReference | None,
+    beneath: AdapterReference | None,
+    spec: RunSpec,
+    warmed: bool,
 ) -> str:
     """What the adapter's card says of its rows; empty for a model's own texts alone.
 
@@ -275,7 +289,7 @@ def _rows_note(
         return OTHERS_ROWS
     if beneath is None:
         return ""
-    if spec.improve.warm_start == "gold":
+    if warmed:
         return ON_WARM_START_ROWS
     return ON_OTHERS_ROWS if by_others else ""
 

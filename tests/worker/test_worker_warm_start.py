@@ -132,7 +132,7 @@ def test_a_policy_that_goes_on_from_a_warm_start_says_so_on_its_card(
     spec = warm_spec(tmp_path)
     spec = spec.model_copy(update={"improve": spec.improve.model_copy(update={"start": start})})
     warm = AdapterReference(path="adapters/a", sha256="a" * 64)
-    request = improve_request((), run="r", round=1, spec=spec, policy=warm)
+    request = improve_request((), run="r", round=1, spec=spec, policy=warm, warmed=True)
     assert says in request.rows_note and bool(request.rows_note) == bool(says)
 
 
@@ -176,7 +176,12 @@ async def test_one_that_diverges_makes_no_policy_and_is_not_called_supervised(
     )
     async with workplace(tmp_path, spec=warm_spec(tmp_path), fakes=fakes) as place:
         summary = await place.run(Stage.IMPROVE, round=0)
+        fakes.outcome = lambda kind, name: None
+        await place.run(Stage.ROLLOUT, round=2, policy=POLICY)
+        await place.run(Stage.IMPROVE, round=2, policy=POLICY)
+        later = m_step(place, 2)
     assert (summary.policy, summary.label, summary.outcomes) == (None, "", {"diverged": 1})
+    assert later.policy.HasField("adapter") and later.rows_note == ""
 
 
 async def test_what_is_learnt_is_decided_once_whatever_the_code_says_later(
