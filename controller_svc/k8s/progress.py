@@ -17,6 +17,7 @@ from controller_svc.core import (
     StageStatus,
     is_warm_start,
     parse_ranges,
+    shards,
     share_of,
     share_of_stage,
     stages,
@@ -63,13 +64,14 @@ def progress_of(
     stage: StageProgress,
     *,
     before: ObjectProgress,
+    places: int,
     now_seconds: float,
 ) -> ObjectProgress:
-    """How far the whole is; it never goes back."""
+    """How far the whole is; it never goes back. `places`: shards of a stage at work at once."""
     percent = int(100 * share_of(spec, status, stage.share))
     return ObjectProgress(
         percent=max(percent, before.percent),
-        eta_seconds=_eta_seconds(spec, status, stage),
+        eta_seconds=_eta_seconds(spec, status, stage, places),
         last_update_time=datetime.fromtimestamp(now_seconds, tz=UTC),
     )
 
@@ -92,7 +94,7 @@ def _reward(status: RunStatus) -> str:
     return next((f"{mean:.3f}" for mean in means if mean is not None), "")
 
 
-def _eta_seconds(spec: Spec, status: RunStatus, stage: StageProgress) -> int | None:
+def _eta_seconds(spec: Spec, status: RunStatus, stage: StageProgress, places: int) -> int | None:
     """What is left of the current stage, and the others as long as they took before.
 
     What was not measured yet takes its share of what was. None while nothing was, and while nothing
@@ -101,7 +103,7 @@ def _eta_seconds(spec: Spec, status: RunStatus, stage: StageProgress) -> int | N
     current = status.current
     if current is None or status.phase is not Phase.RUNNING:
         return None
-    measured = _measured(spec, status)
+    measured = _measured(spec, status, places)
     weight = STAGE_WEIGHTS[current.stage]
     if stage.seconds and stage.share >= MIN_SHARE_FOR_ETA:
         own = stage.seconds / stage.share
@@ -117,12 +119,15 @@ def _eta_seconds(spec: Spec, status: RunStatus, stage: StageProgress) -> int | N
     return round(own - stage.seconds + later)
 
 
-def _measured(spec: Spec, status: RunStatus) -> dict[Stage, float]:
-    """Seconds that the newest finished stage of a kind took."""
+def _measured(spec: Spec, status: RunStatus, places: int) -> dict[Stage, float]:
+    """Seconds that the newest finished stage of a kind took, at most.
+
+    What is known is its longest shard; where there are more than places they take turns.
+    """
     if isinstance(spec, AdaptationSpec):
         return {}  # each comes once
     return {
-        Stage(name): seconds
+        Stage(name): seconds * -(-shards(spec, Stage(name)) // places)
         for entry in status.rounds
         for name, seconds in entry.seconds.items()
         if seconds > 0 and not is_warm_start(entry.round, Stage(name))  # which is another work

@@ -22,8 +22,10 @@ MOST_SECONDS = 20.0
 class ShownStatus:
     """What the object shows, and what has been counted since."""
 
-    def __init__(self, wanted: Wanted, *, api: ClusterApi) -> None:
+    def __init__(self, wanted: Wanted, *, api: ClusterApi, places: int) -> None:
+        """`places`: shards of a stage at work at once."""
         self._wanted, self._api, self._body = wanted, api, wanted.body
+        self._places = places
         self.newest = wanted.status
         """All that is decided in it is in the object; what is counted may not be yet."""
         self.written = wanted.shown
@@ -85,6 +87,7 @@ class ShownStatus:
             status,
             stage,
             before=self._before,
+            places=self._places,
             now_seconds=now_seconds,
         )
 

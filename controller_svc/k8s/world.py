@@ -87,7 +87,7 @@ class ClusterWorld:
         self._api, self._store, self._settings = api, store, settings
         self._epoch, self._services, self._clock = epoch, services, clock
         self._children = Children(api, self._owner, jobs=read_jobs)
-        self._shown = ShownStatus(wanted, api=api)
+        self._shown = ShownStatus(wanted, api=api, places=settings.parallelism)
         self._jobs: dict[str, JobSeen] = {}
         self._pause_ends_in: float | None = None
         self._pinned = pinned if pinned is not None else set()

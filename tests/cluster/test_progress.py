@@ -142,26 +142,29 @@ async def test_the_first_shards_at_work_stand_for_the_others_and_damage_is_left_
 
 
 def test_the_time_left_is_that_of_the_stage_and_of_those_that_follow() -> None:
-    spec = RunSpec(rounds=2, shards=10_000)
+    spec = RunSpec(rounds=2, shards=32)
     status = full_status(2)
     before = ObjectProgress()
 
-    def left(share: float, seconds: float) -> int | None:
+    def left(share: float, seconds: float, places: int = 32) -> int | None:
         stage = StageProgress(share=share, seconds=seconds)
-        return progress_of(spec, status, stage, before=before, now_seconds=0.0).eta_seconds
+        shown = progress_of(spec, status, stage, before=before, places=places, now_seconds=0.0)
+        return shown.eta_seconds
 
     improve_and_validate = round(2 * 12345.678901234)
     assert left(0.5, 100.0) == 100 + improve_and_validate
     assert left(0.0, 0.0) == round(3 * 12345.678901234), "as long as it took in the round before"
+    in_turns = round((3 + 1 + 3) * 12345.678901234)
+    assert left(0.0, 0.0, places=15) == in_turns, "the M-step is one shard, the others 32"
     ended = status.model_copy(update={"phase": Phase.COMPLETE, "current": None})
-    shown = progress_of(spec, ended, StageProgress(), before=before, now_seconds=0.0)
+    shown = progress_of(spec, ended, StageProgress(), before=before, places=1, now_seconds=0.0)
     assert (shown.percent, shown.eta_seconds) == (100, None)
 
 
 def test_progress_never_goes_back() -> None:
     spec, status = RunSpec(rounds=2, shards=10_000), full_status(1)
     shown = progress_of(
-        spec, status, StageProgress(), before=ObjectProgress(percent=90), now_seconds=0.0
+        spec, status, StageProgress(), before=ObjectProgress(percent=90), places=1, now_seconds=0.0
     )
     assert shown.percent == 90
 
