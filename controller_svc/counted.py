@@ -10,10 +10,11 @@ from collections.abc import Mapping
 
 from prometheus_client import Counter
 
-from controller_svc.core import RunStatus, add
+from controller_svc.core import RunStatus
 from controller_svc.run_values import GPU
 from seal.metrics import Metrics
 from seal.records import ScoreSum, Stage
+from seal.sums import add
 
 
 def count_news(metrics: Metrics, before: RunStatus, after: RunStatus) -> None:

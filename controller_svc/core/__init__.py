@@ -39,7 +39,7 @@ from controller_svc.core.plan import (
 )
 from controller_svc.core.ranges import format_ranges, parse_ranges
 from controller_svc.core.reopen import reopen
-from controller_svc.core.rounds import add, round_name, sum_shards
+from controller_svc.core.rounds import round_name, sum_shards
 from controller_svc.core.state import (
     AdaptationStatus,
     Condition,
@@ -94,7 +94,6 @@ __all__ = [
     "Trained",
     "Transition",
     "adaptation_state",
-    "add",
     "decide",
     "events",
     "format_ranges",

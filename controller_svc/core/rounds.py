@@ -19,6 +19,7 @@ from seal.errors import Internal
 from seal.outcomes import Outcome
 from seal.records import AdaptationCounts, ScoreSum, ShardSummary, Stage
 from seal.restem.reward import present
+from seal.sums import add
 
 MEASURED_ROUNDS = 4
 """Newest rounds whose measures a status holds; the summaries have all."""
@@ -50,7 +51,7 @@ def sum_shards(summaries: Sequence[ShardSummary], *, stage: Stage, round: int) -
         shards=len(summaries),
         outcomes=add(*(summary.outcomes for summary in summaries)),
         tokens=add(*(summary.tokens for summary in summaries)),
-        engine_seconds=add_floats(*(summary.engine_seconds for summary in summaries)),
+        engine_seconds=add(*(summary.engine_seconds for summary in summaries)),
         seconds=max((summary.seconds for summary in summaries), default=0.0),
         stored_bytes=add(*(summary.stored_bytes for summary in summaries)),
         inner_loops_run=sum(summary.inner_loops_run for summary in summaries),
@@ -129,7 +130,7 @@ def _add_cost(cost: Cost, sums: StageSums) -> Cost:
     """What all stages took, with one more."""
     return Cost(
         tokens=add(_placed(sums.stage, sums.tokens), cost.tokens),
-        engine_seconds=add_floats(_placed(sums.stage, sums.engine_seconds), cost.engine_seconds),
+        engine_seconds=add(_placed(sums.stage, sums.engine_seconds), cost.engine_seconds),
     )
 
 
@@ -205,22 +206,6 @@ def _add_counts(parts: Iterable[AdaptationCounts | None]) -> AdaptationCounts | 
     """The counts of all shards; None if none has any."""
     there = [part for part in parts if part is not None]
     return sum(there, AdaptationCounts()) if there else None
-
-
-def add(*counts: Mapping[str, int]) -> dict[str, int]:
-    """Sums by key; keys in order."""
-    return {
-        key: sum(count.get(key, 0) for count in counts)
-        for key in sorted({key for count in counts for key in count})
-    }
-
-
-def add_floats(*amounts: Mapping[str, float]) -> dict[str, float]:
-    """Sums by key; keys in order."""
-    return {
-        key: sum(amount.get(key, 0.0) for amount in amounts)
-        for key in sorted({key for amount in amounts for key in amount})
-    }
 
 
 def add_scores(parts: Iterable[Mapping[str, ScoreSum]]) -> dict[str, ScoreSum]:

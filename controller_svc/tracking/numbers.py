@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from seal.report import Report
 from seal.report.numbers.model import Estimate, RetainedRow, RolloutReport, ScoreRow
+from seal.sums import add
 
 Number = tuple[str, float]
 
@@ -98,15 +99,12 @@ def _shapes(report: Report, round: int) -> Iterator[Number]:
 
 def _cost(report: Report, round: int) -> Iterator[Number]:
     stages = [stage for stage in report.stages if stage.round == round]
-    sums: dict[str, float] = {}
     for stage in stages:
         yield f"cost/seconds/{stage.stage}", stage.seconds
         for outcome, number in stage.outcomes.items():
             yield f"outcomes/{stage.stage}/{outcome}", number
-        for kind, tokens in stage.tokens.items():
-            sums[f"cost/tokens/{kind}"] = sums.get(f"cost/tokens/{kind}", 0) + tokens
-        for kind, seconds in stage.engine_seconds.items():
-            name = f"cost/engine_seconds/{kind}"
-            sums[name] = sums.get(name, 0) + seconds
     yield "cost/seconds", sum(stage.seconds for stage in stages)
-    yield from sums.items()
+    for kind, tokens in add(*(stage.tokens for stage in stages)).items():
+        yield f"cost/tokens/{kind}", tokens
+    for kind, seconds in add(*(stage.engine_seconds for stage in stages)).items():
+        yield f"cost/engine_seconds/{kind}", seconds

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from controller_svc.worker.asking import ask_in_parts
 from controller_svc.worker.bench import Bench
@@ -45,6 +44,7 @@ from seal.runs.shards import ShardStore
 from seal.runs.store import key_of
 from seal.runs.task import ShardTask
 from seal.settings import BY_SENTENCE, AdaptationSpec, ExampleSettings
+from seal.sums import add
 
 FOLDER = "questions"
 SAMPLES = 2
@@ -107,8 +107,8 @@ async def make_questions(
     return task.summary(
         seconds=bench.clock.seconds,
         result_sha256=records_digest(records),
-        tokens=_sums([record.tokens for record in records]),
-        engine_seconds=_sums([record.engine_seconds for record in records]),
+        tokens=add(*(record.tokens for record in records)),
+        engine_seconds=add(*(record.engine_seconds for record in records)),
         counts=AdaptationCounts(
             reward_questions=_number(parted, "reward"),
             held_out_questions=_number(parted, "held-out"),
@@ -244,18 +244,6 @@ def _answer(record: EvaluationRecord | None, place: int) -> str | None:
 
 def _number(records: Iterable[QuestionsRecord], role: QuestionRole) -> int:
     return sum(one.role == role for record in records for one in record.kept)
-
-
-N = TypeVar("N", int, float)
-
-
-def _sums(parts: Iterable[Mapping[str, N]]) -> dict[str, N]:
-    """Sums by kind."""
-    found: dict[str, N] = {}
-    for part in parts:
-        for kind, number in part.items():
-            found[kind] = found[kind] + number if kind in found else number
-    return found
 
 
 def records_digest(records: Iterable[QuestionsRecord]) -> str:

@@ -18,6 +18,7 @@ from seal.report.numbers.source import RunFiles, Stage
 from seal.restem.reward import mean, present
 from seal.restem.rollout import candidates_of, shared_repeats
 from seal.restem.statistics import pass_counts, reliability
+from seal.sums import add
 
 BOUNDED_BIN = 0.1
 """Width of a histogram's bars for graders between 0 and 1."""
@@ -148,7 +149,7 @@ def _reliability(files: RunFiles, stage: Stage) -> Reliability | None:
 
 def stage_report(stage: Stage, *, keeps_inner_adapters: bool) -> StageReport:
     """What a stage cost, summed over its finished shards."""
-    written = _sums(summary.stored_bytes for summary in stage.summaries)
+    written = add(*(summary.stored_bytes for summary in stage.summaries))
     return StageReport(
         stage=stage.name,
         round=stage.round,
@@ -157,27 +158,12 @@ def stage_report(stage: Stage, *, keeps_inner_adapters: bool) -> StageReport:
         seconds=max(summary.seconds for summary in stage.summaries),
         inner_loops_run=sum(summary.inner_loops_run for summary in stage.summaries),
         inner_loops_resumed=sum(summary.inner_loops_resumed for summary in stage.summaries),
-        outcomes=_sums(summary.outcomes for summary in stage.summaries),
-        tokens=_sums(summary.tokens for summary in stage.summaries),
-        engine_seconds=_float_sums(summary.engine_seconds for summary in stage.summaries),
+        outcomes=add(*(summary.outcomes for summary in stage.summaries)),
+        tokens=add(*(summary.tokens for summary in stage.summaries)),
+        engine_seconds=add(*(summary.engine_seconds for summary in stage.summaries)),
         kept_bytes={
             kind: size
             for kind, size in written.items()
             if kind != INNER_ADAPTERS or keeps_inner_adapters
         },
     )
-
-
-def _sums(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for part in parts:
-        total.update(part)
-    return dict(sorted(total.items()))
-
-
-def _float_sums(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    total: dict[str, float] = {}
-    for part in parts:
-        for name, amount in part.items():
-            total[name] = total.get(name, 0.0) + amount
-    return dict(sorted(total.items()))
