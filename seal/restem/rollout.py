@@ -27,6 +27,9 @@ from seal.restem.seeds import derive_seed
 from seal.restem.select import Candidate, Kept, Selection, select
 from seal.settings import RacingScore, RunSpec
 
+_ANSWERED = (Outcome.OK, Outcome.UNGRADED)
+"""Outcomes of answers that were given, and so have a log-probability: others say 0."""
+
 
 def select_records(
     records: Iterable[ContextRecord],
@@ -134,7 +137,11 @@ def runner_of(
         loop.evaluation if loop.outcome is Outcome.OK or by_logprob else None for loop in loops
     ]
     logprob = mean(
-        answer.logprob for evaluation in counted if evaluation for answer in evaluation.answers
+        answer.logprob
+        for evaluation in counted
+        if evaluation
+        for answer in evaluation.answers
+        if answer.outcome in _ANSWERED
     )
     return Runner(
         candidate=edit.candidate,

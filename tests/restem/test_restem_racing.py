@@ -321,6 +321,22 @@ def test_a_first_rung_may_rank_by_log_probability_even_where_nothing_could_be_gr
     assert advance([runner_of(edit, loops) for edit in edits], 2) == (0, 2)
 
 
+def test_an_adapter_that_is_of_no_use_does_not_win_a_first_rung_by_log_probability() -> None:
+    inert = loop(0, 0, None, logprob=0.0)
+    assert inert.evaluation is not None
+    answers = tuple(
+        answer.model_copy(update={"outcome": Outcome.INERT}) for answer in inert.evaluation.answers
+    )
+    evaluation = inert.evaluation.model_copy(update={"answers": answers})
+    inert = inert.model_copy(update={"outcome": Outcome.INERT, "evaluation": evaluation})
+    loops = [inert, loop(1, 0, 1.0, logprob=-0.5), loop(2, 0, 0.0, logprob=-2.0)]
+    runners = [
+        runner_of(edit, loops, first_rung="logprob") for edit in record(*loops, edits=3).edits
+    ]
+    assert runners[0].scores == (None,)
+    assert advance(runners, 2) == (1, 2)
+
+
 def test_later_rungs_rank_by_reward_whatever_the_first_one_ranked_by() -> None:
     loops = [loop(0, 0, 1.0, logprob=-2.0), loop(0, 1, 0.5, logprob=-2.0)]
     found = runner_of(record(*loops, edits=1).edits[0], loops, first_rung="logprob")

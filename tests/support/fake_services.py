@@ -507,8 +507,9 @@ def _without_score(
     answers: list[evaluator_pb2.GradedAnswer], outcome: Outcome
 ) -> evaluator_pb2.EvaluationResult:
     wire = OUTCOME_TO_WIRE[outcome]
-    for answer in answers:
-        answer.outcome = wire
+    answers = [
+        evaluator_pb2.GradedAnswer(query_id=answer.query_id, outcome=wire) for answer in answers
+    ]
     return evaluator_pb2.EvaluationResult(outcome=wire, answers=answers, ungraded=len(answers))
 
 
