@@ -23,7 +23,7 @@ from seal.records import (
 )
 from seal.restem.reward import mean
 from seal.restem.seeds import derive_seed
-from seal.restem.statistics import mean_interval, paired_interval
+from seal.restem.statistics import mean_interval, paired_by_context
 
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 Answers = Mapping[ScoredModel, EvaluationRecord]
@@ -78,12 +78,12 @@ def _differences(answers: Answers, seed: int) -> tuple[ModelDifference, ...]:
         other = answers.get(against)
         if other is None:
             continue
-        one, two = _graded_in_both(adapter, other), _graded_in_both(other, adapter)
         for measure in MEASURES:
-            interval = paired_interval(
-                by_passage(one, measure),
-                by_passage(two, measure),
-                seed=derive_seed(seed, "adapter", against, measure),
+            differences = paired_by_context(
+                _by_question(adapter, measure), _by_question(other, measure)
+            )
+            interval = mean_interval(
+                differences.values(), seed=derive_seed(seed, "adapter", against, measure)
             )
             if interval is not None:
                 found.append(
@@ -92,13 +92,6 @@ def _differences(answers: Answers, seed: int) -> tuple[ModelDifference, ...]:
                     )
                 )
     return tuple(found)
-
-
-def _graded_in_both(record: EvaluationRecord, other: EvaluationRecord) -> EvaluationRecord:
-    """The record with those answers alone whose questions have a grade in the other, too."""
-    graded = {answer.query_id for answer in other.answers if answer.outcome is Outcome.OK}
-    answers = tuple(answer for answer in record.answers if answer.query_id in graded)
-    return record.model_copy(update={"answers": answers})
 
 
 def _short(interval: Interval) -> Interval:
@@ -112,11 +105,17 @@ def _short(interval: Interval) -> Interval:
 
 def by_passage(record: EvaluationRecord, measure: Measure) -> dict[str, float | None]:
     """A model's mean score on each passage; None where no answer could be graded."""
-    grades: dict[str, list[float | None]] = {}
+    grades = _by_question(record, measure)
+    return {passage: mean(values.values()) for passage, values in grades.items()}
+
+
+def _by_question(record: EvaluationRecord, measure: Measure) -> dict[str, dict[str, float | None]]:
+    """A model's score on each question, by passage; None where it could not be graded."""
+    grades: dict[str, dict[str, float | None]] = {}
     for answer in record.answers:
         passage = answer.query_id.rpartition("/")[0]
-        grades.setdefault(passage, []).append(_grade(answer, measure))
-    return {passage: mean(values) for passage, values in grades.items()}
+        grades.setdefault(passage, {})[answer.query_id] = _grade(answer, measure)
+    return grades
 
 
 def _grade(answer: AnswerRecord, measure: Measure) -> float | None:

@@ -124,16 +124,6 @@ def _resampled_means(
     return np.concatenate(means)
 
 
-def paired_interval(
-    scores: Mapping[str, float | None], reference: Mapping[str, float | None], *, seed: int
-) -> Interval | None:
-    """Mean of `scores` - `reference` over the contexts (by id) that have both, with its interval.
-
-    None if there is no such context.
-    """
-    return mean_interval(paired_differences(scores, reference).values(), seed=seed)
-
-
 def crossed_interval(values: Sequence[Mapping[str, float]], *, seed: int) -> Interval | None:
     """Mean over contexts and runs with an interval that speaks for other runs too.
 
@@ -183,16 +173,32 @@ def clustered_interval(
 def paired_differences(
     scores: Mapping[str, float | None], reference: Mapping[str, float | None]
 ) -> dict[str, float]:
-    """`scores` - `reference` by context id, where both are there."""
-    differences = {
-        context_id: gain(scores[context_id], reference[context_id])
-        for context_id in sorted(scores.keys() & reference.keys())
-    }
-    return {
-        context_id: difference
-        for context_id, difference in differences.items()
-        if difference is not None
-    }
+    """`scores` - `reference` by id (of contexts, or of queries), where both are there."""
+    return _there({id: gain(scores[id], reference[id]) for id in _shared(scores, reference)})
+
+
+def paired_by_context(
+    scores: Mapping[str, Mapping[str, float | None]],
+    reference: Mapping[str, Mapping[str, float | None]],
+) -> dict[str, float]:
+    """`scores` - `reference` by context id: the mean over the queries that both have a score of.
+
+    Both are by context and query id. Means over what each has would be of two tests.
+    """
+    return _there(
+        {
+            id: mean(paired_differences(scores[id], reference[id]).values())
+            for id in _shared(scores, reference)
+        }
+    )
+
+
+def _shared(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
+    return sorted(one.keys() & other.keys())
+
+
+def _there(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {id: value for id, value in values.items() if value is not None}
 
 
 def pass_counts(gains: Iterable[float | None]) -> PassCounts:

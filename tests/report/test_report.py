@@ -32,6 +32,7 @@ from seal.report.numbers.model import Difference, Verdict
 from seal.report.numbers.parts import asked_on, part_groups
 from seal.report.numbers.shapes import histogram, spread
 from seal.report.numbers.words import DECISION_WORDS, OUTCOME_WORDS, PART_WORDS
+from seal.restem.rollout import candidates_of
 from seal.restem.select import DropReason, PartDropReason
 from seal.runs.shards import ShardStore
 
@@ -220,6 +221,42 @@ def test_the_difference_to_passage_only_is_paired_over_passages_that_have_both(
     assert estimate.low <= mean(differences) <= estimate.high
 
 
+def test_the_difference_to_passage_only_is_over_questions_that_both_have_a_grade_of(
+    store: ArtifactStore,
+) -> None:
+    report = report_of(store, stages_done=1, ungraded=0.4)
+    differences = []
+    for record in records_of(store, "r0-validate"):
+        scores = {
+            loop.kind: {answer.query_id: answer.score for answer in loop.evaluation.answers}
+            for loop in record.inner_loops
+            if loop.evaluation
+        }
+        if "edit" in scores and "passage" in scores:
+            pairs = [(score, scores["passage"][name]) for name, score in scores["edit"].items()]
+            both = [one - other for one, other in pairs if one is not None and other is not None]
+            differences += [mean(both)] if both else []
+    row = report.row("edit-0")
+    assert row is not None and differences
+    estimate = row.over_passage["score"]
+    assert (estimate.n, estimate.mean) == (len(differences), pytest.approx(mean(differences)))
+
+
+def test_a_rollout_s_rewards_are_those_that_edits_were_chosen_by(store: ArtifactStore) -> None:
+    report = report_of(store, stages_done=2, ungraded=0.1)
+    chosen = {
+        (record.context_id, candidate.candidate): candidate.reward
+        for record in records_of(store, "r1-rollout")
+        for candidate in candidates_of(record)
+    }
+    shown = {
+        (passage.context_id, edit.candidate): edit.reward
+        for passage in report.rollout_details[0].passages
+        for edit in passage.edits
+    }
+    assert shown.items() <= chosen.items() and None in shown.values()
+
+
 def test_no_row_is_compared_with_itself(store: ArtifactStore) -> None:
     report = report_of(store, stages_done=1)
     assert {row.key for row in report.rows if not row.over_passage} == {"passage"}
@@ -257,8 +294,8 @@ def test_an_end_that_is_0_but_for_the_last_bit_is_not_clear_of_it(
     def interval(*_: object, **__: object) -> Interval:
         return Interval(-0.2, -0.4, end, 11)
 
-    monkeypatch.setattr(estimates, "paired_interval", interval)
-    assert Estimator(seed=0).difference({}, {}).verdict is verdict
+    monkeypatch.setattr(estimates, "mean_interval", interval)
+    assert Estimator(seed=0).difference({}).verdict is verdict
 
 
 @pytest.mark.parametrize(
@@ -277,7 +314,7 @@ def test_a_verdict_needs_an_interval_clear_of_zero_over_enough_passages(
     differences: list[float], verdict: Verdict
 ) -> None:
     scores = {str(place): value for place, value in enumerate(differences)}
-    assert Estimator(seed=0).difference(scores, dict.fromkeys(scores, 0.0)).verdict is verdict
+    assert Estimator(seed=0).difference(scores).verdict is verdict
 
 
 def test_rounds_that_made_it_worse_are_said_to_have(store: ArtifactStore) -> None:

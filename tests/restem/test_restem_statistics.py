@@ -16,8 +16,8 @@ from seal.restem.statistics import (
     crossed_interval,
     diversity,
     mean_interval,
+    paired_by_context,
     paired_differences,
-    paired_interval,
     pass_counts,
     reliability,
     spearman_brown,
@@ -31,7 +31,7 @@ FEW = 200
 
 def test_without_values_there_is_no_mean() -> None:
     assert mean_interval([None, math.nan], seed=0) is None
-    assert paired_interval({"a": 1.0}, {"b": 1.0}, seed=0) is None
+    assert paired_differences({"a": 1.0}, {"b": 1.0}) == {}
 
 
 def test_one_context_says_nothing_about_the_spread() -> None:
@@ -61,9 +61,12 @@ def test_a_context_that_lacks_a_score_on_one_side_drops_out_on_both() -> None:
     scores = {"a": 1.0, "b": 0.5, "c": None, "d": 0.25, "e": 1.0}
     reference = {"a": 0.5, "b": None, "c": 0.5, "d": 0.25, "f": 0.0}
     assert paired_differences(scores, reference) == {"a": 0.5, "d": 0.0}
-    interval = paired_interval(scores, reference, seed=0)
-    assert interval is not None
-    assert (interval.mean, interval.n) == (0.25, 2)
+
+
+def test_a_query_that_lacks_a_score_on_one_side_drops_out_on_both() -> None:
+    scores = {"a": {"1": 1.0, "2": None, "3": 0.0}, "b": {"1": None}, "c": {"1": 1.0}}
+    reference = {"a": {"1": 0.5, "2": 0.0, "3": 0.0}, "b": {"1": 1.0}, "d": {"1": 1.0}}
+    assert paired_by_context(scores, reference) == {"a": 0.25}
 
 
 @given(values=VALUES, seed=st.integers(0, 2**63 - 1))
@@ -135,7 +138,7 @@ def test_pairing_shows_a_small_gain_that_the_spread_of_contexts_would_hide() -> 
         name: level + (0.06 if index % 2 else 0.02)
         for index, (name, level) in enumerate(before.items())
     }
-    paired = paired_interval(after, before, seed=0)
+    paired = mean_interval(paired_differences(after, before).values(), seed=0)
     alone = mean_interval(after.values(), seed=0)
     assert paired is not None
     assert alone is not None

@@ -27,12 +27,11 @@ from seal.report.numbers.entries import (
 )
 from seal.report.numbers.model import CEILING_KINDS, PASSAGE_KINDS, Metric, right_of
 from seal.report.numbers.parts import part_groups
-from seal.report.numbers.scores import answer_score, candidate_scores, loops_of
+from seal.report.numbers.scores import answer_score, loops_of
 from seal.report.numbers.source import RunFiles, Stage
 from seal.restem.part_selection import dropped_candidates
-from seal.restem.reward import gain
 from seal.restem.rollout import candidates_of, control_seed_of, divide
-from seal.restem.select import DropReason
+from seal.restem.select import Candidate, DropReason
 
 MAX_EXAMPLE_CHARACTERS = 40_000
 """Of one edit's examples in the report: a training set of puzzles has a hundred times as many."""
@@ -135,18 +134,15 @@ def _rollout_passage(
         for edit in record.edits
         if (evaluation := _first_evaluation(record, "edit", edit.candidate)) is not None
     }
-    rewards = candidate_scores(record, "edit", "score")
-    outcomes = {candidate.candidate: str(candidate.outcome) for candidate in candidates_of(record)}
     edits = [
         _edit(
             record,
             edit,
             learnt.get((record.context_id, edit.candidate), ()),
             fates[edit.candidate],
-            outcomes[edit.candidate],
-            rewards.get(edit.candidate),
+            candidate,
         )
-        for edit in record.edits
+        for edit, candidate in zip(record.edits, candidates_of(record), strict=True)
     ]
     return _passage(files, record, answered, edits)
 
@@ -156,8 +152,7 @@ def _edit(
     edit: EditRecord,
     learnt: Sequence[LearntRow],
     decision: Decision,
-    outcome: str,
-    reward: float | None,
+    candidate: Candidate,
 ) -> EditEntry:
     return EditEntry(
         candidate=edit.candidate,
@@ -168,9 +163,9 @@ def _edit(
         examples_total=len(edit.examples),
         tokens=edit.tokens,
         truncated=edit.truncated,
-        outcome=outcome,
-        reward=reward,
-        gain=gain(reward, record.baseline.reward),
+        outcome=str(candidate.outcome),
+        reward=candidate.reward,
+        gain=candidate.gain,
         decision=decision,
     )
 

@@ -11,7 +11,6 @@ from seal.restem.select import SAME_SCORE
 from seal.restem.statistics import (
     RESAMPLES,
     mean_interval,
-    paired_interval,
     success_interval,
 )
 from seal.restem.student import LEAST_FOR_A_VERDICT
@@ -45,9 +44,9 @@ class Estimator:
             return _estimate(success_interval(scores.values()))
         return _estimate(mean_interval(scores.values(), seed=self.seed))
 
-    def difference(self, scores: Mapping[str, float], reference: Mapping[str, float]) -> Difference:
-        """Mean of `scores` - `reference` over the passages that have both, and its verdict."""
-        found = _estimate(paired_interval(scores, reference, seed=self.seed))
+    def difference(self, differences: Mapping[str, float]) -> Difference:
+        """Mean of the differences by passage, and its verdict."""
+        found = _estimate(mean_interval(differences.values(), seed=self.seed))
         return Difference(**found.model_dump(), verdict=_verdict(found))
 
 

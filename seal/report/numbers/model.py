@@ -73,11 +73,14 @@ class Verdict(StrEnum):
     UNCLEAR = "cannot be told apart"
     """Its interval holds zero."""
     UNKNOWN = "too few passages"
-    """Passages that have both scores are too few for any verdict."""
+    """Passages with a question that both have a grade of are too few for any verdict."""
 
 
 class Difference(Estimate):
-    """The mean of a score minus that of a reference, taken passage by passage."""
+    """The mean of a score minus that of a reference, taken passage by passage.
+
+    On each over the questions that both have a grade of.
+    """
 
     verdict: Verdict
 

@@ -12,12 +12,12 @@ from seal.report.numbers.entries import Decision
 from seal.report.numbers.estimates import Estimator
 from seal.report.numbers.model import Bin, Reliability, RolloutReport, StageReport
 from seal.report.numbers.parts import extreme_parts
-from seal.report.numbers.scores import by_passage, candidate_scores, evaluation_score
+from seal.report.numbers.scores import by_passage, evaluation_score
 from seal.report.numbers.shapes import histogram
 from seal.report.numbers.source import RunFiles, Stage
 from seal.restem.reward import mean, present
 from seal.restem.rollout import candidates_of, shared_repeats
-from seal.restem.statistics import pass_counts, reliability
+from seal.restem.statistics import paired_differences, pass_counts, reliability
 from seal.sums import add
 
 BOUNDED_BIN = 0.1
@@ -30,13 +30,11 @@ def rollout_report(files: RunFiles, stage: Stage, estimator: Estimator) -> Rollo
     """Rewards, gains and decisions of one round's candidates."""
     selection, improve = files.selections.get(stage.round), files.stage("improve", stage.round)
     fates = decisions(files, stage)
-    rewards = {
-        record.context_id: candidate_scores(record, "edit", "score") for record in stage.records
-    }
+    rewards = {record.context_id: _rewards(record) for record in stage.records}
     baseline = by_passage(stage.records, lambda record: evaluation_score(record.baseline, "score"))
     means = by_passage(
         stage.records,
-        lambda record: mean(candidate_scores(shared_repeats(record), "edit", "score").values()),
+        lambda record: mean(_rewards(shared_repeats(record)).values()),
     )
     by_part = stage.records if files.spec.improve.credit == "part" else ()
     best, worst = extreme_parts(by_part, selection, get_domain(files.spec.domain))
@@ -69,7 +67,7 @@ def rollout_report(files: RunFiles, stage: Stage, estimator: Estimator) -> Rollo
         baseline=estimator.mean(baseline, "score"),
         reward=estimator.mean(means, "score"),
         best=estimator.mean(by_passage(stage.records, _best), "score"),
-        gain=estimator.difference(means, baseline),
+        gain=estimator.difference(paired_differences(means, baseline)),
         better=counts.improved,
         equal=counts.unchanged,
         worse=counts.worsened,
@@ -82,6 +80,15 @@ def rollout_report(files: RunFiles, stage: Stage, estimator: Estimator) -> Rollo
         ),
         reliability=_reliability(files, stage),
     )
+
+
+def _rewards(record: ContextRecord) -> dict[int, float]:
+    """Reward by candidate as the selection has it; candidates without one are absent."""
+    return {
+        candidate.candidate: candidate.reward
+        for candidate in candidates_of(record)
+        if candidate.reward is not None
+    }
 
 
 def _best(record: ContextRecord) -> float | None:

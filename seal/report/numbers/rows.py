@@ -30,15 +30,17 @@ from seal.report.numbers.model import (
 )
 from seal.report.numbers.scores import (
     ByPassage,
+    ByQuestion,
     adapted_scores,
     answer_score,
     baseline_scores,
     by_passage,
     loops_of,
+    question_scores,
 )
 from seal.report.numbers.source import RunFiles, Stage
 from seal.restem.reward import mean
-from seal.restem.statistics import paired_differences
+from seal.restem.statistics import paired_by_context, paired_differences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,8 @@ class _Measured:
     remark: str = ""
     round: int
     scores: dict[Metric, ByPassage]
+    questions: dict[Metric, ByQuestion]
+    """What rows are compared by: over the questions that both have a grade of."""
     passages: int
     evaluations: tuple[EvaluationRecord, ...]
     outcomes: dict[str, int]
@@ -111,7 +115,9 @@ def _score_row(
         if reference is None or reference is entry:
             return {}
         return {
-            metric: estimator.difference(entry.scores[metric], reference.scores[metric])
+            metric: estimator.difference(
+                paired_by_context(entry.questions[metric], reference.questions[metric])
+            )
             for metric in entry.scores
         }
 
@@ -146,6 +152,7 @@ def _measured(files: RunFiles) -> list[_Measured]:
         short=words.short_rows["base"],
         round=0,
         scores=baseline_scores(first.records, metrics),
+        questions=question_scores(first.records, None, metrics),
         passages=len(first.records),
         evaluations=tuple(record.baseline for record in first.records),
         outcomes={},
@@ -168,14 +175,15 @@ def _adapted(
     loops = [loop for record in stage.records for loop in loops_of(record, kind)]
     if not loops:
         return None
-    words = get_domain(files.spec.domain).words
+    words, metrics = get_domain(files.spec.domain).words, metrics_of(files.spec)
     return _Measured(
         kind=kind,
         name=words.rows.get(f"{kind}-{stage.round}", words.rows[kind]),
         short=f"round {stage.round}" if kind == "edit" else words.short_rows[kind],
         remark=remark,
         round=stage.round,
-        scores=adapted_scores(stage.records, kind, metrics_of(files.spec)),
+        scores=adapted_scores(stage.records, kind, metrics),
+        questions=question_scores(stage.records, kind, metrics),
         passages=len(stage.records),
         evaluations=tuple(loop.evaluation for loop in loops if loop.evaluation),
         outcomes={}

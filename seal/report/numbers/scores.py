@@ -21,6 +21,8 @@ from seal.restem.reward import mean
 
 ByPassage = dict[str, float]
 """A score per passage id; passages without one are absent."""
+ByQuestion = dict[str, dict[str, float]]
+"""A score per passage id and query id; questions without one are absent."""
 
 
 def answer_score(answer: AnswerRecord, metric: Metric) -> float | None:
@@ -98,3 +100,49 @@ def adapted_scores(
         )
 
     return {metric: scores(metric) for metric in metrics}
+
+
+def question_scores(
+    records: Sequence[ContextRecord], kind: InnerLoopKind | None, metrics: Sequence[Metric]
+) -> dict[Metric, ByQuestion]:
+    """Models adapted by one kind of inner loop, by metric, passage and question.
+
+    Without a kind the student alone. Of several repeats and candidates it is the mean over those
+    that have a grade.
+    """
+
+    def scores(record: ContextRecord, metric: Metric) -> dict[str, float]:
+        if kind is None:
+            return _by_question([[record.baseline]], metric)
+        candidates = {loop.candidate for loop in loops_of(record, kind)}
+        return _by_question(
+            [
+                [loop.evaluation for loop in loops_of(record, kind, each) if loop.evaluation]
+                for each in candidates
+            ],
+            metric,
+        )
+
+    return {
+        metric: {record.context_id: scores(record, metric) for record in records}
+        for metric in metrics
+    }
+
+
+def _by_question(
+    evaluations: Sequence[Sequence[EvaluationRecord]], metric: Metric
+) -> dict[str, float]:
+    """Score by query id, the mean over candidates of the mean over their repeats."""
+    graded = [
+        [
+            {answer.query_id: answer_score(answer, metric) for answer in evaluation.answers}
+            for evaluation in repeats
+        ]
+        for repeats in evaluations
+    ]
+    queries = {query for repeats in graded for answers in repeats for query in answers}
+    means = {
+        query: mean(mean(answers.get(query) for answers in repeats) for repeats in graded)
+        for query in queries
+    }
+    return {query: value for query, value in means.items() if value is not None}

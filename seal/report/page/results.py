@@ -23,8 +23,8 @@ from seal.report.page.markup import Child, Html, facts, figure, join, paragraph,
 
 _PAIRED = (
     "Passages differ far more than ways of training do, so the difference is taken on "
-    "each passage and then averaged over those that have both scores. Where the whole "
-    "interval lies on one side of zero, this run can tell the two apart; where it holds "
+    "each passage, over the questions that both have a grade of, and then averaged. Where the "
+    "whole interval lies on one side of zero, this run can tell the two apart; where it holds "
     "zero, they may be equal, and the run is too small to say. With many comparisons one "
     "in twenty comes out by luck."
 )
