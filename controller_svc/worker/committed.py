@@ -74,7 +74,7 @@ class Committed:
         In a race all inner loops of the repeat before have to be there, and the baseline: a race is
         run by what its end is judged by.
         """
-        if repeat == 0 or not self.plan.survivors:
+        if repeat == 0 or not self.plan.survivors or not context.queries:
             return self.trained_on(context)
         name = key_of(context.context_id)
         edits, baseline = self.edits[name].edits, self.baselines[name]

@@ -148,9 +148,10 @@ class _Shard:
             written = await write_edits(self.bench, [context for _, context in contexts], k=k)
             edits.update({key_of(record.context_id): record for record in written})
             self._drop_without_steps(missing)  # the others are not in the plan
+        tried = [(index, context) for index, context in contexts if context.queries]
         if self.done.by_rubric:
-            await self._rate([context for _, context in contexts])
-        for index, context in contexts:
+            await self._rate([context for _, context in tried])
+        for index, context in tried:
             if EQUAL_STEPS in self.plan.bounds:
                 self._start_bound(group, index, context, EQUAL_STEPS)
             if self.plan.survivors:

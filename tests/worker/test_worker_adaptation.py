@@ -38,6 +38,7 @@ from seal.settings import (
     AdapterTraining,
     EvaluationSettings,
     GateSettings,
+    InnerLoopSettings,
     OptimizerSettings,
     QuestionFormat,
 )
@@ -109,6 +110,17 @@ async def test_an_adaptation_goes_on_with_no_other_judge_than_it_was_begun_with(
         fakes.judge = "another-judge"
         with pytest.raises(Conflict, match="'another-judge'"):
             await place.run(Stage.ROLLOUT)
+
+
+async def test_a_passage_without_questions_runs_no_race(tmp_path: Path) -> None:
+    inner = InnerLoopSettings(
+        student="base", repeats=2, racing=(1,), optimizer=OptimizerSettings(epochs=2)
+    )
+    async with adapting(tmp_path, inner=inner) as (place, fakes):
+        await place.run(Stage.PREPARE)
+        summary = await place.run(Stage.ROLLOUT)
+    assert sum(summary.outcomes.values()) == 2 * (3 + 1)
+    assert len([name for name in requests_of(fakes, "evaluate") if "/baseline/" in name]) == 2
 
 
 async def test_a_judge_grades_what_edits_are_chosen_by_and_nothing_else(tmp_path: Path) -> None:
