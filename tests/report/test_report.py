@@ -20,7 +20,14 @@ from seal.domains import get_domain
 from seal.domains.words import distinct_share
 from seal.errors import Internal, NotFound
 from seal.outcomes import Outcome
-from seal.records import ContextRecord, Interval, SelectionRecord, ShardSummary, Stage
+from seal.records import (
+    ContextRecord,
+    EvaluationRecord,
+    Interval,
+    SelectionRecord,
+    ShardSummary,
+    Stage,
+)
 from seal.report import Report, build_report
 from seal.report.numbers import estimates
 from seal.report.numbers.comparisons import comparisons
@@ -661,8 +668,6 @@ def test_forgetting_is_measured_against_the_same_policy_on_the_same_questions(
 ) -> None:
     report = report_of(store, stages_done=1)
     run = report.run
-    from seal.records import EvaluationRecord
-
     alone = store.read_json(f"{run}/stages/r0-validate/shard-0000/retained.json", EvaluationRecord)
     policy = {answer.query_id: answer.measures["contains"] for answer in alone.answers}
     changes = []
@@ -680,6 +685,31 @@ def test_forgetting_is_measured_against_the_same_policy_on_the_same_questions(
     assert row.accuracy_change is not None
     assert row.accuracy_change.mean == pytest.approx(mean(changes))
     assert [row.key for row in report.retained] == ["policy-0", "passage-0", "edit-0", "gold-0"]
+
+
+def test_bounds_of_a_run_with_a_warm_start_are_compared_with_the_base_model_beneath_them(
+    store: ArtifactStore,
+) -> None:
+    run = make_run(store, stages_done=2, warm=True, credit="part")
+    folder = f"{run}/stages/r0-validate/shard-0000"
+    policy = store.read_json(f"{folder}/retained.json", EvaluationRecord)
+    wrong = tuple(
+        answer.model_copy(update={"measures": {**answer.measures, "contains": 0.0}})
+        for answer in policy.answers
+    )
+    base = policy.model_copy(update={"answers": wrong})
+    store.write_json(f"{folder}/retained-base.json", base)
+    rows = {row.key: row for row in build_report(store, run).retained}
+
+    def gained(key: str) -> tuple[float | None, float | None]:
+        row = rows[key]
+        return row.accuracy.mean, row.accuracy_change and row.accuracy_change.mean
+
+    for key in ("passage-0", "gold-0"):
+        accuracy, change = gained(key)
+        assert change == pytest.approx(accuracy), "the base model answers nothing right"
+    accuracy, change = gained("edit-0")
+    assert accuracy is not None and change is not None and change < accuracy
 
 
 def test_a_run_without_a_retained_set_measures_no_forgetting(store: ArtifactStore) -> None:

@@ -206,10 +206,12 @@ def retained_rows(files: RunFiles, estimator: Estimator) -> tuple[RetainedRow, .
         kinds: tuple[InnerLoopKind, ...] = (
             ("passage", "passage-equal-steps", "edit", "gold") if stage.round == 0 else ("edit",)
         )
-        before = stage.retained if files.spec.inner.student == "policy" else of_base
+        on_policy = files.spec.inner.student == "policy"
         remark = files.label(stage.round)
-        adapted = (_adapted_retained(stage, kind, before, estimator, remark) for kind in kinds)
-        rows += [row for row in adapted if row]
+        for kind in kinds:  # bounds are trained on the base model, whatever the policy is
+            before = stage.retained if on_policy and kind == "edit" else of_base
+            if row := _adapted_retained(stage, kind, before, estimator, remark):
+                rows.append(row)
     return tuple(rows)
 
 
