@@ -300,6 +300,31 @@ def test_where_all_differences_are_equal_no_smallest_one_is_named(tmp_path: Path
     assert "cannot say how small a difference it would see" in said and "0.0 points" not in said
 
 
+def test_where_the_passage_alone_is_as_good_as_the_gold_questions_there_is_no_room(
+    tmp_path: Path,
+) -> None:
+    report, *_ = page_of(tmp_path, passages=8, rounds=1, train_passages=3, gain=0.0)
+    f1 = {"gold": 0.8, "passage": 0.7}
+
+    def said(**means: float) -> str:
+        rows = [
+            row.model_copy(
+                update={
+                    "metrics": row.metrics
+                    | {"f1": Estimate(n=8, mean=means.get(row.key, row.metrics["f1"].mean))},
+                    "over_passage": dict.fromkeys(
+                        row.over_passage, Difference(n=8, mean=0.0, verdict=Verdict.UNCLEAR)
+                    ),
+                }
+            )
+            for row in report.rows
+        ]
+        return " ".join(advice(report.model_copy(update={"rows": tuple(rows)})))
+
+    assert "there is room" in said(**f1)
+    assert "there is room" not in said(**f1 | {"passage": 0.8})
+
+
 def test_every_way_to_have_no_score_is_counted_and_explained(tmp_path: Path) -> None:
     silent = (Outcome.TOO_LONG, Outcome.INERT, Outcome.REFUSED)
     for outcome in silent:

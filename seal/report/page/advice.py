@@ -127,10 +127,13 @@ def _ceiling(report: Report) -> _Steps:
         return
     last = report.last_edit_row
     over = last.over_passage.get("f1") if last else None
-    if passage is not None and over is not None and over.verdict is not Verdict.BETTER:
+    alone = passage.metrics["f1"].mean if passage is not None else None
+    if alone is None or alone >= best or over is None:
+        return
+    if over.verdict is not Verdict.BETTER:
         yield (
             "Ask for other self-edits.",
-            f"Between the passage alone (F1 {percent(passage.metrics['f1'].mean)}) and the gold "
+            f"Between the passage alone (F1 {percent(alone)}) and the gold "
             f"questions ({percent(best)}) there is room. Read the edits below: if they are few, "
             "wrong or beside the point, try another edit.family, more edit.maxTokens, or a larger "
             "model.",
