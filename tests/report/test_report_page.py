@@ -444,6 +444,11 @@ def test_edits_are_numbered_from_one_as_in_the_terminal(full: tuple[Report, Page
         ({"repeats": 2, "racing": (2,)}, "Reliability by round", "ran a race (4 → 2)"),
         ({"edits": False}, "How the edits look", "compare the passage alone with no training"),
         ({"rounds": 0}, "Rewards of the candidates", "base model only"),
+        (
+            {"rounds": 0, "warm": True, "credit": "part"},
+            "base model only",
+            "no rounds, ended 2023",
+        ),
     ],
 )
 def test_a_run_that_lacks_something_has_a_page_without_it(

@@ -45,7 +45,7 @@ def _state(report: Report) -> str:
     done = (
         f"{report.rounds_done} of {plural(report.spec.rounds, 'round')} done"
         if report.spec.rounds
-        else "base model only"
+        else ("no rounds" if report.gold_rows else "base model only")
     )
     ended = f", ended {_date(report.finished_seconds)}" if report.finished_seconds else ""
     remarks = "".join(f"; {remark}" for remark in report.remarks)
