@@ -321,8 +321,9 @@ async def test_no_shard_mixes_the_verdicts_of_two_judges(tmp_path: Path) -> None
         with pytest.raises(Conflict, match="by 'a-judge', the judge is now 'another-judge'"):
             await place.run(Stage.ROLLOUT, round=1)
         files = place.files(Stage.ROLLOUT, round=1)
-        done = len(await files.baselines()) + len(await files.inner_loops())
-    assert list(judges.values()).count("a-judge") == 3 and done <= 3
+        loops = (await files.inner_loops()).values()
+        judged = len(await files.baselines()) + sum(loop.evaluation is not None for loop in loops)
+    assert list(judges.values()).count("a-judge") == 3 and judged <= 3
 
 
 async def test_a_judge_that_does_not_answer_is_given_up_like_a_stream_that_says_nothing(
