@@ -126,7 +126,7 @@ class Holding(Fakes):
         context: grpc.aio.ServicerContext[object, object],
     ) -> None:
         if kind == "train" and "/edit/tower-0" in request_id and request_id.endswith("/0"):
-            await asyncio.wait_for(self.released.wait(), 10)
+            await asyncio.wait_for(self.released.wait(), 120)
         if kind == "train" and "/edit/tower-1" in request_id and request_id.endswith("/2"):
             self.released.set()
         await super().enter(kind, request_id, request, context)
