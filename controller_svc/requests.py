@@ -27,8 +27,7 @@ class RequestRecord(Record):
 
 def find_request(store: ArtifactStore, key: RequestKey) -> RequestRecord | None:
     """What a request id stands for; None before its first request."""
-    path = _request_path(key)
-    return store.read_json(path, RequestRecord) if store.exists(path) else None
+    return store.find_json(_request_path(key), RequestRecord)
 
 
 def note_request(

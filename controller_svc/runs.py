@@ -121,16 +121,12 @@ async def find_status(
 
 async def read_manifest(store: ArtifactStore, run: str) -> RestEMRun | None:
     """The manifest that a run was given; None if there is no such run."""
-    if not await in_thread(store.exists, manifest_path(run)):
-        return None
-    return await in_thread(store.read_json, manifest_path(run), RestEMRun)
+    return await in_thread(store.find_json, manifest_path(run), RestEMRun)
 
 
 async def read_status(store: ArtifactStore, run: str) -> RunStatus | None:
     """The saved status of a run; None if there is none."""
-    if not await in_thread(store.exists, status_path(run)):
-        return None
-    return await in_thread(store.read_json, status_path(run), RunStatus)
+    return await in_thread(store.find_json, status_path(run), RunStatus)
 
 
 async def write_status(store: ArtifactStore, status: RunStatus) -> None:

@@ -153,6 +153,17 @@ class ArtifactStore:
         """
         return self._parsed(path, self.read_bytes(path), kind)
 
+    def find_json(self, path: str, kind: type[Model]) -> Model | None:
+        """Read a model that need not be there; None if it is not. Raises Internal as `read_json`.
+
+        In one request: between a look and a read the file could go.
+        """
+        try:
+            content = self.read_bytes(path)
+        except NotFound:
+            return None
+        return self._parsed(path, content, kind)
+
     def parsed_lines(
         self, path: str, content: bytes, kind: type[Model], *, written_by: str = ""
     ) -> tuple[Model, ...]:

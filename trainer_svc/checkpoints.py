@@ -43,11 +43,11 @@ class CheckpointFile:
 
         Raises Transient if the store is away.
         """
-        if not self._store.exists(self._path):
-            return None
         try:
             return SlotCheckpoint.from_bytes(self._store.read_bytes(self._path))
-        except (InvalidInput, NotFound, OSError) as error:
+        except NotFound:
+            return None
+        except (InvalidInput, OSError) as error:
             self._log.warning(
                 "checkpoint not usable, training anew", path=self._path, reason=str(error)
             )

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from seal.errors import NotFound, SealError
+from seal.errors import SealError
 from seal.records import Record
 from seal.v1 import trainer_pb2
 from trainer_svc.training import Training, check_same_body
@@ -135,7 +135,9 @@ class Claims:
         """The newest claim on a training; blocks on the store."""
         found: Claim | None = None
         number = 1
-        while (claim := self._read_path(_claim_path(run, request_id, number))) is not None:
+        while (
+            claim := self._store.find_json(_claim_path(run, request_id, number), Claim)
+        ) is not None:
             found, number = claim, number + 1
         return found
 
@@ -177,7 +179,7 @@ class Claims:
     def _give_up(self, training: Training, number: int, has_result: bool) -> None:
         plan = training.plan
         try:
-            if self._read_path(_claim_path(plan.run, plan.request_id, number + 1)) is not None:
+            if self._read(training, number + 1) is not None:
                 return  # taken over meanwhile: a gap would hide the owner of today
             for past in range(1, number + 1):
                 self._store.remove(_claim_path(plan.run, plan.request_id, past))
@@ -188,13 +190,7 @@ class Claims:
 
     def _read(self, training: Training, number: int) -> Claim | None:
         plan = training.plan
-        return self._read_path(_claim_path(plan.run, plan.request_id, number))
-
-    def _read_path(self, path: str) -> Claim | None:
-        try:
-            return self._store.read_json(path, Claim)
-        except NotFound:
-            return None
+        return self._store.find_json(_claim_path(plan.run, plan.request_id, number), Claim)
 
     def _claim(self, training: Training, renewed: int) -> Claim:
         progress = training.progress.value

@@ -49,8 +49,7 @@ class Results:
 
     def find(self, run: str, request_id: str) -> StoredTraining | None:
         """The ended training of a request id, if there is one."""
-        path = result_path(run, request_id)
-        return self._store.read_json(path, StoredTraining) if self._store.exists(path) else None
+        return self._store.find_json(result_path(run, request_id), StoredTraining)
 
     def earlier(self, plan: TrainingPlan) -> TrainingRecord | None:
         """Result of an earlier life of this request.

@@ -140,7 +140,7 @@ def is_live(store: ArtifactStore, run: str) -> bool:
 def line_of(store: ArtifactStore, run: str) -> RunLine:
     """What a list says of a run."""
     manifest = store.read_json(manifest_path(run), RestEMRun)
-    status = _status(store, run)
+    status = store.find_json(status_path(run), RunStatus)
     failed = status.condition("Failed") if status else None
     live, ended = is_live(store, run), status is not None and status.phase.terminal
     return RunLine(
@@ -195,11 +195,6 @@ def _policies(status: RunStatus) -> tuple[PolicyLine, ...]:
         for policy in status.policies
         if policy.adapter is not None and policy.trained
     )
-
-
-def _status(store: ArtifactStore, run: str) -> RunStatus | None:
-    path = status_path(run)
-    return store.read_json(path, RunStatus) if store.exists(path) else None
 
 
 def print_runs(lines: Sequence[RunLine]) -> None:
@@ -264,7 +259,7 @@ def _facts(store: ArtifactStore, line: RunLine) -> Iterator[tuple[str, str]]:
     yield "run", line.name
     stopped = f"{STOPPED}; {RESUME_HINT}"
     yield "phase", f"{line.phase}, {LIVE}" if line.live else stopped if line.stopped else line.phase
-    status = _status(store, line.name)
+    status = store.find_json(status_path(line.name), RunStatus)
     name = round_name(status, line.round) if status else f"round {line.round}"
     yield (
         "round",

@@ -191,22 +191,16 @@ class Objects:
 
     def tombstone(self, uid: str) -> Tombstone | None:
         """The note of a deletion; None if there is none."""
-        path = _grave(uid)
-        return self.store.read_json(path, Tombstone) if self.store.exists(path) else None
+        return self.store.find_json(_grave(uid), Tombstone)
 
     def status(self, one: AdaptationObject) -> RunStatus:
         """The status that was saved last; that of the beginning if none was."""
-        path = status_path(one.run)
-        if not self.store.exists(path):
-            return one.new_status()
-        return self.store.read_json(path, RunStatus)
+        return self.store.find_json(status_path(one.run), RunStatus) or one.new_status()
 
     def base_sha256(self, run: str) -> str:
         """Digest of the weights that an adaptation is pinned to; empty before it is prepared."""
-        path = prepared_path(run)
-        if not self.store.exists(path):
-            return ""
-        return self.store.read_json(path, PreparedRecord).model.base_sha256
+        prepared = self.store.find_json(prepared_path(run), PreparedRecord)
+        return prepared.model.base_sha256 if prepared else ""
 
     def erase(self, one: AdaptationObject, tombstone: Tombstone, *, shared: frozenset[str]) -> None:
         """Remove all of an adaptation that is buried; what is gone already does not matter.

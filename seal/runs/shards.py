@@ -27,7 +27,7 @@ from seal.records import (
 )
 from seal.runs.clock import ClockRecord, ShardClock
 from seal.runs.epochs import check_epoch
-from seal.runs.store import baseline_path, in_thread, read_if_there, shard_path
+from seal.runs.store import baseline_path, in_thread, shard_path
 from seal.runs.task import ShardTask
 
 R = TypeVar("R", bound=Record)
@@ -76,7 +76,8 @@ class ShardStore:
         """
         found = {}
         for key in keys:
-            record = await read_if_there(self._store, baseline_path(self._run, key), BaselineRecord)
+            path = baseline_path(self._run, key)
+            record = await in_thread(self._store.find_json, path, BaselineRecord)
             if record is not None:
                 found[key] = self._own(record)
         return found
@@ -103,7 +104,7 @@ class ShardStore:
     async def retained(self, alone: Alone) -> EvaluationRecord | None:
         """A model alone on the whole retained set."""
         path = f"{self.path}/{RETAINED_FILES[alone]}"
-        return await read_if_there(self._store, path, EvaluationRecord)
+        return await in_thread(self._store.find_json, path, EvaluationRecord)
 
     async def commit_retained(self, alone: Alone, record: EvaluationRecord) -> EvaluationRecord:
         """Write it unless it is there; returns the one that counts."""
@@ -112,7 +113,7 @@ class ShardStore:
 
     async def summary(self) -> ShardSummary | None:
         """The shard's summary, if it is finished."""
-        return await read_if_there(self._store, f"{self.path}/summary.json", ShardSummary)
+        return await in_thread(self._store.find_json, f"{self.path}/summary.json", ShardSummary)
 
     async def holds(self, adapter: AdapterReference) -> bool:
         """Whether the adapter is in the store."""
@@ -143,7 +144,7 @@ class ShardStore:
 
     async def clock(self) -> ShardClock:
         """The shard's clock, running."""
-        before = await read_if_there(self._store, f"{self.path}/clock.json", ClockRecord)
+        before = await in_thread(self._store.find_json, f"{self.path}/clock.json", ClockRecord)
         return ShardClock(
             self._store, f"{self.path}/clock.json", seconds_before=before.seconds if before else 0.0
         )

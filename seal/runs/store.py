@@ -35,7 +35,6 @@ from seal.records import (
     LongRow,
     ModelDescription,
     PreparedRecord,
-    Record,
     SelectionRecord,
     Stage,
 )
@@ -46,7 +45,6 @@ _SAFE_KEY = re.compile(r"^[a-z0-9][-_.a-z0-9]*$")
 
 P = ParamSpec("P")
 T = TypeVar("T")
-R = TypeVar("R", bound=Record)
 
 
 def key_of(context_id: str) -> str:
@@ -220,12 +218,12 @@ async def pinned(store: ArtifactStore, run: str) -> PreparedRecord:
 
 async def read_prepared(store: ArtifactStore, run: str) -> PreparedRecord | None:
     """What a run is pinned to; None before its first stage has ended."""
-    return await read_if_there(store, prepared_path(run), PreparedRecord)
+    return await in_thread(store.find_json, prepared_path(run), PreparedRecord)
 
 
 async def read_selection(store: ArtifactStore, run: str, round: int) -> SelectionRecord | None:
     """What a round kept, if that is decided."""
-    return await read_if_there(store, selection_path(run, round), SelectionRecord)
+    return await in_thread(store.find_json, selection_path(run, round), SelectionRecord)
 
 
 async def commit_selection(
@@ -233,12 +231,3 @@ async def commit_selection(
 ) -> SelectionRecord:
     """Decide what a round keeps, unless it is decided; returns the selection that counts."""
     return await in_thread(store.create_json, selection_path(run, selection.round), selection)
-
-
-async def read_if_there(store: ArtifactStore, path: str, type: type[R]) -> R | None:
-    """A file that need not be there."""
-
-    def read() -> R | None:
-        return store.read_json(path, type) if store.exists(path) else None
-
-    return await in_thread(read)

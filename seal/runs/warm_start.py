@@ -20,7 +20,7 @@ from seal.records import GoldRow, LearntRow, SupervisedRecord
 from seal.restem.plan import plan_round
 from seal.restem.rollout import kept_digest
 from seal.runs.rows import RowCounter, fitting_rows
-from seal.runs.store import in_thread, read_contexts, read_if_there, supervised_path
+from seal.runs.store import in_thread, read_contexts, supervised_path
 from seal.settings import RunSpec
 
 log = structlog.get_logger(__name__)
@@ -118,7 +118,7 @@ async def choose_rows(
 
 async def read_supervised(store: ArtifactStore, run: str) -> SupervisedRecord | None:
     """What the warm start learns, if that is decided."""
-    return await read_if_there(store, supervised_path(run), SupervisedRecord)
+    return await in_thread(store.find_json, supervised_path(run), SupervisedRecord)
 
 
 async def commit_supervised(

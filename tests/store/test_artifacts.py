@@ -5,6 +5,7 @@ Whole or absent, addressed by content, checked on every read, confined to its ro
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
@@ -16,9 +17,13 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from controller_svc.core import new_status
+from controller_svc.runs import read_status
 from seal.artifacts import ArtifactStore
 from seal.errors import Exhausted, Internal, InvalidInput, NotFound, PreconditionFailed, SealError
 from seal.records import AdapterReference
+from seal.runs.store import read_prepared
+from seal.settings import RunSpec
 
 
 class Note(BaseModel):
@@ -270,6 +275,21 @@ def test_a_file_that_holds_no_such_model_is_refused_by_name(
 def test_reading_what_is_not_there_names_the_uri(store: ArtifactStore) -> None:
     with pytest.raises(NotFound, match=f"{store.root_uri}/run/absent.json"):
         store.read_json("run/absent.json", Note)
+    assert store.find_json("run/absent.json", Note) is None
+
+
+def test_what_is_deleted_while_it_is_looked_for_is_not_there(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone_after_a_look(path: str) -> bool:
+        store.remove(path)
+        return True
+
+    monkeypatch.setattr(store, "exists", gone_after_a_look)
+    assert asyncio.run(read_status(store, "run")) is None
+    assert asyncio.run(read_prepared(store, "run")) is None
+    store.write_json("run/status.json", new_status(RunSpec(), run="run"))
+    assert asyncio.run(read_status(store, "run")) is not None
 
 
 # The disk

@@ -148,8 +148,7 @@ class Making:
             await self._api.delete(ADAPTATIONS, *metadata.key, uid=metadata.uid)
 
     def _made(self, record: RequestRecord) -> MadeRecord | None:
-        path = _made_path(record)
-        return self._store.read_json(path, MadeRecord) if self._store.exists(path) else None
+        return self._store.find_json(_made_path(record), MadeRecord)
 
 
 def _check_own(metadata: Metadata, request_uid: str) -> None:

@@ -145,39 +145,37 @@ def read_run(store: ArtifactStore, run: str) -> RunFiles:
         NotFound: there is no such run.
         Internal: a file is not what its summary or type says, naming it.
     """
-    if not store.exists(f"{run}/run.json"):
+    if (manifest := store.find_json(f"{run}/run.json", RestEMRun)) is None:
         raise NotFound(
             f"there is no run in {store.uri(run)}",
             remedy="give the directory that holds the run's run.json",
         )
-    spec = store.read_json(f"{run}/run.json", RestEMRun).spec
+    spec = manifest.spec
     order: list[tuple[StageName, int]] = [("validate", 0)]
     if spec.improve.warm_start == "gold":
         order.insert(0, ("improve", 0))
     for round in range(1, spec.rounds + 1):
         order += [("rollout", round), ("improve", round), ("validate", round)]
-    status, of_machine = f"{run}/status.json", f"{run}/machine.json"
-    machine = store.read_json(of_machine, Machine) if store.exists(of_machine) else None
+    machine = store.find_json(f"{run}/machine.json", Machine)
     found = (_read_stage(store, spec, run, name, round, machine) for name, round in order)
     selections = (
-        f"{run}/stages/r{round}-improve/selection.json" for round in range(1, spec.rounds + 1)
+        store.find_json(f"{run}/stages/r{round}-improve/selection.json", SelectionRecord)
+        for round in range(1, spec.rounds + 1)
     )
-    decided = [store.read_json(path, SelectionRecord) for path in selections if store.exists(path)]
     return RunFiles(
         name=run,
         spec=spec,
-        status=store.read_json(status, StatusFile) if store.exists(status) else StatusFile(),
+        status=store.find_json(f"{run}/status.json", StatusFile) or StatusFile(),
         machine=machine,
         contexts=dict(_read_contexts(store, run)),
         stages=tuple(stage for stage in found if stage.summaries),
-        selections={selection.round: selection for selection in decided},
+        selections={decided.round: decided for decided in selections if decided},
     )
 
 
 def _read_contexts(store: ArtifactStore, run: str) -> Iterator[tuple[str, Context]]:
-    if not store.exists(prepared_path(run)):
+    if (prepared := store.find_json(prepared_path(run), PreparedRecord)) is None:
         return
-    prepared = store.read_json(prepared_path(run), PreparedRecord)
     for name, sha256 in sorted(prepared.contexts_sha256.items()):
         for line in store.read_bytes(contexts_path(run, name, sha256)).splitlines():
             context = _CONTEXTS.validate_json(line)
@@ -197,23 +195,21 @@ def _read_stage(
     records: list[ContextRecord] = []
     for shard in range(shards):
         path = f"{run}/stages/r{round}-{name}/shard-{shard:04d}"
-        if not store.exists(f"{path}/summary.json"):
+        if (summary := store.find_json(f"{path}/summary.json", ShardSummary)) is None:
             continue
-        summaries.append(store.read_json(f"{path}/summary.json", ShardSummary))
+        summaries.append(summary)
         if name != "improve":
-            records += _read_records(store, f"{path}/records.jsonl", summaries[-1], machine)
-        if store.exists(f"{path}/retained.json"):
-            retained.append(store.read_json(f"{path}/retained.json", EvaluationRecord))
-        if store.exists(f"{path}/retained-base.json"):
-            of_base.append(store.read_json(f"{path}/retained-base.json", EvaluationRecord))
+            records += _read_records(store, f"{path}/records.jsonl", summary, machine)
+        retained.append(store.find_json(f"{path}/retained.json", EvaluationRecord))
+        of_base.append(store.find_json(f"{path}/retained-base.json", EvaluationRecord))
     return Stage(
         name=name,
         round=round,
         shards=shards,
         summaries=tuple(summaries),
         records=tuple(sorted(records, key=lambda record: record.context_id)),
-        retained=retained[0] if retained else None,
-        retained_base=of_base[0] if of_base else None,
+        retained=next(filter(None, retained), None),
+        retained_base=next(filter(None, of_base), None),
     )
 
 
