@@ -49,8 +49,9 @@ class FrontDoorOptions(ServerOptions):
     spec, which no caller may say: jobTemplate, queueName, ttlSecondsAfterFinished, publish. Empty:
     nothing."""
     stored_bytes: int = Field(default=10 * 1024**3, ge=0)
-    """Documents in the artifact store together; uploads that would be more are refused. 0 for any
-    number. The default is half of the volume that the chart asks for."""
+    """Bytes of the documents and questions in the artifact store together; what would be more is
+    refused. Each replica counts what the others store within a minute. 0 for any number. The
+    default is half of the volume that the chart asks for."""
     generator: str = "127.0.0.1:50051"
     """With --world local: address of the GeneratorService."""
     trainer: str = "127.0.0.1:50052"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from io import BytesIO
@@ -32,6 +34,9 @@ LEAST_BYTES = 1024 * 1024
 pieces keep a place as silence does."""
 UPLOAD_SECONDS = 900.0
 """An upload that keeps its place for longer is given up: others wait for it."""
+LISTED_SECONDS = 60.0
+"""So old may the size of all documents be as the store has listed it; what this process has stored
+since is added to it."""
 REFUSED_SECONDS = 10.0
 """How long a refused upload may go on sending before it is cut off."""
 CHUNK_BYTES = 256 * 1024
@@ -52,6 +57,8 @@ class Files:
         self.store = store
         self._silence_seconds, self._stored_bytes = silence_seconds, stored_bytes
         self._places = asyncio.Semaphore(MAX_UPLOADS)
+        self._stored, self._listed = 0, -math.inf
+        """Bytes of all documents, and when the store has listed them."""
 
     async def receive(
         self, requests: AsyncIterator[adaptation_pb2.UploadDocumentRequest]
@@ -69,7 +76,7 @@ class Files:
         try:
             header = _header(first)
             async with self._places:
-                await self._check_room(header.size)
+                await self._check_room(header.size, header.sha256)
                 content = await self._whole(requests, header)
                 _check_whole(content, header)
                 return await self.keep(content)
@@ -78,8 +85,15 @@ class Files:
             raise
 
     async def keep(self, content: bytes) -> FileReference:
-        """Store a document; one that is there is as new, and waits for its adaptation anew."""
+        """Store a document; one that is there is as new, and waits for its adaptation anew.
+
+        Raises:
+            Exhausted: there are as many documents as there may be, or the store is full.
+
+        """
         sha256 = await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())
+        await self._check_room(len(content), sha256)
+        self._stored += len(content)
         await in_thread(self.store.write_bytes, path_of(sha256), content)
         return FileReference(path=path_of(sha256), sha256=sha256)
 
@@ -172,14 +186,20 @@ class Files:
                 remedy="send it again",
             ) from error
 
-    async def _check_room(self, size: int) -> None:
-        """Refuse an upload that would take the room which runs need."""
+    async def _check_room(self, size: int, sha256: str) -> None:
+        """Refuse a document that would take the room which runs need, unless it is there."""
         if not self._stored_bytes:
             return
-        stored = await in_thread(self.store.bytes_under, FILES)
-        if stored + size > self._stored_bytes:
+        is_old = time.monotonic() - self._listed > LISTED_SECONDS
+        # Before a refusal in any case: some may have gone
+        if is_old or self._stored + size > self._stored_bytes:
+            self._stored = await in_thread(self.store.bytes_under, FILES)
+            self._listed = time.monotonic()
+        is_too_much = self._stored + size > self._stored_bytes
+        if is_too_much and not await in_thread(self.store.exists, path_of(sha256)):
             raise Exhausted(
-                f"{stored} bytes of documents are in the store, the limit is {self._stored_bytes}",
+                f"{self._stored} bytes of documents are in the store, the limit is "
+                f"{self._stored_bytes}",
                 remedy="delete adaptations, or wait until uploads that none was given are a day"
                 " old; whoever runs the server may allow more (SEAL_STORED_BYTES)",
             )

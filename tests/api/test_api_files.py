@@ -172,6 +172,39 @@ async def test_uploads_leave_room_for_all_else_in_the_store(tmp_path: Path) -> N
         store.remove(f"adaptations/files/{SHA256}")
 
 
+async def test_documents_in_a_request_take_of_the_same_room_as_uploads(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    bounded = Files(store, stored_bytes=2 * len(CONTENT) - 1)
+    kept = await bounded.keep(CONTENT)
+    with pytest.raises(Exhausted, match=f"{len(CONTENT)} bytes of documents") as refused:
+        await bounded.keep(CONTENT[::-1])
+    assert refused.value.remedy and store.list("adaptations/files") == (kept.path,)
+    assert await bounded.keep(CONTENT) == kept  # takes no more room
+    store.remove(kept.path)
+    assert await bounded.keep(CONTENT[::-1])
+
+
+async def test_the_store_is_not_listed_for_every_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, listings = ArtifactStore(str(tmp_path)), 0
+    count = store.bytes_under
+
+    def counted(prefix: str) -> int:
+        nonlocal listings
+        listings += 1
+        return count(prefix)
+
+    monkeypatch.setattr(store, "bytes_under", counted)
+    bounded = Files(store, stored_bytes=10 * len(CONTENT))
+    for place in range(5):
+        await bounded.keep(CONTENT[place:])
+    assert listings == 1
+    monkeypatch.setattr(files, "LISTED_SECONDS", 0.0)
+    await bounded.keep(CONTENT)
+    assert listings == 2
+
+
 async def test_an_adapter_goes_in_pieces_with_its_digests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
