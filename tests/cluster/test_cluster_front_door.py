@@ -707,6 +707,29 @@ async def test_an_object_is_not_taken_back_once_another_try_of_its_request_was_a
         assert "delete adaptations" not in api.requests
 
 
+async def test_no_other_try_is_answered_with_an_object_that_is_being_taken_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, store = site
+    async with collected(api), replica(api, store) as one, replica(api, store) as other:
+
+        async def gone(paths: object) -> bool:
+            return False
+
+        async def late(*args: Any, **kwargs: Any) -> None:
+            with pytest.raises(Transient, match="document was deleted"):
+                await submit(other, name="veldra")
+            await api.delete(*args, **kwargs)
+
+        monkeypatch.setattr(one.adaptations.documents, "stay", gone)
+        one.adaptations._making._api = _With(api, delete=late)  # type: ignore[assignment]
+        with pytest.raises(Transient, match="document was deleted"):
+            await submit(one, name="veldra")
+        await until(lambda: not bodies(api))
+        made = await submit(other, name="veldra")
+        assert [made.uid] == [body["metadata"]["uid"] for body in bodies(api)]
+
+
 async def test_an_object_that_an_earlier_try_has_made_is_not_taken_back(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

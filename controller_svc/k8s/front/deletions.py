@@ -19,6 +19,7 @@ from controller_svc.erasing import erase_run
 from controller_svc.k8s.api import ADAPTATIONS, ClusterApi
 from controller_svc.k8s.front.adaptation_objects import given_paths, metadata_of, read_view
 from controller_svc.k8s.front.documents import Documents
+from controller_svc.k8s.front.making import disputed_path
 from controller_svc.k8s.wanted import owner_of, store_name
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, Internal, NotFound, SealError
@@ -136,6 +137,7 @@ class Deletions:
         await in_thread(erase_run, self._store, tombstone.run, kept=tombstone.kept)
         if files := stored_files(tombstone.files):
             await self._documents.remove(files)
+        await in_thread(self._store.remove, disputed_path(tombstone.uid))
         await in_thread(self._store.remove, _grave(tombstone.uid))
         log.info("adaptation deleted", run=tombstone.run, kept_adapters=len(tombstone.kept))
 

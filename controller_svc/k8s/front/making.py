@@ -2,11 +2,13 @@
 
     adaptations/requests/{digest}.json   which adaptation a request id stands for
     adaptations/made/{request}.json      the object that was made for it
+    adaptations/disputed/{uid}.json      whether an object stays that two tries differ on
 
 A request is noted before its object is made, under a name that follows from it, so that of all
 tries the API server lets one make it; the others find it. That it was made is noted before anybody
 is told so. An object that is noted and not there was deleted, by whomever, and a late try of its
-request brings nothing back. One whose documents went while it was made is taken back, unnoted.
+request brings nothing back. One whose documents went while it was made is taken back, unnoted,
+unless another try has found it first and its documents there.
 """
 
 from __future__ import annotations
@@ -46,6 +48,13 @@ class MadeRecord(Record):
     """Of the object."""
     uid: str
     """Of the object."""
+
+
+class DisputeRecord(Record):
+    """What becomes of an object that one try wants to take back, or another has found."""
+
+    stays: bool
+    """False: it is taken back."""
 
 
 class Making:
@@ -93,13 +102,17 @@ class Making:
         )
         check_same_body(record, body_sha256)
         body, created = await self._create(manifest, record)
-        await self._check_first(metadata_of(body), record, await in_thread(self._made, record))
-        if not await self._documents.stay(given_files(manifest.spec)):
-            if created and await in_thread(self._made, record) is None:
-                # Its work has begun and ends for want of a document: the next try makes it anew
-                await self._take_back(metadata_of(body))
+        metadata = metadata_of(body)
+        await self._check_first(metadata, record, await in_thread(self._made, record))
+        stays = await self._documents.stay(given_files(manifest.spec))
+        # Who has made it may take it back, and who has found it must not be told of it then
+        if created != stays and not (await self._decide(metadata, stays=stays)).stays:
+            # Its work has begun and ends for want of a document: the next try makes it anew
+            await self._take_back(metadata)
+            stays = False
+        if not stays:
             raise file_deleted()
-        await self._settle(metadata_of(body), record)
+        await self._settle(metadata, record)
         if created:
             log.info("adaptation accepted", name=name[1], namespace=name[0])
         return body, created
@@ -142,6 +155,11 @@ class Making:
             await self._take_back(metadata)
             raise was_deleted(record.name)
 
+    async def _decide(self, metadata: Metadata, *, stays: bool) -> DisputeRecord:
+        """Decide what becomes of an object, unless another try has; what counts."""
+        path = disputed_path(metadata.uid)
+        return await in_thread(self._store.create_json, path, DisputeRecord(stays=stays))
+
     async def _take_back(self, metadata: Metadata) -> None:
         """Delete an object, unless it has gone, and its name may be another's."""
         with suppress(NotFound, Conflict):
@@ -164,6 +182,11 @@ def _leaving(name: Name) -> Transient:
         f"an adaptation {name[1]!r} in namespace {name[0]!r} is being deleted",
         remedy="send the same request again",
     )
+
+
+def disputed_path(uid: str) -> str:
+    """Where it is noted whether an object stays; removed with the object."""
+    return f"{FOLDER}/disputed/{uid}.json"
 
 
 def _made_path(record: RequestRecord) -> str:
