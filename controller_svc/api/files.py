@@ -1,4 +1,4 @@
-"""Documents in and adapters out: what is too large for one message goes in pieces.
+"""Documents on their way in: what is too large for a request comes in pieces.
 
 A document is stored under its digest, so that it is there once however often it is sent.
 """
@@ -9,17 +9,14 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from io import BytesIO
-from pathlib import Path
 
 from controller_svc.adaptations import FILES
 from seal.artifacts import ArtifactStore
 from seal.errors import Exhausted, InvalidInput, NotFound, Transient
 from seal.limits import MAX_DOCUMENT_BYTES
-from seal.manifest import MANIFEST_FILE, read_manifest
-from seal.records import AdapterReference
 from seal.rpc import validation
 from seal.runs.store import in_thread
 from seal.settings import FileReference
@@ -39,12 +36,10 @@ LISTED_SECONDS = 60.0
 since is added to it."""
 REFUSED_SECONDS = 10.0
 """How long a refused upload may go on sending before it is cut off."""
-CHUNK_BYTES = 256 * 1024
-"""Bytes of an adapter in one message."""
 
 
 class Files:
-    """The documents and adapters of one store; belongs to one event loop."""
+    """The documents of one store; belongs to one event loop."""
 
     def __init__(
         self,
@@ -122,39 +117,6 @@ class Files:
                 "give the reference as UploadDocument returned it",
             )
         return content
-
-    async def send(
-        self, adapter: AdapterReference
-    ) -> AsyncGenerator[adaptation_pb2.DownloadAdapterResponse, None]:
-        """The files of an adapter, each with its header first; every digest is checked before.
-
-        Raises:
-            NotFound: nothing is published there.
-            InvalidInput: the path is none.
-            Internal: the adapter is damaged.
-
-        """
-        fetched = self.store.fetch_directory(adapter)
-        try:
-            directory = await in_thread(fetched.__enter__)
-        except (NotFound, InvalidInput) as error:
-            raise type(error)(error.message, field="adapter.path", remedy=error.remedy) from error
-        try:
-            manifest = await in_thread(
-                read_manifest,
-                (directory / MANIFEST_FILE).read_bytes,
-                uri=adapter.path,
-                sha256=adapter.sha256,
-            )
-            for name, entry in sorted(manifest.files.items()):
-                header = adaptation_pb2.AdapterFile(
-                    name=name, size=entry.bytes, sha256=entry.sha256
-                )
-                yield adaptation_pb2.DownloadAdapterResponse(file=header)
-                async for chunk in _chunks(directory / name):
-                    yield adaptation_pb2.DownloadAdapterResponse(data=chunk)
-        finally:
-            await in_thread(fetched.__exit__, None, None, None)
 
     async def _let_finish(
         self, requests: AsyncIterator[adaptation_pb2.UploadDocumentRequest]
@@ -311,12 +273,3 @@ def _too_large(size: int, *, field: str) -> InvalidInput:
         f"{size} bytes are more than a document may have, {MAX_DOCUMENT_BYTES}",
         "cut it into several",
     )
-
-
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    file = await asyncio.to_thread(path.open, "rb")
-    try:
-        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
-            yield chunk
-    finally:
-        file.close()

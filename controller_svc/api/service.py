@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from controller_svc.adaptations import Adaptations
 from controller_svc.api.convert import adaptation_message
+from controller_svc.api.downloads import Downloads
 from controller_svc.api.files import Files
 from controller_svc.api.requests import parse_caller, parse_key, parse_listing, parse_uid
 from controller_svc.api.submission import Submissions, as_options
@@ -46,7 +47,9 @@ def register(
     `stored_bytes`: of all documents in the store, at most; 0 for any number.
     """
     files = Files(store, stored_bytes=stored_bytes)
-    service = AdaptationService(adaptations, Submissions(files, max_positions), files)
+    service = AdaptationService(
+        adaptations, Submissions(files, max_positions), files, Downloads(store)
+    )
     adaptation_pb2_grpc.add_AdaptationServiceServicer_to_server(service, server)
     return adaptation_pb2.DESCRIPTOR.services_by_name["AdaptationService"].full_name
 
@@ -54,9 +57,15 @@ def register(
 class AdaptationService(adaptation_pb2_grpc.AdaptationServiceServicer):
     """Turns documents into adapters."""
 
-    def __init__(self, adaptations: Adaptations, submissions: Submissions, files: Files) -> None:
-        self._adaptations, self._files = adaptations, files
-        self._submissions = submissions
+    def __init__(
+        self,
+        adaptations: Adaptations,
+        submissions: Submissions,
+        files: Files,
+        downloads: Downloads,
+    ) -> None:
+        self._adaptations, self._submissions = adaptations, submissions
+        self._files, self._downloads = files, downloads
 
     async def UploadDocument(
         self,
@@ -147,12 +156,10 @@ class AdaptationService(adaptation_pb2_grpc.AdaptationServiceServicer):
 
     async def DownloadAdapter(
         self, request: adaptation_pb2.DownloadAdapterRequest, context: Context
-    ) -> AsyncIterator[adaptation_pb2.DownloadAdapterResponse]:
-        """The files of an adapter, in pieces."""
+    ) -> None:
+        """Write the files of an adapter, in pieces."""
         reference = adapter_reference(request.adapter, field="adapter")
-        async with aclosing(self._files.send(reference)) as pieces:
-            async for piece in pieces:
-                yield piece
+        await self._downloads.send(reference, context.write)
 
 
 def _metadata(context: Context, key: str) -> str:

@@ -1,4 +1,4 @@
-"""Documents that come in pieces, and adapters that go in pieces."""
+"""Documents that come in pieces."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from front_door_harness import TEXT, FrontDoor, Work, ended, front_door, pieces, publish, request
+from front_door_harness import TEXT, FrontDoor, Work, ended, front_door, pieces, request
 
 from controller_svc.api import files
 from controller_svc.api.files import Files
 from seal.artifacts import ArtifactStore
-from seal.errors import Exhausted, InvalidInput, NotFound, SealError, Transient
+from seal.errors import Exhausted, InvalidInput, Transient
 from seal.limits import MAX_DOCUMENT_BYTES
-from seal.records import AdapterReference
 from seal.rpc.client import rpc_errors
-from seal.rpc.convert import adapter_message
 from seal.v1 import adaptation_pb2, common_pb2
 
 CONTENT = (TEXT * 50).encode()
@@ -30,25 +28,6 @@ async def uploaded(
 ) -> common_pb2.FileRef:
     with rpc_errors():
         return (await door.stub.UploadDocument(iter(messages))).file
-
-
-async def downloaded(door: FrontDoor, adapter: common_pb2.AdapterRef) -> dict[str, bytes]:
-    """The files, each checked against its header."""
-    found: dict[str, bytes] = {}
-    headers: list[adaptation_pb2.AdapterFile] = []
-    call = door.stub.DownloadAdapter(adaptation_pb2.DownloadAdapterRequest(adapter=adapter))
-    with rpc_errors():
-        async for message in call:
-            if message.HasField("file"):
-                headers.append(message.file)
-                found[message.file.name] = b""
-            else:
-                assert len(message.data) <= files.CHUNK_BYTES
-                found[headers[-1].name] += message.data
-    for header in headers:
-        assert len(found[header.name]) == header.size
-        assert hashlib.sha256(found[header.name]).hexdigest() == header.sha256
-    return found
 
 
 async def test_a_document_comes_in_pieces_and_is_adapted_by_reference(
@@ -203,37 +182,3 @@ async def test_the_store_is_not_listed_for_every_document(
     monkeypatch.setattr(files, "LISTED_SECONDS", 0.0)
     await bounded.keep(CONTENT)
     assert listings == 2
-
-
-async def test_an_adapter_goes_in_pieces_with_its_digests(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with front_door(tmp_path, Work(), monkeypatch) as door:
-        large = publish(door.store, "run", "weights", size=100_000)
-        found = await downloaded(door, adapter_message(large))
-        assert set(found) == {"adapter_config.json", "adapter_model.safetensors"}
-        assert found["adapter_model.safetensors"] == b"weights" * 100_000
-
-
-@pytest.mark.parametrize(
-    ("reference", "kind", "field"),
-    [
-        (AdapterReference(path="run/adapters/none", sha256="0" * 64), NotFound, "adapter.path"),
-        (AdapterReference(path="../outside", sha256="0" * 64), InvalidInput, "adapter.path"),
-        (AdapterReference(path="/etc", sha256="0" * 64), InvalidInput, "adapter.path"),
-        (AdapterReference(path="", sha256="0" * 64), InvalidInput, "adapter.path"),
-        (AdapterReference(path="run", sha256="no"), InvalidInput, "adapter.sha256"),
-    ],
-)
-async def test_an_adapter_that_is_none_is_refused_by_its_field(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    reference: AdapterReference,
-    kind: type[SealError],
-    field: str,
-) -> None:
-    async with front_door(tmp_path, Work(), monkeypatch) as door:
-        with pytest.raises(kind) as refused:
-            await downloaded(door, adapter_message(reference))
-        assert (type(refused.value), refused.value.field) == (kind, field)
-        assert refused.value.remedy
