@@ -15,6 +15,7 @@ import asyncio
 import os
 import resource
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import BinaryIO, Protocol, cast
@@ -28,7 +29,7 @@ from seal.errors import Internal, InvalidInput
 from seal.runs.store import in_thread
 
 READ_SECONDS = 300.0
-"""How long the documents of one request may take to read."""
+"""How long the documents of one request may take to read; waiting for the store does not count."""
 READ_BYTES = 512 * 1024 * 1024
 """Address space of the child; a page with as many tags as may be takes 300 MiB."""
 TOO_MUCH = 3
@@ -115,7 +116,7 @@ class ReaderProcess:
         self._process = process
         self._stdin = cast("asyncio.StreamWriter", process.stdin)
         self._stdout = cast("asyncio.StreamReader", process.stdout)
-        self._until = asyncio.get_running_loop().time() + READ_SECONDS
+        self._seconds_left = READ_SECONDS
 
     async def add(self, unread: Unread) -> bool:
         """Read a document; whether it brings questions."""
@@ -144,13 +145,15 @@ class ReaderProcess:
             ) from None
 
     async def _ask(self, ask: _Ask, content: bytes = b"") -> _Answer:
+        begun = time.monotonic()
         try:
-            async with asyncio.timeout_at(self._until):
+            async with asyncio.timeout(self._seconds_left):
                 with suppress(ConnectionError):  # it has died: so its answer ends
                     await self._send(ask, content)
                 line = await self._stdout.readline()
         except TimeoutError as error:
             raise _TooMuchError from error
+        self._seconds_left -= time.monotonic() - begun
         if not line.endswith(b"\n"):
             status = await self._process.wait()
             if status < 0 or status == TOO_MUCH:

@@ -31,6 +31,8 @@ KEY = RequestKey(caller="", namespace="default", request_id="one")
 STRAY = adaptation_pb2.Question(question="Who built it?", answers=["Nobody of the text"])
 ASLEEP = (sys.executable, "-c", "import time; time.sleep(600)")
 """A child that never answers."""
+ANSWERING = "import sys\nfor _ in sys.stdin: print('{}', flush=True)"
+"""A child that answers at once."""
 
 
 def document(name: str, content: bytes) -> adaptation_pb2.Document:
@@ -107,6 +109,18 @@ async def test_what_takes_too_long_to_read_is_refused_by_its_place(
         with pytest.raises(InvalidInput, match="questions take too much") as refused:
             await late.check([], passage_tokens=256)
     assert refused.value.field == "questions"
+
+
+async def test_the_time_that_the_store_takes_is_none_of_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reader, "READ_SECONDS", 5.0)
+    monkeypatch.setattr(reader, "COMMAND", (sys.executable, "-c", ANSWERING))
+    async with reader.reader_process() as process:
+        for place in range(2):
+            await process.add(Unread("veldra.txt", "", b"", f"documents[{place}]"))
+            await asyncio.sleep(3.0)  # the store
+        await process.check((), passage_tokens=256)
 
 
 async def test_a_document_that_kills_its_reader_is_refused_and_a_reader_that_is_broken_is_not(
