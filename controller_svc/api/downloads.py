@@ -10,8 +10,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 
+from controller_svc.api.places import Places
 from seal.artifacts import ArtifactStore
-from seal.errors import Exhausted, InvalidInput, NotFound, Transient
+from seal.errors import InvalidInput, NotFound, Transient
 from seal.files import file_errors
 from seal.manifest import MANIFEST_FILE, read_manifest
 from seal.records import AdapterReference
@@ -22,8 +23,6 @@ MAX_DOWNLOADS = 8
 """Adapters that are sent at once; more wait."""
 WAITING = 64
 """Downloads that may wait for their turn; more are refused."""
-RETRY_AFTER_SECONDS = 5.0
-"""When a caller who met too many downloads may ask again."""
 SILENCE_SECONDS = 60.0
 """A download that takes less than `LEAST_BYTES` in so long is given up: others wait for its place.
 """
@@ -41,9 +40,7 @@ class Downloads:
 
     def __init__(self, store: ArtifactStore, *, silence_seconds: float = SILENCE_SECONDS) -> None:
         self._store, self._silence_seconds = store, silence_seconds
-        self._places = asyncio.Semaphore(MAX_DOWNLOADS)
-        self._under_way = 0
-        """Downloads that have a place, or wait for it."""
+        self._places = Places(MAX_DOWNLOADS, waiting=WAITING, what="downloads")
 
     async def send(self, adapter: AdapterReference, write: Write) -> None:
         """Write the files of an adapter, each with its header first, all digests checked before.
@@ -56,18 +53,8 @@ class Downloads:
             Transient: the client took too little for a while.
 
         """
-        if self._under_way >= MAX_DOWNLOADS + WAITING:
-            raise Exhausted(
-                f"{self._under_way} adapters are being downloaded or wait for it",
-                remedy="try again later, or have more replicas of the front door",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
-        self._under_way += 1
-        try:
-            async with self._places:
-                await self._send(adapter, write)
-        finally:
-            self._under_way -= 1
+        async with self._places.place():
+            await self._send(adapter, write)
 
     async def _send(self, adapter: AdapterReference, write: Write) -> None:
         fetched = self._store.fetch_directory(adapter)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from io import BytesIO
 
 from controller_svc.adaptations import FILES
+from controller_svc.api.places import Places
 from seal.artifacts import ArtifactStore
 from seal.errors import Exhausted, InvalidInput, NotFound, Transient
 from seal.limits import MAX_DOCUMENT_BYTES
@@ -24,6 +25,8 @@ from seal.v1 import adaptation_pb2
 
 MAX_UPLOADS = 4
 """Documents that are received at once; more wait. Each may take `MAX_DOCUMENT_BYTES` of memory."""
+WAITING_UPLOADS = 512
+"""Uploads that may wait for their turn; more are refused, as each takes a place of all calls."""
 SILENCE_SECONDS = 60.0
 """An upload that sends nothing for so long is given up: it holds memory."""
 LEAST_BYTES = 1024 * 1024
@@ -51,7 +54,7 @@ class Files:
         """`stored_bytes`: of all documents in the store, at most; 0 for any number."""
         self.store = store
         self._silence_seconds, self._stored_bytes = silence_seconds, stored_bytes
-        self._places = asyncio.Semaphore(MAX_UPLOADS)
+        self._places = Places(MAX_UPLOADS, waiting=WAITING_UPLOADS, what="uploads")
         self._stored, self._listed = 0, -math.inf
         """Bytes of all documents, and when the store has listed them."""
 
@@ -63,14 +66,15 @@ class Files:
         Raises:
             InvalidInput: what comes is not what its header says, or is too large.
             Transient: nothing came for a while, or too little, or it took too long.
-            Exhausted: there are as many documents as there may be, or the store is full.
+            Exhausted: there are as many documents as there may be, or the store is full, or too
+                many uploads wait.
 
         """
         if (first := await self._next(requests)) is None:
             raise _no_header()
         try:
             header = _header(first)
-            async with self._places:
+            async with self._places.place():
                 await self._check_room(header.size, header.sha256)
                 content = await self._whole(requests, header)
                 _check_whole(content, header)

@@ -15,6 +15,7 @@ from google.protobuf.json_format import MessageToJson
 
 from controller_svc.adaptations import RequestKey, Submission
 from controller_svc.api.files import Files
+from controller_svc.api.places import Places
 from controller_svc.api.reader import Reader, ReaderThread, reader_process
 from controller_svc.api.reading import Unread
 from controller_svc.api.requests import (
@@ -27,7 +28,7 @@ from controller_svc.api.requests import (
 from controller_svc.worker.demands import check_passage_tokens
 from seal.documents import GivenQuestion, media_type_of
 from seal.documents.read import HTML, PDF
-from seal.errors import Exhausted, InvalidInput, NotFound
+from seal.errors import InvalidInput, NotFound
 from seal.manifest import MANIFEST_FILE
 from seal.records import AdapterReference
 from seal.rpc import validation
@@ -39,8 +40,6 @@ LIGHT_BYTES = 64 * 1024
 """A request no larger than this, all of it plain text or rows, is read at once by this process."""
 WAITING = 16
 """Other requests that may wait while one is read: each may hold 4 MiB."""
-RETRY_AFTER_SECONDS = 5.0
-"""When a caller who met too many requests may ask again."""
 _OPTION_OF = {
     "spec.seed": "options.seed",
     "spec.policy": "options.policy",
@@ -64,9 +63,7 @@ class Submissions:
     def __init__(self, files: Files, max_positions: int = 0) -> None:
         """`max_positions`: of the base model; 0 if they are not known here."""
         self._files, self._max_positions = files, max_positions
-        self._place = asyncio.Lock()
-        self._heavy = 0
-        """Requests that are read by a process of their own, or wait for it."""
+        self._places = Places(1, waiting=WAITING, what="submissions of large documents")
 
     async def key_of(
         self, request: adaptation_pb2.SubmitAdaptationRequest, *, caller: str
@@ -133,18 +130,8 @@ class Submissions:
         if _is_light(request):
             yield ReaderThread()
             return
-        if self._heavy > WAITING:
-            raise Exhausted(
-                f"the documents of {self._heavy} requests are being read or wait for it",
-                remedy="try again later",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
-        self._heavy += 1
-        try:
-            async with self._place, reader_process() as reader:
-                yield reader
-        finally:
-            self._heavy -= 1
+        async with self._places.place(), reader_process() as reader:
+            yield reader
 
     async def _documents(
         self, request: adaptation_pb2.SubmitAdaptationRequest, reader: Reader

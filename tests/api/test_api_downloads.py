@@ -96,7 +96,7 @@ async def test_so_many_downloads_go_at_once_some_wait_and_more_are_refused(
     await first.began.wait()
     waiting = asyncio.create_task(door.send(adapter, second.write))
     await asyncio.sleep(0.1)
-    with pytest.raises(Exhausted, match="2 adapters are being downloaded") as refused:
+    with pytest.raises(Exhausted, match="2 downloads are under way") as refused:
         await door.send(adapter, Client().write)
     assert refused.value.remedy and refused.value.retry_after_seconds
     assert not second.began.is_set()

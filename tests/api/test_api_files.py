@@ -102,6 +102,30 @@ async def test_an_upload_that_says_nothing_more_is_given_up(tmp_path: Path) -> N
         await Files(ArtifactStore(str(tmp_path)), silence_seconds=0.05).receive(stalled())
 
 
+async def test_of_many_uploads_some_wait_and_more_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAX_UPLOADS", 1)
+    monkeypatch.setattr(files, "WAITING_UPLOADS", 1)
+    monkeypatch.setattr(files, "REFUSED_SECONDS", 0.05)
+    door, go = Files(ArtifactStore(str(tmp_path))), asyncio.Event()
+
+    async def sent() -> AsyncIterator[adaptation_pb2.UploadDocumentRequest]:
+        header, *rest = pieces(CONTENT)
+        yield header
+        await go.wait()
+        for message in rest:
+            yield message
+
+    two = [asyncio.create_task(door.receive(sent())) for _ in range(2)]
+    await asyncio.sleep(0.1)
+    with pytest.raises(Exhausted, match="2 uploads are under way") as refused:
+        await door.receive(sent())
+    go.set()
+    assert refused.value.remedy and refused.value.retry_after_seconds
+    assert len(set(await asyncio.gather(*two))) == 1
+
+
 @pytest.mark.parametrize("at_once", [0, 2 * files.LEAST_BYTES])
 async def test_an_upload_of_empty_pieces_keeps_no_place_for_ever(
     tmp_path: Path, at_once: int

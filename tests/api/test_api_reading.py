@@ -153,9 +153,10 @@ async def test_the_document_of_a_caller_who_gives_up_is_read_no_more(
 
 
 async def test_plain_text_waits_for_no_other_document_and_too_many_others_are_turned_away(
-    submissions: Submissions, monkeypatch: pytest.MonkeyPatch, children: list[Process]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, children: list[Process]
 ) -> None:
     monkeypatch.setattr(submission, "WAITING", 2)
+    submissions = Submissions(Files(ArtifactStore(str(tmp_path))))
     monkeypatch.setattr(reader, "COMMAND", ASLEEP)
     tries = [asyncio.create_task(submissions.read(heavy(), KEY, "0")) for _ in range(3)]
     await until(lambda: children)
