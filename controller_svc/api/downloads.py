@@ -28,6 +28,8 @@ SILENCE_SECONDS = 60.0
 """
 LEAST_BYTES = 1024 * 1024
 """See `SILENCE_SECONDS`."""
+DOWNLOAD_SECONDS = 1800.0
+"""A download that keeps its place for longer is given up; so are clients' usual deadlines."""
 CHUNK_BYTES = 256 * 1024
 """Bytes of an adapter in one message."""
 
@@ -67,7 +69,8 @@ class Downloads:
                 await self._write(messages, write)
         except TimeoutError as error:
             raise Transient(
-                f"the download took less than {LEAST_BYTES} bytes in {self._silence_seconds:g} s",
+                f"the download took less than {LEAST_BYTES} bytes in {self._silence_seconds:g} s, "
+                f"or more than {DOWNLOAD_SECONDS:g} s in all",
                 remedy="ask for the adapter again, over a faster connection",
             ) from error
         finally:
@@ -76,9 +79,12 @@ class Downloads:
     async def _write(
         self, messages: AsyncIterator[adaptation_pb2.DownloadAdapterResponse], write: Write
     ) -> None:
-        """Write all; TimeoutError if the client takes less than `LEAST_BYTES` for a while."""
+        """Write all; TimeoutError if the client takes too little for a while, or too long."""
         loop, taken = asyncio.get_running_loop(), 0
-        async with asyncio.timeout(self._silence_seconds) as patience:
+        async with (
+            asyncio.timeout(DOWNLOAD_SECONDS),
+            asyncio.timeout(self._silence_seconds) as patience,
+        ):
             async for message in messages:
                 await write(message)
                 taken += len(message.data)

@@ -126,6 +126,16 @@ async def test_a_client_that_takes_nothing_keeps_no_place(
         assert given_up.value.remedy
 
 
+async def test_a_download_that_goes_on_and_on_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "DOWNLOAD_SECONDS", 0.1)
+    store = ArtifactStore(str(tmp_path))
+    with pytest.raises(Transient, match=r"or more than 0\.1 s") as given_up:
+        await Downloads(store).send(publish(store, "run", "weights"), Client().write)
+    assert given_up.value.remedy
+
+
 async def test_an_adapter_that_is_deleted_while_it_goes_is_not_there(tmp_path: Path) -> None:
     store = ArtifactStore(str(tmp_path))
     adapter = publish(store, "run", "weights")
