@@ -49,7 +49,8 @@ _MEMORY = threading.RLock()
 """fsspec's memory is shared by all threads and safe for none."""
 _DRIVER_ERRORS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
     {
-        "s3": (("botocore.exceptions", "BotoCoreError"),),
+        # aiohttp's of a reply that was cut off, once for each of the driver's tries
+        "s3": (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError")),
         "gs": (
             ("gcsfs.retry", "HttpError"),
             ("google.auth.exceptions", "GoogleAuthError"),

@@ -133,6 +133,20 @@ def closed_port() -> Iterator[str]:
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
+def test_an_object_that_is_cut_off_at_every_try_is_transient(
+    s3_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec
+    from aiohttp import ClientPayloadError
+
+    def cut(key: str) -> bytes:
+        raise ClientPayloadError("Response payload is not completed")
+
+    monkeypatch.setattr(fsspec.filesystem("s3", use_listings_cache=False), "cat_file", cut)
+    with pytest.raises(Transient, match="cannot be reached"):
+        ArtifactStore(s3_root).read_bytes("run/a")
+
+
 @pytest.mark.parametrize("use", [*READS, *WRITES])
 def test_an_endpoint_that_is_away_is_transient_and_never_an_absent_object(
     s3_root: str,
