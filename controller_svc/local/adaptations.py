@@ -58,6 +58,7 @@ from controller_svc.worker.settings import ServiceAddresses, WorkerSettings
 from seal.artifacts import ArtifactStore
 from seal.errors import Exhausted, Internal, NotFound, SealError
 from seal.metrics import metrics
+from seal.records import AdapterReference
 from seal.resources import Adaptation
 from seal.rpc.hops import Hop, within
 from seal.runs.store import in_thread
@@ -307,8 +308,9 @@ class LocalAdaptations:
             if uid and uid != entry.uid:
                 raise of_another_uid(name[1])
             one = await in_thread(self._objects.read, name)
-            status = await in_thread(self._objects.status, one)
-            kept = kept_adapters(status) if keep_adapters else ()
+            kept: tuple[AdapterReference, ...] = ()
+            if keep_adapters:
+                kept = kept_adapters(await in_thread(self._objects.status, one))
             tombstone = await in_thread(self._objects.bury, entry.uid, kept=kept)
             entry.leaving = True
             await self._stop(name, one)

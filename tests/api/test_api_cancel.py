@@ -16,7 +16,7 @@ from controller_svc.core import RunStatus
 from controller_svc.local import objects
 from controller_svc.local.objects import AdaptationObject, Objects
 from seal.artifacts import ArtifactStore
-from seal.errors import Conflict, Exhausted, NotFound, Transient
+from seal.errors import Conflict, Exhausted, Internal, NotFound, Transient
 from seal.metrics import metrics
 from seal.records import AdapterReference, Stage
 from seal.rpc.client import rpc_errors
@@ -207,6 +207,20 @@ async def test_adapters_are_kept_where_that_is_asked_and_the_wrong_uid_deletes_n
         await delete(door, "veldra", uid=one.uid, keep_adapters=True)
         for adapter in (one.adapter, one.passages_adapter):
             assert door.store.exists(f"{adapter.path}/manifest.json")
+
+
+async def test_one_whose_status_is_damaged_is_deleted_unless_adapters_are_to_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with front_door(tmp_path, Work(), monkeypatch) as door:
+        await door.stub.SubmitAdaptation(request(name="veldra"))
+        await ended(door, "veldra")
+        (status,) = (path for path in door.store.list() if path.endswith("/status.json"))
+        door.store.write_bytes(status, b"{")
+        with pytest.raises(Internal, match="status"):
+            await delete(door, "veldra", keep_adapters=True)
+        await delete(door, "veldra")
+        assert not door.store.list("adaptations/objects")
 
 
 async def test_a_deletion_that_was_interrupted_is_ended_by_the_next_start(
