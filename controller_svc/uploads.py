@@ -15,8 +15,8 @@ log = structlog.get_logger(__name__)
 
 UNUSED_SECONDS = 24 * 3600.0
 """So long an upload waits for its adaptation; who sends the same again begins anew."""
-SWEEP_SECONDS = 24 * 3600.0
-"""Between two looks at what is not used."""
+SWEEP_SECONDS = 6 * 3600.0
+"""Between two looks at what is not used; a bucket is asked for the age of each file."""
 
 
 def sweep_uploads(
