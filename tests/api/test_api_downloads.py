@@ -110,12 +110,13 @@ async def test_a_client_that_takes_nothing_keeps_no_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloads, "MAX_DOWNLOADS", 1)
-    monkeypatch.setattr(service, "Downloads", partial(Downloads, silence_seconds=1.0))
+    monkeypatch.setattr(service, "Downloads", partial(Downloads, silence_seconds=3.0))
     async with front_door(tmp_path, Work(), monkeypatch) as door:
-        large = adapter_message(publish(door.store, "run", "weights", size=6_000_000))
+        large = adapter_message(publish(door.store, "run", "weights", size=3_000_000))
         small = adapter_message(publish(door.store, "run", "weights"))
-        stalled = door.stub.DownloadAdapter(adaptation_pb2.DownloadAdapterRequest(adapter=large))
-        await stalled.read()
+        call = door.stub.DownloadAdapter(adaptation_pb2.DownloadAdapterRequest(adapter=large))
+        stalled = aiter(call)
+        await anext(stalled)
         assert await downloaded(door, small)
         with (
             pytest.raises(Transient, match="took less than 1048576 bytes") as given_up,
