@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, get_args
 
+import grpc
+
+from controller_svc.cli.messages import program
 from seal.domains import get_domain
 from seal.domains.base import Query
+from seal.errors import InvalidInput
 from seal.outcomes import Outcome
 from seal.prompts import Message, Prompt
 from seal.records import AdapterReference
@@ -92,7 +97,7 @@ class Chat:
         answer: Answer,
         on_change: Callable[[], None],
     ) -> None:
-        with rpc_errors():
+        with rpc_errors(), _asked_of_a_model():
             async for event in self.generator.GenerateText(request, timeout=DEADLINE_SECONDS):
                 if event.HasField("delta"):
                     answer.text += event.delta
@@ -122,6 +127,22 @@ class Chat:
                 max_tokens=self.manner.max_tokens,
             ),
         )
+
+
+@contextmanager
+def _asked_of_a_model() -> Iterator[None]:
+    """Refuse a server that writes no texts: of adaptations alone, as a cluster's front door is."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+            raise
+        raise InvalidInput(
+            "the server keeps adaptations and has no model to ask, as a cluster's front door",
+            field="--server",
+            remedy=f"write the adapter here with `{program()} export`, and chat with its "
+            "directory, without --server",
+        ) from error
 
 
 def prompt_of(message: str, format: QuestionFormat, *, before: Sequence[Message]) -> Prompt:

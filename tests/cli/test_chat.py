@@ -363,11 +363,13 @@ def test_an_adaptation_of_another_namespace_is_found_there_alone(
         with Client(server.address, options=ClientOptions(namespace="team")) as client:
             document = Document(name="a.txt", content=b"Two words.")
             client.submit([document], name="my-notes", request_id="a")
-        reasons = []
+        errors = []
         for options in (reach, reach[:2]):
             assert seal(*chat, *options) == 2
-            reasons.append(json.loads(capsys.readouterr().out)["error"]["reason"])
-    assert reasons == ["InvalidInput", "NotFound"], "found, where a server without texts says so"
+            errors.append(json.loads(capsys.readouterr().out)["error"])
+    assert [error["reason"] for error in errors] == ["InvalidInput", "NotFound"], "found"
+    assert errors[0]["field"] == "--server", "a server without texts, as a cluster's front door is"
+    assert "export" in errors[0]["remedy"]
 
 
 # On this machine
