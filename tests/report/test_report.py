@@ -39,6 +39,7 @@ from seal.report.numbers.model import Difference, Verdict
 from seal.report.numbers.parts import asked_on, part_groups
 from seal.report.numbers.shapes import histogram, spread
 from seal.report.numbers.words import DECISION_WORDS, OUTCOME_WORDS, PART_WORDS
+from seal.report.page.advice import advice
 from seal.restem.rollout import candidates_of
 from seal.restem.select import DropReason, PartDropReason
 from seal.runs.shards import ShardStore
@@ -145,6 +146,18 @@ def test_a_failed_run_says_why(store: ArtifactStore) -> None:
     report = build_report(store, run)
     assert report.failure == "Exhausted: the disk is full"
     assert "The run failed: Exhausted: the disk is full" in report.notes
+
+
+def test_of_a_run_without_a_status_it_is_not_said_that_it_has_not_finished(
+    store: ArtifactStore,
+) -> None:
+    """A cluster keeps the status in the run's object."""
+    run = make_run(store, stages_done=1)
+    store.remove(f"{run}/status.json")
+    report = build_report(store, run)
+    assert any(note.startswith("How the run ended is not known here") for note in report.notes)
+    assert not any("is not finished" in note for note in report.notes)
+    assert not any("Let it finish" in str(step) for step in advice(report))
 
 
 def test_only_round_zero_has_rows_of_round_zero_and_no_rollout(store: ArtifactStore) -> None:

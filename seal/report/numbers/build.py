@@ -14,6 +14,7 @@ from seal.report.numbers.estimates import Estimator
 from seal.report.numbers.findings import findings, headline
 from seal.report.numbers.formats import counts, plural
 from seal.report.numbers.model import (
+    UNKNOWN_PHASE,
     Report,
     RolloutReport,
     ScoreRow,
@@ -103,6 +104,11 @@ def _notes(
     notes = []
     if files.status.failure:
         notes.append(f"The run failed: {files.status.failure}")
+    elif files.status.phase == UNKNOWN_PHASE:
+        notes.append(
+            "How the run ended is not known here: its status does not lie beside its records. On a "
+            "cluster its object has it."
+        )
     elif files.status.phase != "Complete":
         notes.append(
             f"The run is not finished (phase {files.status.phase}): the report shows the finished "

@@ -18,6 +18,8 @@ from seal.report.numbers.entries import Decision, PassageGroup
 from seal.settings import DOMAIN_OPTIONS, LearningSpec, RunSpec
 
 SCHEMA_VERSION = 5
+UNKNOWN_PHASE = "Unknown"
+"""Of a run whose status lies elsewhere, as a cluster keeps it in the object."""
 
 Metric = str
 """A grade of an answer: a measure of the domain, `logprob`, or `score`, the one that the run takes

@@ -27,7 +27,7 @@ from seal.records import (
     SelectionRecord,
     ShardSummary,
 )
-from seal.report.numbers.model import Machine
+from seal.report.numbers.model import UNKNOWN_PHASE, Machine
 from seal.resources import RestEMRun
 from seal.runs.store import contexts_path, prepared_path
 from seal.settings import RunSpec
@@ -55,7 +55,7 @@ class _Condition(_Lenient):
 class StatusFile(_Lenient):
     """What the report needs of `status.json`."""
 
-    phase: str = "Unknown"
+    phase: str = UNKNOWN_PHASE
     conditions: tuple[_Condition, ...] = ()
     started_seconds: float | None = None
     finished_seconds: float | None = None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from seal.outcomes import Outcome
 from seal.report.numbers.formats import MEASURE_NAMES, percent, plural, points
-from seal.report.numbers.model import Difference, Report, Verdict
+from seal.report.numbers.model import UNKNOWN_PHASE, Difference, Report, Verdict
 from seal.report.numbers.words import worded
 from seal.report.page.markup import Html, join, tag
 
@@ -45,7 +45,7 @@ _Steps = Iterator[tuple[str, str]]
 
 
 def _unfinished(report: Report) -> _Steps:
-    if report.phase != "Complete":
+    if report.phase not in ("Complete", UNKNOWN_PHASE):
         yield (
             "Let it finish.",
             "The run is taken up where it stands when it is started again with --resume; nothing "
