@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -93,9 +93,7 @@ def run_lock(store: ArtifactStore, run: str) -> Iterator[Lock | None]:
         _take(handle, fcntl.LOCK_EX, run, longest_wait_seconds=LONGEST_WAIT_SECONDS)
         if not _is_there(lock_file, handle.fileno()):
             raise Locked(f"run {run!r} has just been deleted", remedy="try again")
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
+        _name_holder(handle.fileno())
         yield Lock(root_uri=store.root_uri, path=lock_file, descriptor=handle.fileno())
 
 
@@ -112,6 +110,13 @@ def check_free(store: ArtifactStore, run: str) -> None:
     with handle:
         # Shared, so that those who look do not take each other for a run
         _take(handle, fcntl.LOCK_SH, run, longest_wait_seconds=0.0)
+
+
+def _name_holder(descriptor: int) -> None:
+    """Say who holds a lock, for whoever meets it; it is held all the same on a full disk."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
 
 
 def _lock_file(store: ArtifactStore, run: str) -> Path | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import subprocess
 import sys
 import textwrap
@@ -18,7 +20,7 @@ from fake_services import Fakes, serve_fakes
 from resume_harness import REPOSITORY, Effects, Scene
 
 from controller_svc.core import AttemptBudget, Phase, Reason, RunStatus, StageStatus, StageSums
-from controller_svc.local.lock import run_lock
+from controller_svc.local.lock import Locked, check_free, run_lock
 from controller_svc.local.world import Budgets, run_local
 from controller_svc.runs import check_run, open_run, read_manifest, read_status, write_status
 from controller_svc.worker.progress import TaskProgress
@@ -168,6 +170,18 @@ async def test_two_processes_do_not_run_the_same_run(tmp_path: Path) -> None:
         other.kill()
     with run_lock(ArtifactStore(str(tmp_path / "artifacts")), "demo"):
         pass
+
+
+def test_a_lock_is_held_on_a_disk_that_takes_no_more(tmp_path: Path) -> None:
+    store, (most, hard) = ArtifactStore(str(tmp_path)), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # as a full disk: no byte is written
+    try:
+        with run_lock(store, "demo"), pytest.raises(Locked, match="by process unknown"):
+            check_free(store, "demo")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    with run_lock(store, "demo"), pytest.raises(Locked, match=f"by process {os.getpid()}"):
+        check_free(store, "demo")
 
 
 async def test_a_run_whose_directory_is_taken_away_ends_and_says_what_happened(
