@@ -194,13 +194,16 @@ class ObjectStorage:
     @contextmanager
     def fetch(self, path: str, sha256: str) -> Iterator[Path]:
         """Download into the cache unless an intact copy is there; hands out the copy."""
-        manifest = read_manifest(
-            lambda: self.read(f"{path}/{MANIFEST_FILE}"), uri=self.uri(path), sha256=sha256
-        )
+        manifest = self._manifest(path, sha256)
         with self._copies.held(
             manifest, lambda target: self._download(path, manifest, target), where=self.uri(path)
         ) as copy:
             yield copy
+
+    def _manifest(self, path: str, sha256: str) -> Manifest:
+        return read_manifest(
+            lambda: self.read(f"{path}/{MANIFEST_FILE}"), uri=self.uri(path), sha256=sha256
+        )
 
     def remove_directory(self, path: str) -> None:
         """Delete the manifest, so that nobody begins to read, then the rest."""
@@ -237,7 +240,11 @@ class ObjectStorage:
             raise Internal(f"{self.uri(extra)} is not in the manifest", remedy=DAMAGED_REMEDY)
 
     def _download(self, path: str, manifest: Manifest, target: Path) -> None:
-        self._check_sizes(path, manifest)
+        try:
+            self._check_sizes(path, manifest)
+        except Internal:
+            self._manifest(path, manifest.sha256)  # what was removed meanwhile is not damaged
+            raise
         for name in manifest.files:
             with self._errors(f"{path}/{name}", local=target):
                 self._fs.get_file(self._key(f"{path}/{name}"), str(target / name))

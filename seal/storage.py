@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from seal.errors import InvalidInput, NotFound
+from seal.errors import InvalidInput, NotFound, SealError
 from seal.files import (
     TEMPORARY_PREFIX,
     create_atomically,
@@ -30,6 +30,7 @@ from seal.files import (
 from seal.manifest import (
     DAMAGED_REMEDY,
     MANIFEST_FILE,
+    Manifest,
     is_intact,
     read_manifest,
     verify_directory,
@@ -208,14 +209,24 @@ class LocalStorage:
     def fetch(self, path: str, sha256: str) -> Iterator[Path]:
         """Verify the published directory itself and hand it out."""
         directory = self._locate(path)
-        with file_errors(self.uri(path)):
-            manifest = read_manifest(
+
+        def manifest_of_it() -> Manifest:
+            return read_manifest(
                 lambda: (directory / MANIFEST_FILE).read_bytes(),
                 uri=self.uri(path),
                 sha256=sha256,
             )
-            verify_directory(directory, manifest, remedy=DAMAGED_REMEDY)
-        yield directory
+
+        with file_errors(self.uri(path)):
+            manifest = manifest_of_it()
+        try:
+            with file_errors(self.uri(path)):
+                verify_directory(directory, manifest, remedy=DAMAGED_REMEDY)
+            yield directory
+        except (OSError, SealError):
+            with file_errors(self.uri(path)):
+                manifest_of_it()  # what was removed meanwhile is not there, and not damaged
+            raise
 
     def remove_directory(self, path: str) -> None:
         """Take its name away, then its files."""

@@ -13,10 +13,12 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+import seal.manifest
 from controller_svc.core import new_status
 from controller_svc.runs import read_status
 from seal.artifacts import ArtifactStore
@@ -290,6 +292,37 @@ def test_what_is_deleted_while_it_is_looked_for_is_not_there(
     assert asyncio.run(read_prepared(store, "run")) is None
     store.write_json("run/status.json", new_status(RunSpec(), run="run"))
     assert asyncio.run(read_status(store, "run")) is not None
+
+
+def test_what_is_removed_while_it_is_fetched_is_not_there_and_is_not_called_damaged(
+    store: ArtifactStore, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = store.publish_directory(adapter, "adapters")
+
+    def read_and_remove(*args: Any, **named: Any) -> seal.manifest.Manifest:
+        manifest = seal.manifest.read_manifest(*args, **named)
+        store.remove_directory(reference)
+        return manifest
+
+    for module in ("storage", "object_storage"):
+        monkeypatch.setattr(f"seal.{module}.read_manifest", read_and_remove)
+    with pytest.raises(NotFound):
+        fetched(store, reference)
+    assert store.list() == ()
+
+
+def test_whoever_reads_files_that_are_being_removed_is_told_that_they_are_not_there(
+    local: ArtifactStore, adapter: Path
+) -> None:
+    reference = local.publish_directory(adapter, "adapters")
+
+    def read() -> None:
+        with local.fetch_directory(reference):
+            local.remove_directory(reference)
+            raise Internal("adapter_model.safetensors is missing")
+
+    with pytest.raises(NotFound):
+        read()
 
 
 # The disk
