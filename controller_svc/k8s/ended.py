@@ -11,9 +11,8 @@ from seal.artifacts import ArtifactStore
 from seal.errors import Internal
 from seal.records import AdapterReference, Stage
 from seal.runs.cancelled import mark_cancelled
-from seal.runs.cleanup import sweep_run
+from seal.runs.cleanup import is_swept, sweep_run
 from seal.runs.shards import ShardStore
-from seal.runs.store import in_thread
 from seal.settings import RunSpec
 
 log = structlog.get_logger(__name__)
@@ -29,10 +28,10 @@ async def sweep(store: ArtifactStore, wanted: Wanted, status: RunStatus) -> bool
         SealError: the store is away.
 
     """
-    marker, spec = f"{status.run}/swept", wanted.manifest.spec
+    spec = wanted.manifest.spec
     started = status.started_seconds is not None
     failed_run = isinstance(spec, RunSpec) and status.phase is not Phase.COMPLETE
-    if not started or failed_run or await in_thread(store.exists, marker):
+    if not started or failed_run or await is_swept(store, status.run):
         return True
     try:
         kept = (
@@ -43,15 +42,13 @@ async def sweep(store: ArtifactStore, wanted: Wanted, status: RunStatus) -> bool
     except Internal as error:
         log.warning("run not swept", run=status.run, cause=str(error))
         return True
-    swept = await sweep_run(
+    return await sweep_run(
         store,
         status.run,
         policies=kept,
         keep_inner_adapters=spec.artifacts.keep_inner_adapters,
+        for_good=True,
     )
-    if swept:
-        await in_thread(store.create_bytes, marker, b"")
-    return swept
 
 
 async def disown(store: ArtifactStore, status: RunStatus) -> None:

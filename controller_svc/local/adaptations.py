@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context
 from typing import Any
@@ -37,7 +37,7 @@ from controller_svc.adaptations import (
 from controller_svc.changes import Changes
 from controller_svc.core import AdaptationState, Phase, RunStatus, adaptation_state
 from controller_svc.local.index import Index
-from controller_svc.local.live import Live
+from controller_svc.local.live import Live, sweep_up
 from controller_svc.local.lock import run_lock, while_held
 from controller_svc.local.objects import AdaptationObject, Objects, Saved
 from controller_svc.requests import (
@@ -139,7 +139,7 @@ class LocalAdaptations:
         self._changes = Changes()
         self._locks: WeakValueDictionary[Name, asyncio.Lock] = WeakValueDictionary()
         self._files = asyncio.Lock()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._tidying: list[asyncio.Task[None]] = []
         self._closing = False
 
     async def start(self) -> None:
@@ -162,7 +162,11 @@ class LocalAdaptations:
             sweeping = sweep_again_and_again(
                 self._sweep, pause_seconds=self._settings.sweep_seconds
             )
-            self._sweeper = asyncio.create_task(sweeping, name="uploads")
+            unswept = [one for one in saved if _is_unswept(one)]
+            self._tidying = [
+                asyncio.create_task(sweeping, name="uploads"),
+                asyncio.create_task(self._sweep_ended(unswept), name="sweep ended"),
+            ]
 
     def suspend(self) -> None:
         """End all watches: this process is about to end, and the next one goes on."""
@@ -178,8 +182,7 @@ class LocalAdaptations:
         if tasks and not self._settings.max_running:
             # It drives only ends, and who comes next may be one that only tells as well
             await asyncio.wait(tasks, timeout=ENDING_SECONDS)
-        if self._sweeper is not None:
-            tasks.append(self._sweeper)
+        tasks += self._tidying
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -350,6 +353,16 @@ class LocalAdaptations:
                 older_than_seconds=self._settings.unused_seconds,
             )
 
+    async def _sweep_ended(self, ended: Sequence[Saved]) -> None:
+        """Sweep up after those that an earlier process has brought to their end, and no further."""
+        for one in ended:
+            name = (one.object.namespace, one.object.name)
+            async with self._lock(name):
+                entry = self._index.find(name)
+                if entry is None or entry.uid != one.object.uid or entry.leaving:
+                    continue  # deleted meanwhile
+                await sweep_up(one.object, one.status, store=self._store, clients=self._clients)
+
     async def _view(self, name: Name) -> View:
         """An adaptation as it is: from memory while it lives, else from the store.
 
@@ -440,6 +453,10 @@ class LocalAdaptations:
     def _lock(self, name: Name) -> asyncio.Lock:
         """One change of an adaptation at a time."""
         return self._locks.setdefault(name, asyncio.Lock())
+
+
+def _is_unswept(one: Saved) -> bool:
+    return one.tombstone is None and one.status.phase.terminal and not one.swept
 
 
 async def _belonging(work: Coroutine[Any, Any, None], hop: Hop) -> None:

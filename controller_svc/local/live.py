@@ -128,10 +128,7 @@ class Live:
                 break
             looks += 1
             await asyncio.sleep(AGAIN.delay_seconds(name=self.one.run, attempt=looks + 1))
-        try:
-            await self._sweep(store, clients)
-        except SealError as error:
-            log.warning("adaptation not swept up", run=self.one.run, message=str(error))
+        await sweep_up(self.one, self.status, store=store, clients=clients)
 
     async def _work(
         self, store: ArtifactStore, clients: ServiceClients, settings: WorkerSettings
@@ -161,15 +158,22 @@ class Live:
         await self._pinned.wait()
         self.on_prepared(await in_thread(objects.base_sha256, self.one.run))
 
-    async def _sweep(self, store: ArtifactStore, clients: ServiceClients) -> None:
-        """Remove what only the way there needed."""
-        if self.status.phase is Phase.CANCELLED:
+
+async def sweep_up(
+    one: AdaptationObject, status: RunStatus, *, store: ArtifactStore, clients: ServiceClients
+) -> None:
+    """Remove what only the way to an adaptation's end needed; what fails the next start does."""
+    try:
+        if status.phase is Phase.CANCELLED:
             # A process before this one may have asked for trainings that this one does not know
-            await mark_cancelled(store, self.one.run)
-        await clients.cancel_trainings(self.one.run)
+            await mark_cancelled(store, one.run)
+        await clients.cancel_trainings(one.run)
         await sweep_run(
             store,
-            self.one.run,
-            policies=kept_adapters(self.status),
-            keep_inner_adapters=self.one.manifest.spec.artifacts.keep_inner_adapters,
+            one.run,
+            policies=kept_adapters(status),
+            keep_inner_adapters=one.manifest.spec.artifacts.keep_inner_adapters,
+            for_good=True,
         )
+    except SealError as error:
+        log.warning("adaptation not swept up", run=one.run, message=str(error))

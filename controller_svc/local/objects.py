@@ -38,6 +38,7 @@ from seal.errors import Internal
 from seal.records import AdapterReference, PreparedRecord, Record
 from seal.resources import Adaptation
 from seal.rpc.hops import Hop, current_hop
+from seal.runs.cleanup import swept_path
 from seal.runs.store import prepared_path, status_path
 
 log = structlog.get_logger(__name__)
@@ -119,6 +120,8 @@ class Saved:
     """Its owner wishes it to stop."""
     tombstone: Tombstone | None
     """Its deletion has begun."""
+    swept: bool
+    """What only the way to its end needed has been removed."""
 
 
 class Objects:
@@ -179,6 +182,7 @@ class Objects:
             base_sha256=self.base_sha256(one.run),
             cancelled=self.store.exists(f"{FOLDER}/cancelled/{one.uid}"),
             tombstone=tombstone,
+            swept=self.store.exists(swept_path(one.run)),
         )
 
     def cancel(self, uid: str) -> None:

@@ -2,8 +2,8 @@
 
 An inner adapter is of use until its shard has a summary: its answers are in the records. Stored
 trainings, their claims and checkpoints are of use for retries, until the run ends. Nothing here
-makes a run fail: what could not be deleted is deleted by the sweep at the run's end, or by that of
-the next resume.
+makes a run fail: what could not be deleted is deleted by the sweep at the run's end, or, where that
+was cut off, by the next process that opens it.
 """
 
 from __future__ import annotations
@@ -59,17 +59,28 @@ async def remove_adapters(store: ArtifactStore, adapters: Iterable[AdapterRefere
         log.warning("inner adapters not deleted", reason=str(error))
 
 
+async def is_swept(store: ArtifactStore, run: str) -> bool:
+    """Whether what goes on no more has been swept. Raises SealError: the store is away."""
+    return await in_thread(store.exists, swept_path(run))
+
+
+def swept_path(run: str) -> str:
+    """An empty file, once what goes on no more has been swept."""
+    return f"{run}/swept"
+
+
 async def sweep_run(
     store: ArtifactStore,
     run: str,
     *,
     policies: Collection[AdapterReference],
     keep_inner_adapters: bool,
+    for_good: bool = False,
 ) -> bool:
     """Delete what a run that has ended does not need: all but its records and its policies.
 
     What killed writers have left among adapters and checkpoints goes, too. False if something could
-    not be deleted.
+    not be deleted. `for_good`: it goes on no more, and that it was swept is noted.
     """
 
     def sweep() -> int:
@@ -86,6 +97,8 @@ async def sweep_run(
         ]
         for name in SHORT_LIVED:
             store.remove_empty_directories(f"{run}/{name}")
+        if for_good:
+            store.create_bytes(swept_path(run), b"")
         return len(doomed) + len(adapters) + sum(left)
 
     try:

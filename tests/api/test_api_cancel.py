@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 from eventually import until
-from front_door_harness import SETTINGS, TEXT, FrontDoor, Work, ended, front_door, kinds, request
+from front_door_harness import (
+    SETTINGS,
+    TEXT,
+    FrontDoor,
+    Work,
+    ended,
+    front_door,
+    kinds,
+    publish,
+    request,
+)
 from structlog.testing import capture_logs
 
 from controller_svc.core import RunStatus
@@ -430,6 +440,32 @@ async def test_what_could_not_be_swept_up_is_logged_and_the_adaptation_has_ended
             await until(lambda: not door.adaptations._drivers, seconds=20)
     assert one.state == adaptation_pb2.ADAPTATION_STATE_PUBLISHED
     assert [line for line in logs if line["event"] == "adaptation not swept up"]
+
+
+async def test_who_died_before_it_had_swept_up_is_made_up_for_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def die(*_: object, **__: object) -> None:
+        raise asyncio.CancelledError
+
+    work = Work()
+    with monkeypatch.context() as patched:
+        patched.setattr("controller_svc.local.live.sweep_run", die)
+        async with front_door(tmp_path, work, monkeypatch) as door:
+            await door.stub.SubmitAdaptation(request(name="veldra"))
+            one = await ended(door, "veldra")
+            await until(lambda: not door.adaptations._drivers, seconds=20)
+    (run,) = work.hops
+    store = ArtifactStore(str(tmp_path))
+    store.write_bytes(f"{run}/trainings/left.json", b"{}")
+    left = publish(store, run, "inner")
+    async with front_door(tmp_path, work, monkeypatch) as door:
+        await until(lambda: not store.list(f"{run}/trainings"), seconds=20)
+        await until(lambda: store.exists(f"{run}/swept"), seconds=20)
+        get = adaptation_pb2.GetAdaptationRequest(name="veldra")
+        assert (await door.stub.GetAdaptation(get)).adaptation == one
+    addresses = {path.rpartition("/")[0] for path in store.list(f"{run}/adapters")}
+    assert one.adapter.path in addresses and left.path not in addresses
 
 
 async def test_what_a_killed_writer_left_among_adapters_goes_once_an_adaptation_has_ended(

@@ -109,5 +109,5 @@ async def test_a_process_that_only_tells_of_adaptations_removes_nothing(
     let_pass(tmp_path, file.path, days=9)
     settings = SETTINGS.model_copy(update={"max_running": 0, "sweep_seconds": 0.01})
     async with front_door(tmp_path, Work(), monkeypatch, settings=settings) as door:
-        assert door.adaptations._sweeper is None
+        assert not door.adaptations._tidying
         assert door.store.exists(file.path)
