@@ -20,7 +20,9 @@ from seal.v1 import common_pb2, trainer_pb2, trainer_pb2_grpc
 log = structlog.get_logger(__name__)
 
 CANCEL_TIMEOUT_SECONDS = 15.0
-"""Deadline of a cancel, which waits for the engine's current step."""
+"""Deadline of a cancel, which waits some seconds for the engine's current step."""
+CANCEL_TRIES = 12
+"""Of one cancel, where that step takes longer: what ends later still writes a result."""
 _FRAME_BYTES = 16
 """What a message's entry in a list takes beside its content, at most."""
 
@@ -104,7 +106,12 @@ class TrainerClient:
                 async with self._replicas.channel(request_id) as channel:
                     stub = trainer_pb2_grpc.TrainerServiceStub(channel)
                     with rpc_errors():
-                        await stub.CancelTraining(request, timeout=CANCEL_TIMEOUT_SECONDS)
+                        for _ in range(CANCEL_TRIES):
+                            answer = await stub.CancelTraining(
+                                request, timeout=CANCEL_TIMEOUT_SECONDS
+                            )
+                            if answer.state == common_pb2.TASK_STATE_DONE:
+                                return
             except SealError as error:
                 log.info("training not cancelled", run=run, reason=str(error))
 
