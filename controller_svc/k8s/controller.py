@@ -53,7 +53,7 @@ from seal.yaml_files import Tree
 log = structlog.get_logger(__name__)
 
 STOPPING_LOOK_SECONDS = 25.0
-"""Between two looks at an object that has ended and whose Jobs have not gone yet."""
+"""Between two looks at an object that has ended and whose Jobs or trainings have not."""
 UNSWEPT_LOOK_SECONDS = 300.0
 """Between two looks at one of whose files some could not be removed."""
 SUSPENDED_LOOK_SECONDS = 300.0
@@ -184,8 +184,7 @@ class Controller:
         self, wanted: Wanted, status: RunStatus, world: ClusterWorld
     ) -> float | None:
         """What is left to do once nothing of it is at work: tidy up, serve it, delete it."""
-        await disown(self._store, status)
-        if world.at_work:
+        if await disown(self._store, status) or world.at_work:
             return STOPPING_LOOK_SECONDS
         swept = await sweep(self._store, wanted, status)
         publication = await publish(wanted, status, api=self._api, clock=self._clock)

@@ -10,7 +10,7 @@ from controller_svc.k8s.wanted import Wanted
 from seal.artifacts import ArtifactStore
 from seal.errors import Internal
 from seal.records import AdapterReference, Stage
-from seal.runs.cancelled import mark_cancelled
+from seal.runs.cancelled import is_trained, mark_cancelled
 from seal.runs.cleanup import is_swept, sweep_run
 from seal.runs.shards import ShardStore
 from seal.settings import RunSpec
@@ -51,17 +51,21 @@ async def sweep(store: ArtifactStore, wanted: Wanted, status: RunStatus) -> bool
     )
 
 
-async def disown(store: ArtifactStore, status: RunStatus) -> None:
-    """Let the trainers stop what was asked for an object that was cancelled.
+async def disown(store: ArtifactStore, status: RunStatus) -> bool:
+    """Let the trainers stop what was asked for an adaptation that has come to an early end.
 
-    Its workers cannot: they do not know why they are stopped.
+    Its workers cannot: they do not know why they are stopped. Whether a trainer is still at work
+    for it, and writes a result yet.
 
     Raises:
         SealError: the store is away.
 
     """
-    if status.phase is Phase.CANCELLED and status.started_seconds is not None:
-        await mark_cancelled(store, status.run)
+    early = status.phase is not Phase.COMPLETE and status.started_seconds is not None
+    if status.adaptation is None or not early or await is_swept(store, status.run):
+        return False
+    await mark_cancelled(store, status.run)
+    return await is_trained(store, status.run)
 
 
 async def _policies(store: ArtifactStore, run: str, spec: RunSpec) -> list[AdapterReference]:

@@ -300,6 +300,26 @@ async def test_a_name_is_taken_until_its_adaptation_is_deleted_and_its_request_s
         assert late.value.field == "request_id"
 
 
+async def test_a_deletion_waits_for_the_trainers_and_erases_what_they_still_wrote(
+    site: Site,
+) -> None:
+    api, store = site
+    async with collected(api), replica(api, store) as door:
+        await submit(door, name="veldra")
+        (body,) = bodies(api)
+        run = status_of(body).run
+        claim = f"{run}/claims/t1-1.json"
+        store.write_bytes(claim, b"{}")
+        deleting = asyncio.create_task(delete(door, "veldra"))
+        await until(lambda: not bodies(api) and store.exists(f"{run}/cancelled"), seconds=20)
+        store.write_bytes(f"{run}/trainings/t1.json", b"{}")
+        done, _ = await asyncio.wait({deleting}, timeout=0.2)
+        assert not done
+        store.remove(claim)
+        await deleting
+        assert not store.list(run)
+
+
 async def test_a_request_whose_object_was_deleted_by_hand_or_by_its_ttl_stays_dead(
     site: Site,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from controller_office import Office, small_adaptation, small_run
 
 from controller_svc.core import Phase
 from controller_svc.k8s.api import EVENTS, JOBS, RUNS, StatusRefused
-from controller_svc.k8s.controller import UNSWEPT_LOOK_SECONDS, Key
+from controller_svc.k8s.controller import STOPPING_LOOK_SECONDS, UNSWEPT_LOOK_SECONDS, Key
 from controller_svc.k8s.source import Seen
 from controller_svc.k8s.turn import key_of
 from seal.artifacts import ArtifactStore
@@ -203,6 +204,38 @@ async def test_a_cancelled_adaptation_ends_and_its_jobs_go(office: Office) -> No
     assert await is_cancelled(office.store, office.status(key).run), "the trainers are told"
     await office.cluster.step()
     assert await office.look(key) is None and not office.api.jobs()
+
+
+async def test_a_failed_adaptation_is_swept_once_the_trainers_have_stopped(office: Office) -> None:
+    office.work.fail = lambda task: InvalidInput("no") if task.stage == "rollout" else None
+    key = office.submit(small_adaptation())
+    await office.look(key)
+    run = office.status(key).run
+    claim, late = f"{run}/claims/t1-1.json", f"{run}/trainings/t1.json"
+    office.store.write_bytes(claim, b"{}")
+    await office.to_the_end(key)
+    assert office.shown(key).phase is Phase.FAILED
+    assert await office.look(key) == STOPPING_LOOK_SECONDS
+    assert await is_cancelled(office.store, run), "the trainers are told"
+    office.store.write_bytes(late, b"{}")
+    office.store.remove(claim)
+    assert await office.look(key) is None
+    assert not office.store.exists(late)
+
+
+async def test_a_trainer_that_was_killed_keeps_no_adaptation_unswept(
+    office: Office, tmp_path: Path
+) -> None:
+    key = office.submit(small_adaptation())
+    await office.look(key)
+    office.change(key, cancelled=True)
+    claim = f"{office.status(key).run}/claims/t1-1.json"
+    office.store.write_bytes(claim, b"{}")
+    os.utime(tmp_path / "store" / claim, (0, 0))
+    await office.to_the_end(key)
+    await office.cluster.step()
+    assert await office.look(key) is None
+    assert not office.store.exists(claim)
 
 
 async def test_an_object_goes_in_its_time_after_its_end_and_its_results_stay(

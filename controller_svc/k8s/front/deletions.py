@@ -4,7 +4,8 @@
 
 A deletion is noted before anything is removed, and the note goes last: whatever stops the replica
 that began it, any replica ends it (`sweep`), also two of them at once. Nothing is erased before the
-object has gone, as its Jobs' pods go before it and write until then.
+object has gone, as its Jobs' pods go before it and write until then, nor before the trainers have
+stopped what these pods had asked for.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from controller_svc.k8s.wanted import owner_of, store_name
 from seal.artifacts import ArtifactStore
 from seal.errors import Conflict, Internal, NotFound, SealError
 from seal.records import AdapterReference, Record
+from seal.runs.cancelled import is_trained, mark_cancelled
 from seal.runs.store import in_thread
 from seal.yaml_files import Tree
 
@@ -133,7 +135,11 @@ class Deletions:
             log.warning("adaptation not deleted", run=tombstone.run, message=str(error))
 
     async def _finish(self, tombstone: Tombstone) -> None:
-        await self._wait_until_gone(tombstone)
+        there = await self._delete_object(tombstone)
+        await mark_cancelled(self._store, tombstone.run)
+        while there or await is_trained(self._store, tombstone.run):
+            await asyncio.sleep(LOOK_SECONDS)
+            there = there and await self._delete_object(tombstone)
         await in_thread(erase_run, self._store, tombstone.run, kept=tombstone.kept)
         if files := stored_files(tombstone.files):
             await self._documents.remove(files)
@@ -141,22 +147,21 @@ class Deletions:
         await in_thread(self._store.remove, _grave(tombstone.uid))
         log.info("adaptation deleted", run=tombstone.run, kept_adapters=len(tombstone.kept))
 
-    async def _wait_until_gone(self, tombstone: Tombstone) -> None:
-        """Delete the object, unless somebody has, and look until it is no more."""
+    async def _delete_object(self, tombstone: Tombstone) -> bool:
+        """Delete the object, unless somebody has; whether it is still there."""
         namespace, name, uid = tombstone.namespace, tombstone.name, tombstone.uid
-        while True:
-            try:
-                metadata = metadata_of(await self._api.get(ADAPTATIONS, namespace, name))
-                if metadata.uid != uid:
-                    return  # the name is another's by now
-                if metadata.deletion_timestamp is None:
-                    await self._api.delete(ADAPTATIONS, namespace, name, uid=uid)
-            except NotFound:
-                return
-            except Conflict as error:
-                # It may be another's, but only a look tells: what is there must not be erased
-                log.info("deletion refused", run=tombstone.run, cause=str(error))
-            await asyncio.sleep(LOOK_SECONDS)
+        try:
+            metadata = metadata_of(await self._api.get(ADAPTATIONS, namespace, name))
+            if metadata.uid != uid:
+                return False  # the name is another's by now
+            if metadata.deletion_timestamp is None:
+                await self._api.delete(ADAPTATIONS, namespace, name, uid=uid)
+        except NotFound:
+            return False
+        except Conflict as error:
+            # It may be another's, but only a look tells: what is there must not be erased
+            log.info("deletion refused", run=tombstone.run, cause=str(error))
+        return True
 
 
 def _grave(uid: str) -> str:
