@@ -40,7 +40,7 @@ from controller_svc.cli.workload import StageWork, read_data, workload
 from controller_svc.core import Phase, RunStatus
 from controller_svc.local.lock import check_free
 from controller_svc.local.observer import Observer
-from controller_svc.local.world import run_local
+from controller_svc.local.world import run_local, sweep_complete
 from controller_svc.runs import SAME_SPEC, check_run
 from controller_svc.worker.progress import TaskProgress
 from controller_svc.worker.settings import ServiceAddresses
@@ -109,6 +109,7 @@ def execute(manifest: RestEMRun, *, engine: EngineSettings, options: Options) ->
             if worked := status is None or status.phase is not Phase.COMPLETE:
                 status = _work(manifest, engine, store, options)
             elif status is not None:
+                asyncio.run(sweep_complete(store, manifest, status))
                 with tracked(store, manifest) as tell:  # one that was away has a part of it
                     tell(status)
         if not worked and not options.as_json:

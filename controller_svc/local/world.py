@@ -50,7 +50,7 @@ from seal.runs.cleanup import sweep_run
 from seal.runs.epochs import claim_stage, newest_epoch, take_epoch
 from seal.runs.store import in_thread, read_prepared
 from seal.runs.task import ShardTask
-from seal.settings import Spec
+from seal.settings import RunSpec, Spec
 
 log = structlog.get_logger(__name__)
 
@@ -142,14 +142,33 @@ async def _run_alone(
                     story.resumed(status)
                 status = await to_the_end(manifest.spec, status, world, budgets.stage)
     if status.phase is Phase.COMPLETE:
-        await sweep_run(
-            store,
-            run,
-            policies=[policy.adapter for policy in status.policies if policy.adapter],
-            keep_inner_adapters=manifest.spec.artifacts.keep_inner_adapters,
-        )
+        await _sweep(store, manifest.spec, status)
     await in_thread(store.remove_leftovers, run, older_than_seconds=0.0)
     return status
+
+
+async def sweep_complete(store: ArtifactStore, manifest: RestEMRun, status: RunStatus) -> None:
+    """Remove once more what only the way to a run's end needed.
+
+    The process that brought it there may have died over that, or have met a store that was away.
+
+    Raises:
+        Locked: another process has the run.
+        SealError: the store is away.
+
+    """
+    with run_lock(store, status.run):
+        await _sweep(store, manifest.spec, status)
+        await in_thread(store.remove_leftovers, status.run, older_than_seconds=0.0)
+
+
+async def _sweep(store: ArtifactStore, spec: RunSpec, status: RunStatus) -> None:
+    await sweep_run(
+        store,
+        status.run,
+        policies=[policy.adapter for policy in status.policies if policy.adapter],
+        keep_inner_adapters=spec.artifacts.keep_inner_adapters,
+    )
 
 
 async def check_model(store: ArtifactStore, manifest: RestEMRun, clients: ServiceClients) -> None:

@@ -299,6 +299,20 @@ def test_a_finished_run_is_shown_again_without_any_service(
     assert fakes.calls == calls
 
 
+def test_a_finished_run_that_was_killed_before_it_had_tidied_up_is_tidied_up_by_a_resume(
+    here: Path, fakes: Fakes
+) -> None:
+    assert seal(*RUN) == 0
+    store = ArtifactStore(str(here / "seal-runs"))
+    store.write_bytes("tiny/trainings/left.json", b"{}")
+    left = here / "seal-runs/tiny/adapters/.tmp-1-directory"
+    left.mkdir(parents=True)
+    policies = store.list("tiny/adapters")
+    assert seal(*RUN, "--resume") == 0
+    assert not store.list("tiny/trainings") and not left.exists()
+    assert store.list("tiny/adapters") == policies
+
+
 def test_a_run_is_not_resumed_with_another_spec(
     here: Path, fakes: Fakes, capsys: pytest.CaptureFixture[str]
 ) -> None:
