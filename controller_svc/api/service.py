@@ -154,7 +154,7 @@ class AdaptationService(adaptation_pb2_grpc.AdaptationServiceServicer):
         )
         return adaptation_pb2.DeleteAdaptationResponse()
 
-    async def DownloadAdapter(
+    async def DownloadAdapter(  # type: ignore[override]  # it writes, which the stubs do not know
         self, request: adaptation_pb2.DownloadAdapterRequest, context: Context
     ) -> None:
         """Write the files of an adapter, in pieces."""
