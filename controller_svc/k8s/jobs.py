@@ -19,6 +19,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from controller_svc.core import SHARD_ATTEMPTS, StartStage, spec_digest
+from controller_svc.k8s.additions import Additions
 from controller_svc.k8s.placement import Placement, placed
 from controller_svc.worker.settings import ServiceAddresses
 from seal.errors import PERMANENT_EXIT_CODES, RETRY_EXIT_CODE
@@ -128,6 +129,10 @@ class JobSettings(FileSettings):
     """Where workers run."""
     trainer_placement: Placement = Placement()
     """Where the M-step runs."""
+    worker_additions: Additions = Additions()
+    """Of workers and their Jobs."""
+    trainer_additions: Additions = Additions()
+    """Of the M-step and its Jobs."""
     queue_name: str = Field(default="", max_length=63, pattern=QUEUE_NAME)
     """Kueue's LocalQueue of Jobs whose object names none; empty for none."""
     service_account: str = "default"
@@ -152,6 +157,18 @@ class JobSettings(FileSettings):
         if named := sorted(TASK_VARIABLES & given.keys()):
             raise ValueError(f"{', '.join(named)}: a Job's task is the controller's to say")
         return given
+
+    @field_validator("worker_additions", "trainer_additions")
+    @classmethod
+    def _names_no_own_volume(cls, given: Additions) -> Additions:
+        own = {STORE_VOLUME, MODELS_VOLUME, SCRATCH_VOLUME}
+        if named := sorted(own & {str(volume.get("name")) for volume in given.volumes}):
+            raise ValueError(f"volumes: {', '.join(named)}: the controller has these itself")
+        return given
+
+    def additions(self, stage: Stage) -> Additions:
+        """Those of a stage's Job."""
+        return self.trainer_additions if stage is Stage.IMPROVE else self.worker_additions
 
 
 class Owner(Settings):
@@ -185,7 +202,8 @@ def stage_job(
     hop: Hop | None = None,
 ) -> Tree:
     """The Job of one attempt of a stage. `hop`: the trace that it belongs to."""
-    labels = _labels(action, owner)
+    additions = settings.additions(action.stage)
+    labels = additions.labels | _labels(action, owner)
     queue_name = cluster.queue_name or settings.queue_name
     queue = {QUEUE_LABEL: queue_name} if queue_name else {}
     metadata: Tree = {
@@ -210,7 +228,8 @@ def stage_job(
             "activeDeadlineSeconds": settings.deadline_seconds,
             "ttlSecondsAfterFinished": settings.ttl_seconds,
             "template": {
-                "metadata": {"labels": labels},
+                "metadata": {"labels": labels}
+                | ({"annotations": additions.annotations} if additions.annotations else {}),
                 "spec": _pod(action, spec, cluster.job_template, settings, hop),
             },
         },
@@ -376,7 +395,7 @@ def _volumes(action: StartStage, settings: JobSettings) -> list[Tree]:
     if action.stage is Stage.IMPROVE and settings.models is not None:
         claim = {"claimName": settings.models.claim_name, "readOnly": True}
         volumes.append({"name": MODELS_VOLUME, "persistentVolumeClaim": claim})
-    return volumes
+    return [*volumes, *settings.additions(action.stage).volumes]
 
 
 def _mounts(action: StartStage, settings: JobSettings) -> list[Tree]:
@@ -385,4 +404,4 @@ def _mounts(action: StartStage, settings: JobSettings) -> list[Tree]:
         mounts.append({"name": STORE_VOLUME, "mountPath": settings.store.mount_path})
     if action.stage is Stage.IMPROVE and (models := settings.models) is not None:
         mounts.append({"name": MODELS_VOLUME, "mountPath": models.mount_path, "readOnly": True})
-    return mounts
+    return [*mounts, *settings.additions(action.stage).volume_mounts]

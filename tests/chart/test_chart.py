@@ -28,6 +28,7 @@ from chart import (
     template,
 )
 
+from controller_svc.k8s.additions import Additions
 from controller_svc.k8s.jobs import JobSettings
 from controller_svc.k8s.placement import Placement
 from seal.settings.cluster import AdaptationClusterSettings
@@ -395,6 +396,29 @@ def test_where_the_pods_of_jobs_run_is_the_controllers_to_say() -> None:
     assert told == placement
     assert settings.worker_placement == Placement()
     assert settings.queue_name == "gpus"
+
+
+def test_jobs_have_the_labels_of_all_and_what_is_given_for_their_pods() -> None:
+    volume = {"name": "ca", "secret": {"secretName": "store-ca"}}
+    mount = {"name": "ca", "mountPath": "/etc/ca"}
+    own = {
+        "podLabels": {"team": "ours"},
+        "podAnnotations": {"sidecar.istio.io/inject": "false"},
+        "volumes": [volume],
+        "volumeMounts": [mount],
+    }
+    made = render(
+        "--set=commonLabels.team=research,commonLabels.cost=mind",
+        f"--set-json=jobs.worker={json.dumps(own)}",
+    )
+    settings = JobSettings.model_validate(jobs_file(made))
+    assert settings.worker_additions == Additions(
+        labels={"team": "ours", "cost": "mind"},
+        annotations={"sidecar.istio.io/inject": "false"},
+        volumes=(volume,),
+        volume_mounts=(mount,),
+    )
+    assert settings.trainer_additions == Additions(labels={"team": "research", "cost": "mind"})
 
 
 def test_a_pod_has_the_time_that_its_process_takes_to_end() -> None:

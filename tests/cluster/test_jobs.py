@@ -95,12 +95,17 @@ def environment(job: Any) -> dict[str, str]:
     return {one["name"]: one.get("value", "") for one in pod(job)["containers"][0]["env"]}
 
 
+def read_and_written(body: Any) -> Any:
+    """What the fields that Kubernetes knows leave of a Job."""
+    api = client.ApiClient()
+    read = api.deserialize(SimpleNamespace(data=json.dumps(body)), "V1Job")
+    return api.sanitize_for_serialization(read)
+
+
 @pytest.mark.parametrize("stage", list(Stage))
 def test_every_field_is_one_that_kubernetes_knows(stage: Stage) -> None:
     body = job(stage, settings=SETTINGS.model_copy(update={"image_pull_secrets": ("pull",)}))
-    api = client.ApiClient()
-    read = api.deserialize(SimpleNamespace(data=json.dumps(body)), "V1Job")
-    assert api.sanitize_for_serialization(read) == body
+    assert read_and_written(body) == body
 
 
 def test_every_exit_code_of_the_project_has_a_rule_and_a_lost_node_costs_no_attempt() -> None:
@@ -162,6 +167,48 @@ def test_a_run_adds_to_the_place_that_the_controller_gives_the_m_step() -> None:
     assert plain["metadata"]["labels"][QUEUE_LABEL] == "shared"
     worker = pod(job(Stage.ROLLOUT, settings=settings, cluster=ClusterSettings()))
     assert not worker.keys() & PLACED.keys()
+
+
+ADDED = {
+    "labels": {"team": "research", "seal.dev/run": "another", "app.kubernetes.io/name": "other"},
+    "annotations": {"sidecar.istio.io/inject": "false"},
+    "volumes": [{"name": "ca", "secret": {"secretName": "store-ca"}}],
+    "volumeMounts": [{"name": "ca", "mountPath": "/etc/ca", "readOnly": True}],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "stage", "other"),
+    [
+        ("workerAdditions", Stage.ROLLOUT, Stage.IMPROVE),
+        ("trainerAdditions", Stage.IMPROVE, Stage.ROLLOUT),
+    ],
+)
+def test_an_installation_adds_to_jobs_and_replaces_nothing_of_the_controllers(
+    field: str, stage: Stage, other: Stage
+) -> None:
+    settings = JobSettings.model_validate(SETTINGS.model_dump(by_alias=True) | {field: ADDED})
+    plain, made = job(stage), job(stage, settings=settings)
+    assert read_and_written(made) == made
+    template = made["spec"]["template"]
+    for metadata in (made["metadata"], template["metadata"]):
+        assert metadata["labels"]["team"] == "research"
+    assert template["metadata"]["labels"] == {
+        "team": "research",
+        **plain["spec"]["template"]["metadata"]["labels"],
+    }
+    assert template["metadata"]["annotations"] == ADDED["annotations"]
+    assert pod(made)["volumes"] == [*pod(plain)["volumes"], *ADDED["volumes"]]
+    mounts = pod(made)["containers"][0]["volumeMounts"]
+    assert mounts == [*pod(plain)["containers"][0]["volumeMounts"], *ADDED["volumeMounts"]]
+    assert job(other, settings=settings) == job(other)
+
+
+@pytest.mark.parametrize("name", ["tmp", "artifacts", "models"])
+def test_no_volume_of_an_installation_has_the_name_of_one_of_the_controllers(name: str) -> None:
+    added = {"volumes": [{"name": name, "emptyDir": {}}]}
+    with pytest.raises(ValidationError, match=f"volumes: {name}: the controller has these itself"):
+        JobSettings.model_validate(SETTINGS.model_dump(by_alias=True) | {"workerAdditions": added})
 
 
 @pytest.mark.parametrize("stage", list(Stage))

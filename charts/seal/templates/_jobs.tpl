@@ -31,6 +31,8 @@ workerResources: {{ toJson .Values.jobs.worker.resources }}
 trainerResources: {{ toJson .Values.jobs.trainer.resources }}
 workerPlacement: {{ include "seal.jobs.placement" .Values.jobs.worker }}
 trainerPlacement: {{ include "seal.jobs.placement" .Values.jobs.trainer }}
+workerAdditions: {{ include "seal.jobs.additions" (dict "root" . "values" .Values.jobs.worker) }}
+trainerAdditions: {{ include "seal.jobs.additions" (dict "root" . "values" .Values.jobs.trainer) }}
 {{- with .Values.temporaryFiles.sizeLimit }}
 temporarySizeLimit: {{ . | quote }}
 {{- end }}
@@ -47,4 +49,10 @@ graceSeconds: {{ int64 .Values.jobs.graceSeconds }}
 {{/* Where pods of Jobs run, by the values of their kind: a JSON object. */}}
 {{- define "seal.jobs.placement" -}}
 {{- pick . "nodeSelector" "tolerations" "priorityClassName" "runtimeClassName" | toJson }}
+{{- end }}
+
+{{/* What they have beside the controller's own, likewise. */}}
+{{- define "seal.jobs.additions" -}}
+{{- $labels := merge (dict) (.values.podLabels | default dict) .root.Values.commonLabels }}
+{{- merge (dict "labels" $labels "annotations" (.values.podAnnotations | default dict)) (pick .values "volumes" "volumeMounts") | toJson }}
 {{- end }}
