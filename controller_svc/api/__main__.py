@@ -39,6 +39,9 @@ class FrontDoorOptions(ServerOptions):
     """HTTP port of the metrics; 0 for none."""
     model: str = "smollm2-135m"
     """Base model, as the services name it."""
+    profile: Literal["embedded", "published"] = "embedded"
+    """Where the fields of an adaptation come from that a request leaves out; `published` is for a
+    model of 7B."""
     world: Literal["local", "cluster"] = "local"
     """Who works on the adaptations: this process, or a cluster's controller."""
     namespaces: str = ""
@@ -81,7 +84,7 @@ async def _here(options: FrontDoorOptions, store: ArtifactStore, signals: Signal
     services = ServiceAddresses(
         generator=options.generator, trainer=options.trainer, evaluator=options.evaluator
     )
-    settings = AdaptationSettings(max_running=options.max_running)
+    settings = AdaptationSettings(profile=options.profile, max_running=options.max_running)
     async with local_adaptations(
         store, model=options.model, services=services, settings=settings
     ) as adaptations:
@@ -98,7 +101,11 @@ async def _on_a_cluster(options: FrontDoorOptions, store: ArtifactStore, signals
     namespaces = served_namespaces(options.namespaces)
     cluster = read_cluster_settings(options.adaptations_file)
     async with cluster_front_door(
-        store, model=options.model, namespaces=namespaces, cluster=cluster
+        store,
+        model=options.model,
+        profile=options.profile,
+        namespaces=namespaces,
+        cluster=cluster,
     ) as door:
         listed = asyncio.create_task(door.ready.wait())
         stopped = asyncio.create_task(signals.get())

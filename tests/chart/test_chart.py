@@ -264,6 +264,13 @@ def test_slots_of_the_gpu_profile_are_for_the_service_that_trains() -> None:
     assert "SEAL_SLOTS" not in str(jobs_file(objects))  # an M-step trains one adapter
 
 
+def test_adaptations_of_a_model_of_7b_are_of_the_published_profile() -> None:
+    told = [
+        environment(pods(render(*values))["seal-api"])["SEAL_PROFILE"] for values in ((), (GPU,))
+    ]
+    assert told == ["embedded", "published"]
+
+
 def test_an_engine_computes_with_the_threads_that_its_container_may_use() -> None:
     assert environment(pods(render())["seal-trainer"])["SEAL_THREADS"] == "limits.cpu"
     without = render("--set=trainer.resources.limits.cpu=null")

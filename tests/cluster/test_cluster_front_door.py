@@ -165,6 +165,15 @@ async def test_an_object_has_beside_its_spec_what_the_front_door_is_set_to(
         assert "suspend" not in body["spec"]
 
 
+async def test_what_a_request_leaves_out_is_of_the_profile_of_the_front_door(site: Site) -> None:
+    api, store = site
+    async with replica(api, store, profile="published") as door:
+        await submit(door, name="veldra")
+        (body,) = bodies(api)
+        spec = adaptation_of_object(body)[0].spec
+        assert (spec.profile, spec.edit.family) == ("published", "implications")
+
+
 @pytest.mark.parametrize(
     ("text", "field"),
     [

@@ -58,6 +58,7 @@ def replica(api: MemoryApi, root: Path, life: Life) -> ClusterAdaptations:
         MortalApi(api, life),
         Store.of(str(root), life),
         model=MODEL,
+        profile="embedded",
         namespaces=NAMESPACES,
         informer=Informer(),
     )

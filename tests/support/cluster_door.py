@@ -61,6 +61,7 @@ async def replica(
     watching: bool = True,
     listed: bool = True,
     cluster: AdaptationClusterSettings = NOTHING_BESIDE,
+    profile: str = "embedded",
 ) -> AsyncIterator[Replica]:
     """A replica until the end of the block; one that does not watch hears of nothing.
 
@@ -68,7 +69,13 @@ async def replica(
     """
     informer, ready = Informer(), asyncio.Event()
     adaptations = ClusterAdaptations(
-        api, store, model=MODEL, namespaces=NAMESPACES, informer=informer, cluster=cluster
+        api,
+        store,
+        model=MODEL,
+        profile=profile,
+        namespaces=NAMESPACES,
+        informer=informer,
+        cluster=cluster,
     )
     watch = asyncio.create_task(
         api.watch(

@@ -58,6 +58,7 @@ Server-side apply, by which helm 4 and others write, refuses an object that has 
 {{- define "seal.environment.api" -}}
 {{- include "seal.environment" . }}
 - {name: SEAL_WORLD, value: cluster}
+- {name: SEAL_PROFILE, value: {{ .Values.api.profile }}}
 - {name: SEAL_ADDRESS, value: "0.0.0.0:50050"}
 - {name: SEAL_MODEL, value: {{ .Values.model | quote }}}
 - {name: SEAL_NAMESPACES, value: {{ include "seal.namespaces" . | fromJsonArray | join "," | quote }}}

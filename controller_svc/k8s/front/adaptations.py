@@ -47,9 +47,6 @@ CANCEL_TRIES = 10
 """Of a cancel that meets another writer each time: the controller writes every few seconds."""
 VIEWS_AT_ONCE = 16
 """Of a page: reading one takes a millisecond of this process, and other calls go on in between."""
-PROFILE = "embedded"
-"""Where the fields come from that a request leaves out."""
-
 NOTHING_BESIDE = AdaptationClusterSettings()
 
 
@@ -62,15 +59,17 @@ class ClusterAdaptations:
         store: ArtifactStore,
         *,
         model: str,
+        profile: str,
         namespaces: Sequence[str],
         informer: Informer,
         cluster: AdaptationClusterSettings = NOTHING_BESIDE,
     ) -> None:
         """`model`: the base model as the services name it.
 
-        `cluster`: what every submitted one gets beside its spec.
+        `profile`: where the fields come from that a request leaves out. `cluster`: what every
+        submitted one gets beside its spec.
         """
-        self._api, self._store, self._model = api, store, model
+        self._api, self._store, self._model, self._profile = api, store, model, profile
         self._namespaces, self._informer = tuple(namespaces), informer
         self.documents = Documents(api, store, namespaces=namespaces)
         """The documents that adaptations were given, or are about to be."""
@@ -103,7 +102,7 @@ class ClusterAdaptations:
         key = submission.key
         if (view := await self.requested(key, submission.body_sha256)) is not None:
             return view, False
-        manifest = manifest_of(submission, profile=PROFILE, model=self._model)
+        manifest = manifest_of(submission, profile=self._profile, model=self._model)
         body, created = await self._making.make(manifest, key, submission.body_sha256)
         if created:
             metrics.adaptations_submitted.inc()

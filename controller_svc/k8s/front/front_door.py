@@ -49,13 +49,13 @@ async def cluster_front_door(
     store: ArtifactStore,
     *,
     model: str,
+    profile: str,
     namespaces: Sequence[str],
     cluster: AdaptationClusterSettings,
 ) -> AsyncIterator[FrontDoor]:
     """Watch the adaptations of these namespaces until the end of the block.
 
-    `model`: the base model as the services name it. `cluster`: what every submitted one gets beside
-    its spec.
+    `model`, `profile`, `cluster`: as `ClusterAdaptations` has them.
 
     Raises:
         InvalidInput: there is no cluster to talk to.
@@ -64,7 +64,13 @@ async def cluster_front_door(
     async with await connect() as client:
         api, informer, ready = KubernetesApi(client), Informer(), asyncio.Event()
         adaptations = ClusterAdaptations(
-            api, store, model=model, namespaces=namespaces, informer=informer, cluster=cluster
+            api,
+            store,
+            model=model,
+            profile=profile,
+            namespaces=namespaces,
+            informer=informer,
+            cluster=cluster,
         )
         watched = [Watched(resource=ADAPTATIONS)]
         watching = asyncio.create_task(
