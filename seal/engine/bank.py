@@ -10,7 +10,7 @@ so what is masked stays 0 without a mask.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +35,12 @@ class LayerSize:
 
     in_features: int
     out_features: int
+
+
+def parameters_per_rank(layers: Mapping[str, LayerSize], targets: Collection[str]) -> int:
+    """Parameters that each rank of an adapter has on the layers whose last names are targets."""
+    chosen = (size for name, size in layers.items() if name.rsplit(".", 1)[-1] in targets)
+    return sum(size.in_features + size.out_features for size in chosen)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ comes to, and which adapters fit.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
@@ -41,14 +41,6 @@ class ModelOutline:
     def check_adapter(self, adapter: Adapter, *, field: str) -> None:
         """Raise InvalidInput if the adapter is for another base model or a layer does not fit."""
         refuse_other_adapter(adapter, self.base, self.layers, field=field)
-
-    def parameters_per_rank(self, target_modules: Collection[str]) -> int:
-        """Parameters that each rank of an adapter has on the layers of these names."""
-        return sum(
-            size.in_features + size.out_features
-            for layer, size in self.layers.items()
-            if layer.rsplit(".", 1)[-1] in target_modules
-        )
 
     def neutral_adapter(self) -> Adapter:
         """An adapter that changes nothing: zeros of rank 1 on one layer."""

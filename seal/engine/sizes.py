@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from seal.engine.bank import LayerSize
+from seal.engine.bank import LayerSize, parameters_per_rank
 from seal.settings import ALL_PROJECTIONS
 
 
@@ -36,8 +36,7 @@ class ModelSize:
 
     def parameters(self, rank: int, targets: tuple[str, ...]) -> int:
         """Values of one adapter."""
-        chosen = (size for name, size in self.targets.items() if name.rsplit(".", 1)[-1] in targets)
-        return rank * sum(size.in_features + size.out_features for size in chosen)
+        return rank * parameters_per_rank(self.targets, targets)
 
 
 def size_of(model: nn.Module) -> ModelSize:

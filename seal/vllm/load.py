@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seal.engine import read_outline
+from seal.engine.bank import parameters_per_rank
 from seal.engine.precision import DTYPES, compute_dtype, dtype_name
 from seal.errors import InvalidInput, PreconditionFailed
 from seal.vllm.adapters import AdapterFiles, place_for
@@ -62,7 +63,7 @@ def load_vllm(
         directory, settings, own, dtype=dtype, target_modules=own.vllm_target_modules
     )
     kept = margin(own.vllm_adapters)
-    per_rank = outline.parameters_per_rank(launch.lora_target_modules)
+    per_rank = parameters_per_rank(outline.layers, launch.lora_target_modules)
     one = settings.max_rank * per_rank * DTYPES[dtype].itemsize
     needed = (own.vllm_adapters + kept) * one
 

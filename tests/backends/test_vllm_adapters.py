@@ -15,6 +15,7 @@ import torch
 from fake_vllm import random_adapter, tiny_outline
 
 from seal.engine import ModelOutline, load_adapter
+from seal.engine.bank import parameters_per_rank
 from seal.errors import Exhausted
 from seal.vllm import adapters
 from seal.vllm.adapters import AdapterFiles, place_for
@@ -163,7 +164,8 @@ def test_adapters_lie_in_memory_where_that_has_room_for_them(
 def test_the_room_of_an_adapter_is_known_before_there_is_one(outline: ModelOutline) -> None:
     adapter = random_adapter(outline, seed=1)
     numbers = sum(pair.a.numel() + pair.b.numel() for pair in adapter.pairs.values())
-    assert outline.parameters_per_rank(adapter.target_modules) * adapter.rank == numbers
+    per_rank = parameters_per_rank(outline.layers, adapter.target_modules)
+    assert per_rank * adapter.rank == numbers
 
 
 def test_a_directory_without_room_is_told_as_full_and_nothing_is_left_in_it(
