@@ -26,7 +26,7 @@ from benchmarks.mimicked import (
 )
 from controller_svc.core import stages
 from controller_svc.k8s.api import RUNS, KubernetesApi
-from controller_svc.k8s.jobs import JobSettings
+from controller_svc.k8s.job_settings import JobSettings
 from controller_svc.k8s.wanted import owner_of, store_name
 from seal.artifacts import ArtifactStore
 from seal.names import stage_name

@@ -19,7 +19,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from controller_svc.core import shards, stages
 from controller_svc.k8s.api import RUNS, KubernetesApi, Resource
-from controller_svc.k8s.jobs import JobSettings, StoreAccess
+from controller_svc.k8s.job_settings import (
+    JobSettings,
+    PodSettings,
+    StoreAccess,
+    TrainerPodSettings,
+)
 from controller_svc.worker.settings import ServiceAddresses
 from seal.artifacts import ArtifactStore
 from seal.config import run_of_object
@@ -85,8 +90,8 @@ async def healthy_services() -> AsyncIterator[str]:
 def job_settings(namespace: str, services: str) -> JobSettings:
     """What Jobs are made from: no node looks for the image. `services`: address of all three."""
     return JobSettings(
-        worker_image="localhost/seal:none",
-        trainer_image="localhost/seal:none",
+        worker=PodSettings(image="localhost/seal:none"),
+        trainer=TrainerPodSettings(image="localhost/seal:none"),
         services=ServiceAddresses(generator=services, trainer=services, evaluator=services),
         store=StoreAccess(uri=f"file:///{namespace}"),
     )

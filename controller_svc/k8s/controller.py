@@ -24,7 +24,8 @@ from controller_svc.k8s.api import (
 from controller_svc.k8s.children import Children, ReadJobs
 from controller_svc.k8s.ended import disown, seconds_to_live, sweep
 from controller_svc.k8s.gauges import ObjectGauges
-from controller_svc.k8s.jobs import JobSettings, Owner
+from controller_svc.k8s.job_settings import JobSettings
+from controller_svc.k8s.jobs import Owner
 from controller_svc.k8s.objects import ObjectPublication, shown_of, to_object
 from controller_svc.k8s.publishing.publication import publish
 from controller_svc.k8s.refused import (

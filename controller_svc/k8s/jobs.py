@@ -14,21 +14,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
-
-from pydantic import Field, field_validator
 
 from controller_svc.core import SHARD_ATTEMPTS, StartStage, spec_digest
-from controller_svc.k8s.additions import Additions
-from controller_svc.k8s.placement import Placement, placed
-from controller_svc.worker.settings import ServiceAddresses
+from controller_svc.k8s.job_settings import (
+    MODELS_VOLUME,
+    SCRATCH_VOLUME,
+    STORE_VOLUME,
+    JobSettings,
+    PodSettings,
+)
+from controller_svc.k8s.placement import placed
 from seal.errors import PERMANENT_EXIT_CODES, RETRY_EXIT_CODE
 from seal.records import Stage
 from seal.resources import API_VERSION
 from seal.rpc.hops import TRACE_VARIABLES, Hop
-from seal.settings import FileSettings, Settings, Spec
-from seal.settings.cluster import QUEUE_NAME, ClusterSettings, JobTemplate
-from seal.settings.resources import Quantity, ResourceSettings
+from seal.settings import Settings, Spec
+from seal.settings.cluster import ClusterSettings, JobTemplate
+from seal.settings.resources import ResourceSettings
 from seal.yaml_files import Tree
 
 FAILED_SHARDS_SHARE = 0.25
@@ -42,133 +44,11 @@ INDEX = "$(JOB_COMPLETION_INDEX)"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 RUN_LABEL, ROUND_LABEL, STAGE_LABEL = "seal.dev/run", "seal.dev/round", "seal.dev/stage"
 SPEC_ANNOTATION, EPOCH_ANNOTATION = "seal.dev/spec-sha256", "seal.dev/epoch"
-STORE_VOLUME, MODELS_VOLUME, SCRATCH_VOLUME = "artifacts", "models", "tmp"
 SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod's own
 """Where a pod whose root is read-only puts temporary files, and copies from an object store."""
 _Options = dict[str, str | int]
 """By field of a process's options; True stands for a switch."""
-TASK_VARIABLES = frozenset(
-    f"SEAL_{name}"
-    for name in (
-        *("RUN", "STAGE", "ROUND", "ATTEMPT", "EPOCH", "SHARDS", "SHARD"),
-        *("POLICY_PATH", "POLICY_SHA256"),
-    )
-)
-"""Options of a pod's task, which are the controller's to say."""
 _COMMANDS = {"worker": "controller_svc.worker", "trainer": "trainer_svc.improve"}
-
-
-class StoreAccess(FileSettings):
-    """How pods reach the artifact store."""
-
-    uri: str
-    """The store as pods see it: `file:///artifacts`, `s3://bucket/prefix`."""
-    claim_name: str = ""
-    """PersistentVolumeClaim that holds it; empty for an object store."""
-    mount_path: str = "/artifacts"
-    """Where that volume is mounted."""
-    credentials_secret: str = ""
-    """Secret whose keys become environment variables; empty for none."""
-
-
-class ModelVolume(FileSettings):
-    """Where the M-step's engine finds base models."""
-
-    claim_name: str
-    """PersistentVolumeClaim with the models, mounted read-only."""
-    mount_path: str = "/models"
-    """Where it is mounted: a directory of models, as `seal models pull NAME --to DIR` fills it."""
-
-
-class PodUsers(FileSettings):
-    """Whom a pod's processes run as; None leaves it to the cluster, as OpenShift asks."""
-
-    run_as_user: int | None = Field(default=None, ge=1)
-    run_as_group: int | None = Field(default=None, ge=1)
-    fs_group: int | None = Field(default=None, ge=1)
-    """Group of what is on its volumes."""
-    fs_group_change_policy: Literal["Always", "OnRootMismatch"] | None = None
-    """Whether a pod that starts gives all of a volume to the group, however much that is."""
-
-
-IMAGES_USER = PodUsers(
-    run_as_user=65532,
-    run_as_group=65532,
-    fs_group=65532,
-    fs_group_change_policy="OnRootMismatch",
-)
-"""As the Dockerfile makes it."""
-
-
-class JobSettings(FileSettings):
-    """What the controller is set to about the Jobs that it makes; camelCase in its file."""
-
-    worker_image: str
-    """Image of all stages but the M-step."""
-    trainer_image: str
-    """Image of the M-step, with an engine."""
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
-    """When nodes pull either; None leaves it to Kubernetes, by the image's tag."""
-    services: ServiceAddresses
-    store: StoreAccess
-    models: ModelVolume | None = None
-    """None: the trainer's image holds the models, where its own `SEAL_MODEL_CACHE` says."""
-    worker_environment: dict[str, str] = Field(default={})
-    """Options of workers as variables: `SEAL_CONCURRENCY`, `SEAL_PATIENCE_SECONDS`."""
-    trainer_environment: dict[str, str] = Field(default={})
-    """Options of the M-step's engine as variables: `SEAL_DTYPE`, `SEAL_MAX_ROW_TOKENS`."""
-    worker_resources: ResourceSettings = ResourceSettings(
-        requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"}
-    )
-    """Of a worker, which holds no model."""
-    trainer_resources: ResourceSettings = ResourceSettings(
-        requests={"cpu": "1", "memory": "4Gi"}, limits={"cpu": "1", "memory": "4Gi"}
-    )
-    """Of the M-step, unless a run's `jobTemplate` has some."""
-    worker_placement: Placement = Placement()
-    """Where workers run."""
-    trainer_placement: Placement = Placement()
-    """Where the M-step runs."""
-    worker_additions: Additions = Additions()
-    """Of workers and their Jobs."""
-    trainer_additions: Additions = Additions()
-    """Of the M-step and its Jobs."""
-    queue_name: str = Field(default="", max_length=63, pattern=QUEUE_NAME)
-    """Kueue's LocalQueue of Jobs whose object names none; empty for none."""
-    service_account: str = "default"
-    """Of the pods; they get no token of it."""
-    image_pull_secrets: tuple[str, ...] = ()
-    temporary_size_limit: Quantity | None = None
-    """Of the pods' temporary files, and copies from an object store; None: what the node has."""
-    pod_security_context: PodUsers = IMAGES_USER
-    """Whom their processes run as, all of it: a field that is not given has no default."""
-    parallelism: int = Field(default=16, ge=1)
-    """Shards of a stage at work at once."""
-    deadline_seconds: int = Field(default=24 * 3600, ge=1)
-    """An attempt of a stage that takes longer is stopped."""
-    ttl_seconds: int = Field(default=3600, ge=60)
-    """A finished Job is deleted after so long: longer than it takes to record what it came to."""
-    grace_seconds: int = Field(default=60, ge=1)
-    """After SIGTERM: how long a pod may take to commit, or to write a checkpoint."""
-
-    @field_validator("worker_environment", "trainer_environment")
-    @classmethod
-    def _names_no_task(cls, given: dict[str, str]) -> dict[str, str]:
-        if named := sorted(TASK_VARIABLES & given.keys()):
-            raise ValueError(f"{', '.join(named)}: a Job's task is the controller's to say")
-        return given
-
-    @field_validator("worker_additions", "trainer_additions")
-    @classmethod
-    def _names_no_own_volume(cls, given: Additions) -> Additions:
-        own = {STORE_VOLUME, MODELS_VOLUME, SCRATCH_VOLUME}
-        if named := sorted(own & {str(volume.get("name")) for volume in given.volumes}):
-            raise ValueError(f"volumes: {', '.join(named)}: the controller has these itself")
-        return given
-
-    def additions(self, stage: Stage) -> Additions:
-        """Those of a stage's Job."""
-        return self.trainer_additions if stage is Stage.IMPROVE else self.worker_additions
 
 
 class Owner(Settings):
@@ -202,7 +82,7 @@ def stage_job(
     hop: Hop | None = None,
 ) -> Tree:
     """The Job of one attempt of a stage. `hop`: the trace that it belongs to."""
-    additions = settings.additions(action.stage)
+    additions = settings.pods(action.stage).additions
     labels = additions.labels | _labels(action, owner)
     queue_name = cluster.queue_name or settings.queue_name
     queue = {QUEUE_LABEL: queue_name} if queue_name else {}
@@ -275,8 +155,7 @@ def _pod(
     hop: Hop | None,
 ) -> Tree:
     """A pod that Pod Security `restricted` admits."""
-    trains = action.stage is Stage.IMPROVE
-    placement = settings.trainer_placement if trains else settings.worker_placement
+    placement = settings.pods(action.stage).placement
     secrets: Tree = {"imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets]}
     pod: Tree = {
         "restartPolicy": "Never",
@@ -302,13 +181,10 @@ def _container(
     settings: JobSettings,
     hop: Hop | None,
 ) -> Tree:
-    component = _component(action.stage)
     trains = action.stage is Stage.IMPROVE
-    resources = settings.worker_resources
-    if trains:
-        own = template.resources
-        resources = own if own.requests or own.limits else settings.trainer_resources
-    given = settings.trainer_environment if trains else settings.worker_environment
+    own = settings.pods(action.stage)
+    given = own.environment
+    resources = _resources(action.stage, own, template)
     options = _of_trainer(spec, settings) if trains else settings.services.model_dump(mode="json")
     options |= {"artifacts": settings.store.uri, "log_format": "json"}
     environment = _environment(given, hop)
@@ -318,8 +194,8 @@ def _container(
         environment.append({"name": "SEAL_THREADS", "valueFrom": {"resourceFieldRef": field}})
     container: Tree = {
         "name": CONTAINER,
-        "image": settings.trainer_image if trains else settings.worker_image,
-        "command": ["python", "-m", _COMMANDS[component]],
+        "image": own.image,
+        "command": ["python", "-m", _COMMANDS[_component(action.stage)]],
         "args": _flags(_task(action) | options, given),
         "env": environment,
         "resources": resources.model_dump(mode="json", by_alias=True, exclude_defaults=True),
@@ -336,6 +212,12 @@ def _container(
     if settings.store.credentials_secret:
         container["envFrom"] = [{"secretRef": {"name": settings.store.credentials_secret}}]
     return container
+
+
+def _resources(stage: Stage, own: PodSettings, template: JobTemplate) -> ResourceSettings:
+    """A run says those of its M-step, all of them or none."""
+    asked = template.resources
+    return asked if stage is Stage.IMPROVE and (asked.requests or asked.limits) else own.resources
 
 
 def _task(action: StartStage) -> _Options:
@@ -395,7 +277,7 @@ def _volumes(action: StartStage, settings: JobSettings) -> list[Tree]:
     if action.stage is Stage.IMPROVE and settings.models is not None:
         claim = {"claimName": settings.models.claim_name, "readOnly": True}
         volumes.append({"name": MODELS_VOLUME, "persistentVolumeClaim": claim})
-    return [*volumes, *settings.additions(action.stage).volumes]
+    return [*volumes, *settings.pods(action.stage).additions.volumes]
 
 
 def _mounts(action: StartStage, settings: JobSettings) -> list[Tree]:
@@ -404,4 +286,4 @@ def _mounts(action: StartStage, settings: JobSettings) -> list[Tree]:
         mounts.append({"name": STORE_VOLUME, "mountPath": settings.store.mount_path})
     if action.stage is Stage.IMPROVE and (models := settings.models) is not None:
         mounts.append({"name": MODELS_VOLUME, "mountPath": models.mount_path, "readOnly": True})
-    return [*mounts, *settings.additions(action.stage).volume_mounts]
+    return [*mounts, *settings.pods(action.stage).additions.volume_mounts]

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from controller_svc.k8s.jobs import JobSettings
+from controller_svc.k8s.job_settings import JobSettings
 from seal.layers import Layer, validated
 from seal.options import LOOPBACK, ProcessOptions, all_addresses, in_container
 from seal.yaml_files import parse_yaml, read_text

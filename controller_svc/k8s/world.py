@@ -32,7 +32,8 @@ from controller_svc.core.conditions import set_condition
 from controller_svc.k8s.api import JOBS, ClusterApi
 from controller_svc.k8s.children import Children, ReadJobs
 from controller_svc.k8s.hops import hop_of_object, hop_of_owner
-from controller_svc.k8s.jobs import SPEC_ANNOTATION, JobSettings, stage_job
+from controller_svc.k8s.job_settings import JobSettings
+from controller_svc.k8s.jobs import SPEC_ANNOTATION, stage_job
 from controller_svc.k8s.looking import JobSeen, WaitReason, observe_stage
 from controller_svc.k8s.objects import MICROSECONDS, ObjectPublication
 from controller_svc.k8s.progress import StageProgress, stage_share

@@ -29,7 +29,7 @@ from chart import (
 )
 
 from controller_svc.k8s.additions import Additions
-from controller_svc.k8s.jobs import JobSettings
+from controller_svc.k8s.job_settings import JobSettings
 from controller_svc.k8s.placement import Placement
 from seal.settings.cluster import AdaptationClusterSettings
 from seal.telemetry import metrics
@@ -155,10 +155,10 @@ def test_in_production_ended_adaptations_go_in_time() -> None:
 
 def test_how_much_is_logged_holds_for_the_pods_of_jobs_too() -> None:
     settings = JobSettings.model_validate(jobs_file(render("--set=logLevel=debug")))
-    for told in (settings.worker_environment, settings.trainer_environment):
+    for told in (settings.worker.environment, settings.trainer.environment):
         assert told["SEAL_LOG_LEVEL"] == "debug"
     given = JobSettings.model_validate(jobs_file(render("--set=environment.SEAL_LOG_LEVEL=error")))
-    assert given.worker_environment["SEAL_LOG_LEVEL"] == "error"
+    assert given.worker.environment["SEAL_LOG_LEVEL"] == "error"
 
 
 def test_labels_and_variables_of_yours_are_on_everything_and_choose_no_pod() -> None:
@@ -170,7 +170,7 @@ def test_labels_and_variables_of_yours_are_on_everything_and_choose_no_pod() -> 
         wanted = "judges" if name == "seal-evaluator" else "research"
         assert pod["metadata"]["labels"]["team"] == wanted
     settings = JobSettings.model_validate(jobs_file(made))
-    for told in (settings.worker_environment, settings.trainer_environment):
+    for told in (settings.worker.environment, settings.trainer.environment):
         assert told["HTTPS_PROXY"] == "http://proxy:3128"
     deployment = of_kind(made, "Deployment")["seal-evaluator"]["spec"]
     chosen = deployment["selector"]["matchLabels"]
@@ -392,16 +392,23 @@ def test_what_helm_test_asks_is_every_service_as_its_callers_reach_it() -> None:
 
 
 def test_where_the_pods_of_jobs_run_is_the_controllers_to_say() -> None:
+    preferred = {
+        "weight": 1,
+        "preference": {"matchExpressions": [{"key": "a", "operator": "Exists"}]},
+    }
     placement = {
         "nodeSelector": {"pool": "gpu"},
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        "affinity": {
+            "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [preferred]}
+        },
         "runtimeClassName": "nvidia",
     }
     made = render(f"--set-json=jobs.trainer={json.dumps(placement)}", "--set=jobs.queueName=gpus")
     settings = JobSettings.model_validate(jobs_file(made))
-    told = settings.trainer_placement.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    told = settings.trainer.placement.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     assert told == placement
-    assert settings.worker_placement == Placement()
+    assert settings.worker.placement == Placement()
     assert settings.queue_name == "gpus"
 
 
@@ -419,13 +426,13 @@ def test_jobs_have_the_labels_of_all_and_what_is_given_for_their_pods() -> None:
         f"--set-json=jobs.worker={json.dumps(own)}",
     )
     settings = JobSettings.model_validate(jobs_file(made))
-    assert settings.worker_additions == Additions(
+    assert settings.worker.additions == Additions(
         labels={"team": "ours", "cost": "mind"},
         annotations={"sidecar.istio.io/inject": "false"},
         volumes=(volume,),
         volume_mounts=(mount,),
     )
-    assert settings.trainer_additions == Additions(labels={"team": "research", "cost": "mind"})
+    assert settings.trainer.additions == Additions(labels={"team": "research", "cost": "mind"})
 
 
 def test_a_pod_has_the_time_that_its_process_takes_to_end() -> None:
@@ -486,8 +493,8 @@ def test_the_requests_of_a_laptops_cluster_fit_two_cores() -> None:
     made = render(KIND)
     standing = [container(pod)["resources"] for pod in pods(made).values()]
     settings = JobSettings.model_validate(jobs_file(made))
-    workers = [settings.worker_resources.requests] * settings.parallelism
-    for of_jobs in (workers, [settings.trainer_resources.requests]):
+    workers = [settings.worker.resources.requests] * settings.parallelism
+    for of_jobs in (workers, [settings.trainer.resources.requests]):
         asked = [one["requests"] for one in standing] + of_jobs
         assert sum(cores(str(one["cpu"])) for one in asked) <= Decimal("1.5")
 

@@ -10,7 +10,7 @@ from chart import SERVICES, Object, container, environment, jobs_file, of_kind, 
 from test_chart import VALUES
 
 from controller_svc.api.__main__ import FrontDoorOptions
-from controller_svc.k8s.jobs import JobSettings
+from controller_svc.k8s.job_settings import JobSettings
 from controller_svc.k8s.options import ControllerOptions
 from controller_svc.worker.__main__ import WorkerOptions
 from evaluator_svc.__main__ import EvaluatorOptions
@@ -88,8 +88,8 @@ def test_the_controllers_settings_are_those_that_it_reads(objects: list[Object])
         assert host == f"seal-{component}.team.svc"
         assert int(port) == services[f"seal-{component}"]["spec"]["ports"][0]["port"]
     for given, kind in (
-        (settings.trainer_environment, ImproveOptions),
-        (settings.worker_environment, WorkerOptions),
+        (settings.trainer.environment, ImproveOptions),
+        (settings.worker.environment, WorkerOptions),
     ):
         options = {f"SEAL_{name.upper()}" for name in kind.model_fields}
         assert given.keys() <= options | OTHERS

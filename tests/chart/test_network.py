@@ -10,7 +10,8 @@ from chart import Object, jobs_file, pods, render
 from test_chart import GPU, PRODUCTION, S3
 
 from controller_svc.core import StartStage
-from controller_svc.k8s.jobs import JobSettings, Owner, stage_job
+from controller_svc.k8s.job_settings import JobSettings
+from controller_svc.k8s.jobs import Owner, stage_job
 from seal.records import Stage
 from seal.settings import RunSpec
 from seal.settings.cluster import ClusterSettings

@@ -115,5 +115,5 @@ def test_a_digest_is_the_image_of_every_pod_and_without_one_the_charts_version(
         (test,) = of_kind(made, "Pod").values()
         found = {container(pod)["image"] for pod in pods(made).values()}
         found |= {one["image"] for one in test["spec"]["containers"]}
-        found |= {jobs_file(made)[name] for name in ("workerImage", "trainerImage")}
+        found |= {jobs_file(made)[name]["image"] for name in ("worker", "trainer")}
         assert found == {f"localhost/seal{image}"}

@@ -13,7 +13,8 @@ from control_plane import ControlPlane
 from test_chart import VALUES
 
 from controller_svc.core import StartStage
-from controller_svc.k8s.jobs import JobSettings, Owner, stage_job
+from controller_svc.k8s.job_settings import JobSettings
+from controller_svc.k8s.jobs import Owner, stage_job
 from seal.records import Stage
 from seal.settings import RunSpec
 from seal.settings.cluster import ClusterSettings

@@ -12,7 +12,7 @@ from chart import jobs_file, pods, render
 from test_chart import OPENSHIFT, S3, VOLUME
 from test_on_a_server import job
 
-from controller_svc.k8s.jobs import IMAGES_USER
+from controller_svc.k8s.job_settings import IMAGES_USER
 from controller_svc.k8s.options import ControllerOptions
 from seal.records import Stage
 

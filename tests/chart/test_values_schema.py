@@ -11,7 +11,7 @@ import pytest
 import yaml
 from chart import CHART, template
 
-from controller_svc.k8s.jobs import TASK_VARIABLES
+from controller_svc.k8s.job_settings import TASK_VARIABLES
 from seal.settings import EngineSettings
 from seal.settings.cluster import AdaptationClusterSettings
 
@@ -70,7 +70,7 @@ WRONG = {
     "jobs: {parallelism: 0}": "parallelism",
     "jobs: {ttlSeconds: 1}": "ttlSeconds",
     "jobs: {queueName: The Queue}": "queueName",
-    "jobs: {trainer: {affinity: {}}}": "affinity",
+    "jobs: {trainer: {affinity: {node: {}}}}": "node",
     "tracing: {endpoint: 'collector:4317'}": "endpoint",
     "podSecurityContext: {runAsUser: 0}": "runAsUser",
     "podSecurityContext: {fsGroupChangePolicy: Never}": "fsGroupChangePolicy",

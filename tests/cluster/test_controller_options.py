@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_the_settings_of_jobs_are_read_as_manifests_are_written(path: Path) -> None:
-    assert "workerImage" in SETTINGS_FILE and "claimName" in SETTINGS_FILE["store"]
+    assert "imagePullPolicy" in SETTINGS_FILE and "claimName" in SETTINGS_FILE["store"]
     assert options(path).jobs() == SETTINGS
 
 
@@ -40,13 +40,17 @@ def test_the_settings_that_the_chart_writes_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "field"),
-    [({"paralelism": 3}, "paralelism"), ({"parallelism": 0}, "parallelism"), ({}, "workerImage")],
+    [
+        ({"paralelism": 3}, "paralelism"),
+        ({"parallelism": 0}, "parallelism"),
+        ({"worker": {"placement": {}}}, r"worker\.image"),
+        ({"worker": {"image": "a", "placement": {"affinity": {"node": {}}}}}, r"affinity\.node"),
+    ],
 )
 def test_a_wrong_setting_is_refused_by_field_and_file(
     path: Path, changes: dict[str, object], field: str
 ) -> None:
-    wrong = SETTINGS_FILE | changes if changes else {"trainerImage": "x"}
-    path.write_text(yaml.safe_dump(wrong))
+    path.write_text(yaml.safe_dump(SETTINGS_FILE | changes))
     with pytest.raises(InvalidInput, match=f"jobs.yaml.*{field}"):
         options(path).jobs()
     with pytest.raises(NotFound, match=r"none\.yaml"):

@@ -13,16 +13,15 @@ from kubernetes import client
 from pydantic import ValidationError
 
 from controller_svc.core import StartStage, spec_digest
-from controller_svc.k8s.jobs import (
-    QUEUE_LABEL,
+from controller_svc.k8s.job_settings import (
     TASK_VARIABLES,
     JobSettings,
     ModelVolume,
-    Owner,
+    PodSettings,
     StoreAccess,
-    stage_job,
+    TrainerPodSettings,
 )
-from controller_svc.k8s.placement import Placement
+from controller_svc.k8s.jobs import QUEUE_LABEL, Owner, stage_job
 from controller_svc.worker.__main__ import WorkerOptions
 from controller_svc.worker.settings import ServiceAddresses
 from seal.errors import ERROR_CLASSES
@@ -36,8 +35,8 @@ from trainer_svc.improve import ImproveOptions
 OWNER = Owner(kind="RestEMRun", name="demo", namespace="team", uid="u-1")
 POLICY = AdapterReference(path="adapters/abc", sha256="a" * 64)
 SETTINGS = JobSettings(
-    worker_image="seal:1",
-    trainer_image="seal-trainer:1",
+    worker=PodSettings(image="seal:1"),
+    trainer=TrainerPodSettings(image="seal-trainer:1"),
     services=ServiceAddresses(generator="g:1", trainer="t:1", evaluator="e:1"),
     store=StoreAccess(uri="file:///artifacts", claim_name="artifacts"),
     models=ModelVolume(claim_name="models"),
@@ -79,6 +78,12 @@ def job(
     return stage_job(
         action, spec=RunSpec(), cluster=cluster, owner=OWNER, settings=settings, hop=hop
     )
+
+
+def with_pods(kind: str, **given: object) -> JobSettings:
+    """The settings with something of the pods of one kind, as the controller's file has it."""
+    settings = SETTINGS.model_dump(by_alias=True)
+    return JobSettings.model_validate(settings | {kind: settings[kind] | given})
 
 
 def pod(job: Any) -> Any:
@@ -148,20 +153,41 @@ PLACED = {
         {"key": "spot", "operator": "Exists"},
         {"key": "nvidia.com/gpu", "operator": "Exists"},
     ],
+    "affinity": {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [
+                    {"matchExpressions": [{"key": "gpu", "operator": "In", "values": ["h100"]}]}
+                ]
+            }
+        },
+        "podAntiAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {
+                    "weight": 1,
+                    "podAffinityTerm": {
+                        "topologyKey": "kubernetes.io/hostname",
+                        "labelSelector": {"matchLabels": {"app.kubernetes.io/name": "seal"}},
+                    },
+                }
+            ]
+        },
+    },
     "priorityClassName": "high",
     "runtimeClassName": "nvidia",
 }
 
 
 def test_a_run_adds_to_the_place_that_the_controller_gives_the_m_step() -> None:
-    settings = SETTINGS.model_copy(
-        update={"trainer_placement": Placement.model_validate(PLACED), "queue_name": "shared"}
-    )
-    made = pod(job(Stage.IMPROVE, settings=settings))
+    settings = with_pods("trainer", placement=PLACED).model_copy(update={"queue_name": "shared"})
+    body = job(Stage.IMPROVE, settings=settings)
+    assert read_and_written(body) == body
+    made = pod(body)
     assert made["nodeSelector"] == {"pool": "gpu", "zone": "a"}
     assert made["tolerations"] == PLACED["tolerations"]
+    assert made["affinity"] == PLACED["affinity"]
     assert (made["priorityClassName"], made["runtimeClassName"]) == ("low", "nvidia")
-    assert job(Stage.IMPROVE, settings=settings)["metadata"]["labels"][QUEUE_LABEL] == "gpus"
+    assert body["metadata"]["labels"][QUEUE_LABEL] == "gpus"
     plain = job(Stage.IMPROVE, settings=settings, cluster=ClusterSettings())
     assert {name: pod(plain)[name] for name in PLACED} == PLACED
     assert plain["metadata"]["labels"][QUEUE_LABEL] == "shared"
@@ -178,16 +204,13 @@ ADDED = {
 
 
 @pytest.mark.parametrize(
-    ("field", "stage", "other"),
-    [
-        ("workerAdditions", Stage.ROLLOUT, Stage.IMPROVE),
-        ("trainerAdditions", Stage.IMPROVE, Stage.ROLLOUT),
-    ],
+    ("kind", "stage", "other"),
+    [("worker", Stage.ROLLOUT, Stage.IMPROVE), ("trainer", Stage.IMPROVE, Stage.ROLLOUT)],
 )
 def test_an_installation_adds_to_jobs_and_replaces_nothing_of_the_controllers(
-    field: str, stage: Stage, other: Stage
+    kind: str, stage: Stage, other: Stage
 ) -> None:
-    settings = JobSettings.model_validate(SETTINGS.model_dump(by_alias=True) | {field: ADDED})
+    settings = with_pods(kind, additions=ADDED)
     plain, made = job(stage), job(stage, settings=settings)
     assert read_and_written(made) == made
     template = made["spec"]["template"]
@@ -208,7 +231,7 @@ def test_an_installation_adds_to_jobs_and_replaces_nothing_of_the_controllers(
 def test_no_volume_of_an_installation_has_the_name_of_one_of_the_controllers(name: str) -> None:
     added = {"volumes": [{"name": name, "emptyDir": {}}]}
     with pytest.raises(ValidationError, match=f"volumes: {name}: the controller has these itself"):
-        JobSettings.model_validate(SETTINGS.model_dump(by_alias=True) | {"workerAdditions": added})
+        with_pods("worker", additions=added)
 
 
 @pytest.mark.parametrize("stage", list(Stage))
@@ -283,7 +306,7 @@ def test_an_image_is_pulled_as_the_settings_say() -> None:
 
 def test_workers_take_options_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     own = {"SEAL_CONCURRENCY": "7", "SEAL_PATIENCE_SECONDS": "5", "SEAL_LOG_FORMAT": "console"}
-    settings = SETTINGS.model_copy(update={"worker_environment": own})
+    settings = with_pods("worker", environment=own)
     body = job(settings=settings)
     for variable, value in environment(body).items():
         monkeypatch.setenv(variable, value)
@@ -293,8 +316,8 @@ def test_workers_take_options_of_their_own(monkeypatch: pytest.MonkeyPatch) -> N
     assert not own.keys() & environment(job(Stage.IMPROVE, settings=settings)).keys()
 
 
-@pytest.mark.parametrize("field", ["workerEnvironment", "trainerEnvironment"])
-def test_no_variable_of_the_settings_names_another_task(field: str) -> None:
+@pytest.mark.parametrize("kind", ["worker", "trainer"])
+def test_no_variable_of_the_settings_names_another_task(kind: str) -> None:
     told = {
         f"SEAL_{flag.removeprefix('--').partition('=')[0].replace('-', '_').upper()}"
         for flag in pod(job())["containers"][0]["args"]
@@ -303,9 +326,7 @@ def test_no_variable_of_the_settings_names_another_task(field: str) -> None:
     assert options - {"SEAL_ARTIFACTS", "SEAL_LOG_FORMAT"} == TASK_VARIABLES
     for variable in TASK_VARIABLES:
         with pytest.raises(ValidationError, match=f"{variable}: a Job's task is the controller's"):
-            JobSettings.model_validate(
-                SETTINGS.model_dump(by_alias=True) | {field: {variable: "1"}}
-            )
+            with_pods(kind, environment={variable: "1"})
 
 
 def test_an_object_store_needs_no_volume_but_perhaps_credentials() -> None:

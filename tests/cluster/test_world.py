@@ -23,7 +23,13 @@ from controller_svc.k8s.api import EVENTS, JOBS, RUNS, KubernetesApi, StatusRefu
 from controller_svc.k8s.controller import Controller, Key
 from controller_svc.k8s.event_post import EventPost
 from controller_svc.k8s.gauges import ObjectGauges
-from controller_svc.k8s.jobs import JobSettings, StoreAccess, stage_job
+from controller_svc.k8s.job_settings import (
+    JobSettings,
+    PodSettings,
+    StoreAccess,
+    TrainerPodSettings,
+)
+from controller_svc.k8s.jobs import stage_job
 from controller_svc.k8s.story import Story
 from controller_svc.k8s.wanted import Wanted, store_name
 from controller_svc.k8s.world import YOUNG_SECONDS, ClusterWorld
@@ -39,8 +45,8 @@ from seal.runs.manifest import read_spec
 from seal.runs.shards import ShardStore
 
 SETTINGS = JobSettings(
-    worker_image="seal:1",
-    trainer_image="seal:1",
+    worker=PodSettings(image="seal:1"),
+    trainer=TrainerPodSettings(image="seal:1"),
     services=ServiceAddresses(generator="g:1", trainer="t:1", evaluator="e:1"),
     store=StoreAccess(uri="file:///artifacts", claim_name="artifacts"),
 )

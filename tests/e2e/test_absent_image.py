@@ -42,8 +42,9 @@ def test_an_image_that_is_not_there_is_named_and_another_lets_the_run_go_on(
     release: Release,
 ) -> None:
     settings = str(release.get("configmap", "seal-controller")["data"]["jobs.yaml"])
-    wrong = yaml.safe_dump(yaml.safe_load(settings) | {"workerImage": ABSENT})
-    set_jobs(wrong, release)
+    wrong = yaml.safe_load(settings)
+    wrong["worker"]["image"] = ABSENT
+    set_jobs(yaml.safe_dump(wrong), release)
     try:
         release.apply_run(NAME, **TINY)
         until(lambda: progressing(release)["reason"] == "ImageUnavailable")

@@ -18,7 +18,12 @@ from controller_svc.k8s.api import ADAPTATIONS, EVENTS, RUNS, Resource
 from controller_svc.k8s.controller import Controller, Key
 from controller_svc.k8s.event_post import EventPost
 from controller_svc.k8s.gauges import ObjectGauges
-from controller_svc.k8s.jobs import JobSettings, StoreAccess
+from controller_svc.k8s.job_settings import (
+    JobSettings,
+    PodSettings,
+    StoreAccess,
+    TrainerPodSettings,
+)
 from controller_svc.k8s.objects import ObjectStatus
 from controller_svc.k8s.services import Services
 from controller_svc.k8s.story import Story
@@ -31,8 +36,8 @@ from seal.metrics import Metrics
 
 NAMESPACE = "team"
 SETTINGS = JobSettings(
-    worker_image="seal:1",
-    trainer_image="seal:1",
+    worker=PodSettings(image="seal:1"),
+    trainer=TrainerPodSettings(image="seal:1"),
     services=ServiceAddresses(generator="g:1", trainer="t:1", evaluator="e:1"),
     store=StoreAccess(uri="file:///artifacts", claim_name="artifacts"),
 )

@@ -26,7 +26,12 @@ from controller_svc.k8s.controller import Controller
 from controller_svc.k8s.controller import Key as ObjectKey
 from controller_svc.k8s.event_post import EventPost
 from controller_svc.k8s.gauges import ObjectGauges
-from controller_svc.k8s.jobs import JobSettings, StoreAccess
+from controller_svc.k8s.job_settings import (
+    JobSettings,
+    PodSettings,
+    StoreAccess,
+    TrainerPodSettings,
+)
 from controller_svc.k8s.leaders_api import LeadersApi
 from controller_svc.k8s.queue import WorkQueue
 from controller_svc.k8s.source import Seen
@@ -42,8 +47,8 @@ EVERYTHING = bool(os.environ.get("SEAL_FAULTS"))
 """Every case there is, and not a sample: minutes."""
 NAMESPACE = "team"
 SETTINGS = JobSettings(
-    worker_image="seal:1",
-    trainer_image="seal:1",
+    worker=PodSettings(image="seal:1"),
+    trainer=TrainerPodSettings(image="seal:1"),
     services=ServiceAddresses(generator="g:1", trainer="t:1", evaluator="e:1"),
     store=StoreAccess(uri="file:///artifacts", claim_name="artifacts"),
 )

@@ -6,8 +6,10 @@
 {{- if not $models }}
 {{- $_ := set $trainer "SEAL_MODEL_CACHE" (include "seal.models.path" .) }}
 {{- end -}}
-workerImage: {{ include "seal.image" . | quote }}
-trainerImage: {{ include "seal.image" . | quote }}
+worker:
+  {{- include "seal.jobs.pods" (dict "root" . "values" .Values.jobs.worker "variables" $variables) | nindent 2 }}
+trainer:
+  {{- include "seal.jobs.pods" (dict "root" . "values" .Values.jobs.trainer "variables" (merge $trainer $variables)) | nindent 2 }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 services:
   {{- range $component := list "generator" "trainer" "evaluator" }}
@@ -25,14 +27,6 @@ models:
   claimName: {{ . | quote }}
   mountPath: {{ $.Values.models.volume.mountPath | quote }}
 {{- end }}
-workerEnvironment: {{ toJson $variables }}
-trainerEnvironment: {{ merge $trainer $variables | toJson }}
-workerResources: {{ toJson .Values.jobs.worker.resources }}
-trainerResources: {{ toJson .Values.jobs.trainer.resources }}
-workerPlacement: {{ include "seal.jobs.placement" .Values.jobs.worker }}
-trainerPlacement: {{ include "seal.jobs.placement" .Values.jobs.trainer }}
-workerAdditions: {{ include "seal.jobs.additions" (dict "root" . "values" .Values.jobs.worker) }}
-trainerAdditions: {{ include "seal.jobs.additions" (dict "root" . "values" .Values.jobs.trainer) }}
 {{- with .Values.temporaryFiles.sizeLimit }}
 temporarySizeLimit: {{ . | quote }}
 {{- end }}
@@ -46,13 +40,13 @@ ttlSeconds: {{ int64 .Values.jobs.ttlSeconds }}
 graceSeconds: {{ int64 .Values.jobs.graceSeconds }}
 {{- end }}
 
-{{/* Where pods of Jobs run, by the values of their kind: a JSON object. */}}
-{{- define "seal.jobs.placement" -}}
-{{- pick . "nodeSelector" "tolerations" "priorityClassName" "runtimeClassName" | toJson }}
-{{- end }}
-
-{{/* What they have beside the controller's own, likewise. */}}
-{{- define "seal.jobs.additions" -}}
-{{- $labels := merge (dict) (.values.podLabels | default dict) .root.Values.commonLabels }}
-{{- merge (dict "labels" $labels "annotations" (.values.podAnnotations | default dict)) (pick .values "volumes" "volumeMounts") | toJson }}
+{{/* What the pods of one kind of stage are made from, by its values: PodSettings. */}}
+{{- define "seal.jobs.pods" -}}
+{{- $labels := merge (dict) (.values.podLabels | default dict) .root.Values.commonLabels -}}
+{{- $own := dict "labels" $labels "annotations" (.values.podAnnotations | default dict) -}}
+image: {{ include "seal.image" .root | quote }}
+environment: {{ toJson .variables }}
+resources: {{ toJson .values.resources }}
+placement: {{ pick .values "nodeSelector" "tolerations" "affinity" "priorityClassName" "runtimeClassName" | toJson }}
+additions: {{ merge $own (pick .values "volumes" "volumeMounts") | toJson }}
 {{- end }}
