@@ -347,6 +347,32 @@ def test_rules_and_dashboards_are_the_files_word_by_word() -> None:
         assert labelled[f"seal-dashboard-{name}"]["data"] == {path.name: path.read_text()}
 
 
+def test_an_alert_fires_where_the_values_say_or_is_not_there() -> None:
+    alerts = {
+        "SealRunStalled": {"threshold": 7200},
+        "SealAnswersUngraded": {"threshold": 0},
+        "SealControllerDown": {"for": "1h30m"},
+        "SealRewardFalling": {"enabled": False},
+    }
+    switch = "--set=monitoring.rules.enabled=true"
+    groups = [
+        of_kind(render(switch, *given), "PrometheusRule")["seal-seal"]["spec"]["groups"]
+        for given in ((), (f"--set-json=monitoring.rules.alerts={json.dumps(alerts)}",))
+    ]
+    before, after = (
+        {rule.get("alert") or rule["record"]: rule for one in made for rule in one["rules"]}
+        for made in groups
+    )
+    expr = before["SealRunStalled"]["expr"]
+    before["SealRunStalled"]["expr"] = expr.replace("> 1800 and", "> 7200 and")
+    expr = before["SealAnswersUngraded"]["expr"]
+    before["SealAnswersUngraded"]["expr"] = expr.replace("> 0.1", "> 0")
+    before["SealControllerDown"]["for"] = "1h30m"
+    del before["SealRewardFalling"]
+    assert after == before
+    assert before["SealRunStalled"]["expr"].count("7200") == 1
+
+
 @pytest.mark.parametrize(
     ("grafana", "begins"),
     [("", "d/seal-"), ("https://g.example/x/", "https://g.example/x/d/seal-")],

@@ -81,6 +81,9 @@ WRONG = {
     "disruptionBudget: {maxUnavailable: half}": "maxUnavailable",
     "monitoring: {grafana: grafana.example.org}": "grafana",
     "monitoring: {podMonitor: {interval: 30}}": "interval",
+    "monitoring: {rules: {alerts: {SealRunStaled: {enabled: false}}}}": "SealRunStaled",
+    "monitoring: {rules: {alerts: {SealRunStalled: {for: 5 min}}}}": "for",
+    "monitoring: {rules: {alerts: {SealAnswersUngraded: {threshold: 10}}}}": "threshold",
     "monitoring: {dashboards: {labels: {grafana_dashboard: 1}}}": "grafana_dashboard",
 }
 FREE = {"global": "Helm's own", "terms": "Kubernetes' own terms of affinity"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -12,10 +13,13 @@ import pytest
 import yaml
 
 from charts.dashboards.boards import BOARDS
+from seal.metrics import WAIT_BUCKETS_SECONDS
 from seal.rpc.interceptor import FAULTS
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "charts/seal/files/rules/seal.yaml"
+VALUES: Any = yaml.safe_load((ROOT / "charts/seal/values.yaml").read_text("utf-8"))
+SCHEMA: Any = json.loads((ROOT / "charts/seal/values.schema.json").read_text("utf-8"))
 CASES = Path(__file__).parent / "rules_test.yaml"
 ALERTS: list[Any] = [
     rule
@@ -90,6 +94,23 @@ def test_the_page_of_alerts_lists_all_of_them_as_severe_as_they_are() -> None:
     page = (ROOT / "docs/monitoring.md").read_text("utf-8")
     listed = re.findall(r"^\| (Seal\w+) \| (\w+) \|", page, re.MULTILINE)
     assert listed == [(alert["alert"], alert["labels"]["severity"]) for alert in ALERTS]
+
+
+def test_the_charts_values_say_of_every_alert_what_the_file_says() -> None:
+    given = VALUES["monitoring"]["rules"]["alerts"]
+    assert list(given) == NAMES
+    for alert in ALERTS:
+        own = given[alert["alert"]]
+        assert own["enabled"] is True and own["for"] == alert["for"]
+        if "threshold" in own:  # the chart replaces whatever looks like one
+            (found,) = re.findall(r"> ([0-9.]+)", alert["expr"])
+            assert float(found) == own["threshold"]
+
+
+def test_no_threshold_lies_beyond_the_last_bucket_of_what_it_is_about() -> None:
+    rules = SCHEMA["properties"]["monitoring"]["properties"]["rules"]["properties"]
+    bounds = rules["alerts"]["properties"]["SealEngineSaturated"]["properties"]["threshold"]
+    assert bounds["exclusiveMaximum"] == WAIT_BUCKETS_SECONDS[-1], "no quantile is higher"
 
 
 def test_the_line_in_a_panel_is_where_its_alert_fires() -> None:
