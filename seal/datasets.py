@@ -11,22 +11,17 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import resources
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import structlog
 
+from seal.data_files import DataFile, data_file
 from seal.dataset_rows import KEYS, SHAPES, Members, Place
 from seal.domains import DOMAINS
 from seal.domains.base import Context, Domain, LoadedContexts
 from seal.errors import InvalidInput, NotFound
-from seal.files import file_errors
 from seal.restem.leakage import check_ids
 
 log = structlog.get_logger(__name__)
-
-CORPORA = ("train", "validation", "retained", "arc-train", "arc-validation")
 
 
 def load_contexts(
@@ -39,19 +34,20 @@ def load_contexts(
 def load_dataset(
     source: str, *, domain: Domain = DOMAINS["knowledge"], limit: int = 0
 ) -> LoadedContexts:
-    """Read contexts of a domain from a path, a `file://` URI or `corpus://NAME`.
+    """Read contexts of a domain from what `seal.data_files` reads.
 
     `limit` takes the first ones only, 0 takes all. Every row is checked and counted.
 
     Raises:
         InvalidInput: the file is no such dataset, holds no question with an answer, a bad row, or a
             context twice.
-        NotFound: there is no such file.
+        SealError: it cannot be read, as `DataFile.read_text`.
     """
+    file = data_file(source)
     loaded = domain.read(
-        read_values(Place(source), _read(source), shapes=domain.words.shapes),
+        read_values(Place(source), file.read_text(), shapes=domain.words.shapes),
         source=source,
-        answers=_answers_beside(source, domain),
+        answers=_answers_beside(file, domain),
     )
     if not loaded.contexts:
         raise InvalidInput(
@@ -70,58 +66,17 @@ def load_dataset(
     return replace(loaded, contexts=loaded.contexts[:limit]) if limit > 0 else loaded
 
 
-def _answers_beside(source: str, domain: Domain) -> object:
+def _answers_beside(file: DataFile, domain: Domain) -> object:
     """The JSON value of the file with gold answers beside a data file; None if there is none."""
-    scheme, path = _split(source)
-    name = domain.answers_file(Path(path).name)
-    if scheme != "file" or name is None or not Path(path).with_name(name).exists():
+    name = domain.answers_file(file.name)
+    if name is None or file.scheme == "corpus":
         return None
-    beside = str(Path(path).with_name(name))
-    return _parse(Place(beside), _read(beside), "", domain.words.shapes)
-
-
-def _read(source: str) -> str:
-    """The text of a source."""
-    scheme, path = _split(source)
-    if scheme == "corpus":
-        return (
-            resources.files("seal").joinpath("corpus", f"{path}.jsonl").read_text(encoding="utf-8")
-        )
+    beside = file.beside(name)
     try:
-        with file_errors(path):
-            return Path(path).read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            f"{source} is not UTF-8 at byte {error.start}", remedy="save it as UTF-8", source=source
-        ) from error
-
-
-def _split(source: str) -> tuple[str, str]:
-    """Scheme (`file` or `corpus`) and path of a source."""
-    if "://" not in source:
-        if not source.strip():
-            raise InvalidInput("no dataset is named", remedy="give a path, or corpus://train")
-        return "file", source
-    unread = InvalidInput(
-        f"{source} cannot be read",
-        remedy="give a path, file:///path or corpus://NAME",
-        source=source,
-    )
-    try:
-        parts = urlsplit(source)
-    except ValueError:  # what stands in brackets is no address
-        raise unread from None
-    if parts.scheme == "corpus":
-        name = parts.netloc + parts.path
-        if name not in CORPORA:
-            raise NotFound(
-                f"there is no corpus {name[:60]!r}",
-                remedy="use one of: " + ", ".join(f"corpus://{known}" for known in CORPORA),
-            )
-        return "corpus", name
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-        raise unread
-    return "file", unquote(parts.path)
+        text = beside.read_text()
+    except NotFound:
+        return None
+    return _parse(Place(str(beside)), text, "", domain.words.shapes)
 
 
 def read_values(file: Place, text: str, *, shapes: str = SHAPES) -> Iterator[tuple[Place, object]]:

@@ -7,6 +7,8 @@ positions are checked where its tokenizer is known, ranks against the engine's s
 
 from __future__ import annotations
 
+MAX_DATA_BYTES = 1024**3
+"""One file of a run's data, which is in memory as a whole, several times over while it is read."""
 MAX_TITLE_CHARACTERS = 1000
 """One title."""
 MAX_PASSAGE_CHARACTERS = 65_536

@@ -61,15 +61,13 @@ _DRIVER_ERRORS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError")
 _EXPIRED = ("ExpiredToken", "RequestExpired", "RequestTimeTooSkewed", "TokenRefreshRequired")
 _RETRIED_STATUS = (408, 409, 425, 429)
-_CREDENTIALS_REMEDY = MappingProxyType(
+CREDENTIALS: Mapping[str, str] = MappingProxyType(
     {
-        "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE, or a role) to "
-        "credentials that may list, get, put and delete in this bucket",
-        "gs": "set GOOGLE_APPLICATION_CREDENTIALS (or a service account) to credentials that may "
-        "list, get, create and delete in this bucket",
+        "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE, or a role)",
+        "gs": "GOOGLE_APPLICATION_CREDENTIALS (or a service account)",
     }
 )
-
+"""Where a scheme's driver takes credentials from."""
 
 _EXTRAS: Mapping[str, str] = MappingProxyType({"s3": "s3", "gs": "gcs"})
 """The extra of this package that brings the driver of a scheme."""
@@ -306,7 +304,9 @@ def _classified(error: Exception, *, scheme: str, where: str) -> SealError:
     said = code or str(status or type(error).__name__)
     if isinstance(error, FileNotFoundError):
         if code == "NoSuchBucket":
-            return NotFound(f"the bucket of {where} does not exist", remedy="create the bucket")
+            return NotFound(
+                f"the bucket of {where} does not exist", remedy="check its name, or create it"
+            )
         return NotFound(f"{where} does not exist", remedy="check the path", path=where)
     if isinstance(error, TimeoutError | ConnectionError):
         return Transient(f"{where} cannot be reached: {said}", remedy="try again later")
@@ -322,7 +322,10 @@ def _classified(error: Exception, *, scheme: str, where: str) -> SealError:
     ):
         return AccessDenied(
             f"{where}: access was denied ({said})",
-            remedy=_CREDENTIALS_REMEDY.get(scheme, "give this user access to it"),
+            remedy=f"set {CREDENTIALS[scheme]} to credentials that may list, read, write and "
+            "delete in this bucket"
+            if scheme in CREDENTIALS
+            else "give this user access to it",
         )
     if status == HTTPStatus.INSUFFICIENT_STORAGE:
         return Exhausted(

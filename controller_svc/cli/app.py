@@ -213,7 +213,8 @@ def run(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Passages to learn from: JSON or JSONL rows {title, context, questions}.",
+            help="Passages to learn from: JSON or JSONL rows {title, context, questions}, in a "
+            "file or at an s3:// or gs:// URI.",
         ),
     ] = None,
     validation: Annotated[

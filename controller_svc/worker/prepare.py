@@ -50,7 +50,7 @@ def load_data(spec: RunSpec) -> dict[str, tuple[Context, ...]]:
     Raises:
         InvalidInput: a bad row, an empty file, a passage on both the training and the validation
             side, two passages under one id, or more than one training may hold.
-        NotFound: there is no such file.
+        SealError: a file cannot be read, as `DataFile.read_text`.
 
     """
     data, domain = spec.data, get_domain(spec.domain)
@@ -177,7 +177,7 @@ async def prepare(
     Raises:
         InvalidInput: as `load_data`; the services have another base model; a setting that the model
             or the trainer cannot take; not one passage of a file fits.
-        NotFound: as `load_data`.
+        SealError: as `load_data`.
 
     """
     if (before := await read_prepared(store, run)) is not None:

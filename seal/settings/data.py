@@ -10,8 +10,8 @@ from seal.settings.base import FileSettings
 class DataSettings(FileSettings):
     """Where the contexts come from.
 
-    SQuAD files, Hugging Face rows or rows of our own (README), as JSON or JSONL: a path, or
-    `corpus://NAME` for the embedded corpus.
+    SQuAD files, Hugging Face rows or rows of our own (README), as JSON or JSONL: a path,
+    `s3://bucket/key` or `gs://bucket/key`, or `corpus://NAME` for the embedded corpus.
     """
 
     train: str = "corpus://train"

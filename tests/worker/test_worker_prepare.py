@@ -19,7 +19,7 @@ from controller_svc.worker.prepare import load_data, prepare
 from controller_svc.worker.ranks import policy_rank
 from seal.artifacts import ArtifactStore
 from seal.domains import get_domain
-from seal.errors import Conflict, Internal, InvalidInput, SealError
+from seal.errors import Conflict, Internal, InvalidInput, NotFound, SealError
 from seal.limits import MAX_ASKS
 from seal.outcomes import Outcome
 from seal.records import PreparedRecord, Stage
@@ -48,6 +48,47 @@ async def run(
             resume=resume,
             settings=IMPATIENT,
         )
+
+
+def in_bucket(spec: RunSpec, root: str) -> RunSpec:
+    """The same run with its data below a root of an object store."""
+    store, data, uris = ArtifactStore(root), spec.data, {}
+    for name in ("train", "validation", "retained"):
+        source = Path(getattr(data, name))
+        store.write_bytes(f"data/{source.name}", source.read_bytes())
+        uris[name] = f"{root}/data/{source.name}"
+    return spec.model_copy(update={"data": data.model_copy(update=uris)})
+
+
+async def test_data_in_a_bucket_are_those_of_files_and_pinned_once(
+    tmp_path: Path, s3_root: str
+) -> None:
+    spec = small_spec(tmp_path)
+    there = in_bucket(spec, s3_root)
+    assert load_data(there) == load_data(spec)
+    async with workplace(tmp_path, spec=there) as place:
+        record = await pinned(place.store, RUN)
+        ArtifactStore(s3_root).remove("data/train.jsonl")
+        again = await prepare(RUN, spec=there, store=place.store, clients=place.clients)
+        assert again == record
+        contexts = await read_contexts(place.store, RUN, "train")
+    assert tuple(contexts) == load_data(spec)["train"]
+
+
+async def test_an_object_that_is_not_there_is_named_before_the_first_costly_step(
+    tmp_path: Path, s3_root: str
+) -> None:
+    spec, fakes = in_bucket(small_spec(tmp_path), s3_root), Fakes()
+    ArtifactStore(s3_root).remove("data/validation.jsonl")
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    async with (
+        serve_fakes(fakes) as addresses,
+        ServiceClients(addresses, IMPATIENT) as clients,
+    ):
+        with pytest.raises(NotFound, match=rf"{s3_root}/data/validation\.jsonl does not exist"):
+            await prepare(RUN, spec=spec, store=store, clients=clients)
+    assert fakes.calls == {}
+    assert store.list() == ()
 
 
 def lengthen(data: str, text: str) -> None:
