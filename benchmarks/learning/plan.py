@@ -129,7 +129,7 @@ PLAN: tuple[Planned, ...] = (
     _ON_NATURAL_TEXT(arm="control", validation=60, rounds=2, seeds=3, bounds=1),
     _ON_THE_CORPUS(arm="reward", seeds=3, bounds=1),
     _ON_THE_CORPUS(arm="control", seeds=3, bounds=1),
-    _ON_NATURAL_TEXT(arm="warm", validation=24, rounds=1, seeds=1),
+    _ON_NATURAL_TEXT(arm="warm", validation=60, rounds=1, seeds=3),
     _ON_THE_CORPUS(arm="warm", seeds=1),
     _ON_THE_CORPUS(arm="abstain", seeds=1, bounds=1),
     _ON_THE_CORPUS(arm="preselect", seeds=1, bounds=1),
