@@ -12,10 +12,10 @@ import signal
 import ci_skips
 import pytest
 from hypothesis import settings
-from s3_server import running_s3, s3_root
+from s3_server import closed_port, running_s3, s3_root
 
 # One server a process: a client of fsspec's lives as long, and knows the first that it was told of
-__all__ = ["running_s3", "s3_root"]
+__all__ = ["closed_port", "running_s3", "s3_root"]
 
 # A shell has what it starts in the background ignore Ctrl-C, and so do the children of that
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -184,14 +182,6 @@ def test_an_object_that_is_too_large_is_not_read(
     monkeypatch.setattr(ArtifactStore, "read_bytes", _never)
     with pytest.raises(InvalidInput, match=rf"{source} has {len(ROWS)} bytes, at most"):
         load_contexts(source)
-
-
-@pytest.fixture
-def closed_port() -> Iterator[str]:
-    """An address where nothing listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 def test_a_bucket_that_is_away_is_transient(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -123,14 +122,6 @@ def test_a_directory_where_a_file_should_be_is_said(local: ArtifactStore) -> Non
 
 
 # Object stores
-
-
-@pytest.fixture
-def closed_port() -> Iterator[str]:
-    """An address where nothing listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 def test_an_object_that_is_cut_off_at_every_try_is_transient(

@@ -136,3 +136,11 @@ def s3_root(running_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in running_s3.environment.items():
         monkeypatch.setenv(name, value)
     return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def closed_port() -> Iterator[str]:
+    """An address where nothing listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
